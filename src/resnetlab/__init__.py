@@ -1,0 +1,52 @@
+"""resnetlab: deep residual learning, end to end.
+
+The names below load what they need when they are first used, so that `import resnetlab` is quick.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from resnetlab.config import ConfigError, DataConfig, ModelConfig, Preprocessing, Recipe, RunConfig
+    from resnetlab.data.sources import open_data
+    from resnetlab.models.cost import cost
+    from resnetlab.models.modelfile import load_model, save_model
+    from resnetlab.models.resnet import ResNet
+    from resnetlab.models.zoo import build_model, model_config
+    from resnetlab.training.loop import fit
+    from resnetlab.training.recipes import recipe
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "build_model": "models.zoo",
+    "model_config": "models.zoo",
+    "ResNet": "models.resnet",
+    "cost": "models.cost",
+    "load_model": "models.modelfile",
+    "save_model": "models.modelfile",
+    "fit": "training.loop",
+    "recipe": "training.recipes",
+    "open_data": "data.sources",
+    "ModelConfig": "config",
+    "DataConfig": "config",
+    "Preprocessing": "config",
+    "Recipe": "config",
+    "RunConfig": "config",
+    "ConfigError": "config",
+}
+
+__all__ = [
+    "build_model", "model_config", "ResNet", "cost", "load_model", "save_model", "fit", "recipe", "open_data",
+    "ModelConfig", "DataConfig", "Preprocessing", "Recipe", "RunConfig", "ConfigError", "__version__",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'resnetlab' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"resnetlab.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,124 @@
+"""Parse, dispatch, print errors. Nothing heavy is imported before a command runs."""
+
+import contextlib
+import difflib
+import importlib
+import io
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+COMMANDS = {
+    "study": "see degradation and its cure: plain and residual networks, depth by depth",
+    "report": "draw a study again from its records alone",
+    "models": "the networks: parameters, MACs, layers",
+}
+"""Name to what it is for; each is a file in `commands/`."""
+
+
+class UsageError(Exception):
+    """A call that cannot be understood; the message is one line."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return 0, 1 where the work failed, 2 for a mistake in the call, 130 after Ctrl-C."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        return dispatch(words)
+    except KeyboardInterrupt:
+        return _fail("stopped", 130)
+    except BrokenPipeError:  # `resnetlab models | head`: nobody reads on, which is nobody's mistake
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except UsageError as error:
+        return _fail(str(error), 2)
+    except Exception as error:
+        if debug:
+            raise
+        return _fail(str(error) or type(error).__name__, 2 if _is_callers_mistake(error) else 1)
+
+
+def dispatch(words: Sequence[str]) -> int:
+    """Find the command, parse its options, run it."""
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    if words[0] == "--version":
+        from resnetlab import __version__
+
+        print(f"resnetlab {__version__}")
+        return 0
+    name, rest = words[0], words[1:]
+    if name not in COMMANDS:
+        raise UsageError(f"there is no command {name!r}{_did_you_mean(name, COMMANDS)}; commands: {', '.join(COMMANDS)}")
+    command = importlib.import_module(f"resnetlab.commands.{name}")
+    return command.run(parse(command.Options, name, rest))
+
+
+def overview() -> str:
+    """Return what `resnetlab --help` prints."""
+    lines = [
+        "usage: resnetlab COMMAND [options]",
+        "",
+        "Deep residual learning: see degradation and its cure, then use the networks.",
+        "",
+        *(f"  {name:<8} {purpose}" for name, purpose in COMMANDS.items()),
+        "",
+        "resnetlab COMMAND --help lists a command's options; --version, --debug (tracebacks).",
+    ]
+    return "\n".join(lines)
+
+
+def parse(kind: type, name: str, words: Sequence[str]) -> Any:
+    """Make a command's options from its words; the options are declared once, in its dataclass.
+
+    Raises:
+        UsageError: one line for what tyro says in a box.
+    """
+    import tyro
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            options, unknown = tyro.cli(
+                kind, prog=f"resnetlab {name}", args=words, return_unknown_args=True,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )  # fmt: skip
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UsageError(f"{_one_line(said.getvalue())}; see resnetlab {name} --help") from None
+    if unknown:
+        known = [f"--{field.replace('_', '-')}" for field in kind.__dataclass_fields__]
+        what = "option" if unknown[0].startswith("-") else "argument"
+        hint = _did_you_mean(unknown[0], known)
+        raise UsageError(f"{name} has no {what} {unknown[0]!r}{hint}; see resnetlab {name} --help")
+    return options
+
+
+def _one_line(box: str) -> str:
+    """Return the first paragraph of tyro's box, without the box."""
+    inside = [match[1].strip() for line in box.splitlines() if (match := re.match(r"│(.*)│\s*$", line))]
+    ruler = next((i for i, line in enumerate(inside) if set(line) == {"─"}), len(inside))
+    return " ".join(inside[:ruler]) or " ".join(box.split()) or "the options cannot be read"
+
+
+def _did_you_mean(word: str, known: Sequence[str] | dict[str, str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _is_callers_mistake(error: Exception) -> bool:
+    from resnetlab.config import ConfigError
+    from resnetlab.training.record import RecordError
+
+    return isinstance(error, ConfigError | RecordError)
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"resnetlab: {' '.join(message.split())}", file=sys.stderr)
+    return status

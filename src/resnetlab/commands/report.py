@@ -1,0 +1,61 @@
+"""`resnetlab report`: draw a study again from its records alone."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class Options:
+    """Write results.csv, results.json, figures and report.html of a study again, from its run directories alone."""
+
+    dir: Annotated[Path, tyro.conf.Positional]
+    """Folder of the study."""
+    json: bool = False
+    """Print results.json instead of a table."""
+
+
+def run(options: Options) -> int:
+    """Write the report and print the table."""
+    from rich.console import Console
+
+    from resnetlab.study.report import write_report
+
+    results = write_report(options.dir)
+    print_results(results, options.dir, Console(stderr=options.json), json_wanted=options.json)
+    return 0
+
+
+def print_results(results: dict[str, Any], out: Path, console: "Console", *, json_wanted: bool) -> None:
+    """Print a study's table, its findings and where the report is; or its JSON, alone, on standard output."""
+    from rich import box
+    from rich.table import Table
+
+    if json_wanted:
+        print(json.dumps(results, ensure_ascii=False))
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("network", "parameters", "train error %", "val error %", "test error %", "seeds"):
+        table.add_column(name, justify="left" if name == "network" else "right")
+    several = len({line["data"] for line in results["table"]}) > 1
+    for line in results["table"]:
+        name = f"{line['arm']}-{line['depth']}" + (f" {line['data']}" if several else "")
+        errors = (_spread(line[f"{split}_error_pct"]) for split in ("train", "val", "test"))
+        params = f"{line['params']:,}" if line["params"] else "–"
+        table.add_row(name, params, *errors, str(line["num_seeds"]))
+    console.print(table)
+    for effect in results["depth_effects"]:
+        console.print(effect["sentence"], highlight=False)
+    console.print(f"\nreport: {out / 'report.html'}", soft_wrap=True, highlight=False)
+
+
+def _spread(value: dict[str, Any] | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value['mean']:.2f}" + ("" if value["std"] is None else f" ± {value['std']:.2f}")

@@ -1,0 +1,76 @@
+"""`resnetlab study`: see degradation and its cure."""
+
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from resnetlab.config import ConfigError, DataConfig
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train plain and residual networks of several depths and write a report of what depth does to each.
+
+    The folder it writes holds everything; the same command continues a study that was stopped, and a larger grid
+    adds its runs to those that are there.
+    """
+
+    data: str = "digits"
+    """Data set: digits (1,797 real 8x8 images that need no download)."""
+    depths: tuple[int, ...] = (20, 56)
+    """Depths of the networks, each of the form 6n+2."""
+    arms: tuple[str, ...] = ("plain", "residual")
+    """Sides of the experiment: plain, residual (zero-padding shortcuts: not one parameter more)."""
+    seeds: int = 3
+    """Repetitions, with seeds 0, 1, 2 …"""
+    epochs: int | None = None
+    """Passes over the training images; the recipe's own number if not given."""
+    out: Path | None = None
+    """Folder for runs and report; studies/DATA if not given."""
+    jobs: int | None = None
+    """Runs at once, one thread each; as many as there are cores if not given."""
+    fresh: bool = False
+    """Delete the study in the folder and start over."""
+    json: bool = False
+    """Print results.json instead of a table."""
+
+
+def run(options: Options) -> int:
+    """Make the study's missing runs and its report; return 1 where a run of it failed."""
+    from rich.console import Console
+
+    from resnetlab.commands.report import print_results
+    from resnetlab.study.display import Display
+    from resnetlab.study.grid import Grid, run_name, run_study
+    from resnetlab.study.pool import usable_cores
+    from resnetlab.study.report import write_report
+    from resnetlab.training.recipes import recipe
+
+    grid = Grid(
+        data=DataConfig(options.data),
+        depths=options.depths,
+        arms=options.arms,
+        num_seeds=options.seeds,
+        recipe=recipe("digits", epochs=options.epochs),
+    )
+    jobs = usable_cores() if options.jobs is None else options.jobs
+    if jobs < 1:
+        raise ConfigError(f"jobs must be at least 1, not {jobs}")
+    out = options.out or Path("studies") / options.data
+    console = Console(stderr=options.json)
+    try:
+        with closing(run_study(grid, out, num_workers=jobs, fresh=options.fresh)) as events, Display(console) as display:
+            for event in events:
+                display.see(event)
+    except KeyboardInterrupt:
+        console.print(f"stopped; finished runs are kept in {out}, the same command continues", soft_wrap=True)
+        return 130
+    results = write_report(out)
+    print_results(results, out, console, json_wanted=options.json)
+    names = {f"runs/{run_name(config)}" for config in grid.runs()}
+    failed = [row for row in results["runs"] if row["directory"] in names and row["status"] != "done"]
+    for row in failed:
+        console.print(
+            f"failed: {row['arm']}-{row['depth']} seed {row['seed']}: {row['error']}", style="red", soft_wrap=True
+        )
+    return 1 if failed else 0

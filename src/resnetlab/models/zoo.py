@@ -1,0 +1,111 @@
+"""From a name people know to a `ModelConfig`, and from there to a network. Loads torch only to build one."""
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING, Any
+
+from resnetlab.config import ConfigError, ModelConfig
+
+if TYPE_CHECKING:
+    from torch import Generator
+
+    from resnetlab.models.resnet import ResNet
+
+IMAGENET: dict[int, tuple[str, tuple[int, ...]]] = {
+    18: ("basic", (2, 2, 2, 2)),
+    34: ("basic", (3, 4, 6, 3)),
+    50: ("bottleneck", (3, 4, 6, 3)),
+    101: ("bottleneck", (3, 4, 23, 3)),
+    152: ("bottleneck", (3, 8, 36, 3)),
+}
+"""Table 1: depth, block, blocks of each stage. These depths always mean the ImageNet networks."""
+
+CATALOGUE: tuple[str, ...] = (
+    *("plain18", "plain34", "resnet18", "resnet34"),
+    *("resnet50", "resnet50-v1", "resnet101", "resnet101-v1", "resnet152", "resnet152-v1"),
+    *(f"plain{depth}" for depth in (20, 32, 44, 56, 110)),
+    *(f"resnet{depth}" for depth in (20, 32, 44, 56, 110, 1202)),
+)
+"""The paper's networks. Every other depth 6n+2 has a name too: `resnet8`, `plain164`, `resnet50-cifar`."""
+
+_NAME = re.compile(r"(resnet|plain)(\d+)(-cifar)?(-v1)?")
+
+
+def model_config(name: str, **changes: Any) -> ModelConfig:
+    """Return the configuration a catalogue name stands for, with any field of `ModelConfig` changed.
+
+    `resnet18` … `resnet152` and `plain18` … are the ImageNet networks (option B; v1.5, or v1 with `-v1`). `resnetN` and
+    `plainN` with N = 6n+2 are the CIFAR ones (option A), with N = 9n+2 where `block="bottleneck"`; `-cifar` says so
+    where N could mean both (`resnet50-cifar`).
+
+    Raises:
+        ConfigError: a `ValueError` that names what is wrong and the nearest that works.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise ConfigError(
+            f"model {name!r} is unknown; use a name such as resnet18, resnet50-v1, plain34, resnet56 or plain20"
+        )
+    family, depth, cifar, v1 = match[1], int(match[2]), match[3], match[4]
+    fields: dict[str, Any] = {"name": name, "shortcut": "none" if family == "plain" else None}
+    if depth in IMAGENET and not cifar:
+        fields["block"], fields["stage_blocks"] = IMAGENET[depth]
+        fields["shortcut"] = fields["shortcut"] or "project"
+    else:
+        fields["block"] = changes.get("block", "basic")
+        fields |= {"stem": "cifar", "stage_channels": (16, 32, 64), "num_classes": 10}
+        fields["stage_blocks"] = (blocks_per_stage(depth, fields["block"]),) * 3
+        fields["shortcut"] = fields["shortcut"] or "pad"
+    if v1:
+        if fields["block"] != "bottleneck":
+            raise ConfigError(f"model {name!r} has no bottleneck to stride; -v1 fits 50, 101 and 152 layers")
+        fields["bottleneck_stride"] = "1x1"
+    unknown = sorted(set(changes) - {f.name for f in dataclasses.fields(ModelConfig)})
+    if unknown:
+        known = ", ".join(f.name for f in dataclasses.fields(ModelConfig))
+        raise ConfigError(f"ModelConfig has no field {unknown[0]!r}; it has: {known}")
+    return ModelConfig(**(fields | changes))
+
+
+def blocks_per_stage(depth: int, block: str = "basic") -> int:
+    """Return n for a CIFAR network of `depth` = 6n+2 layers (9n+2 with bottlenecks).
+
+    Raises:
+        ConfigError: where the depth does not fit; the message names the nearest that do.
+    """
+    per_n = 9 if block == "bottleneck" else 6
+    n, rest = divmod(depth - 2, per_n)
+    if rest == 0 and n >= 1:
+        return n
+    nearest = [per_n * k + 2 for k in (n, n + 1) if k >= 1] or [per_n + 2]
+    which = f"nearest are {nearest[0]} and {nearest[1]}" if len(nearest) == 2 else f"nearest is {nearest[0]}"
+    raise ConfigError(f"depth {depth} is not of the form {per_n}n+2; the {which}")
+
+
+def build_model(
+    model: str | ModelConfig, num_classes: int | None = None, *, generator: "Generator | None" = None, **changes: Any
+) -> "ResNet":
+    """Build a network from a catalogue name or a configuration, with fields changed.
+
+    `build_model("resnet34", num_classes=37, shortcut="pad")`. The weights are drawn from `generator`, or from
+    PyTorch's global one (`torch.manual_seed`).
+
+    Raises:
+        ConfigError: a `ValueError`, for an unknown name, field or value.
+    """
+    from resnetlab.models.resnet import ResNet  # here, so that names can be read without loading torch
+
+    if num_classes is not None:
+        changes["num_classes"] = num_classes
+    config = model_config(model, **changes) if isinstance(model, str) else dataclasses.replace(model, **changes)
+    return ResNet(config, generator)
+
+
+def advice(config: ModelConfig, image_size: int) -> str | None:
+    """Return a warning where a network and an image size (pixels) do not belong together, else `None`."""
+    if config.stem == "imagenet" and image_size < 64:
+        return (
+            f"{config.name} is an ImageNet network: on {image_size}-pixel images its last stage sees a map of "
+            f"{-(-image_size // 32)}x{-(-image_size // 32)}; use a 6n+2 network such as resnet20 or resnet56"
+        )
+    return None

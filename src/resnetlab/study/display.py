@@ -1,0 +1,115 @@
+"""What a person sees while a study runs: a live table in a terminal, plain lines elsewhere."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from resnetlab.study.grid import Planned
+from resnetlab.study.pool import Ended, Event, Job, Started, Told
+from resnetlab.study.results import Run, read_run
+
+
+class Display:
+    """Show a study's events; use it as a context, so that the terminal is left tidy."""
+
+    def __init__(self, console: Console) -> None:
+        """Show on `console`: live where it is a terminal, a line a finished run where it is not."""
+        self.console = console
+        self._live = Live(console=console, auto_refresh=False, get_renderable=self._table) if console.is_terminal else None
+        self._running: dict[Job, Told | None] = {}
+        self._total = 0
+        self._ended = 0
+        self._work_total = self._work_done = 0.0
+        self._start = time.perf_counter()
+
+    def __enter__(self) -> "Display":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._running.clear()
+        if self._live:
+            self._live.refresh()
+            self._live.stop()
+
+    def see(self, event: Planned | Event) -> None:
+        """Take in what happened and show it."""
+        if isinstance(event, Planned):
+            self._total = len(event.jobs)
+            self._work_total = sum(map(work, event.jobs))
+            if event.num_reused:
+                self.console.print(f"{event.num_reused} finished runs are there already and are reused")
+        elif isinstance(event, Started):
+            self._running[event.job] = None
+        elif isinstance(event, Told):
+            self._running[event.job] = event
+        else:
+            del self._running[event.job]
+            self._ended += 1
+            self._work_done += work(event.job)
+            self.console.print(self._ended_line(event), highlight=False)
+        if self._live:
+            self._live.refresh()
+
+    def time_left_s(self) -> float | None:
+        """Return the estimated seconds until the study's last run ends, or `None` while nothing is known."""
+        under_way = sum(work(job) * told.step / told.total_steps for job, told in self._running.items() if told)
+        done = self._work_done + under_way
+        if done < 0.01 * self._work_total:
+            return None
+        return (time.perf_counter() - self._start) * (self._work_total - done) / done
+
+    def _ended_line(self, event: Ended) -> Text:
+        count = f"[{self._ended:{len(str(self._total))}}/{self._total}] "
+        if event.error is not None:
+            return Text(f"{count}{label(event.job)}: failed, {event.error}", style="red")
+        run: Run = read_run(event.job.out)
+        text = (
+            f"{count}{label(event.job):<18} train error {run.result['train_error_pct']:6.2f} %, "
+            f"val error {run.result['val_error_pct']:6.2f} %"
+        )
+        left = "" if self._live else f", {time_text(self.time_left_s())} left"
+        return Text(f"{text}, {run.result['time_s']:.0f} s{left}")
+
+    def _table(self) -> Group:
+        table = Table.grid(padding=(0, 2))
+        for job, told in self._running.items():
+            bar = ProgressBar(told.total_steps if told else 1, told.step if told else 0, width=24)
+            where = f"step {told.step}/{told.total_steps}" if told else "starting"
+            error = f"train error {told.train_error_pct:5.1f} %" if told else ""
+            table.add_row(label(job), bar, where, error)
+        if not self._running:
+            return Group()
+        elapsed = time_text(time.perf_counter() - self._start)
+        foot = f"{self._ended} of {self._total} runs, {elapsed} gone, {time_text(self.time_left_s())} left"
+        return Group(table, Text(foot, style="dim"))
+
+
+def work(job: Job) -> float:
+    """Return a run's share of the study's work: depth times images seen."""
+    return job.config.model.depth * job.config.recipe.epochs
+
+
+def label(job: Job) -> str:
+    """Return what a person calls a job: `plain-56 seed 0`."""
+    return f"{job.config.model.arm}-{job.config.model.depth} seed {job.config.seed}"
+
+
+def time_text(seconds: float | None) -> str:
+    """Return a duration as people say it: `45 s`, `3 min 20 s`, `2 h 5 min`; `?` where it is not known."""
+    if seconds is None:
+        return "?"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,116 @@
+"""Fill the cores with runs: one process a run, one thread a process. Needs no torch itself."""
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from resnetlab.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to be made: what, and where."""
+
+    config: RunConfig
+    out: Path
+
+
+@dataclass(frozen=True)
+class Started:
+    """A worker has taken a job."""
+
+    job: Job
+
+
+@dataclass(frozen=True)
+class Told:
+    """A run says where it stands."""
+
+    job: Job
+    step: int
+    total_steps: int
+    train_error_pct: float
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run is over; `error` says why it failed, or is `None`."""
+
+    job: Job
+    error: str | None
+
+
+Event = Started | Told | Ended
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_jobs(jobs: Sequence[Job], num_workers: int) -> Iterator[Event]:
+    """Run jobs, at most `num_workers` at once, in their order; yield what happens as it happens.
+
+    Each run has a process of its own, so one that is killed takes no other with it. Closing the iterator early (an
+    exception, Ctrl-C) stops the workers; finished runs stay.
+    """
+    context = _context()
+    waiting = list(jobs)
+    running: dict[Connection, tuple[Job, BaseProcess]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < num_workers:
+                job = waiting.pop(0)
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_enter, args=(job.config, job.out, theirs), daemon=True)
+                process.start()
+                theirs.close()  # so that the pipe ends when the worker does
+                running[ours] = (job, process)
+                yield Started(job)
+            for pipe in wait(list(running)):
+                assert isinstance(pipe, Connection)
+                job, process = running[pipe]
+                event = _next(pipe, job, process)
+                if isinstance(event, Ended):
+                    del running[pipe]
+                yield event
+    finally:
+        for _, process in running.values():
+            process.terminate()
+        for _, process in running.values():
+            process.join()
+
+
+def _next(pipe: Connection, job: Job, process: BaseProcess) -> Event:
+    try:
+        message = pipe.recv()
+    except EOFError:  # it died without a word
+        process.join()
+        code = process.exitcode or 0
+        killed = f"killed by signal {-code}" + (", perhaps for want of memory" if code == -9 else "")
+        return Ended(job, killed if code < 0 else f"the worker left with exit status {code}")
+    if isinstance(message, tuple):
+        return Told(job, *message)
+    pipe.close()
+    process.join()
+    return Ended(job, message)
+
+
+def _enter(config: RunConfig, out: Path, pipe: Connection) -> None:
+    from resnetlab.study.worker import work  # here, so that the study's own process never loads torch
+
+    work(config, out, pipe)
+
+
+def _context() -> BaseContext:
+    """Fork runs from a server that has loaded everything once; spawn them where forking is not to be had."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["resnetlab.study.worker"])
+    return context

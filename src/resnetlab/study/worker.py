@@ -1,0 +1,35 @@
+"""What a worker process of a study does: one run, one thread. Importing this module loads all that a run needs."""
+
+import os
+import signal
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import sklearn.datasets
+import sklearn.model_selection  # noqa: F401  # loaded here once, so that every forked run finds them
+import torch
+
+from resnetlab.config import RunConfig
+from resnetlab.training.epoch import Progress
+from resnetlab.training.loop import fit
+
+torch.optim.SGD([torch.zeros(1)])  # PyTorch loads another second's worth of modules at the first optimiser
+
+
+def work(config: RunConfig, out: Path, pipe: Connection) -> None:
+    """Run one configuration into `out`, telling its progress through `pipe`, then `None` or what went wrong."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the study, which stops its workers
+    torch.set_num_threads(1)
+
+    def tell(progress: Progress) -> None:
+        try:
+            pipe.send((progress.step, progress.total_steps, progress.train_error_pct))
+        except OSError:
+            os._exit(1)  # nobody listens: the study was killed, and an unfinished run is how it should look
+
+    try:
+        fit(config, out, on_progress=tell)
+    except Exception as error:
+        pipe.send(f"{error}" or type(error).__name__)
+        raise SystemExit(1) from None
+    pipe.send(None)

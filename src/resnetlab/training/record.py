@@ -1,0 +1,81 @@
+"""The append-only record of a run: one JSON object a line, each with its `kind`. Reading it needs no torch."""
+
+import json
+import math
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+KINDS = ("run", "epoch", "signal", "warning", "result")
+
+
+class RecordError(ValueError):
+    """A damaged record; the message names the file and the line."""
+
+
+class Record:
+    """Append lines to a run's record; each line is on disk, whole, before `write` returns.
+
+    `path=None` keeps nothing: for a run that leaves no files.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        """Open `path` for appending; it is made where it is missing."""
+        self._file = None if path is None else path.open("ab", buffering=0)
+
+    def write(self, kind: str, /, **values: Any) -> None:
+        """Append one line. Numbers that are not finite become `null`: JSON has no name for them."""
+        if kind not in KINDS:
+            raise ValueError(f"record kind {kind!r} is unknown; known: {', '.join(KINDS)}")
+        if self._file is None:
+            return
+        line = json.dumps({"kind": kind, **_finite(values)}, ensure_ascii=False, allow_nan=False)
+        self._file.write(line.encode() + b"\n")
+        if kind in ("run", "result"):
+            os.fsync(self._file.fileno())
+
+    def __enter__(self) -> "Record":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def read_record(path: Path) -> list[dict[str, Any]]:
+    """Read every line of a record.
+
+    A last line without its line end was cut off by a kill and is left out: the run is unfinished, not damaged.
+
+    Raises:
+        RecordError: for a line that is no JSON object with a known kind; the message names file and line.
+    """
+    try:
+        text = path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}: cannot be read ({error})") from error
+    lines = text.split("\n")[:-1]
+    return [_parse(path, number, line) for number, line in enumerate(lines, start=1)]
+
+
+def _parse(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+    except ValueError as error:
+        raise RecordError(f"{path}, line {number}: not JSON ({error})") from error
+    if not isinstance(entry, dict) or entry.get("kind") not in KINDS:
+        raise RecordError(f"{path}, line {number}: not an object with a kind among {', '.join(KINDS)}")
+    return entry
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
