@@ -6,7 +6,9 @@ import importlib
 import io
 import os
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,7 +56,9 @@ def dispatch(words: Sequence[str]) -> int:
         return 0
     name, rest = words[0], words[1:]
     if name not in COMMANDS:
-        raise UsageError(f"there is no command {name!r}{_did_you_mean(name, COMMANDS)}; commands: {', '.join(COMMANDS)}")
+        raise UsageError(
+            f"there is no command {name!r}{_did_you_mean(name, COMMANDS)}; commands: {', '.join(COMMANDS)}"
+        )
     command = importlib.import_module(f"resnetlab.commands.{name}")
     return command.run(parse(command.Options, name, rest))
 
@@ -85,9 +89,17 @@ def parse(kind: type, name: str, words: Sequence[str]) -> Any:
     try:
         with contextlib.redirect_stderr(said):
             options, unknown = tyro.cli(
-                kind, prog=f"resnetlab {name}", args=words, return_unknown_args=True,
-                config=(tyro.conf.FlagCreatePairsOff,),
-            )  # fmt: skip
+                kind,
+                prog=f"resnetlab {name}",
+                description=_paragraphs(kind.__doc__ or ""),
+                args=words,
+                return_unknown_args=True,
+                config=(
+                    tyro.conf.FlagCreatePairsOff,
+                    tyro.conf.DisallowNone,
+                    tyro.conf.PositionalMetavarFromFieldName,
+                ),
+            )
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
@@ -98,6 +110,16 @@ def parse(kind: type, name: str, words: Sequence[str]) -> Any:
         hint = _did_you_mean(unknown[0], known)
         raise UsageError(f"{name} has no {what} {unknown[0]!r}{hint}; see resnetlab {name} --help")
     return options
+
+
+def _paragraphs(docstring: str) -> str:
+    """Return a docstring's paragraphs, each filled to the terminal's width, 80 columns at most.
+
+    Lines are indented: tyro joins a line that starts with a letter to the one before.
+    """
+    width = min(shutil.get_terminal_size().columns, 80)
+    paragraphs = (" ".join(part.split()) for part in docstring.split("\n\n"))
+    return "\n\n".join(textwrap.fill(text, width, initial_indent=" ", subsequent_indent=" ") for text in paragraphs)
 
 
 def _one_line(box: str) -> str:

@@ -58,6 +58,7 @@ def print_catalogue(options: Options) -> None:
     from rich.progress import track
 
     from resnetlab import paper
+    from resnetlab.commands.tables import table
     from resnetlab.models.zoo import CATALOGUE, model_config
 
     rows = []
@@ -78,48 +79,41 @@ def print_catalogue(options: Options) -> None:
     if options.json:
         print(json.dumps({"models": rows}))
         return
-    table = _table(
-        "network", "shortcut", "pixels", "parameters", "paper", "MACs", "paper", f"GiB at {options.batch_size}"
+    listing = table(
+        "network", "shortcut", "pixels", "parameters", "paper", "MACs", "paper", f"GiB at {options.batch_size}", left=2
     )
     for row in rows:
-        table.add_row(
+        listing.add_row(
             row["name"], row["shortcut"], str(row["image_size"]), f"{row['params']:,}", _short(row["paper_params"]),
             _macs(row["macs"]), _short(row["paper_macs"]), f"{row['activation_bytes'] / 2**30:.2f}",
         )  # fmt: skip
-    Console().print(table)
-    print("MACs: multiply-adds of one image (the paper's FLOPs; its Tables 1 and 6). GiB: activations")
-    print("kept for the backward pass of a batch, fp32. Any 6n+2 depth works: resnet8, plain164.")
+    Console().print(listing)
+    print("\nMACs: multiply-adds of one image (the paper's FLOPs). paper: its Tables 1 and 6.")
+    print("GiB: activations kept for the backward pass of a batch, fp32.")
+    print("Any depth 6n+2 has a name as well: resnet8, plain164, resnet50-cifar.")
 
 
 def print_layers(name: str, options: Options) -> None:
     """Print the layers of one network, and their sums."""
     from rich.console import Console
 
+    from resnetlab.commands.tables import table
+
     size, counted = count(name, options)
     if options.json:
         sums = {"params": counted.params, "macs": counted.macs, "activation_bytes": counted.activation_bytes}
         print(json.dumps({"name": name, "image_size": size, **sums, "layers": [asdict(x) for x in counted.layers]}))
         return
-    table = _table("layer", "kind", "output", "parameters", "MACs", f"MiB at {options.batch_size}", left=2)
+    listing = table("layer", "kind", "output", "parameters", "MACs", f"MiB at {options.batch_size}", left=2)
     for layer in counted.layers:
-        table.add_row(
+        listing.add_row(
             layer.name, layer.kind, " x ".join(map(str, layer.output_shape)), f"{layer.params:,}",
             _macs(layer.macs) if layer.macs else "", f"{layer.activation_bytes / 2**20:.1f}",
         )  # fmt: skip
-    table.add_section()
+    listing.add_section()
     total = f"{counted.activation_bytes / 2**20:.1f}"
-    table.add_row("total", "", f"from {size} x {size}", f"{counted.params:,}", _macs(counted.macs), total)
-    Console().print(table)
-
-
-def _table(*names: str, left: int = 2) -> "Table":  # noqa: F821
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for index, name in enumerate(names):
-        table.add_column(name, justify="left" if index < left else "right")
-    return table
+    listing.add_row("total", "", f"from {size} x {size}", f"{counted.params:,}", _macs(counted.macs), total)
+    Console().print(listing)
 
 
 def _macs(value: float) -> str:

@@ -34,22 +34,21 @@ def run(options: Options) -> int:
 
 def print_results(results: dict[str, Any], out: Path, console: "Console", *, json_wanted: bool) -> None:
     """Print a study's table, its findings and where the report is; or its JSON, alone, on standard output."""
-    from rich import box
-    from rich.table import Table
+    from resnetlab.commands.tables import table
 
     if json_wanted:
         print(json.dumps(results, ensure_ascii=False))
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("network", "parameters", "train error %", "val error %", "test error %", "seeds"):
-        table.add_column(name, justify="left" if name == "network" else "right")
+    errors = table("network", "parameters", "train error %", "val error %", "test error %", "seeds")
     several = len({line["data"] for line in results["table"]}) > 1
     for line in results["table"]:
         name = f"{line['arm']}-{line['depth']}" + (f" {line['data']}" if several else "")
-        errors = (_spread(line[f"{split}_error_pct"]) for split in ("train", "val", "test"))
+        spreads = (_spread(line[f"{split}_error_pct"]) for split in ("train", "val", "test"))
         params = f"{line['params']:,}" if line["params"] else "–"
-        table.add_row(name, params, *errors, str(line["num_seeds"]))
-    console.print(table)
+        errors.add_row(name, params, *spreads, str(line["num_seeds"]))
+    console.print()
+    console.print(errors)
+    console.print()
     for effect in results["depth_effects"]:
         console.print(effect["sentence"], highlight=False)
     console.print(f"\nreport: {out / 'report.html'}", soft_wrap=True, highlight=False)
@@ -58,4 +57,4 @@ def print_results(results: dict[str, Any], out: Path, console: "Console", *, jso
 def _spread(value: dict[str, Any] | None) -> str:
     if value is None:
         return "–"
-    return f"{value['mean']:.2f}" + ("" if value["std"] is None else f" ± {value['std']:.2f}")
+    return f"{value['mean']:.2f}" + ("" if value["std"] is None else f" ±{value['std']:6.2f}")

@@ -37,13 +37,8 @@ class Options:
 
 def run(options: Options) -> int:
     """Make the study's missing runs and its report; return 1 where a run of it failed."""
-    from rich.console import Console
-
-    from resnetlab.commands.report import print_results
-    from resnetlab.study.display import Display
     from resnetlab.study.grid import Grid, run_name, run_study
-    from resnetlab.study.pool import usable_cores
-    from resnetlab.study.report import write_report
+    from resnetlab.study.pool import usable_cores, warm_up
     from resnetlab.training.recipes import recipe
 
     grid = Grid(
@@ -56,10 +51,20 @@ def run(options: Options) -> int:
     jobs = usable_cores() if options.jobs is None else options.jobs
     if jobs < 1:
         raise ConfigError(f"jobs must be at least 1, not {jobs}")
+    warm_up()
+    from rich.console import Console  # these load while PyTorch does, in the process that runs are forked from
+
+    from resnetlab.commands.report import print_results
+    from resnetlab.study.display import Display
+    from resnetlab.study.report import write_report
+
     out = options.out or Path("studies") / options.data
     console = Console(stderr=options.json)
     try:
-        with closing(run_study(grid, out, num_workers=jobs, fresh=options.fresh)) as events, Display(console) as display:
+        with (
+            closing(run_study(grid, out, num_workers=jobs, fresh=options.fresh)) as events,
+            Display(console) as display,
+        ):
             for event in events:
                 display.see(event)
     except KeyboardInterrupt:

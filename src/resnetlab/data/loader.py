@@ -63,9 +63,7 @@ def train_batches(
         yield images.contiguous(memory_format=torch.channels_last), split.labels[samples]
 
 
-def eval_batches(
-    split: Split, preprocessing: Preprocessing, batch_size: int = 512
-) -> Iterator[tuple[Tensor, Tensor]]:
+def eval_batches(split: Split, preprocessing: Preprocessing, batch_size: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield every sample of a split once, in its own order, without augmentation."""
     for start in range(0, len(split), batch_size):
         images = normalise(split.images[start : start + batch_size], preprocessing)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from resnetlab.models.resnet import ResNet
 
-
 PROBE = 2
 """Images in the counting pass: batch normalisation on a map of one position needs two."""
 
@@ -23,7 +22,7 @@ class LayerCost:
     """What one layer costs.
 
     `output_shape` is (channels, height, width), or (features,); `macs` are for one image; `activation_bytes` is what
-    autograd keeps for the backward pass of the whole batch in fp32, the ReLU and addition after a layer counted with it.
+    autograd keeps for the backward pass of the whole batch in fp32, with the ReLU and addition that follow.
     """
 
     name: str
@@ -64,7 +63,7 @@ def cost(model: ResNet, image_size: int, batch_size: int = 1) -> Cost:
     """
     twin = copy.deepcopy(model).cpu().float().train()
     images = torch.zeros(PROBE, model.config.in_channels, image_size, image_size)
-    names = {module: name for name, module in twin.named_modules() if isinstance(module, COUNTED)}
+    names: dict[nn.Module, str] = {module: name for name, module in twin.named_modules() if isinstance(module, COUNTED)}
     shapes: dict[str, tuple[int, ...]] = {}
     kept_bytes = dict.fromkeys(names.values(), 0)
     entered = ["conv1"]
@@ -90,8 +89,7 @@ def cost(model: ResNet, image_size: int, batch_size: int = 1) -> Cost:
         _logits = twin(images)  # named, so that the graph and all it keeps live until the counting is done
     return Cost(
         tuple(
-            _layer(module, name, shapes[name], kept_bytes[name] * batch_size // PROBE)
-            for module, name in names.items()
+            _layer(module, name, shapes[name], kept_bytes[name] * batch_size // PROBE) for module, name in names.items()
         )
     )
 

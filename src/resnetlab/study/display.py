@@ -11,7 +11,7 @@ from rich.text import Text
 
 from resnetlab.study.grid import Planned
 from resnetlab.study.pool import Ended, Event, Job, Started, Told
-from resnetlab.study.results import Run, read_run
+from resnetlab.study.results import read_run
 
 
 class Display:
@@ -20,7 +20,9 @@ class Display:
     def __init__(self, console: Console) -> None:
         """Show on `console`: live where it is a terminal, a line a finished run where it is not."""
         self.console = console
-        self._live = Live(console=console, auto_refresh=False, get_renderable=self._table) if console.is_terminal else None
+        self._live = (
+            Live(console=console, auto_refresh=False, get_renderable=self._table) if console.is_terminal else None
+        )
         self._running: dict[Job, Told | None] = {}
         self._total = 0
         self._ended = 0
@@ -71,20 +73,17 @@ class Display:
         count = f"[{self._ended:{len(str(self._total))}}/{self._total}] "
         if event.error is not None:
             return Text(f"{count}{label(event.job)}: failed, {event.error}", style="red")
-        run: Run = read_run(event.job.out)
-        text = (
-            f"{count}{label(event.job):<18} train error {run.result['train_error_pct']:6.2f} %, "
-            f"val error {run.result['val_error_pct']:6.2f} %"
-        )
+        result = read_run(event.job.out).result
+        errors = f"train {result['train_error_pct']:5.2f} %  val {result['val_error_pct']:5.2f} %"
         left = "" if self._live else f", {time_text(self.time_left_s())} left"
-        return Text(f"{text}, {run.result['time_s']:.0f} s{left}")
+        return Text(f"{count}{label(event.job):<18}  {errors}  {result['time_s']:.0f} s{left}")
 
     def _table(self) -> Group:
         table = Table.grid(padding=(0, 2))
         for job, told in self._running.items():
-            bar = ProgressBar(told.total_steps if told else 1, told.step if told else 0, width=24)
+            bar = ProgressBar(told.total_steps if told else 1, told.step if told else 0, width=20)
             where = f"step {told.step}/{told.total_steps}" if told else "starting"
-            error = f"train error {told.train_error_pct:5.1f} %" if told else ""
+            error = f"train {told.train_error_pct:5.1f} %" if told else ""
             table.add_row(label(job), bar, where, error)
         if not self._running:
             return Group()

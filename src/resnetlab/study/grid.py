@@ -1,7 +1,7 @@
 """Depth x arm x seed: which runs a study has, which are there already, and making the others."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -128,7 +128,7 @@ def _each_once(axis: str, values: Sequence[object]) -> None:
         raise ConfigError(f"{axis} {twice[0]} is given twice; name each {axis} once")
 
 
-def _refuse_another_recipe(runs: "Iterator[Run] | Sequence[Run]", grid: Grid, out: Path) -> None:
+def _refuse_another_recipe(runs: Iterable[Run], grid: Grid, out: Path) -> None:
     for run in runs:
         wanted = replace(run.config, recipe=grid.recipe, data=replace(grid.data, name=run.data))
         changed = differences(run.config, wanted)

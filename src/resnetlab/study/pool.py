@@ -1,11 +1,12 @@
 """Fill the cores with runs: one process a run, one thread a process. Needs no torch itself."""
 
 import multiprocessing
+import multiprocessing.forkserver
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import BaseContext
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -46,6 +47,12 @@ class Ended:
 
 
 Event = Started | Told | Ended
+
+
+def warm_up() -> None:
+    """Have the process that runs are forked from start loading PyTorch now, while the caller does something else."""
+    if _context().get_start_method() == "forkserver":
+        multiprocessing.forkserver.ensure_running()
 
 
 def usable_cores() -> int:
@@ -107,7 +114,7 @@ def _enter(config: RunConfig, out: Path, pipe: Connection) -> None:
     work(config, out, pipe)
 
 
-def _context() -> BaseContext:
+def _context() -> ForkServerContext | SpawnContext:
     """Fork runs from a server that has loaded everything once; spawn them where forking is not to be had."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")

@@ -5,7 +5,7 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +57,9 @@ def write_report(out: Path) -> dict[str, Any]:
     results = summarise(runs)
     write_whole(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     write_whole(out / "results.csv", table_csv(results["runs"]))
-    names = draw(runs, out / "figures")
-    figures = {name: (out / "figures" / f"{name}.svg").read_bytes() for name in names}
-    write_whole(out / "report.html", page(runs, figures))
+    drawn = draw(runs, out / "figures")
+    pictures = {data: {form: svg.read_bytes() for form, svg in forms.items()} for data, forms in drawn.items()}
+    write_whole(out / "report.html", page(runs, pictures))
     return results
 
 
@@ -122,7 +122,7 @@ def table_csv(rows: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def page(runs: Sequence[Run], figures: dict[str, bytes]) -> str:
+def page(runs: Sequence[Run], pictures: Mapping[str, Mapping[str, bytes]]) -> str:
     """Return the report: one HTML file that holds its own pictures and fetches nothing."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("resnetlab.study", "."), autoescape=True, undefined=jinja2.StrictUndefined,
@@ -135,7 +135,10 @@ def page(runs: Sequence[Run], figures: dict[str, bytes]) -> str:
         lines=lines(runs),
         effects=depth_effects(runs),
         convergence=CONVERGENCE_PCT,
-        figures={name: base64.b64encode(svg).decode() for name, svg in figures.items()},
+        figures={
+            data: {form: base64.b64encode(svg).decode() for form, svg in forms.items()}
+            for data, forms in pictures.items()
+        },
         failures=[run for run in runs if run.status != "done"],
         start=first.start if first else {},
         recipe=dataclasses.asdict(runs[0].config.recipe),

@@ -116,7 +116,6 @@ def read_runs(out: Path) -> list[Run]:
 
 
 def _epoch(line: dict[str, Any]) -> dict[str, Any]:
-    for name in ("step", "val_error_pct", "train_error_pct", "curve"):
-        line[name]
-    line["curve"]["step"], line["curve"]["train_error_pct"]
-    return line
+    """Return an epoch's line with what the report reads of it; a missing field is a `KeyError` here, not later."""
+    curve = {name: line["curve"][name] for name in ("step", "train_error_pct")}
+    return {**{name: line[name] for name in ("step", "val_error_pct")}, "curve": curve}

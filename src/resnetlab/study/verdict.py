@@ -67,6 +67,15 @@ class DepthEffect:
         return mean - half, mean + half
 
     @property
+    def interval_text(self) -> str:
+        """The interval as people write it, `−0.1 to 0.4`; `one seed` where there is none."""
+        return (
+            "one seed"
+            if self.interval is None
+            else " to ".join(f"{end:.1f}".replace("-", "−") for end in self.interval)
+        )
+
+    @property
     def verdict(self) -> str:
         """`degradation`, `no degradation` or `not enough evidence`; the rule is in `sentence`."""
         if self.interval is None:
@@ -87,8 +96,7 @@ class DepthEffect:
         )
         if self.interval is None:
             return f"{effect}, from one seed: not enough evidence for a claim; use --seeds 3 or more."
-        low, high = self.interval
-        basis = f"{effect} on average over {count} seeds (signs {self.signs}; 95 % interval {low:.1f} to {high:.1f})"
+        basis = f"{effect} on average over {count} seeds (signs {self.signs}; 95 % interval {self.interval_text})"
         if self.verdict == "degradation":
             return f"Degradation is seen: {basis}. The deeper network fits its own training set worse, in every seed."
         if self.verdict == "no degradation":

@@ -37,9 +37,7 @@ class Fitted:
     """The record's last line: errors in %, times in seconds."""
 
 
-def fit(
-    config: RunConfig, out: Path | None = None, *, on_progress: Callable[[Progress], None] | None = None
-) -> Fitted:
+def fit(config: RunConfig, out: Path | None = None, *, on_progress: Callable[[Progress], None] | None = None) -> Fitted:
     """Train a network, judge it, and leave a run directory.
 
     Args:
@@ -82,7 +80,7 @@ def train(config: RunConfig, record: Record, on_progress: Callable[[Progress], N
     total_steps = recipe.epochs * epoch_steps
 
     model = build_model(config.model, generator=generator(seed, "weights"))
-    model = model.to(device).to(memory_format=torch.channels_last)
+    model.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # a stub lacks it
     optimizer = torch.optim.SGD(
         model.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
     )
