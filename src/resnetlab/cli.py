@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 COMMANDS = {
-    "study": "see degradation and its cure: plain and residual networks, depth by depth",
+    "study": "see degradation and its cure: plain and residual, depth by depth",
     "report": "draw a study again from its records alone",
     "models": "the networks: parameters, MACs, layers",
 }
@@ -68,11 +68,12 @@ def overview() -> str:
     lines = [
         "usage: resnetlab COMMAND [options]",
         "",
-        "Deep residual learning: see degradation and its cure, then use the networks.",
+        "Deep residual learning: see degradation and its cure.",
         "",
         *(f"  {name:<8} {purpose}" for name, purpose in COMMANDS.items()),
         "",
-        "resnetlab COMMAND --help lists a command's options; --version, --debug (tracebacks).",
+        "resnetlab COMMAND --help lists a command's options.",
+        "--version prints the version; --debug shows tracebacks.",
     ]
     return "\n".join(lines)
 
@@ -124,8 +125,8 @@ def _paragraphs(docstring: str) -> str:
 
 def _one_line(box: str) -> str:
     """Return the first paragraph of tyro's box, without the box."""
-    inside = [match[1].strip() for line in box.splitlines() if (match := re.match(r"│(.*)│\s*$", line))]
-    ruler = next((i for i, line in enumerate(inside) if set(line) == {"─"}), len(inside))
+    inside = [match[1].strip() for line in box.splitlines() if (match := re.match(r"[│|](.*)[│|]\s*$", line))]
+    ruler = next((i for i, line in enumerate(inside) if line and set(line) <= {"─", "-"}), len(inside))
     return " ".join(inside[:ruler]) or " ".join(box.split()) or "the options cannot be read"
 
 

@@ -229,6 +229,7 @@ def from_json(kind: type[T], values: Mapping[str, Any]) -> T:
     Raises:
         ConfigError: for an unknown field, a value of the wrong type, or one the class refuses.
     """
+    _check(isinstance(values, Mapping), f"{kind.__name__} must be an object, not {values!r}")
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(values) - set(hints))
     _check(
@@ -264,9 +265,11 @@ def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
 
 def _parse(name: str, hint: Any, value: Any) -> Any:
     if dataclasses.is_dataclass(hint):
-        _check(isinstance(value, Mapping), f"{name} must be an object, not {value!r}")
         return from_json(typing.cast("type", hint), value)
     origin = typing.get_origin(hint)
+    if origin is dict:
+        _check(isinstance(value, Mapping), f"{name} must be an object, not {value!r}")
+        return dict(value)
     if origin is tuple:
         _check(isinstance(value, list | tuple), f"{name} must be a list, not {value!r}")
         return tuple(_parse(name, typing.get_args(hint)[0], item) for item in value)

@@ -23,8 +23,8 @@ class Options:
     """A network: print its layers instead of the catalogue."""
     batch_size: int = 128
     """Images in the training step whose activation memory is given."""
-    image_size: int | None = None
-    """Side of the images in pixels; 224 for ImageNet networks and 32 for CIFAR ones if not given."""
+    pixels: int | None = None
+    """Side of the images; 224 for ImageNet networks and 32 for CIFAR ones if not given."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -33,8 +33,8 @@ def run(options: Options) -> int:
     """Print the catalogue, or the layers of one network."""
     if options.batch_size < 1:
         raise ConfigError(f"batch-size must be at least 1, not {options.batch_size}")
-    if options.image_size is not None and options.image_size < 8:
-        raise ConfigError(f"image-size must be at least 8 pixels, not {options.image_size}")
+    if options.pixels is not None and options.pixels < 8:
+        raise ConfigError(f"pixels must be at least 8, not {options.pixels}")
     if options.name is None:
         print_catalogue(options)
     else:
@@ -48,7 +48,7 @@ def count(name: str, options: Options) -> "tuple[int, Cost]":
     from resnetlab.models.zoo import build_model, model_config
 
     config = model_config(name)
-    size = options.image_size or (224 if config.stem == "imagenet" else 32)
+    size = options.pixels or (224 if config.stem == "imagenet" else 32)
     return size, cost(build_model(config), size, options.batch_size)
 
 
@@ -107,12 +107,12 @@ def print_layers(name: str, options: Options) -> None:
     listing = table("layer", "kind", "output", "parameters", "MACs", f"MiB at {options.batch_size}", left=2)
     for layer in counted.layers:
         listing.add_row(
-            layer.name, layer.kind, " x ".join(map(str, layer.output_shape)), f"{layer.params:,}",
+            layer.name, layer.kind, "x".join(map(str, layer.output_shape)), f"{layer.params:,}",
             _macs(layer.macs) if layer.macs else "", f"{layer.activation_bytes / 2**20:.1f}",
         )  # fmt: skip
     listing.add_section()
     total = f"{counted.activation_bytes / 2**20:.1f}"
-    listing.add_row("total", "", f"from {size} x {size}", f"{counted.params:,}", _macs(counted.macs), total)
+    listing.add_row("total", "", f"from {size}x{size}", f"{counted.params:,}", _macs(counted.macs), total)
     Console().print(listing)
 
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,7 +78,7 @@ def _digits(config: DataConfig) -> Dataset:
     train, rest = train_test_split(everything, test_size=540, stratify=labels, random_state=config.split_seed)
     val, test = train_test_split(rest, test_size=270, stratify=labels[rest], random_state=config.split_seed)
 
-    def split(rows: np.ndarray) -> Split:
+    def split(rows: Any) -> Split:
         return Split(torch.from_numpy(grey[rows]), torch.from_numpy(labels[rows].astype(np.int64)))
 
     return Dataset(

@@ -79,7 +79,8 @@ def cost(model: ResNet, image_size: int, batch_size: int = 1) -> Cost:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in known:  # autograd holds it until the end, so its address stays its own
             known.add(storage.data_ptr())
-            kept_bytes[entered[-1]] += tensor.numel() * tensor.element_size()
+            images_in_it = tensor.shape[0] if tensor.dim() > 1 else batch_size  # BN's statistics serve the whole batch
+            kept_bytes[entered[-1]] += tensor.numel() * tensor.element_size() * batch_size // images_in_it
         return tensor
 
     for module in names:
@@ -87,11 +88,7 @@ def cost(model: ResNet, image_size: int, batch_size: int = 1) -> Cost:
         module.register_forward_hook(leave)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         _logits = twin(images)  # named, so that the graph and all it keeps live until the counting is done
-    return Cost(
-        tuple(
-            _layer(module, name, shapes[name], kept_bytes[name] * batch_size // PROBE) for module, name in names.items()
-        )
-    )
+    return Cost(tuple(_layer(module, name, shapes[name], kept_bytes[name]) for module, name in names.items()))
 
 
 def _layer(module: nn.Module, name: str, shape: tuple[int, ...], activation_bytes: int) -> LayerCost:

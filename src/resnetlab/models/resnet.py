@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from resnetlab.config import ModelConfig
-from resnetlab.models.blocks import BLOCKS, BasicBlock, Bottleneck, conv, norm
+from resnetlab.models.blocks import BLOCKS, BasicBlock, Bottleneck, conv, norm, relu
 
 
 class ResNet(nn.Module):
@@ -63,7 +63,7 @@ class ResNet(nn.Module):
 
     def stem(self, images: Tensor) -> Tensor:
         """Return what the first stage reads: convolution, BN, ReLU, and the max pool of the ImageNet stem."""
-        return self.maxpool(F.relu(self.bn1(self.conv1(images))))
+        return self.maxpool(relu(self.bn1(self.conv1(images))))
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
         """Return the map after the stem (pooling included) and after each stage: a backbone's outputs.
@@ -87,23 +87,23 @@ class ResNet(nn.Module):
 def initialise(model: ResNet, generator: Generator | None = None) -> None:
     """Draw every weight anew: He initialisation for convolutions, times `init_scale`; biases 0.
 
-    Projections are drawn last, so that for one generator state the plain network and options A, B and C share every
-    weight they have in common: the arms of a study start from the same point.
+    Projections are drawn last, after the head, so that for one generator state the plain network and options A, B and
+    C share every weight they have in common: the arms of a study start from the same point.
 
     Paper: section 3.4 and its reference [13]. Differs: the fan-out form, as in the authors' CIFAR networks' public
     descendants (fb.resnet.torch, torchvision); for equal channels and stride 1 the two forms are the same.
     """
-    convolutions = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Conv2d)]
-    convolutions.sort(key=lambda item: "downsample" in item[0])  # stable: the main path keeps its order
-    for _, module in convolutions:
-        fan_out = module.out_channels * math.prod(module.kernel_size)
-        std = model.config.init_scale * math.sqrt(2 / fan_out)
-        nn.init.normal_(module.weight, 0.0, std, generator=generator)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    bound = 1 / math.sqrt(model.fc.in_features)  # PyTorch's own default for a linear layer
-    nn.init.uniform_(model.fc.weight, -bound, bound, generator=generator)
-    nn.init.zeros_(model.fc.bias)
+    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    layers.sort(key=lambda item: "downsample" in item[0])  # stable: the main path keeps its order
+    for _, layer in layers:
+        if isinstance(layer, nn.Linear):
+            bound = 1 / math.sqrt(layer.in_features)  # PyTorch's own default
+            nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+        else:
+            std = math.sqrt(2 / (layer.out_channels * math.prod(layer.kernel_size)))
+            nn.init.normal_(layer.weight, 0.0, model.config.init_scale * std, generator=generator)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()

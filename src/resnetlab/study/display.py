@@ -20,14 +20,14 @@ class Display:
     def __init__(self, console: Console) -> None:
         """Show on `console`: live where it is a terminal, a line a finished run where it is not."""
         self.console = console
-        self._live = (
-            Live(console=console, auto_refresh=False, get_renderable=self._table) if console.is_terminal else None
-        )
         self._running: dict[Job, Told | None] = {}
         self._total = 0
         self._ended = 0
         self._work_total = self._work_done = 0.0
         self._start = time.perf_counter()
+        self._live = (
+            Live(console=console, auto_refresh=False, get_renderable=self._table) if console.is_terminal else None
+        )
 
     def __enter__(self) -> "Display":
         if self._live:

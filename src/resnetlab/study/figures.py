@@ -26,7 +26,7 @@ Points = tuple[list[int], list[float]]
 
 
 def draw(runs: Sequence[Run], folder: Path) -> dict[str, dict[str, Path]]:
-    """Draw each data set's training figure, panels side by side and one above the other, as PNG and SVG into `folder`.
+    """Draw each data set's training figure into `folder` as PNG and SVG, and for phones with its panels stacked.
 
     Returns:
         Data set to the SVG files `wide` and `tall` (for a phone).
@@ -42,7 +42,8 @@ def draw(runs: Sequence[Run], folder: Path) -> dict[str, dict[str, Path]]:
             stem = f"training-{data}{suffix}"
             with mpl.rc_context(STYLE):
                 figure = training_figure(shown, tall=form == "tall")
-                figure.savefig(folder / f"{stem}.png", dpi=160)
+                if form == "wide":
+                    figure.savefig(folder / f"{stem}.png", dpi=160)
                 figure.savefig(folder / f"{stem}.svg", metadata={"Date": None})  # same records, same bytes
             files[data][form] = folder / f"{stem}.svg"
     return files

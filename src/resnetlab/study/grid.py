@@ -1,7 +1,7 @@
 """Depth x arm x seed: which runs a study has, which are there already, and making the others."""
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,7 +76,7 @@ def network(arm: str, depth: int) -> ModelConfig:
     return model_config(f"{family}{depth}{suffix}", shortcut=ARMS[arm])
 
 
-def run_study(grid: Grid, out: Path, *, num_workers: int, fresh: bool = False) -> Iterator[Planned | Event]:
+def run_study(grid: Grid, out: Path, *, num_workers: int, fresh: bool = False) -> Generator[Planned | Event]:
     """Make the grid's runs that are not in the folder yet; yield the plan, then what happens as it happens.
 
     Finished runs stay whatever comes: closing the iterator early stops the workers and leaves the rest to the next

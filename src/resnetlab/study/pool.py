@@ -3,7 +3,7 @@
 import multiprocessing
 import multiprocessing.forkserver
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -60,7 +60,7 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_jobs(jobs: Sequence[Job], num_workers: int) -> Iterator[Event]:
+def run_jobs(jobs: Sequence[Job], num_workers: int) -> Generator[Event]:
     """Run jobs, at most `num_workers` at once, in their order; yield what happens as it happens.
 
     Each run has a process of its own, so one that is killed takes no other with it. Closing the iterator early (an
@@ -68,28 +68,30 @@ def run_jobs(jobs: Sequence[Job], num_workers: int) -> Iterator[Event]:
     """
     context = _context()
     waiting = list(jobs)
-    running: dict[Connection, tuple[Job, BaseProcess]] = {}
+    places = _places(num_workers)
+    running: dict[Connection, tuple[Job, BaseProcess, int | None]] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < num_workers:
-                job = waiting.pop(0)
+            while waiting and places:
+                job, core = waiting.pop(0), places.pop(0)
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_enter, args=(job.config, job.out, theirs), daemon=True)
+                process = context.Process(target=_enter, args=(job.config, job.out, theirs, core), daemon=True)
                 process.start()
                 theirs.close()  # so that the pipe ends when the worker does
-                running[ours] = (job, process)
+                running[ours] = (job, process, core)
                 yield Started(job)
             for pipe in wait(list(running)):
                 assert isinstance(pipe, Connection)
-                job, process = running[pipe]
+                job, process, core = running[pipe]
                 event = _next(pipe, job, process)
                 if isinstance(event, Ended):
                     del running[pipe]
+                    places.append(core)
                 yield event
     finally:
-        for _, process in running.values():
+        for _, process, _ in running.values():
             process.terminate()
-        for _, process in running.values():
+        for _, process, _ in running.values():
             process.join()
 
 
@@ -108,9 +110,21 @@ def _next(pipe: Connection, job: Job, process: BaseProcess) -> Event:
     return Ended(job, message)
 
 
-def _enter(config: RunConfig, out: Path, pipe: Connection) -> None:
+def _places(num_workers: int) -> list[int | None]:
+    """Return a core of its own for each worker where they fill the machine, else `None` for each.
+
+    A run has one thread; left to the scheduler, two of them on two cores ran about 10 % slower (docs/log.md).
+    """
+    if hasattr(os, "sched_setaffinity") and num_workers == usable_cores():
+        return list(os.sched_getaffinity(0))
+    return [None] * num_workers
+
+
+def _enter(config: RunConfig, out: Path, pipe: Connection, core: int | None) -> None:
     from resnetlab.study.worker import work  # here, so that the study's own process never loads torch
 
+    if core is not None:
+        os.sched_setaffinity(0, {core})
     work(config, out, pipe)
 
 

@@ -88,7 +88,7 @@ def train(config: RunConfig, record: Record, on_progress: Callable[[Progress], N
     if warning := advice(config.model, preprocessing.image_size):
         record.write("warning", message=warning)
 
-    best = Best()
+    best = Best(with_weights=recipe.keep == "best")
     train_time_s = 0.0
     for epoch in range(recipe.epochs):
         start = time.perf_counter()
@@ -110,10 +110,9 @@ def train(config: RunConfig, record: Record, on_progress: Callable[[Progress], N
 
     if recipe.keep == "best":
         model.load_state_dict(best.weights)
-    scores = {name: single_view(model, split, preprocessing) for name, split in splits.items()}
-    errors = {f"{name}_error_pct": score.error_pct for name, score in scores.items()}
-    result = {"status": "done", **errors, "train_loss": scores["train"].loss, "steps": total_steps,
-              "kept": recipe.keep, "best_epoch": best.epoch, "best_val_error_pct": best.error_pct,
+    errors = {f"{name}_error_pct": single_view(model, split, preprocessing).error_pct for name, split in splits.items()}
+    result = {"status": "done", **errors, "steps": total_steps, "kept": recipe.keep, "best_epoch": best.epoch,
+              "best_val_error_pct": best.error_pct,
               "images_per_s": total_steps * recipe.batch_size / train_time_s}  # fmt: skip
     card = ModelCard(config.model, data.classes, preprocessing, provenance(config, data), errors)
     return Fitted(model.cpu().eval(), card, result)
@@ -121,8 +120,9 @@ def train(config: RunConfig, record: Record, on_progress: Callable[[Progress], N
 
 @dataclasses.dataclass
 class Best:
-    """The epoch with the lowest validation error so far, the first of equals, and its weights."""
+    """The epoch with the lowest validation error so far, the first of equals, and its weights if they are wanted."""
 
+    with_weights: bool
     epoch: int = 0
     error_pct: float = float("inf")
     weights: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -130,7 +130,8 @@ class Best:
     def see(self, epoch: int, error_pct: float, model: ResNet) -> None:
         """Take in an epoch's validation error, in %."""
         if error_pct < self.error_pct:
-            self.epoch, self.error_pct, self.weights = epoch, error_pct, copy.deepcopy(model.state_dict())
+            self.epoch, self.error_pct = epoch, error_pct
+            self.weights = copy.deepcopy(model.state_dict()) if self.with_weights else {}
 
 
 def start_directory(out: Path, config: RunConfig) -> None:

@@ -54,14 +54,13 @@ def read_record(path: Path) -> list[dict[str, Any]]:
         RecordError: for a line that is no JSON object with a known kind; the message names file and line.
     """
     try:
-        text = path.read_bytes().decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: cannot be read ({error})") from error
-    lines = text.split("\n")[:-1]
+        lines = path.read_bytes().split(b"\n")[:-1]
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error.strerror})") from error
     return [_parse(path, number, line) for number, line in enumerate(lines, start=1)]
 
 
-def _parse(path: Path, number: int, line: str) -> dict[str, Any]:
+def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         entry = json.loads(line)
     except ValueError as error:

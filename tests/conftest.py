@@ -1,0 +1,37 @@
+"""What several tests share: one tiny real study, made once by the command line itself."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).parents[1]
+
+TINY = ("--depths", "8", "14", "--seeds", "2", "--epochs", "1")
+
+
+def resnetlab(*words: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "resnetlab", *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "80", "NO_COLOR": "1", **environment},
+        timeout=200,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two depths, both arms, two seeds, one epoch, on digits: a folder to read, not to change."""
+    out = tmp_path_factory.mktemp("studies") / "tiny"
+    done = resnetlab("study", *TINY, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out

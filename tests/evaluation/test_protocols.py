@@ -1,0 +1,42 @@
+import pytest
+import torch
+from torch import nn
+
+from resnetlab.config import DataConfig
+from resnetlab.data.augment import normalise
+from resnetlab.data.sources import open_data
+from resnetlab.evaluation.protocols import single_view
+from resnetlab.models.zoo import build_model
+
+DATA = open_data(DataConfig("digits"))
+
+
+def test_counts_are_those_of_one_pass_over_everything():
+    model = build_model("resnet8", 10, in_channels=1).train()
+    score = single_view(model, DATA.train, DATA.preprocessing)
+    assert model.training  # the mode it was in comes back
+    with torch.no_grad():
+        logits = model.eval()(normalise(DATA.train.images, DATA.preprocessing))
+    wrong = int((logits.argmax(1) != DATA.train.labels).sum())
+    assert (score.num_samples, score.num_wrong) == (1257, wrong)
+    assert score.error_pct == pytest.approx(100 * wrong / 1257)
+    assert score.loss == pytest.approx(nn.functional.cross_entropy(logits, DATA.train.labels).item(), rel=1e-4)
+
+
+class Oracle(nn.Module):
+    """Knows the labels of the split it is shown, in order, but for the first `wrong`."""
+
+    def __init__(self, labels, wrong):
+        super().__init__()
+        answers = labels.clone()
+        answers[:wrong] = (answers[:wrong] + 1) % 10
+        self.logits, self.at = nn.functional.one_hot(answers, 10).float(), 0
+
+    def forward(self, images):
+        self.at += len(images)
+        return self.logits[self.at - len(images) : self.at]
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 270])
+def test_error(wrong):
+    assert single_view(Oracle(DATA.val.labels, wrong), DATA.val, DATA.preprocessing).num_wrong == wrong

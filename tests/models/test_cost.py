@@ -1,0 +1,86 @@
+"""The counts that issue 2 gives, to the last parameter; and the counter against counting by other means."""
+
+import pytest
+import torch
+
+from resnetlab.models.cost import cost
+from resnetlab.models.zoo import build_model
+
+EXACT = [
+    ("plain18", {}, 11_515_688, 1.795e9),
+    ("resnet18", {"shortcut": "pad"}, 11_515_688, 1.795e9),
+    ("resnet18", {}, 11_689_512, 1.814e9),
+    ("plain34", {}, 21_623_848, 3.644e9),
+    ("resnet34", {"shortcut": "pad"}, 21_623_848, 3.644e9),
+    ("resnet34", {}, 21_797_672, 3.664e9),
+    ("resnet34", {"shortcut": "project_all"}, 22_716_840, 3.831e9),
+    ("resnet50-v1", {}, 25_557_032, 3.858e9),
+    ("resnet50", {}, 25_557_032, 4.089e9),
+    ("resnet101-v1", {}, 44_549_160, 7.570e9),
+    ("resnet101", {}, 44_549_160, 7.801e9),
+    ("resnet152-v1", {}, 60_192_808, 11.282e9),
+    ("resnet152", {}, 60_192_808, 11.514e9),
+    ("plain20", {}, 269_722, 40.6e6),
+    ("resnet20", {}, 269_722, 40.6e6),
+    ("resnet32", {}, 464_154, 68.9e6),
+    ("resnet44", {}, 658_586, 97.2e6),
+    ("resnet56", {}, 853_018, 125.5e6),
+    ("plain56", {}, 853_018, 125.5e6),
+    ("resnet110", {}, 1_727_962, 252.9e6),
+    ("resnet1202", {}, 19_421_274, 2829e6),
+    ("resnet20", {"shortcut": "project"}, 272_474, None),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "params", "macs"), EXACT)
+def test_counts_are_exact(name, changes, params, macs):
+    model = build_model(name, **changes)
+    counted = cost(model, 224 if model.config.stem == "imagenet" else 32)
+    assert counted.params == params == sum(p.numel() for p in model.parameters())
+    if macs is not None:
+        digits = 3 if macs > 3e9 or 1e9 < macs < 2e9 else 1
+        unit = 1e9 if digits == 3 else 1e6
+        tolerance = 0.5 * 10**-digits * unit if name != "resnet1202" else 0.5e6
+        assert abs(counted.macs - macs) <= tolerance
+
+
+def test_macs_are_those_pytorch_counts():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = build_model("resnet50").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 3, 224, 224))
+    assert cost(model, 224).macs * 2 == counter.get_total_flops()
+
+
+def test_activation_bytes_are_those_autograd_keeps():
+    """The same sum in another way: distinct storages reachable from the graph of a step of eight."""
+    model = build_model("resnet20").train()
+    images = torch.rand(8, 3, 32, 32)
+    kept: dict[int, torch.Tensor] = {}
+    ignore = {p.data_ptr() for p in model.parameters()} | {images.data_ptr()}
+
+    def pack(tensor):
+        if tensor.data_ptr() not in ignore:
+            kept[tensor.data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = model(images)
+    measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    assert loss.requires_grad
+    assert cost(model, 32, batch_size=8).activation_bytes == measured
+
+
+def test_layers_add_up_and_the_model_is_left_alone():
+    model = build_model("resnet8").eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    counted = cost(model, 32, batch_size=4)
+    assert not model.training
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    by_name = {layer.name: layer for layer in counted.layers}
+    assert by_name["layer2.0.conv1"].output_shape == (32, 16, 16)
+    assert by_name["layer2.0.conv1"].macs == 32 * 16 * 9 * 16 * 16
+    assert by_name["layer2.0.conv1"].params == 32 * 16 * 9
+    assert by_name["fc"].macs == 640
+    assert counted.macs == sum(layer.macs for layer in counted.layers)

@@ -1,0 +1,70 @@
+import pytest
+
+from resnetlab.config import ConfigError, ModelConfig
+from resnetlab.models.zoo import CATALOGUE, advice, build_model, model_config
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_names_mean_what_they_say(name):
+    config = model_config(name)
+    family, depth = (
+        name[:5] if name.startswith("plain") else name[:6],
+        int("".join(c for c in name.split("-")[0] if c.isdigit())),
+    )
+    assert config.depth == depth
+    assert config.arm == ("plain" if family == "plain" else "residual")
+    assert config.stem == ("imagenet" if depth in (18, 34, 50, 101, 152) else "cifar")
+
+
+def test_defaults_are_the_designs():
+    assert model_config("resnet34").shortcut == "project"
+    assert model_config("resnet56").shortcut == "pad"
+    assert model_config("resnet50").bottleneck_stride == "3x3"
+    assert model_config("resnet50-v1").bottleneck_stride == "1x1"
+    assert model_config("resnet50-cifar").stem == "cifar"
+    assert model_config("resnet50-cifar").stage_blocks == (8, 8, 8)
+    assert (model_config("resnet18").num_classes, model_config("resnet20").num_classes) == (1000, 10)
+
+
+def test_bottlenecks_make_9n_plus_2():
+    config = model_config("resnet164", block="bottleneck")
+    assert (config.stage_blocks, config.depth) == ((18, 18, 18), 164)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("resnet57", {}, "depth 57 is not of the form 6n\\+2; the nearest are 56 and 62"),
+        ("plain9", {}, "nearest are 8 and 14"),
+        ("resnet2", {}, "depth 2 is not of the form 6n\\+2; the nearest is 8"),
+        ("resnet18-cifar", {}, "nearest are 14 and 20"),
+        ("resnet21", {"block": "bottleneck"}, "9n\\+2; the nearest are 20 and 29"),
+        ("resnet", {}, "model 'resnet' is unknown; use a name such as resnet18"),
+        ("vgg16", {}, "model 'vgg16' is unknown"),
+        ("resnet34-v1", {}, "has no bottleneck to stride"),
+        ("resnet18", {"shortcuts": "pad"}, "ModelConfig has no field 'shortcuts'; it has: name, stage_blocks"),
+        ("resnet18", {"shortcut": "A"}, "shortcut 'A' is unknown; choose one of"),
+    ],
+)
+def test_mistakes_are_named(name, changes, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(name, **changes)
+
+
+def test_any_field_can_be_changed():
+    model = build_model("resnet18", num_classes=37, shortcut="pad", in_channels=1)
+    assert (model.fc.out_features, model.conv1.in_channels) == (37, 1)
+    assert build_model(ModelConfig(stage_blocks=(1,), stage_channels=(8,)), num_classes=2).fc.out_features == 2
+
+
+def test_config_error_is_a_value_error():
+    assert issubclass(ConfigError, ValueError)
+
+
+def test_advice_where_names_are_confused():
+    warning = advice(model_config("resnet18"), 32)
+    assert warning is not None
+    assert "use a 6n+2 network such as resnet20" in warning
+    assert "map of 1x1" in warning
+    assert advice(model_config("resnet18"), 224) is None
+    assert advice(model_config("resnet20"), 32) is None

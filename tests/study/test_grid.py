@@ -1,0 +1,181 @@
+"""A study: what it makes, what it reuses, what it refuses, and what is left when it is stopped."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from resnetlab.config import ConfigError, DataConfig
+from resnetlab.study.grid import Grid, run_name
+from resnetlab.training.recipes import recipe
+from resnetlab.training.record import read_record
+
+from conftest import TINY, resnetlab
+
+
+@pytest.fixture
+def copy(tiny_study, tmp_path):
+    return shutil.copytree(tiny_study, tmp_path / "study")
+
+
+def grid(**changes):
+    default = {"data": DataConfig(), "depths": (20, 56), "arms": ("plain", "residual"), "num_seeds": 3}
+    return Grid(**(default | {"recipe": recipe("digits")} | changes))
+
+
+def times(out):
+    return {path.parent.name: path.stat().st_mtime_ns for path in out.glob("runs/*/record.jsonl")}
+
+
+def test_a_grid_is_every_combination_deepest_first():
+    runs = grid().runs()
+    assert len(runs) == len({run_name(run) for run in runs}) == 12
+    assert [run.model.depth for run in runs] == [56] * 6 + [20] * 6
+    assert run_name(runs[0]) == "digits-plain-56-seed0"
+    assert {run.model.shortcut for run in runs} == {"none", "pad"}
+
+
+def test_arms_have_not_one_parameter_more(tiny_study):
+    rows = json.loads((tiny_study / "results.json").read_text())["runs"]
+    assert {(row["depth"], row["params"]) for row in rows} == {(8, 75_002), (14, 172_218)}
+
+
+def test_depth_50_is_a_cifar_network_here():
+    assert grid(depths=(50,)).runs()[0].model.stage_blocks == (8, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"depths": (57,)}, "depth 57 is not of the form 6n\\+2; the nearest are 56 and 62"),
+        ({"depths": (20, 20)}, "depth 20 is given twice"),
+        ({"depths": ()}, "no depth given"),
+        ({"arms": ("plane",)}, "arm 'plane' is unknown; known: plain, residual"),
+        ({"arms": ("plain", "plain")}, "arm plain is given twice"),
+        ({"num_seeds": 0}, "must be at least 1, not 0"),
+    ],
+)
+def test_a_grid_that_cannot_be(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        grid(**changes)
+
+
+def test_the_same_command_makes_nothing_twice(copy):
+    before = times(copy)
+    done = resnetlab("study", *TINY, "--out", copy)
+    assert done.returncode == 0
+    assert "8 finished runs are there already" in done.stdout
+    assert times(copy) == before
+
+
+def test_a_larger_grid_adds_its_runs(copy):
+    before = times(copy)
+    done = resnetlab("study", "--depths", "8", "--seeds", "3", "--epochs", "1", "--out", copy, "--json")
+    assert done.returncode == 0
+    after = times(copy)
+    assert set(after) - set(before) == {"digits-plain-8-seed2", "digits-residual-8-seed2"}
+    assert {name: after[name] for name in before} == before
+    assert len(json.loads(done.stdout)["runs"]) == 10
+
+
+def test_another_recipe_is_refused_and_fresh_starts_over(copy):
+    done = resnetlab("study", "--depths", "8", "--seeds", "1", "--epochs", "2", "--out", copy)
+    assert done.returncode == 2
+    assert "made otherwise (recipe.epochs: 1 -> 2); add --fresh to start over" in done.stderr
+    assert len(times(copy)) == 8
+    (copy / "notes.txt").write_text("mine")
+    done = resnetlab("study", "--depths", "8", "--seeds", "1", "--epochs", "2", "--out", copy, "--fresh")
+    assert done.returncode == 0
+    assert set(times(copy)) == {"digits-plain-8-seed0", "digits-residual-8-seed0"}
+    assert (copy / "notes.txt").exists()
+
+
+def test_an_interrupted_run_is_made_again(copy):
+    record = copy / "runs" / "digits-plain-8-seed1" / "record.jsonl"
+    whole = record.read_bytes()
+    record.write_bytes(whole[: whole.rindex(b'{"kind": "result"') + 20])
+    assert "unfinished" in resnetlab("report", copy, "--json").stdout
+    assert resnetlab("study", *TINY, "--out", copy).returncode == 0
+    again = read_record(record)
+    assert [line["kind"] for line in again] == ["run", "epoch", "result"]
+    old = json.loads(whole.splitlines()[-1])
+    assert again[-1]["test_error_pct"] == old["test_error_pct"]  # equal configurations give equal runs
+
+
+def test_a_damaged_record_is_named_with_its_line(copy):
+    record = copy / "runs" / "digits-plain-8-seed1" / "record.jsonl"
+    lines = record.read_bytes().splitlines(keepends=True)
+    record.write_bytes(lines[0] + b'{"kind": "epo\n' + lines[2])
+    for command in (("study", *TINY, "--out", copy), ("report", copy)):
+        done = resnetlab(*command)
+        assert done.returncode == 2
+        assert "digits-plain-8-seed1/record.jsonl, line 2: not JSON" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_record_that_lacks_a_field_is_named(copy):
+    record = copy / "runs" / "digits-plain-8-seed1" / "record.jsonl"
+    record.write_text('{"kind": "run"}\n{"kind": "epoch", "step": 3}\n')
+    done = resnetlab("report", copy)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "digits-plain-8-seed1/record.jsonl: a line lacks 'curve'" in done.stderr
+
+
+@contextmanager
+def study_under_way(out):
+    """Start a study of six runs; give its process and the name of the first run that ends, once it has."""
+    command = ["-m", "resnetlab", "study", "--depths", "20", "--seeds", "3", "--epochs", "2", "--out", str(out)]
+    with subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        match = re.match(r"\[1/6\] (\w+)-20 seed (\d) ", process.stdout.readline())
+        assert match is not None
+        yield process, f"digits-{match[1]}-20-seed{match[2]}"
+
+
+def settle(out):
+    """Wait until no worker writes any more."""
+    seen, deadline = None, time.monotonic() + 20
+    while time.monotonic() < deadline:
+        now = {path: path.stat().st_size for path in out.glob("runs/*/record.jsonl")}
+        if now == seen:
+            return
+        seen = now
+        time.sleep(1)
+    raise AssertionError("workers outlive their study")
+
+
+def test_ctrl_c_keeps_what_is_finished(tmp_path):
+    with study_under_way(tmp_path) as (process, first):
+        os.kill(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "finished runs are kept" in output
+    assert "Traceback" not in output
+    kept = times(tmp_path)[first]
+    done = resnetlab("study", "--depths", "20", "--seeds", "3", "--epochs", "2", "--out", tmp_path, "--json")
+    assert done.returncode == 0
+    assert times(tmp_path)[first] == kept
+    assert [row["status"] for row in json.loads(done.stdout)["runs"]] == ["done"] * 6
+
+
+def test_a_killed_study_takes_its_workers_along_and_goes_on(tmp_path):
+    with study_under_way(tmp_path) as (process, first):
+        second = resnetlab("study", *TINY, "--out", tmp_path)  # meanwhile, nobody else may use the folder
+        assert second.returncode == 2
+        assert "is in use by another study" in second.stderr
+        process.kill()
+    settle(tmp_path)
+    kept = times(tmp_path)[first]
+    done = resnetlab("study", "--depths", "20", "--seeds", "3", "--epochs", "2", "--out", tmp_path, "--json")
+    assert done.returncode == 0, done.stderr
+    assert times(tmp_path)[first] == kept
+    assert [row["status"] for row in json.loads(done.stdout)["runs"]] == ["done"] * 6

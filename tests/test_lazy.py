@@ -1,0 +1,56 @@
+"""The promise holds: what must not load torch does not."""
+
+import subprocess
+import sys
+
+import pytest
+
+LOADED = "import sys; print(sorted({name.split('.')[0] for name in sys.modules} & {'torch', 'sklearn', 'matplotlib'}))"
+
+
+def loaded_after(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", f"{code}\n{LOADED}"], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import resnetlab.config, resnetlab.paper",
+        "import resnetlab.cli; resnetlab.cli.main(['--help'])",
+        "import contextlib, resnetlab.cli as cli\nwith contextlib.suppress(SystemExit): cli.main(['study', '--help'])",
+        "import resnetlab; resnetlab.model_config('resnet56'); resnetlab.recipe('digits')",
+        "import resnetlab.training.record",
+    ],
+)
+def test_nothing_heavy(code):
+    assert loaded_after(code) == "[]"
+
+
+@pytest.mark.parametrize(
+    "module", ["study.report", "study.verdict", "study.results", "study.grid", "study.pool", "study.display"]
+)
+def test_no_torch(module):
+    assert "torch" not in loaded_after(f"import resnetlab.{module}")
+    assert "sklearn" not in loaded_after(f"import resnetlab.{module}")
+
+
+def test_a_report_is_drawn_without_torch(tiny_study, tmp_path):
+    code = (
+        "import shutil, pathlib, resnetlab.study.report as report\n"
+        f"shutil.copytree({str(tiny_study)!r}, {str(tmp_path / 'copy')!r})\n"
+        f"report.write_report(pathlib.Path({str(tmp_path / 'copy')!r}))"
+    )
+    assert loaded_after(code) == "['matplotlib']"
+
+
+def test_the_guard_would_bite():
+    assert "torch" in loaded_after("import resnetlab.models.resnet")
+
+
+def test_every_public_name_is_there():
+    import resnetlab
+
+    assert all(getattr(resnetlab, name) is not None for name in resnetlab.__all__)
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = resnetlab.nothing

@@ -1,0 +1,60 @@
+"""The README keeps its word: every command in its code blocks runs, and so does its Python."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+
+TEXT = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def commands():
+    lines = [line.split("  #")[0].strip() for block in blocks("bash") for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """An empty folder that the commands share, in order."""
+    return tmp_path_factory.mktemp("readme")
+
+
+def test_there_are_commands():
+    assert {"make study", "make test"} <= set(commands())
+    assert sum(command.startswith("resnetlab ") for command in commands()) >= 5
+
+
+@pytest.mark.parametrize("command", commands())
+def test_command_runs(command, workplace):
+    words = shlex.split(command)
+    if words[0] == "make":  # CI runs the targets themselves; here, that they are there
+        subprocess.run([*words, "--dry-run"], cwd=ROOT, check=True, capture_output=True)
+        return
+    if words[0] == "source":
+        assert words[1] == ".venv/bin/activate"
+        return
+    assert words[0] == "resnetlab", f"nothing here runs {words[0]}"
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    subprocess.run(words, cwd=workplace, env=environment, check=True, capture_output=True, timeout=150)
+
+
+def test_the_python_runs(workplace):
+    (code,) = blocks("python")
+    subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=workplace, check=True, timeout=100)
+
+
+def test_files_it_names_are_there():
+    names = re.findall(r"\]\(([^)#:]+)\)", TEXT) + re.findall(r'src="([^":]+)"', TEXT)
+    assert names
+    assert [name for name in names if not (ROOT / name).exists()] == []
+    assert [f for f in re.findall(r"`(benchmarks/\S+\.py|docs/\S+)`", TEXT) if not (ROOT / f.split()[0]).exists()] == []
