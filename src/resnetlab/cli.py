@@ -5,7 +5,6 @@ import difflib
 import importlib
 import io
 import os
-import re
 import shutil
 import sys
 import textwrap
@@ -124,10 +123,17 @@ def _paragraphs(docstring: str) -> str:
 
 
 def _one_line(box: str) -> str:
-    """Return the first paragraph of tyro's box, without the box."""
-    inside = [match[1].strip() for line in box.splitlines() if (match := re.match(r"[│|](.*)[│|]\s*$", line))]
-    ruler = next((i for i, line in enumerate(inside) if line and set(line) <= {"─", "-"}), len(inside))
-    return " ".join(inside[:ruler]) or " ".join(box.split()) or "the options cannot be read"
+    """Return what tyro says first in its box, without the box; where the output is ASCII, the box is only rulers."""
+    if "╭" not in box:
+        box = box.partition("---")[2]  # the title stands above the first ruler
+    paragraphs: list[list[str]] = [[]]
+    for line in (line.strip(" │|") for line in box.splitlines()):
+        if (line and set(line) <= set("─-╭╮╰╯")) or line.startswith("╭"):
+            paragraphs.append([])
+        elif line:
+            paragraphs[-1].append(line)
+    first = next((lines for lines in paragraphs if lines), ["the options cannot be read"])
+    return " ".join(first)
 
 
 def _did_you_mean(word: str, known: Sequence[str] | dict[str, str]) -> str:

@@ -64,7 +64,7 @@ def test_basic_block_projects():
     x = torch.randn(3, 4, 7, 7)
     inner = F.relu(batch_norm(F.conv2d(x, block.conv1.weight, stride=2, padding=1), block.bn1))
     branch = batch_norm(F.conv2d(inner, block.conv2.weight, padding=1), block.bn2)
-    w_s = block.downsample[0].weight[:, :, 0, 0]
+    w_s = block.get_parameter("downsample.0.weight")[:, :, 0, 0]
     projected = batch_norm(torch.einsum("oc,bchw->bohw", w_s, x[:, :, ::2, ::2]), block.downsample[1])
     torch.testing.assert_close(block(x), F.relu(branch + projected))
 

@@ -25,9 +25,8 @@ def copy(tiny_study, tmp_path):
     return shutil.copytree(tiny_study, tmp_path / "study")
 
 
-def grid(**changes):
-    default = {"data": DataConfig(), "depths": (20, 56), "arms": ("plain", "residual"), "num_seeds": 3}
-    return Grid(**(default | {"recipe": recipe("digits")} | changes))
+def grid(depths=(20, 56), arms=("plain", "residual"), num_seeds=3):
+    return Grid(DataConfig(), depths, arms, num_seeds, recipe("digits"))
 
 
 def times(out):
