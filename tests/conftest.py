@@ -15,7 +15,9 @@ ROOT = Path(__file__).parents[1]
 TINY = ("--depths", "8", "14", "--seeds", "2", "--epochs", "1")
 
 
-def resnetlab(*words: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+def resnetlab(
+    *words: str | Path, cwd: Path | None = None, timeout: float = 200, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "resnetlab", *map(str, words)],
@@ -23,7 +25,7 @@ def resnetlab(*words: str | Path, cwd: Path | None = None, **environment: str) -
         text=True,
         cwd=cwd,
         env={**os.environ, "COLUMNS": "80", "NO_COLOR": "1", **environment},
-        timeout=200,
+        timeout=timeout,
         check=False,
     )
 

@@ -75,7 +75,7 @@ def test_leaving_early_stops_the_workers(tmp_path):
 
 
 def test_a_failed_run_is_the_exit_status(tmp_path):
-    """A run that cannot write its model: the others go on, the cause is told, the status is 1."""
+    """A run that diverged stays so: it is not made again, its cause is told again, the status is 1."""
     blocked = tmp_path / "runs" / "digits-plain-8-seed0"
     out = ("study", "--depths", "8", "--seeds", "1", "--epochs", "1", "--out", tmp_path)
     assert resnetlab(*out).returncode == 0
@@ -85,8 +85,19 @@ def test_a_failed_run_is_the_exit_status(tmp_path):
     record.write_text(lines[0] + json.dumps(failed) + "\n")
     done = resnetlab(*out)
     assert done.returncode == 1
-    assert "failed: plain-8 seed 0: the loss is nan at step 3" in done.stdout
+    assert "failed: digits-plain-8-seed0: the loss is nan at step 3" in done.stdout
     assert "residual-8" in done.stdout
+
+
+def test_a_run_that_cannot_even_start_is_the_exit_status_too(tmp_path):
+    """A file lies where one run's folder should be: that run fails, the others go on, the report is written."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "digits-plain-8-seed0").write_text("in the way")
+    done = resnetlab("study", "--depths", "8", "--seeds", "1", "--epochs", "1", "--out", tmp_path)
+    assert done.returncode == 1
+    assert "failed: digits-plain-8-seed0: " in done.stdout
+    assert "File exists" in done.stdout
+    assert [row["arm"] for row in json.loads((tmp_path / "results.json").read_text())["runs"]] == ["residual"]
 
 
 def test_usable_cores():

@@ -38,7 +38,7 @@ class Options:
 def run(options: Options) -> int:
     """Make the study's missing runs and its report; return 1 where a run of it failed."""
     from resnetlab.study.grid import Grid, run_name, run_study
-    from resnetlab.study.pool import usable_cores, warm_up
+    from resnetlab.study.pool import Ended, usable_cores, warm_up
     from resnetlab.training.recipes import recipe
 
     grid = Grid(
@@ -60,6 +60,7 @@ def run(options: Options) -> int:
 
     out = options.out or Path("studies") / options.data
     console = Console(stderr=options.json)
+    failed: dict[str, str] = {}
     try:
         with (
             closing(run_study(grid, out, num_workers=jobs, fresh=options.fresh)) as events,
@@ -67,15 +68,16 @@ def run(options: Options) -> int:
         ):
             for event in events:
                 display.see(event)
+                if isinstance(event, Ended) and event.error is not None:
+                    failed[run_name(event.job.config)] = event.error
     except KeyboardInterrupt:
         console.print(f"stopped; finished runs are kept in {out}, the same command continues", soft_wrap=True)
         return 130
     results = write_report(out)
     print_results(results, out, console, json_wanted=options.json)
-    names = {f"runs/{run_name(config)}" for config in grid.runs()}
-    failed = [row for row in results["runs"] if row["directory"] in names and row["status"] != "done"]
-    for row in failed:
-        console.print(
-            f"failed: {row['arm']}-{row['depth']} seed {row['seed']}: {row['error']}", style="red", soft_wrap=True
-        )
+    names = {run_name(config) for config in grid.runs()}
+    before = {Path(row["directory"]).name: row["error"] for row in results["runs"] if row["status"] != "done"}
+    failed |= {name: error for name, error in before.items() if name in names}  # diverged runs are not made again
+    for name, error in failed.items():
+        console.print(f"failed: {name}: {error}", style="red", soft_wrap=True, highlight=False)
     return 1 if failed else 0

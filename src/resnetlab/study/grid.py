@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -113,10 +113,9 @@ def _is_settled(run: Run | None) -> bool:
 
 def _note_failure(event: Ended) -> None:
     """Write the cause into the record where the run itself could not: it was killed, or never got so far."""
-    event.job.out.mkdir(parents=True, exist_ok=True)
     if not (event.job.out / "config.json").exists() or read_run(event.job.out).status != "unfinished":
         return
-    with Record(event.job.out / "record.jsonl") as record:
+    with suppress(OSError), Record(event.job.out / "record.jsonl") as record:  # a full disk is told all the same
         record.write("result", status="failed", error=event.error)
 
 

@@ -1,0 +1,65 @@
+"""What a stranger sees after `make study`: the promise of the README, on the default study itself."""
+
+import csv
+import io
+import json
+import re
+import statistics
+
+import pytest
+
+from conftest import ROOT, resnetlab
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    out = tmp_path_factory.mktemp("default")
+    done = resnetlab("study", "--out", out, "--json", timeout=800)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["runs"]
+
+
+def errors(rows, arm, depth):
+    return {row["seed"]: row["train_error_pct"] for row in rows if (row["arm"], row["depth"]) == (arm, depth)}
+
+
+def test_twelve_runs(rows):
+    assert [row["status"] for row in rows] == ["done"] * 12
+    assert {row["seed"] for row in rows} == {0, 1, 2}
+
+
+def test_plain_56_trains_worse_than_plain_20(rows):
+    shallow, deep = errors(rows, "plain", 20), errors(rows, "plain", 56)
+    assert all(deep[seed] > shallow[seed] for seed in shallow)
+    assert statistics.fmean(deep.values()) - statistics.fmean(shallow.values()) > 10
+
+
+def test_residual_56_does_not(rows):
+    shallow, deep, plain = errors(rows, "residual", 20), errors(rows, "residual", 56), errors(rows, "plain", 56)
+    assert abs(statistics.fmean(deep.values()) - statistics.fmean(shallow.values())) < 2
+    assert statistics.fmean(plain.values()) - statistics.fmean(deep.values()) > 10
+
+
+def test_the_committed_record_is_this_study(rows):
+    """docs/results holds what the README quotes; on the same processor and PyTorch it comes out the same."""
+    with (ROOT / "docs" / "results" / "default-study.csv").open() as file:
+        committed = {row["directory"]: row for row in csv.DictReader(file)}
+    assert set(committed) == {row["directory"] for row in rows}
+    for row in rows:
+        close = 30 if (row["arm"], row["depth"]) == ("plain", 56) else 3  # other kernels round otherwise
+        assert abs(row["train_error_pct"] - float(committed[row["directory"]]["train_error_pct"])) < close
+
+
+def test_the_readme_quotes_the_committed_record():
+    text = (ROOT / "docs" / "results" / "default-study.csv").read_text()
+    table = [row for row in csv.DictReader(io.StringIO(text))]
+    readme = (ROOT / "README.md").read_text()
+    for arm in ("plain", "residual"):
+        for depth in ("20", "56"):
+            found = re.search(rf"^\| {arm}-{depth} \|(.*)\|$", readme, re.MULTILINE)
+            assert found is not None
+            for split in ("train", "val", "test"):
+                values = [float(r[f"{split}_error_pct"]) for r in table if (r["arm"], r["depth"]) == (arm, depth)]
+                assert f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f}" in found[1]
