@@ -162,11 +162,11 @@ class Recipe:
 
     name: str = "custom"
     """What people call it; a label, not a switch."""
-    epochs: int = 7
+    epochs: int = 5
     """Passes over the training split, at least 1."""
-    batch_size: int = 32
+    batch_size: int = 16
     """Images in a step, at least 2 (batch normalisation needs a variance)."""
-    lr: float = 0.02
+    lr: float = 0.01
     """Highest learning rate, above 0."""
     momentum: float = 0.9
     """v = momentum * v + gradient; from 0 to below 1 (authors' release notes)."""

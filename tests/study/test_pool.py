@@ -27,7 +27,7 @@ def test_one_that_fails_leaves_the_others_alone(tmp_path):
     assert "the loss is" in (ended["bad"] or "")
     assert [e.job.out.name for e in events if isinstance(e, Started)] == ["bad", "good"]
     told = [e for e in events if isinstance(e, Told)]
-    assert told[-1].step == told[-1].total_steps == 39
+    assert told[-1].step == told[-1].total_steps == 78
 
 
 def worker_pids():

@@ -46,7 +46,7 @@ def test_the_run_directory_holds_what_the_design_says(run):
     assert (start["params"], start["arm"], start["depth"]) == (75_002, "residual", 8)
     assert {"torch", "python", "resnetlab"} <= set(start["versions"])
     assert start["data"]["fingerprint"] == open_data(CONFIG.data).fingerprint
-    assert {"loss": first["train_loss"], "lr": first["lr"]} == {"loss": pytest.approx(1.5, abs=1), "lr": 0.02}
+    assert {"loss": first["train_loss"], "lr": first["lr"]} == {"loss": pytest.approx(1.5, abs=1), "lr": 0.01}
     assert {"train_error_pct", "val_error_pct", "time_s", "images_per_s"} <= set(first)
     assert {key: result[key] for key in fitted.result} == fitted.result
     assert {"train_error_pct", "val_error_pct", "test_error_pct", "time_s", "images_per_s"} <= set(result)
@@ -125,18 +125,18 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
         CONFIG, model=model_config("plain20", norm="none", init_scale=30.0), recipe=recipe("digits", epochs=1)
     )
     with pytest.raises(
-        DivergedError, match=r"the loss is (nan|inf) at step \d+ of 39, learning rate 0.02; try a lower"
+        DivergedError, match=r"the loss is (nan|inf) at step \d+ of 78, learning rate 0.01; try a lower"
     ):
         fit(wild, tmp_path / "wild")
     result = read_record(tmp_path / "wild" / "record.jsonl")[-1]
     assert (result["kind"], result["status"]) == ("result", "diverged")
-    assert "learning rate 0.02" in result["error"]
+    assert "learning rate 0.01" in result["error"]
     assert not (tmp_path / "wild" / "model.safetensors").exists()
 
 
 def test_the_first_bad_step_is_named():
     nan = float("nan")
-    with pytest.raises(DivergedError, match=r"the loss is nan at step 13 of 100, learning rate 0\.02"):
+    with pytest.raises(DivergedError, match=r"the loss is nan at step 13 of 100, learning rate 0\.01"):
         stop_unless_finite([1.0, 2.0, nan, nan], 10, CONFIG.recipe, 100)
     stop_unless_finite([1.0, 2.0], 10, CONFIG.recipe, 100)
 
