@@ -34,7 +34,7 @@ def test_comes_back_equal(saved):
 
 def test_channels_last_weights_are_saved_whole(tmp_path, saved):
     _, model, card = saved
-    save_model(tmp_path / "b.safetensors", model.to(memory_format=torch.channels_last), card)
+    save_model(str(tmp_path / "b.safetensors"), model.to(memory_format=torch.channels_last), card)
     assert torch.equal(load_model(tmp_path / "b.safetensors")[0].conv1.weight, model.conv1.weight)
 
 

@@ -34,7 +34,7 @@ class ModelCard:
     """Errors measured at the end of training, in %, each under the name of its split."""
 
 
-def save_model(path: Path, model: ResNet, card: ModelCard) -> None:
+def save_model(path: Path | str, model: ResNet, card: ModelCard) -> None:
     """Write weights and card as one file, whole or not at all.
 
     Raises:
@@ -42,7 +42,7 @@ def save_model(path: Path, model: ResNet, card: ModelCard) -> None:
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     metadata = {"format": "pt", "resnetlab": json.dumps({"format": FORMAT, **to_json(card)})}
-    write_whole(path, save(tensors, metadata))
+    write_whole(Path(path), save(tensors, metadata))
 
 
 def load_model(path: Path | str) -> tuple[ResNet, ModelCard]:

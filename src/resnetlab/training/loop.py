@@ -37,7 +37,9 @@ class Fitted:
     """The record's last line: errors in %, times in seconds."""
 
 
-def fit(config: RunConfig, out: Path | None = None, *, on_progress: Callable[[Progress], None] | None = None) -> Fitted:
+def fit(
+    config: RunConfig, out: Path | str | None = None, *, on_progress: Callable[[Progress], None] | None = None
+) -> Fitted:
     """Train a network, judge it, and leave a run directory.
 
     Args:
@@ -50,6 +52,7 @@ def fit(config: RunConfig, out: Path | None = None, *, on_progress: Callable[[Pr
         DivergedError: when the loss is not finite; the record says so too.
         FileExistsError: where `out` holds a run already.
     """
+    out = None if out is None else Path(out)
     if out is not None:
         start_directory(out, config)
     start = time.perf_counter()
