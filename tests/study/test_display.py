@@ -30,8 +30,9 @@ def test_plain_lines_where_there_is_no_terminal(job):
             display.see(event)
     lines = out.getvalue().splitlines()
     assert lines[0] == "3 finished runs are there already and are reused"
-    assert lines[1].startswith("[1/1] plain-8 seed 0")
-    assert lines[1].endswith("0 s left")
+    assert lines[1] == "1 runs to make; loading PyTorch takes a few seconds"
+    assert lines[2].startswith("[1/1] plain-8 seed 0")
+    assert lines[2].endswith("0 s left")
     assert "\x1b" not in out.getvalue()
 
 

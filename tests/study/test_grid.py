@@ -135,6 +135,7 @@ def study_under_way(out):
         [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         assert process.stdout is not None
+        assert "6 runs to make" in process.stdout.readline()
         match = re.match(r"\[1/6\] (\w+)-20 seed (\d) ", process.stdout.readline())
         assert match is not None
         yield process, f"digits-{match[1]}-20-seed{match[2]}"
@@ -164,6 +165,21 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path):
     assert done.returncode == 0
     assert times(tmp_path)[first] == kept
     assert [row["status"] for row in json.loads(done.stdout)["runs"]] == ["done"] * 6
+
+
+def test_ctrl_c_in_a_terminal_reaches_every_process_and_none_complains(tmp_path):
+    """A terminal interrupts the whole process group, here while PyTorch is still being loaded."""
+    command = [sys.executable, "-m", "resnetlab", "study", "--depths", "20", "--out", str(tmp_path)]
+    with subprocess.Popen(
+        command, text=True, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        assert process.stdout is not None
+        assert "6 runs to make" in process.stdout.readline()
+        os.killpg(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in output
+    assert "the same command continues" in output
 
 
 def test_a_killed_study_takes_its_workers_along_and_goes_on(tmp_path):

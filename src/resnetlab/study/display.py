@@ -49,6 +49,8 @@ class Display:
             self._work_total = sum(map(work, event.jobs))
             if event.num_reused:
                 self.console.print(f"{event.num_reused} finished runs are there already and are reused")
+            if event.jobs:
+                self.console.print(f"{len(event.jobs)} runs to make; loading PyTorch takes a few seconds", style="dim")
         elif isinstance(event, Started):
             self._running[event.job] = None
         elif isinstance(event, Told):

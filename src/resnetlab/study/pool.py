@@ -3,6 +3,8 @@
 import multiprocessing
 import multiprocessing.forkserver
 import os
+import signal
+import threading
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -51,8 +53,17 @@ Event = Started | Told | Ended
 
 def warm_up() -> None:
     """Have the process that runs are forked from start loading PyTorch now, while the caller does something else."""
-    if _context().get_start_method() == "forkserver":
+    if _context().get_start_method() != "forkserver":
+        return
+    if threading.current_thread() is not threading.main_thread():  # only there may signals be set
         multiprocessing.forkserver.ensure_running()
+        return
+    # The server inherits what is ignored here: Ctrl-C is for the study, which stops its workers itself.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def usable_cores() -> int:
@@ -66,6 +77,7 @@ def run_jobs(jobs: Sequence[Job], num_workers: int) -> Generator[Event]:
     Each run has a process of its own, so one that is killed takes no other with it. Closing the iterator early (an
     exception, Ctrl-C) stops the workers; finished runs stay.
     """
+    warm_up()
     context = _context()
     waiting = list(jobs)
     places = _places(num_workers)
