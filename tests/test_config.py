@@ -3,20 +3,8 @@ import json
 
 import pytest
 
-from resnetlab.config import (
-    DATA_NAMES,
-    ConfigError,
-    DataConfig,
-    ModelConfig,
-    Preprocessing,
-    Recipe,
-    RunConfig,
-    differences,
-    from_json,
-    read_config,
-    to_json,
-)
-from resnetlab.data.sources import SOURCES
+from resnetlab.config import ConfigError, DataConfig, ModelConfig, Preprocessing, Recipe, RunConfig, read_config
+from resnetlab.configjson import differences, from_json, to_json
 
 RUN = RunConfig(ModelConfig(shortcut="none", num_classes=7), DataConfig(split_seed=3), Recipe(lr=1), 5)
 
@@ -55,7 +43,22 @@ def test_json_that_does_not_fit(kind, values, message):
         (lambda: ModelConfig(num_classes=0), "num_classes must be at least 1, not 0"),
         (lambda: ModelConfig(init_scale=float("nan")), "init_scale must be above 0"),
         (lambda: ModelConfig(norm="none", zero_init_residual=True), 'needs norm="batch"'),
-        (lambda: DataConfig("nothere"), "data 'nothere' is unknown; known: digits"),
+        (lambda: DataConfig(""), "data is empty; give a name such as cifar10"),
+        (lambda: DataConfig(on_bad_image="ask"), "on_bad_image 'ask' is unknown; choose one of: fail, skip"),  # pyright: ignore
+        (lambda: DataConfig(image_size=0), "image_size must be at least 1"),
+        (lambda: DataConfig(max_megapixels=0), "max_megapixels must be at least 1"),
+        (lambda: DataConfig(resident_mib=-1), "resident_mib must be at least 0"),
+        (lambda: Recipe(steps=0), "steps must be at least 1"),
+        (lambda: Recipe(cautious_lr=0.0), "cautious_lr must be above 0"),
+        (lambda: Recipe(cautious_until_pct=0), "cautious_until_pct must be above 0"),
+        (lambda: Recipe(patience=0), "patience must be at least 1"),
+        (lambda: Recipe(scale_range=(480, 256)), "scale_range must be two rising sides"),
+        (lambda: Recipe(jitter=2), "jitter must be from 0 to 1"),
+        (lambda: Recipe(lighting=-1), "lighting must be at least 0"),
+        (lambda: Recipe(crop="middle"), "crop 'middle' is unknown"),  # pyright: ignore
+        (lambda: RunConfig(precision="fp16"), "precision 'fp16' is unknown; choose one of: auto, fp32, bf16"),  # pyright: ignore
+        (lambda: Preprocessing(8, (0.5,), (1.0,), pixel_mean=(0.5,)), "1 channels of 8x8 pixels need 64"),
+        (lambda: Preprocessing(8, (0.5,), (1.0,), crop_ratio=1.5), "crop_ratio must be above 0 and at most 1"),
         (lambda: Recipe(epochs=0), "epochs must be at least 1, not 0"),
         (lambda: Recipe(batch_size=1), "batch_size must be at least 2"),
         (lambda: Recipe(lr=0), "lr must be above 0"),
@@ -89,7 +92,3 @@ def test_a_broken_configuration_file_is_named(tmp_path, content):
     path.write_text(content)
     with pytest.raises(ConfigError, match=r"config\.json: not a run's configuration"):
         read_config(path)
-
-
-def test_every_named_data_set_can_be_opened():
-    assert set(SOURCES) == set(DATA_NAMES)

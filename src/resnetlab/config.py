@@ -1,38 +1,21 @@
 """What a run IS: frozen, validated dataclasses that go to JSON and come back equal. No torch here."""
 
-import dataclasses
 import json
 import math
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
+
+from resnetlab.configjson import ConfigError, check, from_json, one_of
 
 Shortcut = Literal["none", "pad", "project", "project_all"]
 Block = Literal["basic", "bottleneck"]
-Schedule = Literal["constant", "step", "linear", "cosine"]
+Schedule = Literal["constant", "step", "linear", "cosine", "plateau"]
+Crop = Literal["pad", "scale", "resized"]
 Device = Literal["auto", "cpu", "cuda"]
-
-DATA_NAMES = ("digits",)
-"""Data sets that have a name; `data/sources.py` opens each of them."""
-
-T = TypeVar("T")
-
-
-class ConfigError(ValueError):
-    """A value the user gave that cannot work; the message names it and what would work."""
-
-
-def _check(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
-
-
-def _one_of(name: str, value: object, kind: Any) -> None:
-    choices = typing.get_args(kind)
-    _check(value in choices, f"{name} {value!r} is unknown; choose one of: {', '.join(choices)}")
+Precision = Literal["auto", "fp32", "bf16"]
+Layout = Literal["auto", "channels_last", "contiguous"]
+Compile = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True)
@@ -74,26 +57,26 @@ class ModelConfig:
     """Channels of the images, at least 1."""
 
     def __post_init__(self) -> None:
-        _one_of("block", self.block, Block)
-        _one_of("shortcut", self.shortcut, Shortcut)
-        _one_of("stem", self.stem, Literal["imagenet", "cifar"])
-        _one_of("bottleneck_stride", self.bottleneck_stride, Literal["1x1", "3x3"])
-        _one_of("norm", self.norm, Literal["batch", "none"])
-        _check(len(self.stage_blocks) > 0, "stage_blocks is empty; give the number of blocks of each stage")
-        _check(
+        one_of("block", self.block, Block)
+        one_of("shortcut", self.shortcut, Shortcut)
+        one_of("stem", self.stem, Literal["imagenet", "cifar"])
+        one_of("bottleneck_stride", self.bottleneck_stride, Literal["1x1", "3x3"])
+        one_of("norm", self.norm, Literal["batch", "none"])
+        check(len(self.stage_blocks) > 0, "stage_blocks is empty; give the number of blocks of each stage")
+        check(
             len(self.stage_blocks) == len(self.stage_channels),
             f"stage_blocks has {len(self.stage_blocks)} stages and stage_channels {len(self.stage_channels)}; "
             "give one number for each stage in both",
         )
         for name in ("stage_blocks", "stage_channels"):
-            _check(min(getattr(self, name)) >= 1, f"{name} must be at least 1 each, not {getattr(self, name)}")
-        _check(self.num_classes >= 1, f"num_classes must be at least 1, not {self.num_classes}")
-        _check(self.in_channels >= 1, f"in_channels must be at least 1, not {self.in_channels}")
-        _check(
+            check(min(getattr(self, name)) >= 1, f"{name} must be at least 1 each, not {getattr(self, name)}")
+        check(self.num_classes >= 1, f"num_classes must be at least 1, not {self.num_classes}")
+        check(self.in_channels >= 1, f"in_channels must be at least 1, not {self.in_channels}")
+        check(
             math.isfinite(self.init_scale) and self.init_scale > 0,
             f"init_scale must be above 0, not {self.init_scale}",
         )
-        _check(
+        check(
             self.norm == "batch" or not self.zero_init_residual,
             'zero_init_residual sets the last BN scale to 0 and needs norm="batch"',
         )
@@ -117,16 +100,31 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images, and how they are split."""
+    """Which images, how they are split, and what happens to those that cannot be read."""
 
     name: str = "digits"
-    """Name of a known data set."""
+    """A data set with a name (`data/catalogue.py`), or the path of a folder of images or of parquet files."""
+    root: str | None = None
+    """Where the archives of a named data set lie or are downloaded to; the user's cache folder if not given."""
     split_seed: int = 0
     """Seed of the stratified split; it stays the same when the seed of the run changes. At least 0."""
+    image_size: int | None = None
+    """Side in pixels of what the network sees, at least 1; the images' own where all are squares of one size up to
+    256, else 224."""
+    on_bad_image: Literal["fail", "skip"] = "fail"
+    """Whether an image that cannot be read stops the run or is left out and listed in the record."""
+    max_megapixels: int = 100
+    """Images that claim more are refused before memory is taken, at least 1."""
+    resident_mib: int = 2048
+    """Images that need more memory than this, as uint8, are decoded anew for each batch, at least 0."""
 
     def __post_init__(self) -> None:
-        _check(self.name in DATA_NAMES, f"data {self.name!r} is unknown; known: {', '.join(DATA_NAMES)}")
-        _check(self.split_seed >= 0, f"split_seed must be at least 0, not {self.split_seed}")
+        check(self.name != "", "data is empty; give a name such as cifar10, or the path of a folder of images")
+        one_of("on_bad_image", self.on_bad_image, Literal["fail", "skip"])
+        check(self.split_seed >= 0, f"split_seed must be at least 0, not {self.split_seed}")
+        check(self.image_size is None or self.image_size >= 1, f"image_size must be at least 1, not {self.image_size}")
+        check(self.max_megapixels >= 1, f"max_megapixels must be at least 1, not {self.max_megapixels}")
+        check(self.resident_mib >= 0, f"resident_mib must be at least 0, not {self.resident_mib}")
 
 
 @dataclass(frozen=True)
@@ -134,6 +132,7 @@ class Preprocessing:
     """What happens to an image before the network sees it; one object for training, prediction and serving.
 
     Images are uint8 of shape (channels, height, width), values 0 to 255; the network sees (x / 255 - mean) / std.
+    An image of another size is resized so that its shorter side is image_size / crop_ratio, and its centre is cut out.
     """
 
     image_size: int
@@ -142,14 +141,25 @@ class Preprocessing:
     """One value for each channel, in units of full scale."""
     std: tuple[float, ...]
     """One value above 0 for each channel, in units of full scale."""
+    pixel_mean: tuple[float, ...] = ()
+    """A mean for each pixel in place of `mean`: channels x image_size x image_size values, row by row (section 4.2)."""
+    crop_ratio: float = 1.0
+    """Side of the centre that is cut out over the shorter side it is cut from, above 0, at most 1."""
 
     def __post_init__(self) -> None:
-        _check(self.image_size >= 1, f"image_size must be at least 1, not {self.image_size}")
-        _check(
+        check(self.image_size >= 1, f"image_size must be at least 1, not {self.image_size}")
+        check(
             len(self.mean) == len(self.std) > 0,
             f"mean has {len(self.mean)} channels and std {len(self.std)}; give both one value for each channel",
         )
-        _check(all(s > 0 for s in self.std), f"std must be above 0, not {self.std}")
+        check(all(s > 0 for s in self.std), f"std must be above 0, not {self.std}")
+        expected = len(self.mean) * self.image_size**2
+        check(
+            len(self.pixel_mean) in (0, expected),
+            f"pixel_mean has {len(self.pixel_mean)} values; {len(self.mean)} channels of {self.image_size}x"
+            f"{self.image_size} pixels need {expected}",
+        )
+        check(0 < self.crop_ratio <= 1, f"crop_ratio must be above 0 and at most 1, not {self.crop_ratio}")
 
 
 @dataclass(frozen=True)
@@ -163,7 +173,9 @@ class Recipe:
     name: str = "custom"
     """What people call it; a label, not a switch."""
     epochs: int = 5
-    """Passes over the training split, at least 1."""
+    """Passes over the training split, at least 1; `steps`, where given, decides instead."""
+    steps: int | None = None
+    """Length of the run in steps, at least 1 (sections 3.4 and 4.2 count iterations)."""
     batch_size: int = 16
     """Images in a step, at least 2 (batch normalisation needs a variance)."""
     lr: float = 0.01
@@ -173,29 +185,62 @@ class Recipe:
     weight_decay: float = 1e-4
     """L2 penalty on every parameter, at least 0 (section 3.4)."""
     schedule: Schedule = "step"
-    """`step` divides by 10 at `milestones`; `linear` and `cosine` fall to 0 at the end."""
+    """`step` divides by 10 at `milestones`; `plateau` where the validation error has not fallen for `patience` epochs
+    (section 3.4); `linear` and `cosine` fall to 0 at the end."""
     milestones: tuple[float, ...] = (0.5, 0.75)
     """Where `step` divides, as fractions of the run, rising, inside (0, 1); the paper's 32k and 48k of 64k."""
+    patience: int = 5
+    """Epochs without a lower validation error before `plateau` divides, at least 1."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises from 0, at least 0."""
+    cautious_lr: float | None = None
+    """Learning rate until the running training error falls below `cautious_until_pct` (4.2, 110 layers: 0.01)."""
+    cautious_until_pct: float = 80.0
+    """Training error, in %, above 0 and at most 100."""
+    crop: Crop = "pad"
+    """`pad`: `crop_padding`; `scale`: shorter side random in `scale_range`, then a crop at random (section 3.4);
+    `resized`: a box of 8 to 100 % of the area, sides 3:4 to 4:3, resized (Inception, torchvision)."""
     crop_padding: int = 0
     """Zero pixels added on each side before a random crop of the original size, at least 0 (section 4.2: 4)."""
+    scale_range: tuple[int, int] = (256, 480)
+    """Shorter side in pixels for a crop of 224, and in proportion for others; rising, at least 224 (section 3.4)."""
     flip: bool = False
-    """Mirror half of the training images left to right (section 4.2)."""
+    """Mirror half of the training images left to right (sections 3.4 and 4.2)."""
+    jitter: float = 0.0
+    """Brightness, contrast and saturation vary by a factor within 1 ± jitter, from 0 to 1."""
+    lighting: float = 0.0
+    """Standard deviation of the PCA colour augmentation, at least 0 (section 3.4 and its reference [21]: 0.1)."""
+    normalise: Literal["channel", "pixel"] = "channel"
+    """`channel`: mean and deviation of each channel; `pixel`: each pixel's mean is subtracted, no division (4.2)."""
     keep: Literal["last", "best"] = "last"
     """Which weights are kept and tested: those of the last epoch, or of the lowest validation error."""
 
     def __post_init__(self) -> None:
-        _one_of("schedule", self.schedule, Schedule)
-        _one_of("keep", self.keep, Literal["last", "best"])
-        _check(self.epochs >= 1, f"epochs must be at least 1, not {self.epochs}")
-        _check(self.batch_size >= 2, f"batch_size must be at least 2, not {self.batch_size}")
-        _check(math.isfinite(self.lr) and self.lr > 0, f"lr must be above 0, not {self.lr}")
-        _check(0 <= self.momentum < 1, f"momentum must be from 0 to below 1, not {self.momentum}")
-        _check(self.weight_decay >= 0, f"weight_decay must be at least 0, not {self.weight_decay}")
-        _check(self.warmup_steps >= 0, f"warmup_steps must be at least 0, not {self.warmup_steps}")
-        _check(self.crop_padding >= 0, f"crop_padding must be at least 0, not {self.crop_padding}")
-        _check(
+        one_of("schedule", self.schedule, Schedule)
+        one_of("keep", self.keep, Literal["last", "best"])
+        one_of("crop", self.crop, Crop)
+        one_of("normalise", self.normalise, Literal["channel", "pixel"])
+        check(self.epochs >= 1, f"epochs must be at least 1, not {self.epochs}")
+        check(self.steps is None or self.steps >= 1, f"steps must be at least 1, not {self.steps}")
+        check(self.batch_size >= 2, f"batch_size must be at least 2, not {self.batch_size}")
+        check(math.isfinite(self.lr) and self.lr > 0, f"lr must be above 0, not {self.lr}")
+        check(0 <= self.momentum < 1, f"momentum must be from 0 to below 1, not {self.momentum}")
+        check(self.weight_decay >= 0, f"weight_decay must be at least 0, not {self.weight_decay}")
+        check(self.patience >= 1, f"patience must be at least 1, not {self.patience}")
+        check(self.cautious_lr is None or self.cautious_lr > 0, f"cautious_lr must be above 0, not {self.cautious_lr}")
+        check(
+            0 < self.cautious_until_pct <= 100,
+            f"cautious_until_pct must be above 0 and at most 100, not {self.cautious_until_pct}",
+        )
+        check(
+            len(self.scale_range) == 2 and 224 <= self.scale_range[0] <= self.scale_range[1],
+            f"scale_range must be two rising sides of at least 224 pixels, not {self.scale_range}",
+        )
+        check(0 <= self.jitter <= 1, f"jitter must be from 0 to 1, not {self.jitter}")
+        check(self.lighting >= 0, f"lighting must be at least 0, not {self.lighting}")
+        check(self.warmup_steps >= 0, f"warmup_steps must be at least 0, not {self.warmup_steps}")
+        check(self.crop_padding >= 0, f"crop_padding must be at least 0, not {self.crop_padding}")
+        check(
             all(0 < m < 1 for m in self.milestones) and list(self.milestones) == sorted(set(self.milestones)),
             f"milestones must be rising fractions of the run between 0 and 1, not {self.milestones}",
         )
@@ -212,31 +257,23 @@ class RunConfig:
     """Seed of the initial weights, the sample order and the augmentation, at least 0."""
     device: Device = "auto"
     """`auto` takes a CUDA device where there is one."""
+    precision: Precision = "auto"
+    """Of convolutions and products; weights stay fp32. `auto` measures where the run is long enough, else fp32."""
+    layout: Layout = "auto"
+    """Of images in memory: channels last or first. `auto` measures likewise, else channels last."""
+    compile: Compile = "auto"
+    """Whether `torch.compile` makes the step. `auto` measures likewise, else off."""
+    recompute: bool = False
+    """Compute activations again in the backward pass instead of keeping them: a third more time, far less memory."""
+    weights: str | None = None
+    """A model file whose weights the network starts from; drawn from `seed` if not given."""
 
     def __post_init__(self) -> None:
-        _one_of("device", self.device, Device)
-        _check(self.seed >= 0, f"seed must be at least 0, not {self.seed}")
-
-
-def to_json(config: Any) -> dict[str, Any]:
-    """Turn a configuration into plain JSON values (tuples become lists)."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-def from_json(kind: type[T], values: Mapping[str, Any]) -> T:
-    """Build a configuration of class `kind` from JSON values; fields left out take their defaults.
-
-    Raises:
-        ConfigError: for an unknown field, a value of the wrong type, or one the class refuses.
-    """
-    _check(isinstance(values, Mapping), f"{kind.__name__} must be an object, not {values!r}")
-    hints = typing.get_type_hints(kind)
-    unknown = sorted(set(values) - set(hints))
-    _check(
-        not unknown,
-        f"{kind.__name__} has no field {', '.join(map(repr, unknown))}; it has: {', '.join(hints)}",
-    )
-    return kind(**{name: _parse(f"{kind.__name__}.{name}", hints[name], value) for name, value in values.items()})
+        one_of("device", self.device, Device)
+        one_of("precision", self.precision, Precision)
+        one_of("layout", self.layout, Layout)
+        one_of("compile", self.compile, Compile)
+        check(self.seed >= 0, f"seed must be at least 0, not {self.seed}")
 
 
 def read_config(path: Path) -> RunConfig:
@@ -249,34 +286,3 @@ def read_config(path: Path) -> RunConfig:
         return from_json(RunConfig, json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{path}: not a run's configuration ({error})") from error
-
-
-def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Name every field in which two configurations of one class differ, as `recipe.epochs: 7 -> 3`."""
-    found = []
-    for item in dataclasses.fields(old):
-        before, after = getattr(old, item.name), getattr(new, item.name)
-        if dataclasses.is_dataclass(before):
-            found += differences(before, after, f"{prefix}{item.name}.")
-        elif before != after:
-            found.append(f"{prefix}{item.name}: {before} -> {after}")
-    return found
-
-
-def _parse(name: str, hint: Any, value: Any) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return from_json(typing.cast("type", hint), value)
-    origin = typing.get_origin(hint)
-    if origin is dict:
-        _check(isinstance(value, Mapping), f"{name} must be an object, not {value!r}")
-        return dict(value)
-    if origin is tuple:
-        _check(isinstance(value, list | tuple), f"{name} must be a list, not {value!r}")
-        return tuple(_parse(name, typing.get_args(hint)[0], item) for item in value)
-    if origin in (Literal, types.UnionType):
-        return value  # the class itself checks what it allows
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    wrong = not isinstance(value, hint) or (hint is int and isinstance(value, bool))
-    _check(not wrong, f"{name} must be {hint.__name__}, not {value!r}")
-    return value
