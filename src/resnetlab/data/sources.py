@@ -1,73 +1,133 @@
-"""From a name to images, labels, classes and splits. Embedded: scikit-learn's digits, 1,797 real 8x8 images."""
+"""From a name or a path to images, labels, classes and splits, the same whatever they were packed in.
+
+Samples stand in a canonical order before anything is drawn: by label, then by a hash of the pixels (images that stay
+encoded: by name). Equal images therefore give equal splits, batches and fingerprints, be they in a folder tree, in
+parquet files or in the authors' archive, in whatever order and under whatever names.
+"""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from resnetlab.config import DataConfig, Preprocessing
+from resnetlab.config import ConfigError, DataConfig
+from resnetlab.data.archives import open_archive
+from resnetlab.data.catalogue import Contents, kind_of, name_classes, path_of, title_of
+from resnetlab.data.decode import view
+from resnetlab.data.encoded import Encoded
+from resnetlab.data.folder import list_folder
+from resnetlab.data.normalisation import per_channel
+from resnetlab.data.parquet import list_parquet
+from resnetlab.data.scan import BadDataError, Progress, scan, scan_headers, usable_cores
+from resnetlab.data.split import Dataset, Split
+
+__all__ = ["open_data", "read_contents", "stratified", "Dataset", "Split"]
+
+HELD_OUT = {"val": 0.1}
+"""What is taken from the training images where there is no validation split: 5,000 of CIFAR-10's (section 4.2)."""
+LARGEST_OWN = 256
+"""Side in pixels up to which square images of one size are seen as they are."""
 
 
 @dataclass(frozen=True)
-class Split:
-    """Some images and their labels.
+class _Open:
+    """Every image of a data set in one place, and the canonical order of each split as it came."""
 
-    `images` is uint8 of shape (num_samples, channels, height, width); `labels` is int64 of shape (num_samples,).
-    """
-
-    images: Tensor
+    images: Tensor | Encoded
     labels: Tensor
+    names: tuple[str, ...]
+    orders: Mapping[str, Tensor]
+    """Positions, int64, of the images of `train`, `val` and `test`, or of `all`, without the bad ones."""
+    crop_ratio: float
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def to(self, device: torch.device) -> "Split":
-        """Return the split on a device; small data sets live where the network does."""
-        return Split(self.images.to(device), self.labels.to(device))
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Three disjoint splits of one data set, with what a model file must remember of it."""
-
-    name: str
-    classes: tuple[str, ...]
-    preprocessing: Preprocessing
-    train: Split
-    val: Split
-    test: Split
-
-    @property
-    def splits(self) -> dict[str, Split]:
-        """The splits by name, in the order train, val, test."""
-        return {"train": self.train, "val": self.val, "test": self.test}
-
-    @property
-    def channels(self) -> int:
-        """Channels of the images: 1 for grey, 3 for colour."""
-        return self.train.images.shape[1]
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of every split's images and labels, in order: equal data, equal fingerprint."""
-        digest = hashlib.sha256()
-        for split in self.splits.values():
-            digest.update(repr(tuple(split.images.shape)).encode())
-            digest.update(split.images.numpy().tobytes())
-            digest.update(split.labels.numpy().tobytes())
-        return digest.hexdigest()
+    def take(self, positions: Tensor) -> Split:
+        """Return some images as a split."""
+        images = self.images[positions] if isinstance(self.images, Tensor) else self.images.subset(positions)
+        return Split(images, self.labels[positions], tuple(self.names[at] for at in positions.tolist()))
 
 
-def open_data(config: DataConfig) -> Dataset:
-    """Open the data set that a (checked) configuration names."""
-    return SOURCES[config.name](config)
+def open_data(
+    config: DataConfig,
+    *,
+    workers: int | None = None,
+    on_progress: Progress | None = None,
+    keep_encoded: bool = False,
+) -> Dataset:
+    """Open the data set that a configuration names, each image looked at once.
+
+    What has no validation split gets one of 10 % of the training images, what has no splits at all 10 % each for
+    validation and test, class by class. Images are resident, decoded to the size the network sees, where that takes at
+    most `config.resident_mib`, or an eighth of it if they differ in size: views of photographs are poor material for
+    crops. Known archives always are. Other images stay encoded, and only their headers are read.
+
+    Args:
+        config: What to open, and how.
+        workers: Threads that decode; as many as there are usable cores if not given.
+        on_progress: Told the stage, the images done and their number, from this thread.
+        keep_encoded: Keep images encoded that differ in size or are larger than what the network sees, for recipes
+            that crop from the original.
+
+    Raises:
+        ConfigError: where the data are not there, in another layout, or damaged; or a class has nothing to train on.
+        BadDataError: where some images cannot be read and `config.on_bad_image` is `fail`.
+    """
+    kind = kind_of(config)
+    tell = on_progress or (lambda stage, done, total: None)
+    if kind == "digits":
+        return _digits(config, workers, tell)
+    if kind in ("cifar", "idx"):
+        archive = open_archive(config)
+        parts = {"train": archive.train, "test": archive.test}
+        images, ratio = _seen(torch.cat([part.images for part in parts.values()]), config, workers, tell)
+        labels = torch.cat([part.labels for part in parts.values()])
+        digests = [_digest(image) for image in images.numpy()]
+        orders = _orders({split: len(part.labels) for split, part in parts.items()}, labels.tolist(), digests)
+        opened = _Open(images, labels, archive.train.names + archive.test.names, orders, ratio)
+        return _dataset(config, archive.classes, opened, workers, warnings=archive.warnings)
+    contents = read_contents(config)
+    opened, bad = _open_contents(contents, config, keep_encoded, workers, tell)
+    _check_left(contents, opened)
+    return _dataset(config, contents.classes, opened, workers, tuple(bad), contents.warnings)
 
 
-def _digits(config: DataConfig) -> Dataset:
+def read_contents(config: DataConfig) -> Contents:
+    """List the images of a folder tree or of parquet files, whichever the path is; no image is decoded.
+
+    Raises:
+        ConfigError: as `list_folder` and `list_parquet` do.
+    """
+    path = path_of(config.name)
+    return list_folder(path) if kind_of(config) == "folder" else list_parquet(path)
+
+
+def stratified(labels: Tensor, fractions: Mapping[str, float], seed: int) -> dict[str, Tensor]:
+    """Split positions 0 to len(labels) - 1 class by class: those held out by name, the others as `train`.
+
+    Each part takes its fraction of every class, rounded to whole images and at least one, as long as one is left for
+    `train`; of two images of a class the last part named gets one. Depends on labels and seed alone.
+
+    Returns:
+        Positions, int64, rising, by part; parts that nobody asked for are missing.
+    """
+    numbers = labels.numpy()
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in ("train", *fractions)}
+    for label in np.unique(numbers).tolist():
+        members = np.flatnonzero(numbers == label)
+        members = members[torch.randperm(len(members), generator=_generator(seed, "split", label)).numpy()]
+        start = 0
+        for name, fraction in reversed(list(fractions.items())):
+            count = min(max(1, int(fraction * len(members) + 0.5)), len(members) - 1 - start)
+            parts[name].append(members[start : start + count])
+            start += count
+        parts["train"].append(members[start:])
+    return {name: torch.from_numpy(np.sort(np.concatenate(some))) for name, some in parts.items()}
+
+
+def _digits(config: DataConfig, workers: int | None, tell: Progress) -> Dataset:
     """Open the UCI optical digits as scikit-learn ships them, split 70 / 15 / 15 %, each class alike."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -77,28 +137,157 @@ def _digits(config: DataConfig) -> Dataset:
     everything = np.arange(len(labels))
     train, rest = train_test_split(everything, test_size=540, stratify=labels, random_state=config.split_seed)
     val, test = train_test_split(rest, test_size=270, stratify=labels[rest], random_state=config.split_seed)
+    seen, ratio = _seen(torch.from_numpy(grey), config, workers, tell)
 
     def split(rows: Any) -> Split:
-        return Split(torch.from_numpy(grey[rows]), torch.from_numpy(labels[rows].astype(np.int64)))
+        return Split(seen[torch.from_numpy(rows)], torch.from_numpy(labels[rows].astype(np.int64)))
 
-    return Dataset(
-        name="digits",
-        classes=tuple("0123456789"),
-        preprocessing=per_channel(split(train)),
-        train=split(train),
-        val=split(val),
-        test=split(test),
-    )
+    classes = tuple("0123456789")
+    return Dataset("digits", classes, per_channel(split(train), ratio), split(train), split(val), split(test))
 
 
-def per_channel(train: Split) -> Preprocessing:
-    """Return the preprocessing that gives each channel of the training split mean 0 and standard deviation 1."""
-    scaled = train.images.double() / 255
-    return Preprocessing(
-        image_size=train.images.shape[-1],
-        mean=tuple(scaled.mean((0, 2, 3)).tolist()),
-        std=tuple(scaled.std((0, 2, 3)).tolist()),
-    )
+def _open_contents(
+    contents: Contents, config: DataConfig, keep_encoded: bool, workers: int | None, tell: Progress
+) -> tuple[_Open, list[str]]:
+    """Read the size of every image, decide how they are kept, and decode those that are to be resident."""
+    listings = contents.splits.values()
+    names = tuple(name for listing in listings for name in listing.names)
+    places = tuple(place for listing in listings for place in listing.places)
+    labels = [label for listing in listings for label in listing.labels]
+    lengths = {split: len(listing) for split, listing in contents.splits.items()}
+    max_pixels = config.max_megapixels * 1_000_000
+    headers, bad = scan_headers(names, places, max_pixels, workers=workers, on_progress=_stage(tell, "measuring"))
+    sizes = torch.tensor([(header.height, header.width) if header else (0, 0) for header in headers])
+    good = sizes[sizes[:, 0] > 0]
+    if len(good) == 0:
+        raise BadDataError(bad, len(names), config.name)
+    size, ratio = _view_of(good, config.image_size)
+    if not _resident(good, size, config, keep_encoded):
+        _refuse(bad, len(names), config)
+        skip = config.on_bad_image == "skip"
+        keys = [name if header else None for name, header in zip(names, headers, strict=True)]
+        images = Encoded(places, names, sizes, size, ratio, skip, max_pixels)
+        return _Open(images, torch.tensor(labels), names, _orders(lengths, labels, keys), ratio), bad
+    fit = [at for at, header in enumerate(headers) if header]
+    pixels = np.zeros((len(names), 3, size, size), np.uint8)
+
+    def look(position: int, data: bytes) -> bytes:
+        at = fit[position]
+        pixels[at] = view(data, size, ratio, max_pixels).transpose(2, 0, 1)
+        return _digest(pixels[at])
+
+    names_fit, places_fit = [names[at] for at in fit], [places[at] for at in fit]
+    digests, more = scan(names_fit, places_fit, look, workers=workers, on_progress=_stage(tell, "decoding"))
+    _refuse(bad + more, len(names), config)
+    by_position = dict(zip(fit, digests, strict=True))
+    orders = _orders(lengths, labels, [by_position.get(at) for at in range(len(names))])
+    return _Open(torch.from_numpy(pixels), torch.tensor(labels), names, orders, ratio), bad + more
 
 
-SOURCES: dict[str, Callable[[DataConfig], Dataset]] = {"digits": _digits}
+def _view_of(sizes: Tensor, image_size: int | None) -> tuple[int, float]:
+    """Return the side that the network sees, and the crop ratio: 7/8, as for ImageNet, unless images fit or are small.
+
+    `sizes` is int64 of shape (num_samples, 2): height and width.
+    """
+    own = int(sizes[0, 0]) if bool((sizes == sizes[0, 0]).all()) else None
+    size = image_size or (own if own is not None and own <= LARGEST_OWN else 224)
+    return size, 1.0 if size == own or size < 64 else 0.875
+
+
+def _resident(sizes: Tensor, size: int, config: DataConfig, keep_encoded: bool) -> bool:
+    """Say whether the images are decoded once and kept in memory, at the size that the network sees."""
+    same = bool((sizes == sizes[0]).all())
+    if keep_encoded and (not same or int(sizes.max()) > size):
+        return False
+    room = config.resident_mib * 2**20
+    return len(sizes) * 3 * size**2 <= (room if same else room // 8)
+
+
+def _seen(images: Tensor, config: DataConfig, workers: int | None, tell: Progress) -> tuple[Tensor, float]:
+    """Resize images of a known data set to another size, if one is wanted, exactly as if they came from files."""
+    count, channels, height, width = images.shape
+    size, ratio = _view_of(torch.tensor([[height, width]]), config.image_size)
+    if size == height == width:
+        return images, ratio
+    packed = [  # binary PGM or PPM: a header before the pixels
+        b"P%d %d %d 255\n" % (5 if channels == 1 else 6, width, height) + image.tobytes()
+        for image in images.permute(0, 2, 3, 1).numpy()
+    ]
+    made = np.empty((count, channels, size, size), np.uint8)
+
+    def look(position: int, data: bytes) -> None:
+        made[position] = view(data, size, ratio, height * width).transpose(2, 0, 1)[:channels]
+
+    names = [f"image {position}" for position in range(count)]
+    scan(names, packed, look, workers=workers, on_progress=_stage(tell, "resizing"))
+    return torch.from_numpy(made), ratio
+
+
+def _orders(
+    lengths: Mapping[str, int], labels: Sequence[int], keys: Sequence[bytes | None] | Sequence[str | None]
+) -> dict[str, Tensor]:
+    """Put the positions of each split into canonical order: by label, then by key; those without a key are left out."""
+    orders, start = {}, 0
+    for split, length in lengths.items():
+        there = [at for at in range(start, start + length) if keys[at] is not None]
+        orders[split] = torch.tensor(sorted(there, key=lambda at: (labels[at], keys[at])), dtype=torch.int64)
+        start += length
+    return orders
+
+
+def _dataset(
+    config: DataConfig,
+    classes: tuple[str, ...],
+    opened: _Open,
+    workers: int | None,
+    skipped: tuple[str, ...] = (),
+    warnings: tuple[str, ...] = (),
+) -> Dataset:
+    """Split what was not split, and compute what normalises the training images."""
+    orders = dict(opened.orders)
+    whole = orders.pop("all", None)
+    held_out = HELD_OUT | {"test": 0.1} if whole is not None else HELD_OUT if "val" not in orders else {}
+    if held_out:
+        source = whole if whole is not None else orders["train"]
+        parts = stratified(opened.labels[source], held_out, config.split_seed)
+        orders |= {name: source[rows] for name, rows in parts.items()}
+        for name in held_out:
+            rare = sorted(set(opened.labels[source].tolist()) - set(opened.labels[orders[name]].tolist()))
+            if rare:
+                listed = name_classes([classes[label] for label in rare])
+                warnings += (f"too few images to split: {name} has no image of {listed}",)
+    if "test" not in orders:
+        warnings += ("there is no test split: the test error will be missing",)
+    nothing = torch.empty(0, dtype=torch.int64)
+    train, val, test = (opened.take(orders.get(name, nothing)) for name in ("train", "val", "test"))
+    preprocessing = per_channel(train, opened.crop_ratio, workers or usable_cores())
+    return Dataset(title_of(config), classes, preprocessing, train, val, test, skipped, warnings)
+
+
+def _check_left(contents: Contents, opened: _Open) -> None:
+    """Refuse a class of which every training image was skipped, and a split of which every image was."""
+    for split, listing in contents.splits.items():
+        left = opened.labels[opened.orders[split]].tolist()
+        gone = sorted(set(listing.labels) - set(left))
+        if gone and (split in ("train", "all") or not left):
+            names = name_classes([contents.classes[label] for label in gone])
+            raise ConfigError(f"{split} has no image of {names} left that can be read; replace the bad ones")
+
+
+def _refuse(bad: list[str], total: int, config: DataConfig) -> None:
+    if bad and config.on_bad_image == "fail":
+        raise BadDataError(bad, total, config.name)
+
+
+def _stage(tell: Progress, stage: str) -> Any:
+    return lambda done, total: tell(stage, done, total)
+
+
+def _digest(image: np.ndarray) -> bytes:
+    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+
+
+def _generator(seed: int, *purpose: str | int) -> Generator:
+    """Return a generator of its own for one purpose, as `loader.generator` does."""
+    text = "/".join(str(part) for part in (seed, *purpose))
+    return Generator().manual_seed(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1)

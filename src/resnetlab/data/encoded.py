@@ -1,0 +1,159 @@
+"""Images that stay encoded, in files or in memory, and are decoded when a batch needs them."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from resnetlab.data.decode import BadImageError, crop, view
+
+CHUNK = 8
+"""Images a thread decodes in one go: handing each over by itself would cost up to a tenth of decoding it."""
+
+Decoded = tuple[Tensor, Tensor]
+"""Pixels of the samples that could be decoded, and a bool mask of which they are."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Images of any size, each a file or bytes in memory.
+
+    `sizes` is int64 of shape (num_samples, 2): height and width as a viewer shows them, in pixels. `names` differ.
+    """
+
+    places: Sequence[Path | bytes]
+    names: Sequence[str]
+    sizes: Tensor
+    image_size: int
+    """Side in pixels of what the network sees."""
+    crop_ratio: float
+    """As in `Preprocessing`."""
+    skip_bad: bool = False
+    """Leave out an image that cannot be decoded (and report it) instead of raising."""
+    max_pixels: int = 100_000_000
+    report: Callable[[str], None] = lambda message: None
+    """Told `NAME: REASON`, once for each image that is left out, by the thread that asked for it."""
+    _reported: dict[str, object] = field(default_factory=dict, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def signature(self) -> bytes:
+        """Return a digest of names and lengths in bytes, for a fingerprint; a file that is missing has none."""
+        digest = hashlib.sha256()
+        for name, place in zip(self.names, self.places, strict=True):
+            digest.update(f"{name}\0{_num_bytes(place)}\n".encode("utf-8", "surrogateescape"))
+        return digest.digest()
+
+    def subset(self, samples: Tensor) -> "Encoded":
+        """Return some of the images, in the order given by int64 `samples`; what was reported is not reported again."""
+        chosen = samples.tolist()
+        return replace(
+            self,
+            places=[self.places[i] for i in chosen],
+            names=[self.names[i] for i in chosen],
+            sizes=self.sizes[samples],
+        )
+
+    def views(self, samples: Tensor, pool: Executor | None = None) -> Decoded:
+        """Decode the evaluation view of each sample, in the threads of a pool if given.
+
+        Returns:
+            uint8 (kept, 3, image_size, image_size), channels last in memory; and a bool mask of those that could be
+            decoded, shape (len(samples),).
+
+        Raises:
+            BadImageError: naming the first image that cannot be decoded, unless `skip_bad`.
+        """
+        return self.begin_views(samples, pool)()
+
+    def crops(self, samples: Tensor, boxes: Tensor, pool: Executor | None = None) -> Decoded:
+        """Decode one box of each sample, resized to image_size; returns and raises as `views` does.
+
+        `boxes` has shape (len(samples), 4): (top, left, height, width) as fractions of the image, inside it.
+        """
+        return self.begin_crops(samples, boxes, pool)()
+
+    def begin_views(self, samples: Tensor, pool: Executor | None) -> Callable[[], Decoded]:
+        """Let a pool begin with `views` and return at once; what is returned waits for the result."""
+
+        def decode_view(data: bytes, _: int) -> np.ndarray:
+            return view(data, self.image_size, self.crop_ratio, self.max_pixels)
+
+        return self._begin(samples, decode_view, pool)
+
+    def begin_crops(self, samples: Tensor, boxes: Tensor, pool: Executor | None) -> Callable[[], Decoded]:
+        """Let a pool begin with `crops` and return at once; what is returned waits for the result."""
+        corners = boxes.tolist()
+
+        def decode_crop(data: bytes, position: int) -> np.ndarray:
+            return crop(data, corners[position], self.image_size, self.max_pixels)
+
+        return self._begin(samples, decode_crop, pool)
+
+    def _begin(
+        self, samples: Tensor, decode: Callable[[bytes, int], np.ndarray], pool: Executor | None
+    ) -> Callable[[], Decoded]:
+        """Begin to decode the samples' bytes, each into its own place, so that no thread can disturb the order.
+
+        The first bad image is always the same one, because chunks are looked at in their order.
+        """
+        indices = samples.tolist()
+        pixels = np.empty((len(indices), self.image_size, self.image_size, 3), np.uint8)
+
+        def decode_chunk(start: int) -> dict[int, str]:
+            """Return the reasons of the bad images, by position."""
+            bad: dict[int, str] = {}
+            for position in range(start, min(start + CHUNK, len(indices))):
+                try:
+                    pixels[position] = decode(_read(self.places[indices[position]]), position)
+                except BadImageError as error:
+                    bad[position] = str(error)
+                    if not self.skip_bad:
+                        break
+            return bad
+
+        starts = range(0, len(indices), CHUNK)
+        chunks = map(decode_chunk, starts) if pool is None else pool.map(decode_chunk, starts)
+
+        def finish() -> Decoded:
+            good = torch.ones(len(indices), dtype=torch.bool)
+            for bad in chunks:
+                for position, reason in bad.items():
+                    self._leave_out(str(self.names[indices[position]]), reason)
+                    good[position] = False
+            images = torch.from_numpy(pixels)
+            return (images if good.all() else images[good]).permute(0, 3, 1, 2), good
+
+        return finish
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        if not self.skip_bad:
+            raise BadImageError(f"{name}: cannot be decoded ({reason}); skip such images with --on-bad-image skip")
+        mine = object()
+        if self._reported.setdefault(name, mine) is mine:  # of two threads one is the first
+            self.report(f"{name}: {reason}")
+
+
+def _read(place: Path | bytes) -> bytes:
+    if isinstance(place, bytes):
+        return place
+    try:
+        return place.read_bytes()
+    except OSError as error:
+        raise BadImageError(error.strerror or str(error)) from error
+
+
+def _num_bytes(place: Path | bytes) -> int:
+    """Return the length of an image, -1 of a file that cannot be seen."""
+    if isinstance(place, bytes):
+        return len(place)
+    try:
+        return place.stat().st_size
+    except OSError:
+        return -1

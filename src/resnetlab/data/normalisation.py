@@ -1,0 +1,92 @@
+"""What normalises the training split: a mean and deviation for each channel, or a mean for each pixel."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from resnetlab.config import ConfigError, Preprocessing
+from resnetlab.data.decode import BadImageError
+from resnetlab.data.split import Split
+
+SMALL = 1 << 20
+"""Values (channels x pixels x images) up to which statistics are computed in one go, as floats."""
+SAMPLE = 2048
+"""Views from which the statistics of encoded images are estimated; the error of a mean is then below 0.01."""
+CHUNK = 256
+"""Images looked at together, so that memory stays small."""
+
+
+def per_channel(train: Split, crop_ratio: float = 1.0, workers: int = 1) -> Preprocessing:
+    """Return the preprocessing that gives each channel of the training split mean 0 and standard deviation 1.
+
+    Of encoded images, whose own crop ratio counts, it is estimated from `SAMPLE` of them, chosen by a fixed seed and
+    decoded by `workers` threads. A channel without any variation is left at its own scale.
+
+    Raises:
+        ConfigError: for an encoded image that cannot be decoded, or where all were left out.
+    """
+    if not isinstance(train.images, Tensor):
+        size, crop_ratio = train.images.image_size, train.images.crop_ratio
+        mean, std = _from_counts(_count(_some_views(train, workers)))
+    elif train.images.numel() <= SMALL:
+        size = train.images.shape[-1]
+        scaled = train.images.double() / 255
+        mean, std = scaled.mean((0, 2, 3)), scaled.std((0, 2, 3))
+    else:
+        size = train.images.shape[-1]
+        mean, std = _from_counts(_count(iter(train.images.split(CHUNK))))
+    return Preprocessing(size, tuple(mean.tolist()), tuple(s or 1.0 for s in std.tolist()), crop_ratio=crop_ratio)
+
+
+def per_pixel(train: Split, preprocessing: Preprocessing) -> Preprocessing:
+    """Return the preprocessing that subtracts from each pixel its mean over the training split, and divides by nothing.
+
+    Means are rounded to 7 decimals, so that they go to JSON and back unchanged. Paper: section 4.2.
+
+    Raises:
+        ConfigError: for encoded images, whose pixels differ from crop to crop.
+    """
+    if not isinstance(train.images, Tensor):
+        raise ConfigError(
+            'normalise "pixel" needs images of one size that fit into memory; use "channel", or raise resident_mib'
+        )
+    total = sum(chunk.cpu().numpy().sum(0, dtype=np.int64) for chunk in train.images.split(CHUNK))
+    mean = np.asarray(total) / (255 * len(train))
+    pixels = tuple(round(value, 7) for value in mean.ravel().tolist())
+    return replace(preprocessing, std=(1.0,) * len(preprocessing.mean), pixel_mean=pixels)
+
+
+def _some_views(train: Split, workers: int) -> Iterator[Tensor]:
+    assert not isinstance(train.images, Tensor)
+    chosen = torch.randperm(len(train), generator=Generator().manual_seed(0))[:SAMPLE]
+    with ThreadPoolExecutor(workers) as pool:
+        for samples in chosen.split(CHUNK):
+            try:
+                yield train.images.views(samples, pool)[0]
+            except BadImageError as error:  # names the image, and says how to skip it
+                raise ConfigError(str(error)) from error
+
+
+def _count(chunks: Iterator[Tensor]) -> Tensor:
+    """Count how often each channel has each value: int64 of shape (channels, 256), exact in any order."""
+    counts = np.zeros((1, 256), np.int64)
+    for images in chunks:  # NumPy: dozens of small tensor operations would each wake all of PyTorch's threads
+        pixels = images.cpu().numpy()
+        channels = [pixels[:, channel].ravel() for channel in range(pixels.shape[1])]
+        counts = counts + np.stack([np.bincount(channel, minlength=256) for channel in channels])
+    return torch.from_numpy(counts)
+
+
+def _from_counts(counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each channel, in units of full scale."""
+    total = counts.sum(1)
+    if int(total.min()) == 0:
+        raise ConfigError("none of the training images can be decoded; list them with: resnetlab data check PATH")
+    value = torch.arange(256, dtype=torch.float64) / 255
+    mean = (counts * value).sum(1) / total
+    variance = (counts * (value - mean[:, None]) ** 2).sum(1) / (total - 1).clamp(min=1)
+    return mean, variance.sqrt()

@@ -1,0 +1,77 @@
+"""What a data set is once it is open: images, labels and classes in three disjoint splits."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from resnetlab.config import Preprocessing
+from resnetlab.data.encoded import Encoded
+
+
+@dataclass(frozen=True)
+class Split:
+    """Some images and their labels.
+
+    `images` is either resident, uint8 of shape (num_samples, channels, height, width), or stays encoded and is decoded
+    batch by batch. `labels` is int64 of shape (num_samples,). `names` says where each image came from (a file, a row);
+    it is empty where that says nothing.
+    """
+
+    images: Tensor | Encoded
+    labels: Tensor
+    names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> "Split":
+        """Return the split on a device; resident images live where the network does, encoded ones stay."""
+        images = self.images.to(device) if isinstance(self.images, Tensor) else self.images
+        return Split(images, self.labels.to(device), self.names)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Three disjoint splits of one data set, with what a model file and a record must remember of it."""
+
+    name: str
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    """Normalises each channel of the training split."""
+    train: Split
+    val: Split
+    test: Split
+    """Empty where the data came without a test split and was not split by us."""
+    skipped: tuple[str, ...] = ()
+    """Images left out because they cannot be read, each as `NAME: REASON`."""
+    warnings: tuple[str, ...] = ()
+    """What a user should know: classes missing in a split, files that were ignored, no test split."""
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits by name, in the order train, val, test."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images: 1 for grey, 3 for colour."""
+        return len(self.preprocessing.mean)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of every split's images and labels, in order: equal data, equal fingerprint.
+
+        Of encoded images it is names and lengths in bytes that count: reading them all may take hours.
+        """
+        digest = hashlib.sha256()
+        for split in self.splits.values():
+            if isinstance(split.images, Tensor):
+                digest.update(repr(tuple(split.images.shape)).encode())
+                digest.update(split.images.numpy().tobytes())
+            else:
+                digest.update(split.images.signature())
+            digest.update(split.labels.numpy().tobytes())
+        return digest.hexdigest()

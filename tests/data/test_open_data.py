@@ -1,0 +1,185 @@
+"""What `open_data` decides: splits that are missing, what is resident, what happens to bad images."""
+
+import pytest
+import torch
+from pictures import encode, pictures, resident, tree
+
+from resnetlab.config import ConfigError, DataConfig
+from resnetlab.data.encoded import Encoded
+from resnetlab.data.scan import BadDataError
+from resnetlab.data.sources import open_data, stratified
+
+
+def opened(path, **options):
+    return open_data(DataConfig(str(path), **options))
+
+
+def sizes(data):
+    return {name: len(split) for name, split in data.splits.items()}
+
+
+@pytest.mark.parametrize(
+    ("layout", "expected", "warnings"),
+    [
+        ({"train/a": 30, "train/b": 20}, (45, 5, 0), ("there is no test split: the test error will be missing",)),
+        ({"train/a": 30, "train/b": 20, "test/a": 2, "test/b": 1}, (45, 5, 3), ()),
+        ({"train/a": 3, "train/b": 2, "val/a": 1, "val/b": 1, "test/a": 1, "test/b": 1}, (5, 2, 2), ()),
+        (
+            {"train/a": 3, "train/b": 2, "val/a": 1, "val/b": 1},
+            (5, 2, 0),
+            ("there is no test split: the test error will be missing",),
+        ),
+        ({"a": 30, "b": 20}, (40, 5, 5), ()),
+        ({"a": 3, "b": 3}, (2, 2, 2), ()),
+        ({"a": 30, "b": 2}, (25, 3, 4), ("too few images to split: val has no image of class b",)),
+        (
+            {"a": 30, "b": 1},
+            (25, 3, 3),
+            (
+                "too few images to split: val has no image of class b",
+                "too few images to split: test has no image of class b",
+            ),
+        ),
+    ],
+)
+def test_splits_that_are_missing_are_made(tmp_path, layout, expected, warnings):
+    data = opened(tree(tmp_path / "pets", layout))
+    assert tuple(sizes(data).values()) == expected
+    assert data.warnings == warnings
+    assert data.name == "pets"
+    assert resident(data.test).shape[1:] == (3, 8, 8)
+    assert len({name for split in data.splits.values() for name in split.names}) == sum(expected)
+
+
+def test_the_split_of_cifar10_is_exact():
+    labels = torch.arange(50_000) % 10
+    parts = stratified(labels, {"val": 0.1}, 0)
+    assert labels[parts["val"]].bincount().tolist() == [500] * 10
+    assert labels[parts["train"]].bincount().tolist() == [4500] * 10
+    assert torch.equal(torch.cat(list(parts.values())).sort().values, torch.arange(50_000))
+    assert not torch.equal(parts["val"], stratified(labels, {"val": 0.1}, 1)["val"])
+    assert torch.equal(parts["val"], stratified(labels, {"val": 0.1}, 0)["val"])
+
+
+@pytest.mark.parametrize(
+    ("count", "both", "val"),
+    [
+        (1, (1, 0, 0), (1, 0)),
+        (2, (1, 0, 1), (1, 1)),
+        (3, (1, 1, 1), (2, 1)),
+        (14, (12, 1, 1), (13, 1)),
+        (15, (11, 2, 2), (13, 2)),
+    ],
+)
+def test_small_classes(count, both, val):
+    labels = torch.zeros(count, dtype=torch.int64)
+    parts = stratified(labels, {"val": 0.1, "test": 0.1}, 0)
+    assert tuple(len(parts[name]) for name in ("train", "val", "test")) == both
+    parts = stratified(labels, {"val": 0.1}, 0)
+    assert tuple(len(parts[name]) for name in ("train", "val")) == val
+
+
+@pytest.mark.parametrize(
+    ("shapes", "options", "keep", "expected"),
+    [
+        ([(32, 32)], {}, False, (True, 32, 1.0)),
+        ([(256, 256)], {}, False, (True, 256, 1.0)),
+        ([(260, 260)], {}, False, (True, 224, 0.875)),
+        ([(32, 40)], {}, False, (True, 224, 0.875)),
+        ([(32, 32), (40, 40)], {"image_size": 32}, False, (True, 32, 1.0)),
+        ([(32, 32), (40, 40)], {"image_size": 64}, False, (True, 64, 0.875)),
+        ([(64, 64)], {"image_size": 64}, False, (True, 64, 1.0)),
+        ([(32, 32)], {"resident_mib": 0}, False, (False, 32, 1.0)),
+        ([(224, 224)], {"resident_mib": 1}, False, (False, 224, 1.0)),
+        ([(100, 100), (90, 100)], {"image_size": 100, "resident_mib": 1}, False, (False, 100, 0.875)),
+        ([(100, 100)], {"image_size": 100, "resident_mib": 1}, False, (True, 100, 1.0)),
+        ([(32, 32)], {}, True, (True, 32, 1.0)),
+        ([(40, 40)], {"image_size": 32}, True, (False, 32, 1.0)),
+        ([(32, 32), (32, 40)], {"image_size": 64}, True, (False, 64, 0.875)),
+    ],
+)
+def test_what_is_resident(tmp_path, shapes, options, keep, expected):
+    for number in range(20):
+        height, width = shapes[number % len(shapes)]
+        folder = tmp_path / "ab"[number % 4 > 1]
+        folder.mkdir(exist_ok=True)
+        picture = pictures(1, max(height, width), seed=number)[0, :height, :width]
+        (folder / f"{number}.png").write_bytes(encode(picture))
+    data = open_data(DataConfig(str(tmp_path), **options), keep_encoded=keep)
+    images, made = data.train.images, data.preprocessing
+    assert (isinstance(images, torch.Tensor), made.image_size, made.crop_ratio) == expected
+    if isinstance(images, torch.Tensor):
+        assert images.shape == (16, 3, expected[1], expected[1])
+    else:
+        assert images.image_size == expected[1]
+        assert {tuple(size) for size in images.sizes.tolist()} == set(shapes)
+        assert list(images.names) == list(data.train.names)
+        assert list(data.train.names) == sorted(data.train.names)  # by label, then by name
+        assert len(data.test.images) == 2
+        assert len(data.fingerprint) == 64
+
+
+def bad_tree(root):
+    """Twelve images of two classes, of which two cannot be decoded: one is no image, one is cut off."""
+    tree(root, {"train/a": 6, "train/b": 6})
+    (root / "train/a/000.png").write_bytes(b"no image")
+    whole = encode(pictures(1, 64)[0])
+    (root / "train/b/000.png").write_bytes(whole[: len(whole) // 2])
+    return root
+
+
+def test_bad_images_stop_the_run(tmp_path):
+    with pytest.raises(
+        BadDataError, match=r"^2 of 12 images cannot be read: train/a/000.png: .*; train/b/000.png: "
+    ) as error:
+        opened(bad_tree(tmp_path))
+    assert f"resnetlab data check {tmp_path}; skip such images with --on-bad-image skip" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_bad_images_are_skipped_and_listed(tmp_path):
+    data = opened(bad_tree(tmp_path), on_bad_image="skip", image_size=8)
+    assert [line.split(": ")[0] for line in data.skipped] == ["train/a/000.png", "train/b/000.png"]
+    assert sizes(data) == {"train": 8, "val": 2, "test": 0}
+    assert not {"train/a/000.png", "train/b/000.png"} & {*data.train.names, *data.val.names}
+
+
+def test_encoded_images_are_refused_by_their_headers(tmp_path):
+    with pytest.raises(BadDataError, match=r"^1 of 12 images cannot be read: train/a/000.png: "):
+        opened(bad_tree(tmp_path), resident_mib=0, image_size=8)
+    (tmp_path / "train/a/000.png").unlink()
+    with pytest.raises(ConfigError, match=r"^train/b/000.png: cannot be decoded \(.*; skip such images with --on-bad"):
+        opened(tmp_path, resident_mib=0, image_size=8)
+    data = opened(bad_tree(tmp_path), resident_mib=0, image_size=8, on_bad_image="skip")
+    assert isinstance(data.train.images, Encoded)
+    assert data.train.images.skip_bad
+    assert sizes(data) == {"train": 9, "val": 2, "test": 0}
+    assert len(data.skipped) == 1
+
+
+def test_a_class_of_which_all_is_skipped(tmp_path):
+    tree(tmp_path, {"train/a": 6, "train/b": 1})
+    (tmp_path / "train/b/000.png").write_bytes(b"")
+    with pytest.raises(ConfigError, match="train has no image of class b left that can be read; replace the bad ones"):
+        opened(tmp_path, on_bad_image="skip")
+
+
+def test_nothing_that_can_be_read(tmp_path):
+    tree(tmp_path, {"a": 1, "b": 1})
+    for path in tmp_path.rglob("*.png"):
+        path.write_bytes(b"x")
+    with pytest.raises(BadDataError, match="2 of 2 images cannot be read"):
+        opened(tmp_path, on_bad_image="skip")
+
+
+def test_images_that_claim_too_much(tmp_path):
+    tree(tmp_path, {"a": 3, "b": 3})
+    (tmp_path / "a/000.png").write_bytes(encode(pictures(1, 1100)[0]))
+    with pytest.raises(BadDataError, match=r"^1 of 6 images cannot be read: a/000.png: "):
+        opened(tmp_path, max_megapixels=1)
+
+
+def test_progress_tells_stages(tmp_path):
+    told = []
+    open_data(DataConfig(str(tree(tmp_path, {"a": 5, "b": 5}))), on_progress=lambda *now: told.append(now), workers=1)
+    assert told == [("measuring", 10, 10), ("decoding", 10, 10)]
