@@ -10,14 +10,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from resnetlab.config import ModelConfig, Preprocessing, from_json, to_json
+from resnetlab.config import ConfigError, ModelConfig, Preprocessing
+from resnetlab.configjson import from_json, to_json
 from resnetlab.files import write_whole
 from resnetlab.models.resnet import ResNet
 
 FORMAT = 1
 
 
-class ModelFileError(ValueError):
+class ModelFileError(ConfigError):
     """A file that is not a model file of this project, or a damaged one; the message names it and says why."""
 
 

@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 
 from resnetlab.config import ModelConfig
 from resnetlab.models.blocks import BLOCKS, BasicBlock, Bottleneck, conv, norm, relu
+from resnetlab.models.recompute import run_recomputed
 
 
 class ResNet(nn.Module):
@@ -18,12 +19,19 @@ class ResNet(nn.Module):
 
     Takes float images of shape (batch, in_channels, height, width), normalised as the model's `Preprocessing` says;
     gives logits of shape (batch, num_classes).
+
+    `recompute = True` has training keep few activations and make the others again in the backward pass: about
+    sqrt(depth) of the memory for a third more time, and the same numbers to the last bit (`models.recompute`). It is
+    no part of the configuration or of the state dict, and changes nothing in evaluation mode or without gradients.
     """
+
+    recompute: bool
 
     def __init__(self, config: ModelConfig, generator: Generator | None = None) -> None:
         """Build the layers and initialise them from `generator` (PyTorch's global one if `None`)."""
         super().__init__()
         self.config = config
+        self.recompute = False
         channels = config.stage_channels[0]
         kernel, stride = (7, 2) if config.stem == "imagenet" else (3, 1)
         self.conv1 = conv(config, config.in_channels, channels, kernel, stride)
@@ -79,8 +87,11 @@ class ResNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits: the last stage, averaged over the map, through the fully connected layer."""
         x = self.stem(images)
-        for stage in self.stages.values():
-            x = stage(x)
+        if self.recompute and self.training and torch.is_grad_enabled():
+            x = run_recomputed(self.stages.values(), x)
+        else:
+            for stage in self.stages.values():
+                x = stage(x)
         return self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
 
 
