@@ -16,7 +16,7 @@ def test_counts_are_those_of_one_pass_over_everything():
     score = single_view(model, DATA.train, DATA.preprocessing)
     assert model.training  # the mode it was in comes back
     with torch.no_grad():
-        logits = model.eval()(normalise(DATA.train.images, DATA.preprocessing))
+        logits = model.eval()(normalise(torch.as_tensor(DATA.train.images), DATA.preprocessing))
     wrong = int((logits.argmax(1) != DATA.train.labels).sum())
     assert (score.num_samples, score.num_wrong) == (1257, wrong)
     assert score.error_pct == pytest.approx(100 * wrong / 1257)

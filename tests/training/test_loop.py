@@ -13,31 +13,49 @@ from resnetlab.data.sources import open_data
 from resnetlab.evaluation.protocols import single_view
 from resnetlab.models.modelfile import load_model
 from resnetlab.models.zoo import build_model, model_config
-from resnetlab.training.epoch import DivergedError, stop_unless_finite
-from resnetlab.training.loop import Best, fit
+from resnetlab.training.compare import timeless
+from resnetlab.training.epoch import DivergedError, train_steps
+from resnetlab.training.execution import Execution, forward_of
+from resnetlab.training.listener import Listener, Progress
+from resnetlab.training.loop import fit
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
 from resnetlab.training.schedule import lr_at
+from resnetlab.training.state import Best, State
 
 CONFIG = RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=2, batch_size=64), seed=4)
-WHEN = ("time_s", "images_per_s", "started")
 
 
-def timeless(lines):
-    return [{key: value for key, value in line.items() if key not in WHEN} for line in lines]
+class Told(Listener):
+    """Keeps what it hears."""
+
+    def __init__(self):
+        self.lines: list[str] = []
+        self.points: list[Progress] = []
+        self.epochs: list[dict] = []
+
+    def start(self, lines):
+        self.lines = list(lines)
+
+    def see(self, progress):
+        self.points.append(progress)
+
+    def epoch(self, line):
+        self.epochs.append(dict(line))
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "first"
-    told = []
-    fitted = fit(CONFIG, out, on_progress=told.append)
+    told = Told()
+    fitted = fit(CONFIG, out, listener=told)
     return out, fitted, told
 
 
 def test_the_run_directory_holds_what_the_design_says(run):
     out, fitted, _ = run
-    assert sorted(path.name for path in out.iterdir()) == ["config.json", "model.safetensors", "record.jsonl"]
+    names = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
+    assert names == ["checkpoint", "config.json", "model.safetensors", "record.jsonl"]
     assert read_config(out / "config.json") == CONFIG
     lines = read_record(out / "record.jsonl")
     assert [line["kind"] for line in lines] == ["run", "epoch", "epoch", "result"]
@@ -101,10 +119,22 @@ def test_another_seed_gives_another_run(run):
 
 def test_progress_is_told(run):
     _, _, told = run
-    assert [p.step for p in told][-1] == told[0].total_steps == 38
-    assert len(told) == 38  # 19 steps an epoch, looked at after each
-    assert sum(p.num_steps for p in told) == 38
-    assert all(0 <= p.train_error_pct <= 100 for p in told)
+    assert [p.step for p in told.points][-1] == told.points[0].total_steps == 38
+    assert len(told.points) == 38  # 19 steps an epoch, looked at after each
+    assert sum(p.num_steps for p in told.points) == 38
+    assert all(0 <= p.train_error_pct <= 100 and p.images_per_s > 0 for p in told.points)
+    assert {p.epoch for p in told.points} == {1, 2}
+    assert [{"kind": "epoch", **line} for line in told.epochs] == read_record(run[0] / "record.jsonl")[1:3]
+
+
+def test_the_resolved_configuration_is_told(run):
+    text = "\n".join(run[2].lines)
+    assert "resnet8: residual, 8 layers, shortcut pad" in text
+    assert "digits: 1,257 train, 270 val, 270 test; 10 classes; 8 pixels" in text
+    assert "digits: 38 steps of 64 images (2 x 19); seed 4" in text
+    assert "lr 0.01, /10 at 19, 29" in text
+    assert "computed fp32" in text
+    assert max(map(len, run[2].lines)) <= 100
 
 
 def test_the_curve_has_the_epochs_mean(run):
@@ -120,33 +150,93 @@ def test_a_second_run_in_one_folder_is_refused(run):
     assert (run[0] / "record.jsonl").read_bytes() == before
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+def test_a_loss_that_is_not_finite_ten_times_stops_the_run(tmp_path):
     wild = dataclasses.replace(
         CONFIG, model=model_config("plain20", norm="none", init_scale=30.0), recipe=recipe("digits", epochs=1)
     )
-    with pytest.raises(
-        DivergedError, match=r"the loss is (nan|inf) at step \d+ of 78, learning rate 0.01; try a lower"
-    ):
+    message = r"the loss is (nan|inf) at steps \d+ to \d+ of 78, learning rate 0.01; try a lower .* \(lr 0.001\)"
+    with pytest.raises(DivergedError, match=message):
         fit(wild, tmp_path / "wild")
     result = read_record(tmp_path / "wild" / "record.jsonl")[-1]
-    assert (result["kind"], result["status"]) == ("result", "diverged")
-    assert "learning rate 0.01" in result["error"]
+    assert (result["kind"], result["status"], result["epoch"]) == ("result", "diverged", 1)
+    assert result["positions"][1] - result["positions"][0] == 15
+    assert len(result["samples"]) == 16
     assert not (tmp_path / "wild" / "model.safetensors").exists()
 
 
-def test_the_first_bad_step_is_named():
-    nan = float("nan")
-    with pytest.raises(DivergedError, match=r"the loss is nan at step 13 of 100, learning rate 0\.01"):
-        stop_unless_finite([1.0, 2.0, nan, nan], 10, CONFIG.recipe, 100)
-    stop_unless_finite([1.0, 2.0], 10, CONFIG.recipe, 100)
+def steps_with(bad, num_steps, state=None):
+    """Take steps on random images, those numbered in `bad` with an infinite pixel; return model and state."""
+    model = build_model("resnet8", generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
+    generator = torch.Generator().manual_seed(1)
+    batches = [(torch.randn(8, 3, 8, 8, generator=generator), torch.arange(8)) for _ in range(num_steps)]
+    for number in bad:
+        batches[number][0][0, 0, 0, 0] = float("inf")
+    state = state or State()
+    steps = range(num_steps)
+    given = iter(batches)
+    for _ in train_steps(
+        model, optimizer, forward_of(model, Execution()), given, CONFIG.recipe, state, steps, num_steps
+    ):
+        pass
+    return model, state
 
 
-def test_a_run_that_fails_says_so_in_its_record(tmp_path):
+def test_a_step_that_is_not_finite_is_skipped_and_counted():
+    """The network, BN's statistics included, is what the good batches alone make of it."""
+    model, state = steps_with([2, 5], 7)
+    assert (state.step, state.num_skipped, state.streak) == (7, 2, 0)
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+    assert model.bn1.num_batches_tracked == 5
+    assert sum(point["num_steps"] for point in state.curve) == 5
+
+
+def test_ten_in_a_row_stop_the_run_and_nine_do_not():
+    _, state = steps_with(range(3, 12), 14)
+    assert (state.num_skipped, state.streak) == (9, 0)
+    with pytest.raises(DivergedError, match="at steps 4 to 13 of 14"):
+        steps_with(range(3, 13), 14)
+
+
+def test_the_cautious_learning_rate_ends_with_the_error_below_80():
+    cautious = dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, lr=0.02, cautious_lr=0.005))
+    told = Told()
+    fit(cautious, listener=told)
+    first_below = next(i for i, point in enumerate(told.points) if point.train_error_pct < 80)
+    assert {point.lr for point in told.points[: first_below + 1]} == {0.005}
+    assert told.points[first_below + 1].lr == 0.02
+
+
+def test_plateau_follows_the_validation_error():
+    flat = dataclasses.replace(CONFIG.recipe, schedule="plateau", patience=1, epochs=6, lr=1e-6)
+    told = Told()
+    fit(dataclasses.replace(CONFIG, recipe=flat), listener=told)
+    errors = [line["val_error_pct"] for line in told.epochs]
+    expected, lowest, lr = [1e-6], errors[0], 1e-6
+    for error in errors[1:-1]:
+        lr = lr if error < lowest else lr / 10
+        lowest = min(lowest, error)
+        expected.append(lr)
+    assert len(set(expected)) > 1
+    assert [line["lr"] for line in told.epochs] == pytest.approx([1e-6, *expected])
+
+
+def test_a_mistake_in_the_configuration_leaves_nothing(tmp_path):
     huge = dataclasses.replace(CONFIG, recipe=recipe("digits", batch_size=5000))
     with pytest.raises(ConfigError, match="batch size 5000"):
         fit(huge, tmp_path / "huge")
-    result = read_record(tmp_path / "huge" / "record.jsonl")[-1]
-    assert (result["status"], "batch size 5000" in result["error"]) == ("failed", True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_fails_says_so_in_its_record(tmp_path):
+    class Fails(Listener):
+        def see(self, progress):
+            raise OSError("the terminal is gone")
+
+    with pytest.raises(OSError, match="the terminal is gone"):
+        fit(CONFIG, tmp_path / "r", listener=Fails())
+    result = read_record(tmp_path / "r" / "record.jsonl")[-1]
+    assert (result["status"], result["error"]) == ("failed", "the terminal is gone")
 
 
 def test_validation_chooses_when_asked():

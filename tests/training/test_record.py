@@ -1,4 +1,5 @@
 import json
+import resource
 
 import pytest
 
@@ -60,3 +61,35 @@ def test_unknown_kinds_are_not_written(tmp_path):
 def test_no_path_keeps_nothing():
     with Record(None) as record:
         record.write("run")
+
+
+def test_only_the_kept_bytes_stay(path):
+    whole = path.read_bytes()
+    first = whole.index(b"\n") + 1
+    with Record(path, keep_bytes=first) as record:
+        assert record.num_bytes == first
+        record.write("warning", message="again")
+    assert path.read_bytes() == whole[:first] + b'{"kind": "warning", "message": "again"}\n'
+    with pytest.raises(RecordError, match="bytes, and the checkpoint knows of 5000"):
+        Record(path, keep_bytes=5000)
+
+
+def test_a_full_disk_keeps_lines_waiting(tmp_path):
+    """The kernel takes only the first 60 bytes: whole lines stay, the others come when there is room again."""
+    path = tmp_path / "record.jsonl"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Record(path) as record:
+        record.write("epoch", epoch=1)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60, before[1]))
+        try:
+            record.write("epoch", epoch=2, text="x" * 30)
+            record.write("epoch", epoch=3)
+            assert read_record(path) == [{"kind": "epoch", "epoch": 1}]
+            assert record.problem in ("File too large", "No space left on device")
+            with pytest.raises(OSError, match=r"File too large|No space left"):
+                record.flush()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        record.write("epoch", epoch=4)
+        assert record.problem is None
+    assert [line["epoch"] for line in read_record(path)] == [1, 2, 3, 4]

@@ -1,8 +1,9 @@
 import pytest
 
 from resnetlab.config import ConfigError, Recipe
-from resnetlab.training.recipes import RECIPES, recipe
-from resnetlab.training.schedule import lr_at
+from resnetlab.models.zoo import model_config
+from resnetlab.training.recipes import RECIPES, default_recipe, recipe
+from resnetlab.training.schedule import drops, lr_at
 
 
 def test_step_divides_where_the_paper_does():
@@ -30,3 +31,45 @@ def test_recipes_are_names_plus_overrides():
         recipe("digit")
     with pytest.raises(ConfigError, match="epochs must be at least 1"):
         recipe("digits", epochs=0)
+
+
+def test_plateau_divides_after_patience_epochs_without_a_lower_error():
+    """Section 3.4. Each list of errors is an epoch longer than the one before."""
+    errors = [50.0, 40, 41, 40, 42, 39, 40, 41, 45, 39, 39, 39]
+    counts = [drops(errors[:length], patience=3) for length in range(len(errors) + 1)]
+    assert counts == [0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 3]
+    plateau = Recipe(lr=0.1, schedule="plateau")
+    assert [lr_at(5, 9, plateau, num_drops=n) for n in range(3)] == pytest.approx([0.1, 0.01, 0.001])
+
+
+def test_110_layers_start_cautiously():
+    """Section 4.2: 0.01 until the training error is below 80 %, then 0.1."""
+    deep = recipe("cifar-paper", model_config("resnet110"))
+    assert (deep.cautious_lr, deep.cautious_until_pct) == (0.01, 80)
+    assert lr_at(0, 64_000, deep, cautious=True) == 0.01
+    assert lr_at(0, 64_000, deep, cautious=False) == 0.1
+    assert recipe("cifar-paper", model_config("resnet56")).cautious_lr is None
+
+
+def test_the_papers_recipes():
+    """Section 4.2 and section 3.4, as PAPER.md has them."""
+    cifar = recipe("cifar-paper")
+    assert (cifar.steps, cifar.batch_size, cifar.lr) == (64_000, 128, 0.1)
+    assert (cifar.weight_decay, cifar.momentum) == (1e-4, 0.9)
+    assert [m * 64_000 for m in cifar.milestones] == [32_000, 48_000]
+    assert (cifar.crop, cifar.crop_padding, cifar.flip, cifar.normalise) == ("pad", 4, True, "pixel")
+    imagenet = recipe("imagenet-paper")
+    assert (imagenet.steps, imagenet.batch_size, imagenet.lr, imagenet.schedule) == (600_000, 256, 0.1, "plateau")
+    assert (imagenet.crop, imagenet.scale_range, imagenet.flip, imagenet.lighting) == ("scale", (256, 480), True, 0.1)
+
+
+def test_epochs_take_the_place_of_steps():
+    assert recipe("cifar-paper", epochs=2).steps is None
+    assert recipe("cifar-paper", epochs=2, steps=7).steps == 7
+    assert recipe("cifar-paper", steps=7).epochs == RECIPES["cifar-paper"].epochs
+
+
+def test_the_recipe_follows_data_and_network():
+    assert default_recipe("digits", model_config("resnet20")) == "digits"
+    assert default_recipe("cifar10", model_config("resnet20")) == "cifar-paper"
+    assert default_recipe("photos", model_config("resnet18")) == "imagenet-paper"

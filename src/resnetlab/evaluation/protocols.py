@@ -8,7 +8,7 @@ from torch import nn
 
 from resnetlab.config import Preprocessing
 from resnetlab.data.loader import eval_batches
-from resnetlab.data.sources import Split
+from resnetlab.data.split import Split
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,21 @@ class Score:
 
 
 @torch.no_grad()
-def single_view(model: nn.Module, split: Split, preprocessing: Preprocessing) -> Score:
-    """Judge a network on the original images of a split, in evaluation mode; the mode it was in comes back."""
+def single_view(model: nn.Module, split: Split, preprocessing: Preprocessing, *, workers: int = 0) -> Score:
+    """Judge a network on the original images of a split, in evaluation mode; the mode it was in comes back.
+
+    Always in fp32, whatever the training computed in: it is how the model file will be used. `workers` threads decode
+    images that are not resident.
+    """
     was_training = model.training
     model.eval()
-    num_wrong, loss = 0, 0.0
-    for images, labels in eval_batches(split, preprocessing):
-        logits = model(images).float()
-        num_wrong += int((logits.argmax(1) != labels).sum())
-        loss += F.cross_entropy(logits, labels, reduction="sum").item()
-    model.train(was_training)
-    return Score(len(split), num_wrong, loss / len(split))
+    num_samples, num_wrong, loss = 0, 0, 0.0
+    try:
+        for images, labels in eval_batches(split, preprocessing, workers=workers):
+            logits = model(images).float()
+            num_samples += len(labels)
+            num_wrong += int((logits.argmax(1) != labels).sum())
+            loss += F.cross_entropy(logits, labels, reduction="sum").item()
+    finally:
+        model.train(was_training)
+    return Score(num_samples, num_wrong, loss / num_samples)

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from resnetlab.config import ConfigError, DataConfig, ModelConfig, Recipe, RunConfig, Shortcut, differences
+from resnetlab.config import ConfigError, DataConfig, ModelConfig, Precision, Recipe, RunConfig, Shortcut
+from resnetlab.configjson import differences
 from resnetlab.models.zoo import IMAGENET, model_config
 from resnetlab.study.pool import Ended, Event, Job, run_jobs
 from resnetlab.study.results import RUNS, Run, read_run, read_runs
+from resnetlab.training.recipes import for_network
 from resnetlab.training.record import Record
 
 ARMS: dict[str, Shortcut] = {"plain": "none", "residual": "pad"}
@@ -34,6 +36,8 @@ class Grid:
     arms: tuple[str, ...]
     num_seeds: int
     recipe: Recipe
+    precision: Precision = "fp32"
+    """Nothing is measured in a study: runs that share the cores would disturb each other's figures."""
 
     def __post_init__(self) -> None:
         _each_once("depth", self.depths)
@@ -50,7 +54,15 @@ class Grid:
     def runs(self) -> list[RunConfig]:
         """Return the configurations, deepest first: the long runs start first, so that the cores end together."""
         return [
-            RunConfig(network(arm, depth), self.data, self.recipe, seed)
+            RunConfig(
+                model := network(arm, depth),
+                self.data,
+                for_network(self.recipe, model),
+                seed,
+                precision=self.precision,
+                layout="channels_last",
+                compile="off",
+            )
             for depth in sorted(self.depths, reverse=True)
             for seed in range(self.num_seeds)
             for arm in self.arms
@@ -80,7 +92,8 @@ def run_study(grid: Grid, out: Path, *, num_workers: int, fresh: bool = False) -
     """Make the grid's runs that are not in the folder yet; yield the plan, then what happens as it happens.
 
     Finished runs stay whatever comes: closing the iterator early stops the workers and leaves the rest to the next
-    call. A run that failed is tried again; one that diverged would diverge again, and stays.
+    call. A run that has a checkpoint goes on from there; one that failed is tried again; one that diverged would
+    diverge again, and stays.
 
     Raises:
         ConfigError: where `out` cannot be written, is in use, or holds runs of another recipe (without `fresh`).
@@ -94,7 +107,8 @@ def run_study(grid: Grid, out: Path, *, num_workers: int, fresh: bool = False) -
         jobs = [Job(config, out / RUNS / run_name(config)) for config in grid.runs()]
         pending = [job for job in jobs if not _is_settled(there.get(job.out.name))]
         for job in pending:
-            shutil.rmtree(job.out, ignore_errors=True)
+            if not (job.out / "checkpoint").exists():
+                shutil.rmtree(job.out, ignore_errors=True)
         yield Planned(pending, len(jobs) - len(pending))
         for event in run_jobs(pending, num_workers):
             if isinstance(event, Ended) and event.error is not None:
@@ -104,7 +118,7 @@ def run_study(grid: Grid, out: Path, *, num_workers: int, fresh: bool = False) -
 
 def run_name(config: RunConfig) -> str:
     """Return the name of a run's directory in a study, `digits-plain-56-seed0`."""
-    return f"{config.data.name}-{config.model.arm}-{config.model.depth}-seed{config.seed}"
+    return f"{Path(config.data.name).name}-{config.model.arm}-{config.model.depth}-seed{config.seed}"
 
 
 def _is_settled(run: Run | None) -> bool:
@@ -129,7 +143,12 @@ def _each_once(axis: str, values: Sequence[object]) -> None:
 
 def _refuse_another_recipe(runs: Iterable[Run], grid: Grid, out: Path) -> None:
     for run in runs:
-        wanted = replace(run.config, recipe=grid.recipe, data=replace(grid.data, name=run.data))
+        wanted = replace(
+            run.config,
+            recipe=for_network(grid.recipe, run.config.model),
+            data=replace(grid.data, name=run.data),
+            precision=grid.precision,
+        )
         changed = differences(run.config, wanted)
         if changed:
             raise ConfigError(

@@ -141,7 +141,7 @@ def page(runs: Sequence[Run], pictures: Mapping[str, Mapping[str, bytes]]) -> st
         },
         failures=[run for run in runs if run.status != "done"],
         start=first.start if first else {},
-        recipe=dataclasses.asdict(runs[0].config.recipe),
+        recipe={name: value for name, value in dataclasses.asdict(runs[0].config.recipe).items() if value is not None},
         seeds=sorted({run.seed for run in runs}),
         version=__version__,
     )

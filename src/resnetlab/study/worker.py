@@ -10,26 +10,36 @@ import sklearn.model_selection  # noqa: F401  # loaded here once, so that every 
 import torch
 
 from resnetlab.config import RunConfig
-from resnetlab.training.epoch import Progress
-from resnetlab.training.loop import fit
+from resnetlab.training.interrupt import InterruptedRunError, Interruption
+from resnetlab.training.listener import Listener, Progress
+from resnetlab.training.loop import Session, fit
 
 torch.optim.SGD([torch.zeros(1)])  # PyTorch loads another second's worth of modules at the first optimiser
 
 
 def work(config: RunConfig, out: Path, pipe: Connection) -> None:
     """Run one configuration into `out`, telling its progress through `pipe`, then `None` or what went wrong."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the study, which stops its workers
     torch.set_num_threads(1)
-
-    def tell(progress: Progress) -> None:
-        try:
-            pipe.send((progress.step, progress.total_steps, progress.train_error_pct))
-        except OSError:
-            os._exit(1)  # nobody listens: the study was killed, and an unfinished run is how it should look
-
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the study, which stops its workers
     try:
-        fit(config, out, on_progress=tell)
+        with Interruption((signal.SIGTERM,)) as interruption:
+            fit(config, out, session=Session(resume=True), listener=_Teller(pipe), interruption=interruption)
+    except InterruptedRunError as stopped:  # the study stops: what was done is saved
+        raise SystemExit(stopped.status) from None
     except Exception as error:
         pipe.send(f"{error}" or type(error).__name__)
         raise SystemExit(1) from None
     pipe.send(None)
+
+
+class _Teller(Listener):
+    """Sends a run's progress to the study."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+
+    def see(self, progress: Progress) -> None:
+        try:
+            self._pipe.send((progress.step, progress.total_steps, progress.train_error_pct))
+        except OSError:
+            os._exit(1)  # nobody listens: the study was killed, and an unfinished run is how it should look

@@ -1,105 +1,158 @@
-"""One pass over the training batches: the step itself, and what it tells on the way."""
+"""The training step itself, and what it tells on the way."""
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from resnetlab.config import Recipe
 from resnetlab.models.resnet import ResNet
-from resnetlab.training.schedule import lr_at
+from resnetlab.training.execution import Forward
+from resnetlab.training.listener import Progress
+from resnetlab.training.schedule import drops, lr_at
+from resnetlab.training.state import State, Window
 
 POINTS = 13
-"""How often in an epoch the training says how it goes, and looks whether the loss is still finite."""
+"""How often in an epoch the training says how it goes."""
+
+PATIENCE = 10
+"""So many steps in a row without a finite loss end the run."""
 
 
 class DivergedError(RuntimeError):
-    """The loss was not finite; the message names step, learning rate and what to try."""
+    """The loss was not finite `PATIENCE` times in a row; the message names steps, learning rate and what to try."""
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How the last few steps went."""
-
-    step: int
-    """Steps taken so far in the run."""
-    total_steps: int
-    num_steps: int
-    """Steps this word is about."""
-    loss: float
-    """Mean over those steps, in nats."""
-    train_error_pct: float
-    """Mean over those steps: augmented images, training mode, before each step's update."""
-    lr: float
-
-
-def train_epoch(
+def train_steps(
     model: ResNet,
     optimizer: torch.optim.Optimizer,
+    forward: Forward,
     batches: Iterator[tuple[Tensor, Tensor]],
     recipe: Recipe,
+    state: State,
     steps: range,
     total_steps: int,
-) -> Iterator[Progress]:
-    """Train on one epoch's batches, the steps `steps` of `total_steps`; say now and then how they went.
+) -> Iterator[Progress | None]:
+    """Take the steps that an epoch (`steps`, numbered through the run) still lacks; yield after each.
 
-    Losses stay on the device until then, so that a GPU need not wait at every step.
+    What is yielded is a word about the last few steps, or mostly `None`. A step whose loss is not finite leaves the
+    network as it was and is counted.
 
     Raises:
-        DivergedError: naming the first step whose loss was not finite.
+        DivergedError: after `PATIENCE` of those in a row.
     """
     model.train()
     pause = max(1, len(steps) // POINTS)
-    losses: list[Tensor] = []
-    wrong: list[Tensor] = []
-    for step, (images, labels) in zip(steps, batches, strict=True):
-        lr = lr_at(step, total_steps, recipe)
+    buffers = list(model.buffers())
+    before = [buffer.clone() for buffer in buffers]
+    told_s, images_since = time.perf_counter(), 0
+    while state.step < steps.stop:
+        start_s = time.perf_counter()
+        images, labels = next(batches)
+        state.wait_s += time.perf_counter() - start_s
+        lr = lr_now(state, total_steps, recipe)
         for group in optimizer.param_groups:
             group["lr"] = lr
 
-        logits = model(images)
-        loss = F.cross_entropy(logits, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        _copy(buffers, before)
+        loss, wrong = forward(images, labels)
+        value = loss.item()
+        if math.isfinite(value):
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            _count(state, value, int(wrong), len(labels))
+        else:
+            _copy(before, buffers)
+            state.num_skipped += 1
+            state.streak += 1
 
-        losses.append(loss.detach())
-        wrong.append((logits.detach().argmax(1) != labels).float().mean())
-        if len(losses) == pause or step == steps[-1]:
-            values = torch.stack(losses).tolist()
-            stop_unless_finite(values, step + 1 - len(values), recipe, total_steps)
-            error_pct = 100 * torch.stack(wrong).mean().item()
-            yield Progress(step + 1, total_steps, len(values), sum(values) / len(values), error_pct, lr)
-            losses, wrong = [], []
+        state.step += 1
+        state.train_time_s += time.perf_counter() - start_s
+        images_since += len(labels)
+        if state.streak == PATIENCE:
+            raise diverged(value, state, steps, total_steps, lr)
+        told = None
+        if (state.step - steps.start) % pause == 0 or state.step == steps.stop:
+            speed = images_since / (time.perf_counter() - told_s)
+            told = _tell(state, steps, total_steps, lr, speed, recipe)
+            told_s, images_since = time.perf_counter(), 0
+        yield told
 
 
-def stop_unless_finite(losses: Sequence[float], first_step: int, recipe: Recipe, total_steps: int) -> None:
-    """Raise `DivergedError` for the first loss that is not finite; `first_step` is the step of the first loss."""
-    for step, loss in enumerate(losses, start=first_step):
-        if not math.isfinite(loss):
-            lr = lr_at(step, total_steps, recipe)
-            raise DivergedError(
-                f"the loss is {loss} at step {step + 1} of {total_steps}, learning rate {lr:g}; "
-                f"try a lower learning rate (lr {lr / 10:g}), warmup_steps, or normalisation"
-            )
+def lr_now(state: State, total_steps: int, recipe: Recipe) -> float:
+    """Return the learning rate of the next step."""
+    num_drops = drops(state.val_errors, recipe.patience) if recipe.schedule == "plateau" else 0
+    return lr_at(state.step, total_steps, recipe, cautious=state.cautious, num_drops=num_drops)
 
 
-def summary(points: Sequence[Progress]) -> dict[str, Any]:
+def diverged(loss: float, state: State, steps: range, total_steps: int, lr: float) -> DivergedError:
+    """Return the error that says where the loss was not finite, and what to try."""
+    first = state.step - state.streak + 1
+    where = f"steps {first} to {state.step}" if state.streak > 1 else f"step {first}"
+    return DivergedError(
+        f"the loss is {loss} at {where} of {total_steps}, learning rate {lr:g}; try a lower learning rate "
+        f"(lr {lr / 10:g}), warmup_steps, or normalisation; the last batch is number {state.step - steps.start} of its "
+        "epoch"
+    )
+
+
+def summary(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what the record keeps of an epoch: its means, and the curve they are the means of."""
-    weights = [point.num_steps for point in points]
+    if not points:  # not one step had a finite loss
+        return {"train_loss": None, "train_error_pct": None, "curve": {"step": [], "loss": [], "train_error_pct": []}}
+    weights = [point["num_steps"] for point in points]
 
     def mean(values: list[float]) -> float:
         return sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
 
-    loss, error = [p.loss for p in points], [p.train_error_pct for p in points]
+    loss, error = [p["loss"] for p in points], [p["train_error_pct"] for p in points]
     return {
-        "step": points[-1].step,
-        "lr": points[-1].lr,
         "train_loss": mean(loss),
         "train_error_pct": mean(error),
-        "curve": {"step": [p.step for p in points], "loss": loss, "train_error_pct": error},
+        "curve": {"step": [p["step"] for p in points], "loss": loss, "train_error_pct": error},
     }
+
+
+def _copy(source: list[Tensor], target: list[Tensor]) -> None:
+    """Copy BN's many small statistics in one call, as PyTorch's optimizers do with their state."""
+    if source:  # a network without BN has none
+        torch._foreach_copy_(target, source)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _count(state: State, loss: float, num_wrong: int, num_images: int) -> None:
+    state.streak = 0
+    state.window.num_steps += 1
+    state.window.loss += loss
+    state.window.num_wrong += num_wrong
+    state.window.num_images += num_images
+
+
+def _tell(
+    state: State, steps: range, total_steps: int, lr: float, images_per_s: float, recipe: Recipe
+) -> Progress | None:
+    """Close the window: a word about it, and whether the learning rate need still be cautious."""
+    window, state.window = state.window, Window()
+    if window.num_steps == 0:
+        return None
+    error_pct = 100 * window.num_wrong / window.num_images
+    progress = Progress(
+        epoch=state.epochs_done + 1,
+        step=state.step,
+        total_steps=total_steps,
+        num_steps=window.num_steps,
+        loss=window.loss / window.num_steps,
+        train_error_pct=error_pct,
+        lr=lr,
+        images_per_s=images_per_s,
+    )
+    kept = asdict(progress)
+    del kept["images_per_s"]  # the one number that another session would not repeat
+    state.curve.append(kept)
+    if error_pct < recipe.cautious_until_pct:
+        state.cautious = False
+    return progress

@@ -3,27 +3,68 @@
 Paper: section 3.4 (SGD with momentum and weight decay), section 4.2 (CIFAR).
 """
 
-import copy
+import contextlib
 import dataclasses
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from resnetlab.config import ConfigError, RunConfig, to_json
-from resnetlab.data.loader import generator, steps_per_epoch, train_batches
-from resnetlab.data.sources import open_data
+from resnetlab.config import ConfigError, RunConfig
 from resnetlab.evaluation.protocols import single_view
-from resnetlab.files import write_whole
-from resnetlab.models.modelfile import ModelCard, save_model
+from resnetlab.models.modelfile import ModelCard, load_model, save_model
 from resnetlab.models.resnet import ResNet
-from resnetlab.models.zoo import advice, build_model
-from resnetlab.training.epoch import DivergedError, Progress, summary, train_epoch
-from resnetlab.training.provenance import provenance, run_line
+from resnetlab.training.checkpoint import Checkpoint
+from resnetlab.training.directory import CHECKPOINT, MODEL, RECORD, Beginning, begin, claimed, forget_unless_begun
+from resnetlab.training.epoch import DivergedError, diverged, lr_now, summary, train_steps
+from resnetlab.training.interrupt import InterruptedRunError, Interruption
+from resnetlab.training.listener import Listener, Progress
+from resnetlab.training.provenance import describe, provenance, run_line
 from resnetlab.training.record import Record
+from resnetlab.training.saver import Saver
+from resnetlab.training.setup import Training, prepare
+from resnetlab.training.state import pack
+from resnetlab.training.track import open_tracker
+
+
+class UnsavedError(RuntimeError):
+    """The run is done, and something of it could not be written; the message names it and says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """How a run is carried out this time. Nothing here changes what comes out of it."""
+
+    workers: int = 0
+    """Threads that decode images ahead; 0 decodes in the training's own."""
+    resume: bool = False
+    """Continue the run that the folder holds, instead of refusing."""
+    fresh: bool = False
+    """Delete the run that the folder holds."""
+    allow_config_change: bool = False
+    """Continue although the configuration is not the one before."""
+    checkpoint_s: float = 300.0
+    """Seconds between checkpoints, at least; they take 1 % of the time at most."""
+    checkpoint_steps: int | None = None
+    """Steps between checkpoints, in place of seconds."""
+    track: str | None = None
+    """`tensorboard` writes its event files as well."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Around:
+    """Where a run writes, whom it tells, and what may stop it."""
+
+    out: Path | None
+    record: Record
+    session: Session
+    listener: Listener
+    interruption: Interruption
+
+    def warn(self, message: str) -> None:
+        """Tell people and the record."""
+        self.record.write("warning", message=message)
+        self.listener.warn(message)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,125 +79,211 @@ class Fitted:
 
 
 def fit(
-    config: RunConfig, out: Path | str | None = None, *, on_progress: Callable[[Progress], None] | None = None
+    config: RunConfig,
+    out: Path | str | None = None,
+    *,
+    session: Session | None = None,
+    listener: Listener | None = None,
+    interruption: Interruption | None = None,
 ) -> Fitted:
     """Train a network, judge it, and leave a run directory.
 
     Args:
         config: What to run. The network's channels and classes are taken from the data.
-        out: The run directory: `config.json`, `record.jsonl`, `model.safetensors`. `None` writes nothing.
-        on_progress: Called about `epoch.POINTS` times an epoch.
+        out: The run directory: `config.json`, `record.jsonl`, `checkpoint/`, `model.safetensors`; `None` for none.
+        session: How to carry it out: workers, checkpoints, whether to resume.
+        listener: Hears how it goes.
+        interruption: What may ask the run to stop; it then saves and raises.
 
     Raises:
-        ConfigError: for a configuration that the data or the machine does not allow.
-        DivergedError: when the loss is not finite; the record says so too.
-        FileExistsError: where `out` holds a run already.
+        ConfigError: for a configuration that the data or the machine does not allow, or that is not the run's own.
+        DivergedError: when the loss is not finite ten times in a row; the record says so too.
+        FileExistsError: where `out` holds a run already and `session.resume` is off.
+        InterruptedRunError: after a signal; the state is saved.
+        UnsavedError: where the run is done but could not be written.
     """
-    out = None if out is None else Path(out)
-    if out is not None:
-        start_directory(out, config)
-    start = time.perf_counter()
-    with Record(None if out is None else out / "record.jsonl") as record:
+    session, listener, interruption = session or Session(), listener or Listener(), interruption or Interruption()
+    if out is None:
+        with Record(None) as record:
+            return _fit(config, Beginning(), Around(None, record, session, listener, interruption))
+    out = Path(out)
+    with claimed(out):
+        beginning = begin(
+            out, config, resume=session.resume, fresh=session.fresh, allow_config_change=session.allow_config_change
+        )
+        if beginning.result is not None:
+            return Fitted(*load_model(out / MODEL), beginning.result)
         try:
-            fitted = train(config, record, on_progress or (lambda progress: None))
-            if out is not None:
-                save_model(out / "model.safetensors", fitted.model, fitted.card)
-        except Exception as error:
-            status = "diverged" if isinstance(error, DivergedError) else "failed"
-            reason = str(error) or type(error).__name__
-            record.write("result", status=status, error=reason, time_s=time.perf_counter() - start)
+            with Record(out / RECORD, keep_bytes=beginning.record_bytes) as record:
+                return _fit(config, beginning, Around(out, record, session, listener, interruption))
+        except (ConfigError, InterruptedRunError):
+            forget_unless_begun(out)
             raise
-        fitted.result["time_s"] = time.perf_counter() - start
-        record.write("result", **fitted.result)
-    return fitted
 
 
-def train(config: RunConfig, record: Record, on_progress: Callable[[Progress], None]) -> Fitted:
-    """Train and judge, writing the record; validation chooses, the test split speaks once, at the end."""
-    device = pick_device(config.device)
-    data = open_data(config.data)
-    fitted_model = dataclasses.replace(config.model, in_channels=data.channels, num_classes=len(data.classes))
-    config = dataclasses.replace(config, model=fitted_model)
-    recipe, seed, preprocessing = config.recipe, config.seed, data.preprocessing
-    splits = {name: split.to(device) for name, split in data.splits.items()}
-    epoch_steps = steps_per_epoch(len(data.train), recipe.batch_size)
-    total_steps = recipe.epochs * epoch_steps
+def _fit(config: RunConfig, beginning: Beginning, around: Around) -> Fitted:
+    """Train and judge with the record open; whatever happens stands in it."""
+    start_s, training = time.perf_counter(), None
+    try:
+        training = prepare(config, beginning.checkpoint, workers=around.session.workers)
+        start_s -= training.state.time_s
+        open_record(training, beginning, around)
+        saver = train(training, around, start_s)
+        with around.interruption.at_once():
+            result, model, card = judge(training)
+        result["time_s"] = time.perf_counter() - start_s
+        return leave(around, saver, Fitted(model, card, result))
+    except (InterruptedRunError, UnsavedError):
+        raise
+    except Exception as error:
+        status = "diverged" if isinstance(error, DivergedError) else "failed"
+        where = batch_positions(training) if training and status == "diverged" else {}
+        reason = str(error) or type(error).__name__
+        around.record.write("result", status=status, error=reason, **where, time_s=time.perf_counter() - start_s)
+        raise
 
-    model = build_model(config.model, generator=generator(seed, "weights"))
-    model.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # a stub lacks it
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
+
+def open_record(training: Training, beginning: Beginning, around: Around) -> None:
+    """Write what is known before the first step, or what has changed since the last one; tell people either way."""
+    if beginning.checkpoint is None:
+        run = run_line(training.config, training.data, training.preprocessing, training.model, training.macs,
+                       training.device)  # fmt: skip
+        around.record.write("run", **run, execution=dataclasses.asdict(training.execution))
+        for message in training.warnings:
+            around.warn(message)
+    if beginning.changed:
+        around.warn(f"continued with another configuration: {'; '.join(beginning.changed)}")
+    lines = describe(
+        training.config, training.data, training.execution.describe(), training.total_steps, training.epoch_steps
     )
-    record.write("run", **run_line(config, data, model, device))
-    if warning := advice(config.model, preprocessing.image_size):
-        record.write("warning", message=warning)
-
-    best = Best(with_weights=recipe.keep == "best")
-    train_time_s = 0.0
-    for epoch in range(recipe.epochs):
-        start = time.perf_counter()
-        points = []
-        batches = train_batches(splits["train"], preprocessing, recipe, seed, epoch)
-        steps = range(epoch * epoch_steps, (epoch + 1) * epoch_steps)
-        for progress in train_epoch(model, optimizer, batches, recipe, steps, total_steps):
-            points.append(progress)
-            on_progress(progress)
-        time_s = time.perf_counter() - start
-        train_time_s += time_s
-
-        val = single_view(model, splits["val"], preprocessing)
-        best.see(epoch + 1, val.error_pct, model)
-        speed = epoch_steps * recipe.batch_size / time_s
-        means = summary(points)
-        record.write("epoch", epoch=epoch + 1, **means, val_loss=val.loss, val_error_pct=val.error_pct,
-                     time_s=time_s, images_per_s=speed)  # fmt: skip
-
-    if recipe.keep == "best":
-        model.load_state_dict(best.weights)
-    errors = {f"{name}_error_pct": single_view(model, split, preprocessing).error_pct for name, split in splits.items()}
-    result = {"status": "done", **errors, "steps": total_steps, "kept": recipe.keep, "best_epoch": best.epoch,
-              "best_val_error_pct": best.error_pct,
-              "images_per_s": total_steps * recipe.batch_size / train_time_s}  # fmt: skip
-    card = ModelCard(config.model, data.classes, preprocessing, provenance(config, data), errors)
-    return Fitted(model.cpu().eval(), card, result)
+    step = training.state.step
+    around.listener.start([*lines, f"resumed  after step {step:,}"] if step else lines)
+    training.tell_of_bad_images(around.warn)
 
 
-@dataclasses.dataclass
-class Best:
-    """The epoch with the lowest validation error so far, the first of equals, and its weights if they are wanted."""
+def train(training: Training, around: Around, start_s: float) -> Saver:
+    """Take every step that is left, and save now and then; the state is on disk at the end, also of a stopped run."""
+    state, record, interruption = training.state, around.record, around.interruption
 
-    with_weights: bool
-    epoch: int = 0
-    error_pct: float = float("inf")
-    weights: dict[str, Any] = dataclasses.field(default_factory=dict)
+    def gather() -> Checkpoint:
+        record.flush(sync=True)
+        state.time_s = time.perf_counter() - start_s
+        return pack(state, training.best, training.model, training.optimizer, record_bytes=record.num_bytes,
+                    **training.resuming)  # fmt: skip
 
-    def see(self, epoch: int, error_pct: float, model: ResNet) -> None:
-        """Take in an epoch's validation error, in %."""
-        if error_pct < self.error_pct:
-            self.epoch, self.error_pct = epoch, error_pct
-            self.weights = copy.deepcopy(model.state_dict()) if self.with_weights else {}
+    out, session = around.out, around.session
+    saver = Saver(out and out / CHECKPOINT, gather, around.warn, every_s=session.checkpoint_s,
+                  every_steps=session.checkpoint_steps)  # fmt: skip
+    tracker = open_tracker(out and session.track, out or Path(), state.step, around.warn)
+    try:
+        with interruption.deferred(), tracker:
+            while state.epochs_done < training.num_epochs:
+                for progress in train_epoch(training):
+                    if progress:
+                        around.listener.see(progress)
+                        tracker.scalars(progress.step, tracked(progress))
+                    interruption.check()
+                    if state.streak == 0:  # weights that give no finite loss are not worth keeping
+                        saver.after_step(state.step)
+                line = finish_epoch(training, interruption)
+                record.write("epoch", **line)
+                around.listener.epoch(line)
+                tracker.scalars(state.step, {f"val/{name}": line[f"val_{name}"] for name in ("loss", "error_pct")})
+            saver.save()
+    except InterruptedRunError:
+        if state.streak == 0:
+            saver.save()
+        if saver.problem:
+            raise UnsavedError(f"{saver.problem}; stopped, the last good one stays") from None
+        raise
+    return saver
 
 
-def start_directory(out: Path, config: RunConfig) -> None:
-    """Make a run directory that holds its configuration and nothing else.
+def tracked(progress: Progress) -> dict[str, float | None]:
+    """Return what a tracker is told of the last few steps, under its names there."""
+    return {"train/loss": progress.loss, "train/error_pct": progress.train_error_pct, "lr": progress.lr,
+            "images_per_s": progress.images_per_s}  # fmt: skip
+
+
+def train_epoch(training: Training) -> Iterator[Progress | None]:
+    """Take the steps that the epoch under way still lacks; yield after each."""
+    state = training.state
+    first = state.epochs_done * training.epoch_steps
+    steps = range(first, min(first + training.epoch_steps, training.total_steps))
+    with contextlib.closing(training.batches(state.epochs_done, state.step - first)) as batches:
+        yield from train_steps(training.model, training.optimizer, training.forward, batches, training.config.recipe,
+                               state, steps, training.total_steps)  # fmt: skip
+    if state.streak and steps.stop == training.total_steps:
+        lr = lr_now(state, training.total_steps, training.config.recipe)
+        raise diverged(float("nan"), state, steps, training.total_steps, lr)
+
+
+def finish_epoch(training: Training, interruption: Interruption) -> dict[str, Any]:
+    """Judge the network on the validation split; return the epoch's line. A signal leaves everything as it was."""
+    state = training.state
+    lr = state.curve[-1]["lr"] if state.curve else None
+    with interruption.at_once():
+        val = single_view(training.model, training.splits["val"], training.preprocessing, workers=training.workers)
+    state.epochs_done += 1
+    state.val_errors.append(val.error_pct)
+    training.best.see(state.epochs_done, val.error_pct, training.model)
+    time_s, wait_s = state.train_time_s - state.epoch_start_s, state.wait_s - state.epoch_start_wait_s
+    num_steps = state.step - (state.epochs_done - 1) * training.epoch_steps
+    line = {"epoch": state.epochs_done, "step": state.step, "lr": lr, **summary(state.curve),
+            "val_loss": val.loss, "val_error_pct": val.error_pct, "time_s": time_s,
+            "images_per_s": num_steps * training.config.recipe.batch_size / time_s,
+            "data_wait_pct": 100 * wait_s / time_s}  # fmt: skip
+    state.curve, state.epoch_start_s, state.epoch_start_wait_s = [], state.train_time_s, state.wait_s
+    return line
+
+
+def judge(training: Training) -> tuple[dict[str, Any], ResNet, ModelCard]:
+    """Measure the kept network on every split, the test split for the first and only time."""
+    config, state, best = training.config, training.state, training.best
+    model = training.kept()
+    errors: dict[str, float | None] = {}
+    for name, split in training.splits.items():
+        judged = single_view(model, split, training.preprocessing, workers=training.workers) if len(split) else None
+        errors[f"{name}_error_pct"] = judged.error_pct if judged else None
+    speed = state.step * config.recipe.batch_size / state.train_time_s
+    result = {"status": "done", **errors, "steps": state.step, "skipped_steps": state.num_skipped,
+              "kept": config.recipe.keep, "best_epoch": best.epoch, "best_val_error_pct": best.error_pct,
+              "images_per_s": speed, "data_wait_pct": 100 * state.wait_s / state.train_time_s}  # fmt: skip
+    card = ModelCard(
+        config.model,
+        training.data.classes,
+        training.preprocessing,
+        provenance(config, training.data, training.preprocessing),
+        errors,
+    )
+    return result, model.cpu().eval(), card
+
+
+def batch_positions(training: Training) -> dict[str, Any]:
+    """Say which samples the last batch held: places in the epoch's order, and where they came from if that is known."""
+    size = training.config.recipe.batch_size
+    position = (training.state.step - 1) % training.epoch_steps * size
+    samples = training.order(training.state.epochs_done)[position : position + size].tolist()
+    names = training.data.train.names
+    return {
+        "epoch": training.state.epochs_done + 1,
+        "positions": [position, position + size - 1],
+        "samples": [names[sample] for sample in samples] if names else samples,
+    }
+
+
+def leave(around: Around, saver: Saver, fitted: Fitted) -> Fitted:
+    """Write the model file and the result line.
 
     Raises:
-        FileExistsError: where it holds a run already.
+        UnsavedError: where the record or the last checkpoint could not be written.
     """
-    if (out / "record.jsonl").exists():
-        raise FileExistsError(f"{out}: holds a run already; choose another folder or delete it")
-    out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / "config.json", json.dumps(to_json(config), indent=2) + "\n")
-
-
-def pick_device(device: str) -> torch.device:
-    """Return the device that `auto`, `cpu` or `cuda` means here.
-
-    Raises:
-        ConfigError: for `cuda` where there is none.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device cuda: PyTorch finds none on this machine; use cpu or auto")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+    if around.out is None:
+        return fitted
+    save_model(around.out / MODEL, fitted.model, fitted.card)
+    around.record.write("result", **fitted.result)
+    if around.record.problem:
+        raise UnsavedError(f"{around.out / RECORD}: its last lines cannot be written ({around.record.problem})")
+    if saver.problem:
+        raise UnsavedError(f"{saver.problem}; the model file and the record are whole")
+    return fitted

@@ -1,5 +1,7 @@
 """Where a result comes from: configuration, data, versions, machine."""
 
+import hashlib
+import math
 import os
 import platform
 from datetime import UTC, datetime
@@ -10,27 +12,28 @@ import numpy as np
 import torch
 
 import resnetlab
-from resnetlab.config import RunConfig, to_json
-from resnetlab.data.sources import Dataset
-from resnetlab.models.cost import cost
+from resnetlab.config import Preprocessing, RunConfig
+from resnetlab.configjson import to_json
+from resnetlab.data.split import Dataset
 from resnetlab.models.resnet import ResNet
 
 
-def run_line(config: RunConfig, dataset: Dataset, model: ResNet, device: torch.device) -> dict[str, Any]:
-    """Return the record's `run` line: everything that is known before the first step."""
-    counted = cost(model, dataset.preprocessing.image_size)
+def run_line(
+    config: RunConfig, dataset: Dataset, preprocessing: Preprocessing, model: ResNet, macs: int, device: torch.device
+) -> dict[str, Any]:
+    """Return the record's `run` line: everything that is known before the first step. `macs` are for one image."""
     return {
-        **provenance(config, dataset),
+        **provenance(config, dataset, preprocessing),
         "arm": config.model.arm,
         "depth": config.model.depth,
-        "params": counted.params,
-        "macs": counted.macs,
+        "params": sum(parameter.numel() for parameter in model.parameters()),
+        "macs": macs,
         "machine": machine(device),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-def provenance(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
+def provenance(config: RunConfig, dataset: Dataset, preprocessing: Preprocessing) -> dict[str, Any]:
     """Return what a result depends on: resolved configuration, data and its fingerprint, versions."""
     return {
         "config": to_json(config),
@@ -41,7 +44,7 @@ def provenance(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
             "num_train": len(dataset.train),
             "num_val": len(dataset.val),
             "num_test": len(dataset.test),
-            "preprocessing": to_json(dataset.preprocessing),
+            "preprocessing": _short(preprocessing),
         },
         "versions": {
             "resnetlab": resnetlab.__version__,
@@ -50,6 +53,39 @@ def provenance(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
             "numpy": np.__version__,
         },
     }
+
+
+def describe(config: RunConfig, dataset: Dataset, way: str, total_steps: int, epoch_steps: int) -> list[str]:
+    """Return what a person reads before the first step: network, data, recipe, and how it is computed."""
+    model, recipe = config.model, config.recipe
+    sizes = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
+    schedule = {
+        "step": "/10 at " + ", ".join(f"{math.ceil(m * total_steps):,}" for m in recipe.milestones),
+        "plateau": f"/10 after {recipe.patience} epochs without a lower validation error",
+    }.get(recipe.schedule, recipe.schedule)
+    if recipe.cautious_lr is not None:
+        schedule += f", {recipe.cautious_lr:g} until the training error is below {recipe.cautious_until_pct:g} %"
+    augmentation = [{"pad": f"pad {recipe.crop_padding} and crop" if recipe.crop_padding else "", "scale": "scale and "
+                    "crop", "resized": "resized crop"}[recipe.crop], "flip" if recipe.flip else "",
+                    f"jitter {recipe.jitter:g}" if recipe.jitter else "",
+                    f"PCA lighting {recipe.lighting:g}" if recipe.lighting else ""]  # fmt: skip
+    return [
+        f"network  {model.name}: {model.arm}, {model.depth} layers, shortcut {model.shortcut}",
+        f"data     {dataset.name}: {sizes}; {len(dataset.classes)} classes; {dataset.preprocessing.image_size} pixels",
+        f"recipe   {recipe.name}: {total_steps:,} steps of {recipe.batch_size} images "
+        f"({total_steps / epoch_steps:.4g} x {epoch_steps:,}); seed {config.seed}",
+        f"         lr {recipe.lr:g}, {schedule}",
+        f"         momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:g}; "
+        f"{', '.join(filter(None, augmentation)) or 'no augmentation'}; mean per {recipe.normalise}",
+        f"computed {way}",
+    ]
+
+
+def _short(preprocessing: Preprocessing) -> dict[str, Any]:
+    """Return the preprocessing with a digest in place of a mean image: nobody reads thousands of numbers."""
+    values = to_json(preprocessing)
+    mean = values.pop("pixel_mean")
+    return {**values, "pixel_mean_sha256": hashlib.sha256(repr(mean).encode()).hexdigest()} if mean else values
 
 
 def machine(device: torch.device) -> dict[str, Any]:

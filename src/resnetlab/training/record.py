@@ -1,8 +1,10 @@
 """The append-only record of a run: one JSON object a line, each with its `kind`. Reading it needs no torch."""
 
+import errno
 import json
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,14 +17,33 @@ class RecordError(ValueError):
 
 
 class Record:
-    """Append lines to a run's record; each line is on disk, whole, before `write` returns.
+    """Append lines to a run's record, each whole or not at all.
 
+    Where the disk is full, lines wait in memory and are tried again with the next one; `problem` says so meanwhile.
     `path=None` keeps nothing: for a run that leaves no files.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        """Open `path` for appending; it is made where it is missing."""
+    def __init__(self, path: Path | None, *, keep_bytes: int | None = None) -> None:
+        """Open `path` for appending; it is made where it is missing. Only its first `keep_bytes` bytes stay.
+
+        Raises:
+            RecordError: where the file is shorter than `keep_bytes`: somebody cut it.
+            OSError: where it cannot be opened.
+        """
         self._file = None if path is None else path.open("ab", buffering=0)
+        self._waiting = b""
+        self.problem: str | None = None
+        self.num_bytes = 0
+        """Length of the file, in bytes."""
+        if self._file is None:
+            return
+        self.num_bytes = os.fstat(self._file.fileno()).st_size
+        if keep_bytes is not None:
+            if self.num_bytes < keep_bytes:
+                self._file.close()
+                raise RecordError(f"{path}: has {self.num_bytes} bytes, and the checkpoint knows of {keep_bytes}")
+            os.ftruncate(self._file.fileno(), keep_bytes)
+            self.num_bytes = keep_bytes
 
     def write(self, kind: str, /, **values: Any) -> None:
         """Append one line. Numbers that are not finite become `null`: JSON has no name for them."""
@@ -31,9 +52,32 @@ class Record:
         if self._file is None:
             return
         line = json.dumps({"kind": kind, **_finite(values)}, ensure_ascii=False, allow_nan=False)
-        self._file.write(line.encode() + b"\n")
-        if kind in ("run", "result"):
-            os.fsync(self._file.fileno())
+        self._waiting += line.encode() + b"\n"
+        with suppress(OSError):
+            self.flush(sync=kind in ("run", "result"))
+
+    def flush(self, *, sync: bool = False) -> None:
+        """Bring every line to the file, and with `sync` to the disk.
+
+        Raises:
+            OSError: where that fails; the file ends with a whole line, the others wait.
+        """
+        if self._file is None:
+            return
+        try:
+            if self._waiting:
+                written = self._file.write(self._waiting)
+                if written != len(self._waiting):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                self.num_bytes += written
+                self._waiting = b""
+            if sync:
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            os.ftruncate(self._file.fileno(), self.num_bytes)
+            self.problem = error.strerror
+            raise
+        self.problem = None
 
     def __enter__(self) -> "Record":
         return self

@@ -1,22 +1,47 @@
-"""The learning rate as a pure function of the step: nothing to save, restore or believe."""
+"""The learning rate as a pure function of the step and of errors already seen: nothing hidden to save or believe."""
 
 import math
+from collections.abc import Sequence
 
 from resnetlab.config import Recipe
 
 
-def lr_at(step: int, total_steps: int, recipe: Recipe) -> float:
+def lr_at(step: int, total_steps: int, recipe: Recipe, *, cautious: bool = False, num_drops: int = 0) -> float:
     """Return the learning rate of step `step` of `total_steps`, counted from 0.
 
-    Paper: sections 3.4 and 4.2 (`step`: divided by 10 at 32k and 48k of 64k iterations).
+    `cautious` says that the training error has not yet fallen below the recipe's `cautious_until_pct`; `num_drops` is
+    what `drops` counted.
+
+    Paper: sections 3.4 (`plateau`) and 4.2 (`step`: divided by 10 at 32k and 48k of 64k iterations; 110 layers start
+    with 0.01).
     """
+    if cautious and recipe.cautious_lr is not None:
+        return recipe.cautious_lr
     if step < recipe.warmup_steps:
         return recipe.lr * (step + 1) / recipe.warmup_steps
     done = step / total_steps
     if recipe.schedule == "step":
         return recipe.lr * 0.1 ** sum(done >= milestone for milestone in recipe.milestones)
+    if recipe.schedule == "plateau":
+        return recipe.lr * 0.1**num_drops
     if recipe.schedule == "linear":
         return recipe.lr * (1 - done)
     if recipe.schedule == "cosine":
         return recipe.lr * (1 + math.cos(math.pi * done)) / 2
     return recipe.lr
+
+
+def drops(val_errors: Sequence[float], patience: int) -> int:
+    """Return how often `plateau` has divided after these validation errors, one for each epoch so far.
+
+    It divides when `patience` epochs in a row brought no new lowest error, and then counts afresh.
+    """
+    lowest, waited, dropped = math.inf, 0, 0
+    for error in val_errors:
+        if error < lowest:
+            lowest, waited = error, 0
+            continue
+        waited += 1
+        if waited == patience:
+            waited, dropped = 0, dropped + 1
+    return dropped

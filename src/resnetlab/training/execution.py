@@ -1,0 +1,188 @@
+"""How a step is computed: precision, memory layout, compiled or not. Chosen by a short measurement where it pays."""
+
+import contextlib
+import copy
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from resnetlab.config import ConfigError, RunConfig
+from resnetlab.models.resnet import ResNet
+
+LONG_RUN_S = 600
+"""A run expected to take less than this is not measured; fp32, channels last and no compilation are taken."""
+
+COMPILE_PAYS_S = 1800
+"""Compiling takes about a minute, so that it is tried only where more than this is left to run."""
+
+ASSUMED_MACS_PER_S = 5e10
+"""What the first estimate of a run's time supposes: a slow machine, so that a run is rather measured than not."""
+
+WORTHWHILE = 1.03
+"""How much faster another way must be to be taken: less is noise."""
+
+WARM_UP, TIMED = 2, 5
+"""Steps of a measurement."""
+
+Forward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Images and labels to the mean loss and the number of wrong answers, both tensors."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How every step of a run is computed; part of its record, and kept when it is resumed."""
+
+    precision: str = "fp32"
+    layout: str = "channels_last"
+    compile: bool = False
+    images_per_s: dict[str, float] = field(default_factory=dict)
+    """What was measured, by way; empty where nothing was."""
+
+    @property
+    def name(self) -> str:
+        """What people call it: `bf16 + compile`."""
+        words = [self.precision]
+        words += ["NCHW"] if self.layout == "contiguous" else []
+        words += ["compile"] if self.compile else []
+        return " + ".join(words)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The layout as PyTorch names it."""
+        return torch.channels_last if self.layout == "channels_last" else torch.contiguous_format
+
+    def describe(self) -> str:
+        """Return one line for people: `bf16 + compile: 1,090 images/s; fp32: 515`."""
+        if self.name not in self.images_per_s:
+            return self.name
+        others = [f"{name}: {speed:,.0f}" for name, speed in self.images_per_s.items() if name != self.name]
+        return "; ".join([f"{self.name}: {self.images_per_s[self.name]:,.0f} images/s", *others])
+
+
+def forward_of(model: ResNet, execution: Execution) -> Forward:
+    """Return the forward pass and its loss, computed as `execution` says; the loss itself is always fp32."""
+    device_type = model.fc.weight.device.type
+
+    def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        if execution.precision == "bf16":
+            with torch.autocast(device_type, torch.bfloat16):
+                logits = model(images)
+        else:
+            logits = model(images)
+        loss = F.cross_entropy(logits.float(), labels)
+        return loss, (logits.detach().argmax(1) != labels).sum()
+
+    if not execution.compile:
+        return forward
+    # On a GPU a small network waits for its launches; there the step is captured as well (unmeasured so far).
+    mode = "reduce-overhead" if device_type == "cuda" else "default"
+    return torch.compile(forward, mode=mode)
+
+
+def fixed(config: RunConfig) -> Execution:
+    """Return the execution without any measurement: what is set by hand, and the defaults for `auto`."""
+    return Execution(
+        precision="fp32" if config.precision == "auto" else config.precision,
+        layout="channels_last" if config.layout == "auto" else config.layout,
+        compile=config.compile == "on",
+    )
+
+
+def choose(
+    config: RunConfig, model: ResNet, batch: Callable[[], tuple[Tensor, Tensor]], macs: int, total_steps: int
+) -> tuple[Execution, Forward]:
+    """Measure the ways that are left open, where the run is long enough to pay for it, and return the fastest.
+
+    The network is as before afterwards. `batch` gives images and labels of a real batch; `macs` are for one image.
+
+    Raises:
+        ConfigError: where compilation was asked for and does not work here.
+    """
+    start = fixed(config)
+    batch_size = config.recipe.batch_size
+    expected_s = 3 * macs * batch_size * total_steps / ASSUMED_MACS_PER_S
+    undecided = "auto" in (config.precision, config.layout, config.compile)
+    if expected_s < LONG_RUN_S or not undecided:
+        return start, _compiled_or_refused(model, start, batch)
+    images, labels = batch()
+    speeds: dict[str, float] = {}
+
+    def speed(way: Execution, forward: Forward) -> float:
+        speeds[way.name] = _images_per_s(model, way, forward, images, labels)
+        return speeds[way.name]
+
+    best = replace(start, compile=False)
+    with _unchanged(model):
+        fastest = speed(best, forward_of(model, best))
+        for other in _others(config, best):
+            found = speed(other, forward_of(model, other))
+            if found > fastest * WORTHWHILE:
+                best, fastest = other, found
+        forward = forward_of(model, best)
+        left_s = total_steps * batch_size / fastest
+        if start.compile or (config.compile == "auto" and left_s > COMPILE_PAYS_S):
+            compiled = replace(best, compile=True)
+            with contextlib.suppress(*(() if start.compile else (Exception,))):  # no compiler here: do without
+                candidate = forward_of(model, compiled)
+                if speed(compiled, candidate) > fastest * WORTHWHILE or start.compile:
+                    best, forward = compiled, candidate
+    return replace(best, images_per_s=speeds), forward
+
+
+def _compiled_or_refused(model: ResNet, way: Execution, batch: Callable[[], tuple[Tensor, Tensor]]) -> Forward:
+    forward = forward_of(model, way)
+    if way.compile:
+        images, labels = batch()
+        try:
+            with _unchanged(model):
+                _images_per_s(model, way, forward, images, labels)
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ConfigError(
+                f"--compile on does not work here ({reason}); leave it out, or use --compile off"
+            ) from error
+    return forward
+
+
+def _others(config: RunConfig, way: Execution) -> Iterator[Execution]:
+    """Yield the eager ways beside `way` that the configuration leaves open."""
+    precisions = ("fp32", "bf16") if config.precision == "auto" else (way.precision,)
+    layouts = ("channels_last", "contiguous") if config.layout == "auto" else (way.layout,)
+    for precision in precisions:
+        for layout in layouts:
+            if (precision, layout) != (way.precision, way.layout):
+                yield replace(way, precision=precision, layout=layout)
+
+
+def _images_per_s(model: ResNet, way: Execution, forward: Forward, images: Tensor, labels: Tensor) -> float:
+    model.to(memory_format=way.memory_format)  # pyright: ignore[reportCallIssue]  # a stub lacks it
+    images = images.contiguous(memory_format=way.memory_format)
+    times = []
+    for _ in range(WARM_UP + TIMED):
+        start = time.perf_counter()
+        loss, _ = forward(images, labels)
+        loss.backward()
+        loss.item()  # on a GPU: wait until it is done
+        model.zero_grad()
+        times.append(time.perf_counter() - start)
+    return len(labels) / statistics.median(times[WARM_UP:])
+
+
+@contextmanager
+def _unchanged(model: ResNet) -> Iterator[None]:
+    """Give the network its state and mode back: measuring moves BN's statistics."""
+    before: dict[str, Any] = copy.deepcopy(model.state_dict())
+    was_training = model.training
+    model.train()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+        model.load_state_dict(before)

@@ -1,0 +1,183 @@
+"""From a configuration, and a checkpoint where there is one, to all that the loop works with."""
+
+import dataclasses
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from resnetlab.config import ConfigError, ModelConfig, Preprocessing, RunConfig
+from resnetlab.data.encoded import Encoded
+from resnetlab.data.loader import generator, sample_order, steps_per_epoch, train_batches
+from resnetlab.data.normalisation import per_pixel
+from resnetlab.data.sources import open_data
+from resnetlab.data.split import Dataset, Split
+from resnetlab.models.cost import cost
+from resnetlab.models.modelfile import load_model
+from resnetlab.models.resnet import ResNet
+from resnetlab.models.zoo import advice, build_model
+from resnetlab.training.checkpoint import Checkpoint
+from resnetlab.training.execution import Execution, Forward, choose, forward_of
+from resnetlab.training.state import Best, State, unpack
+
+
+@dataclass
+class Training:
+    """A run in memory."""
+
+    config: RunConfig
+    """With the network's channels and classes as the data has them."""
+    data: Dataset
+    preprocessing: Preprocessing
+    device: torch.device
+    splits: dict[str, Split]
+    """On the device, where they are resident."""
+    model: ResNet
+    macs: int
+    """Multiply-adds for one image."""
+    optimizer: torch.optim.Optimizer
+    execution: Execution
+    forward: Forward
+    best: Best
+    state: State
+    epoch_steps: int
+    total_steps: int
+    workers: int
+    warnings: tuple[str, ...]
+    """What is known before the first step and goes into the record."""
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs begun: the last may be cut short by the recipe's `steps`."""
+        return -(-self.total_steps // self.epoch_steps)
+
+    @property
+    def resuming(self) -> dict[str, Any]:
+        """What a checkpoint says of its run, so that it is continued as it was."""
+        return {
+            "epoch_steps": self.epoch_steps,
+            "fingerprint": self.data.fingerprint,
+            "execution": dataclasses.asdict(self.execution),
+        }
+
+    def batches(self, epoch: int, first_step: int) -> Generator[tuple[Tensor, Tensor]]:
+        """Yield an epoch's training batches from its step `first_step` on, both counted from 0."""
+        yield from train_batches(
+            self.splits["train"], self.preprocessing, self.config.recipe, self.config.seed, epoch,
+            first_step=first_step, workers=self.workers, memory_format=self.execution.memory_format,
+        )  # fmt: skip
+
+    def order(self, epoch: int) -> Tensor:
+        """Return which training sample stands at each position of an epoch."""
+        return sample_order(self.config.seed, epoch, len(self.data.train))
+
+    def tell_of_bad_images(self, warn: Callable[[str], None]) -> None:
+        """Have `warn` told of each image that is left out while the run goes on, once in all its sessions."""
+
+        def report(bad: str) -> None:
+            if bad not in self.state.left_out:
+                self.state.left_out.append(bad)
+                warn(f"left out: {bad}")
+
+        for name, split in self.splits.items():
+            if isinstance(split.images, Encoded):
+                images = dataclasses.replace(split.images, report=report)
+                self.splits[name] = dataclasses.replace(split, images=images)
+
+    def kept(self) -> ResNet:
+        """Return the network with the weights that the recipe keeps: the last, or the best on validation."""
+        if self.config.recipe.keep == "best":
+            self.model.load_state_dict(self.best.weights)
+        return self.model
+
+
+def prepare(config: RunConfig, checkpoint: Checkpoint | None, *, workers: int = 0) -> Training:
+    """Open the data, build the network, choose how to compute, and put a checkpoint's content back.
+
+    Raises:
+        ConfigError: for a configuration that the data, the machine or the checkpoint does not allow.
+    """
+    device, recipe = pick_device(config.device), config.recipe
+    data = open_data(config.data, keep_encoded=recipe.crop != "pad")
+    if checkpoint and checkpoint.state["fingerprint"] != data.fingerprint:
+        raise ConfigError(
+            f"the images of {data.name} are not those that the run was started with; start over (--fresh)"
+        )
+    in_model = dataclasses.replace(config.model, in_channels=data.channels, num_classes=len(data.classes))
+    config = dataclasses.replace(config, model=in_model)
+    preprocessing = per_pixel(data.train, data.preprocessing) if recipe.normalise == "pixel" else data.preprocessing
+    splits = {name: split.to(device) for name, split in data.splits.items()}
+    epoch_steps = steps_per_epoch(len(data.train), recipe.batch_size)
+    total_steps = recipe.steps or recipe.epochs * epoch_steps
+
+    model = build_model(config.model, generator=generator(config.seed, "weights"))
+    macs = cost(model, preprocessing.image_size).macs
+    if config.weights is not None and checkpoint is None:
+        start_from(model, config.weights, config.model)
+    model.recompute = config.recompute
+    model.to(device)
+
+    def batch() -> tuple[Tensor, Tensor]:
+        return next(train_batches(splits["train"], preprocessing, recipe, config.seed, 0))
+
+    if checkpoint:
+        execution = Execution(**checkpoint.state["execution"])
+        forward = forward_of(model, execution)
+    else:
+        execution, forward = choose(config, model, batch, macs, total_steps)
+    model.to(memory_format=execution.memory_format)  # pyright: ignore[reportCallIssue]  # a stub lacks it
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
+    )
+    best, state = Best(with_weights=recipe.keep == "best"), State(cautious=recipe.cautious_lr is not None)
+    if checkpoint:
+        state = unpack(checkpoint, best, model, optimizer)
+        if checkpoint.state["epoch_steps"] != epoch_steps:  # another batch size: the epoch under way starts again
+            state = dataclasses.replace(State(), **_between_epochs(state, epoch_steps))
+    warning = advice(config.model, preprocessing.image_size)
+    skipped = tuple(f"left out: {bad}" for bad in data.skipped)
+    return Training(
+        config, data, preprocessing, device, splits, model, macs, optimizer, execution, forward, best, state,
+        epoch_steps, total_steps, workers, (*((warning,) if warning else ()), *data.warnings, *skipped),
+    )  # fmt: skip
+
+
+def start_from(model: ResNet, path: str, wanted: ModelConfig) -> None:
+    """Give a network the weights of a model file; a head for another number of classes keeps its own.
+
+    Raises:
+        ModelFileError: where the file cannot be read.
+        ConfigError: where it holds another network.
+    """
+    source, card = load_model(path)
+    same = dataclasses.replace(card.model, name=wanted.name, num_classes=wanted.num_classes,
+                               init_scale=wanted.init_scale, zero_init_residual=wanted.zero_init_residual)  # fmt: skip
+    if same != wanted:
+        raise ConfigError(f"{path} holds {card.model.name}, which is not the network {wanted.name} of this run")
+    tensors = source.state_dict()
+    if card.model.num_classes != wanted.num_classes:
+        tensors = {key: value for key, value in tensors.items() if not key.startswith("fc.")}
+    model.load_state_dict(tensors, strict=False)
+
+
+def pick_device(device: str) -> torch.device:
+    """Return the device that `auto`, `cpu` or `cuda` means here.
+
+    Raises:
+        ConfigError: for `cuda` where there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device cuda: PyTorch finds none on this machine; use cpu or auto")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def _between_epochs(state: State, epoch_steps: int) -> dict[str, Any]:
+    """Return the fields of a state that stay when the epoch under way is started again."""
+    kept = ("epochs_done", "cautious", "num_skipped", "val_errors", "left_out", "train_time_s", "wait_s", "time_s")
+    fields = {name: getattr(state, name) for name in kept}
+    return {**fields, "step": state.epochs_done * epoch_steps, "epoch_start_s": state.train_time_s,
+            "epoch_start_wait_s": state.wait_s}  # fmt: skip

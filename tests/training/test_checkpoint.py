@@ -1,0 +1,162 @@
+"""A kill at any system call of the writer leaves a checkpoint that loads: the one before, or the new one."""
+
+import contextlib
+import errno
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from resnetlab.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+
+CALLS = ("mkdir", "open", "write", "fsync", "close", "rename", "replace", "unlink", "rmdir")
+
+
+def checkpoint(step):
+    tensors = {"model.weight": torch.full((7, 3), float(step)), "momentum.weight": torch.arange(5.0) + step}
+    return Checkpoint({"run": {"step": step, "loss": 0.1 + step}}, tensors)
+
+
+def step_of(folder):
+    loaded = load_checkpoint(folder)
+    return None if loaded is None else loaded.state["run"]["step"]
+
+
+def test_it_comes_back_to_the_last_bit(tmp_path):
+    there = Checkpoint(
+        {"floats": [0.1, 1e-300, 2 / 3], "none": None},
+        {"x": torch.rand(4, 3, 3, 3).contiguous(memory_format=torch.channels_last), "n": torch.tensor(7)},
+    )
+    save_checkpoint(tmp_path / "c", there)
+    back = load_checkpoint(tmp_path / "c")
+    assert back is not None
+    assert back.state == there.state
+    assert all(torch.equal(back.tensors[name], tensor) for name, tensor in there.tensors.items())
+    assert back.tensors["n"].dtype == torch.int64
+
+
+def test_only_the_newest_stays(tmp_path):
+    assert load_checkpoint(tmp_path) is None
+    for step in range(1, 5):
+        save_checkpoint(tmp_path / "c", checkpoint(step))
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["save-000004"]
+    assert step_of(tmp_path / "c") == 4
+
+
+def killed_writer(folder, die_at, *, half):
+    """Save step 2 in a child that is killed at its `die_at`-th system call; return whether it came to its end."""
+    pid = os.fork()
+    if pid == 0:
+        count = 0
+
+        def watched(name):
+            real = getattr(os, name)
+
+            def call(*arguments, **options):
+                nonlocal count
+                count += 1
+                if count == die_at:
+                    if half and name == "write":
+                        real(arguments[0], arguments[1][: len(arguments[1]) // 2])
+                    elif half:
+                        with contextlib.suppress(OSError):  # a folder that is there already
+                            real(*arguments, **options)
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return real(*arguments, **options)
+
+            setattr(os, name, call)
+
+        for name in CALLS:
+            watched(name)
+        save_checkpoint(folder, checkpoint(2))
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    return not os.WIFSIGNALED(status)
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["before the call", "after it, or in the middle of a write"])
+def test_a_kill_at_every_system_call(tmp_path, half):
+    steps, die_at, ended = [], 0, False
+    while not ended:
+        die_at += 1
+        folder = tmp_path / str(die_at)
+        save_checkpoint(folder, checkpoint(1))
+        ended = killed_writer(folder, die_at, half=half)
+        steps.append(step_of(folder))
+        save_checkpoint(folder, checkpoint(3))  # what the kill left is in nobody's way
+        assert step_of(folder) == 3
+        assert [path.name for path in folder.iterdir() if not path.name.startswith("save-")] == []
+    assert die_at > 20  # mkdir, three files of open, write, fsync and close, two folders, rename, and clearing up
+    assert steps == sorted(steps)  # the old one up to some call, the new one from there on
+    assert set(steps) == {1, 2}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_a_kill_at_every_system_call_as_the_kernel_sees_them(tmp_path):
+    """The same from outside: strace kills the writer at its n-th write, fsync, rename, mkdir, unlink …"""
+    code = (
+        "import os, sys, torch; from pathlib import Path\n"
+        "from resnetlab.training.checkpoint import Checkpoint, save_checkpoint\n"
+        "there = Checkpoint({'run': {'step': 2}}, {'x': torch.ones(3)}); os.umask(0o22)\n"
+        "for folder in sys.argv[1:]:\n"
+        "    pid = os.fork()\n"
+        "    if pid == 0:\n"
+        "        save_checkpoint(Path(folder), there); os._exit(0)\n"
+        "    os.waitpid(pid, 0)\n"
+    )
+    calls = {"mkdir": 1, "write": 3, "fsync": 5, "rename": 1, "unlinkat": 4}
+    found = set()
+    for call, times in calls.items():
+        folders = [tmp_path / f"{call}{number}" for number in range(1, times + 1)]
+        for number, folder in enumerate(folders, start=1):
+            save_checkpoint(folder, checkpoint(1))
+            subprocess.run(
+                ["strace", "-f", "-o", "/dev/null", "-e", f"trace={call}",
+                 "-e", f"inject={call}:signal=KILL:when={number}", sys.executable, "-c", code, str(folder)],
+                check=False, capture_output=True, timeout=60,
+            )  # fmt: skip
+            found.add((call, step_of(folder)))
+    assert found == {("mkdir", 1), ("write", 1), ("fsync", 1), ("fsync", 2), ("rename", 1), ("unlinkat", 2)}
+
+
+@pytest.mark.parametrize("name", ["state.json", "tensors.safetensors", "manifest.json"])
+def test_a_damaged_one_is_not_believed(tmp_path, name):
+    save_checkpoint(tmp_path / "c", checkpoint(1))
+    shutil.copytree(tmp_path / "c" / "save-000001", tmp_path / "c" / "save-000002")
+    damaged = tmp_path / "c" / "save-000002" / name
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    assert step_of(tmp_path / "c") == 1  # the whole one before it is taken
+    shutil.rmtree(tmp_path / "c" / "save-000001")
+    with pytest.raises(CheckpointError, match="no save there is whole"):
+        load_checkpoint(tmp_path / "c")
+
+
+def test_the_manifest_names_every_file(tmp_path):
+    save_checkpoint(tmp_path / "c", checkpoint(1))
+    folder = tmp_path / "c" / "save-000001"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert set(manifest["files"]) == {path.name for path in folder.iterdir()} - {"manifest.json"}
+    assert all((folder / name).stat().st_size == entry["bytes"] for name, entry in manifest["files"].items())
+
+
+def test_a_full_disk_leaves_the_old_one_and_nothing_else(tmp_path):
+    save_checkpoint(tmp_path / "c", checkpoint(1))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))  # the kernel refuses to write further: EFBIG
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            save_checkpoint(tmp_path / "c", checkpoint(2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.errno == errno.EFBIG
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["save-000001"]
+    assert step_of(tmp_path / "c") == 1

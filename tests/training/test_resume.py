@@ -1,0 +1,258 @@
+"""Killed anywhere and continued, a run ends as the unbroken one: weights, momentum, record, to the last bit."""
+
+import dataclasses
+import os
+import random
+import signal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnetlab.config import ConfigError, DataConfig, Recipe, RunConfig
+from resnetlab.models.zoo import model_config
+from resnetlab.training import saver
+from resnetlab.training.compare import run_differences
+from resnetlab.training.interrupt import InterruptedRunError, Interruption
+from resnetlab.training.listener import Listener
+from resnetlab.training.loop import Session, UnsavedError, fit
+from resnetlab.training.recipes import recipe
+from resnetlab.training.record import read_record
+
+DIGITS = RunConfig(
+    model_config("resnet8"),
+    recipe=recipe("digits", steps=25, batch_size=100, keep="best", crop_padding=1, flip=True),
+    seed=3,
+)
+EVERY_STEP = Session(resume=True, checkpoint_steps=1)
+CALLS = ("mkdir", "open", "write", "fsync", "close", "rename", "unlink", "rmdir")
+
+
+def in_a_child(work):
+    """Run `work` in a forked process; return the signal that ended it, or 0."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    assert os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) == 0
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+
+
+def killed_at_step(config, out, num_steps, session):
+    """Train in a child that is killed (kill -9) when `num_steps` steps are taken in it."""
+
+    def work():
+        taken = 0
+        after_step = saver.Saver.after_step
+
+        def count(self, step):
+            nonlocal taken
+            taken += 1
+            if taken == num_steps:
+                os.kill(os.getpid(), signal.SIGKILL)
+            after_step(self, step)
+
+        saver.Saver.after_step = count
+        fit(config, out, session=session)
+
+    return in_a_child(work)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "unbroken"
+    fit(DIGITS, out)
+    return out
+
+
+def test_a_kill_at_random_steps(unbroken, tmp_path):
+    chance = random.Random(0)
+    for _ in range(4):
+        session = dataclasses.replace(EVERY_STEP, checkpoint_steps=chance.randint(1, 4))
+        assert killed_at_step(DIGITS, tmp_path / "r", chance.randint(1, 8), session) == signal.SIGKILL
+    fit(DIGITS, tmp_path / "r", session=Session(resume=True))
+    assert run_differences(unbroken, tmp_path / "r") == []
+
+
+def test_a_kill_at_every_system_call_of_the_writer(unbroken, tmp_path):
+    """Killed at the first call of a save, continued, killed at the second call of the next one, and so on."""
+
+    def dies_at(die_at):
+        def work():
+            save = saver.save_checkpoint
+
+            def dying(folder, checkpoint):
+                count = 0
+                real = {name: getattr(os, name) for name in CALLS}
+
+                def watched(name):
+                    def call(*arguments, **options):
+                        nonlocal count
+                        count += 1
+                        if count == die_at:
+                            os.kill(os.getpid(), signal.SIGKILL)
+                        return real[name](*arguments, **options)
+
+                    return call
+
+                for name in CALLS:
+                    setattr(os, name, watched(name))
+                try:
+                    save(folder, checkpoint)
+                finally:
+                    for name in CALLS:
+                        setattr(os, name, real[name])
+
+            saver.save_checkpoint = dying
+            fit(DIGITS, tmp_path / "r", session=EVERY_STEP)
+
+        return work
+
+    die_at = 1
+    while in_a_child(dies_at(die_at)) == signal.SIGKILL:
+        die_at += 1
+    assert die_at > 20
+    assert run_differences(unbroken, tmp_path / "r") == []
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Three classes of 40 images of several sizes, which stay encoded."""
+    root = tmp_path_factory.mktemp("photographs")
+    chance = np.random.default_rng(0)
+    for label, name in enumerate(("cat", "dog", "eel")):
+        (root / name).mkdir()
+        for index in range(40):
+            pixels = chance.integers(0, 90, (20 + index % 3, 24, 3), dtype=np.uint8) + np.uint8(60 * label)
+            Image.fromarray(pixels).save(root / name / f"{index}.png")
+    return root
+
+
+@pytest.mark.parametrize("workers", [0, 1, 4])
+def test_any_number_of_workers_gives_the_same_run(photographs, tmp_path, workers, tmp_path_factory):
+    config = RunConfig(
+        model_config("resnet8"),
+        DataConfig(str(photographs), image_size=16, resident_mib=0),
+        Recipe(steps=10, batch_size=24, lr=0.05, crop="resized", flip=True, jitter=0.3, lighting=0.1),
+    )
+    reference = tmp_path_factory.getbasetemp() / "reference"
+    if not reference.exists():
+        fit(config, reference)
+    session = Session(resume=True, workers=workers, checkpoint_steps=2)
+    assert killed_at_step(config, tmp_path / "r", 3 + workers, session) == signal.SIGKILL
+    fit(config, tmp_path / "r", session=session)
+    assert run_differences(reference, tmp_path / "r") == []
+
+
+class StopAt(Listener):
+    """Sends this process a signal at a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def see(self, progress):
+        if progress.step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_finishes_the_step_and_saves(unbroken, tmp_path):
+    """At step 12 an epoch ends: what is left is its validation, which the next session makes up for."""
+    for step in (5, 12):
+        with pytest.raises(InterruptedRunError), Interruption() as interruption:
+            fit(DIGITS, tmp_path / "r", session=Session(resume=True), listener=StopAt(step), interruption=interruption)
+        assert len(list((tmp_path / "r" / "checkpoint").glob("save-*"))) == 1
+    fit(DIGITS, tmp_path / "r", session=Session(resume=True))
+    assert run_differences(unbroken, tmp_path / "r") == []
+
+
+def test_a_finished_run_is_not_made_again(unbroken):
+    before = (unbroken / "record.jsonl").read_bytes()
+    again = fit(DIGITS, unbroken, session=Session(resume=True))
+    assert again.result["test_error_pct"] == read_record(unbroken / "record.jsonl")[-1]["test_error_pct"]
+    assert (unbroken / "record.jsonl").read_bytes() == before
+
+
+def test_another_configuration_is_refused_unless_allowed(tmp_path):
+    killed_at_step(DIGITS, tmp_path, 6, EVERY_STEP)
+    other = dataclasses.replace(DIGITS, recipe=dataclasses.replace(DIGITS.recipe, lr=0.005))
+    record = (tmp_path / "record.jsonl").read_bytes()
+    with pytest.raises(ConfigError, match=r"made otherwise \(recipe\.lr: 0\.01 -> 0\.005\); add --allow-config-change"):
+        fit(other, tmp_path, session=Session(resume=True))
+    assert (tmp_path / "record.jsonl").read_bytes() == record
+    fit(other, tmp_path, session=Session(resume=True, allow_config_change=True))
+    warnings = [line["message"] for line in read_record(tmp_path / "record.jsonl") if line["kind"] == "warning"]
+    assert warnings == ["continued with another configuration: recipe.lr: 0.01 -> 0.005"]
+    wider = dataclasses.replace(other, model=model_config("resnet14"))
+    with pytest.raises(ConfigError, match="another network"):
+        fit(wider, tmp_path, session=Session(resume=True, allow_config_change=True))
+
+
+def test_another_batch_size_starts_the_epoch_again(tmp_path):
+    killed_at_step(DIGITS, tmp_path, 15, EVERY_STEP)
+    other = dataclasses.replace(DIGITS, recipe=dataclasses.replace(DIGITS.recipe, batch_size=50, steps=50))
+    fitted = fit(other, tmp_path, session=Session(resume=True, allow_config_change=True))
+    assert fitted.result["steps"] == 50
+    epochs = [line["step"] for line in read_record(tmp_path / "record.jsonl") if line["kind"] == "epoch"]
+    assert epochs == [12, 50]
+
+
+def test_two_runs_on_one_directory(tmp_path):
+    class Second(Listener):
+        said = ""
+
+        def see(self, progress):
+            try:
+                fit(DIGITS, tmp_path, session=Session(resume=True))
+            except ConfigError as error:
+                self.said = str(error)
+
+    second = Second()
+    fit(DIGITS, tmp_path, listener=second)
+    assert "is in use by another run" in second.said
+
+
+class InTheWay(Listener):
+    """Puts a file where the checkpoints belong, and takes it away at a step."""
+
+    def __init__(self, out, until):
+        self.out, self.until, self.told = out, until, []
+
+    def start(self, lines):
+        (self.out / "checkpoint").write_text("in the way")
+
+    def warn(self, message):
+        self.told.append(message)
+
+    def see(self, progress):
+        if progress.step == self.until:
+            (self.out / "checkpoint").unlink()
+
+
+def test_a_disk_that_cannot_be_written_for_a_while_is_survived(tmp_path):
+    listener = InTheWay(tmp_path / "r", until=8)
+    fit(DIGITS, tmp_path / "r", session=Session(checkpoint_steps=4), listener=listener)
+    assert len(listener.told) == 1  # the save of step 4; that of step 8 came after
+    assert "the checkpoint cannot be saved (File exists); training goes on" in listener.told[0]
+    kinds = [line["kind"] for line in read_record(tmp_path / "r" / "record.jsonl")]
+    assert kinds == ["run", "warning", "epoch", "epoch", "epoch", "result"]
+
+
+def test_a_last_save_that_fails_is_an_error(tmp_path):
+    with pytest.raises(UnsavedError, match=r"cannot be saved .* the model file and the record are whole"):
+        fit(DIGITS, tmp_path / "r", session=Session(), listener=InTheWay(tmp_path / "r", until=-1))
+    assert read_record(tmp_path / "r" / "record.jsonl")[-1]["status"] == "done"
+    assert (tmp_path / "r" / "model.safetensors").exists()
+
+
+def test_a_signal_while_nothing_can_be_saved_says_so(tmp_path):
+    class Both(InTheWay):
+        def see(self, progress):
+            if progress.step == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(UnsavedError, match="stopped, the last good one stays"), Interruption() as interruption:
+        fit(DIGITS, tmp_path / "r", listener=Both(tmp_path / "r", -1), interruption=interruption)
