@@ -24,7 +24,7 @@ def main(num_threads: int, seeds: int) -> None:
     recipe = named_recipe("digits")
     data = open_data(DataConfig("digits"))
     sets = {
-        name: TensorDataset(normalise(split.images, data.preprocessing), split.labels)
+        name: TensorDataset(normalise(torch.as_tensor(split.images), data.preprocessing), split.labels)
         for name, split in data.splits.items()
     }
     for name in ("plain20", "resnet20", "plain56", "resnet56"):

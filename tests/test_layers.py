@@ -9,12 +9,26 @@ PACKAGE = Path(__file__).parents[1] / "src" / "resnetlab"
 
 # Top floor first; the files of a room from the top down, as docs/design.md draws them.
 FLOORS: list[dict[str, list[str]]] = [
-    {"": ["__main__", "cli"], "commands": ["study", "report", "models", "tables"]},
+    {
+        "": ["__main__", "cli"],
+        "commands": ["study", "report", "train", "verify_resume", "data", "models", "progress", "tables"],
+    },
     {"study": ["display", "grid", "pool", "worker", "report", "figures", "verdict", "results"]},
-    {"training": ["loop", "provenance", "epoch", "record", "recipes", "schedule"]},
+    {
+        "training": [
+            *("loop", "compare", "setup", "track", "provenance", "epoch", "execution", "directory", "saver", "state"),
+            *("checkpoint", "interrupt", "listener", "record", "recipes", "schedule"),
+        ]
+    },
     {"evaluation": ["protocols"]},
-    {"models": ["modelfile", "cost", "zoo", "resnet", "blocks"], "data": ["loader", "sources", "augment"]},
-    {"": ["config", "files", "paper"]},
+    {
+        "models": ["modelfile", "cost", "zoo", "resnet", "recompute", "blocks"],
+        "data": [
+            *("loader", "sources", "scan", "folder", "parquet", "archives", "normalisation", "split", "encoded"),
+            *("augment", "decode", "catalogue"),
+        ],
+    },
+    {"": ["config", "configjson", "files", "paper"]},
 ]
 PLACE = {
     (f"{room}." if room else "") + file: (floor, room, position)

@@ -13,8 +13,11 @@ from typing import Any
 
 COMMANDS = {
     "study": "see degradation and its cure: plain and residual, depth by depth",
+    "train": "train one network on your images, and never lose an hour",
     "report": "draw a study again from its records alone",
     "models": "the networks: parameters, MACs, layers",
+    "data": "check a data set: counts, sizes, duplicates, bad files",
+    "verify-resume": "prove on this machine that a killed run ends as an unbroken one",
 }
 """Name to what it is for; each is a file in `commands/`."""
 
@@ -58,7 +61,7 @@ def dispatch(words: Sequence[str]) -> int:
         raise UsageError(
             f"there is no command {name!r}{_did_you_mean(name, COMMANDS)}; commands: {', '.join(COMMANDS)}"
         )
-    command = importlib.import_module(f"resnetlab.commands.{name}")
+    command = importlib.import_module(f"resnetlab.commands.{name.replace('-', '_')}")
     return command.run(parse(command.Options, name, rest))
 
 
@@ -67,9 +70,9 @@ def overview() -> str:
     lines = [
         "usage: resnetlab COMMAND [options]",
         "",
-        "Deep residual learning: see degradation and its cure.",
+        "Deep residual learning: see degradation and its cure, train, evaluate.",
         "",
-        *(f"  {name:<8} {purpose}" for name, purpose in COMMANDS.items()),
+        *(f"  {name:<13} {purpose}" for name, purpose in COMMANDS.items()),
         "",
         "resnetlab COMMAND --help lists a command's options.",
         "--version prints the version; --debug shows tracebacks.",

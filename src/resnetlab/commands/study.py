@@ -3,6 +3,7 @@
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from resnetlab.config import ConfigError, DataConfig
 
@@ -16,7 +17,11 @@ class Options:
     """
 
     data: str = "digits"
-    """Data set: digits (1,797 real 8x8 images that need no download)."""
+    """Data set: digits (1,797 real 8x8 images that need no download), cifar10 …, or the path of your own images."""
+    data_root: Path | None = None
+    """Folder where the archives of a named data set lie, or are downloaded to."""
+    recipe: str | None = None
+    """digits or cifar-paper; the data set's own if not given."""
     depths: tuple[int, ...] = (20, 56)
     """Depths of the networks, each of the form 6n+2."""
     arms: tuple[str, ...] = ("plain", "residual")
@@ -25,6 +30,10 @@ class Options:
     """Repetitions, with seeds 0, 1, 2 …"""
     epochs: int | None = None
     """Passes over the training images; the recipe's own number if not given."""
+    steps: int | None = None
+    """Length of each run in steps, in place of epochs."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Precision of convolutions, the same in every run."""
     out: Path | None = None
     """Folder for runs and report; studies/DATA if not given."""
     jobs: int | None = None
@@ -37,16 +46,21 @@ class Options:
 
 def run(options: Options) -> int:
     """Make the study's missing runs and its report; return 1 where a run of it failed."""
+    from resnetlab.data.catalogue import kind_of
     from resnetlab.study.grid import Grid, run_name, run_study
     from resnetlab.study.pool import Ended, usable_cores, warm_up
     from resnetlab.training.recipes import recipe
 
+    data = DataConfig(options.data, None if options.data_root is None else str(options.data_root))
+    kind_of(data)
+    name = options.recipe or ("digits" if options.data == "digits" else "cifar-paper")
     grid = Grid(
-        data=DataConfig(options.data),
+        data=data,
         depths=options.depths,
         arms=options.arms,
         num_seeds=options.seeds,
-        recipe=recipe("digits", epochs=options.epochs),
+        recipe=recipe(name, epochs=options.epochs, steps=options.steps),
+        precision=options.precision,
     )
     jobs = usable_cores() if options.jobs is None else options.jobs
     if jobs < 1:
@@ -58,7 +72,7 @@ def run(options: Options) -> int:
     from resnetlab.study.display import Display
     from resnetlab.study.report import write_report
 
-    out = options.out or Path("studies") / options.data
+    out = options.out or Path("studies") / Path(options.data).name
     console = Console(stderr=options.json)
     failed: dict[str, str] = {}
     try:

@@ -1,0 +1,166 @@
+"""How much sooner a folder of JPEGs becomes training batches here than by Pillow and transforms of one image at a time.
+
+Both sides have one thread and make the same thing: a box of 8 to 100 % of each image resized, half of them mirrored,
+normalised, as float batches. Both read the files anew. Theirs decodes each image whole and stacks; ours is the loader.
+
+    python benchmarks/decode_speed.py --pairs 5
+    python benchmarks/decode_speed.py --images ../shared/data/imagenette224-sample
+
+Without `--images` it makes its own: 200 JPEGs of 500 x 375 pixels and quality 90, as typical photographs have, each a
+collage of pieces of six photographs of `--photographs` at their own resolution, because enlarging one would leave fewer
+details, which decode faster. Prints each pair and the median ratio for each size; `--json` prints one object. Exits with
+1 where a median is below its bound; the bounds are for the images that it makes.
+"""
+
+import argparse
+import json
+import math
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from resnetlab.config import Preprocessing, Recipe
+from resnetlab.data.decode import read_header
+from resnetlab.data.encoded import Encoded
+from resnetlab.data.loader import train_batches
+from resnetlab.data.split import Split
+
+BOUNDS = {64: 2.5, 224: 1.5}
+"""How many times as fast, by the side of what the network sees, in pixels."""
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PHOTOGRAPHS = Path(__file__).parents[2] / "shared/data/imagenette224-sample"
+WIDTH, HEIGHT, COLUMNS, ROWS = 500, 375, 3, 2
+
+
+def main() -> int:
+    """Run the pairs and print their times; return 1 where a median ratio is below its bound."""
+    parser = argparse.ArgumentParser(description="time JPEG files to training batches against Pillow")
+    parser.add_argument("--images", type=Path, help="a folder of JPEGs, at any depth, to take as it is")
+    parser.add_argument("--photographs", type=Path, default=PHOTOGRAPHS, help="what collages are cut from")
+    parser.add_argument("--pairs", type=int, default=5, help="how often each side runs")
+    parser.add_argument("--batch-size", type=int, default=50, help="images in a batch")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        files = jpegs(options.images) if options.images else collages(jpegs(options.photographs), Path(folder))
+        what = describe(files, "as they are" if options.images else "collages")
+        if not options.json:
+            print(what)
+        sizes = {size: compare(files, size, options) for size in BOUNDS}
+    if options.json:
+        print(json.dumps({"images": what, "sizes": sizes}))
+    return int(any(result["median_ratio"] < result["bound"] for result in sizes.values()))
+
+
+def compare(files: list[Path], size: int, options: argparse.Namespace) -> dict:
+    """Time both sides at one size, turn about, after a run of each that does not count."""
+    sides = {"resnetlab": ours, "pillow": theirs}
+    for side in sides.values():
+        seconds(side(files[: 2 * options.batch_size], size, options.batch_size))
+    pairs = []
+    for index in range(options.pairs):
+        order = list(sides) if index % 2 == 0 else list(sides)[::-1]
+        pairs.append({name: seconds(sides[name](files, size, options.batch_size)) for name in order})
+    ratios = [pair["pillow"] / pair["resnetlab"] for pair in pairs]
+    median = statistics.median(ratios)
+    if not options.json:
+        num_images = len(files) // options.batch_size * options.batch_size
+        for pair in pairs:
+            print(f"{size:4} px", *(f"{name} {1e3 * value / num_images:.2f} ms/image" for name, value in pair.items()))
+        print(
+            f"{size:4} px  {median:.2f} times as fast (median of {len(pairs)} pairs), bound {BOUNDS[size]}", flush=True
+        )
+    return {"pairs_s": pairs, "ratios": ratios, "median_ratio": median, "bound": BOUNDS[size]}
+
+
+def ours(files: list[Path], size: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches as training takes them; headers were read when the data set was opened."""
+    headers = [read_header(file.read_bytes()) for file in files]
+    sides = torch.tensor([(header.height, header.width) for header in headers])
+    split = Split(Encoded(files, [str(file) for file in files], sides, size, 1.0), torch.arange(len(files)))
+    recipe = Recipe(batch_size=batch_size, crop="resized", flip=True)
+    return train_batches(split, Preprocessing(size, MEAN, STD), recipe, seed=0, epoch=0)
+
+
+def theirs(files: list[Path], size: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The usual transforms: random resized crop and flip of a Pillow image, to a float tensor, normalise; then stack."""
+    chance = random.Random(0)
+    order = list(range(len(files)))
+    chance.shuffle(order)
+    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+    for start in range(0, len(files) - batch_size + 1, batch_size):
+        images = []
+        for number in order[start : start + batch_size]:
+            with Image.open(files[number]) as file:
+                image = file.convert("RGB")
+            image = image.crop(box_of(image, chance)).resize((size, size), Image.Resampling.BILINEAR)
+            if chance.random() < 0.5:
+                image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+            images.append(pixels.float().div(255).sub_(mean).div_(std))
+        yield torch.stack(images), torch.tensor(order[start : start + batch_size])
+
+
+def box_of(image: Image.Image, chance: random.Random) -> tuple[int, int, int, int]:
+    """Draw a box as torchvision does: 8 to 100 % of the area, sides 3:4 to 4:3, ten tries, else the centre."""
+    for _ in range(10):
+        area = image.width * image.height * chance.uniform(0.08, 1)
+        aspect = math.exp(chance.uniform(math.log(3 / 4), math.log(4 / 3)))
+        width, height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < width <= image.width and 0 < height <= image.height:
+            left, top = chance.randint(0, image.width - width), chance.randint(0, image.height - height)
+            return left, top, left + width, top + height
+    width, height = min(image.width, round(image.height * 4 / 3)), min(image.height, round(image.width * 4 / 3))
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return left, top, left + width, top + height
+
+
+def collages(photographs: list[Path], folder: Path, count: int = 200) -> list[Path]:
+    """Write JPEGs of WIDTH x HEIGHT pixels, each cut from six photographs at their own resolution."""
+    chance = random.Random(0)
+    files = []
+    for number in range(count):
+        collage = Image.new("RGB", (WIDTH, HEIGHT))
+        for place in range(COLUMNS * ROWS):
+            left, top = place % COLUMNS * WIDTH // COLUMNS, place // COLUMNS * HEIGHT // ROWS
+            with Image.open(chance.choice(photographs)) as photograph:
+                collage.paste(photograph.convert("RGB").crop((20, 20, 20 + WIDTH // 2, 20 + HEIGHT)), (left, top))
+        files.append(folder / f"{number:03}.jpg")
+        collage.save(files[-1], quality=90)
+    return files
+
+
+def jpegs(folder: Path) -> list[Path]:
+    """List the JPEGs of a folder tree."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    return files or sys.exit(f"{folder}: no .jpg or .jpeg files; name a folder of some with --images")
+
+
+def describe(files: list[Path], what: str) -> str:
+    """Say what is decoded: how many images, how large."""
+    headers = [read_header(file.read_bytes()) for file in files]
+    width, height = (statistics.median(side) for side in zip(*((h.width, h.height) for h in headers), strict=True))
+    kib = statistics.mean(file.stat().st_size for file in files) / 1024
+    return f"{len(files)} JPEGs ({what}), {width:g} x {height:g} pixels in the median, {kib:.0f} KiB each on average"
+
+
+def seconds(batches: Iterator[tuple[Tensor, Tensor]]) -> float:
+    """Return the time that all batches take."""
+    start = time.perf_counter()
+    for _ in batches:
+        pass
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,283 @@
+"""`resnetlab data check PATH`: every image of a data set is decoded once, and what is found is told."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from statistics import median_low
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from resnetlab.config import ConfigError, DataConfig
+
+SHOWN_CLASSES = 24
+"""Rows of a class table; of more classes the smallest and the largest are shown."""
+SHOWN_PAIRS = 10
+"""Duplicates that are named; all of them are in the JSON."""
+NAME_WIDTH = 36
+"""Columns for a class name."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Check a data set: counts for each class, sizes, exact duplicates, files that cannot be read.
+
+    Every image is decoded once. Duplicates are found by a hash of the encoded bytes: the same picture saved twice in
+    different ways is not one. The exit status is 1 where an image cannot be read.
+    """
+
+    action: Annotated[Literal["check"], tyro.conf.Positional]
+    """What to do."""
+    path: Annotated[str, tyro.conf.Positional]
+    """A folder of images or of parquet files, a parquet file, or a known name such as cifar10."""
+    data_root: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Where the archives of a known data set lie; the user's cache folder if not given."""
+    workers: int | None = None
+    """Threads that decode; as many as there are usable cores if not given."""
+    max_megapixels: int = 100
+    """Images that claim more count as bad."""
+    json: bool = False
+    """Print one JSON object instead of tables."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one image turned out to be."""
+
+    split: str
+    name: str
+    label: int
+    height: int
+    width: int
+    mode: str
+    format: str
+    digest: bytes
+    """A hash of the encoded bytes; of the pixels, where a data set comes without any encoding."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A data set, looked through."""
+
+    classes: tuple[str, ...]
+    splits: tuple[str, ...]
+    images: list[Seen]
+    bad: list[str]
+    """Each as `NAME: REASON`."""
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What is told of one split; sizes are (width, height) in pixels, in the order of their areas."""
+
+    images: int
+    classes: dict[str, int]
+    smallest: tuple[int, int]
+    median: tuple[int, int]
+    largest: tuple[int, int]
+    commonest: tuple[int, int]
+    commonest_images: int
+    modes: dict[str, int]
+    formats: dict[str, int]
+    duplicates: int
+    """Images of which another one in the split is an exact copy, less one of each kind."""
+
+
+def run(options: Options) -> int:
+    """Check a data set; return 1 where an image cannot be read, else 0.
+
+    Raises:
+        ConfigError: where the data are not there or in a layout that cannot be opened.
+    """
+    config = DataConfig(options.path, options.data_root, max_megapixels=options.max_megapixels)
+    if options.workers is not None and options.workers < 1:
+        raise ConfigError(f"workers must be at least 1, not {options.workers}")
+    found = look_through(config, options.workers)
+    summaries = {split: summarise(found, split) for split in found.splits}
+    pairs = duplicates_between(found)
+    if options.json:
+        said = {
+            "name": options.path,
+            "splits": {split: asdict(summary) for split, summary in summaries.items()},
+            "duplicates_between": [{first.split: first.name, second.split: second.name} for first, second in pairs],
+            "bad": found.bad,
+            "warnings": found.warnings,
+        }
+        print(json.dumps(said, ensure_ascii=False))
+    else:
+        print_summary(found, summaries, pairs)
+    return 1 if found.bad else 0
+
+
+def look_through(config: DataConfig, workers: int | None = None) -> Found:
+    """Decode every image of a data set, with a progress bar on stderr.
+
+    Raises:
+        ConfigError: as `open_data` does; images that cannot be read are listed instead.
+    """
+    from resnetlab.data.catalogue import kind_of
+    from resnetlab.data.sources import open_data, read_contents
+
+    kind = kind_of(config)
+    if kind in ("folder", "parquet"):
+        return _look_through_files(read_contents(config), config, workers)
+    if kind == "digits":
+        data = open_data(config)
+        images = [image for split, some in data.splits.items() for image in _arrays(split, some, kind)]
+        return Found(data.classes, tuple(data.splits), images, [], data.warnings)
+    from resnetlab.data.archives import open_archive
+
+    archive = open_archive(config)
+    parts = {"train": archive.train, "test": archive.test}
+    images = [image for split, some in parts.items() for image in _arrays(split, some, kind)]
+    return Found(archive.classes, tuple(parts), images, [], archive.warnings)
+
+
+def summarise(found: Found, split: str) -> Summary:
+    """Count what one split holds."""
+    images = [image for image in found.images if image.split == split]
+    labels = Counter(image.label for image in images)
+    sizes = sorted(((image.width, image.height) for image in images), key=lambda size: (size[0] * size[1], size))
+    ((commonest, often),) = Counter(sizes).most_common(1) or [((0, 0), 0)]
+    none = (0, 0)
+    return Summary(
+        images=len(images),
+        classes={name: labels[label] for label, name in enumerate(found.classes)},
+        smallest=sizes[0] if sizes else none,
+        median=sizes[(len(sizes) - 1) // 2] if sizes else none,
+        largest=sizes[-1] if sizes else none,
+        commonest=commonest,
+        commonest_images=often,
+        modes=dict(Counter(image.mode for image in images).most_common()),
+        formats=dict(Counter(image.format for image in images).most_common()),
+        duplicates=len(images) - len({image.digest for image in images}),
+    )
+
+
+def duplicates_between(found: Found) -> list[tuple[Seen, Seen]]:
+    """Pair each image with its first exact copy in an earlier split: it was trained on, and then measured."""
+    first: dict[bytes, Seen] = {}
+    pairs = []
+    for image in found.images:  # in the order of the splits
+        earlier = first.setdefault(image.digest, image)
+        if earlier.split != image.split:
+            pairs.append((earlier, image))
+    return pairs
+
+
+def print_summary(found: Found, summaries: dict[str, Summary], pairs: list[tuple[Seen, Seen]]) -> None:
+    """Print what was found: classes, sizes, duplicates, warnings, bad files."""
+    _print_classes(found, summaries)
+    print()
+    for split, summary in summaries.items():
+        if summary.images:
+            print(f"{split}: {_sizes(summary)}; {_counts(summary.formats)}; {_counts(summary.modes)}")
+    if "all" in summaries:
+        print("no splits yet: when opened, 10 % of each class are held out for val and for test")
+    for split, summary in summaries.items():
+        if summary.duplicates:
+            print(f"exact copies within {split}: {summary.duplicates:,}")
+    if len(summaries) > 1:
+        print(f"exact copies between splits (same bytes): {len(pairs) or 'none'}")
+    for earlier, image in pairs[:SHOWN_PAIRS]:
+        print(f"  {_where(image)} = {_where(earlier)}")
+    if len(pairs) > SHOWN_PAIRS:
+        print(f"  … and {len(pairs) - SHOWN_PAIRS:,} more; --json lists all")
+    for warning in found.warnings:
+        print(f"warning: {warning}")
+    if found.bad:
+        print(f"{len(found.bad):,} cannot be read:")
+        for bad in found.bad:
+            print(f"  {bad}")
+    else:
+        print("every image can be read")
+
+
+def _look_through_files(contents: Any, config: DataConfig, workers: int | None) -> Found:
+    import hashlib
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from resnetlab.data.decode import Header, decode, read_header
+    from resnetlab.data.scan import scan
+
+    max_pixels = config.max_megapixels * 1_000_000
+
+    def look(position: int, data: bytes) -> tuple[Header, bytes]:
+        header = read_header(data, max_pixels)
+        decode(data, max_pixels)
+        return header, hashlib.blake2b(data, digest_size=16).digest()
+
+    images: list[Seen] = []
+    bad: list[str] = []
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        for split, listing in contents.splits.items():
+            task = bar.add_task(split, total=len(listing))
+
+            def tell(done: int, total: int, task: Any = task) -> None:
+                bar.update(task, completed=done)
+
+            looks, more = scan(listing.names, listing.places, look, workers=workers, on_progress=tell)
+            bad += more
+            for name, label, seen in zip(listing.names, listing.labels, looks, strict=True):
+                if seen is not None:
+                    header, digest = seen
+                    images.append(
+                        Seen(split, name, label, header.height, header.width, header.mode, header.format, digest)
+                    )
+    return Found(contents.classes, tuple(contents.splits), images, bad, contents.warnings)
+
+
+def _arrays(split: str, some: Any, kind: str) -> Iterator[Seen]:
+    """Yield what is known of images that come as arrays."""
+    import hashlib
+
+    channels, height, width = some.images.shape[1:]
+    mode = "L" if channels == 1 else "RGB"
+    for row, (image, label) in enumerate(zip(some.images.numpy(), some.labels.tolist(), strict=True)):
+        digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+        name = some.names[row] if some.names else f"image {row}"
+        yield Seen(split, name, label, height, width, mode, kind, digest)
+
+
+def _print_classes(found: Found, summaries: dict[str, Summary]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    from resnetlab.commands.tables import table
+
+    listing = table("class", *summaries)
+    columns = [summary.classes for summary in summaries.values()]
+    shown: list[str | None] = list(found.classes)
+    if len(shown) > SHOWN_CLASSES:
+        by_size = sorted(found.classes, key=lambda name: -columns[0][name])
+        shown = [*by_size[: SHOWN_CLASSES // 2], None, *by_size[-SHOWN_CLASSES // 2 :]]
+    for name in shown:
+        if name is None:
+            listing.add_row(f"… {len(found.classes) - SHOWN_CLASSES:,} more", *("…" for _ in columns))
+        else:
+            short = name if len(name) <= NAME_WIDTH else f"{name[: NAME_WIDTH - 1]}…"
+            listing.add_row(escape(short), *(f"{column[name]:,}" for column in columns))
+    listing.add_section()
+    for word, reduce in (("smallest class", min), ("median", median_low), ("largest class", max), ("total", sum)):
+        listing.add_row(word, *(f"{reduce(column.values()):,}" for column in columns))
+    Console().print(listing)
+
+
+def _sizes(summary: Summary) -> str:
+    smallest, middle, largest = (f"{w}x{h}" for w, h in (summary.smallest, summary.median, summary.largest))
+    if summary.commonest_images == summary.images:
+        return f"all {smallest} pixels"
+    often = f"{summary.commonest_images:,} of {summary.commonest[0]}x{summary.commonest[1]}"
+    return f"{smallest} to {largest} pixels, median {middle}, {often}"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
+
+
+def _where(image: Seen) -> str:
+    return image.name if image.name.startswith(image.split) else f"{image.split} {image.name}"

@@ -1,0 +1,235 @@
+"""`resnetlab train`: one network, real images, an honest number, and a model file."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from resnetlab.config import ConfigError, DataConfig, ModelConfig, RunConfig, read_config
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from resnetlab.training.loop import Session
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train a network by a recipe of the paper, judge it, and leave a run directory with a model file.
+
+    The same command, given again, continues a run that was stopped, to the last bit as if it had not been. Ctrl-C and
+    SIGTERM finish the step and save.
+    """
+
+    model: str | None = None
+    """The network, such as resnet20, resnet56, plain34 or resnet18; resnet20 for named data sets and resnet18 for your
+    own images if not given."""
+    data: str | None = None
+    """cifar10, cifar100, mnist, fashion-mnist, digits, or the path of a folder of images or of parquet files."""
+    data_root: Path | None = None
+    """Folder where the archives of a named data set lie, or are downloaded to."""
+    recipe: str | None = None
+    """digits, cifar-paper (section 4.2) or imagenet-paper (section 3.4); the network's own if not given."""
+    epochs: int | None = None
+    """Passes over the training images, in place of the recipe's length."""
+    steps: int | None = None
+    """Length in steps, in place of the recipe's."""
+    batch_size: int | None = None
+    """Images in a step, in place of the recipe's."""
+    lr: float | None = None
+    """Learning rate, in place of the recipe's."""
+    seed: int | None = None
+    """Seed of weights, order and augmentation; 0 if not given."""
+    image_size: int | None = None
+    """Side in pixels of what the network sees; chosen from the images if not given."""
+    split_seed: int | None = None
+    """Seed of the validation split; 0 if not given."""
+    on_bad_image: Literal["fail", "skip"] | None = None
+    """Stop at images that cannot be read, or leave them out and list them in the record."""
+    keep: Literal["last", "best"] | None = None
+    """Weights to keep: those of the last epoch, or of the lowest validation error."""
+    weights: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """A model file to start from, in place of random weights."""
+    out: Path | None = None
+    """Run directory; runs/DATA-MODEL-seedN if not given."""
+    resume: bool = False
+    """Continue the run in the directory; options that are not given are those it had."""
+    allow_config_change: bool = False
+    """Continue although the configuration is another one."""
+    fresh: bool = False
+    """Delete the run in the directory and start over."""
+    precision: Literal["auto", "fp32", "bf16"] | None = None
+    """Precision of convolutions; a long run measures which is faster if not given."""
+    layout: Literal["auto", "channels_last", "contiguous"] | None = None
+    """Memory layout of images and maps; likewise."""
+    compile: Literal["auto", "on", "off"] | None = None
+    """Compile the step with torch.compile; likewise."""
+    recompute: bool = False
+    """Make activations again in the backward pass: a third more time, far less memory."""
+    device: Literal["auto", "cpu", "cuda"] | None = None
+    """Where to compute; a GPU where there is one."""
+    workers: int | None = None
+    """Threads that decode images which do not fit in memory; one a core if not given."""
+    checkpoint_seconds: float = 300.0
+    """Seconds between checkpoints; they take 1 % of the time at most."""
+    checkpoint_steps: int | None = None
+    """Steps between checkpoints, in place of seconds."""
+    track: str | None = None
+    """tensorboard: write its event files into the run directory."""
+    json: bool = False
+    """Print the result as one JSON object; everything else goes to stderr."""
+
+
+def run(options: Options) -> int:
+    """Train; return 0, or 130 or 143 where a signal stopped the run and its state is saved."""
+    config, out = resolve(options)
+    session_options = check_session(options)
+    _look_before_loading(config, out)
+
+    from rich.console import Console
+
+    from resnetlab.commands.progress import TrainDisplay
+
+    console = Console(stderr=options.json)
+    console.print("loading PyTorch and the images …", style="dim")
+    from resnetlab.training.interrupt import InterruptedRunError, Interruption
+
+    try:
+        with Interruption() as interruption, TrainDisplay(console) as display:
+            from resnetlab.training.loop import fit
+
+            fitted = fit(config, out, session=session_options(), listener=display, interruption=interruption)
+    except InterruptedRunError as stopped:
+        kept = f"saved in {out}, the same command continues" if (out / "checkpoint").exists() else "nothing was begun"
+        console.print(f"{stopped}; {kept}", soft_wrap=True, highlight=False)
+        return stopped.status
+    if options.json:
+        print(json.dumps({"out": str(out), **fitted.result}))
+    else:
+        print_result(fitted.result, out, console)
+    return 0
+
+
+def resolve(options: Options) -> tuple[RunConfig, Path]:
+    """Return what to run and where: a recipe's name plus overrides, or with `--resume` what the directory says.
+
+    Raises:
+        ConfigError: for an unknown name, a value out of range, or nothing to resume.
+    """
+    if options.resume and options.out is not None:
+        if not (options.out / "config.json").exists():
+            raise ConfigError(f"{options.out}: no run there to resume; leave --resume out to start one")
+        return overridden(read_config(options.out / "config.json"), options), options.out
+    config = fresh(options)
+    name = Path(config.data.name).resolve().name if Path(config.data.name).exists() else config.data.name
+    out = options.out or Path("runs") / f"{name}-{config.model.name}-seed{config.seed}"
+    if options.resume and not (out / "config.json").exists():
+        raise ConfigError(f"{out}: no run there to resume; name its directory with --out")
+    return config, out
+
+
+def fresh(options: Options) -> RunConfig:
+    """Return the configuration that the options describe."""
+    from resnetlab.data.catalogue import kind_of
+    from resnetlab.models.zoo import model_config
+    from resnetlab.training.recipes import default_recipe, recipe
+
+    if options.data is None:
+        raise ConfigError("name the images: --data cifar10, or the path of a folder of images or of parquet files")
+    data = DataConfig(name=options.data, **_given(options, "split_seed", "image_size", "on_bad_image"),
+                      root=None if options.data_root is None else str(options.data_root))  # fmt: skip
+    own = kind_of(data) in ("folder", "parquet")
+    model = model_config(options.model or ("resnet18" if own else "resnet20"))
+    name = options.recipe or default_recipe(data.name, model)
+    return RunConfig(
+        model,
+        data,
+        recipe(name, model, **_given(options, "epochs", "steps", "batch_size", "lr", "keep")),
+        **_given(options, *RUN_FIELDS),
+        weights=None if options.weights is None else str(options.weights),
+    )
+
+
+RUN_FIELDS = ("seed", "precision", "layout", "compile", "recompute", "device")
+
+
+def overridden(config: RunConfig, options: Options) -> RunConfig:
+    """Return a run's own configuration with the options that were given in place of its values."""
+    from resnetlab.models.zoo import model_config
+    from resnetlab.training.recipes import recipe
+
+    model: ModelConfig = model_config(options.model) if options.model else config.model
+    changes = _given(options, "epochs", "steps", "batch_size", "lr", "keep")
+    if "epochs" in changes:
+        changes.setdefault("steps", None)
+    base = recipe(options.recipe, model) if options.recipe else config.recipe
+    data = replace(config.data, **_given(options, "split_seed", "image_size", "on_bad_image"))
+    if options.data is not None:
+        data = replace(data, name=options.data)
+    if options.data_root is not None:
+        data = replace(data, root=str(options.data_root))
+    values = {"model": model, "data": data, "recipe": replace(base, **changes), **_given(options, *RUN_FIELDS)}
+    if options.weights is not None:
+        values["weights"] = str(options.weights)
+    return replace(config, **values)
+
+
+def check_session(options: Options) -> "Any":
+    """Check what concerns this session alone; return a function that makes it (PyTorch is loaded only then).
+
+    Raises:
+        ConfigError: for a value out of range.
+    """
+    from resnetlab.study.pool import usable_cores
+
+    workers = usable_cores() if options.workers is None else options.workers
+    if workers < 0:
+        raise ConfigError(f"workers must be at least 0, not {workers}")
+    if options.checkpoint_seconds < 0:
+        raise ConfigError(f"checkpoint-seconds must be at least 0, not {options.checkpoint_seconds}")
+    if options.checkpoint_steps is not None and options.checkpoint_steps < 1:
+        raise ConfigError(f"checkpoint-steps must be at least 1, not {options.checkpoint_steps}")
+    if options.track not in (None, "tensorboard"):
+        raise ConfigError(f"track {options.track!r} is unknown; known: tensorboard")
+
+    def session() -> "Session":
+        from resnetlab.training.loop import Session
+
+        return Session(
+            workers=workers,
+            resume=True,
+            fresh=options.fresh,
+            allow_config_change=options.allow_config_change,
+            checkpoint_s=options.checkpoint_seconds,
+            checkpoint_steps=options.checkpoint_steps,
+            track=options.track,
+        )
+
+    return session
+
+
+def _look_before_loading(config: RunConfig, out: Path) -> None:
+    """Find what is wrong and needs no PyTorch to be found."""
+    from resnetlab.data.catalogue import kind_of
+
+    kind_of(config.data)
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; choose a folder with --out")
+
+
+def print_result(result: dict[str, Any], out: Path, console: "Console") -> None:
+    """Print a finished run's errors, and where its model file is."""
+    from resnetlab.study.display import time_text
+
+    errors = [f"{name} error {result[f'{name}_error_pct']:.2f} %" for name in ("train", "val", "test")
+              if result[f"{name}_error_pct"] is not None]  # fmt: skip
+    print_line = f"{', '.join(errors)}; {time_text(result['time_s'])}, {result['images_per_s']:,.0f} images/s"
+    console.print(print_line, soft_wrap=True, highlight=False)
+    console.print(f"model file: {out / 'model.safetensors'}", soft_wrap=True, highlight=False)
+
+
+def _given(options: Options, *names: str) -> dict[str, Any]:
+    values = {name: getattr(options, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None and value is not False}

@@ -1,0 +1,162 @@
+"""`resnetlab train` as a person meets it: a run, killed, stopped, continued, refused."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from resnetlab.models.modelfile import load_model
+from resnetlab.training.record import read_record
+
+from conftest import resnetlab
+
+SMALL = ("--data", "digits", "--model", "resnet8", "--batch-size", "100", "--steps", "24")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train")
+    done = resnetlab("train", *SMALL, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_the_run_directory_has_a_name_of_its_own(trained):
+    folder, done = trained
+    out = folder / "runs" / "digits-resnet8-seed0"
+    assert "model file: runs/digits-resnet8-seed0/model.safetensors" in done.stdout
+    result = read_record(out / "record.jsonl")[-1]
+    assert result["kind"] == "result"
+    fields = {"train_error_pct", "val_error_pct", "test_error_pct", "time_s", "images_per_s"}
+    assert all(isinstance(result[field], float) for field in fields)
+    _, card = load_model(out / "model.safetensors")
+    assert card.error["test_error_pct"] == result["test_error_pct"]
+    assert card.classes == tuple("0123456789")
+
+
+def test_what_is_printed_fits_80_columns_and_says_what_matters(trained):
+    _, done = trained
+    assert done.stderr == ""
+    for words in ("resnet8", "digits", "24 steps of 100 images", "lr 0.01", "computed fp32", "images/s", "test error"):
+        assert words in done.stdout
+    assert [line for line in done.stdout.splitlines() if len(line) > 80] == []
+
+
+def test_the_same_command_makes_nothing_twice(trained):
+    folder, _ = trained
+    out = folder / "runs" / "digits-resnet8-seed0"
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir() if not path.name.startswith(".")}
+    done = resnetlab("train", *SMALL, "--json", cwd=folder)
+    assert done.returncode == 0
+    result = json.loads(done.stdout)
+    assert result["test_error_pct"] == read_record(out / "record.jsonl")[-1]["test_error_pct"]
+    assert result["out"] == "runs/digits-resnet8-seed0"
+    assert before == {path.name: path.stat().st_mtime_ns for path in out.iterdir() if not path.name.startswith(".")}
+
+
+def test_another_configuration_is_refused(trained):
+    folder, _ = trained
+    done = resnetlab("train", *SMALL, "--lr", "0.1", cwd=folder)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "holds a run made otherwise (recipe.lr: 0.01 -> 0.1)" in line
+    assert "--allow-config-change" in line
+    resumed = resnetlab("train", "--out", "runs/digits-resnet8-seed0", "--resume", "--lr", "0.1", cwd=folder)
+    assert (resumed.returncode, "recipe.lr: 0.01 -> 0.1" in resumed.stderr) == (2, True)
+
+
+def test_a_model_file_is_a_start(trained, tmp_path):
+    folder, _ = trained
+    start = folder / "runs" / "digits-resnet8-seed0" / "model.safetensors"
+    tuned = resnetlab("train", *SMALL, "--from", start, "--lr", "0.001", "--out", tmp_path / "t", "--json")
+    assert tuned.returncode == 0, tuned.stderr
+    first = read_record(folder / "runs" / "digits-resnet8-seed0" / "record.jsonl")[1]
+    second = read_record(tmp_path / "t" / "record.jsonl")[1]
+    assert second["train_loss"] < 0.9 * first["train_loss"]
+    other = resnetlab("train", *SMALL[:2], "--model", "resnet14", "--from", start, "--out", tmp_path / "o")
+    assert other.returncode == 2
+    assert "holds resnet8, which is not the network resnet14" in other.stderr
+
+
+def begin(out, *more):
+    command = [sys.executable, "-m", "resnetlab", "train", "--data", "digits", "--model", "resnet20", "--steps", "400",
+               "--out", str(out), "--checkpoint-steps", "1", *more]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for _ in range(3000):
+        if list((out / "checkpoint").glob("save-*")):
+            break
+        time.sleep(0.01)
+    time.sleep(random.random() / 5)
+    return process
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_says_so(tmp_path, signum, status):
+    process = begin(tmp_path / "r")
+    process.send_signal(signum)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert f"stopped by {signum.name}; saved in " in out
+    assert err == ""
+    state = json.loads(next((tmp_path / "r" / "checkpoint").glob("save-*/state.json")).read_text())
+    assert 0 < state["run"]["step"] < 400
+
+
+def test_a_second_run_on_one_directory_is_refused(tmp_path):
+    process = begin(tmp_path / "r")
+    try:
+        second = resnetlab("train", "--out", tmp_path / "r", "--resume")
+        assert (second.returncode, second.stderr.count("\n")) == (2, 1)
+        assert "is in use by another run" in second.stderr
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    done = resnetlab("train", "--out", tmp_path / "r", "--resume", "--steps", "60", "--allow-config-change")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "name the images: --data cifar10, or the path"),
+        (("--data", "nothere"), "data 'nothere' is neither a known data set"),
+        (("--data", "digits", "--model", "resnet57"), "the nearest are 56 and 62"),
+        (("--data", "digits", "--recipe", "cifar"), "recipe 'cifar' is unknown; known: digits, cifar-paper"),
+        (("--data", "digits", "--batch-size", "1"), "batch_size must be at least 2"),
+        (("--data", "digits", "--lr", "-1"), "lr must be above 0"),
+        (("--data", "digits", "--workers", "-1"), "workers must be at least 0"),
+        (("--data", "digits", "--checkpoint-steps", "0"), "checkpoint-steps must be at least 1"),
+        (("--data", "digits", "--track", "wandb"), "track 'wandb' is unknown; known: tensorboard"),
+        (("--data", "digits", "--precision", "fp8"), "--precision"),
+        (("--data", "digits", "--resume"), "no run there to resume"),
+        (("--data", "digits", "--epoch", "2"), "train has no option '--epoch'; did you mean --epochs?"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(words, message, tmp_path, monkeypatch, capsys):
+    from resnetlab.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *words]) == 2
+    said = capsys.readouterr()
+    assert message in said.err
+    assert said.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistake_that_only_the_data_show_is_one_line_too(tmp_path):
+    done = resnetlab("train", "--data", "digits", "--batch-size", "5000", "--out", tmp_path / "r")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("resnetlab: batch size 5000 is larger than the training set of 1257")
+
+
+def test_verify_resume_proves_it():
+    done = resnetlab("verify-resume", "--steps", "20", "--kills", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    proof = json.loads(done.stdout)
+    assert (proof["equal"], proof["differences"], len(proof["killed_at"])) == (True, [], 2)
+    assert resnetlab("verify-resume", "--steps", "5").returncode == 2
