@@ -71,12 +71,13 @@ def describe(config: RunConfig, dataset: Dataset, way: str, total_steps: int, ep
                     f"PCA lighting {recipe.lighting:g}" if recipe.lighting else ""]  # fmt: skip
     return [
         f"network  {model.name}: {model.arm}, {model.depth} layers, shortcut {model.shortcut}",
-        f"data     {dataset.name}: {sizes}; {len(dataset.classes)} classes; {dataset.preprocessing.image_size} pixels",
+        f"data     {dataset.name}: {sizes}",
+        f"         {len(dataset.classes)} classes; {dataset.preprocessing.image_size} pixels; mean per {recipe.normalise}",
         f"recipe   {recipe.name}: {total_steps:,} steps of {recipe.batch_size} images "
         f"({total_steps / epoch_steps:.4g} x {epoch_steps:,}); seed {config.seed}",
         f"         lr {recipe.lr:g}, {schedule}",
         f"         momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:g}; "
-        f"{', '.join(filter(None, augmentation)) or 'no augmentation'}; mean per {recipe.normalise}",
+        f"{', '.join(filter(None, augmentation)) or 'no augmentation'}",
         f"computed {way}",
     ]
 
