@@ -8,8 +8,8 @@ normalised, as float batches. Both read the files anew. Theirs decodes each imag
 
 Without `--images` it makes its own: 200 JPEGs of 500 x 375 pixels and quality 90, as typical photographs have, each a
 collage of pieces of six photographs of `--photographs` at their own resolution, because enlarging one would leave fewer
-details, which decode faster. Prints each pair and the median ratio for each size; `--json` prints one object. Exits with
-1 where a median is below its bound; the bounds are for the images that it makes.
+details, which are decoded sooner. Prints each pair and the median ratio for each size; `--json` prints one object.
+Exits with 1 where a median is below its bound; the bounds are for the images that it makes.
 """
 
 import argparse
@@ -93,7 +93,7 @@ def ours(files: list[Path], size: int, batch_size: int) -> Iterator[tuple[Tensor
 
 
 def theirs(files: list[Path], size: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The usual transforms: random resized crop and flip of a Pillow image, to a float tensor, normalise; then stack."""
+    """The usual transforms: random resized crop and flip of a Pillow image, to a tensor, normalise; then stack."""
     chance = random.Random(0)
     order = list(range(len(files)))
     chance.shuffle(order)

@@ -131,6 +131,11 @@ def test_the_whole_image_in_its_own_size_is_the_image(layout):
     assert torch.allclose(resize_boxes(PHOTOS / 255, whole, 12), seen)
 
 
+def test_nothing_shines_in_from_beyond_the_edge():
+    whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    assert torch.allclose(resize_boxes(torch.ones(1, 3, 12, 12), whole, 30), torch.ones(1, 3, 30, 30))
+
+
 def test_boxes_are_resized_as_pillow_enlarges_a_cut_of_whole_pixels():
     box = torch.tensor([[2 / 12, 3 / 12, 6 / 12, 8 / 12]]).expand(37, 4)
     seen = resize_boxes(PHOTOS, box, 24) * 255

@@ -116,6 +116,17 @@ def test_every_orientation(kind, orientation):
     assert small.shape[0] < small.shape[1] if orientation < 5 else small.shape[0] > small.shape[1]
 
 
+def test_exif_of_a_webp_may_begin_as_that_of_a_jpeg():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = saved(RGB, "WEBP", exif=exif)
+    at = data.rindex(b"EXIF")
+    payload = b"Exif\0\0" + data[at + 8 :]
+    odd = data[8:at] + b"EXIF" + struct.pack("<I", len(payload)) + payload
+    np.testing.assert_array_equal(decode(b"RIFF" + struct.pack("<I", len(odd)) + odd), decode(data))
+    assert decode(data).shape == (90, 60, 3)
+
+
 def test_nonsense_in_exif_is_no_reason_to_refuse():
     exif = Image.Exif()
     exif[0x0112] = 9
@@ -165,6 +176,8 @@ def test_the_limit_is_ours_to_choose():
         with pytest.raises(BadImageError, match=r"claims 90 x 60 pixels, more than 0\.005 megapixels"):
             decode(FILES[name], max_pixels=5000)
         assert decode(FILES[name], max_pixels=5400).shape == (60, 90, 3)
+        with pytest.raises(BadImageError):
+            decode(FILES[name], max_pixels=5399)
 
 
 @pytest.mark.parametrize("name", ["jpeg", "jpeg cmyk", "png", "webp", "gif", "bmp", "tiff", "tiff lzw", "ppm"])
@@ -253,8 +266,16 @@ def test_the_view_of_an_image_of_that_size_is_the_image():
     np.testing.assert_array_equal(view(saved(square, "PNG"), 60), np.asarray(square))
 
 
-def test_the_view_of_a_thread_takes_little_memory():
+def test_the_view_of_a_very_long_image_takes_little_memory(monkeypatch):
+    asked = []
+
+    def resized(pixels, height, width):
+        asked.append((height, width))
+        return np.broadcast_to(pixels[:1, :1], (height, width, 3))
+
+    monkeypatch.setattr("resnetlab.data.decode._resize", resized)
     assert view(saved(Image.new("RGB", (60_000, 1), "red"), "PNG"), 32).tolist() == [[[255, 0, 0]] * 32] * 32
+    assert asked == [(32, 128)]
 
 
 def test_a_crop_is_the_box_resized():
@@ -275,6 +296,21 @@ def test_a_crop_lies_in_the_upright_image_at_any_scale():
     box = (0.25, 0.1, 0.5, 0.75)
     expected = upright.crop((96, 360, 816, 1080)).resize((32, 32), Image.Resampling.BILINEAR)
     assert np.abs(crop(data, box, 32).astype(int) - np.asarray(expected)).mean() < 2
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_no_detail_that_a_crop_can_show_is_lost(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    noise = Image.fromarray(RNG.integers(0, 256, (240, 240), dtype=np.uint8)).resize(
+        (960, 960), Image.Resampling.NEAREST
+    )
+    data = saved(noise, "JPEG", quality=95, exif=exif)
+    upright = noise if orientation == 1 else noise.rotate(-90)
+    for box in ((0.0, 0.25, 1.0, 0.25), (0.5, 0.0, 0.25, 1.0)):
+        edges = tuple(round(960 * side) for side in (box[1], box[0], box[1] + box[3], box[0] + box[2]))
+        expected = upright.crop(edges).resize((120, 120), Image.Resampling.BILINEAR)
+        assert np.abs(crop(data, box, 120)[:, :, 0].astype(int) - np.asarray(expected)).mean() < 4
 
 
 def test_the_smallest_box_is_a_pixel():

@@ -70,7 +70,7 @@ def read_header(data: bytes, max_pixels: int = 100_000_000) -> Header:
     kind = _kind(data)
     with _reasons(kind, len(data)):
         if kind == "JPEG" and (found := _jpeg_header(data, max_pixels)):
-            return found
+            return found[0]
         image = _open(data, kind, max_pixels)
         height, width = image.height, image.width
         if _orientation(data, kind, image) >= 5:
@@ -180,17 +180,18 @@ def _check_pixels(height: int, width: int, max_pixels: int) -> None:
         raise BadImageError(f"claims {width:,} x {height:,} pixels, more than {max_pixels / 1e6:g} megapixels")
 
 
-def _jpeg_header(data: bytes, max_pixels: int) -> Header | None:
-    """Read a JPEG's header ten times sooner than Pillow; `None` where that is left to Pillow."""
+def _jpeg_header(data: bytes, max_pixels: int) -> tuple[Header, int] | None:
+    """Read a JPEG's header and orientation, ten times sooner than Pillow; `None` where that is left to Pillow."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
         return None
     height, width = int(height), int(width)
     _check_pixels(height, width, max_pixels)
-    if _jpeg_orientation(data) >= 5:
+    turn = _jpeg_orientation(data)
+    if turn >= 5:
         height, width = width, height
-    return Header("JPEG", height, width, JPEG_MODES.get(colours, "RGB"))
+    return Header("JPEG", height, width, JPEG_MODES.get(colours, "RGB")), turn
 
 
 def _decode(data: bytes, max_pixels: int, min_height: int, min_width: int) -> np.ndarray:
@@ -198,8 +199,8 @@ def _decode(data: bytes, max_pixels: int, min_height: int, min_width: int) -> np
     kind = _kind(data)
     with _reasons(kind, len(data)):
         found = _jpeg_header(data, max_pixels) if kind == "JPEG" else None
-        if found is not None and found.mode != "CMYK":  # of Adobe's and others' CMYK Pillow knows which is inverted
-            turn = _jpeg_orientation(data)
+        if found is not None and found[0].mode != "CMYK":  # of Adobe's and others' CMYK Pillow knows which is inverted
+            turn = found[1]
             if turn >= 5:
                 min_height, min_width = min_width, min_height
             with suppress(ValueError):  # strict about oddities that viewers overlook: then Pillow decides
@@ -294,6 +295,6 @@ def _resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize with Pillow's antialiased triangle filter; PyTorch's kernel takes a quarter of Pillow's time."""
     if pixels.shape[:2] == (height, width):
         return pixels
-    images = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
+    images = torch.from_numpy(np.ascontiguousarray(pixels))[None].permute(0, 3, 1, 2)  # or it comes out by planes
     resized = F.interpolate(images, size=(height, width), mode="bilinear", antialias=True)
     return resized[0].permute(1, 2, 0).numpy()

@@ -72,7 +72,8 @@ def describe(config: RunConfig, dataset: Dataset, way: str, total_steps: int, ep
     return [
         f"network  {model.name}: {model.arm}, {model.depth} layers, shortcut {model.shortcut}",
         f"data     {dataset.name}: {sizes}",
-        f"         {len(dataset.classes)} classes; {dataset.preprocessing.image_size} pixels; mean per {recipe.normalise}",
+        f"         {len(dataset.classes)} classes; {dataset.preprocessing.image_size} pixels; "
+        f"mean per {recipe.normalise}",
         f"recipe   {recipe.name}: {total_steps:,} steps of {recipe.batch_size} images "
         f"({total_steps / epoch_steps:.4g} x {epoch_steps:,}); seed {config.seed}",
         f"         lr {recipe.lr:g}, {schedule}",
