@@ -1,6 +1,7 @@
 """How much sooner a folder of JPEGs becomes training batches here than by Pillow and transforms of one image at a time.
 
-Both sides have one thread and make the same thing: a box of 8 to 100 % of each image resized, half of them mirrored,
+Both sides have one thread and make the same thing, twice over: the crops of section 3.4 (`scale`, the shorter side at
+random; the bounds are for these) and boxes of 8 to 100 % of each image (`resized`); half of them mirrored,
 normalised, as float batches. Both read the files anew. Theirs decodes each image whole and stacks; ours is the loader.
 
     python benchmarks/decode_speed.py --pairs 5
@@ -28,7 +29,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from resnetlab.config import Preprocessing, Recipe
+from resnetlab.config import Crop, Preprocessing, Recipe
 from resnetlab.data.decode import read_header
 from resnetlab.data.encoded import Encoded
 from resnetlab.data.loader import train_batches
@@ -46,6 +47,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="time JPEG files to training batches against Pillow")
     parser.add_argument("--images", type=Path, help="a folder of JPEGs, at any depth, to take as it is")
     parser.add_argument("--photographs", type=Path, default=PHOTOGRAPHS, help="what collages are cut from")
+    parser.add_argument("--crops", nargs="+", default=["scale", "resized"], help="scale (section 3.4), resized")
     parser.add_argument("--pairs", type=int, default=5, help="how often each side runs")
     parser.add_argument("--batch-size", type=int, default=50, help="images in a batch")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -56,44 +58,48 @@ def main() -> int:
         what = describe(files, "as they are" if options.images else "collages")
         if not options.json:
             print(what)
-        sizes = {size: compare(files, size, options) for size in BOUNDS}
+        crops = {crop: {size: compare(files, size, crop, options) for size in BOUNDS} for crop in options.crops}
     if options.json:
-        print(json.dumps({"images": what, "sizes": sizes}))
-    return int(any(result["median_ratio"] < result["bound"] for result in sizes.values()))
+        print(json.dumps({"images": what, "crops": crops}))
+    return int(any(result["median_ratio"] < BOUNDS[size] for size, result in crops.get("scale", {}).items()))
 
 
-def compare(files: list[Path], size: int, options: argparse.Namespace) -> dict:
+def compare(files: list[Path], size: int, crop: Crop, options: argparse.Namespace) -> dict:
     """Time both sides at one size, turn about, after a run of each that does not count."""
     sides = {"resnetlab": ours, "pillow": theirs}
     for side in sides.values():
-        seconds(side(files[: 2 * options.batch_size], size, options.batch_size))
+        seconds(side(files[: 2 * options.batch_size], size, crop, options.batch_size))
     pairs = []
     for index in range(options.pairs):
         order = list(sides) if index % 2 == 0 else list(sides)[::-1]
-        pairs.append({name: seconds(sides[name](files, size, options.batch_size)) for name in order})
+        pairs.append({name: seconds(sides[name](files, size, crop, options.batch_size)) for name in order})
     ratios = [pair["pillow"] / pair["resnetlab"] for pair in pairs]
     median = statistics.median(ratios)
     if not options.json:
         num_images = len(files) // options.batch_size * options.batch_size
         for pair in pairs:
-            print(f"{size:4} px", *(f"{name} {1e3 * value / num_images:.2f} ms/image" for name, value in pair.items()))
+            print(
+                f"{crop} {size:4} px",
+                *(f"{name} {1e3 * value / num_images:.2f} ms/image" for name, value in pair.items()),
+            )
         print(
-            f"{size:4} px  {median:.2f} times as fast (median of {len(pairs)} pairs), bound {BOUNDS[size]}", flush=True
+            f"{crop} {size:4} px  {median:.2f} times as fast (median of {len(pairs)} pairs), bound {BOUNDS[size]}",
+            flush=True,
         )
     return {"pairs_s": pairs, "ratios": ratios, "median_ratio": median, "bound": BOUNDS[size]}
 
 
-def ours(files: list[Path], size: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def ours(files: list[Path], size: int, crop: Crop, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches as training takes them; headers were read when the data set was opened."""
     headers = [read_header(file.read_bytes()) for file in files]
     sides = torch.tensor([(header.height, header.width) for header in headers])
     split = Split(Encoded(files, [str(file) for file in files], sides, size, 1.0), torch.arange(len(files)))
-    recipe = Recipe(batch_size=batch_size, crop="resized", flip=True)
+    recipe = Recipe(batch_size=batch_size, crop=crop, flip=True)
     return train_batches(split, Preprocessing(size, MEAN, STD), recipe, seed=0, epoch=0)
 
 
-def theirs(files: list[Path], size: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The usual transforms: random resized crop and flip of a Pillow image, to a tensor, normalise; then stack."""
+def theirs(files: list[Path], size: int, crop: Crop, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The usual transforms of a Pillow image: crop, flip, to a tensor, normalise; then stack."""
     chance = random.Random(0)
     order = list(range(len(files)))
     chance.shuffle(order)
@@ -103,12 +109,26 @@ def theirs(files: list[Path], size: int, batch_size: int) -> Iterator[tuple[Tens
         for number in order[start : start + batch_size]:
             with Image.open(files[number]) as file:
                 image = file.convert("RGB")
-            image = image.crop(box_of(image, chance)).resize((size, size), Image.Resampling.BILINEAR)
+            image = scaled(image, size, chance) if crop == "scale" else resized(image, size, chance)
             if chance.random() < 0.5:
                 image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
             images.append(pixels.float().div(255).sub_(mean).div_(std))
         yield torch.stack(images), torch.tensor(order[start : start + batch_size])
+
+
+def scaled(image: Image.Image, size: int, chance: random.Random) -> Image.Image:
+    """Resize to a random shorter side, and crop at random: section 3.4."""
+    shorter = chance.uniform(256, 480) * size / 224
+    scale = shorter / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
+    left, top = chance.randint(0, image.width - size), chance.randint(0, image.height - size)
+    return image.crop((left, top, left + size, top + size))
+
+
+def resized(image: Image.Image, size: int, chance: random.Random) -> Image.Image:
+    """Cut out a box of random area and shape, and resize it."""
+    return image.crop(box_of(image, chance)).resize((size, size), Image.Resampling.BILINEAR)
 
 
 def box_of(image: Image.Image, chance: random.Random) -> tuple[int, int, int, int]:

@@ -28,7 +28,7 @@ FLOORS: list[dict[str, list[str]]] = [
             *("augment", "decode", "catalogue"),
         ],
     },
-    {"": ["config", "configjson", "files", "paper"]},
+    {"": ["config", "configjson", "files", "memory", "paper"]},
 ]
 PLACE = {
     (f"{room}." if room else "") + file: (floor, room, position)

@@ -1,5 +1,6 @@
 """The README keeps its word: every command in its code blocks runs, and so does its Python."""
 
+import importlib
 import os
 import re
 import shlex
@@ -7,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from resnetlab.cli import parse
 
 from conftest import ROOT
 
@@ -25,8 +30,15 @@ def commands():
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """An empty folder that the commands share, in order."""
-    return tmp_path_factory.mktemp("readme")
+    """A folder that the commands share, in order; in it are a reader's own photographs."""
+    folder = tmp_path_factory.mktemp("readme")
+    chance = np.random.default_rng(0)
+    for shade, name in enumerate(("cat", "dog", "größe")):
+        (folder / "photos" / name).mkdir(parents=True)
+        for index in range(20):
+            pixels = chance.integers(0, 60, (36, 32, 3), dtype=np.uint8) + np.uint8(60 * shade)
+            Image.fromarray(pixels).save(folder / "photos" / name / f"{index}.jpg")
+    return folder
 
 
 def test_there_are_commands():
@@ -44,6 +56,14 @@ def test_command_runs(command, workplace):
         assert words[1] == ".venv/bin/activate"
         return
     assert words[0] == "resnetlab", f"nothing here runs {words[0]}"
+    if "cifar10" in words:  # hours, and a download: here, that the options say what they should
+        _, name, *rest = words
+        command = importlib.import_module(f"resnetlab.commands.{name}")
+        options = parse(command.Options, name, rest)
+        if name == "train":
+            config, _ = command.resolve(options)
+            assert (config.data.name, config.recipe.steps) == ("cifar10", 64_000)
+        return
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     subprocess.run(words, cwd=workplace, env=environment, check=True, capture_output=True, timeout=150)
 

@@ -8,6 +8,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image, ImageOps
 
 from resnetlab.data.decode import BadImageError, crop, decode, read_header, view
@@ -87,8 +88,6 @@ def test_16_bit_grey_is_scaled_not_clipped(kind):
     expected = np.rint(values / 257).astype(np.uint8)
     pixels = decode(saved(Image.fromarray(values), kind))
     np.testing.assert_array_equal(pixels, np.repeat(expected[:, :, None], 3, 2))
-    assert expected.max() == 255
-    assert expected.min() == 0
 
 
 def test_integers_and_floats_of_a_tiff():
@@ -218,15 +217,12 @@ def test_a_header_needs_no_more_than_the_beginning_of_a_jpeg():
 
 def test_oddities_that_viewers_overlook_are_overlooked():
     data = FILES["jpeg"]
-    odd = data[:2] + b"\0\0\0" + data[2:]  # strictly, nothing may stand between two segments
-    np.testing.assert_array_equal(decode(data + b"trailing"), decode(data))
-    try:
-        expected = shown(odd)
-    except OSError:
-        with pytest.raises(BadImageError):
-            decode(odd)
-    else:
-        np.testing.assert_array_equal(decode(odd), expected)
+    at = data.index(b"\xff\xdb")
+    odd = data[:at] + b"\0\0\0" + data[at:]  # nothing may stand between two segments
+    with pytest.raises(ValueError, match="3 extraneous bytes"):
+        simplejpeg.decode_jpeg(odd)
+    for same in (odd, data + b"trailing"):
+        np.testing.assert_array_equal(decode(same), decode(data))
 
 
 def test_a_smaller_jpeg_keeps_the_side_that_is_needed():
@@ -279,38 +275,24 @@ def test_the_view_of_a_very_long_image_takes_little_memory(monkeypatch):
 
 
 def test_a_crop_is_the_box_resized():
-    box = (0.1, 0.2, 0.5, 0.6)  # rows 6 to 36, columns 18 to 72
-    expected = RGB.resize((24, 24), Image.Resampling.BILINEAR, box=(18, 6, 72, 36), reducing_gap=None)
     cut = RGB.crop((18, 6, 72, 36)).resize((24, 24), Image.Resampling.BILINEAR)
-    pixels = crop(saved(RGB, "PNG"), box, 24).astype(int)
-    assert np.abs(pixels - np.asarray(cut)).max() <= 1
-    assert np.abs(pixels - np.asarray(expected))[1:-1, 1:-1].max() <= 1
-
-
-def test_a_crop_lies_in_the_upright_image_at_any_scale():
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    large = RGB.resize((1440, 960), Image.Resampling.BICUBIC)
-    data = saved(large, "JPEG", quality=95, exif=exif)
-    upright = large.rotate(-90, expand=True)  # 960 x 1440
-    box = (0.25, 0.1, 0.5, 0.75)
-    expected = upright.crop((96, 360, 816, 1080)).resize((32, 32), Image.Resampling.BILINEAR)
-    assert np.abs(crop(data, box, 32).astype(int) - np.asarray(expected)).mean() < 2
+    pixels = crop(saved(RGB, "PNG"), (0.1, 0.2, 0.5, 0.6), 24)
+    assert np.abs(pixels.astype(int) - np.asarray(cut)).max() <= 1
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_no_detail_that_a_crop_can_show_is_lost(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    noise = Image.fromarray(RNG.integers(0, 256, (240, 240), dtype=np.uint8)).resize(
-        (960, 960), Image.Resampling.NEAREST
-    )
-    data = saved(noise, "JPEG", quality=95, exif=exif)
-    upright = noise if orientation == 1 else noise.rotate(-90)
-    for box in ((0.0, 0.25, 1.0, 0.25), (0.5, 0.0, 0.25, 1.0)):
-        edges = tuple(round(960 * side) for side in (box[1], box[0], box[1] + box[3], box[0] + box[2]))
-        expected = upright.crop(edges).resize((120, 120), Image.Resampling.BILINEAR)
-        assert np.abs(crop(data, box, 120)[:, :, 0].astype(int) - np.asarray(expected)).mean() < 4
+    noise = Image.fromarray(RNG.integers(0, 256, (80, 320), dtype=np.uint8))
+    upright = noise.resize((1280, 320), Image.Resampling.NEAREST)
+    stored = upright if orientation == 1 else upright.rotate(90, expand=True)
+    data = saved(stored, "JPEG", quality=95, exif=exif)
+    for top, left, height, width in ((0.0, 0.25, 1.0, 0.25), (0.5, 0.0, 0.25, 1.0), (0.25, 0.5, 0.5, 0.25)):
+        edges = (1280 * left, 320 * top, 1280 * (left + width), 320 * (top + height))
+        expected = upright.resize((80, 80), Image.Resampling.BILINEAR, box=edges)
+        pixels = crop(data, (top, left, height, width), 80)[:, :, 0].astype(int)
+        assert np.abs(pixels - np.asarray(expected)).mean() < 4
 
 
 def test_the_smallest_box_is_a_pixel():

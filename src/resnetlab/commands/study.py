@@ -47,6 +47,7 @@ class Options:
 def run(options: Options) -> int:
     """Make the study's missing runs and its report; return 1 where a run of it failed."""
     from resnetlab.data.catalogue import kind_of
+    from resnetlab.memory import keep_large_pages
     from resnetlab.study.grid import Grid, run_name, run_study
     from resnetlab.study.pool import Ended, usable_cores, warm_up
     from resnetlab.training.recipes import recipe
@@ -65,6 +66,7 @@ def run(options: Options) -> int:
     jobs = usable_cores() if options.jobs is None else options.jobs
     if jobs < 1:
         raise ConfigError(f"jobs must be at least 1, not {jobs}")
+    keep_large_pages()  # PyTorch reads it in the processes that are forked
     warm_up()
     from rich.console import Console  # these load while PyTorch does, in the process that runs are forked from
 

@@ -91,7 +91,9 @@ def run(options: Options) -> int:
     from rich.console import Console
 
     from resnetlab.commands.progress import TrainDisplay
+    from resnetlab.memory import keep_large_pages
 
+    keep_large_pages()
     console = Console(stderr=options.json)
     console.print("loading PyTorch and the images …", style="dim")
     from resnetlab.training.interrupt import InterruptedRunError, Interruption

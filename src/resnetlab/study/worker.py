@@ -10,6 +10,7 @@ import sklearn.model_selection  # noqa: F401  # loaded here once, so that every 
 import torch
 
 from resnetlab.config import RunConfig
+from resnetlab.memory import keep_large_pages
 from resnetlab.training.interrupt import InterruptedRunError, Interruption
 from resnetlab.training.listener import Listener, Progress
 from resnetlab.training.loop import Session, fit
@@ -20,6 +21,7 @@ torch.optim.SGD([torch.zeros(1)])  # PyTorch loads another second's worth of mod
 def work(config: RunConfig, out: Path, pipe: Connection) -> None:
     """Run one configuration into `out`, telling its progress through `pipe`, then `None` or what went wrong."""
     torch.set_num_threads(1)
+    keep_large_pages()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the study, which stops its workers
     try:
         with Interruption((signal.SIGTERM,)) as interruption:

@@ -10,8 +10,11 @@ from types import FrameType, TracebackType
 HEEDED = (signal.SIGTERM, signal.SIGINT)
 
 
-class InterruptedRunError(Exception):
-    """The run was asked to stop; `signum` says by which signal, `status` is the exit status that says so."""
+class InterruptedRunError(BaseException):
+    """The run was asked to stop; `signum` says by which signal, `status` is the exit status that says so.
+
+    No `Exception`, like `KeyboardInterrupt`: what it breaks into must not take it for a failure of its own.
+    """
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")
