@@ -41,7 +41,7 @@ def test_help_fits_80_columns(command):
         (("study", "--depths", "x"), "Error parsing --depths: "),
         (("study", "--arms", "plane"), "arm 'plane' is unknown; known: plain, residual"),
         (("study", "--seeds", "0"), "seeds is the number of repetitions and must be at least 1, not 0"),
-        (("study", "--data", "nothere"), "data 'nothere' is unknown; known: digits"),
+        (("study", "--data", "nothere"), "data 'nothere' is neither a known data set (digits, cifar10"),
         (("study", "--jobs", "0"), "jobs must be at least 1"),
         (("study", "--epochs", "0"), "epochs must be at least 1"),
         (("study", "--depth", "20"), "study has no option '--depth'; did you mean --depths?"),

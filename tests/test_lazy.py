@@ -21,6 +21,8 @@ def loaded_after(code: str) -> str:
         "import contextlib, resnetlab.cli as cli\nwith contextlib.suppress(SystemExit): cli.main(['study', '--help'])",
         "import resnetlab; resnetlab.model_config('resnet56'); resnetlab.recipe('digits')",
         "import resnetlab.training.record",
+        "import resnetlab.data.catalogue, resnetlab.memory, resnetlab.commands.progress",
+        "import contextlib, resnetlab.cli as cli\nwith contextlib.suppress(SystemExit): cli.main(['train', '--help'])",
     ],
 )
 def test_nothing_heavy(code):
