@@ -14,7 +14,7 @@ from pathlib import Path
 
 from scipy import stats
 
-from resnetlab.config import DataConfig, RunConfig
+from resnetlab.config import DataConfig, Precision, RunConfig
 from resnetlab.models.zoo import model_config
 from resnetlab.training.interrupt import Interruption
 from resnetlab.training.loop import Session, fit
@@ -33,7 +33,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/bf16"), help="folder for the runs")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
-    results: dict[str, list[dict]] = {"fp32": [], "bf16": []}
+    results: dict[Precision, list[dict]] = {"fp32": [], "bf16": []}
     for seed in range(options.seeds):
         for precision, done in results.items():
             config = RunConfig(

@@ -154,6 +154,7 @@ def test_a_mistake_that_only_the_data_show_is_one_line_too(tmp_path):
     assert done.stderr.splitlines()[-1].startswith("resnetlab: batch size 5000 is larger than the training set of 1257")
 
 
+@pytest.mark.slow  # the README's test runs it as well
 def test_verify_resume_proves_it():
     done = resnetlab("verify-resume", "--steps", "20", "--kills", "2", "--json")
     assert done.returncode == 0, done.stderr

@@ -11,9 +11,11 @@ import time
 from contextlib import contextmanager
 
 import pytest
+from PIL import Image
 
 from resnetlab.config import ConfigError, DataConfig
 from resnetlab.study.grid import Grid, run_name
+from resnetlab.study.results import read_runs
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
 
@@ -194,3 +196,32 @@ def test_a_killed_study_takes_its_workers_along_and_goes_on(tmp_path):
     assert done.returncode == 0, done.stderr
     assert times(tmp_path)[first] == kept
     assert [row["status"] for row in json.loads(done.stdout)["runs"]] == ["done"] * 6
+
+
+def test_a_study_of_ones_own_images(tmp_path):
+    """Runs, figures and report of a path are called by its last part; another folder of that name is refused."""
+    for place in ("here", "there"):
+        for number in range(80):
+            folder = tmp_path / place / "pets" / ("train", "test")[number % 2] / ("cat", "dog")[number // 2 % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (16, 16), (number, 100, 200)).save(folder / f"{number}.png")
+    words = (
+        "study",
+        "--depths",
+        "8",
+        "--seeds",
+        "1",
+        "--steps",
+        "3",
+        "--recipe",
+        "digits",
+        "--out",
+        tmp_path / "study",
+    )
+    done = resnetlab(*words, "--data", tmp_path / "here" / "pets")
+    assert done.returncode == 0, done.stderr
+    runs = [run.directory.name for run in read_runs(tmp_path / "study")]
+    assert runs == ["pets-plain-8-seed0", "pets-residual-8-seed0"]
+    assert (tmp_path / "study" / "report.html").exists()
+    other = resnetlab(*words, "--data", tmp_path / "there" / "pets")
+    assert (other.returncode, "holds a study made otherwise (data.name: " in other.stderr) == (2, True)

@@ -146,7 +146,7 @@ def _refuse_another_recipe(runs: Iterable[Run], grid: Grid, out: Path) -> None:
         wanted = replace(
             run.config,
             recipe=for_network(grid.recipe, run.config.model),
-            data=replace(grid.data, name=run.data),
+            data=grid.data if run.data == Path(grid.data.name).name else run.config.data,
             precision=grid.precision,
         )
         changed = differences(run.config, wanted)

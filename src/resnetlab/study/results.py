@@ -28,8 +28,8 @@ class Run:
 
     @property
     def data(self) -> str:
-        """Name of the data set."""
-        return self.config.data.name
+        """Name of the data set; of a path its last part."""
+        return Path(self.config.data.name).name
 
     @property
     def arm(self) -> str:
