@@ -87,6 +87,7 @@ def test_a_run_says_how_it_was_computed(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # PyTorch's own, as inductor loads
 def test_compiled_it_learns_the_same():
     """A minute of compiling: the losses of a few steps agree with the eager ones."""
     config = RunConfig(model_config("resnet8"), recipe=recipe("digits", steps=20, batch_size=64))
