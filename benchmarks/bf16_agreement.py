@@ -17,8 +17,9 @@ from scipy import stats
 from resnetlab.config import DataConfig, Precision, RunConfig
 from resnetlab.models.zoo import model_config
 from resnetlab.training.interrupt import Interruption
-from resnetlab.training.loop import Session, fit
+from resnetlab.training.loop import fit
 from resnetlab.training.recipes import recipe
+from resnetlab.training.session import Session
 
 ERRORS = ("train_error_pct", "val_error_pct", "test_error_pct")
 

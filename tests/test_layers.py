@@ -17,7 +17,7 @@ FLOORS: list[dict[str, list[str]]] = [
     {
         "training": [
             *("loop", "compare", "setup", "track", "provenance", "epoch", "execution", "directory", "saver", "state"),
-            *("checkpoint", "interrupt", "listener", "record", "recipes", "schedule"),
+            *("checkpoint", "interrupt", "session", "listener", "record", "recipes", "schedule"),
         ]
     },
     {"evaluation": ["protocols"]},
@@ -25,10 +25,10 @@ FLOORS: list[dict[str, list[str]]] = [
         "models": ["modelfile", "cost", "zoo", "resnet", "recompute", "blocks"],
         "data": [
             *("loader", "sources", "scan", "folder", "parquet", "archives", "normalisation", "split", "encoded"),
-            *("augment", "decode", "catalogue"),
+            *("augment", "decode", "chance", "catalogue"),
         ],
     },
-    {"": ["config", "configjson", "files", "memory", "paper"]},
+    {"": ["claim", "config", "configjson", "cores", "files", "memory", "paper"]},
 ]
 PLACE = {
     (f"{room}." if room else "") + file: (floor, room, position)

@@ -11,9 +11,10 @@ from pictures import encode, pictures, resident
 
 from resnetlab.config import ConfigError, DataConfig, Preprocessing, Recipe
 from resnetlab.data.augment import boxes, colour_jitter, lighting, normalise, random_crop, random_flip, resize_boxes
+from resnetlab.data.chance import generator
 from resnetlab.data.decode import BadImageError, crop
 from resnetlab.data.encoded import Encoded
-from resnetlab.data.loader import AHEAD, draws, eval_batches, generator, sample_order, steps_per_epoch, train_batches
+from resnetlab.data.loader import AHEAD, draws, eval_batches, sample_order, steps_per_epoch, train_batches
 from resnetlab.data.sources import open_data
 from resnetlab.data.split import Split
 

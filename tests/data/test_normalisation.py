@@ -70,5 +70,7 @@ def test_per_pixel_subtracts_each_pixels_mean():
 
 def test_per_pixel_needs_resident_images():
     split = encoded(pictures(3))
-    with pytest.raises(ConfigError, match='normalise "pixel" needs images of one size that fit into memory'):
+    with pytest.raises(
+        ConfigError, match="a mean for each pixel needs images of one size that fit into memory; use --recipe"
+    ):
         per_pixel(split, per_channel(split))

@@ -1,4 +1,5 @@
 import threading
+import time
 
 import pytest
 from pictures import encode, pictures
@@ -47,6 +48,7 @@ def test_other_errors_are_raised_and_stop_the_rest():
 
     def fail(position, data):
         seen.append(position)
+        time.sleep(0.002)  # or the thread might be through before the first error is seen
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

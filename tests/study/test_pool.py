@@ -6,9 +6,10 @@ import os
 import signal
 
 from resnetlab.config import RunConfig
+from resnetlab.cores import usable_cores
 from resnetlab.models.zoo import model_config
 from resnetlab.study.grid import Grid, run_study
-from resnetlab.study.pool import Ended, Job, Started, Told, run_jobs, usable_cores
+from resnetlab.study.pool import Ended, Job, Started, Told, run_jobs
 from resnetlab.study.report import write_report
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record

@@ -6,9 +6,11 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
-from resnetlab.config import ConfigError, ModelConfig, RunConfig, read_config
-from resnetlab.data.loader import generator, train_batches
+from resnetlab.config import ConfigError, DataConfig, ModelConfig, RunConfig, read_config
+from resnetlab.data.chance import generator
+from resnetlab.data.loader import train_batches
 from resnetlab.data.sources import open_data
 from resnetlab.evaluation.protocols import single_view
 from resnetlab.models.modelfile import load_model
@@ -21,6 +23,7 @@ from resnetlab.training.loop import fit
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
 from resnetlab.training.schedule import lr_at
+from resnetlab.training.session import Session
 from resnetlab.training.state import Best, State
 
 CONFIG = RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=2, batch_size=64), seed=4)
@@ -220,6 +223,50 @@ def test_plateau_follows_the_validation_error():
         expected.append(lr)
     assert len(set(expected)) > 1
     assert [line["lr"] for line in told.epochs] == pytest.approx([1e-6, *expected])
+
+
+def test_recomputed_activations_give_the_same_run(run, monkeypatch):
+    from resnetlab.models import resnet
+
+    calls = []
+    real = resnet.run_recomputed
+    monkeypatch.setattr(resnet, "run_recomputed", lambda *given: calls.append(1) or real(*given))
+    fitted = fit(dataclasses.replace(CONFIG, recompute=True))
+    assert len(calls) == 38  # every step, and no evaluation
+    first = run[1].model.state_dict()
+    assert all(torch.equal(first[key], value) for key, value in fitted.model.state_dict().items())
+
+
+def test_the_mean_of_each_pixel_where_the_recipe_says_so():
+    fitted = fit(dataclasses.replace(CONFIG, recipe=recipe("cifar-paper", steps=2, batch_size=64)))
+    train = torch.as_tensor(open_data(CONFIG.data).train.images)
+    assert len(fitted.card.preprocessing.pixel_mean) == 64
+    assert fitted.card.preprocessing.pixel_mean == pytest.approx(
+        (train.double().mean(0) / 255).flatten().tolist(), abs=1e-6
+    )
+    assert fitted.card.preprocessing.std == (1.0,)
+
+
+def test_a_run_is_tracked(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fit(CONFIG, tmp_path / "r", session=Session(track="tensorboard"))
+    events = EventAccumulator(str(tmp_path / "r" / "tensorboard"))
+    events.Reload()
+    errors = [point.value for point in events.Scalars("val/error_pct")]
+    lines = read_record(tmp_path / "r" / "record.jsonl")
+    assert errors == pytest.approx([line["val_error_pct"] for line in lines if line["kind"] == "epoch"])
+    assert events.Scalars("train/loss")[-1].step == 38
+
+
+def test_nothing_to_validate_on_is_a_mistake(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "pets" / name / "1.png")
+    alone = dataclasses.replace(CONFIG, data=DataConfig(str(tmp_path / "pets")), recipe=recipe("digits", batch_size=2))
+    with pytest.raises(ConfigError, match="pets has too few images: none is left to validate on"):
+        fit(alone, tmp_path / "r")
+    assert not (tmp_path / "r").exists()
 
 
 def test_a_mistake_in_the_configuration_leaves_nothing(tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import random
+import shutil
 import signal
 
 import numpy as np
@@ -10,14 +11,17 @@ import pytest
 from PIL import Image
 
 from resnetlab.config import ConfigError, DataConfig, Recipe, RunConfig
+from resnetlab.data.decode import BadImageError
 from resnetlab.models.zoo import model_config
 from resnetlab.training import saver
 from resnetlab.training.compare import run_differences
 from resnetlab.training.interrupt import InterruptedRunError, Interruption
 from resnetlab.training.listener import Listener
-from resnetlab.training.loop import Session, UnsavedError, fit
+from resnetlab.training.loop import fit
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
+from resnetlab.training.saver import UnsavedError
+from resnetlab.training.session import Session
 
 DIGITS = RunConfig(
     model_config("resnet8"),
@@ -146,6 +150,36 @@ def test_any_number_of_workers_gives_the_same_run(photographs, tmp_path, workers
     assert killed_at_step(config, tmp_path / "r", 3 + workers, session) == signal.SIGKILL
     fit(config, tmp_path / "r", session=session)
     assert run_differences(reference, tmp_path / "r") == []
+
+
+def test_a_bad_image_is_left_out_and_told_once_in_all_sessions(photographs, tmp_path):
+    """Its header is whole, so only the batch that needs it finds out; then the record has it, once."""
+    pets = shutil.copytree(photographs, tmp_path / "pets")
+    bad = pets / "cat" / "7.png"
+    bad.write_bytes(bad.read_bytes()[:600])
+    config = RunConfig(
+        model_config("resnet8"),
+        DataConfig(str(pets), image_size=16, resident_mib=0, on_bad_image="skip"),
+        Recipe(epochs=3, batch_size=32, lr=0.05, crop="resized"),
+    )
+    fit(config, tmp_path / "unbroken")
+    told = [line["message"] for line in read_record(tmp_path / "unbroken" / "record.jsonl") if "left out" in str(line)]
+    assert [message.split(":")[:2] for message in told] == [["left out", " cat/7.png"]]
+    assert killed_at_step(config, tmp_path / "r", 7, Session(resume=True, checkpoint_steps=2)) == signal.SIGKILL
+    fit(config, tmp_path / "r", session=Session(resume=True))
+    assert run_differences(tmp_path / "unbroken", tmp_path / "r") == []
+    strict = dataclasses.replace(config, data=dataclasses.replace(config.data, on_bad_image="fail"))
+    with pytest.raises((BadImageError, ConfigError), match=r"cat/7\.png: cannot be decoded .*--on-bad-image skip"):
+        fit(strict, tmp_path / "strict")
+
+
+def test_other_images_cannot_continue_a_run(photographs, tmp_path):
+    pets = shutil.copytree(photographs, tmp_path / "pets")
+    config = RunConfig(model_config("resnet8"), DataConfig(str(pets), image_size=16), Recipe(steps=9, batch_size=32))
+    assert killed_at_step(config, tmp_path / "r", 5, EVERY_STEP) == signal.SIGKILL
+    Image.new("RGB", (24, 20)).save(pets / "cat" / "7.png")
+    with pytest.raises(ConfigError, match="the images of pets are not those that the run was started with"):
+        fit(config, tmp_path / "r", session=Session(resume=True))
 
 
 class StopAt(Listener):

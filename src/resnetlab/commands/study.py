@@ -46,10 +46,11 @@ class Options:
 
 def run(options: Options) -> int:
     """Make the study's missing runs and its report; return 1 where a run of it failed."""
+    from resnetlab.cores import usable_cores
     from resnetlab.data.catalogue import kind_of
     from resnetlab.memory import keep_large_pages
     from resnetlab.study.grid import Grid, run_name, run_study
-    from resnetlab.study.pool import Ended, usable_cores, warm_up
+    from resnetlab.study.pool import Ended, warm_up
     from resnetlab.training.recipes import recipe
 
     data = DataConfig(options.data, None if options.data_root is None else str(options.data_root))

@@ -12,7 +12,7 @@ from resnetlab.config import ConfigError, DataConfig, ModelConfig, RunConfig, re
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from resnetlab.training.loop import Session
+    from resnetlab.training.session import Session
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Options:
 def run(options: Options) -> int:
     """Train; return 0, or 130 or 143 where a signal stopped the run and its state is saved."""
     config, out = resolve(options)
-    session_options = check_session(options)
+    session = session_of(options)
     _look_before_loading(config, out)
 
     from rich.console import Console
@@ -102,7 +102,7 @@ def run(options: Options) -> int:
         with Interruption() as interruption, TrainDisplay(console) as display:
             from resnetlab.training.loop import fit
 
-            fitted = fit(config, out, session=session_options(), listener=display, interruption=interruption)
+            fitted = fit(config, out, session=session, listener=display, interruption=interruption)
     except InterruptedRunError as stopped:
         kept = f"saved in {out}, the same command continues" if (out / "checkpoint").exists() else "nothing was begun"
         console.print(f"{stopped}; {kept}", soft_wrap=True, highlight=False)
@@ -120,13 +120,14 @@ def resolve(options: Options) -> tuple[RunConfig, Path]:
     Raises:
         ConfigError: for an unknown name, a value out of range, or nothing to resume.
     """
+    from resnetlab.data.catalogue import title_of
+
     if options.resume and options.out is not None:
         if not (options.out / "config.json").exists():
             raise ConfigError(f"{options.out}: no run there to resume; leave --resume out to start one")
         return overridden(read_config(options.out / "config.json"), options), options.out
     config = fresh(options)
-    name = Path(config.data.name).resolve().name if Path(config.data.name).exists() else config.data.name
-    out = options.out or Path("runs") / f"{name}-{config.model.name}-seed{config.seed}"
+    out = options.out or Path("runs") / f"{title_of(config.data)}-{config.model.name}-seed{config.seed}"
     if options.resume and not (out / "config.json").exists():
         raise ConfigError(f"{out}: no run there to resume; name its directory with --out")
     return config, out
@@ -178,13 +179,14 @@ def overridden(config: RunConfig, options: Options) -> RunConfig:
     return replace(config, **values)
 
 
-def check_session(options: Options) -> "Any":
-    """Check what concerns this session alone; return a function that makes it (PyTorch is loaded only then).
+def session_of(options: Options) -> "Session":
+    """Return what concerns this session alone.
 
     Raises:
         ConfigError: for a value out of range.
     """
-    from resnetlab.study.pool import usable_cores
+    from resnetlab.cores import usable_cores
+    from resnetlab.training.session import Session
 
     workers = usable_cores() if options.workers is None else options.workers
     if workers < 0:
@@ -195,21 +197,15 @@ def check_session(options: Options) -> "Any":
         raise ConfigError(f"checkpoint-steps must be at least 1, not {options.checkpoint_steps}")
     if options.track not in (None, "tensorboard"):
         raise ConfigError(f"track {options.track!r} is unknown; known: tensorboard")
-
-    def session() -> "Session":
-        from resnetlab.training.loop import Session
-
-        return Session(
-            workers=workers,
-            resume=True,
-            fresh=options.fresh,
-            allow_config_change=options.allow_config_change,
-            checkpoint_s=options.checkpoint_seconds,
-            checkpoint_steps=options.checkpoint_steps,
-            track=options.track,
-        )
-
-    return session
+    return Session(
+        workers=workers,
+        resume=True,
+        fresh=options.fresh,
+        allow_config_change=options.allow_config_change,
+        checkpoint_s=options.checkpoint_seconds,
+        checkpoint_steps=options.checkpoint_steps,
+        track=options.track,
+    )
 
 
 def _look_before_loading(config: RunConfig, out: Path) -> None:

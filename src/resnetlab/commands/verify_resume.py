@@ -1,7 +1,6 @@
 """`resnetlab verify-resume`: prove on this machine that a killed run ends as an unbroken one."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -52,13 +51,11 @@ def run(options: Options) -> int:
         unbroken, broken = Path(folder, "unbroken"), Path(folder, "broken")
         console.print(f"unbroken: {options.model} on {options.data}, {options.steps} steps …", highlight=False)
         train(options, unbroken)
-        killed_at = []
-        last = 0
-        for left in range(options.kills, 0, -1):
-            last = chance.randint(
-                last + 1, max(last + 1, options.steps * (options.kills - left + 1) // options.kills - 1)
-            )
-            killed_at.append(kill_after(options, broken, last))
+        killed_at: list[int] = []
+        for kill in range(1, options.kills + 1):
+            first = killed_at[-1] + 1 if killed_at else 1
+            step = chance.randint(first, max(first, options.steps * kill // options.kills - 1))
+            killed_at.append(kill_after(options, broken, step))
             console.print(f"killed after the checkpoint of step {killed_at[-1]}", highlight=False)
         train(options, broken)
 
@@ -97,15 +94,17 @@ def train(options: Options, out: Path) -> None:
 
 
 def kill_after(options: Options, out: Path, step: int) -> int:
-    """Run one side until the checkpoint of `step` is there, and kill it; return the step it got to."""
+    """Run one side until the checkpoint of `step` is there, and kill it; return the step it got to.
+
+    Raises:
+        RuntimeError: where it ended before it could be killed.
+    """
     process = subprocess.Popen(command(options, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        while process.poll() is None and newest(out) < step:
-            time.sleep(0.001)
-    finally:
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+    while process.poll() is None and newest(out) < step:
+        time.sleep(0.001)
+    process.kill()
+    if process.wait() != -signal.SIGKILL:
+        raise RuntimeError("the run ended before it was killed; give it more --steps, or fewer --kills")
     return newest(out)
 
 

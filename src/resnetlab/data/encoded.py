@@ -60,6 +60,10 @@ class Encoded:
             sizes=self.sizes[samples],
         )
 
+    def telling(self, report: Callable[[str], None]) -> "Encoded":
+        """Return the same images with somebody else to report to, who has heard of none yet."""
+        return replace(self, report=report, _reported={})
+
     def views(self, samples: Tensor, pool: Executor | None = None) -> Decoded:
         """Decode the evaluation view of each sample, in the threads of a pool if given.
 

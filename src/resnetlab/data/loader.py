@@ -1,6 +1,5 @@
 """Order is a function: which sample stands where, and how it is augmented, follows from (seed, epoch, position)."""
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Generator as Generated
@@ -9,10 +8,11 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from resnetlab.config import ConfigError, Preprocessing, Recipe
 from resnetlab.data.augment import boxes, colour_jitter, lighting, normalise, random_crop, random_flip, resize_boxes
+from resnetlab.data.chance import generator
 from resnetlab.data.encoded import Decoded
 from resnetlab.data.split import Split
 
@@ -28,13 +28,6 @@ Batch = tuple[Tensor, Tensor]
 """Float images (batch, channels, height, width) and int64 labels (batch,)."""
 Batches = Generated[Batch, None, None]
 """Batches in order; `close()` it to stop early."""
-
-
-def generator(seed: int, *purpose: str | int) -> Generator:
-    """Return a CPU generator for one purpose of one run; different purposes never share random numbers."""
-    text = "/".join(str(part) for part in (seed, *purpose))
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return Generator().manual_seed(int.from_bytes(digest) >> 1)
 
 
 def sample_order(seed: int, epoch: int, num_samples: int) -> Tensor:

@@ -52,7 +52,8 @@ def per_pixel(train: Split, preprocessing: Preprocessing) -> Preprocessing:
     """
     if not isinstance(train.images, Tensor):
         raise ConfigError(
-            'normalise "pixel" needs images of one size that fit into memory; use "channel", or raise resident_mib'
+            "a mean for each pixel needs images of one size that fit into memory; "
+            "use --recipe imagenet-paper, which takes one for each channel"
         )
     total = sum(chunk.cpu().numpy().sum(0, dtype=np.int64) for chunk in train.images.split(CHUNK))
     mean = np.asarray(total) / (255 * len(train))

@@ -1,12 +1,12 @@
 """Look at many images at once: results in order, and every bad image with its name and reason."""
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 from resnetlab.config import ConfigError
+from resnetlab.cores import usable_cores
 from resnetlab.data.decode import BadImageError, Header, read_header
 
 T = TypeVar("T")
@@ -33,11 +33,6 @@ class BadDataError(ConfigError):
             f"{len(bad):,} of {total:,} images cannot be read: {first} – list all with: "
             f"resnetlab data check {path}; skip such images with --on-bad-image skip"
         )
-
-
-def usable_cores() -> int:
-    """Return on how many cores this process may run, at least 1."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def scan(

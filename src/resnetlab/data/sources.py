@@ -12,17 +12,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from resnetlab.config import ConfigError, DataConfig
+from resnetlab.cores import usable_cores
 from resnetlab.data.archives import open_archive
 from resnetlab.data.catalogue import Contents, kind_of, name_classes, path_of, title_of
+from resnetlab.data.chance import generator
 from resnetlab.data.decode import view
 from resnetlab.data.encoded import Encoded
 from resnetlab.data.folder import list_folder
 from resnetlab.data.normalisation import per_channel
 from resnetlab.data.parquet import list_parquet
-from resnetlab.data.scan import BadDataError, Progress, scan, scan_headers, usable_cores
+from resnetlab.data.scan import BadDataError, Progress, scan, scan_headers
 from resnetlab.data.split import Dataset, Split
 
 __all__ = ["open_data", "read_contents", "stratified", "Dataset", "Split"]
@@ -117,7 +119,7 @@ def stratified(labels: Tensor, fractions: Mapping[str, float], seed: int) -> dic
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("train", *fractions)}
     for label in np.unique(numbers).tolist():
         members = np.flatnonzero(numbers == label)
-        members = members[torch.randperm(len(members), generator=_generator(seed, "split", label)).numpy()]
+        members = members[torch.randperm(len(members), generator=generator(seed, "split", label)).numpy()]
         start = 0
         for name, fraction in reversed(list(fractions.items())):
             count = min(max(1, int(fraction * len(members) + 0.5)), len(members) - 1 - start)
@@ -285,9 +287,3 @@ def _stage(tell: Progress, stage: str) -> Any:
 
 def _digest(image: np.ndarray) -> bytes:
     return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
-
-
-def _generator(seed: int, *purpose: str | int) -> Generator:
-    """Return a generator of its own for one purpose, as `loader.generator` does."""
-    text = "/".join(str(part) for part in (seed, *purpose))
-    return Generator().manual_seed(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from resnetlab.config import Preprocessing
+from resnetlab.config import ConfigError, Preprocessing
 from resnetlab.data.loader import eval_batches
 from resnetlab.data.split import Split
 
@@ -32,6 +32,9 @@ def single_view(model: nn.Module, split: Split, preprocessing: Preprocessing, *,
 
     Always in fp32, whatever the training computed in: it is how the model file will be used. `workers` threads decode
     images that are not resident.
+
+    Raises:
+        ConfigError: where there is not one image to judge on.
     """
     was_training = model.training
     model.eval()
@@ -44,4 +47,6 @@ def single_view(model: nn.Module, split: Split, preprocessing: Preprocessing, *,
             loss += F.cross_entropy(logits, labels, reduction="sum").item()
     finally:
         model.train(was_training)
+    if num_samples == 0:
+        raise ConfigError("not one image of a split can be decoded; list them with: resnetlab data check PATH")
     return Score(num_samples, num_wrong, loss / num_samples)

@@ -1,13 +1,12 @@
 """Depth x arm x seed: which runs a study has, which are there already, and making the others."""
 
 import shutil
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from resnetlab.claim import claimed
 from resnetlab.config import ConfigError, DataConfig, ModelConfig, Precision, Recipe, RunConfig, Shortcut
 from resnetlab.configjson import differences
 from resnetlab.models.zoo import IMAGENET, model_config
@@ -99,7 +98,7 @@ def run_study(grid: Grid, out: Path, *, num_workers: int, fresh: bool = False) -
         ConfigError: where `out` cannot be written, is in use, or holds runs of another recipe (without `fresh`).
         RecordError: where a record there is damaged.
     """
-    with _claimed(out):
+    with claimed(out, "study"):
         if fresh:
             _clear(out)
         there = {run.directory.name: run for run in read_runs(out)}
@@ -155,23 +154,6 @@ def _refuse_another_recipe(runs: Iterable[Run], grid: Grid, out: Path) -> None:
                 f"{out} holds a study made otherwise ({'; '.join(changed)}); "
                 "add --fresh to start over, or choose another folder with --out"
             )
-
-
-@contextmanager
-def _claimed(out: Path) -> Iterator[None]:
-    """Make the folder and hold it against a second study; a killed study lets go by itself."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / ".lock", timeout=0)
-        lock.acquire()
-    except Timeout:
-        raise ConfigError(f"{out} is in use by another study; wait for it, or choose another with --out") from None
-    except OSError as error:
-        raise ConfigError(f"{out} cannot be written ({error.strerror}); choose another folder with --out") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _clear(out: Path) -> None:

@@ -13,6 +13,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from resnetlab.config import RunConfig
+from resnetlab.cores import usable_cores
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,6 @@ def warm_up() -> None:
         multiprocessing.forkserver.ensure_running()
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_jobs(jobs: Sequence[Job], num_workers: int) -> Generator[Event]:

@@ -13,7 +13,8 @@ from resnetlab.config import RunConfig
 from resnetlab.memory import keep_large_pages
 from resnetlab.training.interrupt import InterruptedRunError, Interruption
 from resnetlab.training.listener import Listener, Progress
-from resnetlab.training.loop import Session, fit
+from resnetlab.training.loop import fit
+from resnetlab.training.session import Session
 
 torch.optim.SGD([torch.zeros(1)])  # PyTorch loads another second's worth of modules at the first optimiser
 

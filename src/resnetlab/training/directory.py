@@ -1,15 +1,11 @@
-"""The run directory: claimed by one run at a time, started, continued, or refused with the reason."""
+"""The run directory: started, continued, or refused with the reason."""
 
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from resnetlab.config import ConfigError, RunConfig, read_config
 from resnetlab.configjson import differences, to_json
@@ -34,31 +30,6 @@ class Beginning:
     def record_bytes(self) -> int:
         """Length of the record that still holds: what came after the checkpoint is made again."""
         return self.checkpoint.state["record_bytes"] if self.checkpoint else 0
-
-
-@contextmanager
-def claimed(out: Path) -> Iterator[None]:
-    """Make the folder and hold it against a second run; a killed run lets go by itself.
-
-    Raises:
-        ConfigError: where it is in use, or cannot be made.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / ".lock", timeout=0)
-        lock.acquire()
-    except Timeout:
-        raise ConfigError(f"{out} is in use by another run; wait for it, or choose another folder with --out") from None
-    except OSError as error:
-        raise ConfigError(f"{out} cannot be written ({error.strerror}); choose another folder with --out") from error
-    try:
-        yield
-    finally:
-        lock.release()
-        if [path.name for path in out.iterdir()] == [".lock"]:  # nothing came of it
-            with suppress(OSError):
-                (out / ".lock").unlink()
-                out.rmdir()
 
 
 def begin(out: Path, config: RunConfig, *, resume: bool, fresh: bool, allow_config_change: bool) -> Beginning:

@@ -10,45 +10,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from resnetlab.claim import claimed
 from resnetlab.config import ConfigError, RunConfig
 from resnetlab.evaluation.protocols import single_view
 from resnetlab.models.modelfile import ModelCard, load_model, save_model
 from resnetlab.models.resnet import ResNet
 from resnetlab.training.checkpoint import Checkpoint
-from resnetlab.training.directory import CHECKPOINT, MODEL, RECORD, Beginning, begin, claimed, forget_unless_begun
+from resnetlab.training.directory import CHECKPOINT, MODEL, RECORD, Beginning, begin, forget_unless_begun
 from resnetlab.training.epoch import DivergedError, diverged, lr_now, summary, train_steps
 from resnetlab.training.interrupt import InterruptedRunError, Interruption
 from resnetlab.training.listener import Listener, Progress
 from resnetlab.training.provenance import describe, provenance, run_line
 from resnetlab.training.record import Record
-from resnetlab.training.saver import Saver
+from resnetlab.training.saver import Saver, UnsavedError
+from resnetlab.training.session import Session
 from resnetlab.training.setup import Training, prepare
 from resnetlab.training.state import pack
-from resnetlab.training.track import open_tracker
-
-
-class UnsavedError(RuntimeError):
-    """The run is done, and something of it could not be written; the message names it and says why."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Session:
-    """How a run is carried out this time. Nothing here changes what comes out of it."""
-
-    workers: int = 0
-    """Threads that decode images ahead; 0 decodes in the training's own."""
-    resume: bool = False
-    """Continue the run that the folder holds, instead of refusing."""
-    fresh: bool = False
-    """Delete the run that the folder holds."""
-    allow_config_change: bool = False
-    """Continue although the configuration is not the one before."""
-    checkpoint_s: float = 300.0
-    """Seconds between checkpoints, at least; they take 1 % of the time at most."""
-    checkpoint_steps: int | None = None
-    """Steps between checkpoints, in place of seconds."""
-    track: str | None = None
-    """`tensorboard` writes its event files as well."""
+from resnetlab.training.track import Tracker, open_tracker
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +85,7 @@ def fit(
         with Record(None) as record:
             return _fit(config, Beginning(), Around(None, record, session, listener, interruption))
     out = Path(out)
-    with claimed(out):
+    with claimed(out, "run"):
         beginning = begin(
             out, config, resume=session.resume, fresh=session.fresh, allow_config_change=session.allow_config_change
         )
@@ -127,10 +105,16 @@ def _fit(config: RunConfig, beginning: Beginning, around: Around) -> Fitted:
     try:
         training = prepare(config, beginning.checkpoint, workers=around.session.workers)
         start_s -= training.state.time_s
-        open_record(training, beginning, around)
-        saver = train(training, around, start_s)
-        with around.interruption.at_once():
-            result, model, card = judge(training)
+        out, step = around.out, training.state.step
+        with open_tracker(out and around.session.track, out or Path(), step, around.warn) as tracker:
+            open_record(training, beginning, around)
+            saver = train(training, around, tracker, start_s)
+        try:
+            with around.interruption.at_once():
+                result, model, card = judge(training)
+        except InterruptedRunError:
+            saver.insist("stopped, the last good one stays")
+            raise
         result["time_s"] = time.perf_counter() - start_s
         return leave(around, saver, Fitted(model, card, result))
     except (InterruptedRunError, UnsavedError):
@@ -161,7 +145,7 @@ def open_record(training: Training, beginning: Beginning, around: Around) -> Non
     training.tell_of_bad_images(around.warn)
 
 
-def train(training: Training, around: Around, start_s: float) -> Saver:
+def train(training: Training, around: Around, tracker: Tracker, start_s: float) -> Saver:
     """Take every step that is left, and save now and then; the state is on disk at the end, also of a stopped run."""
     state, record, interruption = training.state, around.record, around.interruption
 
@@ -174,9 +158,8 @@ def train(training: Training, around: Around, start_s: float) -> Saver:
     out, session = around.out, around.session
     saver = Saver(out and out / CHECKPOINT, gather, around.warn, every_s=session.checkpoint_s,
                   every_steps=session.checkpoint_steps)  # fmt: skip
-    tracker = open_tracker(out and session.track, out or Path(), state.step, around.warn)
     try:
-        with interruption.deferred(), tracker:
+        with interruption.deferred():
             while state.epochs_done < training.num_epochs:
                 for progress in train_epoch(training):
                     if progress:
@@ -193,8 +176,7 @@ def train(training: Training, around: Around, start_s: float) -> Saver:
     except InterruptedRunError:
         if state.streak == 0:
             saver.save()
-        if saver.problem:
-            raise UnsavedError(f"{saver.problem}; stopped, the last good one stays") from None
+        saver.insist("stopped, the last good one stays")
         raise
     return saver
 
@@ -284,6 +266,5 @@ def leave(around: Around, saver: Saver, fitted: Fitted) -> Fitted:
     around.record.write("result", **fitted.result)
     if around.record.problem:
         raise UnsavedError(f"{around.out / RECORD}: its last lines cannot be written ({around.record.problem})")
-    if saver.problem:
-        raise UnsavedError(f"{saver.problem}; the model file and the record are whole")
+    saver.insist("the model file and the record are whole")
     return fitted

@@ -10,6 +10,10 @@ SHARE = 0.01
 """Of the run's time, at most so much goes into saving at intervals of seconds."""
 
 
+class UnsavedError(RuntimeError):
+    """Something of a run could not be written; the message names it and says why."""
+
+
 class Saver:
     """Saves a run's checkpoints at an interval."""
 
@@ -56,3 +60,12 @@ class Saver:
             self.problem = None
         self._last_s = time.perf_counter()
         self._cost_s = self._last_s - start_s
+
+    def insist(self, otherwise: str) -> None:
+        """Refuse to end well where the last save failed.
+
+        Raises:
+            UnsavedError: saying why, and what is there `otherwise`.
+        """
+        if self.problem:
+            raise UnsavedError(f"{self.problem}; {otherwise}") from None

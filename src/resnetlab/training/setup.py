@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from resnetlab.config import ConfigError, ModelConfig, Preprocessing, RunConfig
+from resnetlab.data.chance import generator
 from resnetlab.data.encoded import Encoded
-from resnetlab.data.loader import generator, sample_order, steps_per_epoch, train_batches
+from resnetlab.data.loader import sample_order, steps_per_epoch, train_batches
 from resnetlab.data.normalisation import per_pixel
 from resnetlab.data.sources import open_data
 from resnetlab.data.split import Dataset, Split
@@ -83,8 +84,7 @@ class Training:
 
         for name, split in self.splits.items():
             if isinstance(split.images, Encoded):
-                images = dataclasses.replace(split.images, report=report)
-                self.splits[name] = dataclasses.replace(split, images=images)
+                self.splits[name] = dataclasses.replace(split, images=split.images.telling(report))
 
     def kept(self) -> ResNet:
         """Return the network with the weights that the recipe keeps: the last, or the best on validation."""
@@ -101,6 +101,8 @@ def prepare(config: RunConfig, checkpoint: Checkpoint | None, *, workers: int = 
     """
     device, recipe = pick_device(config.device), config.recipe
     data = open_data(config.data, keep_encoded=recipe.crop != "pad")
+    if len(data.val) == 0:
+        raise ConfigError(f"{data.name} has too few images: none is left to validate on; add some, or a val folder")
     if checkpoint and checkpoint.state["fingerprint"] != data.fingerprint:
         raise ConfigError(
             f"the images of {data.name} are not those that the run was started with; start over (--fresh)"
