@@ -104,6 +104,7 @@ def test_version():
     assert resnetlab("--version").stdout == "resnetlab 0.1.0\n"
 
 
+@pytest.mark.slow  # the table, below, and the counts themselves are tested without
 def test_models_prints_the_catalogue():
     done = resnetlab("models", "--json")
     models = {row["name"]: row for row in json.loads(done.stdout)["models"]}

@@ -107,6 +107,7 @@ def test_a_signal_saves_and_says_so(tmp_path, signum, status):
     assert 0 < state["run"]["step"] < 400
 
 
+@pytest.mark.slow  # test_resume.py has it within one process
 def test_a_second_run_on_one_directory_is_refused(tmp_path):
     process = begin(tmp_path / "r")
     try:

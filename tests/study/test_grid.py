@@ -184,6 +184,7 @@ def test_ctrl_c_in_a_terminal_reaches_every_process_and_none_complains(tmp_path)
     assert "the same command continues" in output
 
 
+@pytest.mark.slow
 def test_a_killed_study_takes_its_workers_along_and_goes_on(tmp_path):
     with study_under_way(tmp_path) as (process, first):
         second = resnetlab("study", *TINY, "--out", tmp_path)  # meanwhile, nobody else may use the folder
