@@ -13,7 +13,7 @@ FLOORS: list[dict[str, list[str]]] = [
         "": ["__main__", "cli"],
         "commands": ["study", "report", "train", "verify_resume", "data", "models", "progress", "tables"],
     },
-    {"study": ["display", "grid", "pool", "worker", "report", "figures", "verdict", "results"]},
+    {"study": ["display", "grid", "pool", "worker", "report", "figures", "verdict", "results", "spread"]},
     {
         "training": [
             *("loop", "compare", "setup", "track", "provenance", "epoch", "execution", "directory", "saver", "state"),

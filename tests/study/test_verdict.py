@@ -8,7 +8,8 @@ import pytest
 from resnetlab.config import DataConfig, RunConfig
 from resnetlab.models.zoo import model_config
 from resnetlab.study.results import Run
-from resnetlab.study.verdict import depth_effects, first_step_at, spread
+from resnetlab.study.spread import spread
+from resnetlab.study.verdict import depth_effects, first_step_at
 
 
 def made(arm, depth, seed, train, status="done"):

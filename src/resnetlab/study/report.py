@@ -16,7 +16,8 @@ from resnetlab.config import ConfigError
 from resnetlab.files import write_whole
 from resnetlab.study.figures import draw
 from resnetlab.study.results import RUNS, Run, read_runs
-from resnetlab.study.verdict import CONVERGENCE_PCT, Spread, depth_effects, first_step_at, spread
+from resnetlab.study.spread import Spread, spread
+from resnetlab.study.verdict import CONVERGENCE_PCT, depth_effects, first_step_at
 
 TITLE = "Does depth help?"
 

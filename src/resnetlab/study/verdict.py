@@ -1,41 +1,17 @@
 """From errors to plain sentences: is degradation seen, and how sure do the seeds let one be? No torch here."""
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from resnetlab.study.results import Run
-
-T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-"""97.5 % quantile of Student's t by degrees of freedom (any table); beyond nine, 2.26 is used, which is wider."""
+from resnetlab.study.spread import interval_95
 
 DEGRADED_POINTS = 2.0
 """A rise in training error, in points, that would count as degradation; half of what CIFAR plain nets show."""
 
 CONVERGENCE_PCT = (50, 20, 10, 5)
 """Training errors, in %, whose first step is looked for: the paper's "easier to optimise" (section 4.1)."""
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean and sample standard deviation of one number over seeds."""
-
-    mean: float
-    std: float | None
-    """`None` for a single value, which has no spread."""
-    count: int
-
-    def __str__(self) -> str:
-        return f"{self.mean:.2f}" if self.std is None else f"{self.mean:.2f} ± {self.std:.2f}"
-
-
-def spread(values: Sequence[float | None]) -> Spread | None:
-    """Return mean and standard deviation of the values that are there, or `None` where there is none."""
-    there = [value for value in values if value is not None]
-    if not there:
-        return None
-    return Spread(statistics.fmean(there), statistics.stdev(there) if len(there) > 1 else None, len(there))
 
 
 @dataclass(frozen=True)
@@ -59,12 +35,7 @@ class DepthEffect:
     @property
     def interval(self) -> tuple[float, float] | None:
         """95 % interval of the mean training effect (paired t over seeds), or `None` with one seed."""
-        values = list(self.train_points.values())
-        if len(values) < 2:
-            return None
-        half = T_975.get(len(values) - 1, 2.262) * statistics.stdev(values) / math.sqrt(len(values))
-        mean = statistics.fmean(values)
-        return mean - half, mean + half
+        return interval_95(list(self.train_points.values()))
 
     @property
     def interval_text(self) -> str:

@@ -1,0 +1,39 @@
+"""One number over several seeds: mean, standard deviation, and how sure the seeds let one be. No torch here."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+"""97.5 % quantile of Student's t by degrees of freedom (any table); beyond nine, 2.26 is used, which is wider."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation of one number over seeds."""
+
+    mean: float
+    std: float | None
+    """`None` for a single value, which has no spread."""
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f}" if self.std is None else f"{self.mean:.2f} ± {self.std:.2f}"
+
+
+def spread(values: Sequence[float | None]) -> Spread | None:
+    """Return mean and standard deviation of the values that are there, or `None` where there is none."""
+    there = [value for value in values if value is not None]
+    if not there:
+        return None
+    return Spread(statistics.fmean(there), statistics.stdev(there) if len(there) > 1 else None, len(there))
+
+
+def interval_95(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean (Student's t), or `None` with fewer than two values."""
+    if len(values) < 2:
+        return None
+    half = T_975.get(len(values) - 1, 2.262) * statistics.stdev(values) / math.sqrt(len(values))
+    mean = statistics.fmean(values)
+    return mean - half, mean + half
