@@ -10,6 +10,7 @@ from resnetlab.configjson import ConfigError, check, from_json, one_of
 
 Shortcut = Literal["none", "pad", "project", "project_all"]
 Block = Literal["basic", "bottleneck"]
+Norm = Literal["batch", "none"]
 Schedule = Literal["constant", "step", "linear", "cosine", "plateau"]
 Crop = Literal["pad", "scale", "resized"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -45,7 +46,7 @@ class ModelConfig:
     """`none` is the plain network; `pad`, `project`, `project_all` are the paper's options A, B, C."""
     bottleneck_stride: Literal["1x1", "3x3"] = "3x3"
     """Which convolution of a bottleneck strides: the first 1x1 (v1, the paper) or the 3x3 (v1.5, torchvision)."""
-    norm: Literal["batch", "none"] = "batch"
+    norm: Norm = "batch"
     """`none` gives every convolution a bias instead, as networks before batch normalisation had."""
     init_scale: float = 1.0
     """Factor on the standard deviation of the He initialisation of every convolution, above 0."""
@@ -61,7 +62,7 @@ class ModelConfig:
         one_of("shortcut", self.shortcut, Shortcut)
         one_of("stem", self.stem, Literal["imagenet", "cifar"])
         one_of("bottleneck_stride", self.bottleneck_stride, Literal["1x1", "3x3"])
-        one_of("norm", self.norm, Literal["batch", "none"])
+        one_of("norm", self.norm, Norm)
         check(len(self.stage_blocks) > 0, "stage_blocks is empty; give the number of blocks of each stage")
         check(
             len(self.stage_blocks) == len(self.stage_channels),
@@ -108,6 +109,9 @@ class DataConfig:
     """Where the archives of a named data set lie or are downloaded to; the user's cache folder if not given."""
     split_seed: int = 0
     """Seed of the stratified split; it stays the same when the seed of the run changes. At least 0."""
+    train_images: int | None = None
+    """Train on so many images of the training split alone, each class in its proportion; at least 2, all if not given.
+    A larger subset holds the smaller ones."""
     image_size: int | None = None
     """Side in pixels of what the network sees, at least 1; the images' own where all are squares of one size up to
     256, else 224."""
@@ -122,6 +126,10 @@ class DataConfig:
         check(self.name != "", "data is empty; give a name such as cifar10, or the path of a folder of images")
         one_of("on_bad_image", self.on_bad_image, Literal["fail", "skip"])
         check(self.split_seed >= 0, f"split_seed must be at least 0, not {self.split_seed}")
+        check(
+            self.train_images is None or self.train_images >= 2,
+            f"train_images must be at least 2, not {self.train_images}",
+        )
         check(self.image_size is None or self.image_size >= 1, f"image_size must be at least 1, not {self.image_size}")
         check(self.max_megapixels >= 1, f"max_megapixels must be at least 1, not {self.max_megapixels}")
         check(self.resident_mib >= 0, f"resident_mib must be at least 0, not {self.resident_mib}")
@@ -265,6 +273,9 @@ class RunConfig:
     """Whether `torch.compile` makes the step. `auto` measures likewise, else off."""
     recompute: bool = False
     """Compute activations again in the backward pass instead of keeping them: a third more time, far less memory."""
+    signal_steps: int | None = None
+    """Steps between samples of gradients and activations, at least 0: 0 for none; about 50 samples a run, 16 steps
+    apart or more, if not given."""
     weights: str | None = None
     """A model file whose weights the network starts from; drawn from `seed` if not given."""
 
@@ -274,6 +285,10 @@ class RunConfig:
         one_of("layout", self.layout, Layout)
         one_of("compile", self.compile, Compile)
         check(self.seed >= 0, f"seed must be at least 0, not {self.seed}")
+        check(
+            self.signal_steps is None or self.signal_steps >= 0,
+            f"signal_steps must be at least 0, not {self.signal_steps}",
+        )
 
 
 def read_config(path: Path) -> RunConfig:

@@ -118,6 +118,19 @@ def eval_batches(
             yield _in_parts(partial(_evaluated, preprocessing), images, images, memory_format), split.labels[kept]
 
 
+def some_images(split: Split, preprocessing: Preprocessing, count: int, *, workers: int = 0) -> Batch:
+    """Return `count` images of a split and their labels, as evaluation sees them; all of them where there are fewer.
+
+    They are drawn over the whole split, in which samples stand class by class, and are always the same.
+
+    Raises:
+        BadImageError: for an image that cannot be decoded, unless such images are left out.
+    """
+    chosen = sample_order(0, 0, len(split))[:count]
+    images = split.images[chosen] if isinstance(split.images, Tensor) else split.images.subset(chosen)
+    return next(eval_batches(Split(images, split.labels[chosen]), preprocessing, len(chosen), workers=workers))
+
+
 def _slices(num_positions: int, batch_size: int, first: int = 0) -> Iterator[slice]:
     """Yield the positions of each batch, from batch `first` on."""
     for start in range(first * batch_size, num_positions, batch_size):

@@ -27,7 +27,7 @@ from resnetlab.data.parquet import list_parquet
 from resnetlab.data.scan import BadDataError, Progress, scan, scan_headers
 from resnetlab.data.split import Dataset, Split
 
-__all__ = ["open_data", "read_contents", "stratified", "Dataset", "Split"]
+__all__ = ["open_data", "read_contents", "stratified", "subset", "Dataset", "Split"]
 
 HELD_OUT = {"val": 0.1}
 """What is taken from the training images where there is no validation split: 5,000 of CIFAR-10's (section 4.2)."""
@@ -129,6 +129,27 @@ def stratified(labels: Tensor, fractions: Mapping[str, float], seed: int) -> dic
     return {name: torch.from_numpy(np.sort(np.concatenate(some))) for name, some in parts.items()}
 
 
+def subset(labels: Tensor, count: int, seed: int) -> Tensor:
+    """Choose `count` of the positions 0 to len(labels) - 1, each class in its proportion and, where they suffice, each.
+
+    The chosen few of a smaller count are among those of a larger one. Depends on labels, count and seed alone.
+
+    Returns:
+        Positions, int64, rising.
+
+    Raises:
+        ConfigError: where there are not so many.
+    """
+    if count > len(labels):
+        raise ConfigError(f"train_images {count} is more than the {len(labels)} images there are to train on")
+    ranks = torch.empty(len(labels), dtype=torch.float64)
+    for label in torch.unique(labels).tolist():
+        members = torch.nonzero(labels == label).flatten()
+        members = members[torch.randperm(len(members), generator=generator(seed, "subset", label))]
+        ranks[members] = torch.arange(len(members), dtype=torch.float64) / len(members)  # the first of each comes first
+    return torch.argsort(ranks, stable=True)[:count].sort().values
+
+
 def _digits(config: DataConfig, workers: int | None, tell: Progress) -> Dataset:
     """Open the UCI optical digits as scikit-learn ships them, split 70 / 15 / 15 %, each class alike."""
     from sklearn.datasets import load_digits
@@ -138,6 +159,8 @@ def _digits(config: DataConfig, workers: int | None, tell: Progress) -> Dataset:
     grey = np.rint(images.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)  # 0 … 16 in the file
     everything = np.arange(len(labels))
     train, rest = train_test_split(everything, test_size=540, stratify=labels, random_state=config.split_seed)
+    if config.train_images is not None:
+        train = train[subset(torch.from_numpy(labels[train]), config.train_images, config.split_seed).numpy()]
     val, test = train_test_split(rest, test_size=270, stratify=labels[rest], random_state=config.split_seed)
     seen, ratio = _seen(torch.from_numpy(grey), config, workers, tell)
 
@@ -258,6 +281,10 @@ def _dataset(
             if rare:
                 listed = name_classes([classes[label] for label in rare])
                 warnings += (f"too few images to split: {name} has no image of {listed}",)
+    if config.train_images is not None:
+        orders["train"] = orders["train"][
+            subset(opened.labels[orders["train"]], config.train_images, config.split_seed)
+        ]
     if "test" not in orders:
         warnings += ("there is no test split: the test error will be missing",)
     nothing = torch.empty(0, dtype=torch.int64)

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from resnetlab.models.resnet import ResNet
 from resnetlab.training.execution import Forward
 from resnetlab.training.listener import Progress
 from resnetlab.training.schedule import drops, lr_at
+from resnetlab.training.signals import Sampler
 from resnetlab.training.state import State, Window
 
 POINTS = 13
@@ -27,6 +28,16 @@ class DivergedError(RuntimeError):
     """The loss was not finite `PATIENCE` times in a row; the message names steps, learning rate and what to try."""
 
 
+@dataclass(frozen=True)
+class Taken:
+    """What a step leaves to be told; mostly nothing."""
+
+    progress: Progress | None = None
+    """A word about the last few steps."""
+    signal: dict[str, Any] | None = None
+    """The record's `signal` line, where the step was listened to."""
+
+
 def train_steps(
     model: ResNet,
     optimizer: torch.optim.Optimizer,
@@ -35,12 +46,11 @@ def train_steps(
     recipe: Recipe,
     state: State,
     steps: range,
-    total_steps: int,
-) -> Iterator[Progress | None]:
+    sampler: Sampler,
+) -> Iterator[Taken]:
     """Take the steps that an epoch (`steps`, numbered through the run) still lacks; yield after each.
 
-    What is yielded is a word about the last few steps, or mostly `None`. A step whose loss is not finite leaves the
-    network as it was and is counted.
+    A step whose loss is not finite leaves the network as it was and is counted.
 
     Raises:
         DivergedError: after `PATIENCE` of those in a row.
@@ -49,7 +59,7 @@ def train_steps(
     pause = max(1, len(steps) // POINTS)
     buffers = list(model.buffers())
     before = [buffer.clone() for buffer in buffers]
-    told_s, images_since = time.perf_counter(), 0
+    told_s, images_since, total_steps = time.perf_counter(), 0, sampler.total_steps
     while state.step < steps.stop:
         start_s = time.perf_counter()
         images, labels = next(batches)
@@ -59,11 +69,15 @@ def train_steps(
             group["lr"] = lr
 
         _copy(buffers, before)
-        loss, wrong = forward(images, labels)
+        with sampler.listen(state.step) as heard:
+            loss, wrong = (sampler.forward if heard else forward)(images, labels)
         value = loss.item()
-        if math.isfinite(value):
+        finite = math.isfinite(value)
+        if finite:
             optimizer.zero_grad()
             loss.backward()
+        signal = heard.signal(step=state.step + 1, lr=lr, loss=value) if heard else None
+        if finite:
             optimizer.step()
             _count(state, value, int(wrong), len(labels))
         else:
@@ -81,7 +95,7 @@ def train_steps(
             speed = images_since / (time.perf_counter() - told_s)
             told = _tell(state, steps, total_steps, lr, speed, recipe)
             told_s, images_since = time.perf_counter(), 0
-        yield told
+        yield Taken(told, signal)
 
 
 def lr_now(state: State, total_steps: int, recipe: Recipe) -> float:

@@ -17,7 +17,7 @@ from resnetlab.models.modelfile import ModelCard, load_model, save_model
 from resnetlab.models.resnet import ResNet
 from resnetlab.training.checkpoint import Checkpoint
 from resnetlab.training.directory import CHECKPOINT, MODEL, RECORD, Beginning, begin, forget_unless_begun
-from resnetlab.training.epoch import DivergedError, diverged, lr_now, summary, train_steps
+from resnetlab.training.epoch import DivergedError, Taken, diverged, lr_now, summary, train_steps
 from resnetlab.training.interrupt import InterruptedRunError, Interruption
 from resnetlab.training.listener import Listener, Progress
 from resnetlab.training.provenance import describe, provenance, run_line
@@ -132,7 +132,8 @@ def open_record(training: Training, beginning: Beginning, around: Around) -> Non
     if beginning.checkpoint is None:
         run = run_line(training.config, training.data, training.preprocessing, training.model, training.macs,
                        training.device)  # fmt: skip
-        around.record.write("run", **run, execution=dataclasses.asdict(training.execution))
+        start = {"start": training.start} if training.start else {}
+        around.record.write("run", **run, execution=dataclasses.asdict(training.execution), **start)
         for message in training.warnings:
             around.warn(message)
     if beginning.changed:
@@ -161,10 +162,12 @@ def train(training: Training, around: Around, tracker: Tracker, start_s: float) 
     try:
         with interruption.deferred():
             while state.epochs_done < training.num_epochs:
-                for progress in train_epoch(training):
-                    if progress:
-                        around.listener.see(progress)
-                        tracker.scalars(progress.step, tracked(progress))
+                for taken in train_epoch(training):
+                    if taken.signal:
+                        record.write("signal", **taken.signal)
+                    if taken.progress:
+                        around.listener.see(taken.progress)
+                        tracker.scalars(taken.progress.step, tracked(taken.progress))
                     interruption.check()
                     if state.streak == 0:  # weights that give no finite loss are not worth keeping
                         saver.after_step(state.step)
@@ -187,14 +190,14 @@ def tracked(progress: Progress) -> dict[str, float | None]:
             "images_per_s": progress.images_per_s}  # fmt: skip
 
 
-def train_epoch(training: Training) -> Iterator[Progress | None]:
+def train_epoch(training: Training) -> Iterator[Taken]:
     """Take the steps that the epoch under way still lacks; yield after each."""
     state = training.state
     first = state.epochs_done * training.epoch_steps
     steps = range(first, min(first + training.epoch_steps, training.total_steps))
     with contextlib.closing(training.batches(state.epochs_done, state.step - first)) as batches:
         yield from train_steps(training.model, training.optimizer, training.forward, batches, training.config.recipe,
-                               state, steps, training.total_steps)  # fmt: skip
+                               state, steps, training.sampler)  # fmt: skip
     if state.streak and steps.stop == training.total_steps:
         lr = lr_now(state, training.total_steps, training.config.recipe)
         raise diverged(float("nan"), state, steps, training.total_steps, lr)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from resnetlab.config import ConfigError, ModelConfig, Preprocessing, RunConfig
+from resnetlab.config import ConfigError, Preprocessing, RunConfig
 from resnetlab.data.chance import generator
 from resnetlab.data.encoded import Encoded
 from resnetlab.data.loader import sample_order, steps_per_epoch, train_batches
@@ -16,11 +16,12 @@ from resnetlab.data.normalisation import per_pixel
 from resnetlab.data.sources import open_data
 from resnetlab.data.split import Dataset, Split
 from resnetlab.models.cost import cost
-from resnetlab.models.modelfile import load_model
 from resnetlab.models.resnet import ResNet
 from resnetlab.models.zoo import advice, build_model
 from resnetlab.training.checkpoint import Checkpoint
 from resnetlab.training.execution import Execution, Forward, choose, forward_of
+from resnetlab.training.signals import Sampler, interval
+from resnetlab.training.start import start_from
 from resnetlab.training.state import Best, State, unpack
 
 
@@ -38,16 +39,23 @@ class Training:
     model: ResNet
     macs: int
     """Multiply-adds for one image."""
+    start: dict[str, Any]
+    """What the record says of the weights it started from; empty where they were drawn."""
     optimizer: torch.optim.Optimizer
     execution: Execution
     forward: Forward
+    sampler: Sampler
     best: Best
     state: State
     epoch_steps: int
-    total_steps: int
     workers: int
     warnings: tuple[str, ...]
     """What is known before the first step and goes into the record."""
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.sampler.total_steps
 
     @property
     def num_epochs(self) -> int:
@@ -116,8 +124,9 @@ def prepare(config: RunConfig, checkpoint: Checkpoint | None, *, workers: int = 
 
     model = build_model(config.model, generator=generator(config.seed, "weights"))
     macs = cost(model, preprocessing.image_size).macs
+    start: dict[str, Any] = {}
     if config.weights is not None and checkpoint is None:
-        start_from(model, config.weights, config.model)
+        start = start_from(config, model, data.train, preprocessing, workers)
     model.recompute = config.recompute
     model.to(device)
 
@@ -140,28 +149,12 @@ def prepare(config: RunConfig, checkpoint: Checkpoint | None, *, workers: int = 
             state = dataclasses.replace(State(), **_between_epochs(state, epoch_steps))
     warning = advice(config.model, preprocessing.image_size)
     skipped = tuple(f"left out: {bad}" for bad in data.skipped)
+    eager = forward_of(model, dataclasses.replace(execution, compile=False)) if execution.compile else forward
+    sampler = Sampler(model, eager, interval(config.signal_steps, total_steps), total_steps)
     return Training(
-        config, data, preprocessing, device, splits, model, macs, optimizer, execution, forward, best, state,
-        epoch_steps, total_steps, workers, (*((warning,) if warning else ()), *data.warnings, *skipped),
+        config, data, preprocessing, device, splits, model, macs, start, optimizer, execution, forward, sampler, best,
+        state, epoch_steps, workers, (*((warning,) if warning else ()), *data.warnings, *skipped),
     )  # fmt: skip
-
-
-def start_from(model: ResNet, path: str, wanted: ModelConfig) -> None:
-    """Give a network the weights of a model file; a head for another number of classes keeps its own.
-
-    Raises:
-        ModelFileError: where the file cannot be read.
-        ConfigError: where it holds another network.
-    """
-    source, card = load_model(path)
-    same = dataclasses.replace(card.model, name=wanted.name, num_classes=wanted.num_classes,
-                               init_scale=wanted.init_scale, zero_init_residual=wanted.zero_init_residual)  # fmt: skip
-    if same != wanted:
-        raise ConfigError(f"{path} holds {card.model.name}, which is not the network {wanted.name} of this run")
-    tensors = source.state_dict()
-    if card.model.num_classes != wanted.num_classes:
-        tensors = {key: value for key, value in tensors.items() if not key.startswith("fc.")}
-    model.load_state_dict(tensors, strict=False)
 
 
 def pick_device(device: str) -> torch.device:
