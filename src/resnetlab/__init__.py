@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from resnetlab.config import ConfigError, DataConfig, ModelConfig, Preprocessing, Recipe, RunConfig
     from resnetlab.data.sources import open_data
     from resnetlab.models.cost import cost
+    from resnetlab.models.deepen import deepen
     from resnetlab.models.modelfile import load_model, save_model
     from resnetlab.models.resnet import ResNet
     from resnetlab.models.zoo import build_model, model_config
@@ -23,6 +24,7 @@ _HOME = {
     "model_config": "models.zoo",
     "ResNet": "models.resnet",
     "cost": "models.cost",
+    "deepen": "models.deepen",
     "load_model": "models.modelfile",
     "save_model": "models.modelfile",
     "fit": "training.loop",
@@ -37,7 +39,7 @@ _HOME = {
 }
 
 __all__ = [
-    "build_model", "model_config", "ResNet", "cost", "load_model", "save_model", "fit", "recipe", "open_data",
+    "build_model", "model_config", "ResNet", "cost", "deepen", "load_model", "save_model", "fit", "recipe", "open_data",
     "ModelConfig", "DataConfig", "Preprocessing", "Recipe", "RunConfig", "ConfigError", "__version__",
 ]  # fmt: skip
 

@@ -14,6 +14,8 @@ from typing import Any
 COMMANDS = {
     "study": "see degradation and its cure: plain and residual, depth by depth",
     "train": "train one network on your images, and never lose an hour",
+    "diagnose": "what gradients and layers do in one network, and what it points to",
+    "deepen": "a deeper network that computes the same: the solution that exists",
     "report": "draw a study again from its records alone",
     "models": "the networks: parameters, MACs, layers",
     "data": "check a data set: counts, sizes, duplicates, bad files",

@@ -42,15 +42,20 @@ def print_results(results: dict[str, Any], out: Path, console: "Console", *, jso
     errors = table("network", "parameters", "train error %", "val error %", "test error %", "seeds")
     several = len({line["data"] for line in results["table"]}) > 1
     for line in results["table"]:
-        name = f"{line['arm']}-{line['depth']}" + (f" {line['data']}" if several else "")
+        name = line["network"] + (f" {line['data']}" if several else "")
         spreads = (_spread(line[f"{split}_error_pct"]) for split in ("train", "val", "test"))
         params = f"{line['params']:,}" if line["params"] else "–"
         errors.add_row(name, params, *spreads, str(line["num_seeds"]))
     console.print()
     console.print(errors)
     console.print()
-    for effect in results["depth_effects"]:
-        console.print(effect["sentence"], highlight=False)
+    for finding in results["findings"]:
+        where = f"{finding['arm']} networks on {finding['data']}"
+        console.print(f"{where}: {finding['kind']}", style="bold", highlight=False)
+        console.print(finding["sentence"], highlight=False, width=min(80, console.width))
+    for one in (*results["constructions"], *results["published"]):
+        console.print()
+        console.print(one["sentence"], highlight=False, width=min(80, console.width))
     console.print(f"\nreport: {out / 'report.html'}", soft_wrap=True, highlight=False)
 
 

@@ -1,11 +1,15 @@
-"""`resnetlab study`: see degradation and its cure."""
+"""`resnetlab study`: see degradation and its cure, or another thing that can be wrong with depth."""
 
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from resnetlab.config import ConfigError, DataConfig
+
+if TYPE_CHECKING:
+    from resnetlab.study.grid import Grid
+    from resnetlab.study.presets import Preset
 
 
 @dataclass(frozen=True)
@@ -16,26 +20,41 @@ class Options:
     adds its runs to those that are there.
     """
 
-    data: str = "digits"
-    """Data set: digits (1,797 real 8x8 images that need no download), cifar10 …, or the path of your own images."""
+    preset: str | None = None
+    """What to show: degradation (the default), vanishing, exploding or overfitting. Options change what it sets."""
+    data: tuple[str, ...] = ("digits",)
+    """Data sets, one page for all: digits (1,797 real 8x8 images that need no download), cifar10 …, or paths."""
     data_root: Path | None = None
     """Folder where the archives of a named data set lie, or are downloaded to."""
+    image_size: int | None = None
+    """Side in pixels of what the networks see; chosen from the images if not given."""
+    train_images: tuple[int, ...] | None = None
+    """Sizes of the training set, such as 50 500 0: subsets of the training split; 0 is all of it."""
     recipe: str | None = None
-    """digits or cifar-paper; the data set's own if not given."""
-    depths: tuple[int, ...] = (20, 56)
-    """Depths of the networks, each of the form 6n+2."""
-    arms: tuple[str, ...] = ("plain", "residual")
-    """Sides of the experiment: plain, residual (zero-padding shortcuts: not one parameter more)."""
+    """digits or cifar-paper; each data set's own if not given."""
+    depths: tuple[int, ...] | None = None
+    """Depths of the networks, each of the form 6n+2 (bottleneck: 9n+2); 20 56 if not given."""
+    arms: tuple[str, ...] | None = None
+    """Sides of the experiment: plain, residual (zero-padding shortcuts: not one parameter more), A, B, C (the paper's
+    options), bottleneck; plain residual if not given."""
     seeds: int = 3
     """Repetitions, with seeds 0, 1, 2 …"""
     epochs: int | None = None
     """Passes over the training images; the recipe's own number if not given."""
     steps: int | None = None
     """Length of each run in steps, in place of epochs."""
+    lr: float | None = None
+    """Learning rate, in place of the recipe's."""
+    norm: Literal["batch", "none"] | None = None
+    """none leaves out batch normalisation."""
+    init_scale: float | None = None
+    """Factor on the initial weights of the convolutions, 1 if not given."""
+    construct: bool = True
+    """Also deepen each shallow plain network by identity layers: the solution that exists (section 1)."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Precision of convolutions, the same in every run."""
     out: Path | None = None
-    """Folder for runs and report; studies/DATA if not given."""
+    """Folder for runs and report; studies/DATA or studies/DATA-PRESET if not given."""
     jobs: int | None = None
     """Runs at once, one thread each; as many as there are cores if not given."""
     fresh: bool = False
@@ -47,23 +66,14 @@ class Options:
 def run(options: Options) -> int:
     """Make the study's missing runs and its report; return 1 where a run of it failed."""
     from resnetlab.cores import usable_cores
-    from resnetlab.data.catalogue import kind_of
     from resnetlab.memory import keep_large_pages
-    from resnetlab.study.grid import Grid, run_name, run_study
+    from resnetlab.study.grid import run_name, run_study
     from resnetlab.study.pool import Ended, warm_up
-    from resnetlab.training.recipes import recipe
+    from resnetlab.study.presets import preset_of
+    from resnetlab.study.results import RUNS
 
-    data = DataConfig(options.data, None if options.data_root is None else str(options.data_root))
-    kind_of(data)
-    name = options.recipe or ("digits" if options.data == "digits" else "cifar-paper")
-    grid = Grid(
-        data=data,
-        depths=options.depths,
-        arms=options.arms,
-        num_seeds=options.seeds,
-        recipe=recipe(name, epochs=options.epochs, steps=options.steps),
-        precision=options.precision,
-    )
+    preset = preset_of(options.preset)
+    grid = grid_of(options, preset)
     jobs = usable_cores() if options.jobs is None else options.jobs
     if jobs < 1:
         raise ConfigError(f"jobs must be at least 1, not {jobs}")
@@ -75,7 +85,7 @@ def run(options: Options) -> int:
     from resnetlab.study.display import Display
     from resnetlab.study.report import write_report
 
-    out = options.out or Path("studies") / Path(options.data).name
+    out = options.out or folder(options)
     console = Console(stderr=options.json)
     failed: dict[str, str] = {}
     try:
@@ -90,11 +100,63 @@ def run(options: Options) -> int:
     except KeyboardInterrupt:
         console.print(f"stopped; finished runs are kept in {out}, the same command continues", soft_wrap=True)
         return 130
-    results = write_report(out)
-    print_results(results, out, console, json_wanted=options.json)
-    names = {run_name(config) for config in grid.runs()}
-    before = {Path(row["directory"]).name: row["error"] for row in results["runs"] if row["status"] != "done"}
-    failed |= {name: error for name, error in before.items() if name in names}  # diverged runs are not made again
+    rows: dict[str, Any] = {}
+    if any((out / RUNS).glob("*/config.json")):  # else not one run got so far
+        results = write_report(out)
+        print_results(results, out, console, json_wanted=options.json)
+        rows = {Path(row["directory"]).name: row for row in results["runs"]}
+    names = {run_name(config) for config in grid.runs()} & rows.keys()
+    failed |= {name: rows[name]["error"] for name in names if rows[name]["status"] != "done"}  # also those before
+    if preset.may_diverge:
+        failed = {name: error for name, error in failed.items() if rows.get(name, {}).get("status") != "diverged"}
     for name, error in failed.items():
         console.print(f"failed: {name}: {error}", style="red", soft_wrap=True, highlight=False)
     return 1 if failed else 0
+
+
+def grid_of(options: Options, preset: "Preset") -> "Grid":
+    """Return the runs that a preset means, with what the options say in place of it.
+
+    Raises:
+        ConfigError: for a value that cannot work.
+    """
+    from resnetlab.data.catalogue import kind_of
+    from resnetlab.study.grid import Grid, Source
+    from resnetlab.training.recipes import recipe
+
+    if options.train_images is not None and min(options.train_images, default=0) < 0:
+        raise ConfigError(f"train-images must be at least 2, or 0 for all of them, not {min(options.train_images)}")
+    given = None if options.train_images is None else tuple(size or None for size in options.train_images)
+    sizes = preset.train_images if given is None else given
+    epochs, steps = options.epochs, options.steps
+    if epochs is None and steps is None:
+        epochs, steps = preset.epochs, preset.steps
+    root = None if options.data_root is None else str(options.data_root)
+    sources = []
+    for name in options.data:
+        kind_of(DataConfig(name, root))
+        named = options.recipe or ("digits" if name == "digits" else "cifar-paper")
+        way = recipe(named, epochs=epochs, steps=steps, lr=options.lr)
+        sources += [
+            Source(DataConfig(name, root, train_images=size, image_size=options.image_size), way) for size in sizes
+        ]
+    return Grid(
+        sources=tuple(sources),
+        depths=_or(options.depths, preset.depths),
+        arms=_or(options.arms, preset.arms),
+        num_seeds=options.seeds,
+        precision=options.precision,
+        norm=_or(options.norm, preset.norm),
+        init_scale=_or(options.init_scale, preset.init_scale),
+        constructs=options.construct and preset.constructs,
+    )
+
+
+def folder(options: Options) -> Path:
+    """Return the folder a study is written to where none is given: `studies/digits`, `studies/digits-vanishing`."""
+    parts = ["+".join(Path(name).name for name in options.data), *([options.preset] if options.preset else [])]
+    return Path("studies") / "-".join(parts)
+
+
+def _or(given: Any, otherwise: Any) -> Any:
+    return otherwise if given is None else given

@@ -11,7 +11,10 @@ from rich.text import Text
 
 from resnetlab.study.grid import Planned
 from resnetlab.study.pool import Ended, Event, Job, Started, Told
-from resnetlab.study.results import read_run
+from resnetlab.study.results import network_label, read_run
+
+EPOCH_IMAGES = 1000
+"""What an epoch is taken for, in images, before the data set is opened: of the order of digits."""
 
 
 class Display:
@@ -74,7 +77,8 @@ class Display:
     def _ended_line(self, event: Ended) -> Text:
         count = f"[{self._ended:{len(str(self._total))}}/{self._total}] "
         if event.error is not None:
-            return Text(f"{count}{label(event.job)}: failed, {event.error}", style="red")
+            status = read_run(event.job.out).status if (event.job.out / "config.json").exists() else "failed"
+            return Text(f"{count}{label(event.job)}: {status}, {event.error.partition(';')[0]}", style="red")
         result = read_run(event.job.out).result
         errors = f"train {result['train_error_pct']:5.2f} %  val {result['val_error_pct']:5.2f} %"
         left = "" if self._live else f", {time_text(self.time_left_s())} left"
@@ -95,13 +99,14 @@ class Display:
 
 
 def work(job: Job) -> float:
-    """Return a run's share of the study's work: depth times images seen."""
-    return job.config.model.depth * job.config.recipe.epochs
+    """Return a run's share of the study's work: depth times images seen, as far as the recipe tells."""
+    recipe = job.config.recipe
+    return job.config.model.depth * (recipe.steps * recipe.batch_size if recipe.steps else recipe.epochs * EPOCH_IMAGES)
 
 
 def label(job: Job) -> str:
     """Return what a person calls a job: `plain-56 seed 0`."""
-    return f"{job.config.model.arm}-{job.config.model.depth} seed {job.config.seed}"
+    return f"{network_label(job.config)} seed {job.config.seed}"
 
 
 def time_text(seconds: float | None) -> str:

@@ -1,71 +1,95 @@
-"""Depth x arm x seed: which runs a study has, which are there already, and making the others."""
+"""Data x depth x arm x seed: which runs a study has, which are there already, and making the others."""
 
 import shutil
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from resnetlab.claim import claimed
-from resnetlab.config import ConfigError, DataConfig, ModelConfig, Precision, Recipe, RunConfig, Shortcut
+from resnetlab.config import ConfigError, DataConfig, ModelConfig, Norm, Precision, Recipe, RunConfig
 from resnetlab.configjson import differences
-from resnetlab.models.zoo import IMAGENET, model_config
-from resnetlab.study.pool import Ended, Event, Job, run_jobs
-from resnetlab.study.results import RUNS, Run, read_run, read_runs
+from resnetlab.data.catalogue import title_of
+from resnetlab.study.arms import arm_of, network
+from resnetlab.study.pool import Ended, Event, Job, Started, run_jobs
+from resnetlab.study.results import MODEL, RUNS, Run, read_run, read_runs
 from resnetlab.training.recipes import for_network
 from resnetlab.training.record import Record
-
-ARMS: dict[str, Shortcut] = {"plain": "none", "residual": "pad"}
-"""The sides of the experiment; option A, so that the residual arm has not one parameter more (section 4.2)."""
 
 MADE_BY_A_STUDY = (RUNS, "figures", "results.csv", "results.json", "report.html")
 """What a study writes into its folder, and what starting afresh deletes; nothing else there is touched."""
 
 
 @dataclass(frozen=True)
+class Source:
+    """Images, and how networks are trained on them."""
+
+    data: DataConfig
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
 class Grid:
-    """The runs of a study: every depth with every arm and every seed, all by one recipe.
+    """The runs of a study: every source with every depth, arm and seed.
 
     Raises:
         ConfigError: for an axis that is empty, names something twice, or names something that does not exist.
     """
 
-    data: DataConfig
+    sources: tuple[Source, ...]
     depths: tuple[int, ...]
     arms: tuple[str, ...]
     num_seeds: int
-    recipe: Recipe
     precision: Precision = "fp32"
     """Nothing is measured in a study: runs that share the cores would disturb each other's figures."""
+    norm: Norm = "batch"
+    """Of every network; `none` is how networks were before batch normalisation."""
+    init_scale: float = 1.0
+    """Factor on the initial weights of every network's convolutions, above 0."""
+    constructs: bool = False
+    """Also deepen each trained shallowest plain network to the deepest by identity layers, and train it further."""
 
     def __post_init__(self) -> None:
         _each_once("depth", self.depths)
         _each_once("arm", self.arms)
-        unknown = [arm for arm in self.arms if arm not in ARMS]
-        if unknown:
-            raise ConfigError(f"arm {unknown[0]!r} is unknown; known: {', '.join(ARMS)}")
+        _each_once("data", [(title_of(source.data), source.data.train_images) for source in self.sources])
+        if {"residual", "A"} <= set(self.arms):
+            raise ConfigError("arms residual and A are the same network, option A; name one of them")
         if self.num_seeds < 1:
             raise ConfigError(f"seeds is the number of repetitions and must be at least 1, not {self.num_seeds}")
         for arm in self.arms:
             for depth in self.depths:
-                network(arm, depth)
+                self._network(arm, depth)
 
     def runs(self) -> list[RunConfig]:
         """Return the configurations, deepest first: the long runs start first, so that the cores end together."""
         return [
-            RunConfig(
-                model := network(arm, depth),
-                self.data,
-                for_network(self.recipe, model),
-                seed,
-                precision=self.precision,
-                layout="channels_last",
-                compile="off",
-            )
+            self._run(arm, depth, source, seed)
             for depth in sorted(self.depths, reverse=True)
             for seed in range(self.num_seeds)
+            for source in self.sources
             for arm in self.arms
         ]
+
+    def constructions(self) -> Iterator[tuple[RunConfig, RunConfig]]:
+        """Yield each run whose network is to be deepened, and the run that goes on from there, lacking its `weights`.
+
+        Paper: section 1, the solution by construction.
+        """
+        shallow, deep = min(self.depths), max(self.depths)
+        if not self.constructs or "plain" not in self.arms or shallow == deep:
+            return
+        for seed in range(self.num_seeds):
+            for source in self.sources:
+                yield self._run("plain", shallow, source, seed), self._run("plain", deep, source, seed)
+
+    def _network(self, arm: str, depth: int) -> ModelConfig:
+        return network(arm, depth, norm=self.norm, init_scale=self.init_scale)
+
+    def _run(self, arm: str, depth: int, source: Source, seed: int) -> RunConfig:
+        model = self._network(arm, depth)
+        return RunConfig(model, source.data, for_network(source.recipe, model), seed, precision=self.precision,
+                         layout="channels_last", compile="off")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,17 +98,6 @@ class Planned:
 
     jobs: Sequence[Job]
     num_reused: int
-
-
-def network(arm: str, depth: int) -> ModelConfig:
-    """Return the CIFAR network (6n+2 layers) that stands on one side of the experiment.
-
-    Raises:
-        ConfigError: for a depth that does not fit; the message names the nearest that do.
-    """
-    family = "plain" if arm == "plain" else "resnet"
-    suffix = "-cifar" if depth in IMAGENET else ""
-    return model_config(f"{family}{depth}{suffix}", shortcut=ARMS[arm])
 
 
 def run_study(grid: Grid, out: Path, *, num_workers: int, fresh: bool = False) -> Generator[Planned | Event]:
@@ -103,49 +116,73 @@ def run_study(grid: Grid, out: Path, *, num_workers: int, fresh: bool = False) -
             _clear(out)
         there = {run.directory.name: run for run in read_runs(out)}
         _refuse_another_recipe(there.values(), grid, out)
-        jobs = [Job(config, out / RUNS / run_name(config)) for config in grid.runs()]
-        pending = [job for job in jobs if not _is_settled(there.get(job.out.name))]
-        for job in pending:
+        first = [Job(config, out / RUNS / run_name(config)) for config in grid.runs()]
+        then = [_deepened(before, after, out) for before, after in grid.constructions()]
+        pending, later = ([job for job in jobs if not _is_settled(there.get(job.out.name))] for jobs in (first, then))
+        for job in (*pending, *later):
             if not (job.out / "checkpoint").exists():
                 shutil.rmtree(job.out, ignore_errors=True)
-        yield Planned(pending, len(jobs) - len(pending))
-        for event in run_jobs(pending, num_workers):
-            if isinstance(event, Ended) and event.error is not None:
-                _note_failure(event)
-            yield event
+        yield Planned([*pending, *later], len(first) + len(then) - len(pending) - len(later))
+        yield from _noted(run_jobs(pending, num_workers))
+        possible = [job for job in later if Path(job.config.weights or "").exists()]
+        yield from _noted(run_jobs(possible, num_workers))
+        for job in later:
+            if job not in possible:
+                yield Started(job)
+                yield Ended(job, f"there is no {job.config.weights} to start from: that run did not finish")
 
 
 def run_name(config: RunConfig) -> str:
     """Return the name of a run's directory in a study, `digits-plain-56-seed0`."""
-    return f"{Path(config.data.name).name}-{config.model.arm}-{config.model.depth}-seed{config.seed}"
+    parts = [Path(config.data.name).name, arm_of(config.model), str(config.model.depth)]
+    parts += [] if config.data.train_images is None else [f"{config.data.train_images}images"]
+    parts += ["deepened"] if config.weights else []
+    return "-".join([*parts, f"seed{config.seed}"])
+
+
+def _deepened(before: RunConfig, after: RunConfig, out: Path) -> Job:
+    config = replace(after, weights=str(out.resolve() / RUNS / run_name(before) / MODEL))
+    return Job(config, out / RUNS / run_name(config))
 
 
 def _is_settled(run: Run | None) -> bool:
     return run is not None and run.status in ("done", "diverged")
 
 
+def _noted(events: Iterable[Event]) -> Iterator[Event]:
+    """Pass events on; write the cause of a failure into the record where the run itself could not."""
+    for event in events:
+        if isinstance(event, Ended) and event.error is not None:
+            _note_failure(event)
+        yield event
+
+
 def _note_failure(event: Ended) -> None:
-    """Write the cause into the record where the run itself could not: it was killed, or never got so far."""
     if not (event.job.out / "config.json").exists() or read_run(event.job.out).status != "unfinished":
-        return
+        return  # it was told already, or it never got so far
     with suppress(OSError), Record(event.job.out / "record.jsonl") as record:  # a full disk is told all the same
         record.write("result", status="failed", error=event.error)
 
 
 def _each_once(axis: str, values: Sequence[object]) -> None:
     if not values:
-        raise ConfigError(f"no {axis} given; name at least one with --{axis}s")
+        raise ConfigError(f"no {axis} given; name at least one with --{axis}{'' if axis == 'data' else 's'}")
     twice = [value for value in values if values.count(value) > 1]
     if twice:
-        raise ConfigError(f"{axis} {twice[0]} is given twice; name each {axis} once")
+        name = twice[0][0] if isinstance(twice[0], tuple) else twice[0]
+        raise ConfigError(f"{axis} {name} is given twice; name each {axis} once")
 
 
 def _refuse_another_recipe(runs: Iterable[Run], grid: Grid, out: Path) -> None:
+    """Refuse a folder whose runs cannot stand beside the grid's: other networks, another recipe, other images."""
+    sources = {Path(source.data.name).name: source for source in grid.sources}
     for run in runs:
+        source = sources.get(run.data)
         wanted = replace(
             run.config,
-            recipe=for_network(grid.recipe, run.config.model),
-            data=grid.data if run.data == Path(grid.data.name).name else run.config.data,
+            model=replace(run.config.model, norm=grid.norm, init_scale=grid.init_scale),
+            recipe=for_network(source.recipe, run.config.model) if source else run.config.recipe,
+            data=replace(source.data, train_images=run.train_images) if source else run.config.data,
             precision=grid.precision,
         )
         changed = differences(run.config, wanted)

@@ -5,10 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.config import RunConfig, read_config
+from resnetlab.study.arms import arm_of
 from resnetlab.training.record import RecordError, read_record
 
 RUNS = "runs"
 """The folder of a study that holds its run directories."""
+
+MODEL = "model.safetensors"
+"""The model file of a run directory."""
 
 
 @dataclass(frozen=True)
@@ -18,13 +22,16 @@ class Run:
     directory: Path
     config: RunConfig
     status: str
-    """`done`, `diverged`, `failed`, or `unfinished` (no last line: interrupted, or still going)."""
+    """`done`, `diverged`, `failed`, `unfinished` (no last line: interrupted, or still going), or `measured` (a model
+    file, not a run)."""
     start: dict[str, Any]
     """The record's `run` line; empty where the run never got so far."""
     epochs: tuple[dict[str, Any], ...]
     """The record's `epoch` lines."""
     result: dict[str, Any]
     """The record's `result` line; empty while unfinished."""
+    signals: tuple[dict[str, Any], ...] = ()
+    """The record's `signal` lines."""
 
     @property
     def data(self) -> str:
@@ -32,9 +39,14 @@ class Run:
         return Path(self.config.data.name).name
 
     @property
+    def source(self) -> str:
+        """What a person calls the training images: `digits`, `digits, 50 images`."""
+        return self.data if self.train_images is None else f"{self.data}, {self.train_images:,} images"
+
+    @property
     def arm(self) -> str:
-        """`plain` or `residual`."""
-        return self.config.model.arm
+        """The side of the experiment: `plain`, `residual`, `A`, `B`, `C` or `bottleneck`."""
+        return arm_of(self.config.model)
 
     @property
     def depth(self) -> int:
@@ -47,9 +59,24 @@ class Run:
         return self.config.seed
 
     @property
+    def train_images(self) -> int | None:
+        """Images it was trained on, where they are a part of the training split; else `None`."""
+        return self.config.data.train_images
+
+    @property
+    def is_deepened(self) -> bool:
+        """It started from a trained shallower network with identity blocks inserted, not from random weights."""
+        return self.config.weights is not None
+
+    @property
+    def network(self) -> str:
+        """What a person calls the network: `plain-56`, `plain-56 deepened`, `residual-56, 50 images`."""
+        return network_label(self.config)
+
+    @property
     def label(self) -> str:
         """What a person calls the run: `plain-56 seed 0`."""
-        return f"{self.arm}-{self.depth} seed {self.seed}"
+        return f"{self.network} seed {self.seed}"
 
     def row(self) -> dict[str, Any]:
         """Return the run's line of `results.json` and `results.csv`; `None` where there is no number."""
@@ -57,6 +84,8 @@ class Run:
             "data": self.data,
             "arm": self.arm,
             "depth": self.depth,
+            "train_images": self.train_images,
+            "deepened": self.is_deepened,
             "seed": self.seed,
             "status": self.status,
             "params": self.start.get("params"),
@@ -99,6 +128,7 @@ def read_run(directory: Path) -> Run:
             start=next((line for line in lines if line["kind"] == "run"), {}),
             epochs=tuple(_epoch(line) for line in lines if line["kind"] == "epoch"),
             result=result,
+            signals=tuple(_signal(line) for line in lines if line["kind"] == "signal"),
         )
     except (KeyError, TypeError) as error:
         raise RecordError(f"{path}: a line lacks {error}") from error
@@ -112,10 +142,28 @@ def read_runs(out: Path) -> list[Run]:
     """
     directories = sorted(path for path in (out / RUNS).glob("*") if path.is_dir())
     runs = [read_run(directory) for directory in directories if (directory / "config.json").exists()]
-    return sorted(runs, key=lambda run: (run.data, run.depth, run.arm, run.seed))
+    return sorted(runs, key=_place)
+
+
+def network_label(config: RunConfig) -> str:
+    """Return what a person calls the network of a run, with what sets it apart from others of its arm and depth."""
+    images = "" if config.data.train_images is None else f", {config.data.train_images:,} images"
+    return f"{arm_of(config.model)}-{config.model.depth}{' deepened' if config.weights else ''}{images}"
+
+
+def _place(run: Run) -> tuple[Any, ...]:
+    few = run.train_images is not None
+    return run.data, run.depth, run.arm, run.is_deepened, not few, run.train_images or 0, run.seed
 
 
 def _epoch(line: dict[str, Any]) -> dict[str, Any]:
     """Return an epoch's line with what the report reads of it; a missing field is a `KeyError` here, not later."""
-    curve = {name: line["curve"][name] for name in ("step", "train_error_pct")}
+    curve = {name: line["curve"][name] for name in ("step", "loss", "train_error_pct")}
     return {**{name: line[name] for name in ("step", "val_error_pct")}, "curve": curve}
+
+
+def _signal(line: dict[str, Any]) -> dict[str, Any]:
+    """Return a signal's line with what the report reads of it."""
+    names = ("step", "lr", "loss", "layers", "kernels", "grad_norm", "grad_to_weight", "response_std", "activation_var",
+             "dead_relu_pct", "blocks", "residual_ratio")  # fmt: skip
+    return {name: line[name] for name in names}

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
@@ -23,10 +23,15 @@ class Spread:
 
 
 def spread(values: Sequence[float | None]) -> Spread | None:
-    """Return mean and standard deviation of the values that are there, or `None` where there is none."""
+    """Return mean and standard deviation of the values that are there, or `None` where there is none.
+
+    With a value that is not finite the mean is infinite, and without deviation.
+    """
     there = [value for value in values if value is not None]
     if not there:
         return None
+    if not all(map(math.isfinite, there)):
+        return Spread(math.inf, None, len(there))
     return Spread(statistics.fmean(there), statistics.stdev(there) if len(there) > 1 else None, len(there))
 
 
@@ -37,3 +42,20 @@ def interval_95(values: Sequence[float]) -> tuple[float, float] | None:
     half = T_975.get(len(values) - 1, 2.262) * statistics.stdev(values) / math.sqrt(len(values))
     mean = statistics.fmean(values)
     return mean - half, mean + half
+
+
+def figures(value: float) -> str:
+    """Return a number to two figures, as people write it: `0.042`, `170`, `2.4e−8`, `not finite`."""
+    if not math.isfinite(value):
+        return "not finite"
+    mantissa, _, exponent = f"{float(f'{value:.2g}'):g}".partition("e")
+    return (f"{mantissa}e{int(exponent)}" if exponent else mantissa).replace("-", "−")
+
+
+def span(values: Iterable[float | None], to: str = " to ") -> str:
+    """Return the lowest and the highest of some numbers as words: `1.9 to 2.4`; those that are missing are left out."""
+    there = sorted(value for value in values if value is not None)
+    if not there:
+        return "unknown"
+    low, high = figures(there[0]), figures(there[-1])
+    return low if low == high else f"{low}{to}{high}"

@@ -1,0 +1,181 @@
+"""`resnetlab diagnose`: what gradients, activations and responses do in one network, and what that points to."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from resnetlab.config import ConfigError, DataConfig, RunConfig
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from resnetlab.study.results import Run
+
+FOLDER = "diagnosis"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Print and draw the signals of one network: gradient norms, activations, dead ReLUs, responses (Figure 7).
+
+    Of a run directory they are those that its record holds. Of a model file they are measured, on one training batch of
+    the data that it was trained on, or of --data.
+    """
+
+    path: Annotated[Path, tyro.conf.Positional]
+    """A run directory, or a model file."""
+    data: str | None = None
+    """Measure on these images: a data set with a name, or the path of your own."""
+    data_root: Path | None = None
+    """Folder where the archives of a named data set lie."""
+    batch_size: int = 128
+    """Images to measure a model file on, at least 2."""
+    layers: bool = False
+    """Print every layer, not only the range in each stage."""
+    out: Path | None = None
+    """Folder for the figures; diagnosis/ in the run directory, or NAME-diagnosis/ beside a model file."""
+    json: bool = False
+    """Print JSON instead of tables: the run, its signals and symptoms."""
+
+
+def run(options: Options) -> int:
+    """Print and draw the signals of one network."""
+    run, out = found(options)
+    from rich.console import Console
+
+    from resnetlab.study.diagnosis import symptoms
+    from resnetlab.study.figures import draw_signals
+
+    files = draw_signals(run, options.out or out)
+    seen = symptoms(run)
+    if options.json:
+        said = {"run": run.row() | {"directory": str(options.path)}, "symptoms": [asdict(one) for one in seen]}
+        print(json.dumps({**said, "signals": run.signals, "figures": [str(file) for file in files]}))
+        return 0
+    console = Console()
+    errors = (f"{name} error {run.result[f'{name}_error_pct']:.2f} %" for name in ("train", "val", "test")
+              if run.result.get(f"{name}_error_pct") is not None)  # fmt: skip
+    console.print(f"{run.network}, {run.status}: {', '.join(errors) or 'no errors known'}", highlight=False)
+    samples = [run.signals[0]] if len(run.signals) == 1 else [run.signals[0], run.signals[-1]]
+    for signal in samples:
+        console.print()
+        print_signal(signal, options.layers, console)
+    console.print()
+    for one in seen:
+        console.print(f"sign of {one.kind}: {one.sentence}", highlight=False, width=min(80, console.width))
+    if not seen:
+        console.print("no sign of trouble", highlight=False)
+    console.print("one run shows signs; a verdict takes several seeds and depths: resnetlab study", style="dim")
+    for file in files:
+        console.print(f"figure: {file}", soft_wrap=True, highlight=False)
+    return 0
+
+
+def found(options: Options) -> "tuple[Run, Path]":
+    """Return what is to be diagnosed, with signals, and where its figures go if nothing else is said.
+
+    Raises:
+        ConfigError: where there is nothing of the kind; the message says what would work.
+    """
+    from resnetlab.study.results import MODEL, RUNS, read_run
+
+    path = options.path
+    if not path.is_dir():
+        if not path.exists():
+            raise ConfigError(f"{path}: no such run directory or model file")
+        return measured(path, options), path.with_name(f"{path.stem}-{FOLDER}")
+    if not (path / "config.json").exists():
+        if (path / RUNS).is_dir():
+            raise ConfigError(f"{path} is a study; name one of its runs in {path / RUNS}, or use: resnetlab report")
+        raise ConfigError(f"{path}: no run here (no config.json); name a run directory or a model file")
+    run = read_run(path)
+    if run.signals and options.data is None:
+        return run, path / FOLDER
+    if not (path / MODEL).exists():
+        raise ConfigError(f"{path}: its record has no signals, and there is no {MODEL} to measure; train it first")
+    return measured(path / MODEL, options), path / FOLDER
+
+
+def measured(path: Path, options: Options) -> "Run":
+    """Listen to a model file on one batch of training images; nothing of the file changes.
+
+    Raises:
+        ConfigError: where the file is no model file, or nothing says which images to take.
+    """
+    if options.batch_size < 2:
+        raise ConfigError(f"batch-size must be at least 2, not {options.batch_size}")
+    from resnetlab.configjson import from_json
+    from resnetlab.data.loader import some_images
+    from resnetlab.data.sources import open_data
+    from resnetlab.models.modelfile import load_model
+    from resnetlab.study.results import Run
+    from resnetlab.training.signals import measure
+
+    model, card = load_model(path)
+    known = card.provenance.get("config")
+    config = from_json(RunConfig, known) if known else RunConfig(card.model)
+    data = config.data if known else None
+    if options.data is not None:
+        root = None if options.data_root is None else str(options.data_root)
+        data = DataConfig(options.data, root, image_size=card.preprocessing.image_size)
+    if data is None:
+        raise ConfigError(f"{path} does not say what it was trained on; name images with --data")
+    dataset = open_data(data)
+    if dataset.classes != card.classes:
+        raise ConfigError(
+            f"{path} knows the classes {_words(card.classes)}, and {dataset.name} has {_words(dataset.classes)}"
+        )
+    images, labels = some_images(dataset.train, card.preprocessing, options.batch_size)
+    start = {"data": {"classes": list(card.classes)}}
+    result = {"status": "measured", **card.error}
+    return Run(path, config, "measured", start, (), result, (measure(model, images, labels),))
+
+
+def print_signal(signal: dict[str, Any], every_layer: bool, console: "Console") -> None:
+    """Print one sample: the range in each stage, or each layer."""
+    from resnetlab.commands.tables import table
+    from resnetlab.study.spread import figures
+
+    ratios = dict(zip(signal["blocks"], signal["residual_ratio"], strict=True))
+    columns = ("grad_norm", "grad_to_weight", "activation_var", "dead_relu_pct", "response_std")
+    listing = table("layer" if every_layer else "stage", "grad norm", "/ weight", "variance", "dead %", "response",
+                    "F / x")  # fmt: skip
+    places = [[at] for at in range(len(signal["layers"]))] if every_layer else stages(signal["layers"])
+    for rows in places:
+        first = signal["layers"][rows[0]]
+        blocks = [block for block in ratios if any(_ends(signal["layers"], row, block) for row in rows)]
+        listing.add_row(
+            first if every_layer else first.partition(".")[0],
+            *(_range(signal[name][row] for row in rows) for name in columns),
+            _range(ratios[block] for block in blocks),
+        )
+    loss = "not finite" if signal["loss"] is None else figures(signal["loss"])
+    console.print(f"step {signal['step']:,}, loss {loss}" if signal["step"] else f"measured, loss {loss}")
+    console.print(listing)
+
+
+def stages(layers: Sequence[str]) -> list[list[int]]:
+    """Return the positions of the layers of the stem, and of each stage."""
+    names = list(dict.fromkeys(name.partition(".")[0] for name in layers))
+    return [[at for at, layer in enumerate(layers) if layer.partition(".")[0] == name] for name in names]
+
+
+def _ends(layers: Sequence[str], row: int, block: str) -> bool:
+    """Say whether a layer is the last on the main path of a block: its row tells the block's ratio."""
+    inside = [at for at, name in enumerate(layers) if name.startswith(f"{block}.conv")]
+    return bool(inside) and row == inside[-1]
+
+
+def _range(values: Iterable[float | None]) -> str:
+    from resnetlab.study.spread import span
+
+    there = [value for value in values if value is not None]
+    return span(there, to="–") if there else "–"
+
+
+def _words(classes: Sequence[str]) -> str:
+    return ", ".join(classes[:5]) + (", …" if len(classes) > 5 else "")

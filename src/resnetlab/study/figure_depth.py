@@ -1,0 +1,51 @@
+"""Final error against depth, a line an arm: whether deeper is better, seen at a glance. No torch here."""
+
+import statistics
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from resnetlab.study.figure_style import COLOURS, head, in_order, note, panels
+from resnetlab.study.results import Run
+
+ERRORS = {"train_error_pct": "training error", "test_error_pct": "test error"}
+"""A panel each."""
+
+
+def depth_figure(runs: Sequence[Run], tall: bool) -> Figure | None:
+    """Return the figure of one data set, or `None` where there is one depth only."""
+    runs = [run for run in runs if run.status == "done"]
+    depths = sorted({run.depth for run in runs})
+    if len(depths) < 2:
+        return None
+    shown = {key: name for key, name in ERRORS.items() if any(run.result.get(key) is not None for run in runs)}
+    figure, axes_of = panels(len(shown), tall=tall, height=3.0)
+    for axes, (key, name) in zip(axes_of, shown.items(), strict=True):
+        for index, arm in enumerate(in_order(run.arm for run in runs)):
+            _line(axes, [run for run in runs if run.arm == arm], key, COLOURS[index], arm)
+        head(axes, name)
+        axes.set_xscale("log")
+        axes.set_xticks(depths, [str(depth) for depth in depths])
+        axes.minorticks_off()
+        axes.set_xlabel("layers")
+        axes.set_ylabel("final error, %")
+        axes.set_ylim(bottom=0)
+        axes.grid(axis="y", alpha=0.25)
+        axes.legend(frameon=False, loc="best")
+    seeds = len({run.seed for run in runs})
+    bars = f"dot: mean of {seeds} seeds, bar: lowest to highest" if seeds > 1 else "one seed"
+    note(figure, (f"final error against depth; {bars}",), tall=tall)
+    return figure
+
+
+def _line(axes: Axes, runs: Sequence[Run], key: str, colour: str, arm: str) -> None:
+    values: dict[int, list[float]] = {}
+    for run in runs:
+        if run.result.get(key) is not None:
+            values.setdefault(run.depth, []).append(run.result[key])
+    depths = sorted(values)
+    means = [statistics.fmean(values[depth]) for depth in depths]
+    below = [mean - min(values[depth]) for mean, depth in zip(means, depths, strict=True)]
+    above = [max(values[depth]) - mean for mean, depth in zip(means, depths, strict=True)]
+    axes.errorbar(depths, means, (below, above), color=colour, marker="o", markersize=4, capsize=3, label=arm)

@@ -1,0 +1,92 @@
+"""The report's table: a line a network, each number over its seeds. No torch here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from resnetlab.study.results import Run
+from resnetlab.study.signs import (
+    dead_relus_pct,
+    first_gradient,
+    first_step_at,
+    movement,
+    residual_ratio,
+    steepest_gradient,
+)
+from resnetlab.study.spread import Spread, spread
+
+CONVERGENCE_PCT = (50, 20, 10, 5)
+"""Training errors, in %, whose first step is looked for: the paper's "easier to optimise" (section 4.1)."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the report's table: every seed of one data set, depth and arm."""
+
+    data: str
+    network: str
+    """What a person calls it: `plain-56`, `residual-56, 50 images`."""
+    arm: str
+    depth: int
+    num_seeds: int
+    num_failed: int
+    params: int | None
+    macs: int | None
+    train_error_pct: Spread | None
+    val_error_pct: Spread | None
+    test_error_pct: Spread | None
+    time_s: Spread | None
+    steps_to: dict[int, tuple[float, int] | None]
+    """Training error in % to the median step that reaches it and how many seeds do, or `None` where none does."""
+    first_gradient: Spread | None
+    """Gradient over weights of the median layer, at the first step."""
+    steepest_gradient: Spread | None
+    """That of the layer where it is largest."""
+    movement: Spread | None
+    """How far the median layer could move in the whole run, in units of its own length."""
+    dead_relus_pct: Spread | None
+    """Share of dead ReLUs at the last sample, in %."""
+    residual_ratio: Spread | None
+    """||F(x)|| over the norm of what the shortcut adds, at the last sample, mean over blocks; residual arms alone."""
+
+
+def lines(runs: Sequence[Run]) -> list[Line]:
+    """Return the table: one line for each data set and network, over its seeds."""
+    grouped: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        grouped.setdefault((run.data, run.network), []).append(run)
+    return [_line(group) for group in grouped.values()]
+
+
+def _line(group: Sequence[Run]) -> Line:
+    done = [run for run in group if run.status == "done"]
+    ended = [run for run in group if run.status in ("done", "diverged")]
+    counted = next((run.start for run in group if run.start), {})
+
+    def over_seeds(quantity: str) -> Spread | None:
+        return spread([run.result[quantity] for run in done])
+
+    return Line(
+        data=group[0].data,
+        network=group[0].network,
+        arm=group[0].arm,
+        depth=group[0].depth,
+        num_seeds=len(done),
+        num_failed=len(group) - len(done),
+        params=counted.get("params"),
+        macs=counted.get("macs"),
+        train_error_pct=over_seeds("train_error_pct"),
+        val_error_pct=over_seeds("val_error_pct"),
+        test_error_pct=over_seeds("test_error_pct"),
+        time_s=over_seeds("time_s"),
+        steps_to={pct: _steps_to(done, pct) for pct in CONVERGENCE_PCT},
+        first_gradient=spread([first_gradient(run) for run in ended]),
+        steepest_gradient=spread([steepest_gradient(run) for run in ended]),
+        movement=spread([movement(run) for run in ended]),
+        dead_relus_pct=spread([dead_relus_pct(run) for run in ended]),
+        residual_ratio=spread([residual_ratio(run) for run in ended]),
+    )
+
+
+def _steps_to(runs: Sequence[Run], error_pct: float) -> tuple[float, int] | None:
+    reached = sorted(step for run in runs if (step := first_step_at(run, error_pct)) is not None)
+    return (reached[len(reached) // 2], len(reached)) if reached else None
