@@ -1,7 +1,8 @@
 """How much sooner the default study is done than the same trainings one after another in a plain PyTorch loop.
 
 Both sides are whole programs, from start to exit, run in turn in this one run; ours writes records, models and report
-besides. Prints each pair and the median ratio; `--json` prints one object.
+besides, and listens to gradients. The construction, to which the plain loop has nothing to compare, is left out. Prints
+each pair and the median ratio; `--json` prints one object.
 
     python benchmarks/study_speed.py --pairs 3
 """
@@ -30,7 +31,17 @@ def main() -> int:
     pairs = []
     for index in range(options.pairs):
         with tempfile.TemporaryDirectory() as folder:
-            study = [sys.executable, "-m", "resnetlab", "study", "--out", folder, "--seeds", str(options.seeds)]
+            study = [
+                sys.executable,
+                "-m",
+                "resnetlab",
+                "study",
+                "--no-construct",
+                "--out",
+                folder,
+                "--seeds",
+                str(options.seeds),
+            ]
             sides = {"study": study, "plain_loop": plain_loop}
             order = list(sides) if index % 2 == 0 else list(sides)[::-1]  # turn about: neither is always second
             pairs.append({name: seconds(sides[name]) for name in order})

@@ -11,24 +11,43 @@ PACKAGE = Path(__file__).parents[1] / "src" / "resnetlab"
 FLOORS: list[dict[str, list[str]]] = [
     {
         "": ["__main__", "cli"],
-        "commands": ["study", "report", "train", "verify_resume", "data", "models", "progress", "tables"],
+        "commands": [
+            *(
+                "study",
+                "diagnose",
+                "deepen",
+                "report",
+                "train",
+                "verify_resume",
+                "data",
+                "models",
+                "progress",
+                "tables",
+            ),
+        ],
     },
-    {"study": ["display", "grid", "pool", "worker", "report", "figures", "verdict", "results", "spread"]},
+    {
+        "study": [
+            *("display", "grid", "presets", "pool", "worker", "report", "figures", "figure_signals", "figure_depth"),
+            *("figure_curves", "figure_style", "ledger", "construction", "table", "verdict", "diagnosis", "contrast"),
+            *("rules", "signs", "results", "arms", "spread"),
+        ]
+    },
     {
         "training": [
-            *("loop", "compare", "setup", "track", "provenance", "epoch", "execution", "directory", "saver", "state"),
-            *("checkpoint", "interrupt", "session", "listener", "record", "recipes", "schedule"),
+            *("loop", "compare", "setup", "start", "track", "provenance", "epoch", "signals", "execution", "directory"),
+            *("saver", "state", "checkpoint", "interrupt", "session", "listener", "record", "recipes", "schedule"),
         ]
     },
     {"evaluation": ["protocols"]},
     {
-        "models": ["modelfile", "cost", "zoo", "resnet", "recompute", "blocks"],
+        "models": ["modelfile", "deepen", "cost", "zoo", "resnet", "recompute", "blocks"],
         "data": [
             *("loader", "sources", "scan", "folder", "parquet", "archives", "normalisation", "split", "encoded"),
             *("augment", "decode", "chance", "catalogue"),
         ],
     },
-    {"": ["claim", "config", "configjson", "cores", "files", "memory", "paper"]},
+    {"": ["claim", "config", "configjson", "cores", "files", "memory", "reproductions", "paper"]},
 ]
 PLACE = {
     (f"{room}." if room else "") + file: (floor, room, position)

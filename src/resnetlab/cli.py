@@ -14,8 +14,8 @@ from typing import Any
 COMMANDS = {
     "study": "see degradation and its cure: plain and residual, depth by depth",
     "train": "train one network on your images, and never lose an hour",
-    "diagnose": "what gradients and layers do in one network, and what it points to",
-    "deepen": "a deeper network that computes the same: the solution that exists",
+    "diagnose": "what gradients and layers do in one network",
+    "deepen": "make a network deeper without changing what it computes",
     "report": "draw a study again from its records alone",
     "models": "the networks: parameters, MACs, layers",
     "data": "check a data set: counts, sizes, duplicates, bad files",

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from resnetlab.config import ConfigError, DataConfig
-from resnetlab.study.grid import Grid, run_name
+from resnetlab.study.grid import Grid, Source, run_name
 from resnetlab.study.results import read_runs
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
@@ -28,7 +28,7 @@ def copy(tiny_study, tmp_path):
 
 
 def grid(depths=(20, 56), arms=("plain", "residual"), num_seeds=3):
-    return Grid(DataConfig(), depths, arms, num_seeds, recipe("digits"))
+    return Grid((Source(DataConfig(), recipe("digits")),), depths, arms, num_seeds)
 
 
 def times(out):
@@ -72,7 +72,7 @@ def test_the_same_command_makes_nothing_twice(copy):
     before = times(copy)
     done = resnetlab("study", *TINY, "--out", copy)
     assert done.returncode == 0
-    assert "8 finished runs are there already" in done.stdout
+    assert "10 finished runs are there already" in done.stdout
     assert times(copy) == before
 
 
@@ -83,14 +83,14 @@ def test_a_larger_grid_adds_its_runs(copy):
     after = times(copy)
     assert set(after) - set(before) == {"digits-plain-8-seed2", "digits-residual-8-seed2"}
     assert {name: after[name] for name in before} == before
-    assert len(json.loads(done.stdout)["runs"]) == 10
+    assert len(json.loads(done.stdout)["runs"]) == 12
 
 
 def test_another_recipe_is_refused_and_fresh_starts_over(copy):
     done = resnetlab("study", "--depths", "8", "--seeds", "1", "--epochs", "2", "--out", copy)
     assert done.returncode == 2
     assert "made otherwise (recipe.epochs: 1 -> 2); add --fresh to start over" in done.stderr
-    assert len(times(copy)) == 8
+    assert len(times(copy)) == 10
     (copy / "notes.txt").write_text("mine")
     done = resnetlab("study", "--depths", "8", "--seeds", "1", "--epochs", "2", "--out", copy, "--fresh")
     assert done.returncode == 0
@@ -105,7 +105,7 @@ def test_an_interrupted_run_is_made_again(copy):
     assert "unfinished" in resnetlab("report", copy, "--json").stdout
     assert resnetlab("study", *TINY, "--out", copy).returncode == 0
     again = read_record(record)
-    assert [line["kind"] for line in again] == ["run", "epoch", "result"]
+    assert [line["kind"] for line in again] == ["run", *["signal"] * 6, "epoch", "result"]
     old = json.loads(whole.splitlines()[-1])
     assert again[-1]["test_error_pct"] == old["test_error_pct"]  # equal configurations give equal runs
 

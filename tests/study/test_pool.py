@@ -8,7 +8,7 @@ import signal
 from resnetlab.config import RunConfig
 from resnetlab.cores import usable_cores
 from resnetlab.models.zoo import model_config
-from resnetlab.study.grid import Grid, run_study
+from resnetlab.study.grid import Grid, Source, run_study
 from resnetlab.study.pool import Ended, Job, Started, Told, run_jobs
 from resnetlab.study.report import write_report
 from resnetlab.training.recipes import recipe
@@ -49,7 +49,7 @@ def worker_pids():
 
 
 def test_one_that_is_killed_is_reported_and_tried_again(tmp_path):
-    grid = Grid(GOOD.data, (20,), ("plain",), 2, recipe("digits", epochs=2))
+    grid = Grid((Source(GOOD.data, recipe("digits", epochs=2)),), (20,), ("plain",), 2)
     killed = False
     for event in run_study(grid, tmp_path, num_workers=1):
         if isinstance(event, Told) and not killed:

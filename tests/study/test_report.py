@@ -12,10 +12,14 @@ import pytest
 from PIL import Image
 
 from resnetlab.config import ConfigError
+from resnetlab.data.catalogue import CIFAR10
 from resnetlab.study.report import write_report
 from resnetlab.training.record import read_record
 
 from conftest import resnetlab
+
+THREE = '"stage_blocks": [\n      3,\n      3,\n      3'
+"""The blocks of 20 layers, in a configuration of 8."""
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -30,20 +34,23 @@ def test_the_folder_holds_what_it_should(tiny_study):
         "runs", "figures", "report.html", "results.csv", "results.json",
     }  # fmt: skip
     names = {path.name for path in (tiny_study / "figures").iterdir()}
-    assert names == {"training-digits.png", "training-digits.svg", "training-digits-tall.svg"}
+    assert names == {
+        f"{kind}-digits{form}" for kind in ("training", "depth", "gradients", "responses")
+        for form in (".png", ".svg", "-tall.svg")
+    }  # fmt: skip
 
 
 def test_results_are_the_records(tiny_study):
     results = json.loads((tiny_study / "results.json").read_text())
-    assert len(results["runs"]) == 8
+    assert len(results["runs"]) == 10
     for row in results["runs"]:
         record = read_record(tiny_study / row["directory"] / "record.jsonl")
         for key in ("train_error_pct", "val_error_pct", "test_error_pct", "time_s"):
             assert row[key] == record[-1][key]
         assert (row["params"], row["macs"]) == (record[0]["params"], record[0]["macs"])
         assert row["status"] == "done"
-    (line,) = [line for line in results["table"] if (line["arm"], line["depth"]) == ("plain", 14)]
-    tests = [r["test_error_pct"] for r in results["runs"] if (r["arm"], r["depth"]) == ("plain", 14)]
+    (line,) = [line for line in results["table"] if line["network"] == "plain-14"]
+    tests = [r["test_error_pct"] for r in results["runs"] if (r["arm"], r["depth"], r["deepened"]) == ("plain", 14, 0)]
     assert line["test_error_pct"] == {"mean": statistics.fmean(tests), "std": statistics.stdev(tests), "count": 2}
     assert {effect["arm"] for effect in results["depth_effects"]} == {"plain", "residual"}
 
@@ -87,7 +94,7 @@ def test_the_page_holds_everything_itself(tiny_study):
     links = Links()
     links.feed(page)
     assert links.fetched == []
-    assert links.images == 1
+    assert links.images == 4
     assert not re.findall(r"url\(|@import|http", page.split("<body>")[0])
 
 
@@ -122,16 +129,72 @@ def test_one_seed_one_arm_and_a_failed_run_still_render(copy):
     results = write_report(copy)
     assert results["depth_effects"] == []
     page = (copy / "report.html").read_text()
-    assert "No comparison of depths" in page
+    assert [finding["kind"] for finding in results["findings"]] == ["not enough evidence"]
+    assert "one depth only, plain-8" in page
     assert "no &lt;memory&gt; left" in page
-    assert "1 of 2 runs did not finish" in page
+    assert "1 of 3 runs did not finish" in page
+
+
+def rewrite(record, change):
+    """Change the lines of a record, each a dictionary with its kind."""
+    lines = [change(line) for line in read_record(record)]
+    record.write_text("".join(json.dumps(line) + "\n" for line in lines if line))
+
+
+def test_a_run_that_ended_in_nan_is_diagnosed(copy):
+    """Its record has signals without numbers, no epoch, and no errors."""
+
+    def in_nan(line):
+        if line["kind"] == "signal":
+            nothing = [None] * len(line["layers"])
+            gone = dict.fromkeys(("grad_norm", "grad_to_weight", "response_std", "activation_var"), nothing)
+            return {**line, **gone, "loss": None} if line["step"] == 1 else None
+        if line["kind"] == "result":
+            return {"kind": "result", "status": "diverged", "error": "the loss is nan at steps 1 to 10 of 78"}
+        return line if line["kind"] == "run" else None
+
+    for record in copy.glob("runs/digits-plain-14-seed*/record.jsonl"):
+        rewrite(record, in_nan)
+    results = write_report(copy)
+    said = {finding["arm"]: finding for finding in results["findings"]}
+    assert said["plain"]["kind"] == "exploding"
+    assert "(2 of 2 runs end in NaN)" in said["plain"]["sentence"]
+    (line,) = [line for line in results["table"] if line["network"] == "plain-14"]
+    assert line["first_gradient"] == {"mean": None, "std": None, "count": 2}
+    page = (copy / "report.html").read_text()
+    assert "<td>not finite</td>" in page
+    assert "the loss is nan at steps 1 to 10 of 78" in page
+    json.loads((copy / "results.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def test_published_figures_stand_beside_runs_on_cifar(copy):
+    sizes = {"classes": list(CIFAR10), "num_train": 45_000, "num_val": 5_000, "num_test": 10_000}
+    for record in copy.glob("runs/*/record.jsonl"):
+        rewrite(record, lambda line: line | ({"data": line["data"] | sizes} if line["kind"] == "run" else {}))
+        config = record.with_name("config.json")
+        config.write_text(config.read_text().replace('"stage_blocks": [\n      1,\n      1,\n      1', THREE))
+    results = write_report(copy)
+    assert {one["cell"]["network"] for one in results["published"]} == {"plain20", "resnet20"}
+    assert not any(one["is_reproduction"] for one in results["published"])
+    page = (copy / "report.html").read_text()
+    assert "not a reproduction: " in page
+    assert "78 steps instead of 64,000" in page
+    with (copy / "results.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["arm"] == "residual" and row["depth"] == "20"]
+    assert {(row["paper_error_pct"], row["paper_where"]) for row in rows} == {("8.75", "Table 6")}
+    assert all("batch 16 instead of 128" in row["paper_deviations"] for row in rows)
+
+
+def test_nothing_is_published_for_digits(tiny_study):
+    assert json.loads((tiny_study / "results.json").read_text())["published"] == []
+    assert "None of these runs has a published figure" in (tiny_study / "report.html").read_text()
 
 
 def test_nothing_but_failures_still_renders(copy):
     for record in copy.glob("runs/*/record.jsonl"):
         record.write_text('{"kind": "result", "status": "failed", "error": "x"}\n')
     assert write_report(copy)["table"][0]["num_failed"] == 2
-    assert "8 of 8 runs did not finish" in (copy / "report.html").read_text()
+    assert "10 of 10 runs did not finish" in (copy / "report.html").read_text()
 
 
 def test_no_study_there(tmp_path):

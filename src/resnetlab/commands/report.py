@@ -39,15 +39,14 @@ def print_results(results: dict[str, Any], out: Path, console: "Console", *, jso
     if json_wanted:
         print(json.dumps(results, ensure_ascii=False))
         return
-    errors = table("network", "parameters", "train error %", "val error %", "test error %", "seeds")
-    several = len({line["data"] for line in results["table"]}) > 1
-    for line in results["table"]:
-        name = line["network"] + (f" {line['data']}" if several else "")
-        spreads = (_spread(line[f"{split}_error_pct"]) for split in ("train", "val", "test"))
-        params = f"{line['params']:,}" if line["params"] else "–"
-        errors.add_row(name, params, *spreads, str(line["num_seeds"]))
-    console.print()
-    console.print(errors)
+    for data in dict.fromkeys(line["data"] for line in results["table"]):
+        errors = table(data, "params", "train error %", "val error %", "test error %", "seeds")
+        for line in (line for line in results["table"] if line["data"] == data):
+            spreads = (_spread(line[f"{split}_error_pct"]) for split in ("train", "val", "test"))
+            params = f"{line['params']:,}" if line["params"] else "–"
+            errors.add_row(line["network"], params, *spreads, str(line["num_seeds"]))
+        console.print()
+        console.print(errors)
     console.print()
     for finding in results["findings"]:
         where = f"{finding['arm']} networks on {finding['data']}"

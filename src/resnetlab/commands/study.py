@@ -49,8 +49,8 @@ class Options:
     """none leaves out batch normalisation."""
     init_scale: float | None = None
     """Factor on the initial weights of the convolutions, 1 if not given."""
-    construct: bool = True
-    """Also deepen each shallow plain network by identity layers: the solution that exists (section 1)."""
+    no_construct: bool = False
+    """Leave out the construction: each shallow plain network, deepened by identity layers (section 1)."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Precision of convolutions, the same in every run."""
     out: Path | None = None
@@ -148,7 +148,7 @@ def grid_of(options: Options, preset: "Preset") -> "Grid":
         precision=options.precision,
         norm=_or(options.norm, preset.norm),
         init_scale=_or(options.init_scale, preset.init_scale),
-        constructs=options.construct and preset.constructs,
+        constructs=preset.constructs and not options.no_construct,
     )
 
 

@@ -1,5 +1,6 @@
 """The sides of an experiment: a name for each way the blocks are wired, and the network it means. No torch here."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -44,3 +45,8 @@ def arm_of(model: ModelConfig) -> str:
     if model.shortcut == "pad":
         return "A" if model.name.endswith("-A") else "residual"
     return "B" if model.shortcut == "project" else "C"
+
+
+def in_order(arms: Iterable[str]) -> list[str]:
+    """Return each arm once, in the order in which they are shown: that of `ARMS`."""
+    return sorted(set(arms), key=list(ARMS).index)

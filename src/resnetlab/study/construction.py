@@ -4,10 +4,12 @@ Paper: section 1. "The existence of this constructed solution indicates that a d
 training error than its shallower counterpart." No torch here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from resnetlab.study.contrast import Contrast
 from resnetlab.study.results import Run
+from resnetlab.study.rules import WORSE_POINTS
 from resnetlab.study.spread import Spread, spread
 
 
@@ -29,6 +31,8 @@ class Construction:
     """Of the constructed network, trained once more by the same recipe."""
     scratch: Spread
     """Of the deep network from random weights."""
+    missed: Contrast
+    """Training error of the deep network from random weights, less that of the constructed one."""
     max_logit_difference: float
     """Largest absolute difference of logits between the shallow and the constructed network, over images and seeds."""
 
@@ -36,51 +40,53 @@ class Construction:
     def sentence(self) -> str:
         """The argument in words, with its numbers."""
         return (
-            f"{self.arm}-{self.shallow} ends with {self.trained} % training error. With identity layers inserted it is "
-            f"a {self.arm}-{self.deep} that computes the same (logits differ by {self.max_logit_difference:.2g} at "
-            f"most) and has {self.constructed} %; so a {self.arm}-{self.deep} as good exists. Trained further it has "
-            f"{self.further} %. The same network trained from random weights ends with {self.scratch} %: "
-            f"{'the optimiser does not find what is there.' if self._is_missed else 'no worse, here.'}"
+            f"On {self.source}, {self.arm}-{self.shallow} ends with {self.trained} % training error. With identity "
+            f"layers inserted it is a {self.arm}-{self.deep} that computes the same (logits differ by "
+            f"{self.max_logit_difference:.2g} at most) and has {self.constructed} %; so a {self.arm}-{self.deep} as "
+            f"good exists. Trained further it has {self.further} %. The same network trained from random weights ends "
+            f"with {self.scratch} %: "
+            f"{'the optimiser does not find what is there.' if self._is_missed else 'not clearly worse, here.'}"
         )
 
     @property
     def _is_missed(self) -> bool:
-        return self.scratch.mean > self.constructed.mean
+        return self.missed.mean >= WORSE_POINTS and all(points > 0 for points in self.missed.points.values())
 
 
 def constructions(runs: Sequence[Run]) -> list[Construction]:
-    """Gather what was constructed, one line for each data set and arm."""
-    done = {(run.source, run.arm, run.depth, run.is_deepened, run.seed): run for run in runs if run.status == "done"}
-    found = []
-    for source, arm, deep, start in sorted({_kind(run) for run in done.values() if run.is_deepened}):
-        quartets = [
-            quartet
-            for seed in sorted({run.seed for run in done.values()})
-            if (quartet := _quartet(done, source, arm, start, deep, seed))
-        ]
-        spreads = [spread(column) for column in zip(*(errors for _, errors, _ in quartets), strict=True)]
-        if quartets and None not in spreads:
-            seeds, difference = tuple(seed for seed, _, _ in quartets), max(most for _, _, most in quartets)
-            trained, constructed, further, scratch = (one for one in spreads if one is not None)
-            found.append(
-                Construction(source, arm, start, deep, seeds, trained, constructed, further, scratch, difference)
-            )
-    return found
+    """Gather what was constructed, one for each data set, arm and pair of depths."""
+    done = [run for run in runs if run.status == "done"]
+    plans = sorted({(run.source, run.arm, _depth_before(run), run.depth) for run in done if run.is_deepened})
+    return [made for plan in plans if (made := _gather(done, *plan))]
 
 
-def _kind(run: Run) -> tuple[str, str, int, int]:
-    return run.source, run.arm, run.depth, run.start["start"]["depth"]
-
-
-def _quartet(
-    done: dict[tuple[str, str, int, bool, int], Run], source: str, arm: str, shallow: int, deep: int, seed: int
-) -> tuple[int, tuple[float, float, float, float], float] | None:
-    """Return a seed's four training errors and the difference of logits, or `None` where a run is missing."""
-    keys = ((shallow, False), (deep, True), (deep, False))
-    there = [done.get((source, arm, depth, deepened, seed)) for depth, deepened in keys]
-    trained, constructed, scratch = there
-    if trained is None or constructed is None or scratch is None:
+def _gather(done: Sequence[Run], source: str, arm: str, shallow: int, deep: int) -> Construction | None:
+    """Return the construction over the seeds that have all three runs; `None` where there is no such seed."""
+    side = [run for run in done if (run.source, run.arm) == (source, arm)]
+    trained = {run.seed: run for run in side if run.depth == shallow and not run.is_deepened}
+    deepened = {run.seed: run for run in side if run.is_deepened and (_depth_before(run), run.depth) == (shallow, deep)}
+    scratch = {run.seed: run for run in side if run.depth == deep and not run.is_deepened}
+    seeds = sorted(trained.keys() & deepened.keys() & scratch.keys())
+    if not seeds:
         return None
-    start = constructed.start["start"]
-    last, further, anew = (run.result["train_error_pct"] for run in (trained, constructed, scratch))
-    return seed, (last, start["train_error_pct"], further, anew), start["max_logit_difference"]
+    starts = {seed: deepened[seed].start["start"] for seed in seeds}
+    constructed = {seed: start["train_error_pct"] for seed, start in starts.items()}
+    return Construction(
+        source, arm, shallow, deep, tuple(seeds),
+        trained=_over(trained[seed].result["train_error_pct"] for seed in seeds),
+        constructed=_over(constructed.values()),
+        further=_over(deepened[seed].result["train_error_pct"] for seed in seeds),
+        scratch=_over(scratch[seed].result["train_error_pct"] for seed in seeds),
+        missed=Contrast({seed: scratch[seed].result["train_error_pct"] - constructed[seed] for seed in seeds}),
+        max_logit_difference=max(start["max_logit_difference"] for start in starts.values()),
+    )  # fmt: skip
+
+
+def _depth_before(run: Run) -> int:
+    return run.start["start"]["depth"]
+
+
+def _over(values: Iterable[float]) -> Spread:
+    found = spread(list(values))
+    assert found is not None  # there is a seed
+    return found

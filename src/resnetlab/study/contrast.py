@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from resnetlab.study.arms import in_order
 from resnetlab.study.results import Run
 from resnetlab.study.signs import train_error, unseen_error_pct
 from resnetlab.study.spread import interval_95
@@ -123,5 +124,6 @@ def groups(runs: Sequence[Run]) -> list[Group]:
     there = [run for run in runs if run.status in ("done", "diverged") and not run.is_deepened]
     return [
         Group(data, arm, tuple(run for run in there if (run.data, run.arm) == (data, arm)))
-        for data, arm in sorted({(run.data, run.arm) for run in there})
+        for data in sorted({run.data for run in there})
+        for arm in in_order(run.arm for run in there if run.data == data)
     ]

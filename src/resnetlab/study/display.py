@@ -77,8 +77,9 @@ class Display:
     def _ended_line(self, event: Ended) -> Text:
         count = f"[{self._ended:{len(str(self._total))}}/{self._total}] "
         if event.error is not None:
-            status = read_run(event.job.out).status if (event.job.out / "config.json").exists() else "failed"
-            return Text(f"{count}{label(event.job)}: {status}, {event.error.partition(';')[0]}", style="red")
+            begun = (event.job.out / "config.json").exists()
+            how = "diverged" if begun and read_run(event.job.out).status == "diverged" else "failed"
+            return Text(f"{count}{label(event.job)}: {how}, {event.error.partition(';')[0]}", style="red")
         result = read_run(event.job.out).result
         errors = f"train {result['train_error_pct']:5.2f} %  val {result['val_error_pct']:5.2f} %"
         left = "" if self._live else f", {time_text(self.time_left_s())} left"

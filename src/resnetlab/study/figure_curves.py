@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from resnetlab.study.figure_style import COLOURS, head, in_order, note, panels
+from resnetlab.study.arms import in_order
+from resnetlab.study.figure_style import COLOURS, head, note, panels
 from resnetlab.study.results import Run
 
 Points = tuple[list[int], list[float]]
@@ -20,8 +21,10 @@ def curves(runs: Sequence[Run], tall: bool) -> Figure | None:
         return None
     arms = in_order(run.arm for run in runs)
     depths = sorted({run.depth for run in runs})
-    figure, axes_of = panels(len(arms), tall=tall, sharey=True)
-    for axes, arm in zip(axes_of, arms, strict=True):
+    figure, axes_of = panels(len(arms), tall=tall, across=3, sharey=True)
+    for axes in axes_of[len(arms) :]:
+        axes.set_axis_off()
+    for axes, arm in zip(axes_of, arms, strict=False):
         for index, depth in enumerate(depths):
             group = [run for run in runs if (run.arm, run.depth) == (arm, depth)]
             colour = COLOURS[index % len(COLOURS)]
@@ -30,8 +33,7 @@ def curves(runs: Sequence[Run], tall: bool) -> Figure | None:
                 _band(axes, [run.validation() for run in group], colour, "-", f"{arm}-{depth}")
         head(axes, f"{arm} networks")
         axes.set_xlabel("steps")
-        if tall or axes is figure.axes[0]:
-            axes.set_ylabel("error, %")
+        axes.set_ylabel("error, %")
         axes.set_ylim(0, 100)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.grid(axis="y", alpha=0.25)

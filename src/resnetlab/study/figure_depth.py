@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from resnetlab.study.figure_style import COLOURS, head, in_order, note, panels
+from resnetlab.study.arms import in_order
+from resnetlab.study.figure_style import COLOURS, head, note, panels
 from resnetlab.study.results import Run
 
-ERRORS = {"train_error_pct": "training error", "test_error_pct": "test error"}
-"""A panel each."""
+ERRORS = {"train_error_pct": "training error", "test_error_pct": "test error", "val_error_pct": "validation error"}
+"""A panel each, of the first two that there are: without a test split, validation error takes its place."""
 
 
 def depth_figure(runs: Sequence[Run], tall: bool) -> Figure | None:
@@ -20,6 +21,7 @@ def depth_figure(runs: Sequence[Run], tall: bool) -> Figure | None:
     if len(depths) < 2:
         return None
     shown = {key: name for key, name in ERRORS.items() if any(run.result.get(key) is not None for run in runs)}
+    shown = dict(list(shown.items())[:2])
     figure, axes_of = panels(len(shown), tall=tall, height=3.0)
     for axes, (key, name) in zip(axes_of, shown.items(), strict=True):
         for index, arm in enumerate(in_order(run.arm for run in runs)):

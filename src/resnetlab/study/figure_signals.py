@@ -12,7 +12,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from resnetlab.study.figure_style import COLOURS, SOFT, head, in_order, note, panels
+from resnetlab.study.arms import in_order
+from resnetlab.study.figure_style import COLOURS, SOFT, head, note, panels
 from resnetlab.study.results import Run
 
 FLOOR = 1e-12
@@ -27,18 +28,25 @@ def main_path(signal: dict[str, Any]) -> list[int]:
     return [at for at, name in enumerate(signal["layers"]) if "downsample" not in name]
 
 
+def few_enough(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs that have signals; where there are more than two arms, those of the deepest networks."""
+    heard = [run for run in runs if run.signals]
+    deepest = {arm: max(run.depth for run in heard if run.arm == arm) for arm in {run.arm for run in heard}}
+    return heard if len(deepest) <= 2 else [run for run in heard if run.depth == deepest[run.arm]]
+
+
 def heat_maps(runs: Sequence[Run], tall: bool) -> Figure | None:
     """Return gradient norms as colours: a row of panels a depth, an arm a column; the first layer is at the bottom.
 
-    Of several seeds the median is drawn. What is not finite is crossed out.
+    Of several seeds the median is drawn; of more than two arms the deepest networks. What is not finite is crossed out.
     """
-    runs = [run for run in runs if run.signals]
+    runs = few_enough(runs)
     cells = [(depth, arm) for depth in sorted({run.depth for run in runs}) for arm in in_order(r.arm for r in runs)]
     grouped = {cell: group for cell in cells if (group := [run for run in runs if (run.depth, run.arm) == cell])}
     if not grouped:
         return None
-    num_arms = len({arm for _, arm in grouped})
-    figure, axes_of = panels(len(grouped), tall=tall, across=num_arms if num_arms > 1 else 3, height=2.5)
+    across = 2 if len({arm for _, arm in grouped}) == 2 else 3
+    figure, axes_of = panels(len(grouped), tall=tall, across=across, height=2.5)
     maps = {cell: gradient_map(group) for cell, group in grouped.items()}
     finite = np.concatenate([values[np.isfinite(values)] for _, values in maps.values()])
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
@@ -77,9 +85,10 @@ def gradient_map(runs: Sequence[Run]) -> tuple[list[int], np.ndarray]:
 def responses(runs: Sequence[Run], tall: bool) -> Figure | None:
     """Return the paper's Figure 7: standard deviation of each 3x3 layer's response, in original order and sorted.
 
-    After BN, before the non-linearity and the addition; of the last sample, on a training batch.
+    After BN, before the non-linearity and the addition; of the last sample, on a training batch. Of more than two arms
+    the deepest networks are drawn.
     """
-    runs = [run for run in runs if run.signals]
+    runs = few_enough(runs)
     networks = {(arm, depth): [run for run in runs if (run.arm, run.depth) == (arm, depth)]
                 for arm in in_order(run.arm for run in runs)
                 for depth in sorted({run.depth for run in runs})}  # fmt: skip
@@ -91,7 +100,7 @@ def responses(runs: Sequence[Run], tall: bool) -> Figure | None:
     depths = sorted({depth for _, depth in lines})
     arms = in_order(arm for arm, _ in lines)
     for (arm, depth), line in lines.items():
-        place = arms.index(arm) * len(depths) + depths.index(depth) if len(arms) > 2 else depths.index(depth)
+        place = arms.index(arm) if len(arms) > 2 else depths.index(depth)
         look: dict[str, Any] = {
             "color": COLOURS[place % len(COLOURS)],
             "linestyle": LINES.get(arm, "-"),

@@ -46,9 +46,3 @@ def head(axes: Axes, title: str) -> None:
 def note(figure: Figure, words: Iterable[str], *, tall: bool) -> None:
     """Say above a figure how it is read."""
     figure.suptitle(("\n" if tall else "; ").join(words), fontsize=9, color=SOFT)
-
-
-def in_order(names: Iterable[str]) -> list[str]:
-    """Return arms in the order in which they are shown: plain first, then as in the paper's Table 3."""
-    order = ("plain", "residual", "A", "B", "C", "bottleneck")
-    return sorted(set(names), key=order.index)

@@ -23,6 +23,7 @@ from resnetlab.study.rules import LEARNT, RULES
 from resnetlab.study.spread import figures
 from resnetlab.study.table import CONVERGENCE_PCT, lines
 from resnetlab.study.verdict import findings
+from resnetlab.training.record import finite
 
 TITLE = "Does depth help?"
 
@@ -43,7 +44,7 @@ def write_report(out: Path) -> dict[str, Any]:
         raise ConfigError(f"{out}: no study here (no {RUNS}/ with runs); make one with: resnetlab study --out {out}")
     study = Study(runs)
     results = study.as_json()
-    write_whole(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    write_whole(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     write_whole(out / "results.csv", table_csv(results["runs"]))
     write_whole(out / "report.html", page(study, draw(runs, out / "figures")))
     return results
@@ -61,14 +62,14 @@ class Study:
         self.published = comparisons(runs)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the numbers as plain JSON values."""
+        """Return the numbers as plain JSON values, `None` for those that are not finite."""
         effects = [{**dataclasses.asdict(effect), "interval_95": effect.train.interval} for effect in self.effects]
         beside = [
             {**dataclasses.asdict(one), "difference_points": one.difference_points, "inside": one.inside,
              "deviations": one.deviations, "is_reproduction": one.is_reproduction, "sentence": one.sentence}
             for one in self.published
         ]  # fmt: skip
-        return {
+        everything = {
             "runs": [{**run.row(), **row(run, self.published)} for run in self.runs],
             "table": [dataclasses.asdict(line) for line in self.lines],
             "findings": [dataclasses.asdict(finding) for finding in self.findings],
@@ -77,6 +78,7 @@ class Study:
             "published": beside,
             "resnetlab": __version__,
         }
+        return finite(everything)
 
 
 def table_csv(rows: Sequence[dict[str, Any]]) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.config import RunConfig, read_config
-from resnetlab.study.arms import arm_of
+from resnetlab.study.arms import ARMS, arm_of
 from resnetlab.training.record import RecordError, read_record
 
 RUNS = "runs"
@@ -153,7 +153,7 @@ def network_label(config: RunConfig) -> str:
 
 def _place(run: Run) -> tuple[Any, ...]:
     few = run.train_images is not None
-    return run.data, run.depth, run.arm, run.is_deepened, not few, run.train_images or 0, run.seed
+    return run.data, run.depth, list(ARMS).index(run.arm), run.is_deepened, not few, run.train_images or 0, run.seed
 
 
 def _epoch(line: dict[str, Any]) -> dict[str, Any]:

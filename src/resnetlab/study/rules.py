@@ -12,7 +12,7 @@ LEARNT_SHARE = 0.5
 """A network has learnt something when its training error is below this share of the error of guessing."""
 LONG_STEP = 0.1
 """First update of the median layer, in units of its weights, from which the learning rate is called too high."""
-LOSS_RISE = 1.5
+LOSS_RISE = 3.0
 """Highest running loss over the first step's, likewise."""
 FITTED_PCT = 1.0
 """Training error, in %, up to which the training set counts as fitted."""

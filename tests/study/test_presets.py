@@ -1,0 +1,97 @@
+"""A preset is a grid; options change what it sets."""
+
+from pathlib import Path
+
+import pytest
+
+from resnetlab.commands.study import Options, folder, grid_of
+from resnetlab.config import ConfigError
+from resnetlab.study.grid import run_name
+from resnetlab.study.presets import PRESETS, preset_of
+from resnetlab.study.rules import FAILING
+
+
+def grid(**options):
+    return grid_of(Options(**options), preset_of(options.get("preset")))
+
+
+def test_each_is_named_after_a_failing_verdict():
+    assert set(PRESETS) <= {rule.kind for rule in FAILING}
+    assert set(PRESETS) == {"degradation", "vanishing", "exploding", "overfitting"}
+
+
+def test_the_default_study_is_degradation():
+    assert grid() == grid(preset="degradation")
+    runs = grid().runs()
+    assert (len(runs), {run.model.depth for run in runs}) == (12, {20, 56})
+    assert {run.model.norm for run in runs} == {"batch"}
+
+
+def test_vanishing_and_exploding_lack_normalisation():
+    for name, scale in (("vanishing", 0.9), ("exploding", 2.0)):
+        models = {run.model for run in grid(preset=name).runs()}
+        assert {(model.norm, model.init_scale, model.shortcut) for model in models} == {("none", scale, "none")}
+
+
+def test_overfitting_contrasts_numbers_of_images():
+    runs = grid(preset="overfitting").runs()
+    assert {run.data.train_images for run in runs} == {50, None}
+    assert "digits-residual-56-50images-seed0" in {run_name(run) for run in runs}
+    assert len({run_name(run) for run in runs}) == len(runs) == 12
+
+
+def test_options_change_what_a_preset_sets():
+    changed = grid(preset="vanishing", depths=(14,), arms=("C",), init_scale=0.5, epochs=1, lr=0.1, train_images=(9, 0))
+    run = changed.runs()[0]
+    assert (run.model.name, run.model.init_scale, run.recipe.epochs, run.recipe.lr) == ("resnet14-C", 0.5, 1, 0.1)
+    assert {run.data.train_images for run in changed.runs()} == {9, None}
+    assert grid(preset="overfitting", epochs=2).runs()[0].recipe.steps is None
+
+
+def test_several_data_sets_have_recipes_of_their_own(tmp_path):
+    (tmp_path / "cat").mkdir()
+    runs = grid(data=("digits", str(tmp_path)), image_size=32).runs()
+    assert {(run.data.name, run.recipe.name, run.data.image_size) for run in runs} == {
+        ("digits", "digits", 32), (str(tmp_path), "cifar-paper", 32),
+    }  # fmt: skip
+
+
+def test_constructions_go_from_the_shallowest_plain_network_to_the_deepest():
+    pairs = list(grid(depths=(20, 8, 14)).constructions())
+    assert [(before.model.name, after.model.name, after.seed) for before, after in pairs] == [
+        ("plain8", "plain20", seed) for seed in (0, 1, 2)
+    ]
+    for without in (grid(no_construct=True), grid(arms=("residual",)), grid(depths=(20,)), grid(preset="exploding")):
+        assert not list(without.constructions())
+
+
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        ({}, "studies/digits"),
+        ({"preset": "vanishing"}, "studies/digits-vanishing"),
+        ({"data": ("digits", "some/photos")}, "studies/digits+photos"),
+    ],
+)
+def test_folder(options, path):
+    assert folder(Options(**options)) == Path(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"preset": "vanish"}, "preset 'vanish' is unknown; known: degradation"),
+        ({"train_images": (-1,)}, "at least 2, or 0 for all of them, not -1"),
+        ({"train_images": (1,)}, "train_images must be at least 2, not 1"),
+        ({"train_images": (50, 50)}, "data digits is given twice"),
+        ({"data": ("digits", "digits")}, "data digits is given twice"),
+        ({"data": ()}, "no data given; name at least one with --data"),
+        ({"arms": ("residual", "A")}, "residual and A are the same network"),
+        ({"arms": ("A", "bottleneck"), "depths": (32,)}, "9n\\+2"),
+        ({"init_scale": 0.0}, "init_scale must be above 0"),
+        ({"data": ("nowhere",)}, "neither a known data set"),
+    ],
+)
+def test_what_cannot_be(options, message):
+    with pytest.raises(ConfigError, match=message):
+        grid(**options)
