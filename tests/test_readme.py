@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 from resnetlab.cli import parse
+from resnetlab.commands import study
+from resnetlab.study.presets import preset_of
 
 from conftest import ROOT
 
@@ -56,6 +58,10 @@ def test_command_runs(command, workplace):
         assert words[1] == ".venv/bin/activate"
         return
     assert words[0] == "resnetlab", f"nothing here runs {words[0]}"
+    if "--preset" in words:  # tests/slow runs them; here, that it is one
+        options = parse(study.Options, "study", words[2:])
+        assert study.grid_of(options, preset_of(options.preset)).runs()
+        return
     if "cifar10" in words:  # hours, and a download: here, that the options say what they should
         _, name, *rest = words
         command = importlib.import_module(f"resnetlab.commands.{name}")

@@ -41,7 +41,7 @@ def test_shuffled_labels_give_none(study):
     By chance a shuffle deals the labels that matter out as they were: 1 of 84 where three failing runs of nine count.
     """
     _, out, _, _ = study
-    runs = [run for run in read_runs(out) if not run.is_deepened]
+    runs = [run for run in read_runs(out) if not run.is_from_file]
     rng, told = random.Random(0), 0
     for _ in range(200):
         labels = rng.sample([run.config for run in runs], len(runs))

@@ -20,7 +20,7 @@ def test_a_deepened_network_starts_where_the_shallow_one_ended(tiny_study):
     assert one.constructed.mean == pytest.approx(one.trained.mean, abs=0.1)  # one of 1,257 images may tip over
     assert 0 < one.max_logit_difference < 1e-4
     for run in read_runs(tiny_study):
-        if run.is_deepened:
+        if run.is_from_file:
             assert run.start["start"]["depth"] == 8
             assert run.result["train_error_pct"] != run.start["start"]["train_error_pct"]  # it was trained further
     page = (tiny_study / "report.html").read_text()
@@ -50,7 +50,7 @@ def test_only_seeds_with_all_four_count():
 def test_a_shallow_run_that_is_missing_is_told(tiny_study, tmp_path):
     """Without the network it starts from, a deepened run fails with the reason; with it, it is made again."""
     copy = shutil.copytree(tiny_study, tmp_path / "study")
-    shutil.rmtree(copy / "runs" / "digits-plain-14-deepened-seed0")
+    shutil.rmtree(copy / "runs" / "digits-plain-14-from-8-seed0")
     (copy / "runs" / "digits-plain-8-seed0" / "model.safetensors").unlink()
     words = ("study", "--depths", "8", "14", "--seeds", "2", "--epochs", "1", "--out", copy, "--json")
     done = resnetlab(*words)

@@ -18,6 +18,7 @@ def test_only_seeds_that_both_have_are_compared():
     low = by_seed(made("plain", 20, 0, 1.0), made("plain", 20, 1, 2.0), made("plain", 20, 2, 3.0))
     high = by_seed(made("plain", 56, 0, 50.0), made("plain", 56, 2, None, status="diverged"))
     found = contrast(low, high, train_error)
+    assert found is not None
     assert found == Contrast({0: 49.0})
     assert (found.interval, found.is_clear, found.interval_text) == (None, False, "one seed")
     assert contrast(low, {}, train_error) is None

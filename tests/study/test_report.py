@@ -50,7 +50,11 @@ def test_results_are_the_records(tiny_study):
         assert (row["params"], row["macs"]) == (record[0]["params"], record[0]["macs"])
         assert row["status"] == "done"
     (line,) = [line for line in results["table"] if line["network"] == "plain-14"]
-    tests = [r["test_error_pct"] for r in results["runs"] if (r["arm"], r["depth"], r["deepened"]) == ("plain", 14, 0)]
+    tests = [
+        r["test_error_pct"]
+        for r in results["runs"]
+        if (r["arm"], r["depth"], r["deepened_from"]) == ("plain", 14, None)
+    ]
     assert line["test_error_pct"] == {"mean": statistics.fmean(tests), "std": statistics.stdev(tests), "count": 2}
     assert {effect["arm"] for effect in results["depth_effects"]} == {"plain", "residual"}
 

@@ -264,7 +264,7 @@ def _print_classes(found: Found, summaries: dict[str, Summary]) -> None:
     listing.add_section()
     for word, reduce in (("smallest class", min), ("median", median_low), ("largest class", max), ("total", sum)):
         listing.add_row(word, *(f"{reduce(column.values()):,}" for column in columns))
-    Console().print(listing)
+    Console(markup=False).print(listing)
 
 
 def _sizes(summary: Summary) -> str:

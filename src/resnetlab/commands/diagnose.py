@@ -1,8 +1,8 @@
 """`resnetlab diagnose`: what gradients, activations and responses do in one network, and what that points to."""
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,14 +49,15 @@ def run(options: Options) -> int:
 
     from resnetlab.study.diagnosis import symptoms
     from resnetlab.study.figures import draw_signals
+    from resnetlab.training.record import finite
 
     files = draw_signals(run, options.out or out)
     seen = symptoms(run)
     if options.json:
         said = {"run": run.row() | {"directory": str(options.path)}, "symptoms": [asdict(one) for one in seen]}
-        print(json.dumps({**said, "signals": run.signals, "figures": [str(file) for file in files]}))
+        print(json.dumps(finite({**said, "signals": run.signals, "figures": [str(file) for file in files]})))
         return 0
-    console = Console()
+    console = Console(markup=False)
     errors = (f"{name} error {run.result[f'{name}_error_pct']:.2f} %" for name in ("train", "val", "test")
               if run.result.get(f"{name}_error_pct") is not None)  # fmt: skip
     console.print(f"{run.network}, {run.status}: {', '.join(errors) or 'no errors known'}", highlight=False)
@@ -95,6 +96,8 @@ def found(options: Options) -> "tuple[Run, Path]":
     run = read_run(path)
     if run.signals and options.data is None:
         return run, path / FOLDER
+    if run.signals and not (path / MODEL).exists():
+        raise ConfigError(f"{path}: no {MODEL} to measure on {options.data}; without --data its record is shown")
     if not (path / MODEL).exists():
         raise ConfigError(f"{path}: its record has no signals, and there is no {MODEL} to measure; train it first")
     return measured(path / MODEL, options), path / FOLDER
@@ -117,45 +120,69 @@ def measured(path: Path, options: Options) -> "Run":
 
     model, card = load_model(path)
     known = card.provenance.get("config")
-    config = from_json(RunConfig, known) if known else RunConfig(card.model)
-    data = config.data if known else None
+    config = from_json(RunConfig, known) if known else RunConfig()
+    data = config.data
     if options.data is not None:
         root = None if options.data_root is None else str(options.data_root)
-        data = DataConfig(options.data, root, image_size=card.preprocessing.image_size)
-    if data is None:
+        if options.data != data.name:
+            data = DataConfig(options.data, image_size=card.preprocessing.image_size)
+        data = replace(data, root=root)
+    elif not known:
         raise ConfigError(f"{path} does not say what it was trained on; name images with --data")
     dataset = open_data(data)
     if dataset.classes != card.classes:
         raise ConfigError(
             f"{path} knows the classes {_words(card.classes)}, and {dataset.name} has {_words(dataset.classes)}"
         )
+    if dataset.channels != card.model.in_channels:
+        raise ConfigError(
+            f"{dataset.name} has {dataset.channels}-channel images, and {card.model.name} reads "
+            f"{card.model.in_channels} channels"
+        )
     images, labels = some_images(dataset.train, card.preprocessing, options.batch_size)
     start = {"data": {"classes": list(card.classes)}}
     result = {"status": "measured", **card.error}
+    config = replace(config, model=card.model, data=data, weights=None)
     return Run(path, config, "measured", start, (), result, (measure(model, images, labels),))
 
 
+COLUMNS = ("grad_norm", "grad_to_weight", "activation_var", "dead_relu_pct", "response_std")
+"""What is printed of each convolution; and of each block, `residual_ratio`."""
+
+
 def print_signal(signal: dict[str, Any], every_layer: bool, console: "Console") -> None:
-    """Print one sample: the range in each stage, or each layer."""
+    """Print one sample: each layer, or the lowest and the highest value in each stage."""
     from resnetlab.commands.tables import table
     from resnetlab.study.spread import figures
 
-    ratios = dict(zip(signal["blocks"], signal["residual_ratio"], strict=True))
-    columns = ("grad_norm", "grad_to_weight", "activation_var", "dead_relu_pct", "response_std")
-    listing = table("layer" if every_layer else "stage", "grad norm", "/ weight", "variance", "dead %", "response",
-                    "F / x")  # fmt: skip
-    places = [[at] for at in range(len(signal["layers"]))] if every_layer else stages(signal["layers"])
-    for rows in places:
-        first = signal["layers"][rows[0]]
-        blocks = [block for block in ratios if any(_ends(signal["layers"], row, block) for row in rows)]
-        listing.add_row(
-            first if every_layer else first.partition(".")[0],
-            *(_range(signal[name][row] for row in rows) for name in columns),
-            _range(ratios[block] for block in blocks),
-        )
+    ratios = last_layers(signal)
+    columns = [*(signal[name] for name in COLUMNS), [ratios.get(name) for name in signal["layers"]]]
+    heads = ("grad norm", "/ weight", "variance", "dead %", "response", "F / x")
     loss = "not finite" if signal["loss"] is None else figures(signal["loss"])
     console.print(f"step {signal['step']:,}, loss {loss}" if signal["step"] else f"measured, loss {loss}")
+    if every_layer:
+        listing = table("layer", *heads)
+        for at, name in enumerate(signal["layers"]):
+            listing.add_row(name, *(_figures(column[at]) for column in columns))
+    else:
+        listing = table("stage", "", *heads, left=2)
+        for rows in stages(signal["layers"]):
+            name = signal["layers"][rows[0]].partition(".")[0]
+            its = [[column[row] for row in rows if column[row] is not None] for column in columns]
+            if len(rows) > 1:
+                listing.add_row(name, "lowest", *(_figures(min(values, default=None)) for values in its))
+            most = [_figures(max(values, default=None)) for values in its]
+            listing.add_row(*((name, "") if len(rows) == 1 else ("", "highest")), *most)
     console.print(listing)
+
+
+def last_layers(signal: dict[str, Any]) -> dict[str, float | None]:
+    """Return the residual ratio of each block under the name of its last convolution."""
+    found = {}
+    for block, ratio in zip(signal["blocks"], signal["residual_ratio"], strict=True):
+        *_, last = (name for name in signal["layers"] if name.startswith(f"{block}.conv"))
+        found[last] = ratio
+    return found
 
 
 def stages(layers: Sequence[str]) -> list[list[int]]:
@@ -164,17 +191,10 @@ def stages(layers: Sequence[str]) -> list[list[int]]:
     return [[at for at, layer in enumerate(layers) if layer.partition(".")[0] == name] for name in names]
 
 
-def _ends(layers: Sequence[str], row: int, block: str) -> bool:
-    """Say whether a layer is the last on the main path of a block: its row tells the block's ratio."""
-    inside = [at for at, name in enumerate(layers) if name.startswith(f"{block}.conv")]
-    return bool(inside) and row == inside[-1]
+def _figures(value: float | None) -> str:
+    from resnetlab.study.spread import figures
 
-
-def _range(values: Iterable[float | None]) -> str:
-    from resnetlab.study.spread import span
-
-    there = [value for value in values if value is not None]
-    return span(there, to="–") if there else "–"
+    return "–" if value is None else figures(value)
 
 
 def _words(classes: Sequence[str]) -> str:

@@ -87,7 +87,7 @@ def print_catalogue(options: Options) -> None:
             row["name"], row["shortcut"], str(row["image_size"]), f"{row['params']:,}", _short(row["paper_params"]),
             _macs(row["macs"]), _short(row["paper_macs"]), f"{row['activation_bytes'] / 2**30:.2f}",
         )  # fmt: skip
-    Console().print(listing)
+    Console(markup=False).print(listing)
     print("\nMACs: multiply-adds of one image (the paper's FLOPs). paper: its Tables 1 and 6.")
     print("GiB: activations kept for the backward pass of a batch, fp32.")
     print("Any depth 6n+2 has a name as well: resnet8, plain164, resnet50-cifar.")
@@ -113,7 +113,7 @@ def print_layers(name: str, options: Options) -> None:
     listing.add_section()
     total = f"{counted.activation_bytes / 2**20:.1f}"
     listing.add_row("total", "", f"from {size}x{size}", f"{counted.params:,}", _macs(counted.macs), total)
-    Console().print(listing)
+    Console(markup=False).print(listing)
 
 
 def _macs(value: float) -> str:

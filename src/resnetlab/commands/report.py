@@ -28,7 +28,7 @@ def run(options: Options) -> int:
     from resnetlab.study.report import write_report
 
     results = write_report(options.dir)
-    print_results(results, options.dir, Console(stderr=options.json), json_wanted=options.json)
+    print_results(results, options.dir, Console(stderr=options.json, markup=False), json_wanted=options.json)
     return 0
 
 

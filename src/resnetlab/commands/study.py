@@ -86,7 +86,7 @@ def run(options: Options) -> int:
     from resnetlab.study.report import write_report
 
     out = options.out or folder(options)
-    console = Console(stderr=options.json)
+    console = Console(stderr=options.json, markup=False)
     failed: dict[str, str] = {}
     try:
         with (
@@ -96,7 +96,7 @@ def run(options: Options) -> int:
             for event in events:
                 display.see(event)
                 if isinstance(event, Ended) and event.error is not None:
-                    failed[run_name(event.job.config)] = event.error
+                    failed[event.job.out.name] = event.error
     except KeyboardInterrupt:
         console.print(f"stopped; finished runs are kept in {out}, the same command continues", soft_wrap=True)
         return 130

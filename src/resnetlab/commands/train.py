@@ -94,7 +94,7 @@ def run(options: Options) -> int:
     from resnetlab.memory import keep_large_pages
 
     keep_large_pages()
-    console = Console(stderr=options.json)
+    console = Console(stderr=options.json, markup=False)
     console.print("loading PyTorch and the images …", style="dim")
     from resnetlab.training.interrupt import InterruptedRunError, Interruption
 

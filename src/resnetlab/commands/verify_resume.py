@@ -45,7 +45,7 @@ def run(options: Options) -> int:
             raise ConfigError(f"{name} must be at least {least}, not {getattr(options, name)}")
     from rich.console import Console
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory(prefix="verify-resume-") as folder:
         unbroken, broken = Path(folder, "unbroken"), Path(folder, "broken")

@@ -56,16 +56,16 @@ class Construction:
 def constructions(runs: Sequence[Run]) -> list[Construction]:
     """Gather what was constructed, one for each data set, arm and pair of depths."""
     done = [run for run in runs if run.status == "done"]
-    plans = sorted({(run.source, run.arm, _depth_before(run), run.depth) for run in done if run.is_deepened})
+    plans = sorted({(run.source, run.arm, run.origin, run.depth) for run in done if run.origin is not None})
     return [made for plan in plans if (made := _gather(done, *plan))]
 
 
 def _gather(done: Sequence[Run], source: str, arm: str, shallow: int, deep: int) -> Construction | None:
     """Return the construction over the seeds that have all three runs; `None` where there is no such seed."""
     side = [run for run in done if (run.source, run.arm) == (source, arm)]
-    trained = {run.seed: run for run in side if run.depth == shallow and not run.is_deepened}
-    deepened = {run.seed: run for run in side if run.is_deepened and (_depth_before(run), run.depth) == (shallow, deep)}
-    scratch = {run.seed: run for run in side if run.depth == deep and not run.is_deepened}
+    trained = {run.seed: run for run in side if run.depth == shallow and not run.is_from_file}
+    deepened = {run.seed: run for run in side if (run.origin, run.depth) == (shallow, deep)}
+    scratch = {run.seed: run for run in side if run.depth == deep and not run.is_from_file}
     seeds = sorted(trained.keys() & deepened.keys() & scratch.keys())
     if not seeds:
         return None
@@ -80,10 +80,6 @@ def _gather(done: Sequence[Run], source: str, arm: str, shallow: int, deep: int)
         missed=Contrast({seed: scratch[seed].result["train_error_pct"] - constructed[seed] for seed in seeds}),
         max_logit_difference=max(start["max_logit_difference"] for start in starts.values()),
     )  # fmt: skip
-
-
-def _depth_before(run: Run) -> int:
-    return run.start["start"]["depth"]
 
 
 def _over(values: Iterable[float]) -> Spread:

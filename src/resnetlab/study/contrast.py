@@ -121,7 +121,7 @@ class Group:
 
 def groups(runs: Sequence[Run]) -> list[Group]:
     """Sort runs into groups: those that ended by themselves, not those that were killed or failed."""
-    there = [run for run in runs if run.status in ("done", "diverged") and not run.is_deepened]
+    there = [run for run in runs if run.status in ("done", "diverged") and not run.is_from_file]
     return [
         Group(data, arm, tuple(run for run in there if (run.data, run.arm) == (data, arm)))
         for data in sorted({run.data for run in there})

@@ -34,7 +34,7 @@ class Symptom:
     """What one run shows."""
 
     kind: str
-    """A failing `kind` of `rules.RULES`, `dead ReLUs`, `diverged`, or `not learnt`."""
+    """A failing `kind` of `rules.RULES`, `dead ReLUs`, `not learnt`, or how the run ended if it is not done."""
     sentence: str
 
 
@@ -70,6 +70,10 @@ def is_unfinished(run: Run) -> bool:
 
 def symptoms(run: Run) -> list[Symptom]:
     """Return every sign that a run shows; none is good news, as far as one run can tell."""
+    if run.status in ("unfinished", "failed"):
+        return [
+            Symptom(run.status, str(run.result.get("error", "it has no result yet; its signs can be told when it has")))
+        ]
     found = [Symptom("diverged", str(run.result.get("error")))] if run.status == "diverged" else []
     first, moved, dead, width = first_gradient(run), movement(run), dead_relus_pct(run), gap(run)
     learnt = has_learnt(run)
@@ -88,7 +92,12 @@ def symptoms(run: Run) -> list[Symptom]:
         found.append(Symptom("under-trained", f"the training error is {train_error(run):.1f} %, and the running loss "
                              f"fell by {100 * (late_fall(run) or 0):.0f} % in the last quarter"))  # fmt: skip
     if dead is not None and dead >= DEAD_PCT:
-        found.append(Symptom("dead ReLUs", f"{dead:.0f} % of the channels are zero on every image, above {DEAD_PCT:g}"))
+        found.append(
+            Symptom(
+                "dead ReLUs",
+                f"{dead:.0f} % of a layer's channels, on average, are zero on every image, above {DEAD_PCT:g}",
+            )
+        )
     error = train_error(run)
     if not found and not learnt and error is not None:
         found.append(Symptom("not learnt", f"the training error, {error:.1f} %, is more than half that of guessing "

@@ -107,7 +107,7 @@ def work(job: Job) -> float:
 
 def label(job: Job) -> str:
     """Return what a person calls a job: `plain-56 seed 0`."""
-    return f"{network_label(job.config)} seed {job.config.seed}"
+    return f"{network_label(job.config, job.origin)} seed {job.config.seed}"
 
 
 def time_text(seconds: float | None) -> str:

@@ -39,7 +39,7 @@ def draw(runs: Sequence[Run], folder: Path) -> list[Picture]:
     folder.mkdir(parents=True, exist_ok=True)
     pictures = []
     for title in dict.fromkeys(run.source for run in runs):
-        shown = [run for run in runs if run.source == title and not run.is_deepened]
+        shown = [run for run in runs if run.source == title and not run.is_from_file]
         for kind, figure_of in KINDS.items():
             stem = f"{kind}-{title.replace(', ', '-').replace(' ', '-')}"
             with mpl.rc_context(STYLE):

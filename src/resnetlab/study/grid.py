@@ -132,17 +132,17 @@ def run_study(grid: Grid, out: Path, *, num_workers: int, fresh: bool = False) -
                 yield Ended(job, f"there is no {job.config.weights} to start from: that run did not finish")
 
 
-def run_name(config: RunConfig) -> str:
-    """Return the name of a run's directory in a study, `digits-plain-56-seed0`."""
+def run_name(config: RunConfig, origin: int | None = None) -> str:
+    """Return the name of a run's directory in a study: `digits-plain-56-seed0`, or `…-56-from-20-…` if deepened."""
     parts = [Path(config.data.name).name, arm_of(config.model), str(config.model.depth)]
     parts += [] if config.data.train_images is None else [f"{config.data.train_images}images"]
-    parts += ["deepened"] if config.weights else []
+    parts += [] if origin is None else [f"from-{origin}"]
     return "-".join([*parts, f"seed{config.seed}"])
 
 
 def _deepened(before: RunConfig, after: RunConfig, out: Path) -> Job:
     config = replace(after, weights=str(out.resolve() / RUNS / run_name(before) / MODEL))
-    return Job(config, out / RUNS / run_name(config))
+    return Job(config, out / RUNS / run_name(config, before.model.depth), before.model.depth)
 
 
 def _is_settled(run: Run | None) -> bool:

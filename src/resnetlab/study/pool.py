@@ -22,6 +22,8 @@ class Job:
 
     config: RunConfig
     out: Path
+    origin: int | None = None
+    """Depth of the network that it starts from, where it is a deepened one."""
 
 
 @dataclass(frozen=True)

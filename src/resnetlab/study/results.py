@@ -64,14 +64,19 @@ class Run:
         return self.config.data.train_images
 
     @property
-    def is_deepened(self) -> bool:
-        """It started from a trained shallower network with identity blocks inserted, not from random weights."""
+    def is_from_file(self) -> bool:
+        """It started from a model file, as a deepened network does, not from random weights."""
         return self.config.weights is not None
 
     @property
+    def origin(self) -> int | None:
+        """The depth of the network that it started from, where identity blocks were inserted; else `None`."""
+        return self.start.get("start", {}).get("depth")
+
+    @property
     def network(self) -> str:
-        """What a person calls the network: `plain-56`, `plain-56 deepened`, `residual-56, 50 images`."""
-        return network_label(self.config)
+        """What a person calls the network: `plain-56`, `plain-20→56` (deepened), `residual-56, 50 images`."""
+        return network_label(self.config, self.origin)
 
     @property
     def label(self) -> str:
@@ -85,7 +90,7 @@ class Run:
             "arm": self.arm,
             "depth": self.depth,
             "train_images": self.train_images,
-            "deepened": self.is_deepened,
+            "deepened_from": self.origin,
             "seed": self.seed,
             "status": self.status,
             "params": self.start.get("params"),
@@ -145,15 +150,20 @@ def read_runs(out: Path) -> list[Run]:
     return sorted(runs, key=_place)
 
 
-def network_label(config: RunConfig) -> str:
-    """Return what a person calls the network of a run, with what sets it apart from others of its arm and depth."""
+def network_label(config: RunConfig, origin: int | None = None) -> str:
+    """Return what a person calls the network of a run, with what sets it apart from others of its arm and depth.
+
+    `origin` is the depth that a deepened network had before.
+    """
     images = "" if config.data.train_images is None else f", {config.data.train_images:,} images"
-    return f"{arm_of(config.model)}-{config.model.depth}{' deepened' if config.weights else ''}{images}"
+    before = "" if origin is None else f"{origin}→"
+    file = " from a file" if config.weights and origin is None else ""
+    return f"{arm_of(config.model)}-{before}{config.model.depth}{file}{images}"
 
 
 def _place(run: Run) -> tuple[Any, ...]:
     few = run.train_images is not None
-    return run.data, run.depth, list(ARMS).index(run.arm), run.is_deepened, not few, run.train_images or 0, run.seed
+    return run.data, run.depth, list(ARMS).index(run.arm), run.is_from_file, not few, run.train_images or 0, run.seed
 
 
 def _epoch(line: dict[str, Any]) -> dict[str, Any]:

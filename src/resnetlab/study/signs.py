@@ -10,8 +10,18 @@ from resnetlab.study.results import Run
 
 def median_gradient(signal: dict[str, Any]) -> float:
     """Return the gradient of the median layer over its weights, at one step; infinite where one is not finite."""
-    ratios = signal["grad_to_weight"]
-    return math.inf if any(ratio is None for ratio in ratios) else statistics.median(ratios)
+    ratios = gradients(signal)
+    return math.inf if ratios is None else statistics.median(ratios)
+
+
+def gradients(signal: dict[str, Any]) -> list[float] | None:
+    """Return each layer's gradient over its weights, but for layers whose weights are all 0, as deepening leaves them.
+
+    `None` where a gradient is not finite.
+    """
+    layers = list(zip(signal["grad_norm"], signal["grad_to_weight"], strict=True))
+    ratios = [ratio for _, ratio in layers if ratio is not None]
+    return ratios if ratios and all(norm is not None for norm, _ in layers) else None
 
 
 def first_gradient(run: Run) -> float | None:
@@ -28,8 +38,8 @@ def steepest_gradient(run: Run) -> float | None:
     """Return the largest gradient over weights of any layer at the first step; `None` without signals."""
     if not run.signals:
         return None
-    ratios = run.signals[0]["grad_to_weight"]
-    return math.inf if any(ratio is None for ratio in ratios) else max(ratios)
+    ratios = gradients(run.signals[0])
+    return math.inf if ratios is None else max(ratios)
 
 
 def movement(run: Run) -> float | None:
@@ -74,7 +84,7 @@ def late_fall(run: Run) -> float | None:
     if quarter == 0:
         return None
     third, last = statistics.fmean(losses[-2 * quarter : -quarter]), statistics.fmean(losses[-quarter:])
-    return 1 - last / third
+    return 1 - last / third if third > 0 else 0.0  # a set that is fitted may have a loss of 0
 
 
 def gap(run: Run) -> float | None:

@@ -52,10 +52,10 @@ def figures(value: float) -> str:
     return (f"{mantissa}e{int(exponent)}" if exponent else mantissa).replace("-", "−")
 
 
-def span(values: Iterable[float | None], to: str = " to ") -> str:
+def span(values: Iterable[float | None]) -> str:
     """Return the lowest and the highest of some numbers as words: `1.9 to 2.4`; those that are missing are left out."""
     there = sorted(value for value in values if value is not None)
     if not there:
         return "unknown"
     low, high = figures(there[0]), figures(there[-1])
-    return low if low == high else f"{low}{to}{high}"
+    return low if low == high else f"{low} to {high}"

@@ -88,14 +88,14 @@ def train_steps(
         state.step += 1
         state.train_time_s += time.perf_counter() - start_s
         images_since += len(labels)
-        if state.streak == PATIENCE:
-            raise diverged(value, state, steps, total_steps, lr)
         told = None
         if (state.step - steps.start) % pause == 0 or state.step == steps.stop:
             speed = images_since / (time.perf_counter() - told_s)
             told = _tell(state, steps, total_steps, lr, speed, recipe)
             told_s, images_since = time.perf_counter(), 0
         yield Taken(told, signal)
+        if state.streak == PATIENCE:
+            raise diverged(value, state, steps, total_steps, lr)
 
 
 def lr_now(state: State, total_steps: int, recipe: Recipe) -> float:

@@ -163,8 +163,8 @@ class Heard:
         numbers = dict(zip(self._values, torch.stack(list(self._values.values())).tolist(), strict=True))
         channels = torch.cat(list(self._sums.values())).tolist()
         for name, sums in self._sums.items():
-            dead, channels = channels[: len(sums)].count(0.0), channels[len(sums) :]
-            numbers[name, "dead_relu_pct"] = 100 * dead / len(sums)
+            its, channels = channels[: len(sums)], channels[len(sums) :]
+            numbers[name, "dead_relu_pct"] = math.nan if any(map(math.isnan, its)) else 100 * its.count(0.0) / len(its)
 
         def column(quantity: str) -> list[float | None]:
             return [_short(numbers.get((layer.name, quantity))) for layer in self.layers]
@@ -208,6 +208,8 @@ def measure(model: ResNet, images: Tensor, labels: Tensor) -> dict[str, Any]:
     """
     sampler = Sampler(model, forward_of(model, Execution()), every=1, total_steps=1)
     before, was_training = copy.deepcopy(model.state_dict()), model.training
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    model.zero_grad()
     model.train()
     try:
         with sampler.listen(0) as heard:
@@ -219,7 +221,8 @@ def measure(model: ResNet, images: Tensor, labels: Tensor) -> dict[str, Any]:
     finally:
         model.train(was_training)
         model.load_state_dict(before)
-        model.zero_grad()
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
 
 
 def _short(value: float | None) -> float | None:

@@ -3,10 +3,10 @@
 Paper: section 1, the solution by construction.
 """
 
-import dataclasses
 from typing import Any
 
 from resnetlab.config import ConfigError, Preprocessing, RunConfig
+from resnetlab.configjson import differences
 from resnetlab.data.chance import generator
 from resnetlab.data.loader import some_images
 from resnetlab.data.split import Split
@@ -14,6 +14,9 @@ from resnetlab.evaluation.protocols import single_view
 from resnetlab.models.deepen import calibration_images, deepen, max_difference
 from resnetlab.models.modelfile import load_model
 from resnetlab.models.resnet import ResNet
+
+FREE = ("name", "num_classes", "init_scale", "zero_init_residual", "stage_blocks")
+"""Fields in which a file's network may differ: what does not shape its layers, the head, and the depth."""
 
 
 def start_from(
@@ -35,16 +38,18 @@ def start_from(
     wanted, path = config.model, config.weights
     assert path is not None
     source, card = load_model(path)
-    same = dataclasses.replace(card.model, name=wanted.name, num_classes=wanted.num_classes,
-                               init_scale=wanted.init_scale, zero_init_residual=wanted.zero_init_residual,
-                               stage_blocks=wanted.stage_blocks)  # fmt: skip
-    if same != wanted:
-        raise ConfigError(f"{path} holds {card.model.name}, which is not the network {wanted.name} of this run")
+    other = [field for field in differences(card.model, wanted) if field.partition(":")[0] not in FREE]
+    if other or len(card.model.stage_blocks) != len(wanted.stage_blocks):
+        raise ConfigError(f"{path} holds {card.model.name}, which is not the network {wanted.name} of this run"
+                          f" ({'; '.join(other) or 'another number of stages'})")  # fmt: skip
     start: dict[str, Any] = {"file": path}
     given = source
     if card.model.stage_blocks != wanted.stage_blocks:
         images, _ = some_images(train, preprocessing, calibration_images(preprocessing.image_size), workers=workers)
-        given = deepen(source, wanted.stage_blocks, images=images, generator=generator(config.seed, "weights"))
+        try:
+            given = deepen(source, wanted.stage_blocks, images=images, generator=generator(config.seed, "weights"))
+        except ConfigError as error:
+            raise ConfigError(f"{path} cannot be made {wanted.name} ({error})") from error
         start |= {"depth": card.model.depth, "max_logit_difference": max_difference(source, given, images)}
     tensors = given.state_dict()
     if card.model.num_classes != wanted.num_classes:
