@@ -75,12 +75,12 @@ def test_a_model_file_is_a_start(trained, tmp_path):
     start = folder / "runs" / "digits-resnet8-seed0" / "model.safetensors"
     tuned = resnetlab("train", *SMALL, "--from", start, "--lr", "0.001", "--out", tmp_path / "t", "--json")
     assert tuned.returncode == 0, tuned.stderr
-    first = read_record(folder / "runs" / "digits-resnet8-seed0" / "record.jsonl")[1]
-    second = read_record(tmp_path / "t" / "record.jsonl")[1]
+    records = (folder / "runs" / "digits-resnet8-seed0" / "record.jsonl", tmp_path / "t" / "record.jsonl")
+    first, second = (next(line for line in read_record(path) if line["kind"] == "epoch") for path in records)
     assert second["train_loss"] < 0.9 * first["train_loss"]
-    other = resnetlab("train", *SMALL[:2], "--model", "resnet14", "--from", start, "--out", tmp_path / "o")
+    other = resnetlab("train", *SMALL[:2], "--model", "plain8", "--from", start, "--out", tmp_path / "o")
     assert other.returncode == 2
-    assert "holds resnet8, which is not the network resnet14" in other.stderr
+    assert "holds resnet8, which is not the network plain8 of this run (shortcut: pad -> none)" in other.stderr
 
 
 def begin(out, *more):

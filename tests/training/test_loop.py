@@ -24,6 +24,7 @@ from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
 from resnetlab.training.schedule import lr_at
 from resnetlab.training.session import Session
+from resnetlab.training.signals import Sampler
 from resnetlab.training.state import Best, State
 
 CONFIG = RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=2, batch_size=64), seed=4)
@@ -61,8 +62,10 @@ def test_the_run_directory_holds_what_the_design_says(run):
     assert names == ["checkpoint", "config.json", "model.safetensors", "record.jsonl"]
     assert read_config(out / "config.json") == CONFIG
     lines = read_record(out / "record.jsonl")
-    assert [line["kind"] for line in lines] == ["run", "epoch", "epoch", "result"]
-    start, first, _, result = lines
+    kinds = [line["kind"] for line in lines]
+    assert kinds == ["run", "signal", "signal", "epoch", "signal", "signal", "epoch", "result"]
+    assert [line["step"] for line in lines if line["kind"] == "signal"] == [1, 17, 33, 38]
+    start, first, result = lines[0], lines[3], lines[-1]
     assert start["config"]["model"]["in_channels"] == 1
     assert (start["params"], start["arm"], start["depth"]) == (75_002, "residual", 8)
     assert {"torch", "python", "resnetlab"} <= set(start["versions"])
@@ -127,7 +130,8 @@ def test_progress_is_told(run):
     assert sum(p.num_steps for p in told.points) == 38
     assert all(0 <= p.train_error_pct <= 100 and p.images_per_s > 0 for p in told.points)
     assert {p.epoch for p in told.points} == {1, 2}
-    assert [{"kind": "epoch", **line} for line in told.epochs] == read_record(run[0] / "record.jsonl")[1:3]
+    epochs = [line for line in read_record(run[0] / "record.jsonl") if line["kind"] == "epoch"]
+    assert [{"kind": "epoch", **line} for line in told.epochs] == epochs
 
 
 def test_the_resolved_configuration_is_told(run):
@@ -142,7 +146,7 @@ def test_the_resolved_configuration_is_told(run):
 
 
 def test_the_curve_has_the_epochs_mean(run):
-    epoch = read_record(run[0] / "record.jsonl")[1]
+    epoch = next(line for line in read_record(run[0] / "record.jsonl") if line["kind"] == "epoch")
     assert epoch["curve"]["step"] == list(range(1, 20))
     assert sum(epoch["curve"]["train_error_pct"]) / 19 == pytest.approx(epoch["train_error_pct"])
 
@@ -178,9 +182,9 @@ def steps_with(bad, num_steps, state=None):
         batches[number][0][0, 0, 0, 0] = float("inf")
     state = state or State()
     steps = range(num_steps)
-    given = iter(batches)
+    given, forward = iter(batches), forward_of(model, Execution())
     for _ in train_steps(
-        model, optimizer, forward_of(model, Execution()), given, CONFIG.recipe, state, steps, num_steps
+        model, optimizer, forward, given, CONFIG.recipe, state, steps, Sampler(model, forward, 0, num_steps)
     ):
         pass
     return model, state

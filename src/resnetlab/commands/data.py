@@ -245,7 +245,6 @@ def _arrays(split: str, some: Any, kind: str) -> Iterator[Seen]:
 
 def _print_classes(found: Found, summaries: dict[str, Summary]) -> None:
     from rich.console import Console
-    from rich.markup import escape
 
     from resnetlab.commands.tables import table
 
@@ -260,7 +259,7 @@ def _print_classes(found: Found, summaries: dict[str, Summary]) -> None:
             listing.add_row(f"… {len(found.classes) - SHOWN_CLASSES:,} more", *("…" for _ in columns))
         else:
             short = name if len(name) <= NAME_WIDTH else f"{name[: NAME_WIDTH - 1]}…"
-            listing.add_row(escape(short), *(f"{column[name]:,}" for column in columns))
+            listing.add_row(short, *(f"{column[name]:,}" for column in columns))
     listing.add_section()
     for word, reduce in (("smallest class", min), ("median", median_low), ("largest class", max), ("total", sum)):
         listing.add_row(word, *(f"{reduce(column.values()):,}" for column in columns))
