@@ -14,20 +14,35 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory):
+def results(tmp_path_factory):
     out = tmp_path_factory.mktemp("default")
     done = resnetlab("study", "--out", out, "--json", timeout=800)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)["runs"]
+    return json.loads(done.stdout)
 
 
-def errors(rows, arm, depth):
-    return {row["seed"]: row["train_error_pct"] for row in rows if (row["arm"], row["depth"]) == (arm, depth)}
+@pytest.fixture(scope="module")
+def rows(results):
+    return results["runs"]
 
 
-def test_twelve_runs(rows):
-    assert [row["status"] for row in rows] == ["done"] * 12
+def errors(rows, arm, depth, deepened_from=None):
+    network = arm, depth, deepened_from
+    return {row["seed"]: row["train_error_pct"] for row in rows if (row["arm"], row["depth"], row["deepened_from"]) ==
+            network}  # fmt: skip
+
+
+def test_twelve_runs_and_three_constructions(rows):
+    assert [row["status"] for row in rows] == ["done"] * 15
     assert {row["seed"] for row in rows} == {0, 1, 2}
+    assert set(errors(rows, "plain", 56, 20)) == {0, 1, 2}
+
+
+def test_the_solution_that_exists_is_not_found(results):
+    (one,) = results["constructions"]
+    assert one["constructed"]["mean"] == pytest.approx(one["trained"]["mean"], abs=0.1)
+    assert one["max_logit_difference"] < 1e-4
+    assert one["scratch"]["mean"] > one["further"]["mean"] + 10
 
 
 def test_plain_56_trains_worse_than_plain_20(rows):
@@ -48,7 +63,7 @@ def test_the_committed_record_is_this_study(rows):
         committed = {row["directory"]: row for row in csv.DictReader(file)}
     assert set(committed) == {row["directory"] for row in rows}
     for row in rows:
-        close = 30 if (row["arm"], row["depth"]) == ("plain", 56) else 3  # other kernels round otherwise
+        close = 30 if (row["arm"], row["depth"]) == ("plain", 56) else 3  # other kernels round otherwise; deepened too
         assert abs(row["train_error_pct"] - float(committed[row["directory"]]["train_error_pct"])) < close
 
 
@@ -61,5 +76,6 @@ def test_the_readme_quotes_the_committed_record():
             found = re.search(rf"^\| {arm}-{depth} \|(.*)\|$", readme, re.MULTILINE)
             assert found is not None
             for split in ("train", "val", "test"):
-                values = [float(r[f"{split}_error_pct"]) for r in table if (r["arm"], r["depth"]) == (arm, depth)]
+                group = [r for r in table if (r["arm"], r["depth"], r["deepened_from"]) == (arm, depth, "")]
+                values = [float(r[f"{split}_error_pct"]) for r in group]
                 assert f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f}" in found[1]

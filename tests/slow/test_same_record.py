@@ -20,6 +20,6 @@ def test_three_containers_one_record():
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-2:] == [
-        "parquet and tree: all 3 lines equal",
-        "parquet and binary: all 3 lines equal",
+        "parquet and tree: all 5 lines equal",
+        "parquet and binary: all 5 lines equal",
     ]
