@@ -6,11 +6,12 @@ images), so that runs with shuffled labels do not give them.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from resnetlab.study.contrast import Contrast, Group, contrast, groups
-from resnetlab.study.diagnosis import has_fitted, has_learnt, has_sound_gradients, is_shaken, is_unfinished
+from resnetlab.study.diagnosis import has_fitted, has_learnt, has_sound_gradients, is_shaken, is_unfinished, symptoms
 from resnetlab.study.results import Run
 from resnetlab.study.rules import EXPLODED, FITTED_PCT, LEAST_SEEDS, OVERFITTED_POINTS, STILL, WORSE_POINTS
 from resnetlab.study.signs import (
@@ -23,7 +24,7 @@ from resnetlab.study.signs import (
     steepest_gradient,
     train_error,
     unseen_error_pct,
-)  # fmt: skip
+)
 from resnetlab.study.spread import span
 
 Side = Mapping[int, Run]
@@ -48,7 +49,7 @@ def findings(runs: Sequence[Run]) -> list[Finding]:
         said = {kind: sentence for kind, rule in JUDGES.items() if (sentence := rule(group))}
         if not said:
             healthy = _healthy(group)
-            said = {"healthy": healthy} if healthy else {"not enough evidence": _missing(group)}
+            said = {"healthy": healthy} if healthy else {"not enough evidence": _missing(group) + _signs(group)}
         found += [Finding(group.data, group.arm, kind, sentence) for kind, sentence in said.items()]
     return found
 
@@ -111,7 +112,7 @@ def _lr_too_high(group: Group) -> str | None:
     return (
         f"{_name(deep)} does not learn in any of {len(deep)} seeds ({num_diverged} end in NaN) although its gradients "
         f"are sound at the start ({span(map(first_gradient, deep.values()))} of the weights): with lr {lr:g} the "
-        f"first step is {span(map(first_update, deep.values()))} of the weights, and the running loss rises to "
+        f"first step is {span(map(first_update, deep.values()))} of the weights, and the highest running loss "
         f"{span(map(loss_rise, deep.values()))} times the first. Try lr {lr / 10:g}."
     )
 
@@ -206,6 +207,13 @@ def _missing(group: Group) -> str:
         errors = span(map(train_error, deep))
         return f"{basis}, but the deeper networks have not learnt either (training error {errors} %)."
     return f"{basis}, which leaves more than one reading open."
+
+
+def _signs(group: Group) -> str:
+    """Say which signs single runs show: no evidence of what depth does, but where to look."""
+    counts = Counter(symptom.kind for run in group.runs for symptom in symptoms(run))
+    words = [f"{kind} ({count} of {len(group.runs)})" for kind, count in counts.most_common()]
+    return f" Single runs show signs of: {', '.join(words)}." if words else ""
 
 
 def _main_effect(group: Group) -> Contrast | None:

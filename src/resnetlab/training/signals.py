@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from resnetlab.models.blocks import Block
 from resnetlab.models.resnet import ResNet
 from resnetlab.training.execution import Execution, Forward, forward_of
 
@@ -76,7 +77,7 @@ class Layer:
     conv: nn.Conv2d
     norm: nn.Module
     """What follows it: batch normalisation, or nothing."""
-    ends: nn.Module | None = None
+    ends: Block | None = None
     """The block that it is the last convolution of: the ReLU that it feeds comes after the addition."""
     projects: bool = False
     """It is a shortcut, which no ReLU follows directly."""
@@ -85,21 +86,24 @@ class Layer:
 def layers(model: ResNet) -> list[Layer]:
     """Return every convolution in the order in which the network computes them; a block's projection comes last."""
     found = [Layer("conv1", model.conv1, model.bn1)]
-    for stage in (name for name, _ in model.named_children() if name.startswith("layer")):
-        for position, block in enumerate(model.get_submodule(stage).children()):
-            parts = dict(block.named_children())
-            count = sum(name.startswith("conv") for name in parts)
-            for index in range(1, count + 1):
-                conv, norm = parts[f"conv{index}"], parts[f"bn{index}"]
-                assert isinstance(conv, nn.Conv2d)
-                ends = block if index == count else None
-                found.append(Layer(f"{stage}.{position}.conv{index}", conv, norm, ends))
-            shortcut = parts.get("downsample")
-            if isinstance(shortcut, nn.Sequential):
-                conv, norm = shortcut
-                assert isinstance(conv, nn.Conv2d)
-                found.append(Layer(f"{stage}.{position}.downsample.0", conv, norm, projects=True))
+    for number, stage in enumerate(model.stages.values(), start=1):
+        for position, block in enumerate(stage):
+            assert isinstance(block, Block)
+            found += _inside(block, f"layer{number}.{position}")
     return found
+
+
+def _inside(block: Block, name: str) -> Iterator[Layer]:
+    parts = dict(block.named_children())
+    count = sum(part.startswith("conv") for part in parts)
+    for index in range(1, count + 1):
+        conv = parts[f"conv{index}"]
+        assert isinstance(conv, nn.Conv2d)
+        yield Layer(f"{name}.conv{index}", conv, parts[f"bn{index}"], block if index == count else None)
+    if isinstance(block.downsample, nn.Sequential):
+        conv, norm = block.downsample
+        assert isinstance(conv, nn.Conv2d)
+        yield Layer(f"{name}.downsample.0", conv, norm, projects=True)
 
 
 class Heard:
@@ -121,9 +125,8 @@ class Heard:
             if layer.ends is not None:
                 yield layer.ends, partial(self._activation, layer.name)
         for name, block in self.blocks.items():
-            shortcut = block.get_submodule("downsample") if getattr(block, "downsample", None) is not None else None
-            if shortcut is not None:
-                yield shortcut, partial(self._norm, name, "shortcut")
+            if block.downsample is not None:
+                yield block.downsample, partial(self._shortcut, name)
 
     def _response(self, layer: Layer, _module: nn.Module, _inputs: object, output: Tensor) -> None:
         seen = output.detach()[:NUM_IMAGES].float()
@@ -139,8 +142,8 @@ class Heard:
     def _activation(self, name: str, _module: nn.Module, _inputs: object, output: Tensor) -> None:
         self._hear(name, output.detach()[:NUM_IMAGES].float())
 
-    def _norm(self, block: str, what: str, _module: nn.Module, _inputs: object, output: Tensor) -> None:
-        self._values[block, what] = torch.linalg.vector_norm(output.detach()[:NUM_IMAGES].float())
+    def _shortcut(self, block: str, _module: nn.Module, _inputs: object, output: Tensor) -> None:
+        self._values[block, "shortcut"] = torch.linalg.vector_norm(output.detach()[:NUM_IMAGES].float())
 
     def _hear(self, name: str, activation: Tensor) -> None:
         """Take in what a ReLU gives."""
