@@ -43,7 +43,18 @@ FLOORS: list[dict[str, list[str]]] = [
     {
         "models": ["modelfile", "deepen", "cost", "zoo", "resnet", "recompute", "blocks"],
         "data": [
-            *("loader", "sources", "scan", "folder", "parquet", "archives", "normalisation", "split", "encoded"),
+            *(
+                "loader",
+                "sources",
+                "scan",
+                "folder",
+                "parquet",
+                "archives",
+                "partition",
+                "normalisation",
+                "split",
+                "encoded",
+            ),
             *("augment", "decode", "chance", "catalogue"),
         ],
     },

@@ -126,10 +126,8 @@ class DataConfig:
         check(self.name != "", "data is empty; give a name such as cifar10, or the path of a folder of images")
         one_of("on_bad_image", self.on_bad_image, Literal["fail", "skip"])
         check(self.split_seed >= 0, f"split_seed must be at least 0, not {self.split_seed}")
-        check(
-            self.train_images is None or self.train_images >= 2,
-            f"train_images must be at least 2, not {self.train_images}",
-        )
+        few = self.train_images
+        check(few is None or few >= 2, f"train_images must be at least 2, not {few}")
         check(self.image_size is None or self.image_size >= 1, f"image_size must be at least 1, not {self.image_size}")
         check(self.max_megapixels >= 1, f"max_megapixels must be at least 1, not {self.max_megapixels}")
         check(self.resident_mib >= 0, f"resident_mib must be at least 0, not {self.resident_mib}")
@@ -285,10 +283,7 @@ class RunConfig:
         one_of("layout", self.layout, Layout)
         one_of("compile", self.compile, Compile)
         check(self.seed >= 0, f"seed must be at least 0, not {self.seed}")
-        check(
-            self.signal_steps is None or self.signal_steps >= 0,
-            f"signal_steps must be at least 0, not {self.signal_steps}",
-        )
+        check((self.signal_steps or 0) >= 0, f"signal_steps must be at least 0, not {self.signal_steps}")
 
 
 def read_config(path: Path) -> RunConfig:

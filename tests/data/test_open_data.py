@@ -6,8 +6,9 @@ from pictures import encode, pictures, resident, tree
 
 from resnetlab.config import ConfigError, DataConfig
 from resnetlab.data.encoded import Encoded
+from resnetlab.data.partition import stratified
 from resnetlab.data.scan import BadDataError
-from resnetlab.data.sources import open_data, stratified
+from resnetlab.data.sources import open_data
 
 
 def opened(path, **options):

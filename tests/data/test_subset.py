@@ -10,7 +10,8 @@ from pictures import encode, parquet, pictures, resident, tree
 from resnetlab.config import ConfigError, DataConfig
 from resnetlab.data.augment import normalise
 from resnetlab.data.loader import some_images
-from resnetlab.data.sources import open_data, subset
+from resnetlab.data.partition import subset
+from resnetlab.data.sources import open_data
 from resnetlab.data.split import Split
 
 COUNTS = (60, 30, 9, 1)

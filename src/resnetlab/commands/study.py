@@ -1,5 +1,6 @@
 """`resnetlab study`: see degradation and its cure, or another thing that can be wrong with depth."""
 
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ def run(options: Options) -> int:
     """Make the study's missing runs and its report; return 1 where a run of it failed."""
     from resnetlab.cores import usable_cores
     from resnetlab.memory import keep_large_pages
-    from resnetlab.study.grid import run_name, run_study
+    from resnetlab.study.grid import run_study
     from resnetlab.study.pool import Ended, warm_up
     from resnetlab.study.presets import preset_of
     from resnetlab.study.results import RUNS
@@ -105,13 +106,24 @@ def run(options: Options) -> int:
         results = write_report(out)
         print_results(results, out, console, json_wanted=options.json)
         rows = {Path(row["directory"]).name: row for row in results["runs"]}
-    names = {run_name(config) for config in grid.runs()} & rows.keys()
-    failed |= {name: rows[name]["error"] for name in names if rows[name]["status"] != "done"}  # also those before
+    failed |= failed_before(grid, rows)
     if preset.may_diverge:
         failed = {name: error for name, error in failed.items() if rows.get(name, {}).get("status") != "diverged"}
     for name, error in failed.items():
         console.print(f"failed: {name}: {error}", style="red", soft_wrap=True, highlight=False)
     return 1 if failed else 0
+
+
+def failed_before(grid: "Grid", rows: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return the grid's runs that ended without a result, by name, with their errors: a diverged one is not made again.
+
+    `rows` are those of the report, by name.
+    """
+    from resnetlab.study.grid import run_name
+
+    names = {run_name(config) for config in grid.runs()}
+    names |= {run_name(after, before.model.depth) for before, after in grid.constructions()}
+    return {name: rows[name]["error"] for name in names & rows.keys() if rows[name]["status"] != "done"}
 
 
 def grid_of(options: Options, preset: "Preset") -> "Grid":

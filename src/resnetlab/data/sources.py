@@ -18,16 +18,16 @@ from resnetlab.config import ConfigError, DataConfig
 from resnetlab.cores import usable_cores
 from resnetlab.data.archives import open_archive
 from resnetlab.data.catalogue import Contents, kind_of, name_classes, path_of, title_of
-from resnetlab.data.chance import generator
 from resnetlab.data.decode import view
 from resnetlab.data.encoded import Encoded
 from resnetlab.data.folder import list_folder
 from resnetlab.data.normalisation import per_channel
 from resnetlab.data.parquet import list_parquet
+from resnetlab.data.partition import stratified, subset
 from resnetlab.data.scan import BadDataError, Progress, scan, scan_headers
 from resnetlab.data.split import Dataset, Split
 
-__all__ = ["open_data", "read_contents", "stratified", "subset", "Dataset", "Split"]
+__all__ = ["open_data", "read_contents", "Dataset", "Split"]
 
 HELD_OUT = {"val": 0.1}
 """What is taken from the training images where there is no validation split: 5,000 of CIFAR-10's (section 4.2)."""
@@ -104,50 +104,6 @@ def read_contents(config: DataConfig) -> Contents:
     """
     path = path_of(config.name)
     return list_folder(path) if kind_of(config) == "folder" else list_parquet(path)
-
-
-def stratified(labels: Tensor, fractions: Mapping[str, float], seed: int) -> dict[str, Tensor]:
-    """Split positions 0 to len(labels) - 1 class by class: those held out by name, the others as `train`.
-
-    Each part takes its fraction of every class, rounded to whole images and at least one, as long as one is left for
-    `train`; of two images of a class the last part named gets one. Depends on labels and seed alone.
-
-    Returns:
-        Positions, int64, rising, by part; parts that nobody asked for are missing.
-    """
-    numbers = labels.numpy()
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in ("train", *fractions)}
-    for label in np.unique(numbers).tolist():
-        members = np.flatnonzero(numbers == label)
-        members = members[torch.randperm(len(members), generator=generator(seed, "split", label)).numpy()]
-        start = 0
-        for name, fraction in reversed(list(fractions.items())):
-            count = min(max(1, int(fraction * len(members) + 0.5)), len(members) - 1 - start)
-            parts[name].append(members[start : start + count])
-            start += count
-        parts["train"].append(members[start:])
-    return {name: torch.from_numpy(np.sort(np.concatenate(some))) for name, some in parts.items()}
-
-
-def subset(labels: Tensor, count: int, seed: int) -> Tensor:
-    """Choose `count` of the positions 0 to len(labels) - 1, each class in its proportion and, where they suffice, each.
-
-    The chosen few of a smaller count are among those of a larger one. Depends on labels, count and seed alone.
-
-    Returns:
-        Positions, int64, rising.
-
-    Raises:
-        ConfigError: where there are not so many.
-    """
-    if count > len(labels):
-        raise ConfigError(f"train_images {count} is more than the {len(labels)} images there are to train on")
-    ranks = torch.empty(len(labels), dtype=torch.float64)
-    for label in torch.unique(labels).tolist():
-        members = torch.nonzero(labels == label).flatten()
-        members = members[torch.randperm(len(members), generator=generator(seed, "subset", label))]
-        ranks[members] = torch.arange(len(members), dtype=torch.float64) / len(members)  # the first of each comes first
-    return torch.argsort(ranks, stable=True)[:count].sort().values
 
 
 def _digits(config: DataConfig, workers: int | None, tell: Progress) -> Dataset:

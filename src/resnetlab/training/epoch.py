@@ -14,7 +14,7 @@ from resnetlab.models.resnet import ResNet
 from resnetlab.training.execution import Forward
 from resnetlab.training.listener import Progress
 from resnetlab.training.schedule import drops, lr_at
-from resnetlab.training.signals import Sampler
+from resnetlab.training.signals import Heard, Sampler
 from resnetlab.training.state import State, Window
 
 POINTS = 13
@@ -65,20 +65,12 @@ def train_steps(
         images, labels = next(batches)
         state.wait_s += time.perf_counter() - start_s
         lr = lr_now(state, total_steps, recipe)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
 
         _copy(buffers, before)
         with sampler.listen(state.step) as heard:
             loss, wrong = (sampler.forward if heard else forward)(images, labels)
-        value = loss.item()
-        finite = math.isfinite(value)
-        if finite:
-            optimizer.zero_grad()
-            loss.backward()
-        signal = heard.signal(step=state.step + 1, lr=lr, loss=value) if heard else None
-        if finite:
-            optimizer.step()
+        value, signal = _learn(optimizer, loss, lr, heard, state.step + 1)
+        if math.isfinite(value):
             _count(state, value, int(wrong), len(labels))
         else:
             _copy(before, buffers)
@@ -96,6 +88,22 @@ def train_steps(
         yield Taken(told, signal)
         if state.streak == PATIENCE:
             raise diverged(value, state, steps, total_steps, lr)
+
+
+def _learn(
+    optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, heard: Heard | None, step: int
+) -> tuple[float, dict[str, Any] | None]:
+    """Go back from the loss and update the weights, unless it is not finite; return it, and what was heard."""
+    value = loss.item()
+    if math.isfinite(value):
+        optimizer.zero_grad()
+        loss.backward()
+    signal = heard.signal(step=step, lr=lr, loss=value) if heard else None
+    if math.isfinite(value):
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.step()
+    return value, signal
 
 
 def lr_now(state: State, total_steps: int, recipe: Recipe) -> float:

@@ -108,13 +108,7 @@ def prepare(config: RunConfig, checkpoint: Checkpoint | None, *, workers: int = 
         ConfigError: for a configuration that the data, the machine or the checkpoint does not allow.
     """
     device, recipe = pick_device(config.device), config.recipe
-    data = open_data(config.data, keep_encoded=recipe.crop != "pad")
-    if len(data.val) == 0:
-        raise ConfigError(f"{data.name} has too few images: none is left to validate on; add some, or a val folder")
-    if checkpoint and checkpoint.state["fingerprint"] != data.fingerprint:
-        raise ConfigError(
-            f"the images of {data.name} are not those that the run was started with; start over (--fresh)"
-        )
+    data = _open(config, checkpoint)
     in_model = dataclasses.replace(config.model, in_channels=data.channels, num_classes=len(data.classes))
     config = dataclasses.replace(config, model=in_model)
     preprocessing = per_pixel(data.train, data.preprocessing) if recipe.normalise == "pixel" else data.preprocessing
@@ -155,6 +149,17 @@ def prepare(config: RunConfig, checkpoint: Checkpoint | None, *, workers: int = 
         config, data, preprocessing, device, splits, model, macs, start, optimizer, execution, forward, sampler, best,
         state, epoch_steps, workers, (*((warning,) if warning else ()), *data.warnings, *skipped),
     )  # fmt: skip
+
+
+def _open(config: RunConfig, checkpoint: Checkpoint | None) -> Dataset:
+    data = open_data(config.data, keep_encoded=config.recipe.crop != "pad")
+    if len(data.val) == 0:
+        raise ConfigError(f"{data.name} has too few images: none is left to validate on; add some, or a val folder")
+    if checkpoint and checkpoint.state["fingerprint"] != data.fingerprint:
+        raise ConfigError(
+            f"the images of {data.name} are not those that the run was started with; start over (--fresh)"
+        )
+    return data
 
 
 def pick_device(device: str) -> torch.device:
