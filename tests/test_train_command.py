@@ -78,6 +78,10 @@ def test_a_model_file_is_a_start(trained, tmp_path):
     records = (folder / "runs" / "digits-resnet8-seed0" / "record.jsonl", tmp_path / "t" / "record.jsonl")
     first, second = (next(line for line in read_record(path) if line["kind"] == "epoch") for path in records)
     assert second["train_loss"] < 0.9 * first["train_loss"]
+    deeper = resnetlab("train", *SMALL, "--model", "resnet14", "--from", start, "--out", tmp_path / "d", "--json")
+    assert deeper.returncode == 0, deeper.stderr
+    told = " ".join(deeper.stderr.split())
+    assert "its 8 layers, and identity blocks; logits differ by 0 at most, training error" in told
     other = resnetlab("train", *SMALL[:2], "--model", "plain8", "--from", start, "--out", tmp_path / "o")
     assert other.returncode == 2
     assert "holds resnet8, which is not the network plain8 of this run (shortcut: pad -> none)" in other.stderr

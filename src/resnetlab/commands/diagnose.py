@@ -153,12 +153,11 @@ COLUMNS = ("grad_norm", "grad_to_weight", "activation_var", "dead_relu_pct", "re
 def print_signal(signal: dict[str, Any], every_layer: bool, console: "Console") -> None:
     """Print one sample: each layer, or the lowest and the highest value in each stage."""
     from resnetlab.commands.tables import table
-    from resnetlab.study.spread import figures
 
     ratios = last_layers(signal)
     columns = [*(signal[name] for name in COLUMNS), [ratios.get(name) for name in signal["layers"]]]
     heads = ("grad norm", "/ weight", "variance", "dead %", "response", "F / x")
-    loss = "not finite" if signal["loss"] is None else figures(signal["loss"])
+    loss = "not finite" if signal["loss"] is None else _figures(signal["loss"])
     console.print(f"step {signal['step']:,}, loss {loss}" if signal["step"] else f"measured, loss {loss}")
     if every_layer:
         listing = table("layer", *heads)

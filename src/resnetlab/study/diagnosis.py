@@ -14,7 +14,7 @@ from resnetlab.study.rules import (
     STILL,
     UNFINISHED_PCT,
     WIDE_GAP_POINTS,
-)  # fmt: skip
+)
 from resnetlab.study.signs import (
     chance_error_pct,
     dead_relus_pct,
@@ -25,7 +25,7 @@ from resnetlab.study.signs import (
     loss_rise,
     movement,
     train_error,
-)  # fmt: skip
+)
 from resnetlab.study.spread import figures
 
 

@@ -25,6 +25,7 @@ from resnetlab.training.record import Record
 from resnetlab.training.saver import Saver, UnsavedError
 from resnetlab.training.session import Session
 from resnetlab.training.setup import Training, prepare
+from resnetlab.training.start import described
 from resnetlab.training.state import pack
 from resnetlab.training.track import Tracker, open_tracker
 
@@ -141,6 +142,8 @@ def open_record(training: Training, beginning: Beginning, around: Around) -> Non
     lines = describe(
         training.config, training.data, training.execution.describe(), training.total_steps, training.epoch_steps
     )
+    if training.start:
+        lines.append(f"start    {described(training.start)}")
     step = training.state.step
     around.listener.start([*lines, f"resumed  after step {step:,}"] if step else lines)
     training.tell_of_bad_images(around.warn)

@@ -58,3 +58,13 @@ def start_from(
     if "depth" in start:
         start["train_error_pct"] = single_view(model, train, preprocessing, workers=workers).error_pct
     return start
+
+
+def described(start: dict[str, Any]) -> str:
+    """Return what `start_from` found as people read it."""
+    if "depth" not in start:
+        return start["file"]
+    return (
+        f"{start['file']}: its {start['depth']} layers, and identity blocks; logits differ by "
+        f"{start['max_logit_difference']:.2g} at most, training error {start['train_error_pct']:.2f} %"
+    )
