@@ -53,6 +53,14 @@ def test_degradation():
     )
 
 
+def test_degradation_of_networks_that_are_far_from_done_says_so():
+    assert "more steps may tell another story" not in sentence(DEGRADED)
+    early = grid("residual", [50.0, 51.0, 49.0], [53.0, 54.0, 52.5])
+    assert kinds(early) == [("residual", "degradation")]
+    assert sentence(early).endswith("residual-20 has not fitted it either (49 to 51 %), so more steps may tell another "
+                                    "story.")  # fmt: skip
+
+
 def test_a_clear_but_small_effect_is_no_degradation():
     assert kinds(grid("plain", [1.0, 1.1, 1.2], [1.5, 1.6, 1.7])) == [("plain", "healthy")]
 

@@ -52,7 +52,8 @@ def print_results(results: dict[str, Any], out: Path, console: "Console", *, jso
         where = f"{finding['arm']} networks on {finding['data']}"
         console.print(f"{where}: {finding['kind']}", style="bold", highlight=False)
         console.print(finding["sentence"], highlight=False, width=min(80, console.width))
-    for one in (*results["constructions"], *results["published"]):
+    first = {(one["data"], one["cell"]["network"]): one for one in reversed(results["published"])}
+    for one in (*results["constructions"], *reversed(first.values())):  # the page has the others
         console.print()
         console.print(one["sentence"], highlight=False, width=min(80, console.width))
     console.print(f"\nreport: {out / 'report.html'}", soft_wrap=True, highlight=False)

@@ -6,6 +6,7 @@ images), so that runs with shuffled labels do not give them.
 """
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,15 @@ from dataclasses import dataclass
 from resnetlab.study.contrast import Contrast, Group, contrast, groups
 from resnetlab.study.diagnosis import has_fitted, has_learnt, has_sound_gradients, is_shaken, is_unfinished, symptoms
 from resnetlab.study.results import Run
-from resnetlab.study.rules import EXPLODED, FITTED_PCT, LEAST_SEEDS, OVERFITTED_POINTS, STILL, WORSE_POINTS
+from resnetlab.study.rules import (
+    EXPLODED,
+    FITTED_PCT,
+    LEAST_SEEDS,
+    OVERFITTED_POINTS,
+    STILL,
+    UNFINISHED_PCT,
+    WORSE_POINTS,
+)
 from resnetlab.study.signs import (
     first_gradient,
     first_update,
@@ -64,8 +73,16 @@ def _degradation(group: Group) -> str | None:
         f"{_effect(group, worse)}. The deeper networks fit their own training set worse, in every seed, so it is not "
         "overfitting; by the rules of this report their gradients neither vanish nor explode (at the first step "
         f"{span(map(first_gradient, deep))} of the weights in the median layer, {span(map(steepest_gradient, deep))} "
-        "in the steepest): it is optimisation that fails."
+        f"in the steepest): it is optimisation that fails.{_far_from_done(ends[0])}"
     )
+
+
+def _far_from_done(shallow: Side) -> str:
+    """Return a caveat where even the shallow networks are far from fitting their training set."""
+    errors = [error for run in shallow.values() if (error := train_error(run)) is not None]
+    if statistics.fmean(errors) <= UNFINISHED_PCT:
+        return ""
+    return f" {_name(shallow)} has not fitted it either ({span(errors)} %), so more steps may tell another story."
 
 
 def _vanishing(group: Group) -> str | None:
