@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 import signal
+import subprocess
+import sys
 
 from resnetlab.config import RunConfig
 from resnetlab.cores import usable_cores
@@ -103,3 +105,22 @@ def test_a_run_that_cannot_even_start_is_the_exit_status_too(tmp_path):
 
 def test_usable_cores():
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+
+
+def test_an_interrupt_while_the_server_starts_is_not_lost():
+    """Ctrl-C that comes just then is held back and delivered, and later ones reach the study as before."""
+    code = (
+        "import multiprocessing.forkserver as forkserver, os, signal\n"
+        "from resnetlab.study import pool\n"
+        "start = forkserver.ensure_running\n"
+        "def interrupted():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    start()\n"
+        "forkserver.ensure_running = interrupted\n"
+        "try:\n"
+        "    pool.warm_up()\n"
+        "except KeyboardInterrupt:\n"
+        "    print('heard', signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "heard False\n"

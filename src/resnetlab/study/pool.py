@@ -2,9 +2,9 @@
 
 import multiprocessing
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import signal
-import threading
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -58,15 +58,14 @@ def warm_up() -> None:
     """Have the process that runs are forked from start loading PyTorch now, while the caller does something else."""
     if _context().get_start_method() != "forkserver":
         return
-    if threading.current_thread() is not threading.main_thread():  # only there may signals be set
-        multiprocessing.forkserver.ensure_running()
-        return
-    # The server inherits what is ignored here: Ctrl-C is for the study, which stops its workers itself.
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C is for the study, which stops its workers itself: the server starts with it held back, and then ignores it.
+    # Held back, not ignored, so that one that comes in this moment still reaches the study.
+    multiprocessing.resource_tracker.ensure_running()  # before: where it has to start, it lets signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         multiprocessing.forkserver.ensure_running()
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def run_jobs(jobs: Sequence[Job], num_workers: int) -> Generator[Event]:
