@@ -5,7 +5,9 @@ import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
 import signal
+import threading
 from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -59,13 +61,32 @@ def warm_up() -> None:
     if _context().get_start_method() != "forkserver":
         return
     # Ctrl-C is for the study, which stops its workers itself: the server starts with it held back, and then ignores it.
-    # Held back, not ignored, so that one that comes in this moment still reaches the study.
     multiprocessing.resource_tracker.ensure_running()  # before: where it has to start, it lets signals through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    with _ctrl_c_held_back():
         multiprocessing.forkserver.ensure_running()
+
+
+@contextmanager
+def _ctrl_c_held_back() -> Generator[None]:
+    """Let Ctrl-C wait, not be lost, while a process is started: half a start would leave a worker that complains.
+
+    A handler of ours holds it back from this process, whose other threads may be handed it; the mask is for the process
+    that is started, which inherits it.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
+        yield
+        return
+    held: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
+    try:
+        yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if held:
+        signal.raise_signal(signal.SIGINT)
 
 
 def run_jobs(jobs: Sequence[Job], num_workers: int) -> Generator[Event]:
@@ -85,9 +106,10 @@ def run_jobs(jobs: Sequence[Job], num_workers: int) -> Generator[Event]:
                 job, core = waiting.pop(0), places.pop(0)
                 ours, theirs = context.Pipe(duplex=False)
                 process = context.Process(target=_enter, args=(job.config, job.out, theirs, core), daemon=True)
-                process.start()
-                theirs.close()  # so that the pipe ends when the worker does
-                running[ours] = (job, process, core)
+                with _ctrl_c_held_back():
+                    process.start()
+                    theirs.close()  # so that the pipe ends when the worker does
+                    running[ours] = (job, process, core)
                 yield Started(job)
             for pipe in wait(list(running)):
                 assert isinstance(pipe, Connection)
