@@ -124,3 +124,25 @@ def test_an_interrupt_while_the_server_starts_is_not_lost():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "heard False\n"
+
+
+def test_an_interrupt_while_a_worker_starts_waits_until_it_has(tmp_path):
+    code = (
+        "import os, pathlib, signal\n"
+        "from multiprocessing.context import ForkServerProcess\n"
+        "from resnetlab.config import RunConfig\n"
+        "from resnetlab.study.pool import Job, run_jobs\n"
+        "start = ForkServerProcess.start\n"
+        "def interrupted(self):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    start(self)\n"
+        "    print('started')\n"
+        "ForkServerProcess.start = interrupted\n"
+        "try:\n"
+        f"    list(run_jobs([Job(RunConfig(), pathlib.Path({str(tmp_path / 'run')!r}))], 1))\n"
+        "except KeyboardInterrupt:\n"
+        "    print('heard')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "started\nheard\n"
+    assert "Traceback" not in done.stderr
