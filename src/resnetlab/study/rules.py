@@ -69,7 +69,8 @@ FAILING: tuple[Rule, ...] = (
     Rule(
         "overfitting",
         f"training error is at most {FITTED_PCT:g} % in every seed (with the fewest images, or at both "
-        f"depths), and the error on unseen images rises by {OVERFITTED_POINTS:g} points or more with depth, or the gap to it does with fewer images; so in every seed, "
+        f"depths), and the error on unseen images rises by {OVERFITTED_POINTS:g} points or more with depth, "
+        "or the gap to it does with fewer images; so in every seed, "
         "the interval above zero",
         "He et al., section 4.2: 1202 layers, 7.93 % test error against 6.43 % with 110, at similar training errors",
     ),
@@ -84,7 +85,8 @@ FAILING: tuple[Rule, ...] = (
 
 HEALTHY = Rule(
     "healthy",
-    f"nothing of the above; the deepest networks have learnt with sound gradients, and a rise of {WORSE_POINTS:g} points of training error "
+    f"nothing of the above; the deepest networks have learnt with sound gradients, and a rise "
+    f"of {WORSE_POINTS:g} points of training error "
     "from the shallowest is ruled out by the 95 % interval",
     "He et al., section 4.1",
 )
