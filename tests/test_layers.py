@@ -12,39 +12,49 @@ FLOORS: list[dict[str, list[str]]] = [
     {
         "": ["__main__", "cli"],
         "commands": [
-            *(
-                "study",
-                "diagnose",
-                "deepen",
-                "report",
-                "train",
-                "verify_resume",
-                "data",
-                "models",
-                "progress",
-                "tables",
-            ),
+            *("study", "diagnose", "deepen", "report", "train", "evaluate", "predict", "inspect", "verify_resume"),
+            *("data", "models", "progress", "tables"),
         ],
     },
     {
         "study": [
             *("display", "grid", "presets", "pool", "worker", "report", "figures", "figure_signals", "figure_depth"),
-            *("figure_curves", "figure_style", "ledger", "construction", "table", "verdict", "diagnosis", "contrast"),
+            *("figure_curves", "ledger", "construction", "table", "verdict", "diagnosis", "contrast"),
             *("rules", "signs", "results", "arms", "spread"),
         ]
     },
     {
         "training": [
-            *("loop", "compare", "setup", "start", "track", "provenance", "epoch", "signals", "execution", "directory"),
+            *(
+                "loop",
+                "compare",
+                "setup",
+                "distributed",
+                "groups",
+                "start",
+                "track",
+                "provenance",
+                "epoch",
+                "signals",
+                "execution",
+                "directory",
+            ),
             *("saver", "state", "checkpoint", "interrupt", "session", "listener", "record", "recipes", "schedule"),
         ]
     },
-    {"evaluation": ["protocols"]},
     {
-        "models": ["modelfile", "deepen", "cost", "zoo", "resnet", "recompute", "blocks"],
+        "evaluation": ["page", "figures", "metrics", "recalibration", "protocols", "views", "judgement"],
+        "deploy": ["explain", "stream", "inputs", "predictor"],
+    },
+    {
+        "models": [
+            *("foreign", "convert", "recognise", "modelfile", "card", "deepen", "cost", "zoo", "resnet", "recompute"),
+            "blocks",
+        ],
         "data": [
             *(
                 "loader",
+                "judged",
                 "sources",
                 "scan",
                 "folder",
@@ -55,10 +65,10 @@ FLOORS: list[dict[str, list[str]]] = [
                 "split",
                 "encoded",
             ),
-            *("augment", "decode", "chance", "catalogue"),
+            *("augment", "decode", "plausible", "chance", "catalogue"),
         ],
     },
-    {"": ["claim", "config", "configjson", "cores", "files", "memory", "reproductions", "paper"]},
+    {"": ["claim", "config", "configjson", "cores", "figure_style", "files", "memory", "reproductions", "paper"]},
 ]
 PLACE = {
     (f"{room}." if room else "") + file: (floor, room, position)

@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from resnetlab.config import Preprocessing
+from resnetlab.models.card import read_card
 from resnetlab.models.modelfile import ModelCard, ModelFileError, load_model, save_model
 from resnetlab.models.zoo import build_model
 
@@ -47,10 +48,23 @@ def test_other_files_are_refused_by_name(tmp_path, saved):
         "foreign": "not one that resnetlab wrote",
         "cut": "cannot be read as safetensors",
         "text": "cannot be read as safetensors",
-        "missing": "cannot be read as safetensors",
+        "missing": "no such model file",
     }.items():
         with pytest.raises(ModelFileError, match=f"{name}.safetensors: .*{message}"):
             load_model(tmp_path / f"{name}.safetensors")
+
+
+def test_a_run_directory_is_its_model_file_and_a_card_is_read_alone(tmp_path, saved):
+    path, model, card = saved
+    (tmp_path / "run").mkdir()
+    with pytest.raises(ModelFileError, match="a folder without"):
+        load_model(tmp_path / "run")
+    (tmp_path / "run" / "model.safetensors").write_bytes(path.read_bytes())
+    assert torch.equal(load_model(tmp_path / "run")[0].conv1.weight, model.conv1.weight)
+    assert read_card(tmp_path / "run") == card
+    (tmp_path / "a.th").write_bytes(b"PK")
+    with pytest.raises(ModelFileError, match="resnetlab inspect"):
+        read_card(tmp_path / "a.th")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +72,7 @@ def test_other_files_are_refused_by_name(tmp_path, saved):
     [
         (lambda content: content.update(format=99), "newer resnetlab"),
         (lambda content: content["model"].update(num_classes=4), "do not fit"),
-        (lambda content: content.update(model={"stage_blocks": [0]}), "do not fit"),
+        (lambda content: content.update(model={"stage_blocks": [0]}), "what it says of its network cannot be read"),
     ],
 )
 def test_metadata_that_does_not_fit_is_refused(tmp_path, saved, change, message):

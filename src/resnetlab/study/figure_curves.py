@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from resnetlab.figure_style import COLOURS, head, note, panels
 from resnetlab.study.arms import in_order
-from resnetlab.study.figure_style import COLOURS, head, note, panels
 from resnetlab.study.results import Run
 
 Points = tuple[list[int], list[float]]

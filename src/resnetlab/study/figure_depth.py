@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from resnetlab.figure_style import COLOURS, head, note, panels
 from resnetlab.study.arms import in_order
-from resnetlab.study.figure_style import COLOURS, head, note, panels
 from resnetlab.study.results import Run
 
 ERRORS = {"train_error_pct": "training error", "test_error_pct": "test error", "val_error_pct": "validation error"}

@@ -12,8 +12,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from resnetlab.figure_style import COLOURS, SOFT, head, note, panels
 from resnetlab.study.arms import in_order
-from resnetlab.study.figure_style import COLOURS, SOFT, head, note, panels
 from resnetlab.study.results import Run
 
 FLOOR = 1e-12

@@ -7,10 +7,10 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from resnetlab.figure_style import STYLE
 from resnetlab.study.figure_curves import curves
 from resnetlab.study.figure_depth import depth_figure
 from resnetlab.study.figure_signals import heat_maps, responses
-from resnetlab.study.figure_style import STYLE
 from resnetlab.study.results import Run
 
 
