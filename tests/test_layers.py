@@ -43,7 +43,18 @@ FLOORS: list[dict[str, list[str]]] = [
         ]
     },
     {
-        "evaluation": ["page", "figures", "metrics", "recalibration", "protocols", "views", "judgement"],
+        "evaluation": [
+            "facts",
+            "page",
+            "figures",
+            "metrics",
+            "examination",
+            "matching",
+            "recalibration",
+            "protocols",
+            "views",
+            "judgement",
+        ],
         "deploy": ["explain", "stream", "inputs", "predictor"],
     },
     {
@@ -56,6 +67,7 @@ FLOORS: list[dict[str, list[str]]] = [
                 "loader",
                 "judged",
                 "sources",
+                "sizing",
                 "scan",
                 "folder",
                 "parquet",

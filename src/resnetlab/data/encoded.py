@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnetlab.data.decode import BadImageError, crop, view
+from resnetlab.data.decode import BadImageError, crop, decode, view
 
 CHUNK = 8
 """Images a thread decodes in one go: handing each over by itself would cost up to a tenth of decoding it."""
@@ -82,6 +82,28 @@ class Encoded:
         `boxes` has shape (len(samples), 4): (top, left, height, width) as fractions of the image, inside it.
         """
         return self.begin_crops(samples, boxes, pool)()
+
+    def pictures(self, samples: Tensor, min_side: int, pool: Executor | None = None) -> list[np.ndarray | None]:
+        """Decode each sample whole: uint8 (height, width, 3), its shorter side at least `min_side` where it has that.
+
+        `None` stands for a sample that cannot be decoded and is left out.
+
+        Raises:
+            BadImageError: naming the first image that cannot be decoded, unless `skip_bad`.
+        """
+
+        def decode_whole(index: int) -> np.ndarray | str:
+            try:
+                return decode(_read(self.places[index]), self.max_pixels, min_side)
+            except BadImageError as error:
+                return str(error)
+
+        chosen = samples.tolist()
+        found = list((map if pool is None else pool.map)(decode_whole, chosen))
+        for index, picture in zip(chosen, found, strict=True):
+            if isinstance(picture, str):
+                self._leave_out(str(self.names[index]), picture)
+        return [None if isinstance(picture, str) else picture for picture in found]
 
     def begin_views(self, samples: Tensor, pool: Executor | None) -> Callable[[], Decoded]:
         """Let a pool begin with `views` and return at once; what is returned waits for the result."""

@@ -110,12 +110,27 @@ def eval_batches(
     Raises:
         BadImageError: for an image that cannot be decoded, unless such images are left out.
     """
+    numbered = numbered_batches(split, preprocessing, batch_size, workers=workers, memory_format=memory_format)
+    for _, images, labels in numbered:
+        yield images, labels
+
+
+def numbered_batches(
+    split: Split,
+    preprocessing: Preprocessing,
+    batch_size: int = 256,
+    *,
+    workers: int = 0,
+    memory_format: torch.memory_format = torch.channels_last,
+) -> Generated[tuple[Tensor, Tensor, Tensor], None, None]:
+    """Yield as `eval_batches` does, with the position of each sample in the split before its image: int64, (batch,)."""
     order = torch.arange(len(split))
     if isinstance(split.images, Tensor):
         order = order.to(split.images.device)
     for images, kept in _load(split, order, _slices(len(split), batch_size), workers):
         if len(images):
-            yield _in_parts(partial(_evaluated, preprocessing), images, images, memory_format), split.labels[kept]
+            seen = _in_parts(partial(_evaluated, preprocessing), images, images, memory_format)
+            yield order[kept], seen, split.labels[kept]
 
 
 def some_images(split: Split, preprocessing: Preprocessing, count: int, *, workers: int = 0) -> Batch:

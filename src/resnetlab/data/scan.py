@@ -88,6 +88,11 @@ def scan_headers(
     return _in_chunks(names, look_at, workers, on_progress)
 
 
+def stage(tell: Progress, name: str) -> Callable[[int, int], None]:
+    """Return what tells `tell` of the progress of one stage."""
+    return lambda done, total: tell(name, done, total)
+
+
 def _in_chunks(
     names: Sequence[str],
     look_at: Callable[[int], T],

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnetlab.config import ConfigError, DataConfig
+from resnetlab.config import ConfigError, DataConfig, Preprocessing
 from resnetlab.cores import usable_cores
 from resnetlab.data.archives import open_archive
 from resnetlab.data.catalogue import Contents, kind_of, name_classes, path_of, title_of
@@ -24,15 +24,14 @@ from resnetlab.data.folder import list_folder
 from resnetlab.data.normalisation import per_channel
 from resnetlab.data.parquet import list_parquet
 from resnetlab.data.partition import stratified, subset
-from resnetlab.data.scan import BadDataError, Progress, scan, scan_headers
+from resnetlab.data.scan import BadDataError, Progress, scan, scan_headers, stage
+from resnetlab.data.sizing import resized, stays_resident, view_of
 from resnetlab.data.split import Dataset, Split
 
 __all__ = ["open_data", "read_contents", "Dataset", "Split"]
 
 HELD_OUT = {"val": 0.1}
 """What is taken from the training images where there is no validation split: 5,000 of CIFAR-10's (section 4.2)."""
-LARGEST_OWN = 256
-"""Side in pixels up to which square images of one size are seen as they are."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,7 @@ def open_data(
     workers: int | None = None,
     on_progress: Progress | None = None,
     keep_encoded: bool = False,
+    seen_as: Preprocessing | None = None,
 ) -> Dataset:
     """Open the data set that a configuration names, each image looked at once.
 
@@ -72,6 +72,7 @@ def open_data(
         on_progress: Told the stage, the images done and their number, from this thread.
         keep_encoded: Keep images encoded that differ in size or are larger than what the network sees, for recipes
             that crop from the original.
+        seen_as: How a network sees them that is there already, in place of a size and statistics of their own.
 
     Raises:
         ConfigError: where the data are not there, in another layout, or damaged; or a class has nothing to train on.
@@ -80,20 +81,42 @@ def open_data(
     kind = kind_of(config)
     tell = on_progress or (lambda stage, done, total: None)
     if kind == "digits":
-        return _digits(config, workers, tell)
+        return _digits(config, workers, tell, seen_as)
     if kind in ("cifar", "idx"):
         archive = open_archive(config)
         parts = {"train": archive.train, "test": archive.test}
-        images, ratio = _seen(torch.cat([part.images for part in parts.values()]), config, workers, tell)
+        images, ratio = resized(torch.cat([part.images for part in parts.values()]), config, workers, tell, seen_as)
         labels = torch.cat([part.labels for part in parts.values()])
         digests = [_digest(image) for image in images.numpy()]
         orders = _orders({split: len(part.labels) for split, part in parts.items()}, labels.tolist(), digests)
         opened = _Open(images, labels, archive.train.names + archive.test.names, orders, ratio)
-        return _dataset(config, archive.classes, opened, workers, warnings=archive.warnings)
+        return _dataset(config, archive.classes, opened, workers, seen_as, warnings=archive.warnings)
     contents = read_contents(config)
-    opened, bad = _open_contents(contents, config, keep_encoded, workers, tell)
+    opened, bad = _open_contents(contents, config, keep_encoded, workers, tell, seen_as)
     _check_left(contents, opened)
-    return _dataset(config, contents.classes, opened, workers, tuple(bad), contents.warnings)
+    return _dataset(config, contents.classes, opened, workers, seen_as, tuple(bad), contents.warnings)
+
+
+def open_listed(
+    contents: Contents,
+    config: DataConfig,
+    seen_as: Preprocessing,
+    *,
+    keep_encoded: bool = False,
+    workers: int | None = None,
+    on_progress: Progress | None = None,
+) -> tuple[Split, tuple[str, ...]]:
+    """Open all the images of a listing as one split, in canonical order; nothing is held out.
+
+    Returns:
+        The split, and each image that was left out, as `NAME: REASON`.
+
+    Raises:
+        BadDataError: where some images cannot be read and `config.on_bad_image` is `fail`, or none can.
+    """
+    tell = on_progress or (lambda stage, done, total: None)
+    opened, bad = _open_contents(contents, config, keep_encoded, workers, tell, seen_as)
+    return opened.take(torch.cat(list(opened.orders.values()))), tuple(bad)
 
 
 def read_contents(config: DataConfig) -> Contents:
@@ -106,7 +129,7 @@ def read_contents(config: DataConfig) -> Contents:
     return list_folder(path) if kind_of(config) == "folder" else list_parquet(path)
 
 
-def _digits(config: DataConfig, workers: int | None, tell: Progress) -> Dataset:
+def _digits(config: DataConfig, workers: int | None, tell: Progress, seen_as: Preprocessing | None) -> Dataset:
     """Open the UCI optical digits as scikit-learn ships them, split 70 / 15 / 15 %, each class alike."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -118,17 +141,23 @@ def _digits(config: DataConfig, workers: int | None, tell: Progress) -> Dataset:
     if config.train_images is not None:
         train = train[subset(torch.from_numpy(labels[train]), config.train_images, config.split_seed).numpy()]
     val, test = train_test_split(rest, test_size=270, stratify=labels[rest], random_state=config.split_seed)
-    seen, ratio = _seen(torch.from_numpy(grey), config, workers, tell)
+    seen, ratio = resized(torch.from_numpy(grey), config, workers, tell, seen_as)
 
     def split(rows: Any) -> Split:
         return Split(seen[torch.from_numpy(rows)], torch.from_numpy(labels[rows].astype(np.int64)))
 
     classes = tuple("0123456789")
-    return Dataset("digits", classes, per_channel(split(train), ratio), split(train), split(val), split(test))
+    preprocessing = seen_as or per_channel(split(train), ratio)
+    return Dataset("digits", classes, preprocessing, split(train), split(val), split(test))
 
 
 def _open_contents(
-    contents: Contents, config: DataConfig, keep_encoded: bool, workers: int | None, tell: Progress
+    contents: Contents,
+    config: DataConfig,
+    keep_encoded: bool,
+    workers: int | None,
+    tell: Progress,
+    seen_as: Preprocessing | None,
 ) -> tuple[_Open, list[str]]:
     """Read the size of every image, decide how they are kept, and decode those that are to be resident."""
     listings = contents.splits.values()
@@ -137,13 +166,13 @@ def _open_contents(
     labels = [label for listing in listings for label in listing.labels]
     lengths = {split: len(listing) for split, listing in contents.splits.items()}
     max_pixels = config.max_megapixels * 1_000_000
-    headers, bad = scan_headers(names, places, max_pixels, workers=workers, on_progress=_stage(tell, "measuring"))
+    headers, bad = scan_headers(names, places, max_pixels, workers=workers, on_progress=stage(tell, "measuring"))
     sizes = torch.tensor([(header.height, header.width) if header else (0, 0) for header in headers])
     good = sizes[sizes[:, 0] > 0]
     if len(good) == 0:
         raise BadDataError(bad, len(names), config.name)
-    size, ratio = _view_of(good, config.image_size)
-    if not _resident(good, size, config, keep_encoded):
+    size, ratio = view_of(good, config.image_size, seen_as)
+    if not stays_resident(good, size, config, keep_encoded):
         _refuse(bad, len(names), config)
         skip = config.on_bad_image == "skip"
         keys = [name if header else None for name, header in zip(names, headers, strict=True)]
@@ -158,50 +187,11 @@ def _open_contents(
         return _digest(pixels[at])
 
     names_fit, places_fit = [names[at] for at in fit], [places[at] for at in fit]
-    digests, more = scan(names_fit, places_fit, look, workers=workers, on_progress=_stage(tell, "decoding"))
+    digests, more = scan(names_fit, places_fit, look, workers=workers, on_progress=stage(tell, "decoding"))
     _refuse(bad + more, len(names), config)
     by_position = dict(zip(fit, digests, strict=True))
     orders = _orders(lengths, labels, [by_position.get(at) for at in range(len(names))])
     return _Open(torch.from_numpy(pixels), torch.tensor(labels), names, orders, ratio), bad + more
-
-
-def _view_of(sizes: Tensor, image_size: int | None) -> tuple[int, float]:
-    """Return the side that the network sees, and the crop ratio: 7/8, as for ImageNet, unless images fit or are small.
-
-    `sizes` is int64 of shape (num_samples, 2): height and width.
-    """
-    own = int(sizes[0, 0]) if bool((sizes == sizes[0, 0]).all()) else None
-    size = image_size or (own if own is not None and own <= LARGEST_OWN else 224)
-    return size, 1.0 if size == own or size < 64 else 0.875
-
-
-def _resident(sizes: Tensor, size: int, config: DataConfig, keep_encoded: bool) -> bool:
-    """Say whether the images are decoded once and kept in memory, at the size that the network sees."""
-    same = bool((sizes == sizes[0]).all())
-    if keep_encoded and (not same or int(sizes.max()) > size):
-        return False
-    room = config.resident_mib * 2**20
-    return len(sizes) * 3 * size**2 <= (room if same else room // 8)
-
-
-def _seen(images: Tensor, config: DataConfig, workers: int | None, tell: Progress) -> tuple[Tensor, float]:
-    """Resize images of a known data set to another size, if one is wanted, exactly as if they came from files."""
-    count, channels, height, width = images.shape
-    size, ratio = _view_of(torch.tensor([[height, width]]), config.image_size)
-    if size == height == width:
-        return images, ratio
-    packed = [  # binary PGM or PPM: a header before the pixels
-        b"P%d %d %d 255\n" % (5 if channels == 1 else 6, width, height) + image.tobytes()
-        for image in images.permute(0, 2, 3, 1).numpy()
-    ]
-    made = np.empty((count, channels, size, size), np.uint8)
-
-    def look(position: int, data: bytes) -> None:
-        made[position] = view(data, size, ratio, height * width).transpose(2, 0, 1)[:channels]
-
-    names = [f"image {position}" for position in range(count)]
-    scan(names, packed, look, workers=workers, on_progress=_stage(tell, "resizing"))
-    return torch.from_numpy(made), ratio
 
 
 def _orders(
@@ -221,6 +211,7 @@ def _dataset(
     classes: tuple[str, ...],
     opened: _Open,
     workers: int | None,
+    seen_as: Preprocessing | None,
     skipped: tuple[str, ...] = (),
     warnings: tuple[str, ...] = (),
 ) -> Dataset:
@@ -245,7 +236,7 @@ def _dataset(
         warnings += ("there is no test split: the test error will be missing",)
     nothing = torch.empty(0, dtype=torch.int64)
     train, val, test = (opened.take(orders.get(name, nothing)) for name in ("train", "val", "test"))
-    preprocessing = per_channel(train, opened.crop_ratio, workers or usable_cores())
+    preprocessing = seen_as or per_channel(train, opened.crop_ratio, workers or usable_cores())
     return Dataset(title_of(config), classes, preprocessing, train, val, test, skipped, warnings)
 
 
@@ -262,10 +253,6 @@ def _check_left(contents: Contents, opened: _Open) -> None:
 def _refuse(bad: list[str], total: int, config: DataConfig) -> None:
     if bad and config.on_bad_image == "fail":
         raise BadDataError(bad, total, config.name)
-
-
-def _stage(tell: Progress, stage: str) -> Any:
-    return lambda done, total: tell(stage, done, total)
 
 
 def _digest(image: np.ndarray) -> bytes:

@@ -1,14 +1,33 @@
-"""How a network is judged on a split. So far: the single original view (section 4.2)."""
+"""How a network is judged on a split: the single view, ten crops, several scales, several networks.
 
+Each protocol yields, batch by batch and every sample once, positions in the split, labels, and the logarithm of each
+class's probability. Where a protocol looks more than once, probabilities are averaged, as in reference [21].
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from resnetlab.config import ConfigError, Preprocessing
-from resnetlab.data.loader import eval_batches
+from resnetlab.data.encoded import Encoded
+from resnetlab.data.loader import numbered_batches
 from resnetlab.data.split import Split
+from resnetlab.evaluation.judgement import Judgement, merge
+from resnetlab.evaluation.views import normalised, pictures_of, scaled, ten_crops
+
+PIXELS = 64 * 224 * 224
+"""Pixels that go through a network together, at most: 64 images of 224x224."""
+GATHER = 64
+"""Pictures looked at together, to find those of one shape."""
+TOP = 5
+
+Scores = Iterator[tuple[Tensor, Tensor, Tensor]]
+"""Positions int64 (batch,), labels int64 (batch,), log-probabilities float64 (batch, num_classes); on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +45,6 @@ class Score:
         return 100 * self.num_wrong / self.num_samples
 
 
-@torch.no_grad()
 def single_view(model: nn.Module, split: Split, preprocessing: Preprocessing, *, workers: int = 0) -> Score:
     """Judge a network on the original images of a split, in evaluation mode; the mode it was in comes back.
 
@@ -36,17 +54,147 @@ def single_view(model: nn.Module, split: Split, preprocessing: Preprocessing, *,
     Raises:
         ConfigError: where there is not one image to judge on.
     """
+    judged = judge(one_crop(model, split, preprocessing, workers=workers))
+    wrong = (judged.top[:, 0] != judged.labels) | np.isnan(judged.confidence)
+    return Score(len(judged), int(wrong.sum()), float(judged.loss.mean()))
+
+
+def judge(scores: Scores) -> Judgement:
+    """Note of each sample what the evaluation needs: its label, the likeliest classes, and how likely they were.
+
+    Of classes that are equally likely the first comes first.
+
+    Raises:
+        ConfigError: where there is not one image to judge on.
+    """
+    parts = []
+    for positions, labels, logs in scores:
+        ranked = logs.sort(dim=1, descending=True, stable=True)
+        top = ranked.indices[:, : min(TOP, logs.shape[1])]
+        parts.append(Judgement(
+            positions.numpy(), labels.numpy(), top.numpy(), ranked.values[:, 0].exp().numpy(),
+            -logs.gather(1, labels[:, None])[:, 0].numpy(),
+        ))  # fmt: skip
+    if not parts:
+        raise ConfigError("not one image of a split can be decoded; list them with: resnetlab data check PATH")
+    return merge(parts)
+
+
+def one_crop(model: nn.Module, split: Split, preprocessing: Preprocessing, *, workers: int = 0) -> Scores:
+    """Look once at the centre of each image, as the preprocessing says (section 4.2: the single original view)."""
+    with _judging(model):
+        for positions, images, labels in numbered_batches(split, preprocessing, workers=workers):
+            yield positions.cpu(), labels.cpu(), _log_probabilities(model, images)
+
+
+def ten_crop(
+    model: nn.Module, images: Tensor | Encoded, labels: Tensor, preprocessing: Preprocessing, shorter: int,
+    *, workers: int = 0,
+) -> Scores:  # fmt: skip
+    """Average over the four corners and the centre, mirrored too, of images resized to a shorter side in pixels.
+
+    Paper: section 3.4 and Tables 2 and 3.
+
+    Raises:
+        ConfigError: where the shorter side is less than that of a crop.
+    """
+    size = preprocessing.image_size
+    if shorter < size:
+        raise ConfigError(f"crops of {size} pixels cannot be cut from a shorter side of {shorter}; use {size} or more")
+    batch_size = max(1, min(GATHER, PIXELS // (10 * size * size)))
+    with _judging(model), _threads(workers) as pool:
+        for positions, pictures in pictures_of(images, batch_size, 2 * shorter, pool):
+            crops = [ten_crops(scaled(picture, shorter), size) for picture in pictures]
+            logs = _log_probabilities(model, normalised(np.concatenate(crops), preprocessing))
+            yield positions, labels[positions], _mean(logs.view(len(pictures), 10, -1), dim=1)
+
+
+def multi_scale(
+    model: nn.Module, images: Tensor | Encoded, labels: Tensor, preprocessing: Preprocessing, sides: Sequence[int],
+    *, workers: int = 0,
+) -> Scores:  # fmt: skip
+    """Average over images shown whole, at several shorter sides in pixels: the network is fully convolutional.
+
+    The head is linear and reads an average, so that the average of class scores over all places of a larger map is what
+    the network gives of that map. Paper: section 3.4 and Table 4.
+
+    Raises:
+        ConfigError: where a side is below 1.
+    """
+    if min(sides, default=0) < 1:
+        raise ConfigError(f"shorter sides must be at least 1 pixel each, not {', '.join(map(str, sides)) or 'none'}")
+    with _judging(model), _threads(workers) as pool:
+        for positions, pictures in pictures_of(images, GATHER, 2 * max(sides), pool):
+            by_side = [_whole(model, [scaled(one, side) for one in pictures], preprocessing) for side in sides]
+            yield positions, labels[positions], _mean(torch.stack(by_side), dim=0)
+
+
+def ensemble(members: Sequence[Callable[[], Scores]], num_samples: int) -> Scores:
+    """Average the probabilities of several networks, which look at the same samples; one network alone stays itself.
+
+    A sample that one of them could not decode is left out. Paper: section 4.1, Table 5.
+    """
+    if len(members) == 1:
+        yield from members[0]()
+        return
+    total, labels = torch.empty(0), torch.zeros(num_samples, dtype=torch.int64)
+    seen = torch.zeros(num_samples, dtype=torch.int64)
+    for member in members:
+        for positions, its, logs in member():
+            if not len(total):
+                total = torch.zeros(num_samples, logs.shape[1], dtype=torch.float64)
+            total[positions] += logs.exp()
+            labels[positions] = its
+            seen[positions] += 1
+    for positions in torch.nonzero(seen == len(members)).flatten().split(GATHER):
+        yield positions, labels[positions], (total[positions] / len(members)).log()
+
+
+def _whole(model: nn.Module, pictures: Sequence[np.ndarray], preprocessing: Preprocessing) -> Tensor:
+    """Return the log-probabilities of whole pictures, those of one shape together, in their order."""
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for at, picture in enumerate(pictures):
+        by_shape.setdefault(picture.shape[:2], []).append(at)
+    rows: list[Tensor] = [torch.empty(0)] * len(pictures)
+    for (height, width), places in by_shape.items():
+        together = max(1, PIXELS // (height * width))
+        for some in (places[start : start + together] for start in range(0, len(places), together)):
+            logs = _log_probabilities(model, normalised(np.stack([pictures[at] for at in some]), preprocessing))
+            for at, row in zip(some, logs, strict=True):
+                rows[at] = row
+    return torch.stack(rows)
+
+
+@torch.no_grad()
+def _log_probabilities(model: nn.Module, images: Tensor) -> Tensor:
+    """Return the logarithm of each class's probability, float64: it ranks classes as the logits do."""
+    device = next((parameter.device for parameter in model.parameters()), images.device)
+    images = images.to(device).contiguous(memory_format=torch.channels_last)
+    return model(images).double().cpu().log_softmax(1)
+
+
+def _mean(logs: Tensor, dim: int) -> Tensor:
+    return logs.exp().mean(dim).log()
+
+
+@contextmanager
+def _judging(model: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode; the mode it was in comes back."""
     was_training = model.training
     model.eval()
-    num_samples, num_wrong, loss = 0, 0, 0.0
     try:
-        for images, labels in eval_batches(split, preprocessing, workers=workers):
-            logits = model(images).float()
-            num_samples += len(labels)
-            num_wrong += int((logits.argmax(1) != labels).sum())
-            loss += F.cross_entropy(logits, labels, reduction="sum").item()
+        yield
     finally:
         model.train(was_training)
-    if num_samples == 0:
-        raise ConfigError("not one image of a split can be decoded; list them with: resnetlab data check PATH")
-    return Score(num_samples, num_wrong, loss / num_samples)
+
+
+@contextmanager
+def _threads(workers: int) -> Iterator[Executor | None]:
+    if workers == 0:
+        yield None
+        return
+    pool = ThreadPoolExecutor(workers, "decode")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,240 @@
+"""`resnetlab evaluate`: a trained network on images with labels; in the terminal, as JSON, as one page."""
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from resnetlab.config import ConfigError, DataConfig, Device
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from resnetlab.evaluation.examination import Terms
+    from resnetlab.evaluation.metrics import Evaluation
+    from resnetlab.evaluation.page import Facts
+
+SHOWN = 12
+"""Classes that the terminal lists, the worst first; the page has them all."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Judge networks on images with labels: errors, confusions, calibration, the most confident mistakes.
+
+    Classes are matched by name. Several model files are averaged, as the paper's ensembles are. Under torchrun the
+    processes share the images.
+    """
+
+    models: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Model files, or run directories."""
+    data: str | None = None
+    """A data set with a name, or a folder or parquet files; what the network was trained on if not given."""
+    data_root: Path | None = None
+    """Folder where the archives of a named data set lie."""
+    split: Literal["test", "val", "train", "all"] | None = None
+    """What to judge on; the test split, or else val, that the data come with if not given, and else all images."""
+    protocol: Literal["one-crop", "ten-crop", "multi-scale", "ensemble"] | None = None
+    """One crop (section 4.2), ten crops (Table 3), several scales (Table 4), or several networks, one crop each."""
+    shorter_sides: tuple[int, ...] = ()
+    """In pixels: one for ten-crop, some for multi-scale; 256, or 224 256 384 480 640, for 224 if not given."""
+    recalibrate_bn: bool = False
+    """Estimate batch normalisation's statistics anew on training images, as the authors did."""
+    allow_missing_classes: bool = False
+    """Judge although the data lack some of the classes that the network knows."""
+    on_bad_image: Literal["fail", "skip"] = "fail"
+    """Stop at images that cannot be read, or leave them out and say so."""
+    page: Path | None = None
+    """HTML file to write; NAME-evaluation.html beside the first model file if not given, none with --json."""
+    device: Device = "auto"
+    """Where to compute; a GPU where there is one."""
+    workers: int | None = None
+    """Threads that decode; one a core if not given."""
+    json: bool = False
+    """Print one JSON object: top1_error_pct, top5_error_pct, num_samples, per_class, confusion and more."""
+
+
+def run(options: Options) -> int:
+    """Judge, print, write the page; of several processes the first one speaks."""
+    files, data = _look_before_loading(options)
+
+    from rich.console import Console
+
+    from resnetlab.evaluation.examination import examine, open_members
+    from resnetlab.evaluation.facts import facts_of
+    from resnetlab.evaluation.judgement import merge
+    from resnetlab.evaluation.metrics import evaluate
+    from resnetlab.training.distributed import joined
+
+    terms = terms_of(options)
+    with joined() as world:
+        quiet = world.rank > 0
+        with Bar(quiet) as bar:
+            members = open_members(files, data, terms, bar.tell)
+            bar.expect(len(members) * -(-len(members[0].labels) // world.size))
+            part = examine(members, terms, rank=world.rank, of=world.size, tell=bar.advance)
+        judgement = merge(world.gather(part))
+    if quiet:
+        return 0
+    evaluation = evaluate(judgement, members[0].card.classes)
+    facts = facts_of(members, terms, evaluation, command_of(options))
+    page = options.page or (None if options.json else files[0].with_name(f"{files[0].stem}-evaluation.html"))
+    if page is not None:
+        from resnetlab.evaluation.examination import pictures
+        from resnetlab.evaluation.page import write_page
+
+        page.parent.mkdir(parents=True, exist_ok=True)
+        thumbnails = pictures(members[0].judged, [mistake.position for mistake in evaluation.mistakes])
+        write_page(page, evaluation, facts, thumbnails)
+    if options.json:
+        print(json.dumps(as_json(evaluation, facts), ensure_ascii=False))
+    else:
+        print_evaluation(evaluation, facts, Console(markup=False, highlight=False))
+        print(f"page: {page}")
+    return 0
+
+
+def terms_of(options: Options) -> "Terms":
+    """Return how the networks are to be judged.
+
+    Raises:
+        ConfigError: for options that do not go together.
+    """
+    from resnetlab.cores import usable_cores
+    from resnetlab.evaluation.examination import Terms
+    from resnetlab.training.setup import pick_device
+
+    workers = usable_cores() if options.workers is None else options.workers
+    if workers < 0:
+        raise ConfigError(f"workers must be at least 0, not {workers}")
+    protocol = options.protocol or ("ensemble" if len(options.models) > 1 else "one-crop")
+    return Terms(
+        protocol, options.split, options.shorter_sides, options.recalibrate_bn, options.allow_missing_classes,
+        options.on_bad_image, str(pick_device(options.device)), workers,
+    )  # fmt: skip
+
+
+def command_of(options: Options) -> str:
+    """Return the call that makes the same page again."""
+    words = ["resnetlab", "evaluate", *map(str, options.models)]
+    for name, default in Options.__dataclass_fields__.items():
+        value = getattr(options, name)
+        if name in ("models", "json") or value == default.default:
+            continue
+        words.append(f"--{name.replace('_', '-')}")
+        words += [] if value is True else list(map(str, value)) if isinstance(value, tuple) else [str(value)]
+    return shlex.join(words)
+
+
+def as_json(evaluation: "Evaluation", facts: "Facts") -> dict[str, Any]:
+    """Return numbers and facts as one JSON object."""
+    said = evaluation.as_json()
+    for mistake, name in zip(said["mistakes"], facts.mistake_names, strict=False):  # no names: nothing to add
+        mistake["name"] = name
+    return said | {
+        "models": list(facts.files), "data": facts.data, "split": facts.split, "protocol": facts.protocol,
+        "num_left_out": facts.num_left_out, "left_out": list(facts.left_out), "notes": list(facts.notes),
+    }  # fmt: skip
+
+
+def print_evaluation(evaluation: "Evaluation", facts: "Facts", console: "Console") -> None:
+    """Print errors, calibration, and the classes that fare worst."""
+    width = min(80, console.width)
+    console.print(f"{facts.title}, {_split(facts)}: {evaluation.num_samples:,} images, {facts.protocol}", width=width)
+    console.print()
+    rates = {"top-1 error": evaluation.top1, f"top-{evaluation.top_k} error": evaluation.top5}
+    for name, rate in rates.items():
+        console.print(f"{name}  {rate.pct:6.2f} %   95 % interval {_interval(rate.interval_95_pct)}")
+    if evaluation.ece_pct is not None and evaluation.mean_confidence_pct is not None:
+        console.print(f"calibration  {evaluation.ece_pct:6.2f} points off; mean confidence "
+                      f"{evaluation.mean_confidence_pct:.2f} %, right {100 - evaluation.top1.pct:.2f} %")  # fmt: skip
+    console.print(f"loss         {evaluation.loss:6.4g} nats")
+    print_classes(evaluation, console)
+    for note in facts.notes:
+        console.print(f"note: {note}", width=width)
+    if facts.num_left_out:
+        console.print(f"left out, since they cannot be read: {facts.num_left_out:,} images", width=width)
+
+
+def print_classes(evaluation: "Evaluation", console: "Console") -> None:
+    """Print the classes with the highest error, and what each is mostly taken for."""
+    from resnetlab.commands.tables import table
+
+    taken_for = {one.true: one for one in reversed(evaluation.confusions)}  # the most frequent is the last to be put in
+    judged = [one for one in evaluation.per_class if one.error is not None]
+    worst = sorted(judged, key=lambda one: -one.error.pct if one.error else 0)
+    listing = table("class", "images", "error %", "95 % interval", "mostly taken for")
+    for one in worst[:SHOWN]:
+        assert one.error is not None
+        most = taken_for.get(one.name)
+        listing.add_row(_short(one.name, 22), f"{one.num_samples:,}", f"{one.error.pct:.2f}",
+                        _interval(one.error.interval_95_pct), _short(most.predicted, 18) if most else "")  # fmt: skip
+    console.print()
+    console.print(listing)
+    if len(worst) > SHOWN:
+        console.print(f"… and {len(worst) - SHOWN:,} classes with less", style="dim")
+    console.print()
+
+
+class Bar:
+    """A progress bar on stderr, for whoever watches a terminal."""
+
+    def __init__(self, quiet: bool) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self._progress = Progress(console=Console(stderr=True), transient=True, disable=quiet)
+        self._task = self._progress.add_task("opening")
+
+    def __enter__(self) -> "Bar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def tell(self, stage: str, done: int, total: int) -> None:
+        """Show how many images of a stage are done."""
+        self._progress.update(self._task, description=stage, completed=done, total=total)
+
+    def expect(self, total: int) -> None:
+        """Begin to count what is judged."""
+        self._progress.update(self._task, description="judging", completed=0, total=total)
+
+    def advance(self, count: int) -> None:
+        """Count what was judged."""
+        self._progress.advance(self._task, count)
+
+
+def _look_before_loading(options: Options) -> tuple[list[Path], DataConfig | None]:
+    """Find what is wrong and needs no PyTorch to be found; return the model files and the data."""
+    from resnetlab.data.catalogue import kind_of
+    from resnetlab.models.card import model_file, read_card
+
+    if not options.models:
+        raise ConfigError("name a model file: resnetlab evaluate MODEL --data DATA")
+    if len(options.models) > 1 and options.protocol == "one-crop":
+        raise ConfigError("one-crop judges one network; several are averaged with --protocol ensemble")
+    files = [model_file(path) for path in options.models]
+    for file in files:
+        read_card(file)
+    if options.data is None:
+        return files, None
+    data = DataConfig(options.data, None if options.data_root is None else str(options.data_root))
+    kind_of(data)
+    return files, data
+
+
+def _split(facts: "Facts") -> str:
+    return "all images" if facts.split == "all" else f"{facts.split} split"
+
+
+def _interval(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:.2f} to {interval[1]:.2f}"
+
+
+def _short(name: str, width: int) -> str:
+    return name if len(name) <= width else f"{name[: width - 1]}…"
