@@ -216,7 +216,7 @@ def test_mistakes_are_told_in_one_line_with_what_would_work(run, tmp_path, capsy
         ([two], "two: its record has no signals, and there is no model.safetensors to measure; train it first"),
         ([damaged], "record.jsonl, line 1: not an object with a kind"),
         ([file, "--batch-size", 1], "batch-size must be at least 2, not 1"),
-        ([file, "--data", tmp_path / "pets"], "knows the classes 0, 1, 2, 3, 4, …, and pets has cat, dog"),
+        ([file, "--data", tmp_path / "pets"], "classes differ: only pets has cat, dog; only model.safetensors has 0, 1"),
         ([file, "--data", "digit"], "did you mean digits?"),
     ]:
         said = diagnose(capsys, *words, status=2)

@@ -109,14 +109,12 @@ def training_images(card: "ModelCard", config: DataConfig) -> "Tensor":
     from resnetlab.cores import usable_cores
     from resnetlab.data.loader import some_images
     from resnetlab.data.sources import open_data
+    from resnetlab.evaluation.matching import check_channels
     from resnetlab.models.deepen import calibration_images
 
-    size, wanted = card.preprocessing.image_size, card.model.in_channels
-    data = open_data(replace(config, image_size=size), keep_encoded=True)
-    if data.channels != wanted:
-        raise ConfigError(
-            f"{data.name} has {data.channels}-channel images, and {card.model.name} reads {wanted} channels"
-        )
+    data = open_data(config, keep_encoded=True, seen_as=card.preprocessing)
+    check_channels(card, data.train.channels, data.name)
+    size = card.preprocessing.image_size
     return some_images(data.train, card.preprocessing, calibration_images(size), workers=usable_cores())[0]
 
 

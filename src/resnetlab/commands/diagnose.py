@@ -114,6 +114,7 @@ def measured(path: Path, options: Options) -> "Run":
     from resnetlab.configjson import from_json
     from resnetlab.data.loader import some_images
     from resnetlab.data.sources import open_data
+    from resnetlab.evaluation.matching import check_channels, class_numbers
     from resnetlab.models.modelfile import load_model
     from resnetlab.study.results import Run
     from resnetlab.training.signals import measure
@@ -129,21 +130,14 @@ def measured(path: Path, options: Options) -> "Run":
         data = replace(data, root=root)
     elif not known:
         raise ConfigError(f"{path} does not say what it was trained on; name images with --data")
-    dataset = open_data(data)
-    if dataset.classes != card.classes:
-        raise ConfigError(
-            f"{path} knows the classes {_words(card.classes)}, and {dataset.name} has {_words(dataset.classes)}"
-        )
-    if dataset.channels != card.model.in_channels:
-        raise ConfigError(
-            f"{dataset.name} has {dataset.channels}-channel images, and {card.model.name} reads "
-            f"{card.model.in_channels} channels"
-        )
+    dataset = open_data(data, seen_as=card.preprocessing)
+    numbers = class_numbers(card.classes, dataset.classes, path.name, dataset.name)
+    check_channels(card, dataset.train.channels, dataset.name)
     images, labels = some_images(dataset.train, card.preprocessing, options.batch_size)
     start = {"data": {"classes": list(card.classes)}}
     result = {"status": "measured", **card.error}
     config = replace(config, model=card.model, data=data, weights=None)
-    return Run(path, config, "measured", start, (), result, (measure(model, images, labels),))
+    return Run(path, config, "measured", start, (), result, (measure(model, images, numbers[labels]),))
 
 
 COLUMNS = ("grad_norm", "grad_to_weight", "activation_var", "dead_relu_pct", "response_std")
@@ -194,7 +188,3 @@ def _figures(value: float | None) -> str:
     from resnetlab.study.spread import figures
 
     return "–" if value is None else figures(value)
-
-
-def _words(classes: Sequence[str]) -> str:
-    return ", ".join(classes[:5]) + (", …" if len(classes) > 5 else "")

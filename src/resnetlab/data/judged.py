@@ -40,11 +40,6 @@ class Judged:
         """What people call the data set."""
         return title_of(self.config)
 
-    @property
-    def channels(self) -> int:
-        """Channels of the images: 1 for grey, 3 for colour."""
-        return self.split.images.shape[1] if isinstance(self.split.images, Tensor) else 3
-
 
 def open_judged(
     config: DataConfig,

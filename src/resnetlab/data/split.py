@@ -27,6 +27,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def channels(self) -> int:
+        """Channels of the images: 1 for grey, 3 for colour; encoded ones are decoded to colour."""
+        return self.images.shape[1] if isinstance(self.images, Tensor) else 3
+
     def to(self, device: torch.device) -> "Split":
         """Return the split on a device; resident images live where the network does, encoded ones stay."""
         images = self.images.to(device) if isinstance(self.images, Tensor) else self.images

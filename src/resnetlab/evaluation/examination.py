@@ -105,7 +105,7 @@ def open_members(
         model.to(torch.device(terms.device))
         config = data_config(card, data, file)
         judged = _open(card, replace(config, on_bad_image=terms.on_bad_image), terms.split, on_progress)
-        check_channels(card, judged.channels, judged.title)
+        check_channels(card, judged.split.channels, judged.title)
         numbers = class_numbers(card.classes, judged.classes, file.name, judged.title,
                                 allow_missing=terms.allow_missing_classes)  # fmt: skip
         columns = torch.arange(len(card.classes))
@@ -118,8 +118,8 @@ def open_members(
             labels = numbers[judged.split.labels]
         num_images = 0
         if terms.recalibrate_bn:
-            train = _open(card, judged.config, "train", on_progress).split
-            num_images = recalibrate(model, train.to(torch.device(terms.device)), card.preprocessing, workers=terms.workers)
+            train = _open(card, judged.config, "train", on_progress).split.to(torch.device(terms.device))
+            num_images = recalibrate(model, train, card.preprocessing, workers=terms.workers)
         members.append(Member(file, model, card, judged, labels, columns, num_images))
     return members
 
