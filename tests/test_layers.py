@@ -44,6 +44,7 @@ FLOORS: list[dict[str, list[str]]] = [
     },
     {
         "evaluation": [
+            "evaluate",
             "facts",
             "page",
             "figures",

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from resnetlab.config import ConfigError, DataConfig, ModelConfig, Preprocessing, Recipe, RunConfig
     from resnetlab.data.sources import open_data
+    from resnetlab.deploy.predictor import Predictor, load
+    from resnetlab.evaluation.evaluate import evaluate
     from resnetlab.models.cost import cost
     from resnetlab.models.deepen import deepen
     from resnetlab.models.modelfile import load_model, save_model
@@ -30,6 +32,9 @@ _HOME = {
     "fit": "training.loop",
     "recipe": "training.recipes",
     "open_data": "data.sources",
+    "evaluate": "evaluation.evaluate",
+    "load": "deploy.predictor",
+    "Predictor": "deploy.predictor",
     "ModelConfig": "config",
     "DataConfig": "config",
     "Preprocessing": "config",
@@ -40,6 +45,7 @@ _HOME = {
 
 __all__ = [
     "build_model", "model_config", "ResNet", "cost", "deepen", "load_model", "save_model", "fit", "recipe", "open_data",
+    "evaluate", "load", "Predictor",
     "ModelConfig", "DataConfig", "Preprocessing", "Recipe", "RunConfig", "ConfigError", "__version__",
 ]  # fmt: skip
 

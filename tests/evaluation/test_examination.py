@@ -68,6 +68,12 @@ def members_terms(terms):
     return Terms(**terms)
 
 
+def test_in_python(made):
+    assert resnetlab.evaluate(made / "resident").as_json() == judged(made / "resident").as_json()
+    pair = resnetlab.evaluate([made / "resident", str(made / "encoded")], str(made / "photos"), split="val")
+    assert pair.num_samples == 20
+
+
 def last_lines(directory: Path):
     lines = [json.loads(line) for line in (directory / "record.jsonl").read_text().splitlines()]
     return lines[-1], [line for line in lines if line["kind"] == "epoch"][-1]
