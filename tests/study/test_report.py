@@ -16,7 +16,7 @@ from resnetlab.data.catalogue import CIFAR10
 from resnetlab.study.report import write_report
 from resnetlab.training.record import read_record
 
-from conftest import resnetlab
+from conftest import ROOT, resnetlab
 
 THREE = '"stage_blocks": [\n      3,\n      3,\n      3'
 """The blocks of 20 layers, in a configuration of 8."""
@@ -100,6 +100,12 @@ def test_the_page_holds_everything_itself(tiny_study):
     assert links.fetched == []
     assert links.images == 4
     assert not re.findall(r"url\(|@import|http", page.split("<body>")[0])
+
+
+def test_the_style_is_that_of_every_page(tiny_study):
+    style = (ROOT / "src" / "resnetlab" / "page.css").read_text()
+    assert "--ink" in style
+    assert f"<style>\n{style}</style>" in (tiny_study / "report.html").read_text()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")

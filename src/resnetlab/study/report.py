@@ -93,14 +93,14 @@ def table_csv(rows: Sequence[dict[str, Any]]) -> str:
 def page(study: Study, pictures: Sequence[Picture]) -> str:
     """Return the report: one HTML file that holds its own pictures and fetches nothing."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("resnetlab.study", "."), autoescape=True, undefined=jinja2.StrictUndefined,
+        loader=jinja2.PackageLoader("resnetlab", "."), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["few"] = lambda spread: figures(spread.mean) if spread else "–"
     environment.filters["base64"] = lambda path: base64.b64encode(path.read_bytes()).decode()
     runs = study.runs
     begun = {run.source: run for run in reversed(runs) if run.start}
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template("study/report.html.j2").render(
         title=TITLE,
         study=study,
         runs=runs,
