@@ -172,6 +172,7 @@ def print_classes(evaluation: "Evaluation", console: "Console") -> None:
         most = taken_for.get(one.name)
         listing.add_row(_short(one.name, 22), f"{one.num_samples:,}", f"{one.error.pct:.2f}",
                         _interval(one.error.interval_95_pct), _short(most.predicted, 18) if most else "")  # fmt: skip
+    listing.columns[-1].justify = "left"
     console.print()
     console.print(listing)
     if len(worst) > SHOWN:
