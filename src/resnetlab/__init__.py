@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from resnetlab.config import ConfigError, DataConfig, ModelConfig, Preprocessing, Recipe, RunConfig
     from resnetlab.data.sources import open_data
-    from resnetlab.deploy.predictor import Predictor, load
+    from resnetlab.deploy.predictor import Prediction, Predictor, load
     from resnetlab.evaluation.evaluate import evaluate
     from resnetlab.models.cost import cost
     from resnetlab.models.deepen import deepen
@@ -35,6 +35,7 @@ _HOME = {
     "evaluate": "evaluation.evaluate",
     "load": "deploy.predictor",
     "Predictor": "deploy.predictor",
+    "Prediction": "deploy.predictor",
     "ModelConfig": "config",
     "DataConfig": "config",
     "Preprocessing": "config",
@@ -45,7 +46,7 @@ _HOME = {
 
 __all__ = [
     "build_model", "model_config", "ResNet", "cost", "deepen", "load_model", "save_model", "fit", "recipe", "open_data",
-    "evaluate", "load", "Predictor",
+    "evaluate", "load", "Predictor", "Prediction",
     "ModelConfig", "DataConfig", "Preprocessing", "Recipe", "RunConfig", "ConfigError", "__version__",
 ]  # fmt: skip
 

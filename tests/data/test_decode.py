@@ -269,7 +269,7 @@ def test_the_view_of_a_very_long_image_takes_little_memory(monkeypatch):
         asked.append((height, width))
         return np.broadcast_to(pixels[:1, :1], (height, width, 3))
 
-    monkeypatch.setattr("resnetlab.data.decode._resize", resized)
+    monkeypatch.setattr("resnetlab.data.decode.resize", resized)
     assert view(saved(Image.new("RGB", (60_000, 1), "red"), "PNG"), 32).tolist() == [[[255, 0, 0]] * 32] * 32
     assert asked == [(32, 128)]
 

@@ -27,15 +27,12 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from resnetlab.data.plausible import doubt, format_of, segments
+
 # Pillow's classes are called by themselves: `Image.open` has a pixel limit of its own, and knows formats without need.
 PLUGINS: dict[str, type[ImageFile]] = {
     "JPEG": JpegImageFile, "PNG": PngImageFile, "WebP": WebPImageFile, "GIF": GifImageFile, "BMP": BmpImageFile,
     "TIFF": TiffImageFile, "PPM": PpmImageFile,
-}  # fmt: skip
-SIGNATURES = {
-    b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"GIF87a": "GIF", b"GIF89a": "GIF", b"BM": "BMP",
-    b"II*\0": "TIFF", b"MM\0*": "TIFF", b"II+\0": "TIFF", b"MM\0+": "TIFF",
-    b"P1": "PPM", b"P2": "PPM", b"P3": "PPM", b"P4": "PPM", b"P5": "PPM", b"P6": "PPM", b"Pf": "PPM",
 }  # fmt: skip
 PILLOWS = re.compile(r"PIL\.")
 """Modules whose warnings (of odd metadata, mostly) are of no use to whoever trains."""
@@ -73,6 +70,8 @@ def read_header(data: bytes, max_pixels: int = 100_000_000) -> Header:
             return found[0]
         image = _open(data, kind, max_pixels)
         height, width = image.height, image.width
+        if kind != "JPEG":  # of which there may be but the first bytes
+            _check_bytes(data, kind, image)
         if _orientation(data, kind, image) >= 5:
             height, width = width, height
         return Header(kind, height, width, image.mode)
@@ -92,21 +91,27 @@ def decode(data: bytes, max_pixels: int = 100_000_000, min_side: int | None = No
 
 
 def view(data: bytes, size: int, crop_ratio: float = 1.0, max_pixels: int = 100_000_000) -> np.ndarray:
-    """Decode the evaluation view: shorter side to `size / crop_ratio`, then the centre; uint8 (size, size, 3).
-
-    Resized with an antialiased triangle filter, as Pillow does; where nothing need be resized, pixels stay as they are.
+    """Decode the evaluation view, which is that of `fit`: uint8 (size, size, 3).
 
     Raises:
         BadImageError: as `decode` does.
     """
+    needed = 2 * round(size / crop_ratio)  # errors are measured here: more care than for a crop
+    return fit(_decode(data, max_pixels, needed, needed), size, crop_ratio)
+
+
+def fit(pixels: np.ndarray, size: int, crop_ratio: float = 1.0) -> np.ndarray:
+    """Resize an image (height, width, 3), its shorter side to `size / crop_ratio`, and cut out the centre.
+
+    With an antialiased triangle filter, as Pillow does; where nothing need be resized, pixels stay as they are.
+    """
     shorter = round(size / crop_ratio)
-    pixels = _decode(data, max_pixels, 2 * shorter, 2 * shorter)  # errors are measured here: more care than for a crop
     height, width = pixels.shape[:2]
     longest = TALL * min(height, width)  # 1 x 50,000 pixels would be resized to 224 x 11 million
     pixels = _centre(pixels, min(height, longest), min(width, longest))
     height, width = pixels.shape[:2]
     scale = shorter / min(height, width)
-    return _centre(_resize(pixels, round(height * scale), round(width * scale)), size, size)
+    return _centre(resize(pixels, round(height * scale), round(width * scale)), size, size)
 
 
 def crop(data: bytes, box: Sequence[float], size: int, max_pixels: int = 100_000_000) -> np.ndarray:
@@ -121,7 +126,7 @@ def crop(data: bytes, box: Sequence[float], size: int, max_pixels: int = 100_000
     top, left, height, width = box
     pixels = _decode(data, max_pixels, _needed(size, height), _needed(size, width))
     rows, columns = _span(top, height, pixels.shape[0]), _span(left, width, pixels.shape[1])
-    return _resize(pixels[rows, columns], size, size)
+    return resize(pixels[rows, columns], size, size)
 
 
 def _needed(size: int, fraction: float) -> int:
@@ -139,11 +144,8 @@ def _kind(data: bytes) -> str:
     """Return the format that the first bytes tell."""
     if not data:
         raise BadImageError("is empty")
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WebP"
-    for signature, kind in SIGNATURES.items():
-        if data.startswith(signature):
-            return kind
+    if kind := format_of(data):
+        return kind
     raise BadImageError(f"not an image that can be read ({', '.join(PLUGINS)})")
 
 
@@ -180,6 +182,11 @@ def _check_pixels(height: int, width: int, max_pixels: int) -> None:
         raise BadImageError(f"claims {width:,} x {height:,} pixels, more than {max_pixels / 1e6:g} megapixels")
 
 
+def _check_bytes(data: bytes, kind: str, claimed: Header | ImageFile) -> None:
+    if reason := doubt(data, kind, claimed.height, claimed.width, getattr(claimed, "tag_v2", {})):
+        raise BadImageError(reason)
+
+
 def _jpeg_header(data: bytes, max_pixels: int) -> tuple[Header, int] | None:
     """Read a JPEG's header and orientation, ten times sooner than Pillow; `None` where that is left to Pillow."""
     try:
@@ -200,19 +207,20 @@ def _decode(data: bytes, max_pixels: int, min_height: int, min_width: int) -> np
     with _reasons(kind, len(data)):
         found = _jpeg_header(data, max_pixels) if kind == "JPEG" else None
         if found is not None and found[0].mode != "CMYK":  # of Adobe's and others' CMYK Pillow knows which is inverted
-            turn = found[1]
+            header, turn = found
+            _check_bytes(data, kind, header)
             if turn >= 5:
                 min_height, min_width = min_width, min_height
             with suppress(ValueError):  # strict about oddities that viewers overlook: then Pillow decides
                 pixels = simplejpeg.decode_jpeg(data, min_height=min_height, min_width=min_width, min_factor=2)
                 return _upright(pixels, turn)
         image = _open(data, kind, max_pixels)
-        turn = _orientation(data, kind, image)
+        _check_bytes(data, kind, image)
         image.load()
-        return _upright(_rgb(image), turn)
+        return _upright(rgb(image), _orientation(data, kind, image))
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
+def rgb(image: Image.Image) -> np.ndarray:
     """Return the pixels of a loaded image of any mode as uint8 RGB in memory of their own."""
     if image.mode.startswith("I"):
         values = np.asarray(image).clip(0, 65_535).astype(np.uint32)
@@ -240,17 +248,9 @@ def _orientation(data: bytes, kind: str, image: ImageFile) -> int:
 
 def _jpeg_orientation(data: bytes) -> int:
     """Look for EXIF among the segments before the scan."""
-    at = 2
-    while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
-        if marker == 0xFF:  # a fill byte
-            at += 1
-        elif marker == 0xDA:
-            break
-        elif marker == 0xE1 and data.startswith(b"Exif\0\0", at + 4):
+    for marker, at in segments(data):
+        if marker == 0xE1 and data.startswith(b"Exif\0\0", at + 4):
             return _exif_orientation(data, at + 10)
-        else:
-            at += 2 + length
     return 1
 
 
@@ -291,7 +291,7 @@ def _centre(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     return pixels[top : top + height, left : left + width]
 
 
-def _resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize with Pillow's antialiased triangle filter; PyTorch's kernel takes a quarter of Pillow's time."""
     if pixels.shape[:2] == (height, width):
         return pixels

@@ -1,0 +1,218 @@
+"""`resnetlab predict`: name what is in pictures, one line each, and show why."""
+
+import json
+import sys
+import time
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from resnetlab.config import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from resnetlab.deploy.explain import Album
+    from resnetlab.deploy.predictor import Prediction
+    from resnetlab.deploy.stream import Answer
+
+NAME, CLASS, OTHER = 27, 22, 16
+"""Columns of a picture's name in a terminal of 80, and at most of its class and of each other class."""
+EVERY_S = 0.2
+"""Seconds between two signs of progress."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Name what is in pictures: a line each, the most probable class first.
+
+    Pictures are files, folders (with all folders in them), quoted globs such as 'photos/**/*.jpg', or - for standard
+    input: one image, or a list of paths, a line each. One that cannot be read is told on standard error, the others are
+    done, and the exit status is 1.
+    """
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """A model file, or a run directory."""
+    paths: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Pictures, at least one."""
+    top: int = 5
+    """Classes to name, at least 1."""
+    json: bool = False
+    """Print one JSON object a picture and line: path, label, probability, top; or path, error."""
+    explain: bool = False
+    """Draw where each picture shows what speaks for its class (Grad-CAM)."""
+    out: Path = Path("explained")
+    """Folder for these drawings; no other file in it is overwritten."""
+    batch_size: int | None = None
+    """Images that go through the network together, at least 1; fewer the larger they are, if not given."""
+    workers: int | None = None
+    """Threads that each decode and judge a batch, at least 1; as many as there are cores, if not given."""
+    max_megapixels: int = 100
+    """Images that claim more are refused before memory is taken, at least 1."""
+
+
+def run(options: Options) -> int:
+    """Predict each picture as it comes; return 1 where one could not be read.
+
+    Raises:
+        ConfigError: for a mistake in the call.
+    """
+    _check(options)
+    from rich.console import Console
+
+    from resnetlab.models.card import read_card
+
+    card = read_card(options.model)  # a mistake is told before PyTorch is loaded
+    console = Console(markup=False)
+    album = _album(options)
+    progress = Progress()
+    with closing(_answers(options)) as made:
+        for answer in made:
+            drawing = None if album is None or answer.prediction is None else album.add(answer.name, answer.also)
+            if options.json:
+                print(json_line(answer, drawing), flush=True)
+            elif answer.prediction is not None:
+                print_line(answer.name, answer.prediction, card.classes, console)
+            progress.see(answer)
+    progress.end()
+    if album is not None and not options.json:
+        console.print(f"drawings: {options.out}", soft_wrap=True, highlight=False)
+    return int(progress.failed > 0)
+
+
+def json_line(answer: "Answer", drawing: Path | None) -> str:
+    """Return an answer as one JSON object without a line end."""
+    said: dict[str, Any] = {"path": answer.name}
+    if answer.prediction is None:
+        said["error"] = answer.error
+    else:
+        top = [{"class": name, "probability": probability} for name, probability in answer.prediction.top]
+        said |= {"label": answer.prediction.label, "probability": answer.prediction.probability, "top": top}
+    if drawing is not None:
+        said["drawing"] = str(drawing)
+    line = json.dumps(said, ensure_ascii=False)
+    try:
+        line.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # a file's name that is no UTF-8, or a terminal that is not
+        line = json.dumps(said)
+    return line
+
+
+def print_line(name: str, prediction: "Prediction", classes: Sequence[str], console: "Console") -> None:
+    """Print a picture's name, its class and probability, and of the other classes as many as there is room for."""
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    columns = max(map(cell_len, classes), default=0)
+    first, second = NAME + max(0, console.width - 80) // 2, min(CLASS, columns)
+    start = _cell(_path(name, first), first) + "  "
+    best = f"{_cell(prediction.label, second)} {100 * prediction.probability:5.1f} %"
+    room = console.width - 1 - cell_len(start + best)  # a last column left free: some terminals wrap when it is filled
+    others = ""
+    for other, probability in prediction.top[1:]:
+        one = f"{',' if others else ' '} {_cell(other, OTHER).strip()} {100 * probability:.1f} %"
+        if cell_len(others + one) > room:
+            break
+        others += one
+    if console.is_terminal:
+        console.print(Text.assemble(start, (best, "bold"), (others, "dim")), highlight=False, no_wrap=True)
+    else:
+        print(start + best + others, flush=True)
+
+
+class Progress:
+    """What standard error is told: each error in a line, and how far we are where nobody sees the answers pass."""
+
+    def __init__(self) -> None:
+        self.done = self.failed = 0
+        self._live = sys.stderr.isatty() and not sys.stdout.isatty()
+        self._start = self._shown = time.monotonic()
+
+    def see(self, answer: "Answer") -> None:
+        """Count an answer; tell its error."""
+        self.done += 1
+        if answer.prediction is None:
+            self.failed += 1
+            self._say(f"resnetlab: {_cell(answer.name)}: {answer.error}\n")
+        now = time.monotonic()
+        if self._live and now - self._shown >= EVERY_S:
+            self._shown = now
+            self._say(f"{self.done:,} pictures, {self.done / (now - self._start):,.0f} a second")
+
+    def end(self) -> None:
+        """Tell how many could not be read, if any."""
+        self._say("")
+        if self.failed:
+            pictures = "picture" if self.done == 1 else "pictures"
+            self._say(f"resnetlab: {self.failed:,} of {self.done:,} {pictures} could not be read\n")
+
+    def _say(self, words: str) -> None:
+        """Write over the progress that may stand there."""
+        print(f"\r\x1b[K{words}" if self._live else words, end="", file=sys.stderr, flush=True)
+
+
+def _check(options: Options) -> None:
+    if not options.paths:
+        raise ConfigError("no pictures; name files, folders, quoted globs such as 'photos/*.jpg', or - for a list")
+    for name in ("top", "batch_size", "workers", "max_megapixels"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"{name.replace('_', '-')} must be at least 1, not {value}")
+
+
+def _answers(options: Options) -> Generator["Answer", None, None]:
+    """Load the network, share the cores between its threads, and begin."""
+    import torch
+
+    from resnetlab.cores import usable_cores
+    from resnetlab.deploy.inputs import inputs
+    from resnetlab.deploy.predictor import load
+    from resnetlab.deploy.stream import answers, default_batch_size
+
+    workers = options.workers or usable_cores()
+    torch.set_num_threads(max(1, usable_cores() // workers))
+    predictor = load(options.model)
+    predictor.max_pixels = options.max_megapixels * 1_000_000
+    also = None
+    if options.explain:
+        from resnetlab.deploy.explain import drawing
+
+        also = partial(drawing, predictor)
+    size = options.batch_size or default_batch_size(predictor.preprocessing.image_size)
+    return answers(predictor, inputs(options.paths), top=options.top, batch_size=size, workers=workers, also=also)
+
+
+def _album(options: Options) -> "Album | None":
+    if not options.explain:
+        return None
+    from resnetlab.deploy.explain import Album, captum
+
+    captum()  # a package that is missing is told before anything is made
+    return Album(options.out)
+
+
+def _path(name: str, columns: int) -> str:
+    """Return a path of so many columns: folders are left out before anything of the file's own name is."""
+    from rich.cells import cell_len
+
+    own = "…/" + name.rpartition("/")[2]
+    room = columns - cell_len(own)
+    return name if cell_len(name) <= columns or room < 0 else name[:room] + own
+
+
+def _cell(name: str, columns: int | None = None) -> str:
+    """Return a name as a terminal can show it, so many columns wide if given: cut in the middle, or filled up."""
+    from rich.cells import cell_len
+
+    from resnetlab.deploy.inputs import shortened
+
+    shown = "".join(letter if letter.isprintable() else "?" for letter in name)
+    if columns is None:
+        return shown
+    shown = shortened(shown, columns, cell_len)
+    return shown + " " * (columns - cell_len(shown))
