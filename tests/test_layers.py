@@ -12,8 +12,19 @@ FLOORS: list[dict[str, list[str]]] = [
     {
         "": ["__main__", "cli"],
         "commands": [
-            *("study", "diagnose", "deepen", "report", "train", "evaluate", "predict", "inspect", "verify_resume"),
-            *("data", "models", "progress", "tables"),
+            *(
+                "study",
+                "diagnose",
+                "deepen",
+                "report",
+                "train",
+                "evaluate",
+                "predict",
+                "inspect",
+                "conversion",
+                "inspected",
+            ),
+            *("verify_resume", "data", "models", "progress", "tables"),
         ],
     },
     {
@@ -60,8 +71,18 @@ FLOORS: list[dict[str, list[str]]] = [
     },
     {
         "models": [
-            *("foreign", "convert", "recognise", "modelfile", "card", "deepen", "cost", "zoo", "resnet", "recompute"),
-            "blocks",
+            *(
+                "foreign",
+                "oddities",
+                "placement",
+                "convert",
+                "weights",
+                "unknowns",
+                "recognise",
+                "branches",
+                "strangers",
+            ),
+            *("layouts", "layers", "modelfile", "card", "deepen", "cost", "zoo", "resnet", "recompute", "blocks"),
         ],
         "data": [
             *(

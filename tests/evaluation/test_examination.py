@@ -172,8 +172,23 @@ def test_classes_that_differ_are_listed(made, tmp_path):
         judged(made / "resident", data=DataConfig(str(renamed)))
     some = judged(made / "resident", data=DataConfig(str(renamed)), allow_missing_classes=True)
     assert (some.num_samples, some.per_class[3].error) == (15, None)
-    with pytest.raises(ConfigError, match="digits has 1-channel images, and resnet8 reads 3 channels"):
-        judged(made / "resident", data=DataConfig("digits"))
+    with pytest.raises(ConfigError, match="unsplit has 3-channel images, and resnet8 reads 1 channels"):
+        judged(made / "digits", data=DataConfig(str(made / "unsplit")))
+
+
+@pytest.mark.parametrize("protocol", ["one-crop", "ten-crop"])
+def test_grey_images_are_three_equal_channels_to_a_colour_network(made, tmp_path, protocol):
+    model, card = load_model(made / "digits")
+    grey = resnetlab.evaluate(made / "digits", protocol=protocol)
+    colour = resnetlab.build_model(card.model, in_channels=3)
+    weights = model.state_dict()
+    weights["conv1.weight"] = weights["conv1.weight"].expand(-1, 3, -1, -1) / 3
+    colour.load_state_dict(weights)
+    seen = card.preprocessing
+    seen = dataclasses.replace(seen, mean=seen.mean * 3, std=seen.std * 3, pixel_mean=seen.pixel_mean * 3)
+    save_model(tmp_path / "colour.safetensors", colour,
+               dataclasses.replace(card, model=colour.config, preprocessing=seen))  # fmt: skip
+    assert resnetlab.evaluate(tmp_path / "colour.safetensors", protocol=protocol).loss == pytest.approx(grey.loss)
 
 
 def test_names_in_two_unicode_forms_are_one():

@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from resnetlab.config import ConfigError, ModelConfig
 from resnetlab.models.zoo import CATALOGUE, advice, build_model, model_config
@@ -24,6 +25,14 @@ def test_defaults_are_the_designs():
     assert model_config("resnet50-cifar").stem == "cifar"
     assert model_config("resnet50-cifar").stage_blocks == (8, 8, 8)
     assert (model_config("resnet18").num_classes, model_config("resnet20").num_classes) == (1000, 10)
+
+
+def test_a_generator_of_its_own_leaves_pytorch_s_alone():
+    before = torch.get_rng_state()
+    build_model("resnet8", generator=torch.Generator().manual_seed(0))
+    assert torch.equal(torch.get_rng_state(), before)
+    build_model("resnet8")
+    assert not torch.equal(torch.get_rng_state(), before)
 
 
 def test_bottlenecks_make_9n_plus_2():

@@ -32,6 +32,15 @@ class Split:
         """Channels of the images: 1 for grey, 3 for colour; encoded ones are decoded to colour."""
         return self.images.shape[1] if isinstance(self.images, Tensor) else 3
 
+    def shown_in(self, channels: int) -> "Split":
+        """Return the split as a network of so many channels is shown it: grey as three equal channels, else as it is.
+
+        Whether the channels are then those that the network reads, is for the caller to ask.
+        """
+        if not isinstance(self.images, Tensor) or (self.channels, channels) != (1, 3):
+            return self
+        return Split(self.images.expand(-1, 3, -1, -1), self.labels, self.names)
+
     def to(self, device: torch.device) -> "Split":
         """Return the split on a device; resident images live where the network does, encoded ones stay."""
         images = self.images.to(device) if isinstance(self.images, Tensor) else self.images

@@ -80,7 +80,8 @@ class Member:
             part = Split(_some(split.images, samples), labels).to(torch.device(terms.device))
             found = one_crop(self.model, part, preprocessing, workers=terms.workers)
         else:
-            images = _some(originals(self.judged), samples)
+            whole = Split(originals(self.judged), self.labels).shown_in(self.card.model.in_channels)
+            images = _some(whole.images, samples)
             sides = self.sides(terms)
             if terms.protocol == "ten-crop":
                 found = ten_crop(self.model, images, labels, preprocessing, sides[0], workers=terms.workers)
@@ -105,6 +106,7 @@ def open_members(
         model.to(torch.device(terms.device))
         config = data_config(card, data, file)
         judged = _open(card, replace(config, on_bad_image=terms.on_bad_image), terms.split, on_progress)
+        judged = replace(judged, split=judged.split.shown_in(card.model.in_channels))
         check_channels(card, judged.split.channels, judged.title)
         numbers = class_numbers(card.classes, judged.classes, file.name, judged.title,
                                 allow_missing=terms.allow_missing_classes)  # fmt: skip
@@ -118,7 +120,8 @@ def open_members(
             labels = numbers[judged.split.labels]
         num_images = 0
         if terms.recalibrate_bn:
-            train = _open(card, judged.config, "train", on_progress).split.to(torch.device(terms.device))
+            train = _open(card, judged.config, "train", on_progress).split
+            train = train.shown_in(card.model.in_channels).to(torch.device(terms.device))
             num_images = recalibrate(model, train, card.preprocessing, workers=terms.workers)
         members.append(Member(file, model, card, judged, labels, columns, num_images))
     return members

@@ -93,12 +93,15 @@ def build_model(
     Raises:
         ConfigError: a `ValueError`, for an unknown name, field or value.
     """
-    from resnetlab.models.resnet import ResNet  # here, so that names can be read without loading torch
+    import torch  # here, so that names can be read without loading it
+
+    from resnetlab.models.resnet import ResNet
 
     if num_classes is not None:
         changes["num_classes"] = num_classes
     config = model_config(model, **changes) if isinstance(model, str) else dataclasses.replace(model, **changes)
-    return ResNet(config, generator)
+    with torch.random.fork_rng(devices=[], enabled=generator is not None):  # PyTorch's layers draw when they are made
+        return ResNet(config, generator)
 
 
 def advice(config: ModelConfig, image_size: int) -> str | None:
