@@ -22,7 +22,8 @@ class ResNet(nn.Module):
 
     `recompute = True` has training keep few activations and make the others again in the backward pass: about
     sqrt(depth) of the memory for a third more time, and the same numbers to the last bit (`models.recompute`). It is
-    no part of the configuration or of the state dict, and changes nothing in evaluation mode or without gradients.
+    no part of the configuration or of the state dict, and changes nothing in evaluation mode or without gradients;
+    `features`, whose maps are kept, takes no part in it.
     """
 
     recompute: bool

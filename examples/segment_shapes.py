@@ -1,0 +1,199 @@
+"""A residual network as a backbone: its maps, summed from coarse to fine, say of every pixel what it belongs to.
+
+The pictures are circles, squares and triangles on noise, drawn here. All shapes take colour, texture and area from the
+same distribution, and the background its colour and texture too. So no small patch says where it belongs; one has to
+see the shape as a whole. Deep stages do. The same head on the map of the stem alone shows what is lost without them.
+
+    python examples/segment_shapes.py
+    python examples/segment_shapes.py --from runs/cifar10-resnet20-seed0 --freeze
+"""
+
+import argparse
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor, nn
+
+import resnetlab
+from resnetlab.data.augment import normalise
+
+SIDES = {"circle": 24, "square": 4, "triangle": 3}  # regular polygons; 24 sides are a circle to the eye
+CLASSES = ("background", *SIDES)
+COLOURS = np.array([(236, 236, 236), (0, 114, 178), (213, 94, 0), (0, 158, 115)], np.uint8)  # Okabe and Ito's
+PIXELS = 96  # side of a picture; the network would take any other size as well
+BACKBONE = resnetlab.model_config("resnet18", stage_channels=(32, 64, 128, 256))  # half as wide as the paper's
+PREPROCESSING = resnetlab.Preprocessing(PIXELS, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+WIDTH = 32  # channels of the head
+BATCH, LR, WARMUP = 16, 5e-3, 30
+HELD_OUT = 200  # pictures for the judgement alone
+
+
+def main() -> int:
+    """Read the options, compare, and say in one line what went wrong."""
+    parser = argparse.ArgumentParser(description="train a segmentation network on a resnetlab backbone")
+    parser.add_argument("--steps", type=int, default=600, help=f"training steps of {BATCH} pictures (default: 600)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and pictures (default: 0)")
+    parser.add_argument("--out", type=Path, default=Path("runs/segment-shapes"), help="for the figure (%(default)s)")
+    parser.add_argument("--from", dest="file", metavar="MODEL", help="start from a model file or run directory")
+    parser.add_argument("--freeze", action="store_true", help="train the head alone; the backbone stays as it is")
+    options = parser.parse_args()
+    if options.steps < 1 or options.seed < 0:
+        parser.error("--steps must be at least 1, and --seed at least 0")
+    try:
+        compare(options)
+    except (resnetlab.ConfigError, OSError) as error:
+        print(f"segment_shapes: {error}", file=sys.stderr)
+        return 2 if isinstance(error, resnetlab.ConfigError) else 1
+    return 0
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Train with the stem's map alone and with all maps, judge both on the same pictures, draw what they see."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    images, truth = pictures(HELD_OUT, np.random.default_rng((options.seed, 1)))
+    seen = {"always background": torch.zeros_like(truth)}
+    for name in ("stem alone", "all stages"):
+        torch.manual_seed(options.seed)
+        backbone, preprocessing = backbone_of(options.file)
+        maps = ["stem"] if name == "stem alone" else list(backbone.feature_channels)
+        model = Segmenter(backbone.requires_grad_(not options.freeze), maps, preprocessing)
+        print(f"{name}: a head on {', '.join(maps)}{' of a frozen backbone' if options.freeze else ''}")
+        train(model, options.steps, np.random.default_rng((options.seed, 0)))
+        seen[name] = predict(model, images)
+    print_iou(seen, truth)
+    figure = draw(images, {"truth": truth, "all stages": seen["all stages"], "stem alone": seen["stem alone"]})
+    figure.savefig(options.out / "segments.png", dpi=120)
+    print(f"figure: {options.out / 'segments.png'}")
+
+
+class Segmenter(nn.Module):
+    """A backbone, and a head that classifies every pixel from the sum of its maps.
+
+    Takes uint8 images of shape (batch, 3, height, width), gives logits of shape (batch, classes, height, width).
+    """
+
+    def __init__(self, backbone: resnetlab.ResNet, maps: list[str], preprocessing: resnetlab.Preprocessing) -> None:
+        super().__init__()
+        self.backbone, self.preprocessing = backbone, preprocessing
+        self.lateral = nn.ModuleDict({name: nn.Conv2d(backbone.feature_channels[name], WIDTH, 1) for name in maps})
+        self.smooth = nn.Conv2d(WIDTH, WIDTH, 3, padding=1)
+        self.classify = nn.Conv2d(WIDTH, len(CLASSES), 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give every map the same number of channels, add them up from the coarsest to the finest, classify."""
+        x = normalise(images, self.preprocessing)
+        maps = self.backbone.features(x) if len(self.lateral) > 1 else {"stem": self.backbone.stem(x)}
+        coarsest, *finer = list(self.lateral)[::-1]
+        total = self.lateral[coarsest](maps[coarsest])
+        for name in finer:
+            total = self.lateral[name](maps[name]) + enlarge(total, maps[name])
+        return enlarge(self.classify(F.relu(self.smooth(total))), images)
+
+
+def enlarge(x: Tensor, like: Tensor) -> Tensor:
+    """Interpolate a map to the height and width of another, odd ones too."""
+    return F.interpolate(x, like.shape[-2:], mode="bilinear")
+
+
+def backbone_of(file: str | None) -> tuple[resnetlab.ResNet, resnetlab.Preprocessing]:
+    """Return a network and how it wants its images: from a model file, or with random weights."""
+    if file is None:
+        return resnetlab.build_model(BACKBONE), PREPROCESSING
+    model, card = resnetlab.load_model(file)
+    if card.model.in_channels != 3:
+        raise resnetlab.ConfigError(f"{file} reads {card.model.in_channels}-channel images; the pictures have 3")
+    return model, replace(card.preprocessing, pixel_mean=())  # a mean for each pixel fits one size alone
+
+
+def train(model: Segmenter, steps: int, chance: np.random.Generator) -> None:
+    """Take steps, each on new pictures; say on the way how it goes."""
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+    model.train()
+    model.backbone.train(model.backbone.conv1.weight.requires_grad)  # frozen: its BN keeps its statistics too
+    start_s = time.perf_counter()
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = LR * min((step + 1) / WARMUP, 1 - step / steps)
+        images, truth = pictures(BATCH, chance)
+        loss = F.cross_entropy(model(images), truth)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if 6 * (step + 1) // steps > 6 * step // steps:  # six times in all
+            print(f"  step {step + 1:>5,}  loss {loss.item():.3f}  {time.perf_counter() - start_s:5.1f} s", flush=True)
+
+
+@torch.no_grad()
+def predict(model: Segmenter, images: Tensor) -> Tensor:
+    """Return the likeliest class of every pixel: (batch, height, width)."""
+    model.eval()
+    return torch.cat([model(batch).argmax(1) for batch in images.split(50)])
+
+
+def print_iou(seen: dict[str, Tensor], truth: Tensor) -> None:
+    """Print for each class the pixels that are both seen and true, over those that are either; and the mean."""
+    print(f"\nIoU in %, {len(truth)} pictures that nobody was trained on")
+    print(f"{'':<18}{'mean':>6}", *(f"{name:>10}" for name in CLASSES))
+    for name, labels in seen.items():
+        masks = [(labels == index, truth == index) for index in range(len(CLASSES))]
+        iou = [100 * int((a & b).sum()) / max(1, int((a | b).sum())) for a, b in masks]
+        print(f"{name:<18}{sum(iou) / len(iou):>6.1f}", *(f"{value:>10.1f}" for value in iou))
+
+
+def pictures(count: int, chance: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Draw pictures, uint8 (count, 3, height, width), and the class of each pixel, int64 (count, height, width)."""
+    images, truth = zip(*(picture(chance) for _ in range(count)), strict=True)
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(np.stack(truth))
+
+
+def picture(chance: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Lay one to three shapes on a background, the later ones over the earlier."""
+    image, truth = texture(chance), np.zeros((PIXELS, PIXELS), np.int64)
+    for label in chance.integers(1, len(CLASSES), chance.integers(1, 4)):
+        inside = polygon(SIDES[CLASSES[label]], chance)
+        image[inside], truth[inside] = texture(chance)[inside], label
+    return (255 * image.clip(0, 1)).astype(np.uint8), truth
+
+
+def texture(chance: np.random.Generator) -> np.ndarray:
+    """Draw a colour with noise of some grain and strength: (height, width, 3), about 0 to 1."""
+    grain, strength = chance.integers(1, 7), chance.uniform(0.03, 0.13)
+    side = -(-PIXELS // grain)
+    coarse = chance.uniform(0.15, 0.85, 3) + chance.normal(0, strength, (side, side, 3))
+    return coarse.repeat(grain, 0).repeat(grain, 1)[:PIXELS, :PIXELS]
+
+
+def polygon(sides: int, chance: np.random.Generator) -> np.ndarray:
+    """Draw a regular polygon of random place, area and tilt, as a mask; its area does not depend on its sides."""
+    area = chance.uniform(0.05, 0.18) * PIXELS**2
+    apothem = np.sqrt(area / (sides * np.tan(np.pi / sides)))
+    y, x = np.mgrid[:PIXELS, :PIXELS] - chance.uniform(0.2 * PIXELS, 0.8 * PIXELS, (2, 1, 1))
+    angles = np.pi / 2 + chance.uniform(-0.3, 0.3) + np.arange(sides)[:, None, None] * 2 * np.pi / sides
+    return (x * np.cos(angles) + y * np.sin(angles)).max(0) < apothem  # inside of every side
+
+
+def draw(images: Tensor, labels: dict[str, Tensor], rows: int = 6) -> Figure:
+    """Set pictures beside what is true of them and what each network sees, with a legend below."""
+    figure = Figure(figsize=(1.5 * (1 + len(labels)), 1.5 * rows + 0.7), layout="constrained")
+    columns = {"picture": images.permute(0, 2, 3, 1).numpy()}
+    columns |= {name: COLOURS[x.numpy()] for name, x in labels.items()}
+    axes = figure.subplots(rows, len(columns))
+    for column, (name, shown) in enumerate(columns.items()):
+        axes[0, column].set_title(name)
+        for row in range(rows):
+            axes[row, column].imshow(shown[row])
+            axes[row, column].set_axis_off()
+    patches = [Rectangle((0, 0), 1, 1, color=tuple(colour / 255)) for colour in COLOURS]
+    figure.legend(patches, CLASSES, loc="outside lower center", ncols=len(CLASSES), frameon=False)
+    return figure
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""The examples run as they stand, print what they promise, and leave the picture they name."""
+
+import copy
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import jaccard_score
+
+from resnetlab.config import Preprocessing
+from resnetlab.models.card import ModelCard
+from resnetlab.models.modelfile import save_model
+from resnetlab.models.zoo import build_model
+
+from conftest import ROOT
+
+FILE = ROOT / "examples" / "segment_shapes.py"
+TIME_LIMIT_S = 120
+"""What the example promises on two cores."""
+MEAN_IOU = 65
+"""In %, of the full run, which reached 77.7, 79.1 and 83.6 with seeds 0, 1 and 2."""
+
+
+def segment_shapes(*words: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the example as a reader does, warnings being errors."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", FILE, *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "80", **environment},
+        timeout=250,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def example():
+    """The example as a module, so that its parts can be looked at."""
+    spec = importlib.util.spec_from_file_location("segment_shapes", FILE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def call(example, monkeypatch, tmp_path, capsys):
+    """Call it in this process, judged on a few pictures: exit status, output, errors."""
+
+    def called(*words):
+        monkeypatch.setattr(example, "HELD_OUT", 8)
+        monkeypatch.setattr(sys, "argv", ["segment_shapes.py", *map(str, words), "--out", str(tmp_path / "out")])
+        status = example.main()
+        return status, *capsys.readouterr()
+
+    return called
+
+
+def mean_iou(printed):
+    """The table's rows: name to mean IoU in %."""
+    rows = re.findall(r"^(always background|stem alone|all stages) +(\S+)((?: +\d+\.\d){4})$", printed, re.MULTILINE)
+    for _, mean, classes in rows:
+        assert float(mean) == pytest.approx(np.mean([float(x) for x in classes.split()]), abs=0.11)
+    return {name: float(mean) for name, mean, _ in rows}
+
+
+def small(channels=3):
+    return build_model("resnet8", in_channels=channels, generator=torch.Generator().manual_seed(0))
+
+
+def saved(path, channels=3, pixel_mean=()):
+    """Write a model file as a training leaves it."""
+    model, preprocessing = small(channels), Preprocessing(8, (0.4,) * channels, (0.2,) * channels, pixel_mean)
+    save_model(path, model, ModelCard(model.config, tuple("0123456789"), preprocessing))
+    return path
+
+
+def test_it_learns_more_than_the_background_in_a_few_steps(tmp_path):
+    done = segment_shapes("--steps", "60", "--out", "out", cwd=tmp_path, OMP_NUM_THREADS="1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    iou = mean_iou(done.stdout)
+    assert list(iou) == ["always background", "stem alone", "all stages"]
+    assert iou["all stages"] > iou["always background"] + 1
+    steps = re.findall(r"^  step +(\d+)  loss \d+\.\d{3} +\d+\.\d s$", done.stdout, re.MULTILINE)
+    assert steps == 2 * ["10", "20", "30", "40", "50", "60"]
+    assert done.stdout.splitlines()[-1] == f"figure: {Path('out') / 'segments.png'}"
+    with Image.open(tmp_path / "out" / "segments.png") as figure:
+        pixels = np.asarray(figure.convert("RGB"))
+    height, width, _ = pixels.shape
+    truth = pixels[: int(0.9 * height), width // 4 : width // 2].reshape(-1, 3)  # the legend lies below
+    for colour in ((236, 236, 236), (0, 114, 178), (213, 94, 0), (0, 158, 115)):
+        assert (truth == colour).all(1).sum() > 500, colour
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["segments.png"]
+
+
+@pytest.mark.slow
+def test_the_full_run(tmp_path):
+    start_s = time.perf_counter()
+    done = segment_shapes("--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert time.perf_counter() - start_s < TIME_LIMIT_S
+    iou = mean_iou(done.stdout)
+    assert iou["all stages"] > MEAN_IOU
+    assert iou["stem alone"] < 30, "deep maps are the point"
+
+
+def test_it_starts_from_a_model_file(call, tmp_path, example):
+    """A network for small images has other strides and names; its mean for each pixel fits no other size."""
+    file = saved(tmp_path / "model.safetensors", pixel_mean=(0.5,) * (3 * 8 * 8))
+    status, out, err = call("--steps", "1", "--from", file, "--freeze")
+    assert (status, err) == (0, "")
+    assert "all stages: a head on stem, stage1, stage2, stage3 of a frozen backbone\n" in out
+    backbone, preprocessing = example.backbone_of(str(file))
+    assert (preprocessing.mean, preprocessing.pixel_mean) == ((0.4,) * 3, ())
+    assert torch.equal(backbone.conv1.weight, small().conv1.weight)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_frozen_backbone_stays_and_the_head_learns(example, frozen):
+    backbone = small().requires_grad_(not frozen)
+    model = example.Segmenter(backbone, list(backbone.feature_channels), Preprocessing(8, (0.5,) * 3, (0.25,) * 3))
+    before = copy.deepcopy(model.state_dict())
+    example.train(model, 2, np.random.default_rng(0))
+    stayed = {key for key, value in model.state_dict().items() if torch.equal(value, before[key])}
+    unused = {"backbone.fc.weight", "backbone.fc.bias"}
+    assert stayed == ({key for key in before if key.startswith("backbone.")} if frozen else unused)
+
+
+def test_any_size(example):
+    backbone = build_model("resnet18", stage_channels=(4, 4, 4, 4))
+    model = example.Segmenter(backbone, ["stem", "stage2", "stage4"], example.PREPROCESSING).eval()
+    assert model(torch.zeros(2, 3, 75, 131, dtype=torch.uint8)).shape == (2, 4, 75, 131)
+
+
+def test_what_does_not_work_is_said_in_a_line(call, tmp_path):
+    grey = saved(tmp_path / "grey.safetensors", channels=1)
+    (tmp_path / "text.safetensors").write_text("hello")
+    for file, message in {
+        grey: "reads 1-channel images; the pictures have 3",
+        tmp_path / "text.safetensors": "cannot be read as safetensors",
+        tmp_path / "missing.safetensors": "no such model file",
+    }.items():
+        status, _, err = call("--from", file)
+        assert (status, err.count("\n")) == (2, 1)
+        assert str(file) in err
+        assert message in err
+    (tmp_path / "out").rmdir()
+    (tmp_path / "out").write_text("a file where the folder should be")
+    status, _, err = call("--steps", "1")
+    assert (status, err.count("\n")) == (1, 1)
+    with pytest.raises(SystemExit) as stop:
+        call("--steps", "0")
+    assert stop.value.code == 2
+
+
+def test_shapes_differ_in_shape_alone(example):
+    """Area and colour are on average the same for each, the background's colour too."""
+    area = {
+        sides: np.mean([example.polygon(sides, np.random.default_rng(seed)).mean() for seed in range(100)])
+        for sides in example.SIDES.values()
+    }
+    assert max(area.values()) < 1.06 * min(area.values()), area
+    images, truth = example.pictures(100, np.random.default_rng(3))
+    again, _ = example.pictures(100, np.random.default_rng(3))
+    assert torch.equal(images, again)
+    assert (images.dtype, images.shape, truth.shape) == (torch.uint8, (100, 3, 96, 96), (100, 96, 96))
+    colour = [[float(image.float()[:, mask].mean()) for image, labels in zip(images, truth, strict=True)
+               if (mask := labels == index).any()] for index in range(4)]  # fmt: skip
+    means = [np.mean(values) for values in colour]
+    assert max(means) - min(means) < 12, "of 255"
+
+
+def test_iou_is_the_usual_one(example, capsys):
+    chance = torch.Generator().manual_seed(0)
+    truth, seen = torch.randint(4, (2, 3, 9, 9), generator=chance)
+    example.print_iou({"all stages": seen}, truth)
+    expected = 100 * jaccard_score(truth.flatten(), seen.flatten(), average="macro")
+    assert mean_iou(capsys.readouterr().out)["all stages"] == pytest.approx(expected, abs=0.051)
