@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from resnetlab.cli import parse
 from resnetlab.commands import study
+from resnetlab.models.zoo import build_model
 from resnetlab.study.presets import preset_of
 
 from conftest import ROOT
@@ -40,6 +42,14 @@ def workplace(tmp_path_factory):
         for index in range(20):
             pixels = chance.integers(0, 60, (36, 32, 3), dtype=np.uint8) + np.uint8(60 * shade)
             Image.fromarray(pixels).save(folder / "photos" / name / f"{index}.jpg")
+    for name in ("robin", "heron"):
+        (folder / "birds" / name).mkdir(parents=True)
+        for index in range(12):
+            pixels = chance.integers(0, 200, (40, 40, 3), dtype=np.uint8) + np.uint8(50 * (name == "heron"))
+            Image.fromarray(pixels).save(folder / "birds" / name / f"{index}.png")
+    weights = build_model("resnet20", 10).state_dict()  # as a well-known repository saves them
+    foreign = {f"module.{key.replace('fc.', 'linear.')}": value for key, value in weights.items()}
+    torch.save({"state_dict": foreign, "best_prec1": 10.0}, folder / "resnet20.th")
     return folder
 
 
@@ -62,7 +72,7 @@ def test_command_runs(command, workplace):
         options = parse(study.Options, "study", words[2:])
         assert study.grid_of(options, preset_of(options.preset)).runs()
         return
-    if "cifar10" in words:  # hours, and a download: here, that the options say what they should
+    if "cifar10" in words and "--data" in words:  # hours, and a download: here, that the options say what they should
         _, name, *rest = words
         command = importlib.import_module(f"resnetlab.commands.{name}")
         options = parse(command.Options, name, rest)

@@ -87,6 +87,48 @@ def test_a_model_file_is_a_start(trained, tmp_path):
     assert "holds resnet8, which is not the network plain8 of this run (shortcut: pad -> none)" in other.stderr
 
 
+def test_without_a_model_a_file_is_fine_tuned(trained, tmp_path):
+    folder, _ = trained
+    start = folder / "runs" / "digits-resnet8-seed0"  # its run directory: the model file is inside
+    words = (
+        "train",
+        "--data",
+        "digits",
+        "--from",
+        start,
+        "--train-images",
+        "100",
+        "--epochs",
+        "2",
+        "--layer-decay",
+        "0.5",
+    )
+    done = resnetlab(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = " ".join(done.stdout.split())
+    for said in ("network resnet8", "recipe finetune", "100 train", "head kept: the same classes",
+                 "the head alone for 1 epoch, lr x 0.5 each stage back", "mean per channel, as the file"):  # fmt: skip
+        assert said in told
+    assert [line for line in done.stdout.splitlines() if len(line) > 80] == []
+    out = tmp_path / "runs" / "digits-resnet8-finetuned-seed0"
+    recipe = read_record(out / "record.jsonl")[0]["config"]["recipe"]
+    assert (recipe["name"], recipe["frozen_epochs"], recipe["layer_decay"]) == ("finetune", 1, 0.5)
+    longer = ("--resume", "--epochs", "3", "--frozen-epochs", "2", "--freeze-bn", "on", "--allow-config-change")
+    again = resnetlab("train", "--out", out, *longer)
+    assert again.returncode == 0, again.stderr
+    assert "the head alone for 2 epochs, lr x 0.5 each stage back, BN as it was" in " ".join(again.stdout.split())
+
+
+def test_a_run_does_not_overwrite_what_it_starts_from(trained):
+    folder, _ = trained
+    out = folder / "runs" / "digits-resnet8-seed0"
+    for start in (out, out / "model.safetensors"):
+        done = resnetlab("train", "--data", "digits", "--from", start, "--out", out, "--fresh")
+        assert done.returncode == 2
+        assert "would overwrite" in done.stderr
+        assert (out / "model.safetensors").exists()
+
+
 def begin(out, *more):
     command = [sys.executable, "-m", "resnetlab", "train", "--data", "digits", "--model", "resnet20", "--steps", "400",
                "--out", str(out), "--checkpoint-steps", "1", *more]  # fmt: skip
@@ -139,6 +181,14 @@ def test_a_second_run_on_one_directory_is_refused(tmp_path):
         (("--data", "digits", "--track", "wandb"), "track 'wandb' is unknown; known: tensorboard"),
         (("--data", "digits", "--precision", "fp8"), "--precision"),
         (("--data", "digits", "--resume"), "no run there to resume"),
+        (("--data", "digits", "--from", "nowhere"), "nowhere: no such model file"),
+        (
+            ("--data", "digits", "--recipe", "finetune"),
+            "needs a trained network to start from; name its file with --from",
+        ),
+        (("--data", "digits", "--frozen-epochs", "1"), "frozen_epochs keeps what was learnt before"),
+        (("--data", "digits", "--freeze-bn", "on"), "freeze_bn keeps what was learnt before"),
+        (("--data", "digits", "--layer-decay", "2"), "layer_decay must be above 0 and at most 1, not 2.0"),
         (("--data", "digits", "--epoch", "2"), "train has no option '--epoch'; did you mean --epochs?"),
     ],
 )

@@ -71,12 +71,9 @@ class ModelConfig:
         )
         for name in ("stage_blocks", "stage_channels"):
             check(min(getattr(self, name)) >= 1, f"{name} must be at least 1 each, not {getattr(self, name)}")
-        check(self.num_classes >= 1, f"num_classes must be at least 1, not {self.num_classes}")
-        check(self.in_channels >= 1, f"in_channels must be at least 1, not {self.in_channels}")
-        check(
-            math.isfinite(self.init_scale) and self.init_scale > 0,
-            f"init_scale must be above 0, not {self.init_scale}",
-        )
+        _at_least(1, self, "num_classes", "in_channels")
+        scale = self.init_scale
+        check(math.isfinite(scale) and scale > 0, f"init_scale must be above 0, not {scale}")
         check(
             self.norm == "batch" or not self.zero_init_residual,
             'zero_init_residual sets the last BN scale to 0 and needs norm="batch"',
@@ -125,12 +122,9 @@ class DataConfig:
     def __post_init__(self) -> None:
         check(self.name != "", "data is empty; give a name such as cifar10, or the path of a folder of images")
         one_of("on_bad_image", self.on_bad_image, Literal["fail", "skip"])
-        check(self.split_seed >= 0, f"split_seed must be at least 0, not {self.split_seed}")
-        few = self.train_images
-        check(few is None or few >= 2, f"train_images must be at least 2, not {few}")
-        check(self.image_size is None or self.image_size >= 1, f"image_size must be at least 1, not {self.image_size}")
-        check(self.max_megapixels >= 1, f"max_megapixels must be at least 1, not {self.max_megapixels}")
-        check(self.resident_mib >= 0, f"resident_mib must be at least 0, not {self.resident_mib}")
+        _at_least(0, self, "split_seed", "resident_mib")
+        _at_least(1, self, "image_size", "max_megapixels")
+        _at_least(2, self, "train_images")
 
 
 @dataclass(frozen=True)
@@ -153,7 +147,7 @@ class Preprocessing:
     """Side of the centre that is cut out over the shorter side it is cut from, above 0, at most 1."""
 
     def __post_init__(self) -> None:
-        check(self.image_size >= 1, f"image_size must be at least 1, not {self.image_size}")
+        _at_least(1, self, "image_size")
         check(
             len(self.mean) == len(self.std) > 0,
             f"mean has {len(self.mean)} channels and std {len(self.std)}; give both one value for each channel",
@@ -218,6 +212,12 @@ class Recipe:
     """Standard deviation of the PCA colour augmentation, at least 0 (section 3.4 and its reference [21]: 0.1)."""
     normalise: Literal["channel", "pixel"] = "channel"
     """`channel`: mean and deviation of each channel; `pixel`: each pixel's mean is subtracted, no division (4.2)."""
+    frozen_epochs: int = 0
+    """Epochs at the start in which the head alone learns and all else stays as it was, at least 0."""
+    layer_decay: float = 1.0
+    """Factor on `lr` for each group back from the head (last stage, …, first stage, stem), above 0 and at most 1."""
+    freeze_bn: bool = False
+    """Leave batch normalisation as it was: statistics, scale and shift."""
     keep: Literal["last", "best"] = "last"
     """Which weights are kept and tested: those of the last epoch, or of the lowest validation error."""
 
@@ -226,26 +226,20 @@ class Recipe:
         one_of("keep", self.keep, Literal["last", "best"])
         one_of("crop", self.crop, Crop)
         one_of("normalise", self.normalise, Literal["channel", "pixel"])
-        check(self.epochs >= 1, f"epochs must be at least 1, not {self.epochs}")
-        check(self.steps is None or self.steps >= 1, f"steps must be at least 1, not {self.steps}")
-        check(self.batch_size >= 2, f"batch_size must be at least 2, not {self.batch_size}")
+        _at_least(0, self, "weight_decay", "lighting", "warmup_steps", "crop_padding", "frozen_epochs")
+        _at_least(1, self, "epochs", "steps", "patience")
+        _at_least(2, self, "batch_size")
         check(math.isfinite(self.lr) and self.lr > 0, f"lr must be above 0, not {self.lr}")
         check(0 <= self.momentum < 1, f"momentum must be from 0 to below 1, not {self.momentum}")
-        check(self.weight_decay >= 0, f"weight_decay must be at least 0, not {self.weight_decay}")
-        check(self.patience >= 1, f"patience must be at least 1, not {self.patience}")
+        check(0 < self.layer_decay <= 1, f"layer_decay must be above 0 and at most 1, not {self.layer_decay}")
         check(self.cautious_lr is None or self.cautious_lr > 0, f"cautious_lr must be above 0, not {self.cautious_lr}")
-        check(
-            0 < self.cautious_until_pct <= 100,
-            f"cautious_until_pct must be above 0 and at most 100, not {self.cautious_until_pct}",
-        )
+        until = self.cautious_until_pct
+        check(0 < until <= 100, f"cautious_until_pct must be above 0 and at most 100, not {until}")
         check(
             len(self.scale_range) == 2 and 224 <= self.scale_range[0] <= self.scale_range[1],
             f"scale_range must be two rising sides of at least 224 pixels, not {self.scale_range}",
         )
         check(0 <= self.jitter <= 1, f"jitter must be from 0 to 1, not {self.jitter}")
-        check(self.lighting >= 0, f"lighting must be at least 0, not {self.lighting}")
-        check(self.warmup_steps >= 0, f"warmup_steps must be at least 0, not {self.warmup_steps}")
-        check(self.crop_padding >= 0, f"crop_padding must be at least 0, not {self.crop_padding}")
         check(
             all(0 < m < 1 for m in self.milestones) and list(self.milestones) == sorted(set(self.milestones)),
             f"milestones must be rising fractions of the run between 0 and 1, not {self.milestones}",
@@ -275,15 +269,22 @@ class RunConfig:
     """Steps between samples of gradients and activations, at least 0: 0 for none; about 50 samples a run, 16 steps
     apart or more, if not given."""
     weights: str | None = None
-    """A model file whose weights the network starts from; drawn from `seed` if not given."""
+    """A model file whose weights the network starts from, and whose preprocessing; drawn from `seed` if not given."""
 
     def __post_init__(self) -> None:
-        one_of("device", self.device, Device)
-        one_of("precision", self.precision, Precision)
-        one_of("layout", self.layout, Layout)
-        one_of("compile", self.compile, Compile)
-        check(self.seed >= 0, f"seed must be at least 0, not {self.seed}")
-        check((self.signal_steps or 0) >= 0, f"signal_steps must be at least 0, not {self.signal_steps}")
+        for name, kind in (("device", Device), ("precision", Precision), ("layout", Layout), ("compile", Compile)):
+            one_of(name, getattr(self, name), kind)
+        _at_least(0, self, "seed", "signal_steps")
+        for name in ("frozen_epochs", "freeze_bn"):
+            kept = not getattr(self.recipe, name) or self.weights is not None
+            check(kept, f"{name} keeps what was learnt before, and these weights are random; give a file (--from)")
+
+
+def _at_least(least: int, config: object, *names: str) -> None:
+    """Raise `ConfigError` for a field below `least`; one that is not given is left alone."""
+    for name in names:
+        value = getattr(config, name)
+        check(value is None or value >= least, f"{name} must be at least {least}, not {value}")
 
 
 def read_config(path: Path) -> RunConfig:

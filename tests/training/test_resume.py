@@ -8,6 +8,7 @@ import signal
 
 import numpy as np
 import pytest
+from killed import in_a_child, killed_at_step
 from PIL import Image
 
 from resnetlab.config import ConfigError, DataConfig, Recipe, RunConfig
@@ -30,40 +31,6 @@ DIGITS = RunConfig(
 )
 EVERY_STEP = Session(resume=True, checkpoint_steps=1)
 CALLS = ("mkdir", "open", "write", "fsync", "close", "rename", "unlink", "rmdir")
-
-
-def in_a_child(work):
-    """Run `work` in a forked process; return the signal that ended it, or 0."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    assert os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) == 0
-    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-
-
-def killed_at_step(config, out, num_steps, session):
-    """Train in a child that is killed (kill -9) when `num_steps` steps are taken in it."""
-
-    def work():
-        taken = 0
-        after_step = saver.Saver.after_step
-
-        def count(self, step):
-            nonlocal taken
-            taken += 1
-            if taken == num_steps:
-                os.kill(os.getpid(), signal.SIGKILL)
-            after_step(self, step)
-
-        saver.Saver.after_step = count
-        fit(config, out, session=session)
-
-    return in_a_child(work)
 
 
 @pytest.fixture(scope="module")

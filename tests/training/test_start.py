@@ -12,7 +12,7 @@ from resnetlab.config import ConfigError, DataConfig, ModelConfig, RunConfig
 from resnetlab.data.chance import generator
 from resnetlab.evaluation.protocols import single_view
 from resnetlab.models.deepen import deepen, needs_calibration
-from resnetlab.models.modelfile import ModelFileError, load_model
+from resnetlab.models.modelfile import ModelFileError, load_model, save_model
 from resnetlab.models.zoo import build_model, model_config
 from resnetlab.training.interrupt import InterruptedRunError, Interruption
 from resnetlab.training.listener import Listener
@@ -60,9 +60,9 @@ def test_the_same_network_goes_on_from_its_weights(residual, tmp_path):
     ours, theirs = training.model.state_dict(), load_model(residual)[0].state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
-    assert training.start == {"file": str(residual)}
+    assert training.start == {"file": str(residual), "head": "kept"}
     fit(config, tmp_path / "r")
-    assert run_line(tmp_path / "r")["start"] == {"file": str(residual)}
+    assert run_line(tmp_path / "r")["start"] == {"file": str(residual), "head": "kept"}
 
 
 def test_weights_that_were_drawn_are_not_said_to_come_from_a_file(residual):
@@ -75,8 +75,8 @@ def test_a_shallower_network_is_made_deeper_and_computes_the_same(shallow, tmp_p
     fitted = fit(config, tmp_path / "r")
     assert fitted.model.config.stage_blocks == (2, 3)
     start = run_line(tmp_path / "r")["start"]
-    assert start.keys() == {"file", "depth", "max_logit_difference", "train_error_pct"}
-    assert (start["file"], start["depth"]) == (str(out / "model.safetensors"), 6)
+    assert start.keys() == {"file", "head", "depth", "max_logit_difference", "train_error_pct"}
+    assert (start["file"], start["head"], start["depth"]) == (str(out / "model.safetensors"), "kept", 6)
     assert start["train_error_pct"] == pytest.approx(result["train_error_pct"], abs=0.1)  # one image of 1,257
     assert 0 <= start["max_logit_difference"] < 1e-3
     if not needs_calibration(model):
@@ -121,20 +121,43 @@ def photographs(root, classes):
 
 
 @pytest.mark.parametrize("stage_blocks", [(1, 1), (2, 1)])
-def test_another_number_of_classes_keeps_its_own_head(tmp_path, stage_blocks):
-    three, five = (photographs(tmp_path / classes, classes) for classes in ("abc", "abcde"))
+@pytest.mark.parametrize("classes", ["abcde", "abd"])
+def test_other_classes_even_as_many_get_a_new_head(tmp_path, stage_blocks, classes):
+    three, others = (photographs(tmp_path / names, names) for names in ("abc", classes))
     fit(RunConfig(RESIDUAL, three, recipe("digits", steps=2, batch_size=16)), tmp_path / "r")
     file = tmp_path / "r" / "model.safetensors"
-    config = starting(file, dataclasses.replace(RESIDUAL, stage_blocks=stage_blocks), data=five, seed=5)
+    config = starting(file, dataclasses.replace(RESIDUAL, stage_blocks=stage_blocks), data=others, seed=5)
     training = prepare(dataclasses.replace(config, recipe=recipe("digits", batch_size=16)), None)
     ours, theirs = training.model.state_dict(), load_model(file)[0].state_dict()
     drawn = build_model(training.config.model, generator=generator(5, "weights")).state_dict()
-    assert (theirs["fc.weight"].shape, ours["fc.weight"].shape) == ((3, 16), (5, 16))
+    assert (theirs["fc.weight"].shape, ours["fc.weight"].shape) == ((3, 16), (len(classes), 16))
+    assert training.start["head"] == "new"
     assert all(torch.equal(ours[key], drawn[key]) for key in ("fc.weight", "fc.bias"))
     body = {key: value for key, value in theirs.items() if not key.startswith("fc.")}
     assert len(body) > 20
     assert all(torch.equal(ours[key], value) for key, value in body.items())
     assert ("depth" in training.start) == (stage_blocks != (1, 1))
+
+
+def test_names_are_compared_as_people_read_them(tmp_path):
+    """The é of the folders is one character; that of the file an e with an accent that follows it."""
+    data = photographs(tmp_path / "data", ["caf\u00e9", "tea"])
+    fit(RunConfig(RESIDUAL, data, recipe("digits", steps=2, batch_size=16)), tmp_path / "r")
+    model, card = load_model(tmp_path / "r")
+    save_model(tmp_path / "m.safetensors", model, dataclasses.replace(card, classes=("cafe\u0301", "tea")))
+    config = dataclasses.replace(starting(tmp_path / "m.safetensors", RESIDUAL, data=data), recipe=recipe("digits"))
+    assert prepare(config, None).start["head"] == "kept"
+
+
+def test_the_head_follows_the_classes_whatever_their_order(residual, tmp_path):
+    model, card = load_model(residual)
+    save_model(tmp_path / "m.safetensors", model, dataclasses.replace(card, classes=tuple("4170963825")))
+    training = prepare(starting(tmp_path / "m.safetensors", RESIDUAL), None)
+    assert training.start["head"] == "reordered"
+    for at, name in enumerate(training.data.classes):
+        row = "4170963825".index(name)
+        assert torch.equal(training.model.fc.weight[at], model.fc.weight[row])
+        assert torch.equal(training.model.fc.bias[at], model.fc.bias[row])
 
 
 def test_what_is_refused(residual, tmp_path):
@@ -155,7 +178,7 @@ def test_what_is_refused(residual, tmp_path):
         assert words in str(refused.value)
         assert "\n" not in str(refused.value)
         assert not (tmp_path / "r").exists()
-    with pytest.raises(ModelFileError, match=r"nowhere\.safetensors: cannot be read"):
+    with pytest.raises(ModelFileError, match=r"nowhere\.safetensors: no such model file"):
         fit(starting(tmp_path / "nowhere.safetensors", RESIDUAL), tmp_path / "r")
 
 

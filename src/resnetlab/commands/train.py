@@ -24,14 +24,15 @@ class Options:
     """
 
     model: str | None = None
-    """The network, such as resnet20, resnet56, plain34 or resnet18; resnet20 for named data sets and resnet18 for your
-    own images if not given."""
+    """The network, such as resnet20, resnet56, plain34 or resnet18. If not given: that of --from, else resnet20 for
+    named data sets and resnet18 for your own images."""
     data: str | None = None
     """cifar10, cifar100, mnist, fashion-mnist, digits, or the path of a folder of images or of parquet files."""
     data_root: Path | None = None
     """Folder where the archives of a named data set lie, or are downloaded to."""
     recipe: str | None = None
-    """digits, cifar-paper (section 4.2) or imagenet-paper (section 3.4); the network's own if not given."""
+    """digits, cifar-paper (section 4.2), imagenet-paper (section 3.4) or finetune. If not given: finetune for the
+    network of --from, else the network's own."""
     epochs: int | None = None
     """Passes over the training images, in place of the recipe's length."""
     steps: int | None = None
@@ -43,17 +44,27 @@ class Options:
     seed: int | None = None
     """Seed of weights, order and augmentation; 0 if not given."""
     image_size: int | None = None
-    """Side in pixels of what the network sees; chosen from the images if not given."""
+    """Side in pixels of what the network sees; that of the file of --from, or chosen from the images, if not given."""
     split_seed: int | None = None
     """Seed of the validation split; 0 if not given."""
+    train_images: int | None = None
+    """Train on so many images alone, each class in its proportion."""
     on_bad_image: Literal["fail", "skip"] | None = None
     """Stop at images that cannot be read, or leave them out and list them in the record."""
     keep: Literal["last", "best"] | None = None
     """Weights to keep: those of the last epoch, or of the lowest validation error."""
     weights: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """A model file to start from, in place of random weights."""
+    """A model file or run directory to start from, in place of random weights. Without --model it is fine-tuned: the
+    same network, with a head for the classes of --data. Images are seen as the file's network saw them."""
+    frozen_epochs: int | None = None
+    """Epochs at the start in which the head alone learns, in place of the recipe's."""
+    layer_decay: float | None = None
+    """Factor on the learning rate for each stage back from the head, above 0 and at most 1; the recipe's if not
+    given."""
+    freeze_bn: Literal["on", "off"] | None = None
+    """Leave batch normalisation as it was: statistics, scale and shift; as the recipe says if not given."""
     out: Path | None = None
-    """Run directory; runs/DATA-MODEL-seedN if not given."""
+    """Run directory; runs/DATA-MODEL-seedN if not given, runs/DATA-MODEL-finetuned-seedN where that is done."""
     resume: bool = False
     """Continue the run in the directory; options that are not given are those it had."""
     allow_config_change: bool = False
@@ -127,7 +138,8 @@ def resolve(options: Options) -> tuple[RunConfig, Path]:
             raise ConfigError(f"{options.out}: no run there to resume; leave --resume out to start one")
         return overridden(read_config(options.out / "config.json"), options), options.out
     config = fresh(options)
-    out = options.out or Path("runs") / f"{title_of(config.data)}-{config.model.name}-seed{config.seed}"
+    tuned = "-finetuned" if options.model is None and options.weights is not None else ""
+    out = options.out or Path("runs") / f"{title_of(config.data)}-{config.model.name}{tuned}-seed{config.seed}"
     if options.resume and not (out / "config.json").exists():
         raise ConfigError(f"{out}: no run there to resume; name its directory with --out")
     return config, out
@@ -136,25 +148,33 @@ def resolve(options: Options) -> tuple[RunConfig, Path]:
 def fresh(options: Options) -> RunConfig:
     """Return the configuration that the options describe."""
     from resnetlab.data.catalogue import kind_of
+    from resnetlab.models.card import read_card
     from resnetlab.models.zoo import model_config
     from resnetlab.training.recipes import default_recipe, recipe
 
     if options.data is None:
         raise ConfigError("name the images: --data cifar10, or the path of a folder of images or of parquet files")
-    data = DataConfig(name=options.data, **_given(options, "split_seed", "image_size", "on_bad_image"),
+    data = DataConfig(name=options.data, **_given(options, *DATA_FIELDS),
                       root=None if options.data_root is None else str(options.data_root))  # fmt: skip
     own = kind_of(data) in ("folder", "parquet")
-    model = model_config(options.model or ("resnet18" if own else "resnet20"))
-    name = options.recipe or default_recipe(data.name, model)
+    if options.model is None and options.weights is not None:
+        model, name = read_card(options.weights).model, options.recipe or "finetune"
+    else:
+        model = model_config(options.model or ("resnet18" if own else "resnet20"))
+        name = options.recipe or default_recipe(data.name, model)
+    if name == "finetune" and options.weights is None:
+        raise ConfigError("recipe finetune needs a trained network to start from; name its file with --from")
     return RunConfig(
         model,
         data,
-        recipe(name, model, **_given(options, "epochs", "steps", "batch_size", "lr", "keep")),
+        recipe(name, model, **_recipe_changes(options)),
         **_given(options, *RUN_FIELDS),
         weights=None if options.weights is None else str(options.weights),
     )
 
 
+DATA_FIELDS = ("split_seed", "train_images", "image_size", "on_bad_image")
+RECIPE_FIELDS = ("epochs", "steps", "batch_size", "lr", "keep", "frozen_epochs", "layer_decay")
 RUN_FIELDS = ("seed", "precision", "layout", "compile", "recompute", "device")
 
 
@@ -164,11 +184,11 @@ def overridden(config: RunConfig, options: Options) -> RunConfig:
     from resnetlab.training.recipes import recipe
 
     model: ModelConfig = model_config(options.model) if options.model else config.model
-    changes = _given(options, "epochs", "steps", "batch_size", "lr", "keep")
+    changes = _recipe_changes(options)
     if "epochs" in changes:
         changes.setdefault("steps", None)
     base = recipe(options.recipe, model) if options.recipe else config.recipe
-    data = replace(config.data, **_given(options, "split_seed", "image_size", "on_bad_image"))
+    data = replace(config.data, **_given(options, *DATA_FIELDS))
     if options.data is not None:
         data = replace(data, name=options.data)
     if options.data_root is not None:
@@ -215,6 +235,10 @@ def _look_before_loading(config: RunConfig, out: Path) -> None:
     kind_of(config.data)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; choose a folder with --out")
+    start = None if config.weights is None else Path(config.weights).resolve()
+    if start in (out.resolve(), (out / "model.safetensors").resolve()):
+        raise ConfigError(f"the run in {out} would overwrite {config.weights}, which it starts from; choose another "
+                          "folder with --out")  # fmt: skip
 
 
 def print_result(result: dict[str, Any], out: Path, console: "Console") -> None:
@@ -226,6 +250,11 @@ def print_result(result: dict[str, Any], out: Path, console: "Console") -> None:
     print_line = f"{', '.join(errors)}; {time_text(result['time_s'])}, {result['images_per_s']:,.0f} images/s"
     console.print(print_line, soft_wrap=True, highlight=False)
     console.print(f"model file: {out / 'model.safetensors'}", soft_wrap=True, highlight=False)
+
+
+def _recipe_changes(options: Options) -> dict[str, Any]:
+    changes = _given(options, *RECIPE_FIELDS)
+    return changes if options.freeze_bn is None else {**changes, "freeze_bn": options.freeze_bn == "on"}
 
 
 def _given(options: Options, *names: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -50,12 +51,14 @@ def train_steps(
 ) -> Iterator[Taken]:
     """Take the steps that an epoch (`steps`, numbered through the run) still lacks; yield after each.
 
-    A step whose loss is not finite leaves the network as it was and is counted.
+    The network is in training mode, but for what is frozen; a group of the optimizer may have an `lr_scale`. A step
+    whose loss is not finite leaves the network as it was and is counted. While the head learns alone nothing is
+    listened to: the convolutions have no gradients.
 
     Raises:
         DivergedError: after `PATIENCE` of those in a row.
     """
-    model.train()
+    frozen = state.epochs_done < recipe.frozen_epochs
     pause = max(1, len(steps) // POINTS)
     buffers = list(model.buffers())
     before = [buffer.clone() for buffer in buffers]
@@ -67,7 +70,7 @@ def train_steps(
         lr = lr_now(state, total_steps, recipe)
 
         _copy(buffers, before)
-        with sampler.listen(state.step) as heard:
+        with nullcontext() if frozen else sampler.listen(state.step) as heard:
             loss, wrong = (sampler.forward if heard else forward)(images, labels)
         value, signal = _learn(optimizer, loss, lr, heard, state.step + 1)
         if math.isfinite(value):
@@ -101,7 +104,7 @@ def _learn(
     signal = heard.signal(step=step, lr=lr, loss=value) if heard else None
     if math.isfinite(value):
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_scale", 1.0)
         optimizer.step()
     return value, signal
 

@@ -18,6 +18,7 @@ from resnetlab.models.resnet import ResNet
 from resnetlab.training.checkpoint import Checkpoint
 from resnetlab.training.directory import CHECKPOINT, MODEL, RECORD, Beginning, begin, forget_unless_begun
 from resnetlab.training.epoch import DivergedError, Taken, diverged, lr_now, summary, train_steps
+from resnetlab.training.groups import set_mode
 from resnetlab.training.interrupt import InterruptedRunError, Interruption
 from resnetlab.training.listener import Listener, Progress
 from resnetlab.training.provenance import describe, provenance, run_line
@@ -139,9 +140,8 @@ def open_record(training: Training, beginning: Beginning, around: Around) -> Non
             around.warn(message)
     if beginning.changed:
         around.warn(f"continued with another configuration: {'; '.join(beginning.changed)}")
-    lines = describe(
-        training.config, training.data, training.execution.describe(), training.total_steps, training.epoch_steps
-    )
+    lines = describe(training.config, training.data, training.preprocessing, training.execution.describe(),
+                     training.total_steps, training.epoch_steps)  # fmt: skip
     if training.start:
         lines.append(f"start    {described(training.start)}")
     step = training.state.step
@@ -198,6 +198,7 @@ def train_epoch(training: Training) -> Iterator[Taken]:
     state = training.state
     first = state.epochs_done * training.epoch_steps
     steps = range(first, min(first + training.epoch_steps, training.total_steps))
+    set_mode(training.model, training.config.recipe, state.epochs_done)
     with contextlib.closing(training.batches(state.epochs_done, state.step - first)) as batches:
         yield from train_steps(training.model, training.optimizer, training.forward, batches, training.config.recipe,
                                state, steps, training.sampler)  # fmt: skip

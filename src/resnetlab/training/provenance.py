@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import resnetlab
-from resnetlab.config import Preprocessing, RunConfig
+from resnetlab.config import Preprocessing, Recipe, RunConfig
 from resnetlab.configjson import to_json
 from resnetlab.data.split import Dataset
 from resnetlab.models.resnet import ResNet
@@ -55,7 +55,9 @@ def provenance(config: RunConfig, dataset: Dataset, preprocessing: Preprocessing
     }
 
 
-def describe(config: RunConfig, dataset: Dataset, way: str, total_steps: int, epoch_steps: int) -> list[str]:
+def describe(
+    config: RunConfig, dataset: Dataset, preprocessing: Preprocessing, way: str, total_steps: int, epoch_steps: int
+) -> list[str]:
     """Return what a person reads before the first step: network, data, recipe, and how it is computed."""
     model, recipe = config.model, config.recipe
     sizes = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
@@ -72,15 +74,28 @@ def describe(config: RunConfig, dataset: Dataset, way: str, total_steps: int, ep
     return [
         f"network  {model.name}: {model.arm}, {model.depth} layers, shortcut {model.shortcut}",
         f"data     {dataset.name}: {sizes}",
-        f"         {len(dataset.classes)} classes; {dataset.preprocessing.image_size} pixels; "
-        f"mean per {recipe.normalise}",
+        f"         {len(dataset.classes)} classes; {preprocessing.image_size} pixels; "
+        f"mean per {'pixel' if preprocessing.pixel_mean else 'channel'}"
+        f"{'' if config.weights is None else ', as the file has it'}",
         f"recipe   {recipe.name}: {total_steps:,} steps of {recipe.batch_size} images "
         f"({total_steps / epoch_steps:.4g} x {epoch_steps:,}); seed {config.seed}",
         f"         lr {recipe.lr:g}, {schedule}",
         f"         momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:g}; "
         f"{', '.join(filter(None, augmentation)) or 'no augmentation'}",
+        *_held_back(recipe),
         f"computed {way}",
     ]
+
+
+def _held_back(recipe: Recipe) -> list[str]:
+    """Return a line on what does not learn as fast as the head, if anything does not."""
+    words = [
+        f"the head alone for {recipe.frozen_epochs} epoch{'s' * (recipe.frozen_epochs > 1)}"
+        if recipe.frozen_epochs else "",
+        f"lr x {recipe.layer_decay:g} each stage back" if recipe.layer_decay < 1 else "",
+        "BN as it was" if recipe.freeze_bn else "",
+    ]  # fmt: skip
+    return [f"         {', '.join(filter(None, words))}"] if any(words) else []
 
 
 def _short(preprocessing: Preprocessing) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from resnetlab.config import ConfigError, Preprocessing, RunConfig
+from resnetlab.configjson import to_json
 from resnetlab.data.chance import generator
 from resnetlab.data.encoded import Encoded
 from resnetlab.data.loader import sample_order, steps_per_epoch, train_batches
@@ -20,8 +21,9 @@ from resnetlab.models.resnet import ResNet
 from resnetlab.models.zoo import advice, build_model
 from resnetlab.training.checkpoint import Checkpoint
 from resnetlab.training.execution import Execution, Forward, choose, forward_of
+from resnetlab.training.groups import parameter_groups
 from resnetlab.training.signals import Sampler, interval
-from resnetlab.training.start import start_from
+from resnetlab.training.start import seen_before, shown, start_from
 from resnetlab.training.state import Best, State, unpack
 
 
@@ -35,7 +37,7 @@ class Training:
     preprocessing: Preprocessing
     device: torch.device
     splits: dict[str, Split]
-    """On the device, where they are resident."""
+    """On the device, where they are resident; grey images with the channels that the network sees."""
     model: ResNet
     macs: int
     """Multiply-adds for one image."""
@@ -69,6 +71,7 @@ class Training:
             "epoch_steps": self.epoch_steps,
             "fingerprint": self.data.fingerprint,
             "execution": dataclasses.asdict(self.execution),
+            **({} if self.config.weights is None else {"preprocessing": to_json(self.preprocessing)}),
         }
 
     def batches(self, epoch: int, first_step: int) -> Generator[tuple[Tensor, Tensor]]:
@@ -98,7 +101,7 @@ class Training:
         """Return the network with the weights that the recipe keeps: the last, or the best on validation."""
         if self.config.recipe.keep == "best":
             self.model.load_state_dict(self.best.weights)
-        return self.model
+        return self.model.requires_grad_()
 
 
 def prepare(config: RunConfig, checkpoint: Checkpoint | None, *, workers: int = 0) -> Training:
@@ -108,11 +111,15 @@ def prepare(config: RunConfig, checkpoint: Checkpoint | None, *, workers: int = 
         ConfigError: for a configuration that the data, the machine or the checkpoint does not allow.
     """
     device, recipe = pick_device(config.device), config.recipe
-    data = _open(config, checkpoint)
+    seen = seen_before(config, checkpoint)
+    data = _open(config, checkpoint, seen)
+    preprocessing = data.preprocessing
+    if recipe.normalise == "pixel" and seen is None:
+        preprocessing = per_pixel(data.train, preprocessing)
     in_model = dataclasses.replace(config.model, in_channels=data.channels, num_classes=len(data.classes))
     config = dataclasses.replace(config, model=in_model)
-    preprocessing = per_pixel(data.train, data.preprocessing) if recipe.normalise == "pixel" else data.preprocessing
-    splits = {name: split.to(device) for name, split in data.splits.items()}
+    resident = shown(data, data.channels, config.weights)
+    splits = {name: split.to(device) for name, split in resident.items()}
     epoch_steps = steps_per_epoch(len(data.train), recipe.batch_size)
     total_steps = recipe.steps or recipe.epochs * epoch_steps
 
@@ -120,7 +127,7 @@ def prepare(config: RunConfig, checkpoint: Checkpoint | None, *, workers: int = 
     macs = cost(model, preprocessing.image_size).macs
     start: dict[str, Any] = {}
     if config.weights is not None and checkpoint is None:
-        start = start_from(config, model, data.train, preprocessing, workers)
+        start = start_from(config, model, data.classes, resident["train"], preprocessing, workers)
     model.recompute = config.recompute
     model.to(device)
 
@@ -134,8 +141,9 @@ def prepare(config: RunConfig, checkpoint: Checkpoint | None, *, workers: int = 
         execution, forward = choose(config, model, batch, macs, total_steps)
     model.to(memory_format=execution.memory_format)  # pyright: ignore[reportCallIssue]  # a stub lacks it
     optimizer = torch.optim.SGD(
-        model.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
-    )
+        parameter_groups(model, config), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay,
+        fused=True,
+    )  # fmt: skip
     best, state = Best(with_weights=recipe.keep == "best"), State(cautious=recipe.cautious_lr is not None)
     if checkpoint:
         state = unpack(checkpoint, best, model, optimizer)
@@ -151,8 +159,8 @@ def prepare(config: RunConfig, checkpoint: Checkpoint | None, *, workers: int = 
     )  # fmt: skip
 
 
-def _open(config: RunConfig, checkpoint: Checkpoint | None) -> Dataset:
-    data = open_data(config.data, keep_encoded=config.recipe.crop != "pad")
+def _open(config: RunConfig, checkpoint: Checkpoint | None, seen: Preprocessing | None) -> Dataset:
+    data = open_data(config.data, keep_encoded=config.recipe.crop != "pad", seen_as=seen)
     if len(data.val) == 0:
         raise ConfigError(f"{data.name} has too few images: none is left to validate on; add some, or a val folder")
     if checkpoint and checkpoint.state["fingerprint"] != data.fingerprint:

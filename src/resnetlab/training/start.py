@@ -3,33 +3,84 @@
 Paper: section 1, the solution by construction.
 """
 
+import dataclasses
+import math
+import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
+
 from resnetlab.config import ConfigError, Preprocessing, RunConfig
-from resnetlab.configjson import differences
+from resnetlab.configjson import differences, from_json
 from resnetlab.data.chance import generator
 from resnetlab.data.loader import some_images
-from resnetlab.data.split import Split
+from resnetlab.data.split import Dataset, Split
 from resnetlab.evaluation.protocols import single_view
+from resnetlab.models.card import read_card
 from resnetlab.models.deepen import calibration_images, deepen, max_difference
 from resnetlab.models.modelfile import load_model
 from resnetlab.models.resnet import ResNet
+from resnetlab.training.checkpoint import Checkpoint
 
+HEAD = "fc."
 FREE = ("name", "num_classes", "init_scale", "zero_init_residual", "stage_blocks")
 """Fields in which a file's network may differ: what does not shape its layers, the head, and the depth."""
 
 
-def start_from(
-    config: RunConfig, model: ResNet, train: Split, preprocessing: Preprocessing, workers: int
-) -> dict[str, Any]:
-    """Give a network the weights of the file `config.weights`; a head for another number of classes keeps its own.
+def seen_before(config: RunConfig, checkpoint: Checkpoint | None) -> Preprocessing | None:
+    """Return how the network that a run starts from sees images, at the size that the run shows them; else `None`.
 
-    A file with a shallower network of the same kind is made deeper by identity blocks (`models.deepen`), calibrated on
-    training images.
+    A resumed run has it from its checkpoint and needs the file no more. (Checkpoints from before files had a say in
+    this have none.) At another size than the file's a mean for each pixel becomes one for each channel.
+
+    Raises:
+        ModelFileError: where the file cannot be read.
+    """
+    if checkpoint is not None:
+        saved = checkpoint.state.get("preprocessing")
+        return None if saved is None else from_json(Preprocessing, saved)
+    if config.weights is None:
+        return None
+    seen = read_card(config.weights).preprocessing
+    size = config.data.image_size or seen.image_size
+    if seen.pixel_mean and size != seen.image_size:
+        pixels = seen.image_size**2
+        channels = [seen.pixel_mean[start : start + pixels] for start in range(0, len(seen.pixel_mean), pixels)]
+        means = tuple(math.fsum(values) / pixels for values in channels)
+        return dataclasses.replace(seen, image_size=size, mean=means, pixel_mean=())
+    return dataclasses.replace(seen, image_size=size)
+
+
+def shown(data: Dataset, channels: int, weights: str | None) -> dict[str, Split]:
+    """Return the splits of a data set as a network of so many channels is shown them: grey as three equal channels.
+
+    Raises:
+        ConfigError: where it has the images in colour, and the network of the file `weights` sees grey ones.
+    """
+    own = data.train.channels
+    if own == channels:
+        return data.splits
+    if (own, channels) != (1, 3):
+        raise ConfigError(f"the network of {weights} sees images of {channels} channel{'s' * (channels > 1)}, and those"
+                          f" of {data.name} have {own}; start from a network for such images")  # fmt: skip
+    return {name: dataclasses.replace(split, images=split.images.expand(-1, 3, -1, -1))
+            for name, split in data.splits.items() if isinstance(split.images, Tensor)}  # fmt: skip
+
+
+def start_from(
+    config: RunConfig, model: ResNet, classes: Sequence[str], train: Split, preprocessing: Preprocessing, workers: int
+) -> dict[str, Any]:
+    """Give a network the weights of the file `config.weights`.
+
+    The head is the file's where the classes are: row by row, whatever order they stand in. Other classes, even as many,
+    leave the network the head that was drawn for it. A file with a shallower network of the same kind is made deeper by
+    identity blocks (`models.deepen`), calibrated on training images.
 
     Returns:
-        What the record says of it: the file, and of a deepened network the depth it had, the largest difference of
-        logits to the shallower one, and its training error in %, before the first step.
+        What the record says of it: the `file`; whether the `head` was "kept", "reordered" or is "new"; of a deepened
+        network the `depth` it had, the largest difference of logits to the shallower one, and its training error in %,
+        before the first step.
 
     Raises:
         ModelFileError: where the file cannot be read.
@@ -51,20 +102,40 @@ def start_from(
         except ConfigError as error:
             raise ConfigError(f"{path} cannot be made {wanted.name} ({error})") from error
         start |= {"depth": card.model.depth, "max_logit_difference": max_difference(source, given, images)}
-    tensors = given.state_dict()
-    if card.model.num_classes != wanted.num_classes:
-        tensors = {key: value for key, value in tensors.items() if not key.startswith("fc.")}
-    model.load_state_dict(tensors, strict=False)
+    start["head"], head = _head(given, card.classes, classes)
+    body = {key: value for key, value in given.state_dict().items() if not key.startswith(HEAD)}
+    model.load_state_dict({**model.state_dict(), **body, **head})
     if "depth" in start:
         start["train_error_pct"] = single_view(model, train, preprocessing, workers=workers).error_pct
     return start
 
 
+def _head(model: ResNet, theirs: Sequence[str], ours: Sequence[str]) -> tuple[str, dict[str, Tensor]]:
+    """Return what becomes of a head for the classes `theirs` in a run with the classes `ours`, and its tensors.
+
+    Names that look alike are alike: file systems differ in how they write an é.
+    """
+    theirs, ours = ([unicodedata.normalize("NFC", name) for name in names] for names in (theirs, ours))
+    if len(set(theirs)) != len(theirs) or set(theirs) != set(ours):
+        return "new", {}
+    rows = [theirs.index(name) for name in ours]
+    tensors = {f"{HEAD}{key}": value[rows] for key, value in model.fc.state_dict().items()}
+    return "kept" if rows == sorted(rows) else "reordered", tensors
+
+
+HEADS = {
+    "kept": "head kept: the same classes",
+    "reordered": "head reordered: the same classes in another order",
+    "new": "new head: other classes",
+}
+
+
 def described(start: dict[str, Any]) -> str:
     """Return what `start_from` found as people read it."""
+    words = f"{start['file']}: {HEADS[start['head']]}"
     if "depth" not in start:
-        return start["file"]
+        return words
     return (
-        f"{start['file']}: its {start['depth']} layers, and identity blocks; logits differ by "
+        f"{words}; its {start['depth']} layers, and identity blocks; logits differ by "
         f"{start['max_logit_difference']:.2g} at most, training error {start['train_error_pct']:.2f} %"
     )

@@ -1,0 +1,178 @@
+"""A run that starts from a file sees images as that file's network did, and survives kills in both of its phases."""
+
+import dataclasses
+import signal
+
+import numpy as np
+import pytest
+import torch
+from killed import killed_at_step
+from PIL import Image
+
+from resnetlab.config import ConfigError, DataConfig, ModelConfig, Preprocessing, Recipe, RunConfig
+from resnetlab.models.modelfile import ModelCard, load_model, save_model
+from resnetlab.models.zoo import build_model
+from resnetlab.training.compare import run_differences
+from resnetlab.training.interrupt import InterruptedRunError, Interruption
+from resnetlab.training.listener import Listener
+from resnetlab.training.loop import fit
+from resnetlab.training.record import read_record
+from resnetlab.training.session import Session
+from resnetlab.training.setup import prepare
+
+COLOUR = ModelConfig("tiny", (1, 1), (4, 8), stem="cifar", shortcut="pad", num_classes=3)
+GREY = dataclasses.replace(COLOUR, in_channels=1)
+SHORT = Recipe(steps=4, batch_size=32)
+AS_SEEN = Preprocessing(16, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+EVERY_STEP = Session(resume=True, checkpoint_steps=1)
+
+
+def write(path, model, preprocessing, classes="xyz"):
+    save_model(path, build_model(model), ModelCard(model, tuple(classes), preprocessing))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    torch.manual_seed(0)
+    return write(tmp_path_factory.mktemp("file") / "m.safetensors", COLOUR, AS_SEEN)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Three classes of 40 colour images of 16 pixels: one shade each, which no rounding or resizing changes."""
+    root = tmp_path_factory.mktemp("photographs")
+    for number in range(120):
+        (root / "abc"[number % 3]).mkdir(exist_ok=True)
+        Image.new("RGB", (16, 16), (number, 2 * number, 250 - number)).save(root / "abc"[number % 3] / f"{number}.png")
+    return root
+
+
+def starting(weights, data, **changes):
+    return RunConfig(COLOUR, data, SHORT, weights=str(weights), **changes)
+
+
+def test_images_are_normalised_as_the_file_says(file, photographs, tmp_path):
+    config = starting(file, DataConfig(str(photographs)))
+    training = prepare(dataclasses.replace(config, recipe=dataclasses.replace(SHORT, normalise="pixel")), None)
+    assert training.preprocessing == AS_SEEN
+    images, _ = next(training.batches(0, 0))
+    order, pixels = training.order(0)[:32], training.data.train.images
+    assert isinstance(pixels, torch.Tensor)
+    for image, sample in zip(images, order, strict=True):
+        for channel in range(3):
+            shade = pixels[sample, channel, 0, 0].item() / 255
+            expected = (shade - AS_SEEN.mean[channel]) / AS_SEEN.std[channel]
+            torch.testing.assert_close(image[channel], torch.full((16, 16), expected))
+    fit(config, tmp_path / "r")
+    assert load_model(tmp_path / "r")[1].preprocessing == AS_SEEN
+    run = read_record(tmp_path / "r" / "record.jsonl")[0]
+    assert (run["data"]["preprocessing"]["mean"], run["start"]["head"]) == ([0.1, 0.2, 0.3], "new")
+
+
+@pytest.mark.parametrize(("asked", "size"), [(None, 16), (16, 16), (24, 24)])
+def test_a_mean_for_each_pixel_becomes_one_for_each_channel_at_another_size(photographs, tmp_path, asked, size):
+    chance = np.random.default_rng(0).random((3, 16, 16))
+    seen = Preprocessing(16, (0.9, 0.9, 0.9), (1.0, 1.0, 1.0), tuple(chance.ravel().tolist()))
+    weights = write(tmp_path / "m.safetensors", COLOUR, seen)
+    found = prepare(starting(weights, DataConfig(str(photographs), image_size=asked)), None).preprocessing
+    assert found.image_size == size
+    if size == 16:
+        assert found == seen
+    else:
+        assert found.pixel_mean == ()
+        assert found.mean == pytest.approx(chance.mean((1, 2)).tolist(), abs=1e-12)
+
+
+def test_a_network_is_shown_other_images_at_its_own_size(file):
+    training = prepare(starting(file, DataConfig("digits")), None)  # 8 pixels
+    assert next(training.batches(0, 0))[0].shape[2:] == (16, 16)
+
+
+def test_grey_images_are_three_equal_channels_to_a_colour_network(file):
+    training = prepare(starting(file, DataConfig("digits", image_size=8)), None)
+    assert training.model.config.in_channels == 3
+    images, _ = next(training.batches(0, 0))
+    pixels = training.data.train.images
+    assert isinstance(pixels, torch.Tensor)
+    grey = pixels[training.order(0)[:32], 0] / 255
+    for channel in range(3):
+        expected = (grey - AS_SEEN.mean[channel]) / AS_SEEN.std[channel]
+        torch.testing.assert_close(images[:, channel], expected)
+    fitted = fit(starting(file, DataConfig("digits", image_size=8)))
+    assert fitted.card.model.in_channels == 3
+    assert fitted.card.provenance["data"]["fingerprint"] == prepare(RunConfig(GREY), None).data.fingerprint
+
+
+def test_colour_images_are_refused_by_a_grey_network(photographs, tmp_path):
+    weights = write(tmp_path / "grey.safetensors", GREY, Preprocessing(16, (0.5,), (0.5,)))
+    with pytest.raises(ConfigError, match=r"grey\.safetensors sees images of 1 channel, and those of photo.* have 3"):
+        fit(starting(weights, DataConfig(str(photographs))), tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+class StopAt(Listener):
+    def __init__(self, interruption, step):
+        self.interruption, self.step = interruption, step
+
+    def see(self, progress):
+        if progress.step == self.step:
+            self.interruption.signum = 15
+
+
+@pytest.fixture(scope="module")
+def two_phases(file):
+    """6 steps an epoch: the head alone for 12, then everything for 8."""
+    recipe = Recipe(
+        steps=20, batch_size=200, lr=0.05, schedule="cosine", warmup_steps=5, cautious_lr=0.02, keep="best",
+        crop_padding=1, flip=True, frozen_epochs=2, layer_decay=0.7, freeze_bn=True,
+    )  # fmt: skip
+    return RunConfig(COLOUR, DataConfig("digits", image_size=8), recipe, seed=2, weights=file, signal_steps=2)
+
+
+@pytest.fixture(scope="module")
+def unbroken(two_phases, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "unbroken"
+    fit(two_phases, out)
+    return out
+
+
+@pytest.mark.parametrize("steps", [(3, 5), (6, 6), (12, 1), (13, 3), (11, 5)], ids=str)
+def test_a_kill_in_either_phase(two_phases, unbroken, tmp_path, steps):
+    """`steps` are those that each session takes before it is killed; the last is lost with it."""
+    for number in steps:
+        assert killed_at_step(two_phases, tmp_path / "r", number, EVERY_STEP) == signal.SIGKILL
+    fit(two_phases, tmp_path / "r", session=Session(resume=True))
+    assert run_differences(unbroken, tmp_path / "r") == []
+
+
+@pytest.mark.parametrize("step", [7, 12, 15])
+def test_a_signal_in_either_phase(two_phases, unbroken, tmp_path, step):
+    with pytest.raises(InterruptedRunError), Interruption() as interruption:
+        fit(two_phases, tmp_path / "r", listener=StopAt(interruption, step), interruption=interruption)
+    fit(two_phases, tmp_path / "r", session=Session(resume=True))
+    assert run_differences(unbroken, tmp_path / "r") == []
+
+
+def test_a_resumed_run_goes_on_seeing_as_the_file_did_without_it(two_phases, unbroken, tmp_path):
+    save_model(tmp_path / "m.safetensors", *load_model(two_phases.weights))
+    config = dataclasses.replace(two_phases, weights=str(tmp_path / "m.safetensors"))
+    assert killed_at_step(config, tmp_path / "r", 9, EVERY_STEP) == signal.SIGKILL
+    (tmp_path / "m.safetensors").unlink()
+    fitted = fit(config, tmp_path / "r", session=Session(resume=True))
+    theirs = load_model(unbroken)[0].state_dict()
+    assert all(torch.equal(value, theirs[key]) for key, value in fitted.model.state_dict().items())
+    assert fitted.card.preprocessing == dataclasses.replace(AS_SEEN, image_size=8)
+
+
+@pytest.mark.parametrize(("before", "after"), [({"frozen_epochs": 2}, {"frozen_epochs": 0}),
+                                               ({"freeze_bn": True}, {"freeze_bn": False})])  # fmt: skip
+def test_what_is_frozen_may_change_on_the_way(two_phases, tmp_path, before, after):
+    """Some parameters have momentum then, and some have none yet."""
+    plain = dataclasses.replace(two_phases.recipe, keep="last", frozen_epochs=0, freeze_bn=False, layer_decay=1.0)
+    first, second = (dataclasses.replace(two_phases, recipe=dataclasses.replace(plain, **fields))
+                     for fields in (before, after))  # fmt: skip
+    assert killed_at_step(first, tmp_path / "r", 9, EVERY_STEP) == signal.SIGKILL
+    fitted = fit(second, tmp_path / "r", session=Session(resume=True, allow_config_change=True))
+    start = load_model(two_phases.weights)[0].state_dict()
+    assert all(not torch.equal(value, start[key]) for key, value in fitted.model.state_dict().items())
