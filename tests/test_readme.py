@@ -58,6 +58,7 @@ def test_there_are_commands():
     assert sum(command.startswith("resnetlab ") for command in commands()) >= 5
 
 
+@pytest.mark.slow  # two minutes of studies and trainings
 @pytest.mark.parametrize("command", commands())
 def test_command_runs(command, workplace):
     words = shlex.split(command)

@@ -14,9 +14,9 @@ from typing import Any
 COMMANDS = {
     "study": "see degradation and its cure: plain and residual, depth by depth",
     "train": "train one network on your images, and never lose an hour",
-    "evaluate": "judge a trained network: errors, confusion, calibration, mistakes",
+    "evaluate": "judge a network: errors, confusions, calibration, mistakes",
     "predict": "name what is in pictures, and show why",
-    "inspect": "which network is in a file of weights? make a model file of it",
+    "inspect": "say which ResNet is in a file of weights, and convert it",
     "diagnose": "what gradients and layers do in one network",
     "deepen": "make a network deeper without changing what it computes",
     "report": "draw a study again from its records alone",

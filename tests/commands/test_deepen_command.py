@@ -146,9 +146,12 @@ def test_what_is_refused(tmp_path):
             run(path, *words)
     with pytest.raises(ConfigError, match=r"nowhere\.safetensors: no such model file"):
         run(tmp_path / "nowhere.safetensors", "--to", 14, "--out", out)
-    write_model(tmp_path / "colour.safetensors", "resnet8", COLOUR)
-    with pytest.raises(ConfigError, match="digits has 1-channel images, and resnet8 reads 3 channels"):
-        run(tmp_path / "colour.safetensors", "--to", 14, "--data", "digits", "--out", out)
+    for number in range(40):
+        picture = tmp_path / "pets" / ("cat" if number % 2 else "dog") / f"{number}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), number, dtype=np.uint8)).save(picture)
+    with pytest.raises(ConfigError, match="pets has 3-channel images, and resnet8 reads 1 channels"):
+        run(path, "--to", 14, "--data", tmp_path / "pets", "--out", out)
     assert not out.exists()
 
 

@@ -216,7 +216,10 @@ def test_mistakes_are_told_in_one_line_with_what_would_work(run, tmp_path, capsy
         ([two], "two: its record has no signals, and there is no model.safetensors to measure; train it first"),
         ([damaged], "record.jsonl, line 1: not an object with a kind"),
         ([file, "--batch-size", 1], "batch-size must be at least 2, not 1"),
-        ([file, "--data", tmp_path / "pets"], "classes differ: only pets has cat, dog; only model.safetensors has 0, 1"),
+        (
+            [file, "--data", tmp_path / "pets"],
+            "classes differ: only pets has cat, dog; only model.safetensors has 0, 1",
+        ),
         ([file, "--data", "digit"], "did you mean digits?"),
     ]:
         said = diagnose(capsys, *words, status=2)
@@ -253,12 +256,16 @@ def test_a_path_is_printed_as_it_is(run, tmp_path, capsys):
     assert str(tmp_path / "pets [old]") in diagnose(capsys, run, "--out", tmp_path / "pets [old]")
 
 
-def test_other_channels_are_a_mistake_in_the_call(tmp_path, capsys):
-    model = build_model(MODEL)
-    card = ModelCard(MODEL, tuple("0123456789"), Preprocessing(8, (0.5,) * 3, (0.25,) * 3))
-    save_model(tmp_path / "colour.safetensors", model, card)
-    said = diagnose(capsys, tmp_path / "colour.safetensors", "--data", "digits", status=2)
-    assert "digits has 1-channel images, and tiny reads 3 channels" in said
+def test_colour_is_no_food_for_a_grey_network(tmp_path, capsys):
+    for number in range(40):
+        path = tmp_path / "pets" / ("cat" if number % 2 else "dog") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), number, dtype=np.uint8)).save(path)
+    grey = dataclasses.replace(MODEL, in_channels=1, num_classes=2)
+    card = ModelCard(grey, ("cat", "dog"), Preprocessing(8, (0.5,), (0.25,)))
+    save_model(tmp_path / "grey.safetensors", build_model(grey), card)
+    said = diagnose(capsys, tmp_path / "grey.safetensors", "--data", tmp_path / "pets", status=2)
+    assert "pets has 3-channel images, and tiny reads 1 channels" in said
 
 
 def test_a_run_that_failed_is_not_said_to_be_well(run, capsys):

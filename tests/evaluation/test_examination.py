@@ -230,8 +230,8 @@ def test_recalibration_is_the_mean_over_batches(made):
     handle.remove()
     mean = torch.stack([x.mean((0, 2, 3)) for x in heard]).mean(0)
     variance = torch.stack([x.transpose(0, 1).flatten(1).var(1) for x in heard]).mean(0)
-    assert torch.allclose(model.bn1.running_mean, mean, atol=1e-5)
-    assert torch.allclose(model.bn1.running_var, variance, rtol=1e-4)
+    assert torch.allclose(model.state_dict()["bn1.running_mean"], mean, atol=1e-5)
+    assert torch.allclose(model.state_dict()["bn1.running_var"], variance, rtol=1e-4)
     assert all(torch.equal(value, weights[name]) for name, value in model.named_parameters())
     assert not model.training
     assert model.bn1.momentum == 0.1

@@ -113,9 +113,10 @@ def training_images(card: "ModelCard", config: DataConfig) -> "Tensor":
     from resnetlab.models.deepen import calibration_images
 
     data = open_data(config, keep_encoded=True, seen_as=card.preprocessing)
-    check_channels(card, data.train.channels, data.name)
+    train = data.train.shown_in(card.model.in_channels)
+    check_channels(card, train.channels, data.name)
     size = card.preprocessing.image_size
-    return some_images(data.train, card.preprocessing, calibration_images(size), workers=usable_cores())[0]
+    return some_images(train, card.preprocessing, calibration_images(size), workers=usable_cores())[0]
 
 
 def compare(model: "ResNet", deeper: "ResNet", images: "Tensor") -> tuple[float, float]:

@@ -132,8 +132,9 @@ def measured(path: Path, options: Options) -> "Run":
         raise ConfigError(f"{path} does not say what it was trained on; name images with --data")
     dataset = open_data(data, seen_as=card.preprocessing)
     numbers = class_numbers(card.classes, dataset.classes, path.name, dataset.name)
-    check_channels(card, dataset.train.channels, dataset.name)
-    images, labels = some_images(dataset.train, card.preprocessing, options.batch_size)
+    train = dataset.train.shown_in(card.model.in_channels)
+    check_channels(card, train.channels, dataset.name)
+    images, labels = some_images(train, card.preprocessing, options.batch_size)
     start = {"data": {"classes": list(card.classes)}}
     result = {"status": "measured", **card.error}
     config = replace(config, model=card.model, data=data, weights=None)

@@ -1,6 +1,7 @@
 """Model files and images → every number of an evaluation, in one call."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ def evaluate(
         ConfigError: where a file is no model file, the data cannot be opened, or classes or channels differ.
     """
     files = [Path(models)] if isinstance(models, Path | str) else [Path(model) for model in models]
-    agreed = Terms(**({"protocol": "ensemble"} if len(files) > 1 else {}) | terms)
+    agreed = Terms(**terms)
+    if len(files) > 1 and "protocol" not in terms:
+        agreed = replace(agreed, protocol="ensemble")
     members = open_members(files, DataConfig(data) if isinstance(data, str) else data, agreed, None)
     return metrics.evaluate(examine(members, agreed), members[0].card.classes)

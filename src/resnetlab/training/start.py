@@ -53,19 +53,18 @@ def seen_before(config: RunConfig, checkpoint: Checkpoint | None) -> Preprocessi
 
 
 def shown(data: Dataset, channels: int, weights: str | None) -> dict[str, Split]:
-    """Return the splits of a data set as a network of so many channels is shown them: grey as three equal channels.
+    """Return the splits of a data set as a network of so many channels is shown them.
 
     Raises:
         ConfigError: where it has the images in colour, and the network of the file `weights` sees grey ones.
     """
-    own = data.train.channels
-    if own == channels:
-        return data.splits
-    if (own, channels) != (1, 3):
-        raise ConfigError(f"the network of {weights} sees images of {channels} channel{'s' * (channels > 1)}, and those"
-                          f" of {data.name} have {own}; start from a network for such images")  # fmt: skip
-    return {name: dataclasses.replace(split, images=split.images.expand(-1, 3, -1, -1))
-            for name, split in data.splits.items() if isinstance(split.images, Tensor)}  # fmt: skip
+    splits = {name: split.shown_in(channels) for name, split in data.splits.items()}
+    if splits["train"].channels != channels:
+        raise ConfigError(
+            f"the network of {weights} sees images of {channels} channel{'s' * (channels > 1)}, and those of "
+            f"{data.name} have {data.train.channels}; start from a network for such images"
+        )
+    return splits
 
 
 def start_from(
