@@ -141,7 +141,7 @@ def _one_line(box: str) -> str:
         elif line:
             paragraphs[-1].append(line)
     first = next((lines for lines in paragraphs if lines), ["the options cannot be read"])
-    return " ".join(first)
+    return " ".join(first).replace("'None', ", "").replace(", 'None'", "")  # which stands for an option not given
 
 
 def _did_you_mean(word: str, known: Sequence[str] | dict[str, str]) -> str:

@@ -173,7 +173,7 @@ def _load(
             yield pixels, at
         return
     encoded = images
-    with _threads(workers) as pool:
+    with threads(workers) as pool:
 
         def begin(at: slice) -> Callable[[], Decoded]:
             samples = order[at]
@@ -200,7 +200,7 @@ def _ahead(
 
 
 @contextmanager
-def _threads(num_threads: int) -> Iterator[Executor | None]:
+def threads(num_threads: int) -> Iterator[Executor | None]:
     """Lend so many threads, none for 0; at the end, or an early one, what has not begun never will."""
     if num_threads == 0:
         yield None

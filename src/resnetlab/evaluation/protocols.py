@@ -5,7 +5,6 @@ class's probability. Where a protocol looks more than once, probabilities are av
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from resnetlab.config import ConfigError, Preprocessing
 from resnetlab.data.encoded import Encoded
-from resnetlab.data.loader import numbered_batches
+from resnetlab.data.loader import numbered_batches, threads
 from resnetlab.data.split import Split
 from resnetlab.evaluation.judgement import Judgement, merge
 from resnetlab.evaluation.views import normalised, pictures_of, scaled, ten_crops
@@ -102,7 +101,7 @@ def ten_crop(
     if shorter < size:
         raise ConfigError(f"crops of {size} pixels cannot be cut from a shorter side of {shorter}; use {size} or more")
     batch_size = max(1, min(GATHER, PIXELS // (10 * size * size)))
-    with _judging(model), _threads(workers) as pool:
+    with _judging(model), threads(workers) as pool:
         for positions, pictures in pictures_of(images, batch_size, 2 * shorter, pool):
             crops = [ten_crops(scaled(picture, shorter), size) for picture in pictures]
             logs = _log_probabilities(model, normalised(np.concatenate(crops), preprocessing))
@@ -123,7 +122,7 @@ def multi_scale(
     """
     if min(sides, default=0) < 1:
         raise ConfigError(f"shorter sides must be at least 1 pixel each, not {', '.join(map(str, sides)) or 'none'}")
-    with _judging(model), _threads(workers) as pool:
+    with _judging(model), threads(workers) as pool:
         for positions, pictures in pictures_of(images, GATHER, 2 * max(sides), pool):
             by_side = [_whole(model, [scaled(one, side) for one in pictures], preprocessing) for side in sides]
             yield positions, labels[positions], _mean(torch.stack(by_side), dim=0)
@@ -186,15 +185,3 @@ def _judging(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
-
-
-@contextmanager
-def _threads(workers: int) -> Iterator[Executor | None]:
-    if workers == 0:
-        yield None
-        return
-    pool = ThreadPoolExecutor(workers, "decode")
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -76,10 +76,7 @@ def train_steps(
         if math.isfinite(value):
             _count(state, value, int(wrong), len(labels))
         else:
-            _copy(before, buffers)
-            state.num_skipped += 1
-            state.streak += 1
-
+            _undo(before, buffers, state)
         state.step += 1
         state.train_time_s += time.perf_counter() - start_s
         images_since += len(labels)
@@ -147,6 +144,13 @@ def _copy(source: list[Tensor], target: list[Tensor]) -> None:
     """Copy BN's many small statistics in one call, as PyTorch's optimizers do with their state."""
     if source:  # a network without BN has none
         torch._foreach_copy_(target, source)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _undo(before: list[Tensor], buffers: list[Tensor], state: State) -> None:
+    """Put BN's statistics back as they were before a step whose loss was not finite, and count it."""
+    _copy(before, buffers)
+    state.num_skipped += 1
+    state.streak += 1
 
 
 def _count(state: State, loss: float, num_wrong: int, num_images: int) -> None:

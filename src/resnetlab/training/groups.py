@@ -6,6 +6,7 @@ what is near the head is of its task.
 
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -20,6 +21,15 @@ def distance(name: str, num_stages: int) -> int:
     if part == "fc":
         return 0
     return num_stages + 1 - int(part.removeprefix("layer")) if part.startswith("layer") else num_stages + 1
+
+
+def make_optimizer(model: ResNet, config: RunConfig) -> torch.optim.Optimizer:
+    """Return SGD with the recipe's momentum and weight decay over the groups of `parameter_groups`."""
+    recipe = config.recipe
+    return torch.optim.SGD(
+        parameter_groups(model, config), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay,
+        fused=True,
+    )  # fmt: skip
 
 
 def parameter_groups(model: ResNet, config: RunConfig) -> list[dict[str, Any]]:

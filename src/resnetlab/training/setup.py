@@ -21,7 +21,7 @@ from resnetlab.models.resnet import ResNet
 from resnetlab.models.zoo import advice, build_model
 from resnetlab.training.checkpoint import Checkpoint
 from resnetlab.training.execution import Execution, Forward, choose, forward_of
-from resnetlab.training.groups import parameter_groups
+from resnetlab.training.groups import make_optimizer
 from resnetlab.training.signals import Sampler, interval
 from resnetlab.training.start import seen_before, shown, start_from
 from resnetlab.training.state import Best, State, unpack
@@ -140,10 +140,7 @@ def prepare(config: RunConfig, checkpoint: Checkpoint | None, *, workers: int = 
     else:
         execution, forward = choose(config, model, batch, macs, total_steps)
     model.to(memory_format=execution.memory_format)  # pyright: ignore[reportCallIssue]  # a stub lacks it
-    optimizer = torch.optim.SGD(
-        parameter_groups(model, config), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay,
-        fused=True,
-    )  # fmt: skip
+    optimizer = make_optimizer(model, config)
     best, state = Best(with_weights=recipe.keep == "best"), State(cautious=recipe.cautious_lr is not None)
     if checkpoint:
         state = unpack(checkpoint, best, model, optimizer)
