@@ -114,6 +114,7 @@ def test_models_prints_the_catalogue():
     assert models["resnet56"]["activation_bytes"] > 128 * 2**20
 
 
+@pytest.mark.slow
 def test_models_table_fits_and_lists_all():
     done = resnetlab("models", "--pixels", "32", "--batch-size", "8")
     assert max(map(len, done.stdout.splitlines())) <= 80

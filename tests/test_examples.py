@@ -85,6 +85,7 @@ def saved(path, channels=3, pixel_mean=()):
     return path
 
 
+@pytest.mark.slow
 def test_it_learns_more_than_the_background_in_a_few_steps(tmp_path):
     done = segment_shapes("--steps", "60", "--out", "out", cwd=tmp_path, OMP_NUM_THREADS="1")
     assert (done.returncode, done.stderr) == (0, "")
