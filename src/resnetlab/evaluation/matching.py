@@ -1,6 +1,7 @@
 """Do a network and some images belong together? Classes are matched by name, never by number."""
 
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -26,8 +27,12 @@ def class_numbers(
         allow_missing: Let the data lack some of the network's classes.
 
     Raises:
-        ConfigError: where names differ; the message lists the differences.
+        ConfigError: where names differ, and the message lists the differences; or where one side has a name twice.
     """
+    for names, whose in ((ours, file), (theirs, data)):
+        twice = [name for name, count in Counter(map(_same, names)).items() if count > 1]
+        if twice:
+            raise ConfigError(f"{whose} has several classes called {_listed(twice)}; give each a name of its own")
     numbers = {_same(name): number for number, name in enumerate(ours)}
     unknown = [name for name in theirs if _same(name) not in numbers]
     known = {_same(name) for name in theirs}

@@ -5,7 +5,6 @@ Paper: section 1, the solution by construction.
 
 import dataclasses
 import math
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from resnetlab.configjson import differences, from_json
 from resnetlab.data.chance import generator
 from resnetlab.data.loader import some_images
 from resnetlab.data.split import Dataset, Split
+from resnetlab.evaluation.matching import class_numbers
 from resnetlab.evaluation.protocols import single_view
 from resnetlab.models.card import read_card
 from resnetlab.models.deepen import calibration_images, deepen, max_difference
@@ -112,12 +112,12 @@ def start_from(
 def _head(model: ResNet, theirs: Sequence[str], ours: Sequence[str]) -> tuple[str, dict[str, Tensor]]:
     """Return what becomes of a head for the classes `theirs` in a run with the classes `ours`, and its tensors.
 
-    Names that look alike are alike: file systems differ in how they write an é.
+    Classes are matched by name, as evaluation does.
     """
-    theirs, ours = ([unicodedata.normalize("NFC", name) for name in names] for names in (theirs, ours))
-    if len(set(theirs)) != len(theirs) or set(theirs) != set(ours):
+    try:
+        rows = class_numbers(theirs, ours, "the file", "the data").tolist()
+    except ConfigError:  # other names
         return "new", {}
-    rows = [theirs.index(name) for name in ours]
     tensors = {f"{HEAD}{key}": value[rows] for key, value in model.fc.state_dict().items()}
     return "kept" if rows == sorted(rows) else "reordered", tensors
 
