@@ -1,5 +1,6 @@
 """What torchrun gives us, in one place: which process this is, how many there are, and what each of them found."""
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,9 @@ def joined() -> Iterator[World]:
     if size == 1:
         yield World()
         return
+    # Imported once the group is there, this module keeps it in ten default arguments, and then its threads outlive the
+    # interpreter: "terminate called without an active exception", now and then.
+    importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group("gloo")  # what is exchanged are a few numbers of each sample
     try:
         yield World(dist.get_rank(), size)
