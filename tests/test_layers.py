@@ -24,7 +24,7 @@ FLOORS: list[dict[str, list[str]]] = [
                 "conversion",
                 "inspected",
             ),
-            *("verify_resume", "data", "models", "progress", "tables"),
+            *("export", "serve", "verify_resume", "data", "models", "progress", "tables"),
         ],
     },
     {
@@ -54,6 +54,12 @@ FLOORS: list[dict[str, list[str]]] = [
         ]
     },
     {
+        "deploy": [
+            *("server", "answering", "batching", "crew", "worker", "intake", "problems", "metering"),
+            *("quantise", "export", "parity", "explain", "stream", "inputs", "predictor"),
+        ]
+    },
+    {
         "evaluation": [
             "evaluate",
             "facts",
@@ -67,7 +73,12 @@ FLOORS: list[dict[str, list[str]]] = [
             "views",
             "judgement",
         ],
-        "deploy": ["explain", "stream", "inputs", "predictor"],
+    },
+    {
+        "runtime": [
+            *("opening", "choice", "openvino_engine", "onnx_engine", "torch_engine", "graph", "pictures"),
+            *("artefact", "engine"),
+        ]
     },
     {
         "models": [
@@ -82,7 +93,7 @@ FLOORS: list[dict[str, list[str]]] = [
                 "branches",
                 "strangers",
             ),
-            *("layouts", "layers", "modelfile", "card", "deepen", "cost", "zoo", "resnet", "recompute", "blocks"),
+            *("layouts", "layers", "modelfile", "card", "deepen", "fold", "cost", "zoo", "resnet", "recompute", "blocks"),
         ],
         "data": [
             *(

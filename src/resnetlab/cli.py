@@ -16,6 +16,8 @@ COMMANDS = {
     "train": "train one network on your images, and never lose an hour",
     "evaluate": "judge a network: errors, confusions, calibration, mistakes",
     "predict": "name what is in pictures, and show why",
+    "export": "ONNX, OpenVINO or torch.export, int8: written only if it agrees",
+    "serve": "answer over HTTP, with a page for people",
     "inspect": "say which ResNet is in a file of weights, and convert it",
     "diagnose": "what gradients and layers do in one network",
     "deepen": "make a network deeper without changing what it computes",
