@@ -1,6 +1,7 @@
 """Batch normalisation folded into the convolution before it: the same function, fewer layers."""
 
 import copy
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ def folded(model: ResNet) -> ResNet:
     result = copy.deepcopy(model).eval()
     for parent in list(result.modules()):
         children = list(parent.named_children())
-        for (_, conv), (name, bn) in zip(children, children[1:], strict=False):
+        for (_, conv), (name, bn) in pairwise(children):
             if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
                 _fold(conv, bn)
                 setattr(parent, name, nn.Identity())

@@ -1,59 +1,29 @@
-"""What an exported file says of itself: the model file's card, what it takes, and how closely it agrees. No torch here.
+"""Exported files: which file is one, and what it says of itself, after it was looked at and before it is opened."""
 
-All formats carry the same text under the key `resnetlab`: ONNX in its metadata, OpenVINO in `rt_info`, `torch.export`
-in a file of its archive.
-"""
-
-from dataclasses import dataclass, field
+import stat
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
-from resnetlab.models.card import ModelCard, ModelFileError
+from resnetlab.models.card import ModelCard
+from resnetlab.runtime import irfile, onnxfile, passport, programfile
+from resnetlab.runtime.passport import INPUT, KEY, OUTPUT, Agreement, ArtefactError, Format, Passport
 
-Format = Literal["onnx", "openvino", "torch-export"]
+__all__ = [
+    "Artefact",
+    "ArtefactError",
+    "Agreement",
+    "Passport",
+    "Format",
+    "INPUT",
+    "OUTPUT",
+    "KEY",
+    "SUFFIXES",
+    "is_artefact",
+    "read_artefact",
+]
+
 SUFFIXES: dict[str, Format] = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch-export"}
 """A format by the suffix of its file; OpenVINO's weights stand in the `.bin` beside the `.xml`."""
-KEY = "resnetlab"
-INPUT, OUTPUT = "images", "logits"
-"""Names in the graph."""
-MAX_BYTES = 2**30
-"""A larger file is not opened."""
-
-
-class ArtefactError(ModelFileError):
-    """A file that is no export of this project, or that must not be opened; the message names it and says why."""
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How closely the logits of an exported network agree with those of its source."""
-
-    max_difference: float
-    """The largest difference of two logits."""
-    tolerance: float
-    """The difference up to which it was written."""
-    by_batch: dict[str, float]
-    """The largest difference at each batch size, real and random images together."""
-    top1_agreement_pct: float
-    """Share of the images compared whose most probable class is the same."""
-    num_images: int
-
-
-@dataclass(frozen=True)
-class Passport:
-    """What an exported file says beside the card."""
-
-    format: Format
-    precision: Literal["fp32", "int8"]
-    agreement: Agreement
-    source_sha256: str
-    """Of the model file it was made of."""
-    versions: dict[str, str] = field(default_factory=dict)
-    """Of the packages that made it."""
-    int8: dict[str, Any] = field(default_factory=dict)
-    """Calibration images, agreement and error before and after, where precision is int8."""
-    input: str = "images: uint8 (batch, height, width, channels), RGB or grey, 0 to 255; normalisation is in the graph"
-    output: str = "logits: float32 (batch, classes)"
 
 
 @dataclass(frozen=True)
@@ -63,3 +33,67 @@ class Artefact:
     path: Path
     card: ModelCard
     passport: Passport
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What it consists of."""
+        return (self.path, irfile.weights_of(self.path)) if self.passport.format == "openvino" else (self.path,)
+
+
+def is_artefact(path: Path | str) -> bool:
+    """Say whether a path means an exported file, whatever state it is in; its suffix says it."""
+    path = Path(path)
+    is_weights = (
+        path.suffix == ".bin" and path.with_suffix(".xml").exists()
+    )  # `read_artefact` says what to name instead
+    return (path.suffix.lower() in SUFFIXES or is_weights) and not path.is_dir()
+
+
+def read_artefact(path: Path | str) -> Artefact:
+    """Read what an exported file says of itself; neither PyTorch nor the runtime that will compute it is loaded.
+
+    What it says is believed only where the file is whole: each has the SHA-256 of itself. That shows damage; who wrote
+    a file it does not show.
+
+    Raises:
+        ArtefactError: for a file that is missing, damaged, no export of this project, larger than 1 GiB, or that has
+            anything which an export of this project has not: other files, pickles, operators or graphs of others.
+        ConfigError: for `.onnx` where the package onnx is not installed.
+    """
+    path = Path(path)
+    kind = SUFFIXES.get(path.suffix.lower())
+    if kind is None and is_artefact(path):
+        raise ArtefactError(f"{path}: the weights of an OpenVINO export; name {path.with_suffix('.xml').name}")
+    if kind is None:
+        raise ArtefactError(f"{path}: no export, whose names end in {', '.join(SUFFIXES)}")
+    try:
+        if kind == "openvino":
+            beside = irfile.weights_of(path)
+            num_bytes = _length(path)
+            num_bytes_beside = _length(beside, f"{path.name} has its weights there")
+            _check_length(path, num_bytes + num_bytes_beside)
+            card, says = irfile.read(path, path.read_bytes(), num_bytes_beside)
+        else:
+            _check_length(path, _length(path))
+            card, says = (onnxfile if kind == "onnx" else programfile).read(path, path.read_bytes())
+    except OSError as error:
+        raise ArtefactError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return Artefact(path, card, says)
+
+
+def _length(path: Path, why: str = "") -> int:
+    """Return how many bytes a file has, if it is one."""
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        raise ArtefactError(f"{path}: no such file{f'; {why}' if why else ''}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise ArtefactError(f"{path}: not a plain file")
+    return status.st_size
+
+
+def _check_length(path: Path, num_bytes: int) -> None:
+    if num_bytes == 0:
+        raise ArtefactError(f"{path}: an empty file")
+    if num_bytes > passport.MAX_BYTES:
+        raise ArtefactError(f"{path}: has {num_bytes:,} bytes, and no more than {passport.MAX_BYTES:,} are opened")

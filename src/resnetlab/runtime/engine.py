@@ -22,7 +22,7 @@ class Engine(Protocol):
         ...
 
     def logits(self, views: np.ndarray) -> np.ndarray:
-        """Return the logits, float32 (batch, num_classes), of uint8 RGB or grey images (batch, height, width, channels)."""
+        """Return the logits, float32 (batch, num_classes), of uint8 images (batch, height, width, 3 or 1)."""
         ...
 
     def maps(self, views: np.ndarray) -> np.ndarray:

@@ -1,11 +1,29 @@
-"""A network as others take it: pixels in, normalisation inside, batch normalisation folded; and its ONNX graph."""
+"""A network as others take it: pixels in, normalisation inside, BN folded; as a program, and as an ONNX graph."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
 
 from resnetlab.config import Preprocessing
 from resnetlab.models.fold import folded
 from resnetlab.models.resnet import ResNet
+from resnetlab.runtime import packages
+from resnetlab.runtime.passport import INPUT, OUTPUT
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+BATCH = {INPUT: {0: Dim("batch", min=1)}}
+"""Which sides are left open."""
+NOTES = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn")
+"""What a program notes of its origin, line by line, with this machine's paths."""
+REGISTRATION = "torch.onnx._internal.exporter._registration"
 
 
 class Shipped(nn.Module):
@@ -28,4 +46,64 @@ class Shipped(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits: float32 (batch, num_classes)."""
-        return self.network((images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std)
+        x = self.network.stem((images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std)
+        for stage in self.network.stages.values():
+            x = stage(x)
+        return self.network.fc(x.mean((2, 3)))  # the network's own pooling becomes nine nodes of ONNX, with a Gather
+
+
+def program(model: ResNet, preprocessing: Preprocessing) -> ExportedProgram:
+    """Return the program of a network with its normalisation, for any number of images; without sample inputs."""
+    shipped = Shipped(model, preprocessing).eval().requires_grad_(False)
+    size, channels = preprocessing.image_size, len(preprocessing.mean)
+    sample = torch.zeros(2, size, size, channels, dtype=torch.uint8)  # two: a size of one would be taken as fixed
+    with _quiet():
+        made = torch.export.export(shipped, (sample,), dynamic_shapes=BATCH, strict=False)
+    made.example_inputs = None  # torch.export.save would pickle them
+    for node in made.graph.nodes:
+        for note in NOTES:
+            node.meta.pop(note, None)
+    return made
+
+
+def onnx_model(model: ResNet, preprocessing: Preprocessing) -> "ModelProto":
+    """Return the ONNX graph of a network with its normalisation: `images` in, `logits` out.
+
+    Raises:
+        ConfigError: where the package onnx or onnxscript is not installed.
+    """
+    packages.onnx()
+    packages.onnxscript()
+    made = program(model, preprocessing)
+    with _quiet():
+        exported = torch.onnx.export(
+            made, dynamo=True, verbose=False, input_names=[INPUT], output_names=[OUTPUT], dynamic_shapes=BATCH
+        )
+    assert exported is not None
+    graph = exported.model_proto
+    _strip(graph)
+    graph.graph.name = model.config.name
+    return graph
+
+
+def _strip(model: "ModelProto") -> None:
+    """Take out notes on the graph's origin, which are longer than the graph and name this machine's folders."""
+    graph = model.graph
+    for values in ([model, graph], graph.node, graph.input, graph.output, graph.value_info, graph.initializer):
+        for one in values:
+            one.ClearField("metadata_props")
+            one.ClearField("doc_string")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what nobody can heed: that torchvision is not there, and what PyTorch deprecates in its own code."""
+    logger = logging.getLogger(REGISTRATION)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r".*LeafSpec", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
