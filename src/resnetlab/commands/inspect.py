@@ -17,7 +17,7 @@ FOR_SAVING = ("classes", "mean", "std", "pixel_mean", "image_size", "crop_ratio"
 
 @dataclass(frozen=True)
 class Options:
-    """Say which network is in a file: a model file of resnetlab, safetensors, or what torch.save wrote.
+    """Say which network is in a file: a model file or an export of resnetlab, safetensors, or what torch.save wrote.
 
     Keys and shapes say it; what they do not say is listed with what is assumed. Nothing in the file is ever executed.
     With --save a foreign file becomes a model file that computes the same; for that its classes and its preprocessing
@@ -25,7 +25,7 @@ class Options:
     """
 
     file: Annotated[Path, tyro.conf.Positional]
-    """A file of weights (.safetensors, .pth, .pt, .th, .tar), or a run directory."""
+    """A file of weights (.safetensors, .pth, .pt, .th, .tar), an export (.onnx, .xml, .pt2), or a run directory."""
     save: Path | None = None
     """The model file to make of it; one that is there already is refused."""
     classes: tuple[str, ...] | None = None
@@ -59,11 +59,14 @@ def run(options: Options) -> int:
     _check(options)
     from resnetlab.commands.inspected import lines
     from resnetlab.models.card import model_file
+    from resnetlab.runtime.artefact import is_artefact
     from resnetlab.training.record import finite
 
-    path = model_file(options.file)
-    if _is_ours(path):
-        _refuse_choices(options)
+    if is_artefact(options.file):
+        _refuse_choices(options, "an export of resnetlab")
+        said = exported(options.file)
+    elif _is_ours(path := model_file(options.file)):
+        _refuse_choices(options, "a model file of resnetlab")
         said = ours(path)
     else:
         said = foreign(options, path)
@@ -90,6 +93,30 @@ def ours(path: Path) -> dict[str, Any]:
         "error": card.error,
         "provenance": card.provenance,
         "odd": of_values(model.state_dict()),
+    }
+
+
+def exported(path: Path) -> dict[str, Any]:
+    """Return what is to be said of an exported file; the network is described as it was before."""
+    import torch
+
+    from resnetlab.models.resnet import ResNet
+    from resnetlab.runtime.artefact import read_artefact
+
+    artefact = read_artefact(path)
+    card, passport = artefact.card, artefact.passport
+    with torch.device("meta"):
+        params = sum(parameter.numel() for parameter in ResNet(card.model).parameters())
+    return {
+        "file": str(path),
+        "kind": f"an export of resnetlab: {passport.format}, {passport.precision}",
+        "network": described(card.model, params),
+        "classes": list(card.classes),
+        "preprocessing": _preprocessing(card),
+        "error": card.error,
+        "provenance": card.provenance,
+        "export": asdict(passport),
+        "odd": [],
     }
 
 
@@ -173,12 +200,11 @@ def _check(options: Options) -> None:
         raise ConfigError("give --mean (a value for each channel) or --pixel-mean (one for each pixel), not both")
 
 
-def _refuse_choices(options: Options) -> None:
+def _refuse_choices(options: Options, what: str) -> None:
     """Refuse what only a foreign file needs."""
     choices = ("save", "shortcut", "zero_channels", "bottleneck_stride")
     given = [name for name in choices if getattr(options, name) is not None]
     if given:
         raise ConfigError(
-            f"{options.file} is a model file of resnetlab already, and says what it is; leave --"
-            f"{given[0].replace('_', '-')} out"
+            f"{options.file} is {what} already, and says what it is; leave --{given[0].replace('_', '-')} out"
         )

@@ -47,6 +47,9 @@ def lines(said: dict[str, Any]) -> Iterator[str]:
             yield from _entry("error", f"{name.removesuffix('_error_pct')} {value:.2f} %")
     if "provenance" in said:
         yield from _entry("from", _source(said["provenance"]))
+    if "export" in said:
+        yield from _entry("takes", f"{said['export']['input']}")
+        yield from _entry("agrees", _agreement(said["export"]))
     for index, sentence in enumerate((*said["odd"], *said.get("notes", ()))):
         yield from _entry("" if index else "note", sentence)
     if "out" in said:
@@ -80,6 +83,19 @@ def _source(provenance: dict[str, Any]) -> str:
     if isinstance(versions := provenance.get("versions"), dict):
         parts.append(", ".join(f"{name} {version}" for name, version in versions.items()))
     return "; ".join(parts) or "not said"
+
+
+def _agreement(export: dict[str, Any]) -> str:
+    """Return in a line how closely an export agrees with the network that it was made of."""
+    agreement, int8 = export["agreement"], export["int8"]
+    same = f"the same class for {agreement['top1_agreement_pct']:.1f} % of {agreement['num_images']} images"
+    if agreement["tolerance"] is not None:
+        return (
+            f"logits within {agreement['max_difference']:.1e} of the network's (tolerance {agreement['tolerance']:.1e})"
+        )
+    with suppress(KeyError, TypeError, ValueError):
+        same = f"error {int8['error_before_pct']:.2f} % before, {int8['error_after_pct']:.2f} % in int8"
+    return same
 
 
 def _words(values: Sequence[float]) -> str:
