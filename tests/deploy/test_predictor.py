@@ -14,8 +14,9 @@ from resnetlab.data.decode import BadImageError
 from resnetlab.data.encoded import Encoded
 from resnetlab.data.loader import eval_batches
 from resnetlab.data.split import Split
-from resnetlab.deploy.predictor import BrokenNetworkError, Prediction, Predictor, load, luma
+from resnetlab.deploy.predictor import BrokenNetworkError, Prediction, Predictor, load
 from resnetlab.models.modelfile import ModelCard, ModelFileError
+from resnetlab.runtime.pictures import luma
 
 from conftest import ROOT
 

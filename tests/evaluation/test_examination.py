@@ -20,6 +20,7 @@ from resnetlab.evaluation.matching import class_numbers
 from resnetlab.evaluation.metrics import evaluate
 from resnetlab.evaluation.recalibration import recalibrate
 from resnetlab.models.modelfile import load_model, save_model
+from resnetlab.models.resnet import ResNet
 
 from conftest import resnetlab as run
 
@@ -222,6 +223,7 @@ def test_data_that_are_named_are_split_as_in_training(made):
 def test_recalibration_is_the_mean_over_batches(made):
     members = open_members([made / "digits"], None, Terms(split="train"), None)
     model, card, split = members[0].model, members[0].card, members[0].judged.split
+    assert isinstance(model, ResNet)
     weights = {name: value.clone() for name, value in model.named_parameters()}
     heard = []
     handle = model.bn1.register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0]))
@@ -236,6 +238,7 @@ def test_recalibration_is_the_mean_over_batches(made):
     assert model.bn1.momentum == 0.1
     (asked,) = open_members([made / "digits"], None, Terms(recalibrate_bn=True), None)
     assert asked.recalibrated_on == 1024
+    assert isinstance(asked.model, ResNet)
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in asked.model.state_dict().items())
     assert judged(made / "digits", recalibrate_bn=True).loss != judged(made / "digits").loss
 

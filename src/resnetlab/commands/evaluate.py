@@ -25,12 +25,12 @@ SHOWN = 12
 class Options:
     """Judge networks on images with labels: errors, confusions, calibration, the most confident mistakes.
 
-    Classes are matched by name. Several model files are averaged, as the paper's ensembles are. Under torchrun the
+    Classes are matched by name. Several networks are averaged, as the paper's ensembles are. Under torchrun the
     processes share the images.
     """
 
     models: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Model files, or run directories."""
+    """Model files, run directories, or exported files."""
     data: str | None = None
     """A data set with a name, or a folder or parquet files; what the network was trained on if not given."""
     data_root: Path | None = None
@@ -48,9 +48,12 @@ class Options:
     on_bad_image: Literal["fail", "skip"] = "fail"
     """Stop at images that cannot be read, or leave them out and say so."""
     page: Path | None = None
-    """HTML file to write; NAME-evaluation.html beside the first model file if not given, none with --json."""
+    """HTML file to write; NAME-evaluation.html beside the first file if not given, none with --json."""
+    backend: Literal["auto", "torch", "onnxruntime", "openvino"] | None = None
+    """What computes: PyTorch for a model file, and for an exported file what reads it, if not given. auto measures once
+    which is the fastest here that gives the same answers."""
     device: Device = "auto"
-    """Where to compute; a GPU where there is one."""
+    """Where PyTorch computes; a GPU where there is one."""
     workers: int | None = None
     """Threads that decode; one a core if not given."""
     json: bool = False
@@ -73,7 +76,7 @@ def run(options: Options) -> int:
     with joined() as world:
         quiet = world.rank > 0
         with Bar(quiet) as bar:
-            members = open_members(files, data, terms, bar.tell)
+            members = open_members(files, data, terms, bar.tell, None if quiet else bar.say)
             bar.expect(len(members) * -(-len(members[0].labels) // world.size))
             part = examine(members, terms, rank=world.rank, of=world.size, tell=bar.advance)
         judgement = merge(world.gather(part))
@@ -81,7 +84,7 @@ def run(options: Options) -> int:
         return 0
     evaluation = evaluate(judgement, members[0].card.classes)
     facts = facts_of(members, terms, evaluation, command_of(options))
-    page = options.page or (None if options.json else files[0].with_name(f"{files[0].stem}-evaluation.html"))
+    page = options.page or (None if options.json else page_beside(files[0]))
     if page is not None:
         from resnetlab.evaluation.examination import pictures
         from resnetlab.evaluation.page import write_page
@@ -95,6 +98,12 @@ def run(options: Options) -> int:
         print_evaluation(evaluation, facts, Console(markup=False, highlight=False))
         print(f"page: {page}")
     return 0
+
+
+def page_beside(file: Path) -> Path:
+    """Return where the page of a file goes; that of `net.onnx` takes not the place of that of `net.safetensors`."""
+    kind = file.suffix.replace(".", "-") if file.suffix != ".safetensors" else ""
+    return file.with_name(f"{file.stem}{kind}-evaluation.html")
 
 
 def terms_of(options: Options) -> "Terms":
@@ -111,9 +120,11 @@ def terms_of(options: Options) -> "Terms":
     if workers < 0:
         raise ConfigError(f"workers must be at least 0, not {workers}")
     protocol = options.protocol or ("ensemble" if len(options.models) > 1 else "one-crop")
+    elsewhere = options.device == "auto" and options.backend in ("onnxruntime", "openvino")
+    device = "cpu" if elsewhere else str(pick_device(options.device))
     return Terms(
         protocol, options.split, options.shorter_sides, options.recalibrate_bn, options.allow_missing_classes,
-        options.on_bad_image, str(pick_device(options.device)), workers,
+        options.on_bad_image, device, workers, options.backend,
     )  # fmt: skip
 
 
@@ -135,15 +146,18 @@ def as_json(evaluation: "Evaluation", facts: "Facts") -> dict[str, Any]:
     for mistake, name in zip(said["mistakes"], facts.mistake_names, strict=False):  # no names: nothing to add
         mistake["name"] = name
     return said | {
-        "models": list(facts.files), "data": facts.data, "split": facts.split, "protocol": facts.protocol,
-        "num_left_out": facts.num_left_out, "left_out": list(facts.left_out), "notes": list(facts.notes),
+        "models": list(facts.files), "backend": list(facts.computed_by), "data": facts.data, "split": facts.split,
+        "protocol": facts.protocol, "num_left_out": facts.num_left_out, "left_out": list(facts.left_out),
+        "notes": list(facts.notes),
     }  # fmt: skip
 
 
 def print_evaluation(evaluation: "Evaluation", facts: "Facts", console: "Console") -> None:
     """Print errors, calibration, and the classes that fare worst."""
     width = min(80, console.width)
-    console.print(f"{facts.title}, {_split(facts)}: {evaluation.num_samples:,} images, {facts.protocol}", width=width)
+    by = "" if set(facts.computed_by) <= {"torch fp32"} else f", computed by {' and '.join(facts.computed_by)}"
+    headline = f"{facts.title}, {_split(facts)}: {evaluation.num_samples:,} images, {facts.protocol}{by}"
+    console.print(headline, width=width)
     console.print()
     rates = {"top-1 error": evaluation.top1, f"top-{evaluation.top_k} error": evaluation.top5}
     for name, rate in rates.items():
@@ -201,6 +215,10 @@ class Bar:
         """Show how many images of a stage are done."""
         self._progress.update(self._task, description=stage, completed=done, total=total)
 
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
     def expect(self, total: int) -> None:
         """Begin to count what is judged."""
         self._progress.update(self._task, description="judging", completed=0, total=total)
@@ -211,17 +229,19 @@ class Bar:
 
 
 def _look_before_loading(options: Options) -> tuple[list[Path], DataConfig | None]:
-    """Find what is wrong and needs no PyTorch to be found; return the model files and the data."""
+    """Find what is wrong and needs no PyTorch to be found; return the files and the data."""
     from resnetlab.data.catalogue import kind_of
     from resnetlab.models.card import model_file, read_card
+    from resnetlab.runtime.artefact import is_artefact
 
     if not options.models:
         raise ConfigError("name a model file: resnetlab evaluate MODEL --data DATA")
     if len(options.models) > 1 and options.protocol == "one-crop":
         raise ConfigError("one-crop judges one network; several are averaged with --protocol ensemble")
-    files = [model_file(path) for path in options.models]
+    files = [path if is_artefact(path) else model_file(path) for path in options.models]
     for file in files:
-        read_card(file)
+        if not is_artefact(file):
+            read_card(file)
     if options.data is None:
         return files, None
     data = DataConfig(options.data, None if options.data_root is None else str(options.data_root))

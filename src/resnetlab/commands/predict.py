@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from resnetlab.deploy.explain import Album
-    from resnetlab.deploy.predictor import Prediction
+    from resnetlab.deploy.predictor import Prediction, Predictor
     from resnetlab.deploy.stream import Answer
 
 NAME, CLASS, OTHER = 27, 22, 16
@@ -37,7 +37,7 @@ class Options:
     """
 
     model: Annotated[Path, tyro.conf.Positional]
-    """A model file, or a run directory."""
+    """A model file, a run directory, or an exported file."""
     paths: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Pictures, at least one."""
     top: int = 5
@@ -48,6 +48,9 @@ class Options:
     """Draw where each picture shows what speaks for its class (Grad-CAM)."""
     out: Path = Path("explained")
     """Folder for these drawings; no other file in it is overwritten."""
+    backend: Literal["auto", "torch", "onnxruntime", "openvino"] | None = None
+    """What computes the network. auto measures once which is the fastest here that gives the same answers, and notes it
+    beside the model; if not given, what was noted, or else PyTorch, or what reads the exported file."""
     batch_size: int | None = None
     """Images that go through the network together, at least 1; fewer the larger they are, if not given."""
     workers: int | None = None
@@ -66,19 +69,17 @@ def run(options: Options) -> int:
     _check(options)
     from rich.console import Console
 
-    from resnetlab.models.card import read_card
-
-    card = read_card(options.model)  # a mistake is told before PyTorch is loaded
     console = Console(markup=False)
-    album = _album(options)
+    predictor = _predictor(options)
+    album = _album(options, predictor)
     progress = Progress()
-    with closing(_answers(options)) as made:
+    with closing(_answers(options, predictor)) as made:
         for answer in made:
             drawing = None if album is None or answer.prediction is None else album.add(answer.name, answer.also)
             if options.json:
                 print(json_line(answer, drawing), flush=True)
             elif answer.prediction is not None:
-                print_line(answer.name, answer.prediction, card.classes, console)
+                print_line(answer.name, answer.prediction, predictor.classes, console)
             progress.see(answer)
     progress.end()
     if album is not None and not options.json:
@@ -166,35 +167,50 @@ def _check(options: Options) -> None:
             raise ConfigError(f"{name.replace('_', '-')} must be at least 1, not {value}")
 
 
-def _answers(options: Options) -> Generator["Answer", None, None]:
-    """Load the network, share the cores between its threads, and begin."""
-    import torch
-
+def _predictor(options: Options) -> "Predictor":
+    """Load the network, and share the cores between the threads that will call it."""
     from resnetlab.cores import usable_cores
-    from resnetlab.deploy.inputs import inputs
+    from resnetlab.models.card import read_card
+    from resnetlab.runtime.artefact import is_artefact
+
+    if not is_artefact(options.model):
+        read_card(options.model)  # a mistake is told before PyTorch is loaded
     from resnetlab.deploy.predictor import load
-    from resnetlab.deploy.stream import answers, default_batch_size
 
     workers = options.workers or usable_cores()
-    torch.set_num_threads(max(1, usable_cores() // workers))
-    predictor = load(options.model)
+    cores = max(1, usable_cores() // workers)
+    predictor = load(options.model, backend=options.backend or "known", cores=cores, callers=workers, tell=_tell)
     predictor.max_pixels = options.max_megapixels * 1_000_000
+    return predictor
+
+
+def _answers(options: Options, predictor: "Predictor") -> Generator["Answer", None, None]:
+    """Begin."""
+    from resnetlab.cores import usable_cores
+    from resnetlab.deploy.inputs import inputs
+    from resnetlab.deploy.stream import answers, default_batch_size
+
     also = None
     if options.explain:
         from resnetlab.deploy.explain import drawing
 
         also = partial(drawing, predictor)
     size = options.batch_size or default_batch_size(predictor.preprocessing.image_size)
+    workers = options.workers or usable_cores()
     return answers(predictor, inputs(options.paths), top=options.top, batch_size=size, workers=workers, also=also)
 
 
-def _album(options: Options) -> "Album | None":
+def _album(options: Options, predictor: "Predictor") -> "Album | None":
     if not options.explain:
         return None
-    from resnetlab.deploy.explain import Album, captum
+    from resnetlab.deploy.explain import Album, require
 
-    captum()  # a package that is missing is told before anything is made
+    require(predictor.engine)  # a package that is missing is told before anything is made
     return Album(options.out)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _path(name: str, columns: int) -> str:

@@ -45,6 +45,10 @@ class BadImageError(ValueError):
     """An image that cannot be shown; the message is the reason alone, and whoever knows the file's name adds it."""
 
 
+class TooLargeError(BadImageError):
+    """An image that may be whole, and has more pixels than are allowed, or than there is memory for."""
+
+
 @dataclass(frozen=True)
 class Header:
     """What an image says of itself before its pixels are decoded."""
@@ -72,8 +76,7 @@ def read_header(data: bytes, max_pixels: int = 100_000_000) -> Header:
         height, width = image.height, image.width
         if kind != "JPEG":  # of which there may be but the first bytes
             _check_bytes(data, kind, image)
-        if _orientation(data, kind, image) >= 5:
-            height, width = width, height
+        height, width = (width, height) if _orientation(data, kind, image) >= 5 else (height, width)
         return Header(kind, height, width, image.mode)
 
 
@@ -157,9 +160,9 @@ def _reasons(kind: str, num_bytes: int) -> Iterator[None]:
     except BadImageError:
         raise
     except MemoryError as error:
-        raise BadImageError("needs more memory than there is") from error
+        raise TooLargeError("needs more memory than there is") from error
     except Image.DecompressionBombError as error:
-        raise BadImageError(f"has more pixels than Pillow reads of a {kind}") from error
+        raise TooLargeError(f"has more pixels than Pillow reads of a {kind}") from error
     except Exception as error:  # from OSError and SyntaxError to struct.error: damage shows in many ways
         text = str(error).split("\n")[0]
         if isinstance(error, EOFError) or "truncated" in text.lower():
@@ -179,7 +182,7 @@ def _open(data: bytes, kind: str, max_pixels: int) -> ImageFile:
 
 def _check_pixels(height: int, width: int, max_pixels: int) -> None:
     if height * width > max_pixels:
-        raise BadImageError(f"claims {width:,} x {height:,} pixels, more than {max_pixels / 1e6:g} megapixels")
+        raise TooLargeError(f"claims {width:,} x {height:,} pixels, more than {max_pixels / 1e6:g} megapixels")
 
 
 def _check_bytes(data: bytes, kind: str, claimed: Header | ImageFile) -> None:
@@ -196,8 +199,7 @@ def _jpeg_header(data: bytes, max_pixels: int) -> tuple[Header, int] | None:
     height, width = int(height), int(width)
     _check_pixels(height, width, max_pixels)
     turn = _jpeg_orientation(data)
-    if turn >= 5:
-        height, width = width, height
+    height, width = (width, height) if turn >= 5 else (height, width)
     return Header("JPEG", height, width, JPEG_MODES.get(colours, "RGB")), turn
 
 
@@ -209,8 +211,7 @@ def _decode(data: bytes, max_pixels: int, min_height: int, min_width: int) -> np
         if found is not None and found[0].mode != "CMYK":  # of Adobe's and others' CMYK Pillow knows which is inverted
             header, turn = found
             _check_bytes(data, kind, header)
-            if turn >= 5:
-                min_height, min_width = min_width, min_height
+            min_height, min_width = (min_width, min_height) if turn >= 5 else (min_height, min_width)
             with suppress(ValueError):  # strict about oddities that viewers overlook: then Pillow decides
                 pixels = simplejpeg.decode_jpeg(data, min_height=min_height, min_width=min_width, min_factor=2)
                 return _upright(pixels, turn)
@@ -223,8 +224,7 @@ def _decode(data: bytes, max_pixels: int, min_height: int, min_width: int) -> np
 def rgb(image: Image.Image) -> np.ndarray:
     """Return the pixels of a loaded image of any mode as uint8 RGB in memory of their own."""
     if image.mode.startswith("I"):
-        values = np.asarray(image).clip(0, 65_535).astype(np.uint32)
-        grey = ((values + 128) // 257).astype(np.uint8)
+        grey = ((np.asarray(image).clip(0, 65_535).astype(np.uint32) + 128) // 257).astype(np.uint8)
     elif image.mode == "F":
         values = np.nan_to_num(np.asarray(image), nan=0.0)
         full_scale = 255 if values.max() > 1 else 1

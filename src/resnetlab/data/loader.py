@@ -117,20 +117,24 @@ def eval_batches(
 
 def numbered_batches(
     split: Split,
-    preprocessing: Preprocessing,
+    preprocessing: Preprocessing | None,
     batch_size: int = 256,
     *,
     workers: int = 0,
     memory_format: torch.memory_format = torch.channels_last,
 ) -> Generated[tuple[Tensor, Tensor, Tensor], None, None]:
-    """Yield as `eval_batches` does, with the position of each sample in the split before its image: int64, (batch,)."""
+    """Yield as `eval_batches` does, with the position of each sample in the split before its image: int64, (batch,).
+
+    Without `preprocessing` the images are as they came, uint8: for a network that normalises them itself.
+    """
     order = torch.arange(len(split))
     if isinstance(split.images, Tensor):
         order = order.to(split.images.device)
     for images, kept in _load(split, order, _slices(len(split), batch_size), workers):
         if len(images):
-            seen = _in_parts(partial(_evaluated, preprocessing), images, images, memory_format)
-            yield order[kept], seen, split.labels[kept]
+            if preprocessing is not None:
+                images = _in_parts(partial(_evaluated, preprocessing), images, images, memory_format)
+            yield order[kept], images, split.labels[kept]
 
 
 def some_images(split: Split, preprocessing: Preprocessing, count: int, *, workers: int = 0) -> Batch:

@@ -19,8 +19,12 @@ from torch import Tensor, nn
 from resnetlab.config import ConfigError
 from resnetlab.data.decode import view
 from resnetlab.deploy.inputs import shortened
-from resnetlab.deploy.predictor import Prediction, Predictor, luma
+from resnetlab.deploy.predictor import Prediction, Predictor
 from resnetlab.models.resnet import ResNet
+from resnetlab.runtime import packages
+from resnetlab.runtime.engine import Engine
+from resnetlab.runtime.pictures import luma
+from resnetlab.runtime.torch_engine import TorchEngine
 
 SIDE = 448
 """Pixels: a picture that the network sees smaller is drawn so large, or it could not be read."""
@@ -82,21 +86,46 @@ def captum() -> Any:
     return LayerGradCam
 
 
+def require(engine: Engine) -> None:
+    """Load what an engine's explanations need.
+
+    Raises:
+        ConfigError: where it is not installed.
+    """
+    if engine.backend == "torch":
+        captum()
+    elif engine.backend == "onnxruntime":
+        packages.onnx()
+
+
 def drawing(predictor: Predictor, data: bytes, seen: np.ndarray, prediction: Prediction) -> Image.Image:
     """Draw what speaks for the predicted class over an encoded picture, of which the network saw the view `seen`.
 
     The part that the network saw, at least SIDE pixels a side; class and probability stand below.
     """
-    classes = torch.tensor(
-        [predictor.classes.index(prediction.label)], device=next(predictor.model.parameters()).device
-    )
-    heat = grad_cam(predictor.model, predictor.seen(seen[None]), classes).float().cpu()
+    heat = heat_of(predictor.engine, seen, predictor.classes.index(prediction.label))
     size, ratio = predictor.preprocessing.image_size, predictor.preprocessing.crop_ratio
     side = max(SIDE, size)
     picture = view(data, side, ratio, predictor.max_pixels)
     if seen.shape[2] == 1:
         picture = np.repeat(luma(picture), 3, axis=2)
-    return captioned(overlay(picture, heat[0]), f"{prediction.label}  {100 * prediction.probability:.1f} %")
+    return captioned(overlay(picture, heat), f"{prediction.label}  {100 * prediction.probability:.1f} %")
+
+
+def heat_of(engine: Engine, seen: np.ndarray, label: int) -> Tensor:
+    """Return what speaks for a class in one view, place by place: float32, at least 0, of the size of the last map.
+
+    By `grad_cam` where PyTorch computes, up to a factor that `overlay` takes away. Elsewhere by its closed form: the
+    head is linear and reads an average, so that the gradient that weighs a channel is the head's weight over the area.
+
+    Raises:
+        ConfigError: as `grad_cam` does.
+    """
+    if isinstance(engine, TorchEngine):
+        classes = torch.tensor([label], device=engine.device)
+        return grad_cam(engine.network, engine.seen(seen[None]), classes).float().cpu()[0]
+    maps = torch.from_numpy(engine.maps(seen[None])[0])
+    return torch.einsum("c,chw->hw", torch.from_numpy(engine.head[label]), maps).clamp(min=0)
 
 
 def overlay(picture: np.ndarray, heat: Tensor) -> np.ndarray:

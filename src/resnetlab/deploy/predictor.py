@@ -1,5 +1,6 @@
-"""Pictures in, named classes out: a model file and its own preprocessing, as evaluation applies it."""
+"""Pictures in, named classes out: a network and its own preprocessing, as evaluation applies it, on any runtime."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -10,10 +11,13 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from resnetlab.config import Preprocessing
-from resnetlab.data.augment import normalise
 from resnetlab.data.decode import BadImageError, fit, rgb, view
-from resnetlab.models.modelfile import ModelCard, ModelFileError, load_model
+from resnetlab.models.card import ModelCard, ModelFileError
 from resnetlab.models.resnet import ResNet
+from resnetlab.runtime.engine import Engine
+from resnetlab.runtime.opening import Wish, open_engine
+from resnetlab.runtime.pictures import luma
+from resnetlab.runtime.torch_engine import TorchEngine
 
 BATCH = 64
 """Images that go through the network together, at most."""
@@ -58,8 +62,10 @@ class Predictor:
     (BT.601), a colour network three equal channels of grey.
     """
 
-    def __init__(self, model: ResNet, card: ModelCard, *, max_pixels: int = 100_000_000) -> None:
-        """Take a network and what its file says of it; images that claim more than `max_pixels` are refused.
+    def __init__(self, network: ResNet | Engine, card: ModelCard, *, max_pixels: int = 100_000_000) -> None:
+        """Take a network, or an engine of one, and what its file says of it.
+
+        Images that claim more than `max_pixels` are refused.
 
         Raises:
             ValueError: where the network reads neither colour nor grey images, or its parts do not fit each other.
@@ -72,9 +78,20 @@ class Predictor:
             )
         if size != card.model.num_classes:
             raise ValueError(f"{card.model.name} has {card.model.num_classes} outputs, and {size} classes have names")
-        self.model = model.eval()
+        self.engine: Engine = TorchEngine(network, card.preprocessing) if isinstance(network, ResNet) else network
         self.card = card
         self.max_pixels = max_pixels
+
+    @property
+    def model(self) -> ResNet:
+        """The network itself, where PyTorch computes it.
+
+        Raises:
+            AttributeError: on another runtime, which has none.
+        """
+        if isinstance(self.engine, TorchEngine):
+            return self.engine.network
+        raise AttributeError(f"{self.engine.backend} computes a graph, and has no network of PyTorch's")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -150,19 +167,13 @@ class Predictor:
         Raises:
             BrokenNetworkError: where they are not finite.
         """
-        with torch.no_grad():
-            probabilities = self.model(self.seen(views)).double().softmax(1).cpu().numpy()
+        probabilities = torch.from_numpy(self.engine.logits(views)).double().softmax(1).numpy()
         if not np.isfinite(probabilities).all():
             raise BrokenNetworkError(
                 f"{self.card.model.name} gives probabilities that are not finite: its weights are broken "
                 "(did the training diverge?)"
             )
         return probabilities
-
-    def seen(self, views: np.ndarray) -> Tensor:
-        """Normalise a batch of `view`s, on the network's device: float32, channels last in memory, as evaluation."""
-        images = torch.from_numpy(views).permute(0, 3, 1, 2).to(next(self.model.parameters()).device)
-        return normalise(images, self.preprocessing).contiguous(memory_format=torch.channels_last)
 
     def named(self, probabilities: np.ndarray, top: int) -> list[Prediction]:
         """Name the most probable classes of each row, `top` of them."""
@@ -179,15 +190,34 @@ class Predictor:
             raise kind(f"image {at} of the batch: {error}") from error
 
 
-def load(path: str | Path, *, device: str | torch.device = "cpu") -> Predictor:
-    """Make a predictor of a model file, or of the one in a run directory.
+def load(
+    path: str | Path,
+    *,
+    backend: Wish | None = None,
+    cores: int | None = None,
+    callers: int = 1,
+    device: str | torch.device = "cpu",
+    tell: Callable[[str], None] | None = None,
+) -> Predictor:
+    """Make a predictor of a model file, of the one in a run directory, or of an exported file.
+
+    Args:
+        path: The file or directory.
+        backend: `torch`, `onnxruntime` or `openvino`; PyTorch for a model file if not given, and for an exported file
+            what reads it. `auto` measures once which is the fastest here that gives the same answers.
+        cores: Threads that work on one batch; if not given, PyTorch's own number, or a fair share of the cores for each
+            caller. For PyTorch it is a setting of the process.
+        callers: Threads that will share the predictor.
+        device: Where PyTorch computes.
+        tell: Hears what `auto` found, a line.
 
     Raises:
-        ModelFileError: a `ValueError`, for a file that is missing, damaged, or no model file of this project.
+        ModelFileError: a `ValueError`, for a file that is missing, damaged, or nothing of this project.
+        ConfigError: for a runtime that cannot compute it here; the message says which can.
     """
-    model, card = load_model(path)
+    engine, card = open_engine(path, backend=backend, cores=cores, callers=callers, device=device, tell=tell)
     try:
-        return Predictor(model.to(device), card)
+        return Predictor(engine, card)
     except ValueError as error:
         raise ModelFileError(f"{path}: {error}") from error
 
@@ -195,12 +225,6 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Predictor:
 def is_batch(images: Any) -> bool:
     """Say whether this is meant as several pictures: a list, a tuple, or four dimensions."""
     return isinstance(images, list | tuple) or (isinstance(images, np.ndarray | Tensor) and images.ndim == 4)
-
-
-def luma(pixels: np.ndarray) -> np.ndarray:
-    """Return the brightness of RGB pixels, (…, 3) to (…, 1), by the weights of BT.601, rounded as Pillow's "L" is."""
-    red, green, blue = (pixels[..., channel].astype(np.uint32) for channel in range(3))
-    return ((19_595 * red + 38_470 * green + 7_471 * blue + 0x8000) >> 16).astype(np.uint8)[..., None]
 
 
 def _named(probabilities: np.ndarray, classes: tuple[str, ...], top: int) -> Prediction:

@@ -1,8 +1,8 @@
 """Many pictures through one network: in order, as they come, with a bounded number of them in memory.
 
-Each worker reads and decodes a batch and takes it through the network itself, with one intra-op thread of PyTorch:
+Each worker reads and decodes a batch and takes it through the network itself, with one thread of whatever computes it:
 every core is busy whatever share of the work decoding is, no thread waits for another's part of a layer, and nobody has
-to split the cores beforehand. Decoders and PyTorch let go of Python's lock meanwhile.
+to split the cores beforehand. Decoders and runtimes let go of Python's lock meanwhile.
 """
 
 import threading

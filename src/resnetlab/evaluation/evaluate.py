@@ -1,4 +1,4 @@
-"""Model files and images → every number of an evaluation, in one call."""
+"""Networks in files, and images → every number of an evaluation, in one call."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,14 +14,14 @@ from resnetlab.evaluation.metrics import Evaluation
 def evaluate(
     models: Path | str | Sequence[Path | str], data: DataConfig | str | None = None, **terms: Any
 ) -> Evaluation:
-    """Judge a model file, or several whose probabilities are averaged, on images with labels.
+    """Judge a model file or an exported one, or several whose probabilities are averaged, on images with labels.
 
     `evaluate("runs/cat/model.safetensors", "photos", protocol="ten-crop").top1.pct` is the error in %.
 
     Args:
-        models: Model files or run directories.
+        models: Model files, run directories or exported files.
         data: A data set with a name, or a path; what the (first) network was trained on if not given.
-        terms: Fields of `examination.Terms`: protocol, split, sides, recalibrate_bn, device and others.
+        terms: Fields of `examination.Terms`: protocol, split, sides, recalibrate_bn, device, backend and others.
 
     Raises:
         ConfigError: where a file is no model file, the data cannot be opened, or classes or channels differ.

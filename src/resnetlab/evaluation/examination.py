@@ -1,4 +1,4 @@
-"""Model files and images → a judgement: data opened as each network sees it, classes matched by name."""
+"""Networks in files, and images → a judgement: data opened as each network sees it, classes matched by name."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +22,9 @@ from resnetlab.evaluation.recalibration import recalibrate
 from resnetlab.evaluation.views import scales, shorter_side
 from resnetlab.models.modelfile import ModelCard, load_model
 from resnetlab.models.resnet import ResNet
+from resnetlab.runtime.artefact import is_artefact
+from resnetlab.runtime.engine import Backend, Engine
+from resnetlab.runtime.opening import open_engine
 
 Protocol = Literal["one-crop", "ten-crop", "multi-scale", "ensemble"]
 
@@ -42,14 +45,19 @@ class Terms:
     """Judge on data that lack some of the network's classes."""
     on_bad_image: Literal["fail", "skip"] = "fail"
     device: str = "cpu"
+    """Where PyTorch computes."""
     workers: int = 0
     """Threads that decode."""
+    backend: Backend | Literal["auto"] | None = None
+    """What computes; if not given, PyTorch for a model file, and what reads it for an exported file."""
 
     def __post_init__(self) -> None:
         if self.sides and self.protocol not in ("ten-crop", "multi-scale"):
             raise ConfigError(f"shorter sides are for ten-crop and multi-scale; {self.protocol} has one of its own")
         if len(self.sides) > 1 and self.protocol == "ten-crop":
             raise ConfigError(f"ten-crop takes one shorter side, not {len(self.sides)}; several are for multi-scale")
+        if self.backend in ("onnxruntime", "openvino") and self.device != "cpu":
+            raise ConfigError(f"{self.backend} computes on the CPU, and not on {self.device}; leave out --device")
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ class Member:
     """One network, and the images as it sees them."""
 
     file: Path
-    model: ResNet
+    model: ResNet | Engine
     card: ModelCard
     judged: Judged
     labels: Tensor
@@ -66,6 +74,11 @@ class Member:
     """Of each class of the first network: the number this one gives it."""
     recalibrated_on: int = 0
     """Training images that its statistics were estimated on."""
+
+    @property
+    def computed_by(self) -> str:
+        """The runtime and what it computes in, in words."""
+        return "torch fp32" if isinstance(self.model, ResNet) else f"{self.model.backend} {self.model.precision}"
 
     def sides(self, terms: Terms) -> tuple[int, ...]:
         """Return the shorter sides, in pixels, at which it looks at an image."""
@@ -86,24 +99,30 @@ class Member:
             if terms.protocol == "ten-crop":
                 found = ten_crop(self.model, images, labels, preprocessing, sides[0], workers=terms.workers)
             else:
+                assert isinstance(self.model, ResNet)  # `open_members` takes no other
                 found = multi_scale(self.model, images, labels, preprocessing, sides, workers=terms.workers)
         for positions, its, logs in found:
             yield positions, its, logs[:, self.columns]
 
 
 def open_members(
-    files: Sequence[Path], data: DataConfig | None, terms: Terms, on_progress: Callable[[str, int, int], None] | None
+    files: Sequence[Path],
+    data: DataConfig | None,
+    terms: Terms,
+    on_progress: Callable[[str, int, int], None] | None,
+    tell: Callable[[str], None] | None = None,
 ) -> list[Member]:
     """Load networks, and open the same images for each; without `data` those that the network was trained on.
 
+    `tell` hears which runtime was found to be the fastest, where that is asked for.
+
     Raises:
-        ConfigError: for a file that is no model file, data that cannot be opened, classes or channels that differ, or
-            networks that held out different images.
+        ConfigError: for a file that is no network of this project or cannot be judged so, data that cannot be opened,
+            classes or channels that differ, or networks that held out different images.
     """
     members: list[Member] = []
     for file in files:
-        model, card = load_model(file)
-        model.to(torch.device(terms.device))
+        model, card = _load(file, terms, tell)
         config = data_config(card, data, file)
         judged = _open(card, replace(config, on_bad_image=terms.on_bad_image), terms.split, on_progress)
         judged = replace(judged, split=judged.split.shown_in(card.model.in_channels))
@@ -119,7 +138,7 @@ def open_members(
         else:
             labels = numbers[judged.split.labels]
         num_images = 0
-        if terms.recalibrate_bn:
+        if terms.recalibrate_bn and isinstance(model, ResNet):
             train = _open(card, judged.config, "train", on_progress).split
             train = train.shown_in(card.model.in_channels).to(torch.device(terms.device))
             num_images = recalibrate(model, train, card.preprocessing, workers=terms.workers)
@@ -171,6 +190,21 @@ def pictures(judged: Judged, positions: Sequence[int]) -> list[np.ndarray]:
     images = _some(judged.split.images, samples)
     pixels = images if isinstance(images, Tensor) else images.views(torch.arange(len(images)))[0]
     return list(pixels.permute(0, 2, 3, 1).cpu().numpy())
+
+
+def _load(file: Path, terms: Terms, tell: Callable[[str], None] | None) -> tuple[ResNet | Engine, ModelCard]:
+    """Return a network: of a model file the very module that training judged, unless another runtime is asked for."""
+    if terms.backend in (None, "torch") and not is_artefact(file):
+        model, card = load_model(file)
+        return model.to(torch.device(terms.device)), card
+    what = "an exported file" if is_artefact(file) else f"--backend {terms.backend}"
+    if terms.protocol == "multi-scale":
+        raise ConfigError(f"multi-scale needs a model file and PyTorch: {what} has the size of its images fixed")
+    if terms.recalibrate_bn:
+        raise ConfigError(f"--recalibrate-bn needs a model file and PyTorch: in {what} no batch normalisation is left")
+    device = "cpu" if is_artefact(file) and file.suffix.lower() != ".pt2" else terms.device
+    cores = torch.get_num_threads()  # fewer than there are where the processes of torchrun share them
+    return open_engine(file, backend=terms.backend, cores=cores, device=device, tell=tell)
 
 
 def _open(

@@ -19,6 +19,7 @@ def facts_of(members: Sequence[Member], terms: Terms, evaluation: Evaluation, co
         data=first.title,
         split=first.name,
         protocol=protocol_in_words(members, terms),
+        computed_by=tuple(member.computed_by for member in members),
         command=command,
         notes=notes_on(members, evaluation),
         num_left_out=num_left_out,

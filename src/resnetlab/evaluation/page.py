@@ -41,6 +41,8 @@ class Facts:
     """In words: `the single view`, `ten crops at 224, 256 pixels`."""
     command: str
     """What makes the page again."""
+    computed_by: tuple[str, ...] = ()
+    """Of each network, the runtime and what it computed in: `torch fp32`."""
     notes: tuple[str, ...] = ()
     """Warnings, each a sentence; they stand below the headline."""
     num_left_out: int = 0

@@ -2,6 +2,9 @@
 
 Each protocol yields, batch by batch and every sample once, positions in the split, labels, and the logarithm of each
 class's probability. Where a protocol looks more than once, probabilities are averaged, as in reference [21].
+
+A network is a module of PyTorch's, which takes normalised images, or an `Engine`, which takes pixels and normalises
+them itself; both are shown the same pixels.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +21,7 @@ from resnetlab.data.loader import numbered_batches, threads
 from resnetlab.data.split import Split
 from resnetlab.evaluation.judgement import Judgement, merge
 from resnetlab.evaluation.views import normalised, pictures_of, scaled, ten_crops
+from resnetlab.runtime.engine import Engine
 
 PIXELS = 64 * 224 * 224
 """Pixels that go through a network together, at most: 64 images of 224x224."""
@@ -25,6 +29,7 @@ GATHER = 64
 """Pictures looked at together, to find those of one shape."""
 TOP = 5
 
+Network = nn.Module | Engine
 Scores = Iterator[tuple[Tensor, Tensor, Tensor]]
 """Positions int64 (batch,), labels int64 (batch,), log-probabilities float64 (batch, num_classes); on the CPU."""
 
@@ -79,15 +84,15 @@ def judge(scores: Scores) -> Judgement:
     return merge(parts)
 
 
-def one_crop(model: nn.Module, split: Split, preprocessing: Preprocessing, *, workers: int = 0) -> Scores:
+def one_crop(network: Network, split: Split, preprocessing: Preprocessing, *, workers: int = 0) -> Scores:
     """Look once at the centre of each image, as the preprocessing says (section 4.2: the single original view)."""
-    with _judging(model):
-        for positions, images, labels in numbered_batches(split, preprocessing, workers=workers):
-            yield positions.cpu(), labels.cpu(), _log_probabilities(model, images)
+    with _judging(network):
+        for positions, images, labels in numbered_batches(split, _outside(network, preprocessing), workers=workers):
+            yield positions.cpu(), labels.cpu(), _log_probabilities(network, images)
 
 
 def ten_crop(
-    model: nn.Module, images: Tensor | Encoded, labels: Tensor, preprocessing: Preprocessing, shorter: int,
+    network: Network, images: Tensor | Encoded, labels: Tensor, preprocessing: Preprocessing, shorter: int,
     *, workers: int = 0,
 ) -> Scores:  # fmt: skip
     """Average over the four corners and the centre, mirrored too, of images resized to a shorter side in pixels.
@@ -101,10 +106,10 @@ def ten_crop(
     if shorter < size:
         raise ConfigError(f"crops of {size} pixels cannot be cut from a shorter side of {shorter}; use {size} or more")
     batch_size = max(1, min(GATHER, PIXELS // (10 * size * size)))
-    with _judging(model), threads(workers) as pool:
+    with _judging(network), threads(workers) as pool:
         for positions, pictures in pictures_of(images, batch_size, 2 * shorter, pool):
             crops = [ten_crops(scaled(picture, shorter), size) for picture in pictures]
-            logs = _log_probabilities(model, normalised(np.concatenate(crops), preprocessing))
+            logs = _log_probabilities(network, normalised(np.concatenate(crops), _outside(network, preprocessing)))
             yield positions, labels[positions], _mean(logs.view(len(pictures), 10, -1), dim=1)
 
 
@@ -165,11 +170,20 @@ def _whole(model: nn.Module, pictures: Sequence[np.ndarray], preprocessing: Prep
 
 
 @torch.no_grad()
-def _log_probabilities(model: nn.Module, images: Tensor) -> Tensor:
+def _log_probabilities(network: Network, images: Tensor) -> Tensor:
     """Return the logarithm of each class's probability, float64: it ranks classes as the logits do."""
-    device = next((parameter.device for parameter in model.parameters()), images.device)
-    images = images.to(device).contiguous(memory_format=torch.channels_last)
-    return model(images).double().cpu().log_softmax(1)
+    if isinstance(network, nn.Module):
+        device = next((parameter.device for parameter in network.parameters()), images.device)
+        images = images.to(device).contiguous(memory_format=torch.channels_last)
+        return network(images).double().cpu().log_softmax(1)
+    together = max(1, PIXELS // (images.shape[2] * images.shape[3]))
+    views = images.permute(0, 2, 3, 1).contiguous().cpu().split(together)
+    return torch.cat([torch.from_numpy(network.logits(some.numpy())) for some in views]).double().log_softmax(1)
+
+
+def _outside(network: Network, preprocessing: Preprocessing) -> Preprocessing | None:
+    """Return what is done to pixels before a network gets them: nothing for one that normalises them itself."""
+    return preprocessing if isinstance(network, nn.Module) else None
 
 
 def _mean(logs: Tensor, dim: int) -> Tensor:
@@ -177,11 +191,14 @@ def _mean(logs: Tensor, dim: int) -> Tensor:
 
 
 @contextmanager
-def _judging(model: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode; the mode it was in comes back."""
-    was_training = model.training
-    model.eval()
+def _judging(network: Network) -> Iterator[None]:
+    """Put a network into evaluation mode, which an engine always is in; the mode it was in comes back."""
+    if not isinstance(network, nn.Module):
+        yield
+        return
+    was_training = network.training
+    network.eval()
     try:
         yield
     finally:
-        model.train(was_training)
+        network.train(was_training)

@@ -56,12 +56,15 @@ def ten_crops(picture: np.ndarray, size: int) -> np.ndarray:
     return np.stack([*crops, *(crop[:, ::-1] for crop in crops)])
 
 
-def normalised(pictures: np.ndarray, preprocessing: Preprocessing) -> Tensor:
+def normalised(pictures: np.ndarray, preprocessing: Preprocessing | None) -> Tensor:
     """Turn pictures of one size (batch, height, width, channels) into what the network sees.
 
-    A mean for each pixel is resized to pictures of another size.
+    A mean for each pixel is resized to pictures of another size. Without `preprocessing` only the layout changes: for a
+    network that normalises them itself.
     """
     images = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2)
+    if preprocessing is None:
+        return images
     size = preprocessing.image_size
     if not preprocessing.pixel_mean or images.shape[2:] == (size, size):
         return normalise(images, preprocessing)
