@@ -55,7 +55,19 @@ FLOORS: list[dict[str, list[str]]] = [
     },
     {
         "deploy": [
-            *("server", "answering", "batching", "crew", "worker", "intake", "problems", "metering"),
+            *(
+                "server",
+                "connections",
+                "pages",
+                "webpage",
+                "answering",
+                "schemas",
+                "gate",
+                "intake",
+                "crew",
+                "problems",
+            ),
+            *("worker", "batching", "frames", "metering", "limits"),
             *("quantise", "export", "parity", "explain", "stream", "inputs", "predictor"),
         ]
     },
@@ -76,8 +88,9 @@ FLOORS: list[dict[str, list[str]]] = [
     },
     {
         "runtime": [
-            *("opening", "choice", "openvino_engine", "onnx_engine", "torch_engine", "graph", "pictures"),
-            *("artefact", "engine"),
+            *("opening", "remembered", "source", "shelf", "choice", "openvino_engine", "onnx_engine", "torch_engine"),
+            *("inside", "graph", "pictures", "artefact", "irfile", "onnxfile", "programfile", "passport", "seal"),
+            *("packages", "engine"),
         ]
     },
     {
@@ -93,7 +106,19 @@ FLOORS: list[dict[str, list[str]]] = [
                 "branches",
                 "strangers",
             ),
-            *("layouts", "layers", "modelfile", "card", "deepen", "fold", "cost", "zoo", "resnet", "recompute", "blocks"),
+            *(
+                "layouts",
+                "layers",
+                "modelfile",
+                "card",
+                "deepen",
+                "fold",
+                "cost",
+                "zoo",
+                "resnet",
+                "recompute",
+                "blocks",
+            ),
         ],
         "data": [
             *(

@@ -23,6 +23,7 @@ def loaded_after(code: str) -> str:
         "import resnetlab.training.record",
         "import resnetlab.data.catalogue, resnetlab.memory, resnetlab.commands.progress",
         "import contextlib, resnetlab.cli as cli\nwith contextlib.suppress(SystemExit): cli.main(['train', '--help'])",
+        "import contextlib, resnetlab.cli as cli\nwith contextlib.suppress(SystemExit): cli.main(['serve', '--help'])",
     ],
 )
 def test_nothing_heavy(code):
@@ -30,7 +31,8 @@ def test_nothing_heavy(code):
 
 
 @pytest.mark.parametrize(
-    "module", ["study.report", "study.verdict", "study.results", "study.grid", "study.pool", "study.display"]
+    "module",
+    ["study.report", "study.verdict", "study.results", "study.grid", "study.pool", "study.display", "deploy.server"],
 )
 def test_no_torch(module):
     assert "torch" not in loaded_after(f"import resnetlab.{module}")
