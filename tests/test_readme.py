@@ -4,6 +4,7 @@ import importlib
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,9 @@ def test_command_runs(command, workplace):
     if words[0] == "make":  # CI runs the targets themselves; here, that they are there
         subprocess.run([*words, "--dry-run"], cwd=ROOT, check=True, capture_output=True)
         return
+    if words[0] == "curl":  # asked below, while there is a server
+        assert any("resnetlab serve" in command for command in commands())
+        return
     if words[0] == "source":
         assert words[1] == ".venv/bin/activate"
         return
@@ -82,7 +86,27 @@ def test_command_runs(command, workplace):
             assert (config.data.name, config.recipe.steps) == ("cifar10", 64_000)
         return
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    if words[:2] == ["resnetlab", "serve"]:
+        serve(words, workplace, environment)
+        return
     subprocess.run(words, cwd=workplace, env=environment, check=True, capture_output=True, timeout=150)
+
+
+def serve(words, workplace, environment):
+    """Serve on a port that is free, ask what the README asks, and stop it as Ctrl-C does."""
+    asking = [shlex.split(command) for command in commands() if command.startswith("curl ")]
+    assert asking
+    with subprocess.Popen([*words, "--port", "0"], cwd=workplace, env=environment, stdout=subprocess.PIPE) as server:
+        assert server.stdout
+        try:
+            address = server.stdout.readline().decode().split()[-1]
+            for one in asking:
+                here = [word.replace("http://127.0.0.1:8000/", address) for word in one]
+                assert here != one
+                subprocess.run([*here, "--fail"], cwd=workplace, check=True, capture_output=True, timeout=30)
+        finally:
+            server.send_signal(signal.SIGINT)
+        assert server.wait(30) == 0
 
 
 def test_the_python_runs(workplace):
