@@ -70,6 +70,7 @@ def test_another_configuration_is_refused(trained):
     assert (resumed.returncode, "recipe.lr: 0.01 -> 0.1" in resumed.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_model_file_is_a_start(trained, tmp_path):
     folder, _ = trained
     start = folder / "runs" / "digits-resnet8-seed0" / "model.safetensors"
@@ -87,6 +88,7 @@ def test_a_model_file_is_a_start(trained, tmp_path):
     assert "holds resnet8, which is not the network plain8 of this run (shortcut: pad -> none)" in other.stderr
 
 
+@pytest.mark.slow
 def test_without_a_model_a_file_is_fine_tuned(trained, tmp_path):
     folder, _ = trained
     start = folder / "runs" / "digits-resnet8-seed0"  # its run directory: the model file is inside

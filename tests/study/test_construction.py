@@ -47,6 +47,7 @@ def test_only_seeds_with_all_four_count():
     assert constructions([made("plain", 20, 0, 1.0), made("plain", 56, 0, 1.0)]) == []
 
 
+@pytest.mark.slow
 def test_a_shallow_run_that_is_missing_is_told(tiny_study, tmp_path):
     """Without the network it starts from, a deepened run fails with the reason; with it, it is made again."""
     copy = shutil.copytree(tiny_study, tmp_path / "study")
