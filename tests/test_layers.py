@@ -93,7 +93,19 @@ FLOORS: list[dict[str, list[str]]] = [
                 "branches",
                 "strangers",
             ),
-            *("layouts", "layers", "modelfile", "card", "deepen", "fold", "cost", "zoo", "resnet", "recompute", "blocks"),
+            *(
+                "layouts",
+                "layers",
+                "modelfile",
+                "card",
+                "deepen",
+                "fold",
+                "cost",
+                "zoo",
+                "resnet",
+                "recompute",
+                "blocks",
+            ),
         ],
         "data": [
             *(
