@@ -193,6 +193,12 @@ class Recipe:
     """Epochs without a lower validation error before `plateau` divides, at least 1."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises from 0, at least 0."""
+    warmup_epochs: float = 0.0
+    """The same in epochs, at least 0; `warmup_steps`, where above 0, decides instead."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread over all classes, from 0 to below 1 (Szegedy et al., 2016)."""
+    decay_norms: bool = True
+    """Whether weight decay also pulls at biases and at batch normalisation's scale and shift (the paper: at all)."""
     cautious_lr: float | None = None
     """Learning rate until the running training error falls below `cautious_until_pct` (4.2, 110 layers: 0.01)."""
     cautious_until_pct: float = 80.0
@@ -204,6 +210,9 @@ class Recipe:
     """Zero pixels added on each side before a random crop of the original size, at least 0 (section 4.2: 4)."""
     scale_range: tuple[int, int] = (256, 480)
     """Shorter side in pixels for a crop of 224, and in proportion for others; rising, at least 224 (section 3.4)."""
+    train_sizes: tuple[tuple[float, int], ...] = ()
+    """Sides in pixels at which training images are shown, each from a fraction of the run on, the first from 0 on; the
+    side they are judged at if empty. Not with `pad`."""
     flip: bool = False
     """Mirror half of the training images left to right (sections 3.4 and 4.2)."""
     jitter: float = 0.0
@@ -226,7 +235,7 @@ class Recipe:
         one_of("keep", self.keep, Literal["last", "best"])
         one_of("crop", self.crop, Crop)
         one_of("normalise", self.normalise, Literal["channel", "pixel"])
-        _at_least(0, self, "weight_decay", "lighting", "warmup_steps", "crop_padding", "frozen_epochs")
+        _at_least(0, self, "weight_decay", "lighting", "warmup_steps", "warmup_epochs", "crop_padding", "frozen_epochs")
         _at_least(1, self, "epochs", "steps", "patience")
         _at_least(2, self, "batch_size")
         check(math.isfinite(self.lr) and self.lr > 0, f"lr must be above 0, not {self.lr}")
@@ -238,6 +247,18 @@ class Recipe:
         check(
             len(self.scale_range) == 2 and 224 <= self.scale_range[0] <= self.scale_range[1],
             f"scale_range must be two rising sides of at least 224 pixels, not {self.scale_range}",
+        )
+        check(0 <= self.label_smoothing < 1, f"label_smoothing must be from 0 to below 1, not {self.label_smoothing}")
+        starts = [start for start, _ in self.train_sizes]
+        rising = starts == sorted(set(starts)) and all(0 <= start < 1 for start in starts)
+        check(
+            not starts or (starts[0] == 0 and rising and all(side >= 8 for _, side in self.train_sizes)),
+            f"train_sizes must be rising fractions of the run from 0 on, each with a side of 8 or more, not "
+            f"{self.train_sizes}",
+        )
+        check(
+            not starts or self.crop != "pad",
+            "train_sizes are for crop scale or resized; pad shows images at the size they have",
         )
         check(0 <= self.jitter <= 1, f"jitter must be from 0 to 1, not {self.jitter}")
         check(
@@ -263,6 +284,11 @@ class RunConfig:
     """Of images in memory: channels last or first. `auto` measures likewise, else channels last."""
     compile: Compile = "auto"
     """Whether `torch.compile` makes the step. `auto` measures likewise, else off."""
+    sync_bn: bool = False
+    """With several processes: normalise over the whole batch, as one process does, and not over each one's part."""
+    accumulate: int = 1
+    """Parts that each process takes its images of a step in, one after the other, at least 1: less memory; batch
+    normalisation sees a part at a time."""
     recompute: bool = False
     """Compute activations again in the backward pass instead of keeping them: a third more time, far less memory."""
     signal_steps: int | None = None
@@ -275,6 +301,7 @@ class RunConfig:
         for name, kind in (("device", Device), ("precision", Precision), ("layout", Layout), ("compile", Compile)):
             one_of(name, getattr(self, name), kind)
         _at_least(0, self, "seed", "signal_steps")
+        _at_least(1, self, "accumulate")
         for name in ("frozen_epochs", "freeze_bn"):
             kept = not getattr(self.recipe, name) or self.weights is not None
             check(kept, f"{name} keeps what was learnt before, and these weights are random; give a file (--from)")

@@ -14,7 +14,8 @@ from resnetlab.data.augment import boxes, colour_jitter, lighting, normalise, ra
 from resnetlab.data.chance import generator
 from resnetlab.data.decode import BadImageError, crop
 from resnetlab.data.encoded import Encoded
-from resnetlab.data.loader import AHEAD, draws, eval_batches, sample_order, steps_per_epoch, train_batches
+from resnetlab.data.loader import AHEAD, draws, eval_batches, steps_per_epoch, train_batches
+from resnetlab.data.order import sample_order
 from resnetlab.data.sources import open_data
 from resnetlab.data.split import Split
 

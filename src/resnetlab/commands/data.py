@@ -1,99 +1,65 @@
-"""`resnetlab data check PATH`: every image of a data set is decoded once, and what is found is told."""
+"""`resnetlab data check PATH`: every image is decoded once, and what is found is told; `data pack`: into shards."""
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from statistics import median_low
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
+from resnetlab.commands.checked import Found, Seen, duplicates_between, print_summary, summarise
 from resnetlab.config import ConfigError, DataConfig
-
-SHOWN_CLASSES = 24
-"""Rows of a class table; of more classes the smallest and the largest are shown."""
-SHOWN_PAIRS = 10
-"""Duplicates that are named; all of them are in the JSON."""
-NAME_WIDTH = 36
-"""Columns for a class name."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Check a data set: counts for each class, sizes, exact duplicates, files that cannot be read.
+    """Check a data set: counts for each class, sizes, exact duplicates, files that cannot be read. Or pack it.
 
     Every image is decoded once. Duplicates are found by a hash of the encoded bytes: the same picture saved twice in
-    different ways is not one. The exit status is 1 where an image cannot be read.
+    different ways is not one. Of shards the SHA-256 is verified too. The exit status is 1 where an image cannot be
+    read.
+
+    pack writes tar files in WebDataset's naming, with an index, into the folder --out: some hundred large files in
+    place of a million small ones, to be read from a disk, a network or an address. The same command goes on where it
+    was stopped.
     """
 
-    action: Annotated[Literal["check"], tyro.conf.Positional]
+    action: Annotated[Literal["check", "pack"], tyro.conf.Positional]
     """What to do."""
     path: Annotated[str, tyro.conf.Positional]
-    """A folder of images or of parquet files, a parquet file, or a known name such as cifar10."""
+    """A folder of images, of parquet files or of shards, a parquet file, the address of shards, or a known name such as
+    cifar10."""
+    out: Path | None = None
+    """pack: the folder of shards, which is made."""
+    max_side: int | None = None
+    """pack: make images whose shorter side is above this so small, as JPEG of quality 90; as they are if not given."""
+    shard_mib: int = 256
+    """pack: size of a shard in MiB, about."""
+    on_bad_image: Literal["fail", "skip"] = "fail"
+    """pack: stop at images that cannot be read, or leave them out and list them in the index."""
     data_root: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Where the archives of a known data set lie; the user's cache folder if not given."""
+    """Where the archives of a known data set lie, or the cache of an address; the user's cache folder if not given."""
     workers: int | None = None
-    """Threads that decode; as many as there are usable cores if not given."""
+    """Threads that decode, or that write a shard each; as many as there are usable cores if not given."""
     max_megapixels: int = 100
     """Images that claim more count as bad."""
     json: bool = False
     """Print one JSON object instead of tables."""
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What one image turned out to be."""
-
-    split: str
-    name: str
-    label: int
-    height: int
-    width: int
-    mode: str
-    format: str
-    digest: bytes
-    """A hash of the encoded bytes; of the pixels, where a data set comes without any encoding."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """A data set, looked through."""
-
-    classes: tuple[str, ...]
-    splits: tuple[str, ...]
-    images: list[Seen]
-    bad: list[str]
-    """Each as `NAME: REASON`."""
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What is told of one split; sizes are (width, height) in pixels, in the order of their areas."""
-
-    images: int
-    classes: dict[str, int]
-    smallest: tuple[int, int]
-    median: tuple[int, int]
-    largest: tuple[int, int]
-    commonest: tuple[int, int]
-    commonest_images: int
-    modes: dict[str, int]
-    formats: dict[str, int]
-    duplicates: int
-    """Images of which another one in the split is an exact copy, less one of each kind."""
-
-
 def run(options: Options) -> int:
-    """Check a data set; return 1 where an image cannot be read, else 0.
+    """Check a data set, or pack it; return 1 where an image cannot be read, else 0.
 
     Raises:
         ConfigError: where the data are not there or in a layout that cannot be opened.
     """
-    config = DataConfig(options.path, options.data_root, max_megapixels=options.max_megapixels)
+    config = DataConfig(options.path, options.data_root, on_bad_image=options.on_bad_image,
+                        max_megapixels=options.max_megapixels)  # fmt: skip
     if options.workers is not None and options.workers < 1:
         raise ConfigError(f"workers must be at least 1, not {options.workers}")
+    if options.action == "pack":
+        return _pack(options, config)
     found = look_through(config, options.workers)
     summaries = {split: summarise(found, split) for split in found.splits}
     pairs = duplicates_between(found)
@@ -111,17 +77,26 @@ def run(options: Options) -> int:
     return 1 if found.bad else 0
 
 
+def _pack(options: Options, config: DataConfig) -> int:
+    if options.out is None:
+        raise ConfigError("pack needs a folder to write the shards into; give it with --out")
+    from resnetlab.commands.packing import pack_and_tell
+
+    return pack_and_tell(config, options.out, max_side=options.max_side, shard_mib=options.shard_mib,
+                         workers=options.workers, as_json=options.json)  # fmt: skip
+
+
 def look_through(config: DataConfig, workers: int | None = None) -> Found:
     """Decode every image of a data set, with a progress bar on stderr.
 
     Raises:
         ConfigError: as `open_data` does; images that cannot be read are listed instead.
     """
-    from resnetlab.data.catalogue import kind_of
+    from resnetlab.data.catalogue import LISTED, kind_of
     from resnetlab.data.sources import open_data, read_contents
 
     kind = kind_of(config)
-    if kind in ("folder", "parquet"):
+    if kind in LISTED:
         return _look_through_files(read_contents(config), config, workers)
     if kind == "digits":
         data = open_data(config)
@@ -133,66 +108,6 @@ def look_through(config: DataConfig, workers: int | None = None) -> Found:
     parts = {"train": archive.train, "test": archive.test}
     images = [image for split, some in parts.items() for image in _arrays(split, some, kind)]
     return Found(archive.classes, tuple(parts), images, [], archive.warnings)
-
-
-def summarise(found: Found, split: str) -> Summary:
-    """Count what one split holds."""
-    images = [image for image in found.images if image.split == split]
-    labels = Counter(image.label for image in images)
-    sizes = sorted(((image.width, image.height) for image in images), key=lambda size: (size[0] * size[1], size))
-    ((commonest, often),) = Counter(sizes).most_common(1) or [((0, 0), 0)]
-    none = (0, 0)
-    return Summary(
-        images=len(images),
-        classes={name: labels[label] for label, name in enumerate(found.classes)},
-        smallest=sizes[0] if sizes else none,
-        median=sizes[(len(sizes) - 1) // 2] if sizes else none,
-        largest=sizes[-1] if sizes else none,
-        commonest=commonest,
-        commonest_images=often,
-        modes=dict(Counter(image.mode for image in images).most_common()),
-        formats=dict(Counter(image.format for image in images).most_common()),
-        duplicates=len(images) - len({image.digest for image in images}),
-    )
-
-
-def duplicates_between(found: Found) -> list[tuple[Seen, Seen]]:
-    """Pair each image with its first exact copy in an earlier split: it was trained on, and then measured."""
-    first: dict[bytes, Seen] = {}
-    pairs = []
-    for image in found.images:  # in the order of the splits
-        earlier = first.setdefault(image.digest, image)
-        if earlier.split != image.split:
-            pairs.append((earlier, image))
-    return pairs
-
-
-def print_summary(found: Found, summaries: dict[str, Summary], pairs: list[tuple[Seen, Seen]]) -> None:
-    """Print what was found: classes, sizes, duplicates, warnings, bad files."""
-    _print_classes(found, summaries)
-    print()
-    for split, summary in summaries.items():
-        if summary.images:
-            print(f"{split}: {_sizes(summary)}; {_counts(summary.formats)}; {_counts(summary.modes)}")
-    if "all" in summaries:
-        print("no splits yet: when opened, 10 % of each class are held out for val and for test")
-    for split, summary in summaries.items():
-        if summary.duplicates:
-            print(f"exact copies within {split}: {summary.duplicates:,}")
-    if len(summaries) > 1:
-        print(f"exact copies between splits (same bytes): {len(pairs) or 'none'}")
-    for earlier, image in pairs[:SHOWN_PAIRS]:
-        print(f"  {_where(image)} = {_where(earlier)}")
-    if len(pairs) > SHOWN_PAIRS:
-        print(f"  … and {len(pairs) - SHOWN_PAIRS:,} more; --json lists all")
-    for warning in found.warnings:
-        print(f"warning: {warning}")
-    if found.bad:
-        print(f"{len(found.bad):,} cannot be read:")
-        for bad in found.bad:
-            print(f"  {bad}")
-    else:
-        print("every image can be read")
 
 
 def _look_through_files(contents: Any, config: DataConfig, workers: int | None) -> Found:
@@ -212,7 +127,7 @@ def _look_through_files(contents: Any, config: DataConfig, workers: int | None) 
         return header, hashlib.blake2b(data, digest_size=16).digest()
 
     images: list[Seen] = []
-    bad: list[str] = []
+    bad = _damaged_shards(config, workers)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         for split, listing in contents.splits.items():
             task = bar.add_task(split, total=len(listing))
@@ -231,6 +146,17 @@ def _look_through_files(contents: Any, config: DataConfig, workers: int | None) 
     return Found(contents.classes, tuple(contents.splits), images, bad, contents.warnings)
 
 
+def _damaged_shards(config: DataConfig, workers: int | None) -> list[str]:
+    """Return which shards here are not as they were packed; of an address they are verified when they are fetched."""
+    from resnetlab.cores import usable_cores
+    from resnetlab.data.catalogue import is_address, kind_of, path_of
+    from resnetlab.data.shards import damaged
+
+    if kind_of(config) != "shards" or is_address(config.name):
+        return []
+    return damaged(path_of(config.name), workers or usable_cores())
+
+
 def _arrays(split: str, some: Any, kind: str) -> Iterator[Seen]:
     """Yield what is known of images that come as arrays."""
     import hashlib
@@ -241,42 +167,3 @@ def _arrays(split: str, some: Any, kind: str) -> Iterator[Seen]:
         digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
         name = some.names[row] if some.names else f"image {row}"
         yield Seen(split, name, label, height, width, mode, kind, digest)
-
-
-def _print_classes(found: Found, summaries: dict[str, Summary]) -> None:
-    from rich.console import Console
-
-    from resnetlab.commands.tables import table
-
-    listing = table("class", *summaries)
-    columns = [summary.classes for summary in summaries.values()]
-    shown: list[str | None] = list(found.classes)
-    if len(shown) > SHOWN_CLASSES:
-        by_size = sorted(found.classes, key=lambda name: -columns[0][name])
-        shown = [*by_size[: SHOWN_CLASSES // 2], None, *by_size[-SHOWN_CLASSES // 2 :]]
-    for name in shown:
-        if name is None:
-            listing.add_row(f"… {len(found.classes) - SHOWN_CLASSES:,} more", *("…" for _ in columns))
-        else:
-            short = name if len(name) <= NAME_WIDTH else f"{name[: NAME_WIDTH - 1]}…"
-            listing.add_row(short, *(f"{column[name]:,}" for column in columns))
-    listing.add_section()
-    for word, reduce in (("smallest class", min), ("median", median_low), ("largest class", max), ("total", sum)):
-        listing.add_row(word, *(f"{reduce(column.values()):,}" for column in columns))
-    Console(markup=False).print(listing)
-
-
-def _sizes(summary: Summary) -> str:
-    smallest, middle, largest = (f"{w}x{h}" for w, h in (summary.smallest, summary.median, summary.largest))
-    if summary.commonest_images == summary.images:
-        return f"all {smallest} pixels"
-    often = f"{summary.commonest_images:,} of {summary.commonest[0]}x{summary.commonest[1]}"
-    return f"{smallest} to {largest} pixels, median {middle}, {often}"
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
-
-
-def _where(image: Seen) -> str:
-    return image.name if image.name.startswith(image.split) else f"{image.split} {image.name}"

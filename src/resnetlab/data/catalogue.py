@@ -9,11 +9,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from resnetlab.config import ConfigError, DataConfig
 
-Kind = Literal["digits", "cifar", "idx", "folder", "parquet"]
+if TYPE_CHECKING:
+    import numpy as np
+
+    from resnetlab.data.place import Place
+
+Kind = Literal["digits", "cifar", "idx", "folder", "parquet", "shards"]
+LISTED = ("folder", "parquet", "shards")
+"""Kinds of people's own images, which are listed before any is opened."""
+INDEX = "index.json"
+"""What a folder of shards is known by."""
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR100_NAMES = """
@@ -103,14 +112,18 @@ KNOWN: dict[str, Known] = {
 
 @dataclass(frozen=True)
 class Listing:
-    """Images of one split that nobody has decoded yet; three columns of one length."""
+    """Images of one split that nobody has decoded yet; columns of one length."""
 
-    names: tuple[str, ...] = ()
+    names: Sequence[str] = ()
     """What an error calls them: `train/cat/0031.jpg`, `train-00000-of-00001.parquet row 17`."""
-    places: tuple[Path | bytes, ...] = ()
-    """A file each, or its content."""
-    labels: tuple[int, ...] = ()
+    places: "Sequence[Place]" = ()
+    """A file each, its content, or a piece of a shard."""
+    labels: Sequence[int] = ()
     """Each an index of the classes."""
+    sizes: "np.ndarray | None" = None
+    """int64 (number, 2): height and width in pixels, where they are known before any image is opened."""
+    shards: "np.ndarray | None" = None
+    """int64 (number,): the shard each lies in, where shards have to be read one after the other; it never falls."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -131,6 +144,11 @@ def is_path(name: str) -> bool:
     return name not in KNOWN or "/" in name or os.sep in name
 
 
+def is_address(name: str) -> bool:
+    """Say whether a data set lies behind an address, such as `https://example.org/shards` or `s3://bucket/shards`."""
+    return "://" in name
+
+
 def path_of(name: str) -> Path:
     """Return the folder or file that a path names."""
     try:
@@ -148,7 +166,11 @@ def kind_of(config: DataConfig) -> Kind:
     if not is_path(config.name):
         return KNOWN[config.name].kind
     path = path_of(config.name)
+    if is_address(config.name):
+        return "shards"
     try:
+        if (path / INDEX).is_file() and _holds_shards(path / INDEX):
+            return "shards"
         if path.is_dir():
             return "parquet" if any(path.glob("*.parquet")) else "folder"
     except OSError as error:
@@ -165,6 +187,8 @@ def kind_of(config: DataConfig) -> Kind:
 
 def title_of(config: DataConfig) -> str:
     """Return what people call the data set: its name, or the last component of its path."""
+    if is_address(config.name):
+        return config.name.partition("?")[0].rstrip("/").rpartition("/")[2]
     return path_of(config.name).resolve().name if is_path(config.name) else config.name
 
 
@@ -196,6 +220,12 @@ def name_classes(names: Sequence[str]) -> str:
     """Return a few class names as words: `class cat`, `3 classes (cat, dog, owl)`."""
     shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
     return f"class {shown}" if len(names) == 1 else f"{len(names)} classes ({shown})"
+
+
+def _holds_shards(path: Path) -> bool:
+    """Say whether an `index.json` is ours: somebody's folder of classes may hold another."""
+    with path.open("rb") as file:
+        return b"resnetlab shards" in file.read(256)
 
 
 def _did_you_mean(name: str, path: Path) -> str:

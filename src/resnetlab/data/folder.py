@@ -2,12 +2,15 @@
 
 import os
 import unicodedata
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from resnetlab.config import ConfigError
 from resnetlab.data.catalogue import Contents, Listing, check_classes
+from resnetlab.data.columns import Files, Texts, join
+from resnetlab.data.ilsvrc import are_wnids, class_names, flat_validation, is_flat_validation
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ""}
 """Of image files, in lower case; a file without any is taken for an image as well."""
@@ -36,6 +39,7 @@ class _Tree:
 def list_folder(root: Path) -> Contents:
     """List every image of a folder tree by split and class; no image is opened.
 
+    The layout of ILSVRC-2012 is known too (`data.ilsvrc`), with its flat validation folder and its class names.
     Folders inside a class belong to it, linked folders are followed. Class names are NFC-normalised and sorted.
 
     Raises:
@@ -48,9 +52,10 @@ def list_folder(root: Path) -> Contents:
         found = {split: _classes_in(tree, folder) for split, folder in folders.items()}
     except OSError as error:
         raise ConfigError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    classes = tuple(sorted({name for split in found.values() for name in split}))
+    folder_names = tuple(sorted({name for split in found.values() for name in split}))
     _check_layout(tree, folders, found)
-    labels = {name: label for label, name in enumerate(classes)}
+    labels = {name: label for label, name in enumerate(folder_names)}
+    classes = class_names(root, folder_names) if are_wnids(folder_names) else folder_names
     contents = Contents(
         classes, {split: _listing(tree, by_class, labels) for split, by_class in found.items()}, _warnings(tree)
     )
@@ -86,9 +91,11 @@ def _split_folders(tree: _Tree) -> dict[str, Path]:
     return {split: folders[split] for split in ("train", "val", "test") if split in folders}
 
 
-def _classes_in(tree: _Tree, folder: Path) -> dict[str, list[Path]]:
+def _classes_in(tree: _Tree, folder: Path) -> dict[str, Files]:
     """List the images of each class folder, by class name."""
-    found: dict[str, list[Path]] = {}
+    if is_flat_validation(folder):
+        return {name: Files.of(tree.root, paths) for name, paths in _by_list(folder).items()}
+    found: dict[str, Files] = {}
     origin: dict[str, Path] = {}
     for path in _visible(folder):
         if not path.is_dir():
@@ -101,7 +108,15 @@ def _classes_in(tree: _Tree, folder: Path) -> dict[str, list[Path]]:
                 f"{origin[name].name!a} and {path.name!a}); merge them"
             )
         origin[name] = path
-        found[name] = list(_images(tree, path, frozenset()))
+        found[name] = Files.of(tree.root, _images(tree, path, frozenset()))
+    return found
+
+
+def _by_list(folder: Path) -> dict[str, list[Path]]:
+    """List the images of the challenge's flat validation folder, by WordNet number."""
+    flat, found = flat_validation(folder), {}
+    for path, wnid in zip(flat.images, flat.wnids, strict=True):
+        found.setdefault(wnid, []).append(path)
     return found
 
 
@@ -141,7 +156,7 @@ def _leave_out(tree: _Tree, path: Path) -> None:
         tree.loose[parent] = tree.loose.get(parent, 0) + 1
 
 
-def _check_layout(tree: _Tree, folders: dict[str, Path], found: dict[str, dict[str, list[Path]]]) -> None:
+def _check_layout(tree: _Tree, folders: dict[str, Path], found: dict[str, dict[str, Files]]) -> None:
     """Refuse a tree without images, images without classes, and classes without images."""
     for split, folder in folders.items():
         where = str(folder)
@@ -159,13 +174,12 @@ def _check_layout(tree: _Tree, folders: dict[str, Path], found: dict[str, dict[s
             raise ConfigError(f"{where}: no image in it; add some, or remove the folder")
 
 
-def _listing(tree: _Tree, by_class: dict[str, list[Path]], labels: dict[str, int]) -> Listing:
-    pairs = [(path, labels[name]) for name in sorted(by_class) for path in by_class[name]]
-    return Listing(
-        tuple(tree.name(path) for path, _ in pairs),
-        tuple(path for path, _ in pairs),
-        tuple(label for _, label in pairs),
-    )
+def _listing(tree: _Tree, by_class: dict[str, Files], labels: dict[str, int]) -> Listing:
+    places = join([by_class[name] for name in sorted(by_class)])
+    numbers = array("q")
+    for name in sorted(by_class):
+        numbers.extend([labels[name]] * len(by_class[name]))
+    return Listing(Texts.of(tree.name(path) for path in places), places, numbers)
 
 
 def _warnings(tree: _Tree) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from resnetlab.config import ConfigError, DataConfig, Preprocessing
 from resnetlab.data.archives import open_archive
-from resnetlab.data.catalogue import Contents, kind_of, title_of
+from resnetlab.data.catalogue import LISTED, Contents, kind_of, title_of
+from resnetlab.data.columns import join as join_columns
 from resnetlab.data.encoded import Encoded
 from resnetlab.data.scan import Progress
 from resnetlab.data.sources import open_data, open_listed, read_contents
@@ -65,7 +66,7 @@ def open_judged(
         ConfigError: where the split is not there, and as `open_data` does.
     """
     kind = kind_of(config)
-    contents = read_contents(config) if kind in ("folder", "parquet") else None
+    contents = read_contents(config) if kind in LISTED else None
     own = tuple(contents.splits) if contents else SPLITS[:3] if kind == "digits" else ("train", "test")
     wanted = which or next((name for name in ("test", "val") if name in own), None)
     whole = wanted in (None, "all") and trained_on is None
@@ -88,11 +89,11 @@ def open_judged(
 def join(splits: Sequence[Split]) -> Split:
     """Put splits of one data set together, in their order."""
     splits = [split for split in splits if len(split)]
-    labels, names = torch.cat([split.labels for split in splits]), tuple(n for split in splits for n in split.names)
+    labels, names = torch.cat([split.labels for split in splits]), join_columns([split.names for split in splits])
     encoded = [split.images for split in splits if isinstance(split.images, Encoded)]
     if not encoded:
         return Split(torch.cat([split.images for split in splits if isinstance(split.images, Tensor)]), labels, names)
-    places, sizes = [place for some in encoded for place in some.places], torch.cat([some.sizes for some in encoded])
+    places, sizes = join_columns([some.places for some in encoded]), torch.cat([some.sizes for some in encoded])
     return Split(replace(encoded[0], places=places, names=names, sizes=sizes), labels, names)
 
 

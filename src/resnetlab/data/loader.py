@@ -14,7 +14,9 @@ from resnetlab.config import ConfigError, Preprocessing, Recipe
 from resnetlab.data.augment import boxes, colour_jitter, lighting, normalise, random_crop, random_flip, resize_boxes
 from resnetlab.data.chance import generator
 from resnetlab.data.encoded import Decoded
+from resnetlab.data.order import epoch_order
 from resnetlab.data.split import Split
+from resnetlab.world import World
 
 DRAWS = 12
 """Random numbers of a training image: 0 crop down, 1 crop across, 2 flip, 3 scale or area, 4 aspect, 5 to 7 brightness,
@@ -28,11 +30,6 @@ Batch = tuple[Tensor, Tensor]
 """Float images (batch, channels, height, width) and int64 labels (batch,)."""
 Batches = Generated[Batch, None, None]
 """Batches in order; `close()` it to stop early."""
-
-
-def sample_order(seed: int, epoch: int, num_samples: int) -> Tensor:
-    """Return the sample that stands at each position of an epoch: int64, shape (num_samples,), a permutation."""
-    return torch.randperm(num_samples, generator=generator(seed, "order", epoch))
 
 
 def draws(seed: int, epoch: int, num_samples: int) -> Tensor:
@@ -64,8 +61,15 @@ def train_batches(
     first_step: int = 0,
     workers: int = 0,
     memory_format: torch.memory_format = torch.channels_last,
+    world: World = World(),  # noqa: B008  # frozen
+    parts: int = 1,
+    size: int | None = None,
 ) -> Batches:
     """Yield an epoch's batches, in order, from step `first_step` on, where the split lives.
+
+    Of each batch this process's part of `world`, and that in so many `parts` one after the other: together all
+    processes see the samples, crops and flips that one alone would. Images of a crop that resizes are shown at `size`
+    pixels a side, the preprocessing's if not given.
 
     Encoded images are decoded by `workers` threads, a few batches ahead, or by the caller's own if 0; the batches are
     the same. An image that is left out makes its batch smaller. Close the iterator, and its threads end.
@@ -75,24 +79,38 @@ def train_batches(
         BadImageError: for an image that cannot be decoded, unless such images are left out.
     """
     num_steps = steps_per_epoch(len(split), recipe.batch_size)
-    order = sample_order(seed, epoch, len(split))
+    order = epoch_order(split, seed, epoch)
     chance = draws(seed, epoch, len(split))
     if isinstance(split.images, Tensor):
         order, chance = order.to(split.images.device), chance.to(split.images.device)
 
-    def box(sizes: Tensor, at: slice) -> Tensor:
-        return boxes(recipe, sizes, chance[at], preprocessing.image_size)
+    shown = size or preprocessing.image_size
 
-    slices = _slices(num_steps * recipe.batch_size, recipe.batch_size, first_step)
-    for images, kept in _load(split, order, slices, workers, None if recipe.crop == "pad" else box):
+    def box(sizes: Tensor, at: slice) -> Tensor:
+        return boxes(recipe, sizes, chance[at], shown)
+
+    batches = _slices(num_steps * recipe.batch_size, recipe.batch_size, first_step)
+    slices = (part for whole in batches for part in _parts(whole, world, parts))
+    coming = order[first_step * recipe.batch_size :]
+    for images, kept in _load(split, order, slices, workers, None if recipe.crop == "pad" else (box, shown), coming):
         if len(images) < 2:
             raise ConfigError(
-                f"only {len(images)} of the {recipe.batch_size} images of a batch can be decoded, and training needs "
-                "2; list the others with: resnetlab data check PATH"
+                f"only {len(images)} of the {recipe.batch_size // (world.size * parts)} images of a batch can be "
+                "decoded, and training needs 2; list the others with: resnetlab data check PATH"
             )
-        chances = chance[kept].to(images.device)
-        seen = _in_parts(partial(_augment, preprocessing, recipe), images, chances, memory_format)
+        seen = augmented(preprocessing, recipe, images, chance[kept].to(images.device), memory_format)
         yield seen, split.labels[order[kept]]
+
+
+def augmented(
+    preprocessing: Preprocessing,
+    recipe: Recipe,
+    images: Tensor,
+    chances: Tensor,
+    memory_format: torch.memory_format = torch.channels_last,
+) -> Tensor:
+    """Return images, cut out if that is done while decoding, as the network sees them; `chances` are their `draws`."""
+    return _in_parts(partial(_augment, preprocessing, recipe), images, chances, memory_format)
 
 
 def eval_batches(
@@ -145,7 +163,7 @@ def some_images(split: Split, preprocessing: Preprocessing, count: int, *, worke
     Raises:
         BadImageError: for an image that cannot be decoded, unless such images are left out.
     """
-    chosen = sample_order(0, 0, len(split))[:count]
+    chosen = epoch_order(split, 0, 0)[:count]
     images = split.images[chosen] if isinstance(split.images, Tensor) else split.images.subset(chosen)
     return next(eval_batches(Split(images, split.labels[chosen]), preprocessing, len(chosen), workers=workers))
 
@@ -156,34 +174,47 @@ def _slices(num_positions: int, batch_size: int, first: int = 0) -> Iterator[sli
         yield slice(start, min(start + batch_size, num_positions))
 
 
+def _parts(whole: slice, world: World, parts: int) -> Iterator[slice]:
+    """Yield the positions of this process's parts of a batch."""
+    own = world.part(whole.stop - whole.start)
+    for number in range(parts):
+        part = World(number, parts).part(own.stop - own.start)
+        yield slice(whole.start + own.start + part.start, whole.start + own.start + part.stop)
+
+
 def _load(
     split: Split,
     order: Tensor,
     slices: Iterable[slice],
     workers: int,
-    box: Callable[[Tensor, slice], Tensor] | None = None,
+    crop: tuple[Callable[[Tensor, slice], Tensor], int] | None = None,
+    coming: Tensor | None = None,
 ) -> Iterator[tuple[Tensor, slice | Tensor]]:
-    """Yield the images of each batch as they are, or cut out where `box` says, and which positions they have.
+    """Yield the images of each batch as they are, or cut out and resized as `crop` says, and which positions they have.
+
+    `coming` are the samples that will be read, in their order; all of `order` if not given.
 
     uint8, or float 0 to 1, where the split lives and channels last in memory.
     """
     images = split.images
     if isinstance(images, Tensor):
-        size = torch.tensor(images.shape[2:], device=images.device)
+        whole = torch.tensor(images.shape[2:], device=images.device)
         for at in slices:
             pixels = _take(images, order[at])
-            if box is not None:
-                pixels = resize_boxes(pixels, box(size.expand(len(pixels), -1), at), images.shape[-1])
+            if crop is not None:
+                box, size = crop
+                pixels = resize_boxes(pixels, box(whole.expand(len(pixels), -1), at), size)
             yield pixels, at
         return
     encoded = images
-    with threads(workers) as pool:
+    with encoded.ahead(order if coming is None else coming), threads(workers) as pool:
 
         def begin(at: slice) -> Callable[[], Decoded]:
             samples = order[at]
-            if box is None:
+            if crop is None:
                 return encoded.begin_views(samples, pool)
-            return encoded.begin_crops(samples, box(encoded.sizes[samples], at), pool)
+            box, size = crop
+            return encoded.begin_crops(samples, box(encoded.sizes[samples], at), pool, size)
 
         for at, (pixels, good) in _ahead(begin, slices, AHEAD if pool else 0):
             yield pixels.to(split.labels.device), torch.arange(at.start, at.stop)[good]

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeVar
 
 from resnetlab.config import ConfigError
 from resnetlab.cores import usable_cores
 from resnetlab.data.decode import BadImageError, Header, read_header
+from resnetlab.data.place import Piece, Place, read_place
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class BadDataError(ConfigError):
 
 def scan(
     names: Sequence[str],
-    places: Sequence[Path | bytes],
+    places: Sequence[Place],
     look: Callable[[int, bytes], T],
     *,
     workers: int | None = None,
@@ -53,15 +53,14 @@ def scan(
     """
 
     def look_at(position: int) -> T:
-        place = places[position]
-        return look(position, place if isinstance(place, bytes) else place.read_bytes())
+        return look(position, read_place(places[position]))
 
     return _in_chunks(names, look_at, workers, on_progress)
 
 
 def scan_headers(
     names: Sequence[str],
-    places: Sequence[Path | bytes],
+    places: Sequence[Place],
     max_pixels: int,
     *,
     workers: int | None = None,
@@ -74,8 +73,8 @@ def scan_headers(
 
     def look_at(position: int) -> Header:
         place = places[position]
-        if isinstance(place, bytes):
-            return read_header(place, max_pixels)
+        if isinstance(place, bytes | Piece):
+            return read_header(read_place(place), max_pixels)
         with place.open("rb") as file:
             data = file.read(HEAD)
             if len(data) == HEAD and data.startswith(b"\xff\xd8"):  # others may say how they are turned at their end

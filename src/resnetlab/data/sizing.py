@@ -1,12 +1,16 @@
-"""The size at which a network sees images, and whether they are kept in memory at that size."""
+"""Sizes: of images as they are, as a network sees them, and whether they are kept in memory so; where they lie."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from resnetlab.config import DataConfig, Preprocessing
+from resnetlab.data.catalogue import Contents
 from resnetlab.data.decode import view
-from resnetlab.data.scan import Progress, scan, stage
+from resnetlab.data.place import Place
+from resnetlab.data.scan import Progress, scan, scan_headers, stage
 
 LARGEST_OWN = 256
 """Side in pixels up to which square images of one size are seen as they are."""
@@ -53,3 +57,39 @@ def resized(
     names = [f"image {position}" for position in range(count)]
     scan(names, packed, look, workers=workers, on_progress=stage(tell, "resizing"))
     return torch.from_numpy(made), ratio
+
+
+def sizes_of(
+    contents: Contents,
+    names: Sequence[str],
+    places: Sequence[Place],
+    max_pixels: int,
+    workers: int | None,
+    tell: Progress,
+) -> tuple[Tensor, list[str]]:
+    """Return height and width of every image, int64 (number, 2), zeros for a bad one; and each bad one with its reason.
+
+    What an index says is believed; other images are opened, as far as their header.
+    """
+    known = [listing.sizes for listing in contents.splits.values() if listing.sizes is not None]
+    if len(known) < len(contents.splits):
+        headers, bad = scan_headers(names, places, max_pixels, workers=workers, on_progress=stage(tell, "measuring"))
+        return torch.tensor([(header.height, header.width) if header else (0, 0) for header in headers]), bad
+    sizes = torch.from_numpy(np.concatenate(known))
+    large = torch.nonzero(sizes.prod(1) > max_pixels).flatten().tolist()
+    megapixels = max_pixels / 1e6
+    bad = [f"{names[at]}: {sizes[at, 1]:,} x {sizes[at, 0]:,} pixels, more than {megapixels:g} megapixels"
+           for at in large]  # fmt: skip
+    sizes[large] = 0
+    return sizes, bad
+
+
+def shards_of(contents: Contents) -> Tensor | None:
+    """Return the shard of each image, numbered through all splits, or `None` where any can be read at any time."""
+    parts, start = [], 0
+    for listing in contents.splits.values():
+        if listing.shards is None:
+            return None
+        parts.append(listing.shards + start)
+        start += int(listing.shards.max(initial=-1)) + 1
+    return torch.from_numpy(np.concatenate(parts))

@@ -17,15 +17,18 @@ from torch import Tensor
 from resnetlab.config import ConfigError, DataConfig, Preprocessing
 from resnetlab.cores import usable_cores
 from resnetlab.data.archives import open_archive
-from resnetlab.data.catalogue import Contents, kind_of, name_classes, path_of, title_of
+from resnetlab.data.catalogue import Contents, is_address, kind_of, name_classes, path_of, title_of
+from resnetlab.data.columns import Texts, join, take
 from resnetlab.data.decode import view
 from resnetlab.data.encoded import Encoded
 from resnetlab.data.folder import list_folder
 from resnetlab.data.normalisation import per_channel
 from resnetlab.data.parquet import list_parquet
 from resnetlab.data.partition import stratified, subset
-from resnetlab.data.scan import BadDataError, Progress, scan, scan_headers, stage
-from resnetlab.data.sizing import resized, stays_resident, view_of
+from resnetlab.data.remote import CACHE_GIB, list_remote
+from resnetlab.data.scan import BadDataError, Progress, scan, stage
+from resnetlab.data.shards import list_shards
+from resnetlab.data.sizing import resized, shards_of, sizes_of, stays_resident, view_of
 from resnetlab.data.split import Dataset, Split
 
 __all__ = ["open_data", "read_contents", "Dataset", "Split"]
@@ -40,15 +43,20 @@ class _Open:
 
     images: Tensor | Encoded
     labels: Tensor
-    names: tuple[str, ...]
+    names: Sequence[str]
     orders: Mapping[str, Tensor]
     """Positions, int64, of the images of `train`, `val` and `test`, or of `all`, without the bad ones."""
     crop_ratio: float
+    shards: Tensor | None = None
+    """int64 (number of images,): the shard each lies in, where shards have to be read one after the other."""
 
     def take(self, positions: Tensor) -> Split:
-        """Return some images as a split."""
+        """Return some images as a split, in the order of positions, or in that in which they can be read."""
+        if self.shards is not None:
+            positions = positions.sort().values
         images = self.images[positions] if isinstance(self.images, Tensor) else self.images.subset(positions)
-        return Split(images, self.labels[positions], tuple(self.names[at] for at in positions.tolist()))
+        shards = None if self.shards is None else self.shards[positions]
+        return Split(images, self.labels[positions], take(self.names, positions.numpy()), shards)
 
 
 def open_data(
@@ -58,6 +66,7 @@ def open_data(
     on_progress: Progress | None = None,
     keep_encoded: bool = False,
     seen_as: Preprocessing | None = None,
+    cache_gib: float = CACHE_GIB,
 ) -> Dataset:
     """Open the data set that a configuration names, each image looked at once.
 
@@ -73,6 +82,7 @@ def open_data(
         keep_encoded: Keep images encoded that differ in size or are larger than what the network sees, for recipes
             that crop from the original.
         seen_as: How a network sees them that is there already, in place of a size and statistics of their own.
+        cache_gib: GiB of the cache for shards behind an address, at most.
 
     Raises:
         ConfigError: where the data are not there, in another layout, or damaged; or a class has nothing to train on.
@@ -88,10 +98,10 @@ def open_data(
         images, ratio = resized(torch.cat([part.images for part in parts.values()]), config, workers, tell, seen_as)
         labels = torch.cat([part.labels for part in parts.values()])
         digests = [_digest(image) for image in images.numpy()]
-        orders = _orders({split: len(part.labels) for split, part in parts.items()}, labels.tolist(), digests)
+        orders = _orders({split: len(part.labels) for split, part in parts.items()}, labels, digests)
         opened = _Open(images, labels, archive.train.names + archive.test.names, orders, ratio)
         return _dataset(config, archive.classes, opened, workers, seen_as, warnings=archive.warnings)
-    contents = read_contents(config)
+    contents = read_contents(config, cache_gib)
     opened, bad = _open_contents(contents, config, keep_encoded, workers, tell, seen_as)
     _check_left(contents, opened)
     return _dataset(config, contents.classes, opened, workers, seen_as, tuple(bad), contents.warnings)
@@ -119,14 +129,19 @@ def open_listed(
     return opened.take(torch.cat(list(opened.orders.values()))), tuple(bad)
 
 
-def read_contents(config: DataConfig) -> Contents:
-    """List the images of a folder tree or of parquet files, whichever the path is; no image is decoded.
+def read_contents(config: DataConfig, cache_gib: float = CACHE_GIB) -> Contents:
+    """List the images of a folder tree, of parquet files or of shards, whichever the path is; no image is decoded.
+
+    Shards behind an address are kept in a cache of `cache_gib` GiB at most.
 
     Raises:
-        ConfigError: as `list_folder` and `list_parquet` do.
+        ConfigError: as `list_folder`, `list_parquet`, `list_shards` and `list_remote` do.
+        RemoteError: where an address does not answer.
     """
-    path = path_of(config.name)
-    return list_folder(path) if kind_of(config) == "folder" else list_parquet(path)
+    path, kind = path_of(config.name), kind_of(config)
+    if kind == "shards":
+        return list_remote(config, cache_gib) if is_address(config.name) else list_shards(path)
+    return list_folder(path) if kind == "folder" else list_parquet(path)
 
 
 def _digits(config: DataConfig, workers: int | None, tell: Progress, seen_as: Preprocessing | None) -> Dataset:
@@ -161,24 +176,23 @@ def _open_contents(
 ) -> tuple[_Open, list[str]]:
     """Read the size of every image, decide how they are kept, and decode those that are to be resident."""
     listings = contents.splits.values()
-    names = tuple(name for listing in listings for name in listing.names)
-    places = tuple(place for listing in listings for place in listing.places)
-    labels = [label for listing in listings for label in listing.labels]
+    names, places = join([listing.names for listing in listings]), join([listing.places for listing in listings])
+    labels = torch.from_numpy(np.concatenate([np.asarray(listing.labels, np.int64) for listing in listings]))
     lengths = {split: len(listing) for split, listing in contents.splits.items()}
     max_pixels = config.max_megapixels * 1_000_000
-    headers, bad = scan_headers(names, places, max_pixels, workers=workers, on_progress=stage(tell, "measuring"))
-    sizes = torch.tensor([(header.height, header.width) if header else (0, 0) for header in headers])
-    good = sizes[sizes[:, 0] > 0]
+    sizes, bad = sizes_of(contents, names, places, max_pixels, workers, tell)
+    seen = sizes[:, 0] > 0
+    good = sizes[seen]
     if len(good) == 0:
         raise BadDataError(bad, len(names), config.name)
     size, ratio = view_of(good, config.image_size, seen_as)
     if not stays_resident(good, size, config, keep_encoded):
         _refuse(bad, len(names), config)
         skip = config.on_bad_image == "skip"
-        keys = [name if header else None for name, header in zip(names, headers, strict=True)]
+        keys = names if bool(seen.all()) else [name if ok else None for name, ok in zip(names, seen, strict=True)]
         images = Encoded(places, names, sizes, size, ratio, skip, max_pixels)
-        return _Open(images, torch.tensor(labels), names, _orders(lengths, labels, keys), ratio), bad
-    fit = [at for at, header in enumerate(headers) if header]
+        return _Open(images, labels, names, _orders(lengths, labels, keys), ratio, shards_of(contents)), bad
+    fit = torch.nonzero(seen).flatten().tolist()
     pixels = np.zeros((len(names), 3, size, size), np.uint8)
 
     def look(position: int, data: bytes) -> bytes:
@@ -186,22 +200,29 @@ def _open_contents(
         pixels[at] = view(data, size, ratio, max_pixels).transpose(2, 0, 1)
         return _digest(pixels[at])
 
-    names_fit, places_fit = [names[at] for at in fit], [places[at] for at in fit]
+    names_fit, places_fit = take(names, np.array(fit)), take(places, np.array(fit))
     digests, more = scan(names_fit, places_fit, look, workers=workers, on_progress=stage(tell, "decoding"))
     _refuse(bad + more, len(names), config)
     by_position = dict(zip(fit, digests, strict=True))
     orders = _orders(lengths, labels, [by_position.get(at) for at in range(len(names))])
-    return _Open(torch.from_numpy(pixels), torch.tensor(labels), names, orders, ratio), bad + more
+    return _Open(torch.from_numpy(pixels), labels, names, orders, ratio), bad + more
 
 
 def _orders(
-    lengths: Mapping[str, int], labels: Sequence[int], keys: Sequence[bytes | None] | Sequence[str | None]
+    lengths: Mapping[str, int], labels: Tensor, keys: Sequence[bytes | None] | Sequence[str | None] | Texts
 ) -> dict[str, Tensor]:
     """Put the positions of each split into canonical order: by label, then by key; those without a key are left out."""
     orders, start = {}, 0
     for split, length in lengths.items():
-        there = [at for at in range(start, start + length) if keys[at] is not None]
-        orders[split] = torch.tensor(sorted(there, key=lambda at: (labels[at], keys[at])), dtype=torch.int64)
+        own = slice(start, start + length)
+        if isinstance(keys, Texts):
+            texts = keys.take(np.arange(start, start + length))
+            there = np.lexsort((texts.sortable(), labels[own].numpy())) + start
+            orders[split] = torch.from_numpy(there)
+        else:
+            numbers = labels.tolist()
+            there = [at for at in range(start, start + length) if keys[at] is not None]
+            orders[split] = torch.tensor(sorted(there, key=lambda at: (numbers[at], keys[at])), dtype=torch.int64)
         start += length
     return orders
 

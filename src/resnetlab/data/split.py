@@ -1,7 +1,8 @@
 """What a data set is once it is open: images, labels and classes in three disjoint splits."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -17,12 +18,14 @@ class Split:
 
     `images` is either resident, uint8 of shape (num_samples, channels, height, width), or stays encoded and is decoded
     batch by batch. `labels` is int64 of shape (num_samples,). `names` says where each image came from (a file, a row);
-    it is empty where that says nothing.
+    it is empty where that says nothing. `shards`, int64 of shape (num_samples,), is the shard that each sample lies in,
+    where shards have to be read one after the other.
     """
 
     images: Tensor | Encoded
     labels: Tensor
-    names: tuple[str, ...] = ()
+    names: Sequence[str] = ()
+    shards: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -39,12 +42,17 @@ class Split:
         """
         if not isinstance(self.images, Tensor) or (self.channels, channels) != (1, 3):
             return self
-        return Split(self.images.expand(-1, 3, -1, -1), self.labels, self.names)
+        return replace(self, images=self.images.expand(-1, 3, -1, -1))
+
+    def some(self, samples: Tensor) -> "Split":
+        """Return some of the samples, int64 of shape (number,), in that order, without names."""
+        images = self.images[samples] if isinstance(self.images, Tensor) else self.images.subset(samples)
+        return Split(images, self.labels[samples])
 
     def to(self, device: torch.device) -> "Split":
         """Return the split on a device; resident images live where the network does, encoded ones stay."""
         images = self.images.to(device) if isinstance(self.images, Tensor) else self.images
-        return Split(images, self.labels.to(device), self.names)
+        return replace(self, images=images, labels=self.labels.to(device))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from torch import Tensor
 from resnetlab.config import DataConfig
 from resnetlab.cores import usable_cores
 from resnetlab.data.catalogue import title_of
-from resnetlab.data.loader import numbered_batches, sample_order
+from resnetlab.data.loader import numbered_batches
+from resnetlab.data.order import sample_order
 from resnetlab.data.scan import Progress, stage
 from resnetlab.data.sources import open_data
 from resnetlab.data.split import Split

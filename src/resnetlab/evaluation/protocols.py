@@ -9,7 +9,7 @@ them itself; both are shown the same pixels.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from resnetlab.data.split import Split
 from resnetlab.evaluation.judgement import Judgement, merge
 from resnetlab.evaluation.views import normalised, pictures_of, scaled, ten_crops
 from resnetlab.runtime.engine import Engine
+from resnetlab.world import World
 
 PIXELS = 64 * 224 * 224
 """Pixels that go through a network together, at most: 64 images of 224x224."""
@@ -49,16 +50,28 @@ class Score:
         return 100 * self.num_wrong / self.num_samples
 
 
-def single_view(model: nn.Module, split: Split, preprocessing: Preprocessing, *, workers: int = 0) -> Score:
+def single_view(
+    model: nn.Module,
+    split: Split,
+    preprocessing: Preprocessing,
+    *,
+    workers: int = 0,
+    world: World = World(),  # noqa: B008
+) -> Score:
     """Judge a network on the original images of a split, in evaluation mode; the mode it was in comes back.
 
     Always in fp32, whatever the training computed in: it is how the model file will be used. `workers` threads decode
-    images that are not resident.
+    images that are not resident. Several processes share the samples, and each is told of all.
 
     Raises:
         ConfigError: where there is not one image to judge on.
     """
-    judged = judge(one_crop(model, split, preprocessing, workers=workers))
+    if world.size == 1:
+        judged = judge(one_crop(model, split, preprocessing, workers=workers))
+    else:
+        samples = torch.arange(world.rank, len(split), world.size)
+        found = judge(one_crop(model, split.some(samples), preprocessing, workers=workers))
+        judged = merge(world.gather(replace(found, positions=samples.numpy()[found.positions])))
     wrong = (judged.top[:, 0] != judged.labels) | np.isnan(judged.confidence)
     return Score(len(judged), int(wrong.sum()), float(judged.loss.mean()))
 
@@ -74,7 +87,7 @@ def judge(scores: Scores) -> Judgement:
     parts = []
     for positions, labels, logs in scores:
         ranked = logs.sort(dim=1, descending=True, stable=True)
-        top = ranked.indices[:, : min(TOP, logs.shape[1])]
+        top = ranked.indices[:, : min(TOP, logs.shape[1])].clone()  # a view would keep every class of every sample
         parts.append(Judgement(
             positions.numpy(), labels.numpy(), top.numpy(), ranked.values[:, 0].exp().numpy(),
             -logs.gather(1, labels[:, None])[:, 0].numpy(),

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from resnetlab.config import ConfigError, Preprocessing
-from resnetlab.data.loader import sample_order, some_images
+from resnetlab.data.loader import some_images
+from resnetlab.data.order import epoch_order
 from resnetlab.data.split import Split
 
 IMAGES = 8192
@@ -33,7 +34,7 @@ def recalibrate(model: nn.Module, train: Split, preprocessing: Preprocessing, *,
         raise ConfigError("this network has no batch normalisation whose statistics could be estimated anew")
     if len(train) < 2:
         raise ConfigError("statistics need at least 2 training images")
-    chosen = sample_order(0, 0, len(train))[:IMAGES]
+    chosen = epoch_order(train, 0, 0)[:IMAGES]
     before = [(layer.momentum, layer.training) for layer in layers]
     for layer in layers:
         layer.reset_running_stats()

@@ -7,8 +7,8 @@ from resnetlab.training.checkpoint import load_checkpoint
 from resnetlab.training.directory import CHECKPOINT, RECORD
 from resnetlab.training.record import read_record
 
-TIMES = ("time_s", "images_per_s", "started", "data_wait_pct", "train_time_s", "wait_s", "epoch_start_s",
-         "epoch_start_wait_s", "record_bytes")  # fmt: skip
+TIMES = ("time_s", "images_per_s", "started", "data_wait_pct", "worker_images_per_s", "train_time_s", "wait_s",
+         "epoch_start_s", "epoch_start_wait_s", "record_bytes")  # fmt: skip
 """Fields that two runs of one configuration cannot share."""
 
 

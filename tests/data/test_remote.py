@@ -1,0 +1,358 @@
+"""Shards behind an address: fetched whole, one after the other, kept in bounds, and patient with what breaks."""
+
+import errno
+import hashlib
+import multiprocessing
+import re
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from webserver import serving
+
+from photographs import photographs
+from resnetlab.config import ConfigError, DataConfig, RunConfig
+from resnetlab.data import pack as packing
+from resnetlab.data import remote, transfer
+from resnetlab.data.catalogue import kind_of, title_of
+from resnetlab.data.encoded import Encoded
+from resnetlab.data.loader import eval_batches, train_batches
+from resnetlab.data.order import WINDOW
+from resnetlab.data.pack import Way, pack
+from resnetlab.data.shards import list_shards
+from resnetlab.data.sources import open_data, read_contents
+from resnetlab.data.transfer import RemoteError
+from resnetlab.models.zoo import model_config
+from resnetlab.training.loop import fit
+from resnetlab.training.recipes import recipe
+from resnetlab.training.session import Session
+
+pytest.importorskip("aiohttp")
+
+SHARDS = 10
+WAY = recipe("imagenet-90", batch_size=12, epochs=1, lr=0.02)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """Ten training shards of twelve pictures each, and one of validation."""
+    source = photographs(tmp_path_factory.mktemp("far") / "source", train=120)
+    out = source.with_name("shards")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "PER_SAMPLE", SHARDS * 2**20 / 120 - 2_200)
+        index = pack(DataConfig(str(source)), out, Way(shard_mib=1))
+    assert len(index.splits["train"]) == SHARDS
+    return out
+
+
+@pytest.fixture
+def server(shards):
+    with serving(shards) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch):
+    monkeypatch.setattr(transfer, "PAUSES_S", (0.01, 0.02, 0.03))
+
+
+def config(server, cache: Path) -> DataConfig:
+    return DataConfig(server.address, root=str(cache), image_size=16)
+
+
+def opened(server, cache, cache_gib: float = 1.0):
+    return open_data(config(server, cache), keep_encoded=True, cache_gib=cache_gib)
+
+
+def cached(cache: Path) -> list[Path]:
+    return [path for path in (cache / "shards").iterdir() if path.suffix not in (".lock", ".part")]
+
+
+def gib(shards: Path, number: float) -> float:
+    return number * max(path.stat().st_size for path in shards.glob("*.tar")) / 2**30
+
+
+def test_an_address_is_a_data_set_that_nobody_asks_before_it_is_opened():
+    assert kind_of(DataConfig("https://example.invalid/some/shards")) == "shards"
+    assert title_of(DataConfig("s3://bucket/some/shards/")) == "shards"
+
+
+def test_only_indices_are_fetched_to_list_them(server, shards, tmp_path):
+    found, here = read_contents(config(server, tmp_path)), list_shards(shards)
+    assert not [name for name in server.asked if name.endswith(".tar")]
+    assert found.classes == here.classes
+    for split, listing in found.splits.items():
+        assert list(listing.names) == list(here.splits[split].names)
+        assert list(listing.labels) == list(here.splits[split].labels)
+    read_contents(config(server, tmp_path))
+    assert server.asked["index.json"] == 2
+    assert server.asked["train-000000.npz"] == 1
+
+
+def test_they_hold_what_the_shards_here_hold(server, shards, tmp_path):
+    far, near = opened(server, tmp_path), open_data(DataConfig(str(shards), image_size=16), keep_encoded=True)
+    assert far.train.shards is not None
+    for name, split in far.splits.items():
+        assert sorted(split.names) == sorted(near.splits[name].names)
+    assert isinstance(far.val.images, Encoded)
+    assert isinstance(near.val.images, Encoded)
+    at = [list(near.val.names).index(name) for name in far.val.names]
+    assert torch.equal(far.val.images.views(torch.arange(12))[0], near.val.images.views(torch.tensor(at))[0])
+
+
+def test_small_images_are_kept_as_if_they_were_here(server, shards, tmp_path):
+    far, near = open_data(config(server, tmp_path)), open_data(DataConfig(str(shards), image_size=16))
+    assert far.fingerprint == near.fingerprint
+    assert far.train.shards is None
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_reads_each_shard_once_and_in_windows(server, shards, tmp_path, workers):
+    data = opened(server, tmp_path, cache_gib=gib(shards, WINDOW + 1.5))
+    held = {path.name for path in cached(tmp_path)}
+    server.order.clear()
+    batches = list(train_batches(data.train, data.preprocessing, WAY, 0, 0, workers=workers))
+    assert len(batches) == SHARDS
+    asked = [name for name in server.order if name.startswith("train")]
+    # `per_channel` looked at the first ones, which may be there still.
+    assert SHARDS - WINDOW - 1 <= len(asked) <= SHARDS
+    assert len(set(asked)) == len(asked)
+    assert sum(path.stat().st_size for path in cached(tmp_path)) <= gib(shards, WINDOW + 1.5) * 2**30
+    assert {path.name for path in cached(tmp_path)} != held
+
+
+def test_the_epoch_is_a_function_of_seed_and_epoch_and_not_of_the_cache(server, shards, tmp_path):
+    def epoch(cache, number, workers, room):
+        data = opened(server, cache, cache_gib=gib(shards, room))
+        batches = train_batches(data.train, data.preprocessing, WAY, 5, number, workers=workers)
+        return torch.cat([images for images, _ in batches])
+
+    first = epoch(tmp_path / "a", 0, 0, WINDOW + 1.1)
+    assert torch.equal(first, epoch(tmp_path / "b", 0, 2, 30))
+    assert not torch.equal(first, epoch(tmp_path / "b", 1, 2, 30))
+
+
+def test_it_begins_in_the_middle_where_a_run_is_resumed(server, tmp_path):
+    data = opened(server, tmp_path)
+    whole = [images for images, _ in train_batches(data.train, data.preprocessing, WAY, 0, 3)]
+    shutil.rmtree(tmp_path / "shards")
+    again = opened(server, tmp_path)
+    server.order.clear()
+    rest = [images for images, _ in train_batches(again.train, data.preprocessing, WAY, 0, 3, first_step=8)]
+    assert torch.equal(torch.cat(rest), torch.cat(whole[8:]))
+
+
+def test_shards_come_before_they_are_needed(server, tmp_path):
+    data = opened(server, tmp_path)
+    batches = train_batches(data.train, data.preprocessing, WAY, 0, 1)
+    next(batches)
+    until = time.monotonic() + 5
+    while len([path for path in cached(tmp_path) if path.stat().st_size > 20_000]) < 2 * WINDOW:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    batches.close()
+
+
+def test_validation_reads_shard_after_shard(server, shards, tmp_path):
+    data = opened(server, tmp_path)
+    shutil.rmtree(tmp_path / "shards")
+    (tmp_path / "shards").mkdir()
+    data = opened(server, tmp_path)
+    assert torch.equal(data.train.shards, data.train.shards.sort().values)  # pyright: ignore
+    list(eval_batches(data.train, data.preprocessing, 12))
+    asked = [name for name in server.order if name.startswith("train") and name.endswith("tar")]
+    assert len(asked) == SHARDS * 2  # once before the cache was lost
+    assert asked[SHARDS:] == sorted(asked[SHARDS:])
+
+
+def test_a_training_from_an_address_is_that_of_equal_order(server, tmp_path):
+    run = RunConfig(model_config("resnet8"), config(server, tmp_path), recipe("imagenet-90", batch_size=12, epochs=2))
+    one = fit(run, session=Session(workers=2, cache_gib=1))
+    other = fit(run, session=Session(workers=0, cache_gib=1))
+    assert all(torch.equal(tensor, other.model.state_dict()[name]) for name, tensor in one.model.state_dict().items())
+
+
+# What breaks
+
+
+def whole(server, cache):
+    """Read every training sample."""
+    data = opened(server, cache)
+    images = data.train.images
+    assert isinstance(images, Encoded)
+    return images.views(torch.arange(len(images)))[0]
+
+
+def failing(server, cache) -> str:
+    with pytest.raises(RemoteError) as failed:
+        whole(server, cache)
+    return str(failed.value).replace(server.address, "URL")
+
+
+@pytest.mark.parametrize("fault", ["drop", "500", "503", "429"])
+def test_what_may_pass_is_tried_again(server, tmp_path, fault):
+    right = whole(server, tmp_path / "right")
+    server.faults = [fault] * 3 + [""] + [fault] * 2
+    assert torch.equal(whole(server, tmp_path / "other"), right)
+
+
+def test_it_goes_on_where_it_broke(server, shards, tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer, "BLOCK", 5_000)
+    length = (shards / "train-000000.tar").stat().st_size
+    server.faults = ["", "", "drop", "drop"]
+    whole(server, tmp_path)
+    assert server.served["train-000000.tar"] == length
+    assert server.asked["train-000000.tar"] == -(-length // 5_000) + 2
+    for path in cached(tmp_path):
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
+
+
+def test_what_was_fetched_stays_for_the_next_process(server, shards, tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer, "BLOCK", 5_000)
+    server.faults = ["", "", *["drop"] * 20]
+    reason = failing(server, tmp_path)
+    assert re.fullmatch(
+        r"URL/train-000000.tar: cannot be read after 4 attempts \(.*\); what was fetched stays, and the same command "
+        "goes on with it",
+        reason,
+    )
+    parts = [path.stat().st_size for path in (tmp_path / "shards").glob("*.part")]
+    assert 10_000 in parts
+    server.faults.clear()
+    whole(server, tmp_path)
+    assert server.served["train-000000.tar"] == (shards / "train-000000.tar").stat().st_size
+
+
+def test_a_server_that_stalls_is_given_up(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer, "STALL_S", 0.1)
+    monkeypatch.setattr(transfer, "PAUSES_S", (0.01,))
+    server.faults = ["stall"] * 4
+    assert failing(server, tmp_path).startswith(
+        "URL/train-000000.tar: cannot be read after 2 attempts (nothing came for 0.1 s); "
+    )
+
+
+def test_a_wrong_checksum_is_fetched_once_more(server, tmp_path):
+    server.faults = ["damage"]
+    whole(server, tmp_path)
+    assert server.asked["train-000000.tar"] == 2
+
+
+def test_a_shard_that_stays_wrong_is_named(server, tmp_path):
+    server.faults = ["damage"] * 2
+    assert failing(server, tmp_path) == (
+        "URL/train-000000.tar: fetched twice, and its SHA-256 is not that of index.json; it is damaged, or was packed "
+        "again meanwhile"
+    )
+    assert not list((tmp_path / "shards").glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("404", "URL/train-000000.tar: is missing there; pack it again"),
+        ("403", "URL/train-000000.tar: cannot be read (HTTP 403 Forbidden)"),
+        ("401", "URL/train-000000.tar: cannot be read (HTTP 401 Unauthorized)"),
+    ],
+)
+def test_what_will_not_pass_is_not_tried_again(server, tmp_path, fault, message):
+    server.faults = [fault] * 20
+    assert failing(server, tmp_path) == message
+    assert server.asked["train-000000.tar"] <= 2
+
+
+def test_where_there_are_no_shards_it_says_so(server, tmp_path):
+    server.of, server.faults = "index.json", ["404"]
+    with pytest.raises(ConfigError, match=r"there is no index.json, so no shards that resnetlab data pack made"):
+        opened(server, tmp_path)
+    server.of, server.faults = "train-000003.npz", ["404"]
+    with pytest.raises(ConfigError, match=r"train-000003.npz: is missing; pack it again"):
+        opened(server, tmp_path)
+    server.faults = ["damage"]
+    with pytest.raises(ConfigError, match=r"train-000003.npz: its SHA-256 is not that of index.json"):
+        opened(server, tmp_path)
+
+
+def test_nobody_there(tmp_path):
+    with pytest.raises(RemoteError, match=r"http://127.0.0.1:9/x/index.json: cannot be read after 4 attempts \(Cannot"):
+        open_data(DataConfig("http://127.0.0.1:9/x", root=str(tmp_path)))
+
+
+def test_an_address_that_cannot_be(tmp_path):
+    with pytest.raises(ConfigError, match="nonsense://x: "):
+        open_data(DataConfig("nonsense://x", root=str(tmp_path)))
+
+
+def test_a_server_without_ranges_will_do(server, tmp_path, monkeypatch):
+    right = whole(server, tmp_path / "right")
+    monkeypatch.setattr(transfer, "BLOCK", 5_000)
+    server.ranges = False
+    server.asked.clear()
+    assert torch.equal(whole(server, tmp_path / "other"), right)
+    assert server.asked["train-000001.tar"] <= 2
+
+
+def test_a_disk_that_is_full_is_no_image_s_fault(server, tmp_path, monkeypatch):
+    data = opened(server, tmp_path)
+    shutil.rmtree(tmp_path / "shards")
+    (tmp_path / "shards").mkdir()
+
+    def full(*args, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(remote.ShardCache, "filling", full)
+    images = data.train.images
+    assert isinstance(images, Encoded)
+    store = images.places.shards[0].store  # pyright: ignore
+    store._open = remote.Descriptors(1)
+    with pytest.raises(RemoteError, match=r"the cache cannot be written \(No space left on device\); make room"):
+        replace(images, skip_bad=True).views(torch.arange(1))
+
+
+def test_a_cache_that_is_too_small_is_refused(server, shards, tmp_path):
+    with pytest.raises(ConfigError, match=r"a cache of .* GiB does not hold 5 of these shards.*--cache-gib"):
+        opened(server, tmp_path, cache_gib=gib(shards, WINDOW))
+
+
+def test_the_least_recently_used_leave(server, shards, tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "TOUCH_S", 0.0)
+    data = opened(server, tmp_path, cache_gib=gib(shards, WINDOW + 2))
+    images = data.train.images
+    assert isinstance(images, Encoded)
+    first = data.train.shards.unique_consecutive(return_counts=True)[1].cumsum(0) - 1  # pyright: ignore
+    for shard in range(SHARDS):
+        images.views(first[shard : shard + 1])
+    names = {entry.sha256 for entry in [shard.entry for shard in images.places.shards]}  # pyright: ignore
+    order = [shard.entry.sha256 for shard in images.places.shards[:SHARDS]]  # pyright: ignore
+    left = {path.name for path in cached(tmp_path)} & names
+    assert WINDOW < len(left) < SHARDS
+    assert left == set(order[-len(left) :])
+
+
+def read_all(address, cache, sums):
+    data = open_data(DataConfig(address, root=cache, image_size=16), keep_encoded=True, cache_gib=1.0)
+    batches = train_batches(data.train, data.preprocessing, WAY, 0, 0, workers=2)
+    sums.put(float(sum(images.double().abs().sum() for images, _ in batches)))
+
+
+@pytest.mark.slow
+def test_processes_share_the_cache(server, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    sums = context.Queue()
+    workers = [context.Process(target=read_all, args=(server.address, str(tmp_path), sums)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    found = [sums.get(timeout=60) for _ in workers]
+    for worker in workers:
+        worker.join()
+    assert len(set(found)) == 1
+    for number in range(SHARDS):
+        assert server.asked[f"train-{number:06}.tar"] == 1
+
+
+def test_any_address_that_fsspec_reads_will_do(shards, tmp_path):
+    data = open_data(DataConfig(f"file://{shards}", root=str(tmp_path), image_size=16), keep_encoded=True)
+    assert len(list(train_batches(data.train, data.preprocessing, WAY, 0, 0))) == SHARDS
