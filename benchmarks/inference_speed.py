@@ -33,7 +33,8 @@ from raw_runtimes import Answers, has_compiler, raw_sides
 from resnetlab.config import ConfigError, DataConfig
 from resnetlab.cores import usable_cores
 from resnetlab.data.judged import open_judged
-from resnetlab.data.loader import numbered_batches, sample_order
+from resnetlab.data.loader import numbered_batches
+from resnetlab.data.order import sample_order
 from resnetlab.data.split import Split
 from resnetlab.deploy.export import export
 from resnetlab.deploy.predictor import load

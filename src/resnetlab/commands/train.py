@@ -1,6 +1,7 @@
 """`resnetlab train`: one network, real images, an honest number, and a model file."""
 
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from resnetlab.training.session import Session
 
 
+WAITING_PCT = 10.0
+"""Share of the training time from which waiting for images is worth a word."""
+
+
 @dataclass(frozen=True)
 class Options:
     """Train a network by a recipe of the paper, judge it, and leave a run directory with a model file.
@@ -27,7 +32,8 @@ class Options:
     """The network, such as resnet20, resnet56, plain34 or resnet18. If not given: that of --from, else resnet20 for
     named data sets and resnet18 for your own images."""
     data: str | None = None
-    """cifar10, cifar100, mnist, fashion-mnist, digits, or the path of a folder of images or of parquet files."""
+    """cifar10, cifar100, mnist, fashion-mnist, digits, or the path of a folder of images, of parquet files or of shards
+    (resnetlab data pack), or the address of one, such as https://example.org/shards or s3://bucket/shards."""
     data_root: Path | None = None
     """Folder where the archives of a named data set lie, or are downloaded to."""
     recipe: str | None = None
@@ -77,12 +83,20 @@ class Options:
     """Memory layout of images and maps; likewise."""
     compile: Literal["auto", "on", "off"] | None = None
     """Compile the step with torch.compile; likewise."""
+    sync_bn: bool = False
+    """With several processes (torchrun): normalise over the whole batch, as one process does."""
+    accumulate: int | None = None
+    """Parts that each process takes its images of a step in, for less memory; 1 if not given."""
+    patience_seconds: float = 600.0
+    """How long processes wait for one that is silent before all give up."""
     recompute: bool = False
     """Make activations again in the backward pass: a third more time, far less memory."""
     device: Literal["auto", "cpu", "cuda"] | None = None
     """Where to compute; a GPU where there is one."""
     workers: int | None = None
     """Threads that decode images which do not fit in memory; one a core if not given."""
+    cache_gib: float = 10.0
+    """Size of the cache for shards behind an address, in GiB; it lies in --data-root, or in the user's cache folder."""
     checkpoint_seconds: float = 300.0
     """Seconds between checkpoints; they take 1 % of the time at most."""
     checkpoint_steps: int | None = None
@@ -105,22 +119,26 @@ def run(options: Options) -> int:
     from resnetlab.memory import keep_large_pages
 
     keep_large_pages()
-    console = Console(stderr=options.json, markup=False)
+    first = os.environ.get("RANK", "0") == "0"
+    console = Console(stderr=options.json, markup=False, quiet=not first)
     console.print("loading PyTorch and the images …", style="dim")
     from resnetlab.training.interrupt import InterruptedRunError, Interruption
 
     try:
         with Interruption() as interruption, TrainDisplay(console) as display:
+            from resnetlab.training.distributed import joined
             from resnetlab.training.loop import fit
 
-            fitted = fit(config, out, session=session, listener=display, interruption=interruption)
+            with joined(options.patience_seconds) as world:
+                session = replace(session, world=world)
+                fitted = fit(config, out, session=session, listener=display, interruption=interruption)
     except InterruptedRunError as stopped:
         kept = f"saved in {out}, the same command continues" if (out / "checkpoint").exists() else "nothing was begun"
         console.print(f"{stopped}; {kept}", soft_wrap=True, highlight=False)
         return stopped.status
-    if options.json:
+    if options.json and first:
         print(json.dumps({"out": str(out), **fitted.result}))
-    else:
+    elif first:
         print_result(fitted.result, out, console)
     return 0
 
@@ -147,7 +165,7 @@ def resolve(options: Options) -> tuple[RunConfig, Path]:
 
 def fresh(options: Options) -> RunConfig:
     """Return the configuration that the options describe."""
-    from resnetlab.data.catalogue import kind_of
+    from resnetlab.data.catalogue import LISTED, kind_of
     from resnetlab.models.card import read_card
     from resnetlab.models.zoo import model_config
     from resnetlab.training.recipes import default_recipe, recipe
@@ -156,7 +174,7 @@ def fresh(options: Options) -> RunConfig:
         raise ConfigError("name the images: --data cifar10, or the path of a folder of images or of parquet files")
     data = DataConfig(name=options.data, **_given(options, *DATA_FIELDS),
                       root=None if options.data_root is None else str(options.data_root))  # fmt: skip
-    own = kind_of(data) in ("folder", "parquet")
+    own = kind_of(data) in LISTED
     if options.model is None and options.weights is not None:
         model, name = read_card(options.weights).model, options.recipe or "finetune"
     else:
@@ -175,7 +193,7 @@ def fresh(options: Options) -> RunConfig:
 
 DATA_FIELDS = ("split_seed", "train_images", "image_size", "on_bad_image")
 RECIPE_FIELDS = ("epochs", "steps", "batch_size", "lr", "keep", "frozen_epochs", "layer_decay")
-RUN_FIELDS = ("seed", "precision", "layout", "compile", "recompute", "device")
+RUN_FIELDS = ("seed", "precision", "layout", "compile", "sync_bn", "accumulate", "recompute", "device")
 
 
 def overridden(config: RunConfig, options: Options) -> RunConfig:
@@ -208,9 +226,12 @@ def session_of(options: Options) -> "Session":
     from resnetlab.cores import usable_cores
     from resnetlab.training.session import Session
 
-    workers = usable_cores() if options.workers is None else options.workers
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    workers = max(1, usable_cores() // processes) if options.workers is None else options.workers
     if workers < 0:
         raise ConfigError(f"workers must be at least 0, not {workers}")
+    if options.cache_gib <= 0:
+        raise ConfigError(f"cache-gib must be above 0, not {options.cache_gib:g}")
     if options.checkpoint_seconds < 0:
         raise ConfigError(f"checkpoint-seconds must be at least 0, not {options.checkpoint_seconds}")
     if options.checkpoint_steps is not None and options.checkpoint_steps < 1:
@@ -219,6 +240,7 @@ def session_of(options: Options) -> "Session":
         raise ConfigError(f"track {options.track!r} is unknown; known: tensorboard")
     return Session(
         workers=workers,
+        cache_gib=options.cache_gib,
         resume=True,
         fresh=options.fresh,
         allow_config_change=options.allow_config_change,
@@ -249,6 +271,9 @@ def print_result(result: dict[str, Any], out: Path, console: "Console") -> None:
               if result[f"{name}_error_pct"] is not None]  # fmt: skip
     print_line = f"{', '.join(errors)}; {time_text(result['time_s'])}, {result['images_per_s']:,.0f} images/s"
     console.print(print_line, soft_wrap=True, highlight=False)
+    if result.get("data_wait_pct", 0) >= WAITING_PCT:
+        waited = f"{result['data_wait_pct']:.0f} % of the training time was spent waiting for images"
+        console.print(f"{waited}; resnetlab doctor, with the same options, says why", soft_wrap=True, highlight=False)
     console.print(f"model file: {out / 'model.safetensors'}", soft_wrap=True, highlight=False)
 
 

@@ -15,8 +15,9 @@ from resnetlab.models.resnet import ResNet
 from resnetlab.training.execution import Forward
 from resnetlab.training.listener import Progress
 from resnetlab.training.schedule import drops, lr_at
-from resnetlab.training.signals import Heard, Sampler
+from resnetlab.training.signals import Sampler
 from resnetlab.training.state import State, Window
+from resnetlab.training.together import ALONE, Part, Together
 
 POINTS = 13
 """How often in an epoch the training says how it goes."""
@@ -48,9 +49,11 @@ def train_steps(
     state: State,
     steps: range,
     sampler: Sampler,
+    together: Together = ALONE,
 ) -> Iterator[Taken]:
     """Take the steps that an epoch (`steps`, numbered through the run) still lacks; yield after each.
 
+    With several processes each takes its part of every batch, and all of them count, skip and stop at the same steps.
     The network is in training mode, but for what is frozen; a group of the optimizer may have an `lr_scale`. A step
     whose loss is not finite leaves the network as it was and is counted. While the head learns alone nothing is
     listened to: the convolutions have no gradients.
@@ -65,21 +68,22 @@ def train_steps(
     told_s, images_since, total_steps = time.perf_counter(), 0, sampler.total_steps
     while state.step < steps.stop:
         start_s = time.perf_counter()
-        images, labels = next(batches)
-        state.wait_s += time.perf_counter() - start_s
         lr = lr_now(state, total_steps, recipe)
-
         _copy(buffers, before)
+        optimizer.zero_grad()
         with nullcontext() if frozen else sampler.listen(state.step) as heard:
-            loss, wrong = (sampler.forward if heard else forward)(images, labels)
-        value, signal = _learn(optimizer, loss, lr, heard, state.step + 1)
-        if math.isfinite(value):
-            _count(state, value, int(wrong), len(labels))
+            part, wait_s = _backward(sampler.forward if heard else forward, batches, recipe.batch_size, together)
+        state.wait_s += wait_s
+        whole = together.agree(part)
+        signal = heard.signal(step=state.step + 1, lr=lr, loss=whole.loss) if heard else None
+        if math.isfinite(whole.loss):
+            _update(optimizer, lr, recipe.batch_size / whole.num_images if together.is_shared else 1.0)
+            _count(state, whole)
         else:
             _undo(before, buffers, state)
         state.step += 1
         state.train_time_s += time.perf_counter() - start_s
-        images_since += len(labels)
+        images_since += whole.num_images
         told = None
         if (state.step - steps.start) % pause == 0 or state.step == steps.stop:
             speed = images_since / (time.perf_counter() - told_s)
@@ -87,23 +91,41 @@ def train_steps(
             told_s, images_since = time.perf_counter(), 0
         yield Taken(told, signal)
         if state.streak == PATIENCE:
-            raise diverged(value, state, steps, total_steps, lr)
+            raise diverged(whole.loss, state, steps, total_steps, lr)
 
 
-def _learn(
-    optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, heard: Heard | None, step: int
-) -> tuple[float, dict[str, Any] | None]:
-    """Go back from the loss and update the weights, unless it is not finite; return it, and what was heard."""
-    value = loss.item()
-    if math.isfinite(value):
-        optimizer.zero_grad()
-        loss.backward()
-    signal = heard.signal(step=step, lr=lr, loss=value) if heard else None
-    if math.isfinite(value):
-        for group in optimizer.param_groups:
-            group["lr"] = lr * group.get("lr_scale", 1.0)
-        optimizer.step()
-    return value, signal
+def _backward(
+    forward: Forward, batches: Iterator[tuple[Tensor, Tensor]], batch_size: int, together: Together
+) -> tuple[Part, float]:
+    """Take this process's part of a batch forward and back; return what came of it, and seconds waited for images.
+
+    Gradients are afterwards those of the mean loss over `batch_size` images, whoever had them.
+    """
+    found, wait_s = Part(), 0.0
+    for number in range(together.parts):
+        start_s = time.perf_counter()
+        images, labels = next(batches)
+        wait_s += time.perf_counter() - start_s
+        with together.kept_back(number):
+            loss, wrong = forward(images, labels)
+            value = loss.item()
+            if together.is_shared:  # even if it is not finite: the others wait for this one's gradients
+                (loss * (together.size * len(labels) / batch_size)).backward()  # they are averaged over processes
+            elif math.isfinite(value):
+                loss.backward()
+        found.add(value, int(wrong), len(labels))
+    return found, wait_s
+
+
+def _update(optimizer: torch.optim.Optimizer, lr: float, scale: float) -> None:
+    """Update the weights; gradients count `scale` times, where images of the batch were left out."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)
+        if scale != 1:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(scale)
+    optimizer.step()
 
 
 def lr_now(state: State, total_steps: int, recipe: Recipe) -> float:
@@ -153,12 +175,12 @@ def _undo(before: list[Tensor], buffers: list[Tensor], state: State) -> None:
     state.streak += 1
 
 
-def _count(state: State, loss: float, num_wrong: int, num_images: int) -> None:
+def _count(state: State, whole: Part) -> None:
     state.streak = 0
     state.window.num_steps += 1
-    state.window.loss += loss
-    state.window.num_wrong += num_wrong
-    state.window.num_images += num_images
+    state.window.loss += whole.loss
+    state.window.num_wrong += whole.num_wrong
+    state.window.num_images += whole.num_images
 
 
 def _tell(

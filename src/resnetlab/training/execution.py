@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from resnetlab.config import ConfigError, RunConfig
 from resnetlab.models.resnet import ResNet
@@ -66,9 +66,9 @@ class Execution:
         return "; ".join([f"{self.name}: {self.images_per_s[self.name]:,.0f} images/s", *others])
 
 
-def forward_of(model: ResNet, execution: Execution) -> Forward:
+def forward_of(model: nn.Module, execution: Execution, label_smoothing: float = 0.0) -> Forward:
     """Return the forward pass and its loss, computed as `execution` says; the loss itself is always fp32."""
-    device_type = model.fc.weight.device.type
+    device_type = next(model.parameters()).device.type
 
     def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if execution.precision == "bf16":
@@ -76,7 +76,7 @@ def forward_of(model: ResNet, execution: Execution) -> Forward:
                 logits = model(images)
         else:
             logits = model(images)
-        loss = F.cross_entropy(logits.float(), labels)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
         return loss, (logits.detach().argmax(1) != labels).sum()
 
     if not execution.compile:
@@ -105,12 +105,12 @@ def choose(
     Raises:
         ConfigError: where compilation was asked for and does not work here.
     """
-    start = fixed(config)
+    start, smoothing = fixed(config), config.recipe.label_smoothing
     batch_size = config.recipe.batch_size
     expected_s = 3 * macs * batch_size * total_steps / ASSUMED_MACS_PER_S
     undecided = "auto" in (config.precision, config.layout, config.compile)
     if expected_s < LONG_RUN_S or not undecided:
-        return start, _compiled_or_refused(model, start, batch)
+        return start, _compiled_or_refused(model, start, batch, smoothing)
     images, labels = batch()
     speeds: dict[str, float] = {}
 
@@ -120,24 +120,26 @@ def choose(
 
     best = replace(start, compile=False)
     with _unchanged(model):
-        fastest = speed(best, forward_of(model, best))
+        fastest = speed(best, forward_of(model, best, smoothing))
         for other in _others(config, best):
-            found = speed(other, forward_of(model, other))
+            found = speed(other, forward_of(model, other, smoothing))
             if found > fastest * WORTHWHILE:
                 best, fastest = other, found
-        forward = forward_of(model, best)
+        forward = forward_of(model, best, smoothing)
         left_s = total_steps * batch_size / fastest
         if start.compile or (config.compile == "auto" and left_s > COMPILE_PAYS_S):
             compiled = replace(best, compile=True)
             with contextlib.suppress(*(() if start.compile else (Exception,))):  # no compiler here: do without
-                candidate = forward_of(model, compiled)
+                candidate = forward_of(model, compiled, smoothing)
                 if speed(compiled, candidate) > fastest * WORTHWHILE or start.compile:
                     best, forward = compiled, candidate
     return replace(best, images_per_s=speeds), forward
 
 
-def _compiled_or_refused(model: ResNet, way: Execution, batch: Callable[[], tuple[Tensor, Tensor]]) -> Forward:
-    forward = forward_of(model, way)
+def _compiled_or_refused(
+    model: ResNet, way: Execution, batch: Callable[[], tuple[Tensor, Tensor]], label_smoothing: float
+) -> Forward:
+    forward = forward_of(model, way, label_smoothing)
     if way.compile:
         images, labels = batch()
         try:

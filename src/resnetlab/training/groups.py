@@ -39,12 +39,16 @@ def parameter_groups(model: ResNet, config: RunConfig) -> list[dict[str, Any]]:
     the rest, as each of the three has momentum or has none: the fused step cannot do with a mixture.
     """
     norms = _norm_parameters(model)
-    groups: dict[tuple[float, str], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         scale = config.recipe.layer_decay ** distance(name, len(model.stages))
         kind = "head" if name.startswith(HEAD) else "norm" if name in norms else "body"
-        groups.setdefault((scale, kind if config.weights is not None else "all"), []).append(parameter)
-    return [{"params": parameters, "lr_scale": scale} for (scale, _), parameters in groups.items()]
+        decays = config.recipe.decay_norms or parameter.dim() > 1
+        groups.setdefault((scale, kind if config.weights is not None else "all", decays), []).append(parameter)
+    return [
+        {"params": parameters, "lr_scale": scale, **({} if decays else {"weight_decay": 0.0})}
+        for (scale, _, decays), parameters in groups.items()
+    ]
 
 
 def set_mode(model: ResNet, recipe: Recipe, epoch: int) -> None:

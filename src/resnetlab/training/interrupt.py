@@ -31,6 +31,8 @@ class Interruption:
 
     def __init__(self, heeded: tuple[signal.Signals, ...] = HEEDED) -> None:
         self._heeded = heeded
+        self.shared = False
+        """Others must stop with this process: no signal breaks in, each waits for the next `check`."""
         self.signum: int | None = None
         self._at_once = True
         self._before: dict[int, object] = {}
@@ -68,10 +70,11 @@ class Interruption:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Let a signal break into the body, which changes nothing that is kept."""
+        """Let a signal break into the body, which changes nothing that is kept; not where others must stop too."""
         before, self._at_once = self._at_once, True
         try:
-            self.check()
+            if not self.shared:
+                self.check()
             yield
         finally:
             self._at_once = before
@@ -80,5 +83,5 @@ class Interruption:
         if self.signum is not None:
             os._exit(128 + signum)
         self.signum = signum
-        if self._at_once:
+        if self._at_once and not self.shared:
             raise InterruptedRunError(signum)

@@ -12,11 +12,11 @@ from typing import Any
 
 from resnetlab.claim import claimed
 from resnetlab.config import ConfigError, RunConfig
-from resnetlab.evaluation.protocols import single_view
 from resnetlab.models.modelfile import ModelCard, load_model, save_model
 from resnetlab.models.resnet import ResNet
 from resnetlab.training.checkpoint import Checkpoint
 from resnetlab.training.directory import CHECKPOINT, MODEL, RECORD, Beginning, begin, forget_unless_begun
+from resnetlab.training.distributed import same_statistics
 from resnetlab.training.epoch import DivergedError, Taken, diverged, lr_now, summary, train_steps
 from resnetlab.training.groups import set_mode
 from resnetlab.training.interrupt import InterruptedRunError, Interruption
@@ -83,16 +83,19 @@ def fit(
         UnsavedError: where the run is done but could not be written.
     """
     session, listener, interruption = session or Session(), listener or Listener(), interruption or Interruption()
+    world = session.world
+    interruption.shared = world.size > 1
     if out is None:
         with Record(None) as record:
             return _fit(config, Beginning(), Around(None, record, session, listener, interruption))
     out = Path(out)
-    with claimed(out, "run"):
-        beginning = begin(
-            out, config, resume=session.resume, fresh=session.fresh, allow_config_change=session.allow_config_change
-        )
+    with contextlib.ExitStack() as stack:
+        beginning = world.from_first(lambda: _begin(out, config, session, stack))
         if beginning.result is not None:
-            return Fitted(*load_model(out / MODEL), beginning.result)
+            return Fitted(*world.from_first(lambda: load_model(out / MODEL)), beginning.result)
+        if not world.is_first:
+            with Record(None) as record:
+                return _fit(config, beginning, Around(None, record, session, listener, interruption))
         try:
             with Record(out / RECORD, keep_bytes=beginning.record_bytes) as record:
                 return _fit(config, beginning, Around(out, record, session, listener, interruption))
@@ -101,11 +104,22 @@ def fit(
             raise
 
 
+def _begin(out: Path, config: RunConfig, session: Session, stack: contextlib.ExitStack) -> Beginning:
+    """Claim the run directory for as long as `stack` stands, and look where the run begins."""
+    stack.enter_context(claimed(out, "run"))
+    return begin(
+        out, config, resume=session.resume, fresh=session.fresh, allow_config_change=session.allow_config_change
+    )
+
+
 def _fit(config: RunConfig, beginning: Beginning, around: Around) -> Fitted:
     """Train and judge with the record open; whatever happens stands in it."""
     start_s, training = time.perf_counter(), None
     try:
-        training = prepare(config, beginning.checkpoint, workers=around.session.workers)
+        session = around.session
+        training = prepare(config, beginning.checkpoint, workers=session.workers, world=session.world,
+                           cache_gib=session.cache_gib)  # fmt: skip
+        training.together.interruption = around.interruption
         start_s -= training.state.time_s
         out, step = around.out, training.state.step
         with open_tracker(out and around.session.track, out or Path(), step, around.warn) as tracker:
@@ -135,7 +149,8 @@ def open_record(training: Training, beginning: Beginning, around: Around) -> Non
         run = run_line(training.config, training.data, training.preprocessing, training.model, training.macs,
                        training.device)  # fmt: skip
         start = {"start": training.start} if training.start else {}
-        around.record.write("run", **run, execution=dataclasses.asdict(training.execution), **start)
+        shared = training.shared()
+        around.record.write("run", **run, execution=dataclasses.asdict(training.execution), **start, **shared)
         for message in training.warnings:
             around.warn(message)
     if beginning.changed:
@@ -182,6 +197,7 @@ def train(training: Training, around: Around, tracker: Tracker, start_s: float) 
     except InterruptedRunError:
         if state.streak == 0:
             saver.save()
+        session.world.gather(None)  # torchrun ends the others when one leaves, and the first one is still writing
         saver.insist("stopped, the last good one stays")
         raise
     return saver
@@ -199,9 +215,10 @@ def train_epoch(training: Training) -> Iterator[Taken]:
     first = state.epochs_done * training.epoch_steps
     steps = range(first, min(first + training.epoch_steps, training.total_steps))
     set_mode(training.model, training.config.recipe, state.epochs_done)
+    training.share()
     with contextlib.closing(training.batches(state.epochs_done, state.step - first)) as batches:
         yield from train_steps(training.model, training.optimizer, training.forward, batches, training.config.recipe,
-                               state, steps, training.sampler)  # fmt: skip
+                               state, steps, training.sampler, training.together)  # fmt: skip
     if state.streak and steps.stop == training.total_steps:
         lr = lr_now(state, training.total_steps, training.config.recipe)
         raise diverged(float("nan"), state, steps, training.total_steps, lr)
@@ -211,8 +228,10 @@ def finish_epoch(training: Training, interruption: Interruption) -> dict[str, An
     """Judge the network on the validation split; return the epoch's line. A signal leaves everything as it was."""
     state = training.state
     lr = state.curve[-1]["lr"] if state.curve else None
+    same_statistics(training.model, training.together.world)
+    worker_speed = training.worker_images_per_s()  # before others are decoded
     with interruption.at_once():
-        val = single_view(training.model, training.splits["val"], training.preprocessing, workers=training.workers)
+        val = training.score(training.model, "val")
     state.epochs_done += 1
     state.val_errors.append(val.error_pct)
     training.best.see(state.epochs_done, val.error_pct, training.model)
@@ -221,7 +240,7 @@ def finish_epoch(training: Training, interruption: Interruption) -> dict[str, An
     line = {"epoch": state.epochs_done, "step": state.step, "lr": lr, **summary(state.curve),
             "val_loss": val.loss, "val_error_pct": val.error_pct, "time_s": time_s,
             "images_per_s": num_steps * training.config.recipe.batch_size / time_s,
-            "data_wait_pct": 100 * wait_s / time_s}  # fmt: skip
+            "data_wait_pct": 100 * wait_s / time_s, "worker_images_per_s": worker_speed}  # fmt: skip
     state.curve, state.epoch_start_s, state.epoch_start_wait_s = [], state.train_time_s, state.wait_s
     return line
 
@@ -232,7 +251,7 @@ def judge(training: Training) -> tuple[dict[str, Any], ResNet, ModelCard]:
     model = training.kept()
     errors: dict[str, float | None] = {}
     for name, split in training.splits.items():
-        judged = single_view(model, split, training.preprocessing, workers=training.workers) if len(split) else None
+        judged = training.score(model, name) if len(split) else None
         errors[f"{name}_error_pct"] = judged.error_pct if judged else None
     speed = state.step * config.recipe.batch_size / state.train_time_s
     result = {"status": "done", **errors, "steps": state.step, "skipped_steps": state.num_skipped,

@@ -8,6 +8,9 @@ from resnetlab.config import ConfigError, ModelConfig, Recipe
 CAUTIOUS_DEPTH = 110
 """From this depth on `cifar-paper` starts with lr 0.01 (section 4.2, footnote 5)."""
 
+SCALED = ("imagenet-90", "imagenet-fast")
+"""Recipes for any number of devices: made for warm-up and a learning rate in proportion to the batch."""
+
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
@@ -28,6 +31,20 @@ RECIPES: dict[str, Recipe] = {
             name="imagenet-paper", steps=600_000, batch_size=256, lr=0.1, momentum=0.9, weight_decay=1e-4,
             schedule="plateau", crop="scale", scale_range=(256, 480), flip=True, lighting=0.1,
         ),
+        # The usual 90 epochs of v1.5: NVIDIA DeepLearningExamples, ResNet50 v1.5 for PyTorch (lr 0.256 at 256
+        # images, 8 epochs of warm-up, cosine, label smoothing 0.1, 1/32768 of decay and none on BN). The rate goes
+        # with the batch (Goyal et al., 2017: up to 8,192 images a step).
+        Recipe(
+            name="imagenet-90", epochs=90, batch_size=256, lr=0.256, momentum=0.875, weight_decay=1 / 32768,
+            schedule="cosine", warmup_epochs=8, label_smoothing=0.1, decay_norms=False, crop="resized", flip=True,
+        ),
+        # 16 epochs with images that grow: libffcv/ffcv-imagenet, rn50_16_epochs (lr 0.5 at 256 images, label smoothing
+        # 0.1, decay 1e-4 and none on BN; 160 pixels, then 192, judged at 224).
+        Recipe(
+            name="imagenet-fast", epochs=16, batch_size=1024, lr=2.0, momentum=0.9, weight_decay=1e-4,
+            schedule="linear", warmup_epochs=2, label_smoothing=0.1, decay_norms=False, crop="resized", flip=True,
+            train_sizes=((0, 160), (0.75, 192)),
+        ),
         # For a network that starts from a file, and some hundred to ten thousand images. Rate, length and batch were
         # chosen on the validation error of two small data sets; warm-up and layer decay did not help (docs/log.md).
         Recipe(
@@ -41,7 +58,8 @@ RECIPES: dict[str, Recipe] = {
 def recipe(name: str, model: ModelConfig | None = None, **overrides: Any) -> Recipe:
     """Return a named recipe with fields changed; an override of `None` leaves the recipe's own value.
 
-    Where `model` is given the recipe is first made what `for_network` says. Epochs given without steps take the place
+    The learning rate of the recipes in `SCALED` goes with the batch size, unless one is given. Where `model` is given
+    the recipe is first made what `for_network` says. Epochs given without steps take the place
     of the recipe's steps.
 
     Raises:
@@ -53,6 +71,8 @@ def recipe(name: str, model: ModelConfig | None = None, **overrides: Any) -> Rec
     if "epochs" in given:
         given.setdefault("steps", None)
     named = RECIPES[name] if model is None else for_network(RECIPES[name], model)
+    if name in SCALED and "batch_size" in given:
+        given.setdefault("lr", named.lr * given["batch_size"] / named.batch_size)
     return dataclasses.replace(named, **given)
 
 

@@ -1,14 +1,20 @@
 """What concerns this time alone: nothing in it changes what comes out of a run. No torch here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from resnetlab.world import World
 
 
 @dataclass(frozen=True)
 class Session:
     """How a run is carried out this time. Nothing here changes what comes out of it."""
 
+    world: World = field(default_factory=World)
+    """The processes that train together; the first one writes and speaks."""
     workers: int = 0
     """Threads that decode images ahead; 0 decodes in the training's own."""
+    cache_gib: float = 10.0
+    """GiB of the cache for shards behind an address, at most."""
     resume: bool = False
     """Continue the run that the folder holds, instead of refusing."""
     fresh: bool = False

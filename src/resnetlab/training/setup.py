@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,19 +12,26 @@ from resnetlab.config import ConfigError, Preprocessing, RunConfig
 from resnetlab.configjson import to_json
 from resnetlab.data.chance import generator
 from resnetlab.data.encoded import Encoded
-from resnetlab.data.loader import sample_order, steps_per_epoch, train_batches
+from resnetlab.data.loader import steps_per_epoch, train_batches
 from resnetlab.data.normalisation import per_pixel
+from resnetlab.data.order import epoch_order
+from resnetlab.data.remote import CACHE_GIB
 from resnetlab.data.sources import open_data
 from resnetlab.data.split import Dataset, Split
+from resnetlab.evaluation.protocols import Score, single_view
 from resnetlab.models.cost import cost
 from resnetlab.models.resnet import ResNet
+from resnetlab.models.synced_norm import sync_norms
 from resnetlab.models.zoo import advice, build_model
 from resnetlab.training.checkpoint import Checkpoint
+from resnetlab.training.distributed import shared_network
 from resnetlab.training.execution import Execution, Forward, choose, forward_of
 from resnetlab.training.groups import make_optimizer
 from resnetlab.training.signals import Sampler, interval
 from resnetlab.training.start import seen_before, shown, start_from
 from resnetlab.training.state import Best, State, unpack
+from resnetlab.training.together import Together
+from resnetlab.world import World
 
 
 @dataclass
@@ -51,8 +58,12 @@ class Training:
     state: State
     epoch_steps: int
     workers: int
+    together: Together
+    """The other processes, if there are any."""
     warnings: tuple[str, ...]
     """What is known before the first step and goes into the record."""
+    learning: list[bool] = field(default_factory=list)
+    """Of each parameter, whether it learnt when gradients were last arranged to be averaged."""
 
     @property
     def total_steps(self) -> int:
@@ -79,11 +90,30 @@ class Training:
         yield from train_batches(
             self.splits["train"], self.preprocessing, self.config.recipe, self.config.seed, epoch,
             first_step=first_step, workers=self.workers, memory_format=self.execution.memory_format,
+            world=self.together.world, parts=self.together.parts, size=self.side(epoch),
         )  # fmt: skip
+
+    def side(self, epoch: int) -> int:
+        """Return the side in pixels at which training images are shown in an epoch, counted from 0."""
+        done = epoch / self.num_epochs
+        sides = [side for start, side in self.config.recipe.train_sizes if start <= done]
+        return sides[-1] if sides else self.preprocessing.image_size
+
+    def share(self) -> None:
+        """Have gradients averaged over the processes; again, where other parameters learn than before."""
+        learning = [parameter.requires_grad for parameter in self.model.parameters()]
+        if self.together.size == 1 or learning == self.learning:
+            return
+        network = shared_network(self.model, self.together.world)
+        smoothing = self.config.recipe.label_smoothing
+        self.together.network, self.learning = network, learning
+        self.forward = forward_of(network, self.execution, smoothing)
+        eager = forward_of(network, dataclasses.replace(self.execution, compile=False), smoothing)
+        self.sampler = dataclasses.replace(self.sampler, forward=eager)
 
     def order(self, epoch: int) -> Tensor:
         """Return which training sample stands at each position of an epoch."""
-        return sample_order(self.config.seed, epoch, len(self.data.train))
+        return epoch_order(self.data.train, self.config.seed, epoch)
 
     def tell_of_bad_images(self, warn: Callable[[str], None]) -> None:
         """Have `warn` told of each image that is left out while the run goes on, once in all its sessions."""
@@ -97,6 +127,25 @@ class Training:
             if isinstance(split.images, Encoded):
                 self.splits[name] = dataclasses.replace(split, images=split.images.telling(report))
 
+    def shared(self) -> dict[str, Any]:
+        """Return what the record says of a run whose batches several processes share, or that takes them in parts."""
+        world, parts = self.together.world, self.together.parts
+        if world.size * parts == 1:
+            return {}
+        pieces = parts if self.config.sync_bn else world.size * parts
+        return {"processes": world.size, "parts": parts,
+                "images_normalised_together": self.config.recipe.batch_size // pieces}  # fmt: skip
+
+    def worker_images_per_s(self) -> float | None:
+        """Return the images that a thread decoded in a second since this was asked last, or `None`."""
+        images = self.splits["train"].images
+        return images.tally.take() if isinstance(images, Encoded) else None
+
+    def score(self, model: ResNet, split: str) -> Score:
+        """Judge a network on one of the splits, which the processes share."""
+        return single_view(model, self.splits[split], self.preprocessing, workers=self.workers,
+                           world=self.together.world)  # fmt: skip
+
     def kept(self) -> ResNet:
         """Return the network with the weights that the recipe keeps: the last, or the best on validation."""
         if self.config.recipe.keep == "best":
@@ -104,15 +153,25 @@ class Training:
         return self.model.requires_grad_()
 
 
-def prepare(config: RunConfig, checkpoint: Checkpoint | None, *, workers: int = 0) -> Training:
+def prepare(
+    config: RunConfig,
+    checkpoint: Checkpoint | None,
+    *,
+    workers: int = 0,
+    world: World = World(),  # noqa: B008
+    cache_gib: float = CACHE_GIB,
+) -> Training:
     """Open the data, build the network, choose how to compute, and put a checkpoint's content back.
+
+    Every process of `world` does so; what is measured, the first one measures for all.
 
     Raises:
         ConfigError: for a configuration that the data, the machine or the checkpoint does not allow.
     """
     device, recipe = pick_device(config.device), config.recipe
+    _check_parts(config, world)
     seen = seen_before(config, checkpoint)
-    data = _open(config, checkpoint, seen)
+    data = _open(config, checkpoint, seen, cache_gib)
     preprocessing = data.preprocessing
     if recipe.normalise == "pixel" and seen is None:
         preprocessing = per_pixel(data.train, preprocessing)
@@ -122,6 +181,9 @@ def prepare(config: RunConfig, checkpoint: Checkpoint | None, *, workers: int = 
     splits = {name: split.to(device) for name, split in resident.items()}
     epoch_steps = steps_per_epoch(len(data.train), recipe.batch_size)
     total_steps = recipe.steps or recipe.epochs * epoch_steps
+    if recipe.warmup_epochs and not recipe.warmup_steps:
+        recipe = dataclasses.replace(recipe, warmup_steps=round(recipe.warmup_epochs * epoch_steps))
+        config = dataclasses.replace(config, recipe=recipe)
 
     model = build_model(config.model, generator=generator(config.seed, "weights"))
     macs = cost(model, preprocessing.image_size).macs
@@ -136,9 +198,11 @@ def prepare(config: RunConfig, checkpoint: Checkpoint | None, *, workers: int = 
 
     if checkpoint:
         execution = Execution(**checkpoint.state["execution"])
-        forward = forward_of(model, execution)
+        forward = forward_of(model, execution, recipe.label_smoothing)
     else:
-        execution, forward = choose(config, model, batch, macs, total_steps)
+        execution, forward = _chosen(config, model, batch, macs, total_steps, world)
+    if config.sync_bn and world.size > 1:  # not before: what is measured, one process measures alone
+        sync_norms(model)
     model.to(memory_format=execution.memory_format)  # pyright: ignore[reportCallIssue]  # a stub lacks it
     optimizer = make_optimizer(model, config)
     best, state = Best(with_weights=recipe.keep == "best"), State(cautious=recipe.cautious_lr is not None)
@@ -148,16 +212,40 @@ def prepare(config: RunConfig, checkpoint: Checkpoint | None, *, workers: int = 
             state = dataclasses.replace(State(), **_between_epochs(state, epoch_steps))
     warning = advice(config.model, preprocessing.image_size)
     skipped = tuple(f"left out: {bad}" for bad in data.skipped)
-    eager = forward_of(model, dataclasses.replace(execution, compile=False)) if execution.compile else forward
+    eager = forward
+    if execution.compile:
+        eager = forward_of(model, dataclasses.replace(execution, compile=False), recipe.label_smoothing)
+    together = Together(world, config.accumulate)
     sampler = Sampler(model, eager, interval(config.signal_steps, total_steps), total_steps)
     return Training(
         config, data, preprocessing, device, splits, model, macs, start, optimizer, execution, forward, sampler, best,
-        state, epoch_steps, workers, (*((warning,) if warning else ()), *data.warnings, *skipped),
+        state, epoch_steps, workers, together, (*((warning,) if warning else ()), *data.warnings, *skipped),
     )  # fmt: skip
 
 
-def _open(config: RunConfig, checkpoint: Checkpoint | None, seen: Preprocessing | None) -> Dataset:
-    data = open_data(config.data, keep_encoded=config.recipe.crop != "pad", seen_as=seen)
+def _check_parts(config: RunConfig, world: World) -> None:
+    least = 1 if config.sync_bn else 2
+    pieces = world.size * config.accumulate
+    if config.recipe.batch_size // pieces < least:
+        raise ConfigError(
+            f"{config.recipe.batch_size} images a step, in {world.size} processes and {config.accumulate} parts each, "
+            f"leave some with fewer than {least}; use a larger --batch-size, fewer processes or fewer parts"
+        )
+
+
+def _chosen(
+    config: RunConfig, model: ResNet, batch: Callable[[], tuple[Tensor, Tensor]], macs: int, total_steps: int,
+    world: World,
+) -> tuple[Execution, Forward]:  # fmt: skip
+    if world.size == 1:
+        return choose(config, model, batch, macs, total_steps)
+    execution = world.from_first(lambda: choose(config, model, batch, macs, total_steps)[0])
+    return execution, forward_of(model, execution, config.recipe.label_smoothing)
+
+
+def _open(config: RunConfig, checkpoint: Checkpoint | None, seen: Preprocessing | None, cache_gib: float) -> Dataset:
+    keep_encoded = config.recipe.crop != "pad"
+    data = open_data(config.data, keep_encoded=keep_encoded, seen_as=seen, cache_gib=cache_gib)
     if len(data.val) == 0:
         raise ConfigError(f"{data.name} has too few images: none is left to validate on; add some, or a val folder")
     if checkpoint and checkpoint.state["fingerprint"] != data.fingerprint:

@@ -1,0 +1,79 @@
+"""Batch normalisation over the whole batch where several processes have a part of it each.
+
+PyTorch's own `SyncBatchNorm` does the same on GPUs and refuses the CPU; this one takes every device, and parts of
+different sizes.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from resnetlab.models.resnet import ResNet
+
+
+class SumOverAll(torch.autograd.Function):
+    """The sum of a tensor over all processes; its gradient is the sum of theirs, as each has used it.
+
+    Of PyTorch's own, one is deprecated and the other private.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        """Return the sum in all of them."""
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """Return the sum of the gradients."""
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
+
+
+def sum_over_all(values: Tensor) -> Tensor:
+    """Return the sum of a tensor over all processes, with its gradient."""
+    return SumOverAll.apply(values)  # pyright: ignore[reportReturnType]
+
+
+class SyncedBatchNorm2d(nn.BatchNorm2d):
+    """`BatchNorm2d` whose mean and variance in training are those of all processes' images; the keys are the same."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # the name that nn.Module gives it
+        """Normalise maps (batch, channels, height, width); in evaluation mode as `BatchNorm2d`."""
+        if not self.training or not dist.is_initialized():
+            return super().forward(input)
+        values = input.float()
+        count = input.new_full((1,), input.numel() // input.shape[1], dtype=torch.float32)
+        count, sums = torch.tensor_split(sum_over_all(torch.cat([count, values.sum((0, 2, 3))])), [1])
+        mean = sums / count
+        centred = values - mean.view(1, -1, 1, 1)
+        var = sum_over_all(centred.square().sum((0, 2, 3))) / count
+        self._remember(mean.detach(), var.detach(), count.detach().item())
+        scale = (self.weight * torch.rsqrt(var + self.eps)).view(1, -1, 1, 1)
+        return (centred * scale + self.bias.view(1, -1, 1, 1)).to(input.dtype)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, var: Tensor, count: float) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
+
+
+def sync_norms(model: ResNet) -> None:
+    """Have every batch normalisation of a network take its statistics over all processes; its tensors stay its own."""
+    for parent in list(model.modules()):
+        for name, module in list(parent.named_children()):
+            if type(module) is nn.BatchNorm2d:
+                synced = SyncedBatchNorm2d(module.num_features, module.eps, module.momentum)
+                synced.weight, synced.bias = module.weight, module.bias
+                synced.running_mean, synced.running_var = module.running_mean, module.running_var
+                synced.num_batches_tracked = module.num_batches_tracked
+                setattr(parent, name, synced.train(module.training))

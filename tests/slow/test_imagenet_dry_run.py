@@ -1,0 +1,69 @@
+"""ILSVRC-2012 in small: a thousand classes in its layout, packed, trained by both recipes, judged on ten crops."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnetlab.models.modelfile import load_model
+from resnetlab.training.record import read_record
+
+from conftest import resnetlab
+
+CLASSES, OF_EACH, VAL = 1000, 3, 1000
+WNIDS = [f"n{number:08}" for number in range(1_440_000, 1_440_000 + CLASSES)]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Training folders by WordNet number, a flat validation folder, and Kaggle's lists."""
+    root = tmp_path_factory.mktemp("ilsvrc") / "imagenet"
+    chance = np.random.default_rng(0)
+
+    def write(path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        height, width = chance.integers(36, 60, 2)
+        Image.fromarray(chance.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path, "JPEG")
+
+    for wnid in WNIDS:
+        for number in range(OF_EACH):
+            write(root / "train" / wnid / f"{wnid}_{number}.JPEG")
+    truth = chance.permutation(CLASSES)
+    for number in range(1, VAL + 1):
+        write(root / "val" / f"ILSVRC2012_val_{number:08}.JPEG")
+    rows = [f"ILSVRC2012_val_{number:08},{WNIDS[truth[number - 1]]} 1 2 30 30" for number in range(1, VAL + 1)]
+    (root / "LOC_val_solution.csv").write_text("\n".join(["ImageId,PredictionString", *rows]) + "\n")
+    mapping = [f"{wnid} thing {number}, other name" for number, wnid in enumerate(WNIDS)]
+    (root / "LOC_synset_mapping.txt").write_text("\n".join(mapping) + "\n")
+    return root
+
+
+def done(*words: str | Path) -> str:
+    ran = resnetlab(*words, timeout=280)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+@pytest.mark.slow
+def test_from_the_tree_to_ten_crops(tree, tmp_path):
+    shards = tmp_path / "shards"
+    done("data", "pack", tree, "--out", shards, "--max-side", "40", "--shard-mib", "2")
+    index = json.loads((shards / "index.json").read_text())
+    assert index["classes"] == [f"thing {number}" for number in range(CLASSES)]
+    assert {split: sum(entry["samples"] for entry in entries) for split, entries in index["splits"].items()} == {
+        "train": CLASSES * OF_EACH, "val": VAL,
+    }  # fmt: skip
+    for recipe in ("imagenet-90", "imagenet-paper"):
+        out = tmp_path / recipe
+        done("train", "--data", shards, "--model", "resnet18", "--recipe", recipe, "--image-size", "32", "--steps", "2",
+             "--batch-size", "64", "--device", "cpu", "--out", out)  # fmt: skip
+        record = read_record(out / "record.jsonl")
+        assert record[-1]["status"] == "done"
+        assert record[-1]["steps"] == 2
+        assert record[0]["config"]["recipe"]["name"] == recipe
+        assert len(load_model(out / "model.safetensors")[1].classes) == CLASSES
+        said = json.loads(done("evaluate", out, "--protocol", "ten-crop", "--device", "cpu", "--json"))
+        assert said["num_samples"] == VAL
+        assert 95 <= said["top1_error_pct"] <= 100

@@ -1,0 +1,31 @@
+"""`resnetlab` under torchrun, with something that happens to one of its processes at one step.
+
+faulty.py WHAT RANK STEP WORDS…: WHAT is a signal's name, or `nan`. It happens in the first attempt only.
+"""
+
+import os
+import signal
+import sys
+
+from resnetlab.cli import main
+from resnetlab.training.together import Part, Together
+
+WHAT, RANK, STEP = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+agree = Together.agree
+steps = 0
+
+
+def agree_or_not(self: Together, part: Part) -> Part:
+    global steps
+    steps += 1
+    mine = int(os.environ["RANK"]) == RANK and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+    if mine and steps == STEP:
+        if WHAT == "nan":
+            part.loss_sum = float("nan")
+        else:
+            os.kill(os.getpid(), signal.Signals[WHAT])
+    return agree(self, part)
+
+
+Together.agree = agree_or_not  # pyright: ignore[reportAttributeAccessIssue]
+raise SystemExit(main(sys.argv[4:]))

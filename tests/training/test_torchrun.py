@@ -1,0 +1,138 @@
+"""Several processes train one network: the same samples and steps, and what happens to one of them."""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from resnetlab.config import RunConfig
+from resnetlab.data.loader import train_batches
+from resnetlab.data.sources import open_data
+from resnetlab.models.modelfile import load_model
+from resnetlab.training.compare import timeless
+from resnetlab.training.recipes import recipe
+from resnetlab.training.record import read_record
+from resnetlab.world import World
+
+from conftest import resnetlab
+
+WORDS = ("train", "--data", "digits", "--model", "resnet8", "--recipe", "digits", "--batch-size", "64", "--epochs", "2")
+SYNCED = (*WORDS, "--sync-bn")
+FAULTY = Path(__file__).with_name("faulty.py")
+
+
+def torchrun(processes: int, *words: object, restarts: int = 0, faulty: tuple[str, int, int] | None = None):
+    program = ["-m", "resnetlab"] if faulty is None else [FAULTY, *faulty]
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--max-restarts",
+         str(restarts), "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", *map(str, [*program, *words])],
+        capture_output=True, text=True, check=False, timeout=250, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def losses(out: Path) -> torch.Tensor:
+    return torch.tensor([loss for line in read_record(out / "record.jsonl") if line["kind"] == "epoch"
+                         for loss in line["curve"]["loss"]])  # fmt: skip
+
+
+def timeless_record(out: Path) -> list[dict]:
+    """Everything but times, and how many processes there were."""
+    lines = [timeless(line) for line in read_record(out / "record.jsonl")]
+    return [{key: value for key, value in line.items() if key not in ("machine", "processes")} for line in lines]
+
+
+def weights(out: Path) -> dict[str, bytes]:
+    return {key: tensor.numpy().tobytes() for key, tensor in load_model(out)[0].state_dict().items()}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_together_the_processes_see_the_batches_of_one(size, parts):
+    data = open_data(RunConfig().data)
+    way = dataclasses.replace(recipe("digits", batch_size=64), crop_padding=2, flip=True)
+    whole = train_batches(data.train, data.preprocessing, way, seed=1, epoch=2)
+    own = [train_batches(data.train, data.preprocessing, way, seed=1, epoch=2, world=World(rank, size), parts=parts)
+           for rank in range(size)]  # fmt: skip
+    for images, labels in whole:
+        pieces = [next(batches) for batches in own for _ in range(parts)]
+        assert torch.equal(torch.cat([seen for seen, _ in pieces]), images)
+        assert torch.equal(torch.cat([its for _, its in pieces]), labels)
+        assert max(len(its) for _, its in pieces) - min(len(its) for _, its in pieces) <= 2
+    assert all(next(batches, None) is None for batches in own)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """What two processes make of it, undisturbed."""
+    out = tmp_path_factory.mktemp("unbroken") / "run"
+    done = torchrun(2, *SYNCED, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.mark.slow
+def test_as_one_process_would(unbroken, tmp_path):
+    done = resnetlab(*WORDS, "--out", tmp_path / "one", OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    assert torch.allclose(losses(tmp_path / "one"), losses(unbroken), atol=3e-3)
+    assert (losses(tmp_path / "one") - losses(unbroken))[:6].abs().max() < 1e-5  # before rounding has grown
+    alone, shared = read_record(tmp_path / "one" / "record.jsonl"), read_record(unbroken / "record.jsonl")
+    assert [line["kind"] for line in alone] == [line["kind"] for line in shared]
+    assert shared[0]["processes"] == 2
+    assert shared[0]["images_normalised_together"] == 64
+    ours, theirs = load_model(unbroken)[1], load_model(tmp_path / "one")[1]
+    assert dataclasses.replace(ours, error={}, provenance={}) == dataclasses.replace(theirs, error={}, provenance={})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("what", "patience"), [("SIGKILL", 60), ("SIGSTOP", 5)])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_is_lost_and_all_start_again(unbroken, tmp_path, what, patience, rank):
+    """From the last checkpoint, to the same end; who was lost stands in the error."""
+    words = (*SYNCED, "--out", tmp_path / "run", "--checkpoint-steps", "5", "--patience-seconds", patience)
+    done = torchrun(2, *words, restarts=1, faulty=(what, rank, 23))
+    assert done.returncode == 0, done.stderr
+    assert f"process {rank} of 2 is gone or does not answer" in done.stderr
+    assert timeless_record(tmp_path / "run") == timeless_record(unbroken)
+    assert weights(tmp_path / "run") == weights(unbroken)
+
+
+@pytest.mark.slow
+def test_asked_to_stop_all_save_at_one_step(unbroken, tmp_path):
+    out = tmp_path / "run"
+    done = torchrun(2, *SYNCED, "--out", out, faulty=("SIGTERM", 1, 23))
+    assert done.returncode != 0
+    assert "saved in" in done.stdout
+    saved = sorted((out / "checkpoint").glob("save-*"))[-1]
+    assert json.loads((saved / "state.json").read_text())["run"]["step"] == 23
+    assert set(re.findall(r"exitcode\s+: (-?\d+)", done.stderr)) <= {"143", "-15"}  # torchrun ends whoever is left
+    # Another number of processes goes on: same samples, same order.
+    done = torchrun(3, *SYNCED, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert torch.allclose(losses(out), losses(unbroken), atol=3e-3)
+
+
+@pytest.mark.slow
+def test_one_loss_that_is_not_finite_is_skipped_by_all(tmp_path):
+    done = torchrun(2, *SYNCED, "--out", tmp_path / "run", "--json", faulty=("nan", 1, 7))
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["skipped_steps"] == 1
+    assert result["train_error_pct"] < 60
+
+
+@pytest.mark.slow
+def test_a_mistake_is_told_once_and_by_all(tmp_path):
+    done = torchrun(2, *WORDS, "--accumulate", "64", "--out", tmp_path / "run")
+    assert done.returncode != 0
+    assert "leave some with fewer than 2" in done.stderr
+    assert not (tmp_path / "run" / "record.jsonl").exists()
+    (tmp_path / "file").write_text("")
+    done = torchrun(2, *WORDS, "--out", tmp_path / "file")
+    assert "is a file" in done.stderr
