@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from resnetlab.config import ConfigError, DataConfig
 
 if TYPE_CHECKING:
-    from resnetlab.study.grid import Grid
+    from resnetlab.study.grid import Executor, Grid
     from resnetlab.study.presets import Preset
 
 
@@ -58,6 +58,12 @@ class Options:
     """Folder for runs and report; studies/DATA or studies/DATA-PRESET if not given."""
     jobs: int | None = None
     """Runs at once, one thread each; as many as there are cores if not given."""
+    executor: Literal["local", "ray"] = "local"
+    """local: processes of this machine. ray: tasks of a Ray cluster, whose machines all see the folder of --out."""
+    address: str | None = None
+    """Of the Ray cluster: HOST:6379, or auto; one of this machine alone if not given."""
+    gpus_per_run: float = 0.0
+    """GPUs that each task of Ray asks for; less than 1 shares one."""
     fresh: bool = False
     """Delete the study in the folder and start over."""
     json: bool = False
@@ -91,7 +97,7 @@ def run(options: Options) -> int:
     failed: dict[str, str] = {}
     try:
         with (
-            closing(run_study(grid, out, num_workers=jobs, fresh=options.fresh)) as events,
+            closing(run_study(grid, out, num_workers=jobs, fresh=options.fresh, executor=executor(options))) as events,
             Display(console) as display,
         ):
             for event in events:
@@ -112,6 +118,21 @@ def run(options: Options) -> int:
     for name, error in failed.items():
         console.print(f"failed: {name}: {error}", style="red", soft_wrap=True, highlight=False)
     return 1 if failed else 0
+
+
+def executor(options: Options) -> "Executor | None":
+    """Return what makes the runs; `None` for the processes of this machine.
+
+    Raises:
+        ConfigError: for options that do not go together.
+    """
+    if options.executor == "local":
+        if options.address is not None or options.gpus_per_run:
+            raise ConfigError("--address and --gpus-per-run are for --executor ray")
+        return None
+    from resnetlab.study.ray_pool import run_jobs
+
+    return lambda jobs: run_jobs(jobs, options.address, gpus=options.gpus_per_run)
 
 
 def failed_before(grid: "Grid", rows: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Data x depth x arm x seed: which runs a study has, which are there already, and making the others."""
 
 import shutil
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,10 @@ from resnetlab.training.record import Record
 
 MADE_BY_A_STUDY = (RUNS, "figures", "results.csv", "results.json", "report.html")
 """What a study writes into its folder, and what starting afresh deletes; nothing else there is touched."""
+
+
+Executor = Callable[[Sequence[Job]], Generator[Event]]
+"""Makes runs, and yields what happens as it happens."""
 
 
 @dataclass(frozen=True)
@@ -100,12 +104,14 @@ class Planned:
     num_reused: int
 
 
-def run_study(grid: Grid, out: Path, *, num_workers: int, fresh: bool = False) -> Generator[Planned | Event]:
+def run_study(
+    grid: Grid, out: Path, *, num_workers: int, fresh: bool = False, executor: Executor | None = None
+) -> Generator[Planned | Event]:
     """Make the grid's runs that are not in the folder yet; yield the plan, then what happens as it happens.
 
     Finished runs stay whatever comes: closing the iterator early stops the workers and leaves the rest to the next
     call. A run that has a checkpoint goes on from there; one that failed is tried again; one that diverged would
-    diverge again, and stays.
+    diverge again, and stays. Jobs go to `executor`, a pool of processes on this machine if not given.
 
     Raises:
         ConfigError: where `out` cannot be written, is in use, or holds runs of another recipe (without `fresh`).
@@ -123,9 +129,10 @@ def run_study(grid: Grid, out: Path, *, num_workers: int, fresh: bool = False) -
             if not (job.out / "checkpoint").exists():
                 shutil.rmtree(job.out, ignore_errors=True)
         yield Planned([*pending, *later], len(first) + len(then) - len(pending) - len(later))
-        yield from _noted(run_jobs(pending, num_workers))
+        run = executor or (lambda jobs: run_jobs(jobs, num_workers))
+        yield from _noted(run(pending))
         possible = [job for job in later if Path(job.config.weights or "").exists()]
-        yield from _noted(run_jobs(possible, num_workers))
+        yield from _noted(run(possible))
         for job in later:
             if job not in possible:
                 yield Started(job)
