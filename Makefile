@@ -45,7 +45,7 @@ $(VENV)/.installed: $(VENV)/.python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP_INSTALL) --editable '.[dev,data,track,explain,export,serve]'
+	$(PIP_INSTALL) --editable '.[dev,data,track,explain,export,serve,cluster,remote]'
 	@touch $@
 
 clean:

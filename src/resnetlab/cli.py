@@ -22,8 +22,10 @@ COMMANDS = {
     "diagnose": "what gradients and layers do in one network",
     "deepen": "make a network deeper without changing what it computes",
     "report": "draw a study again from its records alone",
+    "plan": "predict time, memory, bottleneck and money of a training",
     "models": "the networks: parameters, MACs, layers",
-    "data": "check a data set: counts, sizes, duplicates, bad files",
+    "data": "check a data set, or pack it into shards",
+    "doctor": "which stage of a training holds the rest back",
     "verify-resume": "prove on this machine that a killed run ends as an unbroken one",
 }
 """Name to what it is for; each is a file in `commands/`."""
