@@ -1,9 +1,11 @@
 """`resnetlab` under torchrun, with something that happens to one of its processes at one step.
 
-faulty.py WHAT RANK STEP WORDS…: WHAT is a signal's name, or `nan`. It happens in the first attempt only.
+faulty.py WHAT RANK STEP WORDS…: WHAT is a signal's name, `late-` and one for just after the processes have agreed on
+the step, `nan`, or `full`: from then on no file can grow. It happens in the first attempt only.
 """
 
 import os
+import resource
 import signal
 import sys
 
@@ -22,9 +24,14 @@ def agree_or_not(self: Together, part: Part) -> Part:
     if mine and steps == STEP:
         if WHAT == "nan":
             part.loss_sum = float("nan")
-        else:
+        elif WHAT == "full":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+        elif not WHAT.startswith("late-"):
             os.kill(os.getpid(), signal.Signals[WHAT])
-    return agree(self, part)
+    agreed = agree(self, part)
+    if mine and steps == STEP and WHAT.startswith("late-"):
+        os.kill(os.getpid(), signal.Signals[WHAT.removeprefix("late-")])
+    return agreed
 
 
 Together.agree = agree_or_not  # pyright: ignore[reportAttributeAccessIssue]

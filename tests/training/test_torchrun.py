@@ -8,13 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from resnetlab.config import RunConfig
+from resnetlab.config import DataConfig, Recipe, RunConfig
+from resnetlab.configjson import to_json
 from resnetlab.data.loader import train_batches
 from resnetlab.data.sources import open_data
 from resnetlab.models.modelfile import load_model
+from resnetlab.models.zoo import model_config
 from resnetlab.training.compare import timeless
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
@@ -104,13 +108,15 @@ def test_one_is_lost_and_all_start_again(unbroken, tmp_path, what, patience, ran
 
 
 @pytest.mark.slow
-def test_asked_to_stop_all_save_at_one_step(unbroken, tmp_path):
+@pytest.mark.parametrize(("when", "step"), [("SIGTERM", 23), ("late-SIGTERM", 24)])
+def test_asked_to_stop_all_save_at_one_step(unbroken, tmp_path, when, step):
+    """The next on which they can agree."""
     out = tmp_path / "run"
-    done = torchrun(2, *SYNCED, "--out", out, faulty=("SIGTERM", 1, 23))
+    done = torchrun(2, *SYNCED, "--out", out, faulty=(when, 1, 23))
     assert done.returncode != 0
     assert "saved in" in done.stdout
     saved = sorted((out / "checkpoint").glob("save-*"))[-1]
-    assert json.loads((saved / "state.json").read_text())["run"]["step"] == 23
+    assert json.loads((saved / "state.json").read_text())["run"]["step"] == step
     assert set(re.findall(r"exitcode\s+: (-?\d+)", done.stderr)) <= {"143", "-15"}  # torchrun ends whoever is left
     # Another number of processes goes on: same samples, same order.
     done = torchrun(3, *SYNCED, "--out", out)
@@ -125,6 +131,48 @@ def test_one_loss_that_is_not_finite_is_skipped_by_all(tmp_path):
     result = json.loads(done.stdout)
     assert result["skipped_steps"] == 1
     assert result["train_error_pct"] < 60
+
+
+@pytest.mark.slow
+def test_the_disk_of_the_first_is_full(unbroken, tmp_path):
+    """As for a run of one process: training goes on to its end, the last good checkpoint stays, exit status 1."""
+    out = tmp_path / "run"
+    words = (*SYNCED, "--out", out, "--checkpoint-steps", "5")
+    done = torchrun(2, *words, faulty=("full", 0, 23))
+    assert done.returncode != 0
+    assert "the checkpoint cannot be saved (File too large)" in " ".join(done.stdout.split())
+    assert "resnetlab: " in done.stderr
+    assert "is gone" not in done.stderr
+    saved = sorted((out / "checkpoint").glob("save-*"))[-1]
+    assert json.loads((saved / "state.json").read_text())["run"]["step"] == 20
+    assert not (out / "model.safetensors").exists()
+    done = torchrun(2, *words)  # room again
+    assert done.returncode == 0, done.stderr
+    assert weights(out) == weights(unbroken)
+
+
+@pytest.mark.slow
+def test_a_bad_image_of_another_process_stands_in_the_record(tmp_path):
+    """Each decodes its own part, and one that is cut short is found by whoever has it; the first writes."""
+    chance = np.random.default_rng(0)
+    for index in range(120):
+        place = tmp_path / "pets" / ("cat", "dog")[index % 2] / f"{index}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(chance.integers(0, 99, (20, 24, 3), dtype=np.uint8)).save(place)
+        if index >= 110:  # its header is whole
+            place.write_bytes(place.read_bytes()[:600])
+    config = RunConfig(
+        model_config("resnet8"),
+        DataConfig(str(tmp_path / "pets"), image_size=16, resident_mib=0, on_bad_image="skip"),
+        Recipe(epochs=2, batch_size=40, lr=0.05, crop="resized"),
+    )
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text(json.dumps(to_json(config)))
+    done = torchrun(2, "train", "--resume", "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    told = [line["message"] for line in read_record(tmp_path / "run" / "record.jsonl") if line["kind"] == "warning"]
+    named = sorted(int(word) for message in told for word in re.findall(r"left out: \w+/(\d+)\.png", message))
+    assert named == list(range(110, 120))
 
 
 @pytest.mark.slow

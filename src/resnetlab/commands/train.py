@@ -37,8 +37,9 @@ class Options:
     data_root: Path | None = None
     """Folder where the archives of a named data set lie, or are downloaded to."""
     recipe: str | None = None
-    """digits, cifar-paper (section 4.2), imagenet-paper (section 3.4) or finetune. If not given: finetune for the
-    network of --from, else the network's own."""
+    """digits, cifar-paper (section 4.2), imagenet-paper (section 3.4), imagenet-90 (the usual 90 epochs), imagenet-fast
+    (16 epochs, images that grow) or finetune. If not given: finetune for the network of --from, else the network's
+    own."""
     epochs: int | None = None
     """Passes over the training images, in place of the recipe's length."""
     steps: int | None = None

@@ -26,7 +26,7 @@ from resnetlab.data.sources import open_data
 from resnetlab.data.split import Split
 from resnetlab.evaluation import metrics
 from resnetlab.evaluation.examination import data_config
-from resnetlab.evaluation.judgement import Judgement
+from resnetlab.evaluation.judgement import Judgement, merge
 from resnetlab.evaluation.matching import check_channels, class_numbers
 from resnetlab.evaluation.protocols import Scores, judge, one_crop
 from resnetlab.models.card import ModelCard
@@ -136,7 +136,7 @@ def _judged(network: ResNet | Engine, val: Split, card: ModelCard, tell: Told) -
             yield positions, labels, logs
             tell(int(positions[-1]) + 1, len(val))
 
-    return judge(watched())
+    return merge([judge(watched())])
 
 
 def _workers(split: Split) -> int:

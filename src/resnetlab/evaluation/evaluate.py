@@ -8,6 +8,7 @@ from typing import Any
 from resnetlab.config import DataConfig
 from resnetlab.evaluation import metrics
 from resnetlab.evaluation.examination import Terms, examine, open_members
+from resnetlab.evaluation.judgement import merge
 from resnetlab.evaluation.metrics import Evaluation
 
 
@@ -31,4 +32,4 @@ def evaluate(
     if len(files) > 1 and "protocol" not in terms:
         agreed = replace(agreed, protocol="ensemble")
     members = open_members(files, DataConfig(data) if isinstance(data, str) else data, agreed, None)
-    return metrics.evaluate(examine(members, agreed), members[0].card.classes)
+    return metrics.evaluate(merge([examine(members, agreed)]), members[0].card.classes)

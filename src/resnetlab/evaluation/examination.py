@@ -153,7 +153,7 @@ def examine(
 
     `tell` hears how many samples of this part were judged, by each network alone.
     """
-    samples = torch.arange(rank, len(members[0].labels), of)
+    samples = torch.arange(len(members[0].labels))[rank::of]
 
     def watched(member: Member) -> Scores:
         for positions, labels, logs in member.scores(terms, samples):

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from resnetlab.config import ConfigError
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -25,12 +27,20 @@ class Judgement:
         return len(self.labels)
 
 
+NOTHING = Judgement(*(np.zeros(0, np.int64),) * 2, np.zeros((0, 0), np.int64), *(np.zeros(0),) * 2)
+"""Of a part without samples."""
+
+
 def merge(parts: Sequence[Judgement]) -> Judgement:
-    """Put the judgements of several parts of a split together, in the order of the samples.
+    """Put the judgements of several parts of a split together, in the order of the samples; some parts may be empty.
 
     Raises:
+        ConfigError: where all of them are: there is not one image to judge on.
         ValueError: where a sample is in two of them.
     """
+    parts = [part for part in parts if len(part)]
+    if not parts:
+        raise ConfigError("not one image of a split can be decoded; list them with: resnetlab data check PATH")
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in Judgement.__dataclass_fields__}
     order = np.argsort(joined["positions"], kind="stable")
     positions = joined["positions"][order]

@@ -19,7 +19,7 @@ from resnetlab.config import ConfigError, Preprocessing
 from resnetlab.data.encoded import Encoded
 from resnetlab.data.loader import numbered_batches, threads
 from resnetlab.data.split import Split
-from resnetlab.evaluation.judgement import Judgement, merge
+from resnetlab.evaluation.judgement import NOTHING, Judgement, merge
 from resnetlab.evaluation.views import normalised, pictures_of, scaled, ten_crops
 from resnetlab.runtime.engine import Engine
 from resnetlab.world import World
@@ -66,12 +66,10 @@ def single_view(
     Raises:
         ConfigError: where there is not one image to judge on.
     """
-    if world.size == 1:
-        judged = judge(one_crop(model, split, preprocessing, workers=workers))
-    else:
-        samples = torch.arange(world.rank, len(split), world.size)
-        found = judge(one_crop(model, split.some(samples), preprocessing, workers=workers))
-        judged = merge(world.gather(replace(found, positions=samples.numpy()[found.positions])))
+    samples = torch.arange(len(split))[world.rank :: world.size]
+    own = split if world.size == 1 else split.some(samples)
+    found = judge(one_crop(model, own, preprocessing, workers=workers))
+    judged = merge(world.gather(replace(found, positions=samples.numpy()[found.positions])))
     wrong = (judged.top[:, 0] != judged.labels) | np.isnan(judged.confidence)
     return Score(len(judged), int(wrong.sum()), float(judged.loss.mean()))
 
@@ -79,22 +77,19 @@ def single_view(
 def judge(scores: Scores) -> Judgement:
     """Note of each sample what the evaluation needs: its label, the likeliest classes, and how likely they were.
 
-    Of classes that are equally likely the first comes first.
-
-    Raises:
-        ConfigError: where there is not one image to judge on.
+    Of classes that are equally likely the first comes first. Where there is not one sample, it is `NOTHING`.
     """
     parts = []
     for positions, labels, logs in scores:
+        if not len(positions):
+            continue
         ranked = logs.sort(dim=1, descending=True, stable=True)
         top = ranked.indices[:, : min(TOP, logs.shape[1])].clone()  # a view would keep every class of every sample
         parts.append(Judgement(
             positions.numpy(), labels.numpy(), top.numpy(), ranked.values[:, 0].exp().numpy(),
             -logs.gather(1, labels[:, None])[:, 0].numpy(),
         ))  # fmt: skip
-    if not parts:
-        raise ConfigError("not one image of a split can be decoded; list them with: resnetlab data check PATH")
-    return merge(parts)
+    return merge(parts) if parts else NOTHING
 
 
 def one_crop(network: Network, split: Split, preprocessing: Preprocessing, *, workers: int = 0) -> Scores:

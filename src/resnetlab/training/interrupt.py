@@ -32,7 +32,8 @@ class Interruption:
     def __init__(self, heeded: tuple[signal.Signals, ...] = HEEDED) -> None:
         self._heeded = heeded
         self.shared = False
-        """Others must stop with this process: no signal breaks in, each waits for the next `check`."""
+        """Others must stop with this process: no signal breaks in, and `check` heeds it when all have `agreed`."""
+        self.agreed = False
         self.signum: int | None = None
         self._at_once = True
         self._before: dict[int, object] = {}
@@ -56,7 +57,7 @@ class Interruption:
         Raises:
             InterruptedRunError: naming the signal.
         """
-        if self.signum is not None:
+        if self.signum is not None and (self.agreed or not self.shared):
             raise InterruptedRunError(self.signum)
 
     @contextmanager
@@ -73,8 +74,7 @@ class Interruption:
         """Let a signal break into the body, which changes nothing that is kept; not where others must stop too."""
         before, self._at_once = self._at_once, True
         try:
-            if not self.shared:
-                self.check()
+            self.check()
             yield
         finally:
             self._at_once = before

@@ -145,11 +145,11 @@ def _fit(config: RunConfig, beginning: Beginning, around: Around) -> Fitted:
 
 def open_record(training: Training, beginning: Beginning, around: Around) -> None:
     """Write what is known before the first step, or what has changed since the last one; tell people either way."""
+    shared = training.shared()
     if beginning.checkpoint is None:
         run = run_line(training.config, training.data, training.preprocessing, training.model, training.macs,
                        training.device)  # fmt: skip
         start = {"start": training.start} if training.start else {}
-        shared = training.shared()
         around.record.write("run", **run, execution=dataclasses.asdict(training.execution), **start, **shared)
         for message in training.warnings:
             around.warn(message)
@@ -159,6 +159,9 @@ def open_record(training: Training, beginning: Beginning, around: Around) -> Non
                      training.total_steps, training.epoch_steps)  # fmt: skip
     if training.start:
         lines.append(f"start    {described(training.start)}")
+    if shared:
+        lines.append(f"shared   {shared['processes']} processes, each step in {shared['parts']} parts; BN over "
+                     f"{shared['images_normalised_together']} images")  # fmt: skip
     step = training.state.step
     around.listener.start([*lines, f"resumed  after step {step:,}"] if step else lines)
     training.tell_of_bad_images(around.warn)
@@ -190,6 +193,7 @@ def train(training: Training, around: Around, tracker: Tracker, start_s: float) 
                     if state.streak == 0:  # weights that give no finite loss are not worth keeping
                         saver.after_step(state.step)
                 line = finish_epoch(training, interruption)
+                training.hear_of_bad_images(around.warn)
                 record.write("epoch", **line)
                 around.listener.epoch(line)
                 tracker.scalars(state.step, {f"val/{name}": line[f"val_{name}"] for name in ("loss", "error_pct")})

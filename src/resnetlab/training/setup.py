@@ -1,7 +1,8 @@
 """From a configuration, and a checkpoint where there is one, to all that the loop works with."""
 
 import dataclasses
-from collections.abc import Callable, Generator
+import os
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,13 +120,23 @@ class Training:
         """Have `warn` told of each image that is left out while the run goes on, once in all its sessions."""
 
         def report(bad: str) -> None:
-            if bad not in self.state.left_out:
-                self.state.left_out.append(bad)
-                warn(f"left out: {bad}")
+            self.leave_out([bad], warn)
 
         for name, split in self.splits.items():
             if isinstance(split.images, Encoded):
                 self.splits[name] = dataclasses.replace(split, images=split.images.telling(report))
+
+    def leave_out(self, images: Iterable[str], warn: Callable[[str], None]) -> None:
+        """Have `warn` told of those images, each with its reason, that nobody has been told of."""
+        for bad in images:
+            if bad not in self.state.left_out:
+                self.state.left_out.append(bad)
+                warn(f"left out: {bad}")
+
+    def hear_of_bad_images(self, warn: Callable[[str], None]) -> None:
+        """Have `warn` told of the images that the other processes left out in the epoch."""
+        for theirs in self.together.world.gather(self.state.left_out):
+            self.leave_out(theirs, warn)
 
     def shared(self) -> dict[str, Any]:
         """Return what the record says of a run whose batches several processes share, or that takes them in parts."""
@@ -224,12 +235,10 @@ def prepare(
 
 
 def _check_parts(config: RunConfig, world: World) -> None:
-    least = 1 if config.sync_bn else 2
-    pieces = world.size * config.accumulate
-    if config.recipe.batch_size // pieces < least:
+    if config.recipe.batch_size // (world.size * config.accumulate) < 2:
         raise ConfigError(
             f"{config.recipe.batch_size} images a step, in {world.size} processes and {config.accumulate} parts each, "
-            f"leave some with fewer than {least}; use a larger --batch-size, fewer processes or fewer parts"
+            "leave some with fewer than 2; use a larger --batch-size, fewer processes or fewer parts"
         )
 
 
@@ -256,16 +265,22 @@ def _open(config: RunConfig, checkpoint: Checkpoint | None, seen: Preprocessing 
 
 
 def pick_device(device: str) -> torch.device:
-    """Return the device that `auto`, `cpu` or `cuda` means here.
+    """Return the device that `auto`, `cpu` or `cuda` means here; processes of torchrun have a GPU of their own each.
 
     Raises:
-        ConfigError: for `cuda` where there is none.
+        ConfigError: for `cuda` where there is none, or one less than processes.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device cuda: PyTorch finds none on this machine; use cpu or auto")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+    if device == "cpu":
+        return torch.device(device)
+    number, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if number >= there:
+        raise ConfigError(f"process {number} of this machine finds {there} GPUs; use torchrun --nproc-per-node {there}")
+    torch.cuda.set_device(number)  # of what is sent to "cuda", and NCCL's
+    return torch.device(device, number)
 
 
 def _between_epochs(state: State, epoch_steps: int) -> dict[str, Any]:

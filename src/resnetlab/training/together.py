@@ -72,10 +72,11 @@ class Together:
         """
         if self.size == 1:
             return part
-        asked = self.interruption is not None and self.interruption.signum is not None
-        loss, wrong, images, all_asked = self.world.sums([part.loss_sum, part.num_wrong, part.num_images, asked])
-        if all_asked and not asked and self.interruption is not None:
-            self.interruption.signum = signal.SIGTERM
+        interruption = self.interruption or Interruption()
+        asked = interruption.signum is not None
+        loss, wrong, images, some_asked = self.world.sums([part.loss_sum, part.num_wrong, part.num_images, asked])
+        if some_asked:
+            interruption.agreed, interruption.signum = True, interruption.signum or signal.SIGTERM
         return Part(loss, int(wrong), int(images))
 
 
