@@ -91,7 +91,8 @@ def test_what_is_said_fits_the_terminal(folder, capsys):
 def measured(**changes):
     speeds = {"storage": 9e3, "decoding": 9e3, "augmentation": 9e3, "transfer": None, "step": 9e3}
     fields = {"together": 1.0, "bytes_per_s": 1e8, "cold": True, "far": False, "side": 375.0, "shown": 224,
-              "batch_size": 256, "workers": 2, "device": "cuda", "execution": "fp32"}  # fmt: skip
+              "batch_size": 256, "measured_batch": 256, "workers": 2, "device": "cuda",
+              "execution": "fp32"}  # fmt: skip
     return Measured(**{**fields, **changes, "speeds": {**speeds, **changes.get("speeds", {})}})
 
 
@@ -119,10 +120,25 @@ def test_what_holds_the_rest_back_and_what_to_change(changes, stage, said):
     assert said in advice(found, 8)
 
 
-@pytest.mark.parametrize("wrong", [("--seconds", "0"), ("--workers", "-1"), ("--data", "nowhere")])
+@pytest.mark.parametrize(
+    "wrong",
+    [("--seconds", "0"), ("--seconds", "nan"), ("--cache-gib", "-1"), ("--workers", "-1"), ("--data", "nowhere")],
+)
 def test_a_mistake_in_the_call(folder, capsys, wrong):
     assert main([*words(folder), *wrong]) == 2
     assert capsys.readouterr().err.startswith("resnetlab: ")
+
+
+def test_large_steps_are_measured_small_on_a_cpu(folder, capsys):
+    """256 photographs of 224 pixels would take minutes, and their speed is that of a few."""
+    large = ("--image-size", "64", "--batch-size", "48")
+    found = examined(folder, capsys, *large)
+    assert (found["batch_size"], found["measured_batch"]) == (48, 32)
+    assert main(words(folder, *large)) == 0
+    said = capsys.readouterr().out
+    assert "48 images a step" in said
+    assert "measured with 32 images a step" in said
+    assert examined(folder, capsys)["measured_batch"] == 16
 
 
 def test_what_is_far_is_fetched(folder, tmp_path, capsys):

@@ -1,6 +1,7 @@
-"""A study on a real Ray cluster of two nodes on the loopback, one of which is killed in the middle."""
+"""A study on Ray; the slow tests have a real cluster of two nodes on the loopback, one of which is killed midway."""
 
 import json
+import multiprocessing
 import os
 import secrets
 import signal
@@ -8,92 +9,271 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from filelock import FileLock
+
+from resnetlab.claim import LOCK
+from resnetlab.commands.study import Options, check_executor
+from resnetlab.config import ConfigError, RunConfig
+from resnetlab.models.zoo import model_config
+from resnetlab.study import pool, ray_pool
+from resnetlab.study.pool import Ended, Job, Started, Told
+from resnetlab.study.ray_pool import Desk, run_jobs, work
+from resnetlab.training.compare import run_differences, timeless
+from resnetlab.training.recipes import recipe
 
 from conftest import resnetlab
 
-pytest.importorskip("ray")
-pytestmark = pytest.mark.slow
-
 RAY = Path(sys.executable).with_name("ray")
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-GRID = ("--depths", "8", "14", "--seeds", "2", "--epochs", "6")
+GRID = ("--depths", "8", "14", "--seeds", "1", "--epochs", "10")
+SHORT = RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=1))
+BAD = RunConfig(model_config("plain20", norm="none", init_scale=30.0), recipe=recipe("digits", epochs=1), seed=1)
 
 
-def start(*words: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [RAY, "start", "--block", "--num-cpus", "1", "--node-ip-address", "127.0.0.1", "--disable-usage-stats", *words],
-        start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        env={**os.environ, **TOKEN},
-    )  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"address": "auto"}, "for --executor ray"),
+        ({"gpus_per_run": 1.0}, "for --executor ray"),
+        ({"executor": "ray", "jobs": 2}, "--jobs is for --executor local"),
+        ({"executor": "ray", "gpus_per_run": 1.5}, "not 1.5"),
+        ({"executor": "ray", "gpus_per_run": -1.0}, "not -1"),
+    ],
+)
+def test_options_that_do_not_go_together(options, words):
+    with pytest.raises(ConfigError, match=words):
+        check_executor(Options(**options))
 
 
-def kill(node: subprocess.Popen[bytes]) -> None:
-    os.killpg(node.pid, signal.SIGKILL)
-    node.wait()
+def test_nothing_to_do_needs_no_cluster():
+    assert list(run_jobs([], "127.0.0.1:9")) == []
 
 
-@pytest.fixture
-def cluster():
+def test_ray_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"needs Ray .*pip install 'resnetlab\[cluster\]'"):
+        ray_pool._connected(None)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "ray://127.0.0.1:10001", ":6379", "host:port"])
+def test_an_address_that_is_none(address):
+    with pytest.raises(ConfigError, match="HOST:PORT"):
+        ray_pool._knock(address)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "127.0.0.1:99999"])
+def test_nobody_is_there(address):
+    with pytest.raises(ConfigError, match=f"no Ray cluster answers at {address}"):
+        ray_pool._knock(address)
+
+
+def test_what_no_machine_has_is_refused():
+    """Ray would wait for it for ever; a machine that is lost counts no more, and two halves are no whole."""
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}},
+        {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}},
+        {"Alive": False, "Resources": {"CPU": 8.0, "GPU": 4.0}},
+    ]
+    ray = SimpleNamespace(nodes=lambda: nodes)
+    ray_pool._check_room(ray, {"CPU": 1, "GPU": 1})
+    with pytest.raises(ConfigError, match="a run asks for 2 GPU, and no machine of the Ray cluster has more than 1"):
+        ray_pool._check_room(ray, {"CPU": 1, "GPU": 2})
+
+
+def test_a_machine_that_does_not_see_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_pool, "SHARED_S", 0.0)
+    with pytest.raises(ConfigError, match="--out must be seen by all machines"):
+        work(SHORT, tmp_path / "run", tmp_path, tmp_path / ".seen-1", None, 0, 1.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_desk_tells_a_run_that_was_given_up():
+    """A machine that was believed lost comes back: what it says of the run is not believed any more."""
+    desk = Desk()
+    first = desk.begin(7)
+    assert desk.tell(7, first, (6, 78, 50.0))
+    second = desk.begin(7)
+    assert not desk.tell(7, first, (12, 78, 50.0))
+    assert desk.tell(7, second, (6, 78, 50.0))
+    assert desk.take() == [(7, None), (7, (6, 78, 50.0)), (7, None), (7, (6, 78, 50.0))]
+    assert desk.take() == []
+
+
+@contextmanager
+def node(log: Path, *words: str):
+    """Start a node of a cluster and wait until it is there; kill it with all its processes in the end."""
+    command = [RAY, "start", "--block", "--num-cpus", "1", "--node-ip-address", "127.0.0.1", "--disable-usage-stats"]
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [*command, *words], start_new_session=True, stdout=file, stderr=file, env={**os.environ, **TOKEN}
+        )
+    try:
+        until(lambda: process.poll() is None and "runtime started" in log.read_text(), 60)
+        yield process
+    finally:
+        kill(process)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def until(condition, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory):
+    pytest.importorskip("ray")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    address = f"127.0.0.1:{port}"
-    nodes = [start("--head", "--port", str(port), "--include-dashboard", "false")]
-    time.sleep(5)
-    nodes.append(start("--address", address))
-    time.sleep(5)
-    yield address, nodes
-    for node in nodes:
-        if node.poll() is None:
-            kill(node)
+    log = tmp_path_factory.mktemp("ray") / "head.log"
+    with node(log, "--head", "--port", str(port), "--include-dashboard", "false"):
+        yield f"127.0.0.1:{port}"
 
 
-def test_a_node_is_killed_in_the_middle(cluster, tmp_path):
-    address, (_, second) = cluster
+@pytest.fixture
+def second(head, tmp_path):
+    with node(tmp_path / "second.log", "--address", head) as process:
+        yield process
+
+
+@contextmanager
+def study(address: str, out: Path, *words: str):
+    command = [sys.executable, "-W", "error", "-m", "resnetlab", "study", *words, "--executor", "ray", "--address"]
+    with subprocess.Popen(
+        [*command, address, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, env={**os.environ, **TOKEN, "COLUMNS": "80", "NO_COLOR": "1"},
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def under_way(out: Path) -> set[str]:
+    """Return the runs that have an epoch behind them and no result yet."""
+    texts = {path.parent.name: path.read_text() for path in out.glob("runs/*/record.jsonl")}
+    return {name for name, text in texts.items() if '"kind": "epoch"' in text and '"kind": "result"' not in text}
+
+
+def records(out: Path) -> dict[str, list]:
+    """Return what the runs' records hold but for times, and for where the study lies."""
+    return {
+        path.parent.name: timeless([json.loads(line.replace(str(out), "OUT")) for line in path.open()])
+        for path in out.glob("runs/*/record.jsonl")
+    }
+
+
+@pytest.mark.slow
+def test_a_node_is_killed_in_the_middle(head, second, tmp_path):
+    """Its run is made again elsewhere; records are those of the local pool; only JSON comes out of stdout."""
     out = tmp_path / "study"
-    command = [
-        sys.executable,
-        "-m",
-        "resnetlab",
-        "study",
-        *GRID,
-        "--executor",
-        "ray",
-        "--address",
-        address,
-        "--out",
-        out,
-    ]
-    study = subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **TOKEN}
-    )
-    deadline = time.monotonic() + 120
-    while len(list(out.glob("runs/*/record.jsonl"))) < 2:
-        assert study.poll() is None, study.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    time.sleep(2)
-    kill(second)
-    said, problems = study.communicate(timeout=250)
-    assert study.returncode == 0, problems
-    assert "failed:" not in said
-    results = json.loads((out / "results.json").read_text())
-    assert [row["status"] for row in results["runs"]] == ["done"] * 10
+    with study(head, out, *GRID, "--json") as process:
+        until(lambda: len(under_way(out)) == 2 or process.poll() is not None, 120)
+        kill(second)
+        said, problems = process.communicate(timeout=200)
+    assert process.returncode == 0, problems
+    assert problems.count("lost its machine and goes on elsewhere from its last checkpoint\n") == 1
+    assert "raylet" not in problems
+    assert json.loads(said) == json.loads((out / "results.json").read_text())
+    assert [row["status"] for row in json.loads(said)["runs"]] == ["done"] * 5
     assert (out / "report.html").stat().st_size > 100_000
-
-    alone = resnetlab("study", *GRID, "--out", tmp_path / "alone", timeout=250)
+    assert not list(out.glob("runs/.seen-*"))
+    alone = resnetlab("study", *GRID, "--out", tmp_path / "alone", timeout=200)
     assert alone.returncode == 0, alone.stderr
-    errors = {Path(row["directory"]).name: row["train_error_pct"] for row in results["runs"]}
-    local = json.loads((tmp_path / "alone" / "results.json").read_text())["runs"]
-    assert {Path(row["directory"]).name: row["train_error_pct"] for row in local} == errors
+    assert records(out) == records(tmp_path / "alone")
 
 
-def test_no_cluster(tmp_path):
-    done = resnetlab("study", *GRID, "--executor", "ray", "--address", "127.0.0.1:9", "--out", tmp_path / "study",
-                     RAY_GCS_RPC_TIMEOUT_S="5", timeout=120)  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr.startswith("resnetlab: no Ray cluster answers at 127.0.0.1:9")
-    assert done.stderr.count("\n") == 1
+@pytest.mark.slow
+def test_a_lost_run_goes_on_from_its_checkpoint(head, second, tmp_path, monkeypatch):
+    for name, value in TOKEN.items():
+        monkeypatch.setenv(name, value)
+    jobs = [
+        Job(RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=25), seed=seed), tmp_path / str(seed))
+        for seed in (0, 1)
+    ]
+    told: dict[str, list[int]] = {}
+    outcomes, killed = {}, False
+    for event in run_jobs(jobs, head, checkpoint_s=0.2):
+        name = event.job.out.name
+        if isinstance(event, Started):
+            told.setdefault(name, []).append(0)
+        elif isinstance(event, Told):
+            told[name].append(event.step)
+        else:
+            outcomes[name] = event.error
+        if not killed and len(list(tmp_path.glob("?/checkpoint/save-*"))) == 2:
+            kill(second)
+            killed = True
+    assert outcomes == {"0": None, "1": None}
+    (steps,) = [steps for steps in told.values() if steps.count(0) == 2]  # the run that began twice
+    again = steps.index(0, 1)
+    assert steps[again + 1] > steps[1]  # not from its beginning
+    local = [Job(job.config, tmp_path / "local" / job.out.name) for job in jobs]
+    assert not [event.error for event in pool.run_jobs(local, 2) if isinstance(event, Ended) and event.error]
+    assert [run_differences(a.out, b.out) for a, b in zip(jobs, local, strict=True)] == [[], []]
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_the_same_command_goes_on(head, tmp_path):
+    words = ("--depths", "8", "--seeds", "1", "--epochs", "12")
+    with study(head, tmp_path / "study", *words) as process:
+        until(lambda: under_way(tmp_path / "study") or process.poll() is not None, 120)
+        os.killpg(process.pid, signal.SIGINT)
+        said, problems = process.communicate(timeout=30)
+    assert (process.returncode, problems) == (130, "")
+    assert said.endswith("the same command continues\n")
+    (run,) = (tmp_path / "study" / "runs").glob("*/checkpoint/save-*")
+    with FileLock(run.parents[1] / LOCK, timeout=0):  # nobody is at work there
+        pass
+    with study(head, tmp_path / "study", *words) as process:
+        _, problems = process.communicate(timeout=120)
+    assert (process.returncode, problems) == (0, "")
+
+
+@pytest.mark.slow
+def test_runs_that_fail_by_themselves_and_rays_own_process_killed(head, tmp_path, monkeypatch):
+    for name, value in TOKEN.items():
+        monkeypatch.setenv(name, value)
+    jobs = [Job(BAD, tmp_path / "bad"), Job(SHORT, tmp_path / "good")]
+    ended = {event.job.out.name: event.error for event in run_jobs(jobs, head) if isinstance(event, Ended)}
+    assert ended["good"] is None
+    assert "the loss is" in (ended["bad"] or "")
+
+    long = Job(RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=100)), tmp_path / "long")
+    with closing(run_jobs([long], head)) as events, pytest.raises(RuntimeError, match="the same command continues"):
+        for event in events:
+            if isinstance(event, Told):
+                (process,) = multiprocessing.active_children()
+                process.kill()
+    with FileLock(long.out / LOCK, timeout=20):  # its task is ended as well
+        assert '"kind": "result"' not in (long.out / "record.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_no_cluster_no_token_no_gpu(head, tmp_path):
+    """Each is one line, exit status 2, and leaves nothing."""
+    out = tmp_path / "study"
+    words = ("study", *GRID, "--executor", "ray", "--out", out, "--address")
+    wrong = {**TOKEN, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    for done, said in (
+        (resnetlab(*words, "127.0.0.1:9"), "no Ray cluster answers at 127.0.0.1:9 (Connection refused)"),
+        (resnetlab(*words, head, **wrong), "it wants its own token"),
+        (resnetlab(*words, head, "--gpus-per-run", "1", **TOKEN), "asks for 1 GPU"),
+    ):
+        assert done.returncode == 2
+        assert said in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert not out.exists()

@@ -1,11 +1,15 @@
 """Several processes train one network: the same samples and steps, and what happens to one of them."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +42,16 @@ def torchrun(processes: int, *words: object, restarts: int = 0, faulty: tuple[st
          str(restarts), "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", *map(str, [*program, *words])],
         capture_output=True, text=True, check=False, timeout=250, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
+
+
+def switch_off(agent: subprocess.Popen) -> None:
+    """Kill an agent and what it started: its workers lead process groups of their own, and would go on without it."""
+    if agent.poll() is None:
+        workers = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+        for process in (agent.pid, *map(int, workers)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+    agent.wait()
 
 
 def losses(out: Path) -> torch.Tensor:
@@ -131,6 +145,44 @@ def test_one_loss_that_is_not_finite_is_skipped_by_all(tmp_path):
     result = json.loads(done.stdout)
     assert result["skipped_steps"] == 1
     assert result["train_error_pct"] < 60
+
+
+@pytest.mark.slow
+def test_a_machine_is_lost_and_the_other_goes_on_alone(tmp_path):
+    """Two agents of torchrun, as on two machines (`--nnodes 1:2`); one is killed with all that it started."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    out = tmp_path / "run"
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nnodes", "1:2", "--nproc-per-node", "1",
+        "--max-restarts", "2",
+        "--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", "lost",
+        "--rdzv-conf", "last_call_timeout=5,keep_alive_interval=1,keep_alive_max_attempt=3", "-m", "resnetlab",
+        *WORDS, "--epochs", "20", "--sync-bn", "--checkpoint-steps", "5", "--out", str(out),
+    ]  # fmt: skip
+    agents = []
+    for name in ("first", "second"):  # the first has the rendezvous
+        with (tmp_path / name).open("w") as said:
+            agents.append(subprocess.Popen(command, stdout=said, stderr=said,
+                                           env={**os.environ, "OMP_NUM_THREADS": "1"}))  # fmt: skip
+        time.sleep(1)
+    try:
+        deadline = time.monotonic() + 100
+        while not any((out / "checkpoint").glob("save-*")):
+            assert time.monotonic() < deadline, (tmp_path / "first").read_text()
+            time.sleep(0.1)
+        switch_off(agents[1])
+        assert agents[0].wait(150) == 0, (tmp_path / "first").read_text()
+    finally:
+        for agent in agents:
+            switch_off(agent)
+    said = (tmp_path / "first").read_text()
+    assert "process 1 of 2 is gone or does not answer" in said or "process 0 of 2 is gone or does not answer" in said
+    record = read_record(out / "record.jsonl")
+    assert record[0]["processes"] == 2
+    assert [line["epoch"] for line in record if line["kind"] == "epoch"] == list(range(1, 21))
+    assert record[-1]["train_error_pct"] < 2
 
 
 @pytest.mark.slow

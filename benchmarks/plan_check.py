@@ -1,0 +1,97 @@
+"""What `resnetlab plan --device here` says of one and of two processes, against what `resnetlab train` then does.
+
+Each side runs as a user runs it, one thread a process, in turn: the plan measures a step in one process and predicts
+both; training under torchrun is timed by its own record, whose first epoch warms up and is left out. Images are the
+digits of scikit-learn at 32 pixels: what they show does not change the time of a step. Prints a Markdown table, and
+returns 1 where an error is beyond the bound of docs/scaling.md.
+
+    python benchmarks/plan_check.py
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+BOUND_PCT = 25.0
+"""What docs/scaling.md states for a core of this machine."""
+WORK = ("--data", "digits", "--image-size", "32", "--recipe", "cifar-paper")
+TRAIN_IMAGES = 1257
+"""Of digits."""
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def main() -> int:
+    """Measure and print; return 1 where the plan is further off than its bound."""
+    parser = argparse.ArgumentParser(description="hold the plan against one and two processes of this machine")
+    parser.add_argument("--networks", nargs="+", default=["resnet20", "resnet8"], help="CIFAR networks")
+    parser.add_argument("--batch", type=int, default=128, help="images of a step, over all processes")
+    parser.add_argument("--turns", type=int, default=3, help="how often each side runs")
+    parser.add_argument("--seconds", type=float, default=6.0, help="how long one process trains in a turn, about")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    rows = [row for name in options.networks for row in compare(name, options)]
+    if options.json:
+        print(json.dumps({"rows": rows, "bound_pct": BOUND_PCT}))
+    else:
+        print("| network | processes | images/s measured | planned | error |\n|---|---|---|---|---|")
+        for row in rows:
+            print(f"| {row['network']} | {row['processes']} | {row['measured']:,.0f} | {row['planned']:,.0f} | "
+                  f"{row['error_pct']:+.0f} % |")  # fmt: skip
+    return int(max(abs(row["error_pct"]) for row in rows) > BOUND_PCT)
+
+
+def compare(network: str, options: argparse.Namespace) -> list[dict]:
+    """Take turns: plan, one process, two processes; return a row for each number of processes."""
+    found: dict[tuple[str, int], list[float]] = {}
+    for turn in range(options.turns):
+        for processes in (1, 2) if turn % 2 == 0 else (2, 1):  # neither is always last
+            said = planned(network, processes, options.batch)
+            done = measured(network, processes, options.batch, options.seconds * said)
+            found.setdefault(("planned", processes), []).append(said)
+            found.setdefault(("measured", processes), []).append(done)
+            if not options.json:
+                print(f"{network}, {processes} processes: planned {said:,.0f}, measured {done:,.0f} images/s",
+                      file=sys.stderr, flush=True)  # fmt: skip
+    rows = []
+    for processes in (1, 2):
+        said, done = (statistics.median(found[side, processes]) for side in ("planned", "measured"))
+        rows.append({"network": network, "processes": processes, "measured": done, "planned": said,
+                     "error_pct": 100 * (said / done - 1), "turns": options.turns})  # fmt: skip
+    return rows
+
+
+def planned(network: str, processes: int, batch: int) -> float:
+    """Return the images a second that the plan says; one process with one thread is all that it runs."""
+    words = ["plan", "--device", "here", "--devices", processes, "--precision", "single", "--json"]
+    return json.loads(run("-m", "resnetlab", *words, "--model", network, "--batch-size", batch, *WORK))["images_per_s"]
+
+
+def measured(network: str, processes: int, batch: int, images: float) -> float:
+    """Train on about so many images after an epoch of warming up; return images a second, the median of the epochs."""
+    epochs = 1 + max(1, round(images / (TRAIN_IMAGES // batch * batch)))
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "run")
+        launcher = ["-m", "torch.distributed.run", "--nproc-per-node", processes, "--rdzv-backend", "c10d",
+                    "--rdzv-endpoint", "localhost:0"]  # fmt: skip
+        words = ["train", "--model", network, "--batch-size", batch, "--epochs", epochs, "--precision", "fp32",
+                 "--device", "cpu", "--out", out]  # fmt: skip
+        run(*launcher, "-m", "resnetlab", *words, *WORK)
+        lines = [json.loads(line) for line in (out / "record.jsonl").read_text().splitlines()]
+    return statistics.median([line["images_per_s"] for line in lines if line["kind"] == "epoch"][1:])
+
+
+def run(*words: object) -> str:
+    """Run Python with one thread a process; return what it printed, and show what it complained of if it failed."""
+    done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, env=ENVIRONMENT)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(map(str, words))}: exit status {done.returncode}\n{done.stderr}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())

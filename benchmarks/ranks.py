@@ -1,0 +1,127 @@
+"""Train the same run in 1, 2 and 4 processes under torchrun (gloo), and hold them against each other.
+
+With `--sync-bn` every step is that of one process but for rounding. Rounding grows from step to step wherever the
+arithmetic is done in another order, so the measure of "equal" is a second run of ONE process that differs from the
+first in rounding alone (its images lie in memory channel by channel). Several processes may differ from the first by
+`TIMES` what that one does, in the mean over each tenth of the run. The model file of the first is then evaluated in
+1, 2 and 4 processes: the same counts, and the same loss to 1e-6.
+
+    python benchmarks/ranks.py --data ../shared/data/cifar10
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from resnetlab.config import DataConfig, RunConfig
+from resnetlab.configjson import to_json
+from resnetlab.models.zoo import model_config
+from resnetlab.training.recipes import recipe
+from resnetlab.training.record import read_record
+
+RANKS = (1, 2, 4)
+FIRST_STEPS = 3
+"""Steps before rounding has grown."""
+AT_FIRST = 1e-4
+"""Relative difference allowed there."""
+TIMES = 4.0
+"""How much farther from one process than rounding alone takes one: above 1, as between equals the ratio is luck."""
+
+
+def main() -> int:
+    """Train, compare, evaluate; return 1 where they are not the same."""
+    parser = argparse.ArgumentParser(description="one run in 1, 2 and 4 processes")
+    parser.add_argument("--data", required=True, help="CIFAR-10, as for resnetlab train --data")
+    parser.add_argument("--model", default="resnet20")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--lr", type=float, default=0.1)
+    parser.add_argument("--train-images", type=int)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        one = losses(train(options, Path(folder, "one"), 1, "channels_last"))
+        runs = {"1, rounded otherwise": losses(train(options, Path(folder, "other"), 1, "contiguous"))}
+        for ranks in RANKS[1:]:
+            runs[str(ranks)] = losses(train(options, Path(folder, f"ranks-{ranks}"), ranks, "channels_last"))
+        good = compare(one, runs)
+        judged = {ranks: evaluate(Path(folder, "one"), ranks) for ranks in RANKS}
+    same = all(counts(judged[ranks]) == counts(judged[1]) for ranks in RANKS)
+    apart = max(abs(judged[ranks]["loss"] - judged[1]["loss"]) for ranks in RANKS)
+    print(f"\nevaluation of one model file, {judged[1]['num_samples']:,} test images, in 1, 2 and 4 processes: counts "
+          f"{'equal' if same else 'DIFFER'}; loss differs by {apart:.1e} at most")  # fmt: skip
+    return int(not (good and same and apart < 1e-6))
+
+
+def train(options: argparse.Namespace, out: Path, ranks: int, layout: Any) -> Path:
+    """Train in so many processes, one thread each, and tell the loss of every step."""
+    model = model_config(options.model)
+    config = RunConfig(
+        model,
+        DataConfig(options.data, train_images=options.train_images),
+        recipe("cifar-paper", model, steps=options.steps, batch_size=options.batch_size, lr=options.lr),
+        layout=layout, precision="fp32", compile="off", sync_bn=True, signal_steps=1,
+    )  # fmt: skip
+    out.mkdir()
+    (out / "config.json").write_text(json.dumps(to_json(config)))
+    torchrun(ranks, "train", "--resume", "--out", out, "--json")
+    return out
+
+
+def torchrun(ranks: int, *words: object) -> dict[str, Any]:
+    """Run a command of resnetlab's in so many processes; return the JSON that the first prints."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", ranks, "-m", "resnetlab", *words]
+    done = subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, stderr=sys.stderr,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+    return json.loads(done.stdout)
+
+
+def losses(out: Path) -> list[float]:
+    """Return the loss of every step."""
+    return [line["loss"] for line in read_record(out / "record.jsonl") if line["kind"] == "signal"]
+
+
+def compare(one: list[float], runs: dict[str, list[float]]) -> bool:
+    """Print how far each run is from the first; say whether all are near enough."""
+    edges = [round(len(one) * tenth / 10) for tenth in range(11)]
+    apart = {name: [mean_apart(one, its, *edge) for edge in pairwise(edges)] for name, its in runs.items()}
+    at_first = {name: max(abs(a - b) / a for a, b in zip(one[:FIRST_STEPS], its, strict=False))
+                for name, its in runs.items()}  # fmt: skip
+    yardstick = next(iter(apart.values()))
+    print(
+        f"mean |loss - loss of one process| over each tenth of {len(one)} steps; loss {one[0]:.3f} to {one[-1]:.3f}\n"
+    )
+    print(
+        f"| processes | first {FIRST_STEPS} steps, relative | " + " | ".join(f"{10 * n} %" for n in range(1, 11)) + " |"
+    )
+    print("|---|---|" + "---|" * 10)
+    for name, its in apart.items():
+        print(f"| {name} | {at_first[name]:.1e} | " + " | ".join(f"{value:.1e}" for value in its) + " |")
+    near = all(its <= TIMES * max(yardstick[: tenth + 1]) for values in apart.values()
+               for tenth, its in enumerate(values))  # fmt: skip
+    return near and all(value < AT_FIRST for value in at_first.values())
+
+
+def mean_apart(one: list[float], other: list[float], start: int, stop: int) -> float:
+    """Return the mean distance over some steps."""
+    return math.fsum(abs(a - b) for a, b in zip(one[start:stop], other[start:stop], strict=True)) / (stop - start)
+
+
+def evaluate(model: Path, ranks: int) -> dict[str, Any]:
+    """Evaluate a model file on its test images."""
+    return torchrun(ranks, "evaluate", model, "--split", "test", "--json")
+
+
+def counts(judged: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what must not differ at all."""
+    return judged["num_samples"], judged["top1_error_pct"], judged["top5_error_pct"], judged["confusion"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
