@@ -46,8 +46,8 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         """Normalise maps (batch, channels, height, width); in evaluation mode as `BatchNorm2d`."""
         if not self.training or not dist.is_initialized():
             return super().forward(input)
-        values = input.float()
-        count = input.new_full((1,), input.numel() // input.shape[1], dtype=torch.float32)
+        values = input.to(torch.promote_types(input.dtype, torch.float32))
+        count = values.new_full((1,), values.numel() // values.shape[1])
         count, sums = torch.tensor_split(sum_over_all(torch.cat([count, values.sum((0, 2, 3))])), [1])
         mean = sums / count
         centred = values - mean.view(1, -1, 1, 1)
