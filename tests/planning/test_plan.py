@@ -52,7 +52,7 @@ def test_the_bounds_are_stated():
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "batch_size"), [("resnet50", 224, 2), ("resnet18", 160, 4), ("resnet20", 32, 32)]
+    ("name", "size", "batch_size"), [("resnet50", 128, 2), ("resnet18", 160, 4), ("resnet20", 32, 32)]
 )
 @pytest.mark.parametrize("half", [False, True])
 def test_memory_is_what_autograd_keeps(name, size, batch_size, half):
@@ -74,14 +74,14 @@ def test_memory_is_what_autograd_keeps(name, size, batch_size, half):
     kept_gib = sum(saved[at].untyped_storage().nbytes() for at in saved.keys() - own) / GIB
     todo = work(name, ((size, 1.0),), batch_size, half=half)
     copies_gib = 2 * counted(name, size).params / GIB if half else 0
-    assert batch_size * image_gib(todo) + copies_gib == pytest.approx(kept_gib, rel=0.05)
+    assert batch_size * image_gib(todo) + copies_gib == pytest.approx(kept_gib, rel=0.01)
     del loss
 
 
 def test_memory_is_at_the_largest_side_and_with_the_state():
-    todo, device = work(sizes=((160, 0.75), (192, 0.25))), device_named("a100")
-    assert memory_gib(todo, device, 64) == pytest.approx(memory_gib(work(sizes=((192, 1.0),)), device, 64))
-    params = counted("resnet50", 224).params
+    todo, device = work("resnet18", ((160, 0.75), (192, 0.25))), device_named("a100")
+    assert memory_gib(todo, device, 64) == pytest.approx(memory_gib(work("resnet18", ((192, 1.0),)), device, 64))
+    params = counted("resnet18", 224).params
     assert memory_gib(todo, device, 0) == pytest.approx(device.framework_gib + 14 * params / GIB)
 
 

@@ -1,6 +1,8 @@
 """`resnetlab doctor`: which stage of a training holds the rest back, and what to change."""
 
 import json
+import math
+import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,8 +17,8 @@ if TYPE_CHECKING:
 class Options:
     """Measure storage, decoding, augmentation, transfer and the training step, each alone, then all together.
 
-    Each takes about --seconds. Before storage is measured the kernel is asked to forget the images; what a disk, a file
-    server or the cache of an address keeps, it keeps.
+    Each takes about --seconds, or one step where that is longer. Before storage is measured the kernel is asked to
+    forget the images; what a disk, a file server or the cache of an address keeps, it keeps.
     """
 
     data: str | None = None
@@ -57,8 +59,9 @@ def run(options: Options) -> int:
     from resnetlab.cores import usable_cores
     from resnetlab.memory import keep_large_pages
 
-    if options.seconds <= 0:
-        raise ConfigError(f"seconds must be above 0, not {options.seconds:g}")
+    for name, value in (("seconds", options.seconds), ("cache-gib", options.cache_gib)):
+        if not 0 < value < math.inf:
+            raise ConfigError(f"{name} must be above 0, and a number, not {value:g}")
     if options.workers is not None and options.workers < 0:
         raise ConfigError(f"workers must be at least 0, not {options.workers}")
     same = ("data", "model", "data_root", "recipe", "batch_size", "image_size", "device", "on_bad_image")
@@ -69,13 +72,19 @@ def run(options: Options) -> int:
 
     cores = usable_cores()
     workers = cores if options.workers is None else options.workers
-    found = measure(config, workers=workers, seconds=options.seconds, cache_gib=options.cache_gib)
+    found = measure(config, workers=workers, seconds=options.seconds, cache_gib=options.cache_gib, tell=tell)
     if options.json:
         said = {**asdict(found), "bottleneck": found.bottleneck, "advice": advice(found, cores)}
         print(json.dumps(said))
     else:
         print_found(config, found, cores)
     return 0
+
+
+def tell(stage: str) -> None:
+    """Tell a person who waits what is measured now."""
+    if sys.stderr.isatty():
+        print(f"measuring: {stage}", file=sys.stderr)
 
 
 def print_found(config: RunConfig, found: "Measured", cores: int) -> None:
@@ -106,6 +115,8 @@ def print_found(config: RunConfig, found: "Measured", cores: int) -> None:
 def notes(found: "Measured") -> list[str]:
     """Return what must be known to read the table."""
     said = []
+    if found.measured_batch < found.batch_size:
+        said.append(f"measured with {found.measured_batch} images a step: on a CPU the speed hardly depends on it.")
     if found.speeds["storage"] is None:
         said.append("images lie in memory, decoded: nothing is read or decoded while training.")
     else:
@@ -116,7 +127,7 @@ def notes(found: "Measured") -> list[str]:
         per_worker = (found.speeds["decoding"] or 0) / max(1, found.workers)
         said.append(f"decoding: {per_worker:,.0f} images/s a worker.")
         if found.device == "cpu":
-            said.append("on the CPU decoding and the step share the cores: together they are slower than either.")
+            said.append("on the CPU decoding and the step share the cores: together they can be slower than either.")
     return said
 
 

@@ -1,8 +1,11 @@
-"""What devices can do at best, each number from its maker's data sheet. No torch here."""
+"""What devices can do at best, each number from its maker's data sheet; and cores of this machine. No torch here."""
 
+import math
+import os
 from dataclasses import dataclass
 
 from resnetlab.config import ConfigError
+from resnetlab.cores import usable_cores
 
 GB, GIB, TERA = 1e9, 2**30, 1e12
 
@@ -30,6 +33,14 @@ class Device:
     cores: int
     """Processor cores of the host for each device."""
     source: str
+    framework_gib: float = 1.5
+    """What a process holds before its first batch: context, code, workspaces. Assumed, not measured."""
+
+
+HERE = "here"
+"""The name of a core of this machine, whose speed is measured."""
+LOOPBACK = 0.87 * GB
+"""Bytes a second of gloo's all-reduce between two processes of one machine: 10 to 100 MB, two cores of an AMD EPYC."""
 
 
 DEVICES = {
@@ -47,15 +58,28 @@ DEVICES = {
                "NVIDIA H200 data sheet"),
     )
 }  # fmt: skip
-"""By name. All-reduce inside a node: half of NVLink's total, less what nccl-tests commonly lose (86 to 77 %)."""
+"""By name. All-reduce inside a node: half of NVLink's total, less what nccl-tests commonly lose (86 to 77 %).
+The host's cores are those of the machine that the source names."""
 
 
 def device_named(name: str) -> Device:
-    """Return a device of the table.
+    """Return a device of the table, or a core of this machine.
 
     Raises:
-        ConfigError: for a name that is not in it.
+        ConfigError: for a name that is neither.
     """
+    if name == HERE:
+        return _core()
     if name not in DEVICES:
-        raise ConfigError(f"device {name!r} is not known; known: {', '.join(DEVICES)}")
+        raise ConfigError(
+            f"device {name!r} is not known; known: {', '.join(DEVICES)}, and {HERE}, a core of this machine"
+        )
     return DEVICES[name]
+
+
+def _core() -> Device:
+    """Return a core of this machine with its part of the memory; a process with one thread is such a device."""
+    cores = usable_cores()
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB / cores
+    return Device(HERE, "core of this machine", memory_gib, math.inf, math.inf, math.inf, False, LOOPBACK, LOOPBACK,
+                  cores, 1, "measured when asked for", framework_gib=0.4)  # fmt: skip

@@ -13,19 +13,25 @@ GRADIENT_BYTES = 4
 """Of each parameter: DistributedDataParallel sums gradients in fp32."""
 STATE_BYTES = 12
 """Of each parameter: weight, gradient and momentum, in fp32."""
-FRAMEWORK_GIB = 1.5
-"""CUDA's context and the libraries' workspaces, about."""
+HALF_BYTES = 2
+"""Of each parameter, where products are of 16 bits: the copy that autocast makes of the weights."""
 BACKWARD = 2 / 3
-"""Share of a step that is the backward pass, in which gradients are summed while others are still computed."""
+"""Share of a step that is the backward pass, in which gradients are summed while others are still computed: twice the
+multiply-adds of the forward pass."""
 TOGETHER = 0.93
 """Share of its speed that a device keeps when it works with others, beyond what is waited for: the eight devices of the
-published figures do the work of 6.7 to 7.8."""
-LAUNCH_S = 5e-6
-"""Of one kernel: however few images there are, a step takes no less than its launches."""
+published figures that are not held out do the work of 6.7 to 7.8."""
+HOST_S = 10.4e-3 / 161
+"""Of the host to launch one operation: NVIDIA's ResNet-50 (161 of them, as `operations` counts) takes 10.4 ms forward
+for one image, however fast the device (DeepLearningExamples, V100 fp32, batch 1). A newer host may take half."""
+HOST_PASSES = 2
+"""Forward and backward; the latter launches twice as many kernels, without Python in between."""
 HOP_S = 15e-6
-"""Latency of one hop of an all-reduce between nodes."""
+"""Latency of one hop of an all-reduce between nodes; assumed."""
 ACCURATE_BATCH = 8192
 """Images of a step up to which SGD with a warm-up loses no accuracy (Goyal et al., 2017, Figure 1)."""
+NORMALISED = 32
+"""Images of a device for which BN's statistics are known to do (Goyal et al., 2017, use so many)."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +45,16 @@ class Work:
     """Of the training split."""
     image_bytes: float
     """Of an encoded image, on average."""
-    epochs: float
+    steps: int
     batch_size: int
     """Images of a step, over all devices."""
     half: bool = True
     """16-bit activations and products."""
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the images."""
+        return self.steps / max(1, self.num_images // self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -69,9 +80,9 @@ class Plan:
     images_per_s: float
     hours: float
     limits: dict[str, float]
-    """Images a second that each part alone allows, over all devices."""
+    """Images a second that each part alone allows, over all devices; what sets no limit is left out."""
     bottleneck: str
-    """Which of them is the least."""
+    """Which of them is the least; `communication` where devices mostly wait for gradients."""
     step_s: float
     exchange_s: float
     """Summing the gradients of a step, of which `exposed_s` is waited for."""
@@ -88,37 +99,36 @@ class Plan:
 
 
 def plan(work: Work, hosts: Hosts) -> Plan:
-    """Predict a training.
+    """Predict a training; what does not fit a device's memory is said in the notes.
 
     Raises:
-        ConfigError: where a step has fewer images than there are devices, or a device's part does not fit its memory.
+        ConfigError: where a step has fewer than two images for each device.
     """
-    each = work.batch_size / hosts.devices
-    if each < 1:
-        raise ConfigError(f"a step of {work.batch_size} images cannot be shared by {hosts.devices} devices")
-    compute_s = max(image_s(work, hosts) * each, LAUNCH_S * launches(work))
-    params = work.counted[0][0].params
-    sent, exchange_s = exchange(params, hosts)
+    if work.batch_size < 2 * hosts.devices:
+        raise ConfigError(f"{work.batch_size:,} images a step leave some of {hosts.devices:,} devices with fewer than 2"
+                          "; use a larger --batch-size or fewer devices")  # fmt: skip
+    each = math.ceil(work.batch_size / hosts.devices)  # the others wait for the one that has most
+    compute_s = image_s(work, hosts) * each
+    sent, exchange_s = exchange(work.counted[0][0].params, hosts)
     exposed_s = max(0.0, exchange_s - BACKWARD * compute_s)
-    step_s = (compute_s + exposed_s) / (TOGETHER if hosts.devices > 1 else 1)
-    cores = hosts.device.cores * hosts.devices
-    limits = {
-        "devices": work.batch_size / step_s,
-        "decoding": cores / hosts.decode_s if hosts.decode_s else math.inf,
-        "storage": hosts.storage / work.image_bytes if hosts.storage else math.inf,
-    }
+    busy_s = (compute_s + exposed_s) / (TOGETHER if hosts.devices > 1 else 1)
+    limits = {"devices": work.batch_size / busy_s}
+    if hosts.image_s is None:  # what is measured has it in it
+        limits["launches"] = work.batch_size / (HOST_PASSES * HOST_S * operations(work))
+    if hosts.decode_s:
+        limits["decoding"] = hosts.device.cores * hosts.devices / hosts.decode_s
+    if hosts.storage is not None and work.image_bytes:
+        limits["storage"] = hosts.storage / work.image_bytes
     bottleneck = min(limits, key=lambda part: limits[part])
     speed = limits[bottleneck]
     if bottleneck == "devices" and exposed_s > compute_s / 2:
         bottleneck = "communication"
-    hours = work.num_images * work.epochs / speed / 3600
+    step_s = work.batch_size / speed
+    hours = work.steps * step_s / 3600
     money = None if hosts.price_per_hour is None else hours * hosts.devices * hosts.price_per_hour
-    made = Plan(
-        speed, hours, limits, bottleneck, work.batch_size / speed, exchange_s, exposed_s, sent,
-        speed * work.image_bytes, memory_gib(work, each), math.ceil(work.num_images * work.epochs / work.batch_size),
-        money, (),
-    )  # fmt: skip
-    return replace(made, notes=tuple(_notes(made, work, hosts)))
+    made = Plan(speed, hours, limits, bottleneck, step_s, exchange_s, exposed_s, sent, speed * work.image_bytes,
+                memory_gib(work, hosts.device, each), work.steps, money, ())  # fmt: skip
+    return replace(made, notes=tuple(_notes(made, work, hosts, each)))
 
 
 def exchange(params: int, hosts: Hosts) -> tuple[float, float]:
@@ -139,17 +149,24 @@ def exchange(params: int, hosts: Hosts) -> tuple[float, float]:
     return sent, inside + between
 
 
-def memory_gib(work: Work, batch_size: float) -> float:
+def memory_gib(work: Work, device: Device, batch_size: int) -> float:
     """Return what a device needs for its part of a step, at the largest side of the images."""
-    cost = max((cost for cost, _, _ in work.counted), key=lambda cost: cost.activation_bytes)
-    activations = cost.activation_bytes * batch_size / (2 if work.half else 1)
-    return (STATE_BYTES * cost.params + activations) / GIB + FRAMEWORK_GIB
+    return _fixed_gib(work, device) + batch_size * image_gib(work)
 
 
-def launches(work: Work) -> int:
-    """Return how many kernels a step launches, about: three for a convolution, five for normalisation and ReLU."""
-    cost, _, _ = work.counted[0]
-    return sum({"Conv2d": 3, "BatchNorm2d": 5}.get(layer.kind, 3) for layer in cost.layers)
+def image_gib(work: Work) -> float:
+    """Return what autograd keeps of one image, the image included; indices of the max pool have 64 bits in any case."""
+    cost, size, _ = max(work.counted, key=lambda some: some[1])
+    pools = sum(layer.activation_bytes for layer in cost.layers if layer.kind == "MaxPool2d")
+    pixels = 3 * size**2
+    if work.half:
+        return ((cost.activation_bytes - pools) / 2 + pools + 6 * pixels) / GIB
+    return (cost.activation_bytes + 4 * pixels) / GIB
+
+
+def operations(work: Work) -> int:
+    """Return how many operations a forward pass launches: one for each layer, and ReLU after each normalisation."""
+    return sum(2 if layer.kind == "BatchNorm2d" else 1 for layer in work.counted[0][0].layers)
 
 
 def image_s(work: Work, hosts: Hosts) -> float:
@@ -162,16 +179,22 @@ def image_s(work: Work, hosts: Hosts) -> float:
     )
 
 
-def _notes(made: Plan, work: Work, hosts: Hosts) -> list[str]:
+def _fixed_gib(work: Work, device: Device) -> float:
+    """Return what a device needs, however few images it has."""
+    each = STATE_BYTES + (HALF_BYTES if work.half else 0)
+    return device.framework_gib + each * work.counted[0][0].params / GIB
+
+
+def _notes(made: Plan, work: Work, hosts: Hosts, each: int) -> list[str]:
     """Say what a person should know before they believe it."""
     notes = []
     if made.memory_gib > hosts.device.memory_gib:
-        fits = math.floor(work.batch_size / hosts.devices * hosts.device.memory_gib / made.memory_gib * 0.95)
-        notes.append(f"does not fit: {made.memory_gib:.0f} of {hosts.device.memory_gib:g} GiB a device; at most about "
-                     f"{fits} images a device, with more devices or gradient accumulation")  # fmt: skip
+        fit = int((0.95 * hosts.device.memory_gib - _fixed_gib(work, hosts.device)) / image_gib(work))
+        parts = f"train with --accumulate {math.ceil(each / fit)}, or take" if fit >= 2 else "take"
+        notes.append(f"does not fit: {max(0, fit):,} images a device do, and it has {each:,}; {parts} more devices")
     if work.batch_size > ACCURATE_BATCH:
-        notes.append(f"a step of {work.batch_size:,} images: beyond {ACCURATE_BATCH:,} plain SGD loses accuracy "
-                     "(Goyal et al., 2017)")  # fmt: skip
-    if work.batch_size / hosts.devices < 32:
-        notes.append(f"{work.batch_size / hosts.devices:g} images a device: too few to fill one; expect less speed")
+        notes.append(f"beyond {ACCURATE_BATCH:,} images a step SGD loses accuracy, warm-up or not (Goyal et al., 2017)"
+                     f", and there is no LARS here; --batch-size {ACCURATE_BATCH} is safe")  # fmt: skip
+    if each < NORMALISED and hosts.devices > 1:
+        notes.append(f"{each} images a device are few to normalise over; train with --sync-bn, or take fewer devices")
     return notes

@@ -1,15 +1,19 @@
 """A network, data and a recipe by name → the work that a plan is about."""
 
 import itertools
-import os
-from pathlib import Path
+from functools import cache
 
-from resnetlab.config import ConfigError, ModelConfig, Recipe
-from resnetlab.data.folder import SUFFIXES
-from resnetlab.models.cost import cost
-from resnetlab.models.zoo import build_model
-from resnetlab.planning.plan import Work
-from resnetlab.planning.published import IMAGENET_TRAIN
+from resnetlab.config import ConfigError, DataConfig, ModelConfig, Recipe
+from resnetlab.data.catalogue import INDEX, is_address, kind_of, path_of
+from resnetlab.data.place import num_bytes
+from resnetlab.data.shards import read_index
+from resnetlab.data.sources import HELD_OUT, read_contents
+from resnetlab.data.transfer import Source
+from resnetlab.models.cost import Cost, cost
+from resnetlab.models.zoo import build_model, model_config
+from resnetlab.planning.plan import Hosts, Work, plan
+from resnetlab.planning.published import COMPARED, IMAGENET_TRAIN, Published
+from resnetlab.planning.step import measured_s
 
 IMAGENET_BYTES = 137.8e9
 """Of the training archive, `ILSVRC2012_img_train.tar`."""
@@ -21,39 +25,90 @@ SETS = {
     "fashion-mnist": (54_000, 784.0),
     "digits": (1257, 64.0),
 }
-"""Training images, and bytes of each where it is read from."""
-HELD_OUT = 0.1
-"""Of a folder without a validation split."""
+"""Images that are trained on, and bytes of each where it is read from."""
+LOOKED_AT = 4096
+"""Images of a folder whose lengths are looked at, evenly spread, at most."""
 
 
 def work_of(model: ModelConfig, data: str, recipe: Recipe, image_size: int, *, half: bool) -> Work:
     """Return the work of training a network on a data set as a recipe says.
 
-    `data` is a name of `SETS`, or a folder of images, which are counted and not read.
+    `data` is a name of `SETS`, or a folder, parquet files or shards as `train` takes them, which are counted and not
+    decoded. As in training, the last images of an epoch that fill no step sit out.
 
     Raises:
-        ConfigError: where it is neither.
+        ConfigError: where it is none of these, or a step has more images than there are.
     """
-    num_images, image_bytes = SETS[data] if data in SETS else _count(Path(data))
+    num_images, image_bytes = SETS[data] if data in SETS else count(data)
+    epoch_steps = num_images // recipe.batch_size
+    if epoch_steps == 0:
+        raise ConfigError(f"a step of {recipe.batch_size:,} images, and there are {num_images:,} to train on; "
+                          "use a smaller --batch-size")  # fmt: skip
     network = build_model(model)
     starts = [*recipe.train_sizes, (1.0, 0)] if recipe.train_sizes else [(0.0, image_size), (1.0, 0)]
     counted = [(cost(network, size), size, after - start) for (start, size), (after, _) in itertools.pairwise(starts)]
-    epochs = recipe.epochs if recipe.steps is None else recipe.steps * recipe.batch_size / num_images
-    return Work(counted, model.shortcut != "none", num_images, image_bytes, epochs, recipe.batch_size, half)
+    steps = recipe.steps or recipe.epochs * epoch_steps
+    return Work(counted, model.shortcut != "none", num_images, image_bytes, steps, recipe.batch_size, half)
 
 
-def _count(path: Path) -> tuple[int, float]:
-    """Count the images of a folder, those of `train` if there is such a one, and their bytes."""
-    if not path.is_dir():
-        raise ConfigError(f"data {str(path)!r} is neither a folder nor a known data set ({', '.join(SETS)})")
-    train = path / "train"
-    number = total = 0
-    for folder, _, names in os.walk(train if train.is_dir() else path, followlinks=True):
-        for name in names:
-            if Path(name).suffix.lower() in SUFFIXES - {""}:
-                number += 1
-                total += (Path(folder) / name).stat().st_size
+def count(data: str) -> tuple[int, float]:
+    """Count the images of a data set that are trained on, and their bytes on average; no image is read.
+
+    Of shards the index alone is read, whose bytes are those of the tar files.
+
+    Raises:
+        ConfigError: where there are none, or in a layout that `train` does not know either.
+    """
+    config = DataConfig(data)
+    try:
+        kind = kind_of(config)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; a plan knows {', '.join(SETS)} by name") from error
+    if kind == "shards":
+        splits = _of_shards(data)
+    else:
+        splits = {}
+        for split, listing in read_contents(config).splits.items():
+            step = -(-len(listing) // LOOKED_AT)
+            lengths = [length for place in listing.places[::step] if (length := num_bytes(place)) >= 0]
+            splits[split] = len(listing), sum(lengths) / max(1, len(lengths)) * len(listing)
+    number, total = splits.get("train") or splits["all"]
     if number == 0:
-        raise ConfigError(f"{path}: no image in it ({', '.join(sorted(SUFFIXES - {''}))})")
-    held_out = 0 if train.is_dir() else round(HELD_OUT * 2 * number)
-    return number - held_out, total / number
+        raise ConfigError(f"data {data!r}: no image to train on")
+    held_out = {**HELD_OUT, "test": 0.1} if "all" in splits else HELD_OUT if "val" not in splits else {}
+    return round(number * (1 - sum(held_out.values()))), total / number
+
+
+def _of_shards(data: str) -> dict[str, tuple[int, float]]:
+    """Return images and bytes of each split as `index.json` says."""
+    if is_address(data):
+        try:
+            text = Source(data).small(INDEX)
+        except FileNotFoundError:
+            raise ConfigError(f"{data}: there is no {INDEX}, so no shards that resnetlab data pack made") from None
+    else:
+        text = (path_of(data) / INDEX).read_bytes()
+    index = read_index(text, f"{data}/{INDEX}")
+    return {split: (sum(entry.samples for entry in entries), sum(entry.bytes for entry in entries))
+            for split, entries in index.splits.items()}  # fmt: skip
+
+
+def predicted(figure: Published) -> float:
+    """Return the images a second that a plan says where others measured."""
+    counted = [(_cost(figure.model, size), size, share) for size, share in figure.sizes]
+    work = Work(counted, True, IMAGENET_TRAIN, 0.0, 1, figure.batch_size * figure.devices, figure.half)
+    return plan(work, Hosts(figure.devices, COMPARED[figure.device], decode_s=0.0)).images_per_s
+
+
+@cache
+def _cost(name: str, size: int) -> Cost:
+    return cost(build_model(model_config(name)), size)
+
+
+def measured_here(model: ModelConfig, work: Work, devices: int) -> float:
+    """Return the seconds that a core of this machine needs for a training image, over the sides at which it is shown.
+
+    One process measures, with one thread, however many devices the plan is about.
+    """
+    each = -(-work.batch_size // devices)
+    return sum(share * measured_s(build_model(model), size, each, half=work.half) for _, size, share in work.counted)

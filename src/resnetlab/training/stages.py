@@ -27,6 +27,9 @@ HELD = 512
 """Encoded images that are kept in memory to measure decoding."""
 COLD = 4096
 """Images whose bytes are read to measure storage, at most."""
+SMALL_STEP, LARGE = 32, 64
+"""On a CPU steps of images from `LARGE` pixels a side on are measured with so many at most: its speed hardly depends on
+how many there are, and 256 photographs take minutes."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Measured:
     shown: int
     """Side at which they are shown, in pixels."""
     batch_size: int
+    """Of the recipe; steps are measured with `measured_batch` images."""
+    measured_batch: int
     workers: int
     device: str
     execution: str
@@ -68,26 +73,43 @@ class Measured:
         return min(parts, key=lambda name: parts[name])
 
 
-def measure(config: RunConfig, *, workers: int, seconds: float = 1.0, cache_gib: float = CACHE_GIB) -> Measured:
+def measure(
+    config: RunConfig,
+    *,
+    workers: int,
+    seconds: float = 1.0,
+    cache_gib: float = CACHE_GIB,
+    tell: Callable[[str], None] = lambda stage: None,
+) -> Measured:
     """Open the data, build the network, and measure each stage for about so many seconds; nothing is written.
+
+    `tell` hears what is done next.
 
     Raises:
         ConfigError: as `prepare` does.
         BadImageError: for an image that cannot be decoded, unless such images are left out.
     """
+    tell("opening the data")
     training = prepare(config, None, workers=workers, cache_gib=cache_gib)
     set_mode(training.model, config.recipe, 0)
+    batch_size = training.config.recipe.batch_size
+    if training.device.type == "cpu" and training.side(0) >= LARGE:
+        less = replace(training.config.recipe, batch_size=min(batch_size, SMALL_STEP))
+        training.config = replace(training.config, recipe=less)
     split = training.splits["train"]
     speeds: dict[str, float | None] = dict.fromkeys(STAGES)
     bytes_per_s, cold = None, False
     recipe, shown = training.config.recipe, training.side(0)
     if isinstance(split.images, Encoded):
         order = training.order(0)
+        tell("storage")
         if split.shards is None:
             speeds["storage"], bytes_per_s, cold = _storage(split.images, order, max(1, workers), seconds)
         else:
             speeds["storage"], bytes_per_s = _fetching(split.images, order, seconds)
+        tell("decoding")
         speeds["decoding"] = _decoding(split.images, training, workers, seconds)
+    tell("augmentation, transfer and step")
     batch, labels = _some(split, training)
     chance = draws(0, 0, len(batch)).to(batch.device)
     layout = training.execution.memory_format
@@ -101,11 +123,12 @@ def measure(config: RunConfig, *, workers: int, seconds: float = 1.0, cache_gib:
         speeds["transfer"] = _rate(lambda: len(host.to(training.device)), seconds, training.device)
     ready = augmented(training.preprocessing, recipe, batch, chance, layout)
     speeds["step"] = _rate(lambda: _step(training, ready, labels), seconds, training.device)
+    tell("all together")
     together = _together(training, 2 * seconds)
     side = float(split.images.sizes.min(1).values.float().mean()) if isinstance(split.images, Encoded) else float(shown)
     far = split.shards is not None
-    return Measured(speeds, together, bytes_per_s, cold, far, side, shown, recipe.batch_size, workers,
-                    training.device.type, training.execution.name)  # fmt: skip
+    return Measured(speeds, together, bytes_per_s, cold, far, side, shown, batch_size, recipe.batch_size,
+                    workers, training.device.type, training.execution.name)  # fmt: skip
 
 
 def _storage(images: Encoded, order: Tensor, workers: int, seconds: float) -> tuple[float, float, bool]:
