@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -164,7 +165,8 @@ def test_what_was_packed_when_it_was_stopped_is_kept(folder, tmp_path, many, mon
     with pytest.raises(KeyboardInterrupt):
         pack(config, out, SMALL, workers=1)
     assert not (out / "index.json").exists()
-    assert (out / ".packing.json").exists()
+    with pytest.raises(ConfigError, match=f"^{out}: its packing was not finished; give the same resnetlab data pack "):
+        open_data(DataConfig(str(out)))
     (out / f"{written[1]}.tar").write_bytes(b"cut short")  # as after a power cut
     (out / ".train-000003.tar").write_bytes(b"a part")
     monkeypatch.setattr(packing, "write_shard", lambda out, draft, *a, **b: (written.append(draft.name),
@@ -192,6 +194,14 @@ def test_other_images_or_options_are_refused(folder, tmp_path):
         pack(DataConfig("digits"), tmp_path / "digits", SMALL)
 
 
+def test_shards_do_not_go_into_what_is_packed(tmp_path):
+    source = photographs(tmp_path / "source", train=12)
+    for out in (source, source / "train" / "shards"):
+        with pytest.raises(ConfigError, match=rf"^{out} lies in {source}, which is packed; choose a folder beside it"):
+            pack(DataConfig(str(source)), out, SMALL)
+    assert not (source / "train" / "shards").exists()
+
+
 @pytest.mark.parametrize("options", [{"max_side": 0}, {"shard_mib": 0}])
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ConfigError, match="must be at least 1, not 0"):
@@ -214,6 +224,9 @@ def test_bad_images_stop_it_and_are_named(spoilt, tmp_path):
         "train/bee/001.jpeg: is empty",
     ]
     assert not list((tmp_path / "out").glob("*train*"))
+    for name in ("train/ant/000.png", "train/bee/001.jpeg"):  # mended, it is no longer what the first call began with
+        (spoilt / name).write_bytes(encode(pictures(1)[0]))
+    assert pack(DataConfig(str(spoilt)), tmp_path / "out", SMALL).left_out == ()
 
 
 def test_bad_images_are_left_out_and_listed_where_that_is_asked_for(spoilt, tmp_path):
@@ -242,8 +255,8 @@ def test_the_command_packs_and_checks(folder, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["data", "pack", str(folder), "--out", str(out), "--shard-mib", "1"]) == 0
     said = capsys.readouterr().out
-    assert "train: 60 images in 1 shards" in said
-    assert f"train on it with --data {out}" in said
+    assert "train: 60 images in 1 shard," in said
+    assert f"train on it with --data {out}\n" in said
     assert main(["data", "check", str(out)]) == 0
     assert "every image can be read" in capsys.readouterr().out
     content = bytearray((out / "train-000000.tar").read_bytes())
@@ -254,6 +267,11 @@ def test_the_command_packs_and_checks(folder, tmp_path, capsys):
     assert main(["data", "pack", str(folder)]) == 2
     said = capsys.readouterr().err
     assert said == "resnetlab: pack needs a folder to write the shards into; give it with --out\n"
+    assert main(["data", "check", str(out), "--max-side", "9"]) == 2
+    said = capsys.readouterr().err
+    assert said == "resnetlab: --max-side is for pack, and check changes nothing; leave it out\n"
+    assert main(["data", "pack", str(folder), "--out", str(out)]) == 2
+    assert re.fullmatch(r"resnetlab: [^\n]+ with shard-mib 1; choose another --out\n", capsys.readouterr().err)
 
 
 @pytest.mark.slow

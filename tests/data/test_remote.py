@@ -2,9 +2,13 @@
 
 import errno
 import hashlib
+import json
 import multiprocessing
+import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +18,7 @@ import torch
 from webserver import serving
 
 from photographs import photographs
+from resnetlab.cli import main
 from resnetlab.config import ConfigError, DataConfig, RunConfig
 from resnetlab.data import pack as packing
 from resnetlab.data import remote, transfer
@@ -28,6 +33,7 @@ from resnetlab.data.transfer import RemoteError
 from resnetlab.models.zoo import model_config
 from resnetlab.training.loop import fit
 from resnetlab.training.recipes import recipe
+from resnetlab.training.record import read_record
 from resnetlab.training.session import Session
 
 pytest.importorskip("aiohttp")
@@ -175,6 +181,20 @@ def test_a_training_from_an_address_is_that_of_equal_order(server, tmp_path):
     assert all(torch.equal(tensor, other.model.state_dict()[name]) for name, tensor in one.model.state_dict().items())
 
 
+def test_a_network_is_judged_on_an_address_within_its_cache(server, shards, tmp_path, capsys):
+    run = RunConfig(model_config("resnet8"), DataConfig(str(shards), image_size=16), WAY)
+    fit(run, tmp_path / "run", session=Session(workers=0))
+    words = ["evaluate", str(tmp_path / "run"), "--data", server.address, "--data-root", str(tmp_path / "cache"),
+             "--json", "--device", "cpu", "--cache-gib"]  # fmt: skip
+    capsys.readouterr()
+    assert main([*words, "1"]) == 0
+    assert json.loads(capsys.readouterr().out)["num_samples"] == 12
+    assert main([*words, str(gib(shards, WINDOW))]) == 2
+    assert re.fullmatch(r"resnetlab: a cache of .* --cache-gib [\d.e-]+ or more\n", capsys.readouterr().err)
+    assert main([*words, "0"]) == 2
+    assert capsys.readouterr().err == "resnetlab: cache-gib must be above 0, and a number, not 0\n"
+
+
 # What breaks
 
 
@@ -277,7 +297,9 @@ def test_where_there_are_no_shards_it_says_so(server, tmp_path):
 
 
 def test_nobody_there(tmp_path):
-    with pytest.raises(RemoteError, match=r"http://127.0.0.1:9/x/index.json: cannot be read after 4 attempts \(Cannot"):
+    with pytest.raises(
+        RemoteError, match=r"http://127.0.0.1:9/x/index.json: cannot be read after 4 attempts \(Cannot.*see whether"
+    ):
         open_data(DataConfig("http://127.0.0.1:9/x", root=str(tmp_path)))
 
 
@@ -351,6 +373,28 @@ def test_processes_share_the_cache(server, tmp_path):
     assert len(set(found)) == 1
     for number in range(SHARDS):
         assert server.asked[f"train-{number:06}.tar"] == 1
+
+
+@pytest.mark.slow
+def test_processes_of_torchrun_train_as_one_and_fetch_each_shard_once(server, tmp_path):
+    words = ["-m", "resnetlab", "train", "--data", server.address, "--model", "resnet8", "--recipe", "imagenet-90",
+             "--image-size", "16", "--batch-size", "12", "--epochs", "1", "--sync-bn", "--workers", "1"]  # fmt: skip
+    together = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint",
+                "localhost:0"]  # fmt: skip
+    losses = []
+    for name, launcher in (("one", []), ("two", together)):
+        server.asked.clear()
+        out = tmp_path / name
+        done = subprocess.run(
+            [sys.executable, *launcher, *words, "--data-root", out / "cache", "--out", out / "run"],
+            capture_output=True, text=True, check=False, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert {server.asked[f"train-{number:06}.tar"] for number in range(SHARDS)} == {1}
+        losses += [torch.tensor(line["curve"]["loss"]) for line in read_record(out / "run" / "record.jsonl")
+                   if line["kind"] == "epoch"]  # fmt: skip
+    assert len(losses[0]) == SHARDS
+    assert (losses[0] - losses[1])[:5].abs().max() < 1e-4  # before rounding has grown
 
 
 def test_any_address_that_fsspec_reads_will_do(shards, tmp_path):

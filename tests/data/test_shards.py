@@ -1,7 +1,9 @@
 """Shards are the folder they were packed from; what is damaged is named."""
 
+import hashlib
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from resnetlab.training.record import read_record
 from resnetlab.training.session import Session
 
 MADE = "train-000000"
+PLAIN = {"file": "a.tar", "samples": 1, "bytes": 1, "sha256": "0" * 64, "index_sha256": "0" * 64}
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +125,14 @@ def refusal(folder) -> str:
     return str(refused.value).replace(str(folder), "DIR")
 
 
+def reindex(folder, **arrays) -> None:
+    """Write the first shard's index anew, and have index.json believe it."""
+    path, index = folder / f"{MADE}.npz", folder / "index.json"
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    np.savez(path, **arrays)
+    index.write_text(index.read_text().replace(before, hashlib.sha256(path.read_bytes()).hexdigest()))
+
+
 def test_a_shard_that_is_missing_or_cut_is_refused(copy):
     shard = copy / f"{MADE}.tar"
     content = shard.read_bytes()
@@ -137,9 +148,12 @@ def test_an_index_that_is_damaged_is_refused(copy):
     index = copy / f"{MADE}.npz"
     content = index.read_bytes()
     index.write_bytes(content[:200])
-    assert refusal(copy).startswith(f"DIR/{MADE}.npz: damaged (")
+    spoilt = f"DIR/{MADE}.npz: its SHA-256 is not that of index.json; pack it again, or copy it again"
+    assert refusal(copy) == spoilt
     index.write_bytes(b"")
-    assert refusal(copy).startswith(f"DIR/{MADE}.npz: damaged (")
+    assert refusal(copy) == spoilt
+    with pytest.raises(ConfigError, match=r"^X: damaged \("):
+        read_arrays(content[:200], "X")
     index.unlink()
     assert "cannot be read" in refusal(copy)
 
@@ -153,7 +167,7 @@ def test_an_index_that_cannot_be_is_refused(copy, column, value):
     path = copy / f"{MADE}.npz"
     arrays = read_arrays(path.read_bytes(), "")
     arrays[column][7] = value
-    np.savez(path, **arrays)  # pyright: ignore[reportArgumentType]
+    reindex(copy, **arrays)
     assert "does not fit train-000000.tar of" in refusal(copy)
 
 
@@ -161,7 +175,7 @@ def test_an_index_with_objects_is_not_unpickled(copy):
     path = copy / f"{MADE}.npz"
     arrays = read_arrays(path.read_bytes(), "")
     arrays["label"] = np.array([{"an": "object"}] * len(arrays["label"]), object)
-    np.savez(path, **arrays)  # pyright: ignore[reportArgumentType]
+    reindex(copy, **arrays)
     assert refusal(copy).startswith(f"DIR/{MADE}.npz: damaged (Object arrays cannot be loaded")
 
 
@@ -180,6 +194,8 @@ def test_an_index_with_objects_is_not_unpickled(copy):
         ({"splits": {"train": [{"file": "a.tar", "samples": -1, "bytes": 1, "sha256": "0" * 64,
                                 "index_sha256": "0" * 64}]}}, "a.tar has -1 samples in 1 bytes"),
         ({"splits": {"train": [{"file": "a.tar"}]}}, "not an index of shards"),
+        ({"splits": {"train": [PLAIN], "val": [PLAIN]}}, "'a.tar' is listed twice"),
+        ({"classes": ["ant", "bee", "ant"]}, "'ant' is listed twice"),
         ({"splits": {"train": [{"file": "a.tar", "samples": "1", "bytes": 1, "sha256": "", "index_sha256": ""}]}},
          "Entry.samples must be int"),
     ],
@@ -210,6 +226,7 @@ def test_rows_go_there_and_back(shards):
 
     entry = read_index((shards / "index.json").read_bytes(), "").splits["train"][0]
     rows = read_rows((shards / entry.index_file).read_bytes(), entry, 3, "")
-    again = read_rows(pack_rows(rows), entry, 3, "")
+    data = pack_rows(rows)
+    again = read_rows(data, replace(entry, index_sha256=hashlib.sha256(data).hexdigest()), 3, "")
     assert again.names == rows.names
     assert np.array_equal(again.offset, rows.offset)

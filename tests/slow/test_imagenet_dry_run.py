@@ -1,5 +1,6 @@
-"""ILSVRC-2012 in small: a thousand classes in its layout, packed, trained by both recipes, judged on ten crops."""
+"""ILSVRC-2012 in small: a thousand classes in its layout; trained by both recipes, once as packed; ten crops judged."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resnetlab.config import DataConfig
+from resnetlab.data.sources import read_contents
 from resnetlab.models.modelfile import load_model
 from resnetlab.training.record import read_record
 
@@ -55,9 +58,14 @@ def test_from_the_tree_to_ten_crops(tree, tmp_path):
     assert {split: sum(entry["samples"] for entry in entries) for split, entries in index["splits"].items()} == {
         "train": CLASSES * OF_EACH, "val": VAL,
     }  # fmt: skip
-    for recipe in ("imagenet-90", "imagenet-paper"):
+    with (tree / "LOC_val_solution.csv").open() as file:
+        truth = {row[0]: WNIDS.index(row[1].split()[0]) for row in list(csv.reader(file))[1:]}
+    for data in (tree, shards):
+        val = read_contents(DataConfig(str(data))).splits["val"]
+        assert {Path(name).stem: label for name, label in zip(val.names, val.labels, strict=True)} == truth
+    for recipe, data in (("imagenet-90", shards), ("imagenet-paper", tree)):
         out = tmp_path / recipe
-        done("train", "--data", shards, "--model", "resnet18", "--recipe", recipe, "--image-size", "32", "--steps", "2",
+        done("train", "--data", data, "--model", "resnet18", "--recipe", recipe, "--image-size", "32", "--steps", "2",
              "--batch-size", "64", "--device", "cpu", "--out", out)  # fmt: skip
         record = read_record(out / "record.jsonl")
         assert record[-1]["status"] == "done"

@@ -48,6 +48,10 @@ class Options:
     """Print one JSON object instead of tables."""
 
 
+PACKS = ("out", "max_side", "shard_mib", "on_bad_image")
+"""Options that only pack has a use for."""
+
+
 def run(options: Options) -> int:
     """Check a data set, or pack it; return 1 where an image cannot be read, else 0.
 
@@ -60,6 +64,9 @@ def run(options: Options) -> int:
         raise ConfigError(f"workers must be at least 1, not {options.workers}")
     if options.action == "pack":
         return _pack(options, config)
+    packs = [name for name in PACKS if getattr(options, name) != Options.__dataclass_fields__[name].default]
+    if packs:
+        raise ConfigError(f"--{packs[0].replace('_', '-')} is for pack, and check changes nothing; leave it out")
     found = look_through(config, options.workers)
     summaries = {split: summarise(found, split) for split in found.splits}
     pairs = duplicates_between(found)
@@ -128,7 +135,8 @@ def _look_through_files(contents: Any, config: DataConfig, workers: int | None) 
 
     images: list[Seen] = []
     bad = _damaged_shards(config, workers)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         for split, listing in contents.splits.items():
             task = bar.add_task(split, total=len(listing))
 

@@ -32,9 +32,12 @@ class Options:
     models: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Model files, run directories, or exported files."""
     data: str | None = None
-    """A data set with a name, or a folder or parquet files; what the network was trained on if not given."""
+    """A data set with a name, a folder of images, parquet files or shards, or the address of shards; what the network
+    was trained on if not given."""
     data_root: Path | None = None
-    """Folder where the archives of a named data set lie."""
+    """Folder where the archives of a named data set lie, or of the cache of an address."""
+    cache_gib: float = 10.0
+    """Size of the cache for shards behind an address, in GiB."""
     split: Literal["test", "val", "train", "all"] | None = None
     """What to judge on; the test split, or else val, that the data come with if not given, and else all images."""
     protocol: Literal["one-crop", "ten-crop", "multi-scale", "ensemble"] | None = None
@@ -124,7 +127,7 @@ def terms_of(options: Options) -> "Terms":
     device = "cpu" if elsewhere else str(pick_device(options.device))
     return Terms(
         protocol, options.split, options.shorter_sides, options.recalibrate_bn, options.allow_missing_classes,
-        options.on_bad_image, device, workers, options.backend,
+        options.on_bad_image, device, workers, options.backend, options.cache_gib,
     )  # fmt: skip
 
 
@@ -201,7 +204,8 @@ class Bar:
         from rich.console import Console
         from rich.progress import Progress
 
-        self._progress = Progress(console=Console(stderr=True), transient=True, disable=quiet)
+        console = Console(stderr=True)
+        self._progress = Progress(console=console, transient=True, disable=quiet or not console.is_terminal)
         self._task = self._progress.add_task("opening")
 
     def __enter__(self) -> "Bar":

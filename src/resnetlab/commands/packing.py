@@ -26,7 +26,8 @@ def pack_and_tell(
 
     from resnetlab.data.pack import Way, pack
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("packing", total=None)
         index = pack(
             config,
@@ -39,7 +40,7 @@ def pack_and_tell(
         print(json.dumps({"out": str(out), "splits": counts(index), "left_out": list(index.left_out)}))
         return 0
     for split, found in counts(index).items():
-        each = f"{found['samples']:,} images in {found['shards']:,} shards"
+        each = f"{found['samples']:,} images in {found['shards']:,} shard{'' if found['shards'] == 1 else 's'}"
         print(f"{split}: {each}, {found['bytes'] / 2**20:,.1f} MiB")
     for warning in index.warnings:
         print(f"warning: {warning}")
@@ -47,7 +48,7 @@ def pack_and_tell(
         print(f"left out: {bad}")
     if len(index.left_out) > SHOWN:
         print(f"… and {len(index.left_out) - SHOWN:,} more; index.json lists all")
-    print(f"packed in {out}; train on it with --data {out}, look through it with: resnetlab data check {out}")
+    print(f"train on it with --data {out}\nlook through it with resnetlab data check {out}")
     return 0
 
 

@@ -23,6 +23,8 @@ LISTED = ("folder", "parquet", "shards")
 """Kinds of people's own images, which are listed before any is opened."""
 INDEX = "index.json"
 """What a folder of shards is known by."""
+PLAN = ".packing.json"
+"""What a folder of shards that is not yet whole is known by."""
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR100_NAMES = """
@@ -161,7 +163,8 @@ def kind_of(config: DataConfig) -> Kind:
     """Say what must be opened, from the name and a glance at the folder.
 
     Raises:
-        ConfigError: where the name is neither known nor a folder or parquet file that exists.
+        ConfigError: where the name is neither known nor a folder or parquet file that exists, or its packing was not
+            finished.
     """
     if not is_path(config.name):
         return KNOWN[config.name].kind
@@ -171,6 +174,8 @@ def kind_of(config: DataConfig) -> Kind:
     try:
         if (path / INDEX).is_file() and _holds_shards(path / INDEX):
             return "shards"
+        if (path / PLAN).exists():
+            raise ConfigError(f"{path}: its packing was not finished; give the same resnetlab data pack again")
         if path.is_dir():
             return "parquet" if any(path.glob("*.parquet")) else "folder"
     except OSError as error:

@@ -11,6 +11,7 @@ from resnetlab.data.archives import open_archive
 from resnetlab.data.catalogue import LISTED, Contents, kind_of, title_of
 from resnetlab.data.columns import join as join_columns
 from resnetlab.data.encoded import Encoded
+from resnetlab.data.remote import CACHE_GIB
 from resnetlab.data.scan import Progress
 from resnetlab.data.sources import open_data, open_listed, read_contents
 from resnetlab.data.split import Dataset, Split
@@ -50,6 +51,7 @@ def open_judged(
     trained_on: str | None = None,
     keep_encoded: bool = False,
     on_progress: Progress | None = None,
+    cache_gib: float = CACHE_GIB,
 ) -> Judged:
     """Open a split to judge a network on; of data with a split of that name no other is looked at.
 
@@ -61,12 +63,13 @@ def open_judged(
         trained_on: Fingerprint of the data that the network was trained on.
         keep_encoded: As in training, see `open_data`: the fingerprint depends on it.
         on_progress: As for `open_data`.
+        cache_gib: As for `open_data`.
 
     Raises:
         ConfigError: where the split is not there, and as `open_data` does.
     """
     kind = kind_of(config)
-    contents = read_contents(config) if kind in LISTED else None
+    contents = read_contents(config, cache_gib) if kind in LISTED else None
     own = tuple(contents.splits) if contents else SPLITS[:3] if kind == "digits" else ("train", "test")
     wanted = which or next((name for name in ("test", "val") if name in own), None)
     whole = wanted in (None, "all") and trained_on is None
@@ -75,7 +78,8 @@ def open_judged(
         listed = replace(contents, splits={name: contents.splits[name]}) if name in own else contents
         split, bad = open_listed(listed, config, seen_as, keep_encoded=keep_encoded, on_progress=on_progress)
         return Judged(config, contents.classes, name, split, False, bad, contents.warnings, contents)
-    data = open_data(config, keep_encoded=keep_encoded, seen_as=seen_as, on_progress=on_progress)
+    data = open_data(config, keep_encoded=keep_encoded, seen_as=seen_as, on_progress=on_progress,
+                     cache_gib=cache_gib)  # fmt: skip
     same = data.fingerprint == trained_on
     wanted = wanted or ("test" if same and len(data.test) else "all")
     split = join(list(data.splits.values())) if wanted == "all" else data.splits[wanted]

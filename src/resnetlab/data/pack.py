@@ -20,7 +20,7 @@ import torch
 from resnetlab.claim import LOCK, claimed
 from resnetlab.config import ConfigError, DataConfig
 from resnetlab.cores import usable_cores
-from resnetlab.data.catalogue import INDEX, LISTED, Contents, Listing, kind_of
+from resnetlab.data.catalogue import INDEX, LISTED, PLAN, Contents, Listing, is_address, kind_of, path_of
 from resnetlab.data.chance import generator
 from resnetlab.data.columns import Texts, take
 from resnetlab.data.decode import BadImageError
@@ -33,8 +33,6 @@ from resnetlab.files import write_whole
 
 __all__ = ["Way", "pack"]
 
-PLAN = ".packing.json"
-"""What a folder of shards that is not yet whole is known by."""
 PER_SAMPLE = 3072
 """Bytes that a sample takes in a tar file beside those of its image: three headers, a class, a name, and padding."""
 LOOKED_AT = 64
@@ -50,13 +48,16 @@ def pack(
     are left out and listed in the index.
 
     Raises:
-        ConfigError: for data that are not listed before they are opened, or a folder that holds anything else.
+        ConfigError: for data that are not listed before they are opened, a folder that holds anything else, or one
+            inside the data.
         BadDataError: where images cannot be read and are not to be skipped; shards without any stay.
         OSError: where the folder cannot be written.
     """
     kind = kind_of(config)
     if kind not in LISTED:
         raise ConfigError(f"{config.name} fits into memory as it is; packed are folders of images and parquet files")
+    if not is_address(config.name) and out.resolve().is_relative_to(path_of(config.name).resolve()):
+        raise ConfigError(f"{out} lies in {config.name}, which is packed; choose a folder beside it with --out")
     contents = read_contents(config)
     with claimed(out, "packing"):
         plan = _plan(config, contents, way)
@@ -89,6 +90,8 @@ def _begun(out: Path, plan: dict[str, Any]) -> Index | None:
     for file in (out / INDEX, out / PLAN):
         if file.exists():
             whole = read_index(file.read_bytes(), str(file)) if file.name == INDEX else None
+            if whole is None and not any(out.glob("*.npz")):
+                return None  # nothing came of it: images that could not be read, and were mended since
             before = whole.packed if whole else json.loads(file.read_bytes())
             for name in ("max_side", "shard_mib", "images"):
                 if before.get(name) != plan[name]:

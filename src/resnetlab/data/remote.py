@@ -199,7 +199,7 @@ def _rows(source: Source, cache: ShardCache, entry: Entry, index: Index) -> Rows
             data = source.small(entry.index_file)
         except FileNotFoundError:
             raise ConfigError(f"{where}: is missing; pack it again") from None
-        if hashlib.sha256(data).hexdigest() != entry.index_sha256:
-            raise ConfigError(f"{where}: its SHA-256 is not that of {INDEX}; pack it again")
+        rows = read_rows(data, entry, len(index.classes), where)
         cache.keep(path, data)
+        return rows
     return read_rows(data, entry, len(index.classes), where)

@@ -11,6 +11,7 @@ import json
 import re
 import zipfile
 from array import array
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -107,6 +108,8 @@ def read_index(text: bytes | str, where: str) -> Index:
         raise ConfigError(f"{where}: not an index of shards ({error})") from error
     if not splits or not set(splits) <= set(SPLITS) or ("train" in splits) == ("all" in splits):
         raise ConfigError(f"{where}: its splits are {', '.join(splits) or 'none'}; train, or all, is needed")
+    _refuse_twice([entry.file for entries in splits.values() for entry in entries], where)
+    _refuse_twice(index.classes, where)
     for entry in (entry for entries in splits.values() for entry in entries):
         if Path(entry.file).name != entry.file or not entry.file.endswith(".tar") or entry.file.startswith("."):
             raise ConfigError(f"{where}: {entry.file!r} is no name of a shard")
@@ -115,6 +118,12 @@ def read_index(text: bytes | str, where: str) -> Index:
         if min(entry.samples, entry.bytes) < 0:
             raise ConfigError(f"{where}: {entry.file} has {entry.samples} samples in {entry.bytes} bytes")
     return index
+
+
+def _refuse_twice(names: Sequence[str], where: str) -> None:
+    often = [name for name, count in Counter(names).items() if count > 1]
+    if often:
+        raise ConfigError(f"{where}: {often[0]!r} is listed twice")
 
 
 def pack_rows(rows: Rows, **more: np.ndarray) -> bytes:
@@ -140,11 +149,13 @@ def read_arrays(data: bytes, where: str) -> dict[str, np.ndarray]:
 
 
 def read_rows(data: bytes, entry: Entry, num_classes: int, where: str) -> Rows:
-    """Read the index of a shard, and see that all it says is possible.
+    """Read the index of a shard, and see that it is the one that was packed, and all it says possible.
 
     Raises:
         ConfigError: where it is damaged or does not fit the shard.
     """
+    if hashlib.sha256(data).hexdigest() != entry.index_sha256:
+        raise ConfigError(f"{where}: its SHA-256 is not that of {INDEX}; pack it again, or copy it again")
     arrays = read_arrays(data, where)
     try:
         columns = {name: arrays[name].astype(np.int64, casting="safe") for name in COLUMNS}

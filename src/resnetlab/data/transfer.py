@@ -123,10 +123,10 @@ class Source:
                     raise RemoteError(f"{self.address}/{name}: cannot be read ({reason})") from error
             if pause is None or stop.wait(pause * (1 + random.SystemRandom().random() / 2)):
                 break
-        raise RemoteError(
-            f"{self.address}/{name}: cannot be read after {attempts} attempts ({reason}); what was fetched stays, and "
-            "the same command goes on with it"
-        )
+        advice = "what was fetched stays, and the same command goes on with it" if name.endswith(".tar") else (
+            "see whether the address is right and its server answers, and give the same command again"
+        )  # fmt: skip
+        raise RemoteError(f"{self.address}/{name}: cannot be read after {attempts} attempts ({reason}); {advice}")
 
 
 def _is_final(error: Exception) -> bool:

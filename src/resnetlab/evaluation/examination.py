@@ -1,5 +1,6 @@
 """Networks in files, and images → a judgement: data opened as each network sees it, classes matched by name."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from resnetlab.configjson import from_json
 from resnetlab.data.catalogue import path_of, title_of
 from resnetlab.data.encoded import Encoded
 from resnetlab.data.judged import Judged, open_judged, originals
+from resnetlab.data.remote import CACHE_GIB
 from resnetlab.data.split import Split
 from resnetlab.evaluation.judgement import Judgement
 from resnetlab.evaluation.matching import check_channels, class_numbers
@@ -50,12 +52,16 @@ class Terms:
     """Threads that decode."""
     backend: Backend | Literal["auto"] | None = None
     """What computes; if not given, PyTorch for a model file, and what reads it for an exported file."""
+    cache_gib: float = CACHE_GIB
+    """GiB of the cache for shards behind an address, at most."""
 
     def __post_init__(self) -> None:
         if self.sides and self.protocol not in ("ten-crop", "multi-scale"):
             raise ConfigError(f"shorter sides are for ten-crop and multi-scale; {self.protocol} has one of its own")
         if len(self.sides) > 1 and self.protocol == "ten-crop":
             raise ConfigError(f"ten-crop takes one shorter side, not {len(self.sides)}; several are for multi-scale")
+        if not 0 < self.cache_gib < math.inf:
+            raise ConfigError(f"cache-gib must be above 0, and a number, not {self.cache_gib:g}")
         if self.backend in ("onnxruntime", "openvino") and self.device != "cpu":
             raise ConfigError(f"{self.backend} computes on the CPU, and not on {self.device}; leave out --device")
 
@@ -124,7 +130,7 @@ def open_members(
     for file in files:
         model, card = _load(file, terms, tell)
         config = data_config(card, data, file)
-        judged = _open(card, replace(config, on_bad_image=terms.on_bad_image), terms.split, on_progress)
+        judged = _open(card, replace(config, on_bad_image=terms.on_bad_image), terms, on_progress)
         judged = replace(judged, split=judged.split.shown_in(card.model.in_channels))
         check_channels(card, judged.split.channels, judged.title)
         numbers = class_numbers(card.classes, judged.classes, file.name, judged.title,
@@ -139,7 +145,7 @@ def open_members(
             labels = numbers[judged.split.labels]
         num_images = 0
         if terms.recalibrate_bn and isinstance(model, ResNet):
-            train = _open(card, judged.config, "train", on_progress).split
+            train = _open(card, judged.config, replace(terms, split="train"), on_progress).split
             train = train.shown_in(card.model.in_channels).to(torch.device(terms.device))
             num_images = recalibrate(model, train, card.preprocessing, workers=terms.workers)
         members.append(Member(file, model, card, judged, labels, columns, num_images))
@@ -208,13 +214,13 @@ def _load(file: Path, terms: Terms, tell: Callable[[str], None] | None) -> tuple
 
 
 def _open(
-    card: ModelCard, config: DataConfig, split: str | None, on_progress: Callable[[str, int, int], None] | None
+    card: ModelCard, config: DataConfig, terms: Terms, on_progress: Callable[[str, int, int], None] | None
 ) -> Judged:
     provenance = card.provenance
     crop = provenance.get("config", {}).get("recipe", {}).get("crop", "pad")
     return open_judged(
-        config, card.preprocessing, split, trained_on=provenance.get("data", {}).get("fingerprint"),
-        keep_encoded=crop != "pad", on_progress=on_progress,
+        config, card.preprocessing, terms.split, trained_on=provenance.get("data", {}).get("fingerprint"),
+        keep_encoded=crop != "pad", on_progress=on_progress, cache_gib=terms.cache_gib,
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ class Judgement:
         return len(self.labels)
 
 
-NOTHING = Judgement(*(np.zeros(0, np.int64),) * 2, np.zeros((0, 0), np.int64), *(np.zeros(0),) * 2)
+NOTHING = Judgement(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 0), np.int64), np.zeros(0), np.zeros(0))
 """Of a part without samples."""
 
 
