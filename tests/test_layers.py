@@ -30,7 +30,18 @@ FLOORS: list[dict[str, list[str]]] = [
     },
     {
         "study": [
-            *("display", "grid", "presets", "ray_pool", "pool", "worker", "report", "figures", "figure_signals"),
+            *(
+                "display",
+                "grid",
+                "presets",
+                "ray_pool",
+                "ray_task",
+                "pool",
+                "worker",
+                "report",
+                "figures",
+                "figure_signals",
+            ),
             *("figure_depth", "figure_curves", "ledger", "construction", "table", "verdict", "diagnosis", "contrast"),
             *("rules", "signs", "results", "arms", "spread"),
         ]

@@ -11,6 +11,17 @@ from resnetlab.configjson import ConfigError
 LOCK = ".lock"
 
 
+def is_claimed(out: Path) -> bool:
+    """Say whether a process holds a folder."""
+    if not (out / LOCK).exists():
+        return False
+    try:
+        with FileLock(out / LOCK, timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True
+
+
 @contextmanager
 def claimed(out: Path, who: str) -> Iterator[None]:
     """Make a folder and hold it against another `who`, such as a run; a killed process lets go by itself.

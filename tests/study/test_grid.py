@@ -86,6 +86,7 @@ def test_a_larger_grid_adds_its_runs(copy):
     assert len(json.loads(done.stdout)["runs"]) == 12
 
 
+@pytest.mark.slow
 def test_another_recipe_is_refused_and_fresh_starts_over(copy):
     done = resnetlab("study", "--depths", "8", "--seeds", "1", "--epochs", "2", "--out", copy)
     assert done.returncode == 2
@@ -98,6 +99,7 @@ def test_another_recipe_is_refused_and_fresh_starts_over(copy):
     assert (copy / "notes.txt").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_is_made_again(copy):
     record = copy / "runs" / "digits-plain-8-seed1" / "record.jsonl"
     whole = record.read_bytes()
@@ -155,6 +157,7 @@ def settle(out):
     raise AssertionError("workers outlive their study")
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished(tmp_path):
     with study_under_way(tmp_path) as (process, first):
         os.kill(process.pid, signal.SIGINT)
@@ -199,6 +202,7 @@ def test_a_killed_study_takes_its_workers_along_and_goes_on(tmp_path):
     assert [row["status"] for row in json.loads(done.stdout)["runs"]] == ["done"] * 6
 
 
+@pytest.mark.slow
 def test_a_study_of_ones_own_images(tmp_path):
     """Runs, figures and report of a path are called by its last part; another folder of that name is refused."""
     for place in ("here", "there"):

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from resnetlab.config import RunConfig
 from resnetlab.cores import usable_cores
 from resnetlab.models.zoo import model_config
@@ -77,6 +79,7 @@ def test_leaving_early_stops_the_workers(tmp_path):
     assert read_record(tmp_path / "long" / "record.jsonl")[-1]["kind"] != "result"
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_the_exit_status(tmp_path):
     """A run that diverged stays so: it is not made again, its cause is told again, the status is 1."""
     blocked = tmp_path / "runs" / "digits-plain-8-seed0"

@@ -20,9 +20,10 @@ from resnetlab.claim import LOCK
 from resnetlab.commands.study import Options, check_executor
 from resnetlab.config import ConfigError, RunConfig
 from resnetlab.models.zoo import model_config
-from resnetlab.study import pool, ray_pool
+from resnetlab.study import pool, ray_pool, ray_task
 from resnetlab.study.pool import Ended, Job, Started, Told
-from resnetlab.study.ray_pool import Desk, run_jobs, work
+from resnetlab.study.ray_pool import run_jobs
+from resnetlab.study.ray_task import Desk, work
 from resnetlab.training.compare import run_differences, timeless
 from resnetlab.training.recipes import recipe
 
@@ -30,7 +31,7 @@ from conftest import resnetlab
 
 RAY = Path(sys.executable).with_name("ray")
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-GRID = ("--depths", "8", "14", "--seeds", "1", "--epochs", "10")
+GRID = ("--depths", "8", "14", "--seeds", "1", "--epochs", "7")
 SHORT = RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=1))
 BAD = RunConfig(model_config("plain20", norm="none", init_scale=30.0), recipe=recipe("digits", epochs=1), seed=1)
 
@@ -66,10 +67,9 @@ def test_an_address_that_is_none(address):
         ray_pool._knock(address)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:9", "127.0.0.1:99999"])
-def test_nobody_is_there(address):
-    with pytest.raises(ConfigError, match=f"no Ray cluster answers at {address}"):
-        ray_pool._knock(address)
+def test_nobody_is_there():
+    with pytest.raises(ConfigError, match=r"no Ray cluster answers at 127.0.0.1:9 \(Connection refused\)"):
+        ray_pool._knock("127.0.0.1:9")
 
 
 def test_what_no_machine_has_is_refused():
@@ -86,8 +86,8 @@ def test_what_no_machine_has_is_refused():
 
 
 def test_a_machine_that_does_not_see_the_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_pool, "SHARED_S", 0.0)
-    with pytest.raises(ConfigError, match="--out must be seen by all machines"):
+    monkeypatch.setattr(ray_task, "SHARED_S", 0.0)
+    with pytest.raises(ConfigError, match=r"does not see the study's .*; --out is a folder all machines share"):
         work(SHORT, tmp_path / "run", tmp_path, tmp_path / ".seen-1", None, 0, 1.0)
     assert list(tmp_path.iterdir()) == []
 
@@ -171,7 +171,9 @@ def under_way(out: Path) -> set[str]:
 def records(out: Path) -> dict[str, list]:
     """Return what the runs' records hold but for times, and for where the study lies."""
     return {
-        path.parent.name: timeless([json.loads(line.replace(str(out), "OUT")) for line in path.open()])
+        path.parent.name: timeless(
+            [json.loads(line.replace(str(out), "OUT")) for line in path.read_text().splitlines()]
+        )
         for path in out.glob("runs/*/record.jsonl")
     }
 
@@ -201,7 +203,7 @@ def test_a_lost_run_goes_on_from_its_checkpoint(head, second, tmp_path, monkeypa
     for name, value in TOKEN.items():
         monkeypatch.setenv(name, value)
     jobs = [
-        Job(RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=25), seed=seed), tmp_path / str(seed))
+        Job(RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=14), seed=seed), tmp_path / str(seed))
         for seed in (0, 1)
     ]
     told: dict[str, list[int]] = {}
@@ -214,7 +216,7 @@ def test_a_lost_run_goes_on_from_its_checkpoint(head, second, tmp_path, monkeypa
             told[name].append(event.step)
         else:
             outcomes[name] = event.error
-        if not killed and len(list(tmp_path.glob("?/checkpoint/save-*"))) == 2:
+        if not killed and not outcomes and len(list(tmp_path.glob("?/checkpoint/save-*"))) == 2:
             kill(second)
             killed = True
     assert outcomes == {"0": None, "1": None}
@@ -228,7 +230,7 @@ def test_a_lost_run_goes_on_from_its_checkpoint(head, second, tmp_path, monkeypa
 
 @pytest.mark.slow
 def test_ctrl_c_saves_and_the_same_command_goes_on(head, tmp_path):
-    words = ("--depths", "8", "--seeds", "1", "--epochs", "12")
+    words = ("--depths", "8", "--arms", "plain", "--seeds", "1", "--epochs", "10")
     with study(head, tmp_path / "study", *words) as process:
         until(lambda: under_way(tmp_path / "study") or process.poll() is not None, 120)
         os.killpg(process.pid, signal.SIGINT)
@@ -253,11 +255,13 @@ def test_runs_that_fail_by_themselves_and_rays_own_process_killed(head, tmp_path
     assert "the loss is" in (ended["bad"] or "")
 
     long = Job(RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=100)), tmp_path / "long")
-    with closing(run_jobs([long], head)) as events, pytest.raises(RuntimeError, match="the same command continues"):
-        for event in events:
-            if isinstance(event, Told):
-                (process,) = multiprocessing.active_children()
-                process.kill()
+    with closing(run_jobs([long], head)) as events:
+        while not isinstance(next(events), Told):
+            pass
+        (process,) = multiprocessing.active_children()
+        process.kill()
+        with pytest.raises(RuntimeError, match="the same command continues"):
+            list(events)
     with FileLock(long.out / LOCK, timeout=20):  # its task is ended as well
         assert '"kind": "result"' not in (long.out / "record.jsonl").read_text()
 
@@ -266,13 +270,15 @@ def test_runs_that_fail_by_themselves_and_rays_own_process_killed(head, tmp_path
 def test_no_cluster_no_token_no_gpu(head, tmp_path):
     """Each is one line, exit status 2, and leaves nothing."""
     out = tmp_path / "study"
-    words = ("study", *GRID, "--executor", "ray", "--out", out, "--address")
-    wrong = {**TOKEN, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    for done, said in (
-        (resnetlab(*words, "127.0.0.1:9"), "no Ray cluster answers at 127.0.0.1:9 (Connection refused)"),
-        (resnetlab(*words, head, **wrong), "it wants its own token"),
-        (resnetlab(*words, head, "--gpus-per-run", "1", **TOKEN), "asks for 1 GPU"),
+    for address, token, gpus, said in (
+        ("127.0.0.1:9", TOKEN["RAY_AUTH_TOKEN"], "0", "no Ray cluster answers at 127.0.0.1:9 (Connection refused)"),
+        (head, secrets.token_hex(32), "0", "it wants its own token"),
+        (head, TOKEN["RAY_AUTH_TOKEN"], "1", "asks for 1 GPU"),
     ):
+        done = resnetlab(
+            *("study", *GRID, "--executor", "ray", "--address", address, "--gpus-per-run", gpus, "--out", out),
+            RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token, RAY_NUM_REDIS_GET_RETRIES="3",
+        )  # fmt: skip
         assert done.returncode == 2
         assert said in done.stderr
         assert done.stderr.count("\n") == 1

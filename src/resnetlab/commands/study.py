@@ -1,6 +1,6 @@
 """`resnetlab study`: see degradation and its cure, or another thing that can be wrong with depth."""
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from resnetlab.config import ConfigError, DataConfig
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from resnetlab.study.grid import Executor, Grid
+    from resnetlab.study.pool import Event, Job
     from resnetlab.study.presets import Preset
 
 
@@ -57,11 +60,12 @@ class Options:
     out: Path | None = None
     """Folder for runs and report; studies/DATA or studies/DATA-PRESET if not given."""
     jobs: int | None = None
-    """Runs at once, one thread each; as many as there are cores if not given."""
+    """Runs at once, one thread each; as many as there are cores if not given. A Ray cluster decides itself."""
     executor: Literal["local", "ray"] = "local"
     """local: processes of this machine. ray: tasks of a Ray cluster, whose machines all see the folder of --out."""
     address: str | None = None
-    """Of the Ray cluster: HOST:6379, or auto; one of this machine alone if not given."""
+    """Of the Ray cluster that this machine belongs to: HOST:6379, or auto. If not given, RAY_ADDRESS says it, or the
+    cluster is this machine alone."""
     gpus_per_run: float = 0.0
     """GPUs that each task of Ray asks for; less than 1 shares one."""
     fresh: bool = False
@@ -81,11 +85,11 @@ def run(options: Options) -> int:
 
     preset = preset_of(options.preset)
     grid = grid_of(options, preset)
+    check_executor(options)
     jobs = usable_cores() if options.jobs is None else options.jobs
-    if jobs < 1:
-        raise ConfigError(f"jobs must be at least 1, not {jobs}")
     keep_large_pages()  # PyTorch reads it in the processes that are forked
-    warm_up()
+    if options.executor == "local":
+        warm_up()
     from rich.console import Console  # these load while PyTorch does, in the process that runs are forked from
 
     from resnetlab.commands.report import print_results
@@ -95,9 +99,10 @@ def run(options: Options) -> int:
     out = options.out or folder(options)
     console = Console(stderr=options.json, markup=False)
     failed: dict[str, str] = {}
+    cluster = executor(options, console)
     try:
         with (
-            closing(run_study(grid, out, num_workers=jobs, fresh=options.fresh, executor=executor(options))) as events,
+            closing(run_study(grid, out, num_workers=jobs, fresh=options.fresh, executor=cluster)) as events,
             Display(console) as display,
         ):
             for event in events:
@@ -120,19 +125,44 @@ def run(options: Options) -> int:
     return 1 if failed else 0
 
 
-def executor(options: Options) -> "Executor | None":
-    """Return what makes the runs; `None` for the processes of this machine.
+def check_executor(options: Options) -> None:
+    """Refuse options that do not go together.
 
     Raises:
-        ConfigError: for options that do not go together.
+        ConfigError: saying which.
     """
-    if options.executor == "local":
-        if options.address is not None or options.gpus_per_run:
-            raise ConfigError("--address and --gpus-per-run are for --executor ray")
-        return None
-    from resnetlab.study.ray_pool import run_jobs
+    gpus, jobs = options.gpus_per_run, options.jobs
+    if jobs is not None and jobs < 1:
+        raise ConfigError(f"jobs must be at least 1, not {jobs}")
+    if options.executor == "local" and (options.address is not None or gpus):
+        raise ConfigError("--address and --gpus-per-run are for --executor ray")
+    if options.executor == "ray" and jobs is not None:
+        raise ConfigError("--jobs is for --executor local; a Ray cluster makes as many runs at once as it has room for")
+    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+        raise ConfigError(f"gpus-per-run is a part of one GPU, such as 0.5, or a whole number of them, not {gpus:g}")
 
-    return lambda jobs: run_jobs(jobs, options.address, gpus=options.gpus_per_run)
+
+def executor(options: Options, console: "Console") -> "Executor | None":
+    """Return what makes the runs, and tells `console` of each that is moved; `None` for processes of this machine."""
+    if options.executor == "local":
+        return None
+
+    def run(jobs: "Sequence[Job]") -> "Generator[Event]":
+        from resnetlab.study.display import label
+        from resnetlab.study.pool import Started
+        from resnetlab.study.ray_pool import run_jobs
+
+        begun: set[Job] = set()
+        with closing(run_jobs(jobs, options.address, gpus=options.gpus_per_run)) as events:
+            for event in events:
+                if isinstance(event, Started) and event.job in begun:
+                    moved = f"{label(event.job)} lost its machine and goes on elsewhere from its last checkpoint"
+                    console.print(moved, soft_wrap=True, highlight=False)
+                if isinstance(event, Started):
+                    begun.add(event.job)
+                yield event
+
+    return run
 
 
 def failed_before(grid: "Grid", rows: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

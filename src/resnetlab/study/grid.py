@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from resnetlab.claim import claimed
+from resnetlab.claim import claimed, is_claimed
 from resnetlab.config import ConfigError, DataConfig, ModelConfig, Norm, Precision, Recipe, RunConfig
 from resnetlab.configjson import differences
 from resnetlab.data.catalogue import title_of
@@ -126,7 +126,7 @@ def run_study(
         then = [_deepened(before, after, out) for before, after in grid.constructions()]
         pending, later = ([job for job in jobs if not _is_settled(there.get(job.out.name))] for jobs in (first, then))
         for job in (*pending, *later):
-            if not (job.out / "checkpoint").exists():
+            if not (job.out / "checkpoint").exists() and not is_claimed(job.out):  # by a killed study's last worker
                 shutil.rmtree(job.out, ignore_errors=True)
         yield Planned([*pending, *later], len(first) + len(then) - len(pending) - len(later))
         run = executor or (lambda jobs: run_jobs(jobs, num_workers))

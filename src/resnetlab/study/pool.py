@@ -62,12 +62,12 @@ def warm_up() -> None:
         return
     # Ctrl-C is for the study, which stops its workers itself: the server starts with it held back, and then ignores it.
     multiprocessing.resource_tracker.ensure_running()  # before: where it has to start, it lets signals through again
-    with _ctrl_c_held_back():
+    with ctrl_c_held_back():
         multiprocessing.forkserver.ensure_running()
 
 
 @contextmanager
-def _ctrl_c_held_back() -> Generator[None]:
+def ctrl_c_held_back() -> Generator[None]:
     """Let Ctrl-C wait, not be lost, while a process is started: half a start would leave a worker that complains.
 
     A handler of ours holds it back from this process, whose other threads may be handed it; the mask is for the process
@@ -106,7 +106,7 @@ def run_jobs(jobs: Sequence[Job], num_workers: int) -> Generator[Event]:
                 job, core = waiting.pop(0), places.pop(0)
                 ours, theirs = context.Pipe(duplex=False)
                 process = context.Process(target=_enter, args=(job.config, job.out, theirs, core), daemon=True)
-                with _ctrl_c_held_back():
+                with ctrl_c_held_back():
                     process.start()
                     theirs.close()  # so that the pipe ends when the worker does
                     running[ours] = (job, process, core)
