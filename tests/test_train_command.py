@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from resnetlab.commands import train
 from resnetlab.models.modelfile import load_model
 from resnetlab.training.record import read_record
 
@@ -218,3 +219,9 @@ def test_verify_resume_proves_it():
     proof = json.loads(done.stdout)
     assert (proof["equal"], proof["differences"], len(proof["killed_at"])) == (True, [], 2)
     assert resnetlab("verify-resume", "--steps", "5").returncode == 2
+
+
+def test_a_recipe_given_on_resume_has_the_rate_of_the_batch():
+    config = train.fresh(train.Options(data="digits", model="resnet8"))
+    options = train.Options(recipe="imagenet-90", batch_size=16, resume=True)
+    assert train.overridden(config, options).recipe.lr == pytest.approx(0.256 / 16)

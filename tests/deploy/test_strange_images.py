@@ -46,6 +46,7 @@ def model(tmp_path_factory):
     return model_file(tmp_path_factory.mktemp("model") / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_each_has_its_own_answer_and_memory_stays_small(strange, model, tmp_path):
     assert len(strange) >= 200
     order = list(strange)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import spawn
 
 from resnetlab.models.synced_norm import sync_norms
 from resnetlab.models.zoo import build_model
@@ -37,7 +37,7 @@ def in_a_process(rank, folder):
 
 @pytest.mark.slow
 def test_two_processes_are_as_one(tmp_path):
-    context = mp.spawn(in_a_process, args=(str(tmp_path),), nprocs=2, join=False)
+    context = spawn(in_a_process, args=(str(tmp_path),), nprocs=2, join=False)
     assert context is not None
     while not context.join(timeout=60):
         pass

@@ -80,6 +80,7 @@ def killed_writer(folder, die_at, *, half):
     return not os.WIFSIGNALED(status)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", [False, True], ids=["before the call", "after it, or in the middle of a write"])
 def test_a_kill_at_every_system_call(tmp_path, half):
     steps, die_at, ended = [], 0, False

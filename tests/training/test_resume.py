@@ -49,6 +49,7 @@ def test_a_kill_at_random_steps(unbroken, tmp_path):
     assert run_differences(unbroken, tmp_path / "r") == []
 
 
+@pytest.mark.slow
 def test_a_kill_at_every_system_call_of_the_writer(unbroken, tmp_path):
     """Killed at the first call of a save, continued, killed at the second call of the next one, and so on."""
 

@@ -206,7 +206,7 @@ def overridden(config: RunConfig, options: Options) -> RunConfig:
     changes = _recipe_changes(options)
     if "epochs" in changes:
         changes.setdefault("steps", None)
-    base = recipe(options.recipe, model) if options.recipe else config.recipe
+    base = recipe(options.recipe, model, **changes) if options.recipe else config.recipe
     data = replace(config.data, **_given(options, *DATA_FIELDS))
     if options.data is not None:
         data = replace(data, name=options.data)

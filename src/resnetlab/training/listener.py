@@ -24,6 +24,11 @@ class Progress:
     images_per_s: float
     """Of those steps, waiting for data included."""
 
+    def tracked(self) -> dict[str, float | None]:
+        """Return what a tracker is told, under its names there."""
+        return {"train/loss": self.loss, "train/error_pct": self.train_error_pct, "lr": self.lr,
+                "images_per_s": self.images_per_s}  # fmt: skip
+
 
 class Listener:
     """Hears what a run says, and does nothing about it; override what you want to hear."""

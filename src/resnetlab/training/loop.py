@@ -12,6 +12,7 @@ from typing import Any
 
 from resnetlab.claim import claimed
 from resnetlab.config import ConfigError, RunConfig
+from resnetlab.data.transfer import RemoteError
 from resnetlab.models.modelfile import ModelCard, load_model, save_model
 from resnetlab.models.resnet import ResNet
 from resnetlab.training.checkpoint import Checkpoint
@@ -20,7 +21,7 @@ from resnetlab.training.distributed import same_statistics
 from resnetlab.training.epoch import DivergedError, Taken, diverged, lr_now, summary, train_steps
 from resnetlab.training.groups import set_mode
 from resnetlab.training.interrupt import InterruptedRunError, Interruption
-from resnetlab.training.listener import Listener, Progress
+from resnetlab.training.listener import Listener
 from resnetlab.training.provenance import describe, provenance, run_line
 from resnetlab.training.record import Record
 from resnetlab.training.saver import Saver, UnsavedError
@@ -99,7 +100,7 @@ def fit(
         try:
             with Record(out / RECORD, keep_bytes=beginning.record_bytes) as record:
                 return _fit(config, beginning, Around(out, record, session, listener, interruption))
-        except (ConfigError, InterruptedRunError):
+        except (ConfigError, InterruptedRunError, RemoteError):
             forget_unless_begun(out)
             raise
 
@@ -188,7 +189,7 @@ def train(training: Training, around: Around, tracker: Tracker, start_s: float) 
                         record.write("signal", **taken.signal)
                     if taken.progress:
                         around.listener.see(taken.progress)
-                        tracker.scalars(taken.progress.step, tracked(taken.progress))
+                        tracker.scalars(taken.progress.step, taken.progress.tracked())
                     interruption.check()
                     if state.streak == 0:  # weights that give no finite loss are not worth keeping
                         saver.after_step(state.step)
@@ -205,12 +206,6 @@ def train(training: Training, around: Around, tracker: Tracker, start_s: float) 
         saver.insist("stopped, the last good one stays")
         raise
     return saver
-
-
-def tracked(progress: Progress) -> dict[str, float | None]:
-    """Return what a tracker is told of the last few steps, under its names there."""
-    return {"train/loss": progress.loss, "train/error_pct": progress.train_error_pct, "lr": progress.lr,
-            "images_per_s": progress.images_per_s}  # fmt: skip
 
 
 def train_epoch(training: Training) -> Iterator[Taken]:
