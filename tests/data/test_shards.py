@@ -207,6 +207,13 @@ def test_an_index_json_that_says_nonsense_is_refused(copy, change, message):
     assert refusal(copy).startswith("DIR/index.json: ")
 
 
+@pytest.mark.parametrize("length", [0, 40, 400])
+def test_an_index_json_that_was_cut_is_refused(copy, length):
+    path = copy / "index.json"
+    path.write_bytes(path.read_bytes()[:length])
+    assert refusal(copy).startswith("DIR/index.json: ")
+
+
 def test_what_was_changed_since_is_found(copy):
     assert damaged(copy, 2) == []
     for name, at in ((f"{MADE}.tar", 700), ("val-000000.npz", 300)):

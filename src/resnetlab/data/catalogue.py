@@ -228,9 +228,10 @@ def name_classes(names: Sequence[str]) -> str:
 
 
 def _holds_shards(path: Path) -> bool:
-    """Say whether an `index.json` is ours: somebody's folder of classes may hold another."""
+    """Say whether an `index.json` is ours: somebody's folder of classes may hold another. Ours may have been cut."""
     with path.open("rb") as file:
-        return b"resnetlab shards" in file.read(256)
+        head = file.read(256)
+    return b"resnetlab shards" in head or (not head and any(path.parent.glob("*.tar")))
 
 
 def _did_you_mean(name: str, path: Path) -> str:

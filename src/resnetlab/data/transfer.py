@@ -37,10 +37,12 @@ class Source:
         """
         try:
             import fsspec
-
-            self.files, self.root = fsspec.core.url_to_fs(address.rstrip("/"))
         except ImportError as error:
             raise ConfigError(f"{address}: {error}; pip install 'resnetlab[remote]'") from error
+        try:
+            self.files, self.root = fsspec.core.url_to_fs(address.rstrip("/"))
+        except ImportError as error:  # fsspec says which package such an address needs
+            raise ConfigError(f"{address}: {error}") from error
         except ValueError as error:
             raise ConfigError(f"{address}: cannot be read so ({error})") from error
         self.address = address.rstrip("/")
