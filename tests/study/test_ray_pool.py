@@ -203,7 +203,7 @@ def test_a_lost_run_goes_on_from_its_checkpoint(head, second, tmp_path, monkeypa
     for name, value in TOKEN.items():
         monkeypatch.setenv(name, value)
     jobs = [
-        Job(RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=14), seed=seed), tmp_path / str(seed))
+        Job(RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=40), seed=seed), tmp_path / str(seed))
         for seed in (0, 1)
     ]
     told: dict[str, list[int]] = {}
@@ -216,9 +216,10 @@ def test_a_lost_run_goes_on_from_its_checkpoint(head, second, tmp_path, monkeypa
             told[name].append(event.step)
         else:
             outcomes[name] = event.error
-        if not killed and not outcomes and len(list(tmp_path.glob("?/checkpoint/save-*"))) == 2:
+        if not killed and not outcomes and all(list(job.out.glob("checkpoint/save-*")) for job in jobs):
             kill(second)
             killed = True
+    assert killed
     assert outcomes == {"0": None, "1": None}
     (steps,) = [steps for steps in told.values() if steps.count(0) == 2]  # the run that began twice
     again = steps.index(0, 1)

@@ -146,7 +146,7 @@ def _fit(config: RunConfig, beginning: Beginning, around: Around) -> Fitted:
 
 def open_record(training: Training, beginning: Beginning, around: Around) -> None:
     """Write what is known before the first step, or what has changed since the last one; tell people either way."""
-    shared = training.shared()
+    shared, parts = training.shared(), training.together.parts
     if beginning.checkpoint is None:
         run = run_line(training.config, training.data, training.preprocessing, training.model, training.macs,
                        training.device)  # fmt: skip
@@ -161,7 +161,8 @@ def open_record(training: Training, beginning: Beginning, around: Around) -> Non
     if training.start:
         lines.append(f"start    {described(training.start)}")
     if shared:
-        lines.append(f"shared   {shared['processes']} processes, each step in {shared['parts']} parts; BN over "
+        taken = f", {parts} parts a step" if parts > 1 else ""
+        lines.append(f"shared   {shared['processes']} processes{taken}; BN over "
                      f"{shared['images_normalised_together']} images")  # fmt: skip
     step = training.state.step
     around.listener.start([*lines, f"resumed  after step {step:,}"] if step else lines)

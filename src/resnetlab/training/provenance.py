@@ -69,14 +69,13 @@ def describe(
         schedule += f", {recipe.cautious_lr:g} until the training error is below {recipe.cautious_until_pct:g} %"
     if warmup := max(recipe.warmup_epochs, recipe.warmup_steps / epoch_steps):
         schedule += f", {warmup:.3g} epochs of warm-up"
-    if recipe.label_smoothing:
-        schedule += f"; labels smoothed by {recipe.label_smoothing:g}"
     sides = [str(side) for _, side in recipe.train_sizes] or [str(preprocessing.image_size)]
     decayed = "" if recipe.decay_norms else ", none on BN and biases"
     augmentation = [{"pad": f"pad {recipe.crop_padding} and crop" if recipe.crop_padding else "", "scale": "scale and "
                     "crop", "resized": "resized crop"}[recipe.crop], "flip" if recipe.flip else "",
                     f"jitter {recipe.jitter:g}" if recipe.jitter else "",
-                    f"PCA lighting {recipe.lighting:g}" if recipe.lighting else ""]  # fmt: skip
+                    f"PCA lighting {recipe.lighting:g}" if recipe.lighting else "",
+                    f"labels smoothed by {recipe.label_smoothing:g}" if recipe.label_smoothing else ""]  # fmt: skip
     return [
         f"network  {model.name}: {model.arm}, {model.depth} layers, shortcut {model.shortcut}",
         f"data     {dataset.name}: {sizes}",
@@ -86,8 +85,8 @@ def describe(
         f"recipe   {recipe.name}: {total_steps:,} steps of {recipe.batch_size} images "
         f"({total_steps / epoch_steps:.4g} x {epoch_steps:,}); seed {config.seed}",
         f"         lr {recipe.lr:g}, {schedule}",
-        f"         momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:g}{decayed}; "
-        f"{', '.join(filter(None, augmentation)) or 'no augmentation'}",
+        f"         momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:.3g}{decayed}",
+        f"         {', '.join(filter(None, augmentation)) or 'no augmentation'}",
         *_held_back(recipe),
         f"computed {way}",
     ]
