@@ -17,13 +17,14 @@ import pytest
 import torch
 from PIL import Image
 
-from resnetlab.config import DataConfig, Recipe, RunConfig
+from resnetlab.config import ConfigError, DataConfig, Recipe, RunConfig
 from resnetlab.configjson import to_json
 from resnetlab.data.loader import train_batches
 from resnetlab.data.sources import open_data
 from resnetlab.models.modelfile import load_model
 from resnetlab.models.zoo import model_config
 from resnetlab.training.compare import timeless
+from resnetlab.training.distributed import pick_device
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
 from resnetlab.world import World
@@ -236,3 +237,17 @@ def test_a_mistake_is_told_once_and_by_all(tmp_path):
     (tmp_path / "file").write_text("")
     done = torchrun(2, *WORDS, "--out", tmp_path / "file")
     assert "is a file" in done.stderr
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert pick_device("auto") == pick_device("cuda") == torch.device("cuda", 1)
+    assert taken == [1, 1]
+    assert pick_device("cpu") == torch.device("cpu")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ConfigError, match="finds 2 GPUs; use torchrun --nproc-per-node 2"):
+        pick_device("auto")

@@ -117,7 +117,7 @@ def terms_of(options: Options) -> "Terms":
     """
     from resnetlab.cores import usable_cores
     from resnetlab.evaluation.examination import Terms
-    from resnetlab.training.setup import pick_device
+    from resnetlab.training.distributed import pick_device
 
     workers = usable_cores() if options.workers is None else options.workers
     if workers < 0:

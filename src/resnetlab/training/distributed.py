@@ -14,6 +14,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+from resnetlab.config import ConfigError
 from resnetlab.models.resnet import ResNet
 from resnetlab.world import World
 
@@ -22,7 +23,7 @@ PATIENCE_S = 600.0
 CALL_S = 3.0
 """Seconds in which those that are left say that they are."""
 
-__all__ = ["World", "LostProcessError", "joined", "same_statistics", "shared_network"]
+__all__ = ["World", "LostProcessError", "joined", "pick_device", "same_statistics", "shared_network"]
 
 
 class LostProcessError(RuntimeError):
@@ -57,6 +58,25 @@ def joined(patience_s: float = PATIENCE_S) -> Iterator[World]:
         raise LostProcessError(_who_is_lost(store, rank, size, patience_s)) from error
     finally:
         dist.destroy_process_group()
+
+
+def pick_device(device: str) -> torch.device:
+    """Return the device that `auto`, `cpu` or `cuda` means here; processes of torchrun have a GPU of their own each.
+
+    Raises:
+        ConfigError: for `cuda` where there is none, or one less than processes.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device cuda: PyTorch finds none on this machine; use cpu or auto")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        return torch.device(device)
+    number, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if number >= there:
+        raise ConfigError(f"process {number} of this machine finds {there} GPUs; use torchrun --nproc-per-node {there}")
+    torch.cuda.set_device(number)  # of what is sent to "cuda", and NCCL's
+    return torch.device(device, number)
 
 
 def shared_network(model: ResNet, world: World) -> nn.Module:

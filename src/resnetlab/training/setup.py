@@ -1,7 +1,6 @@
 """From a configuration, and a checkpoint where there is one, to all that the loop works with."""
 
 import dataclasses
-import os
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from resnetlab.config import ConfigError, Preprocessing, RunConfig
+from resnetlab.config import ConfigError, ModelConfig, Preprocessing, Recipe, RunConfig
 from resnetlab.configjson import to_json
 from resnetlab.data.chance import generator
 from resnetlab.data.encoded import Encoded
@@ -25,7 +24,7 @@ from resnetlab.models.resnet import ResNet
 from resnetlab.models.synced_norm import sync_norms
 from resnetlab.models.zoo import advice, build_model
 from resnetlab.training.checkpoint import Checkpoint
-from resnetlab.training.distributed import shared_network
+from resnetlab.training.distributed import pick_device, shared_network
 from resnetlab.training.execution import Execution, Forward, choose, forward_of
 from resnetlab.training.groups import make_optimizer
 from resnetlab.training.signals import Sampler, interval
@@ -174,7 +173,8 @@ def prepare(
 ) -> Training:
     """Open the data, build the network, choose how to compute, and put a checkpoint's content back.
 
-    Every process of `world` does so; what is measured, the first one measures for all.
+    Every process of `world` does so; what is measured, the first one measures for all. Longer than a screen: the order
+    of its lines is what there is to know (a start before the checkpoint, the device before the optimizer).
 
     Raises:
         ConfigError: for a configuration that the data, the machine or the checkpoint does not allow.
@@ -192,9 +192,8 @@ def prepare(
     splits = {name: split.to(device) for name, split in resident.items()}
     epoch_steps = steps_per_epoch(len(data.train), recipe.batch_size)
     total_steps = recipe.steps or recipe.epochs * epoch_steps
-    if recipe.warmup_epochs and not recipe.warmup_steps:
-        recipe = dataclasses.replace(recipe, warmup_steps=round(recipe.warmup_epochs * epoch_steps))
-        config = dataclasses.replace(config, recipe=recipe)
+    recipe = _warmed_up(recipe, epoch_steps)
+    config = dataclasses.replace(config, recipe=recipe)
 
     model = build_model(config.model, generator=generator(config.seed, "weights"))
     macs = cost(model, preprocessing.image_size).macs
@@ -221,8 +220,6 @@ def prepare(
         state = unpack(checkpoint, best, model, optimizer)
         if checkpoint.state["epoch_steps"] != epoch_steps:  # another batch size: the epoch under way starts again
             state = dataclasses.replace(State(), **_between_epochs(state, epoch_steps))
-    warning = advice(config.model, preprocessing.image_size)
-    skipped = tuple(f"left out: {bad}" for bad in data.skipped)
     eager = forward
     if execution.compile:
         eager = forward_of(model, dataclasses.replace(execution, compile=False), recipe.label_smoothing)
@@ -230,8 +227,22 @@ def prepare(
     sampler = Sampler(model, eager, interval(config.signal_steps, total_steps), total_steps)
     return Training(
         config, data, preprocessing, device, splits, model, macs, start, optimizer, execution, forward, sampler, best,
-        state, epoch_steps, workers, together, (*((warning,) if warning else ()), *data.warnings, *skipped),
+        state, epoch_steps, workers, together, _warnings(config.model, data, preprocessing),
     )  # fmt: skip
+
+
+def _warmed_up(recipe: Recipe, epoch_steps: int) -> Recipe:
+    """Return the recipe with its warm-up in steps."""
+    if not recipe.warmup_epochs or recipe.warmup_steps:
+        return recipe
+    return dataclasses.replace(recipe, warmup_steps=round(recipe.warmup_epochs * epoch_steps))
+
+
+def _warnings(model: ModelConfig, data: Dataset, preprocessing: Preprocessing) -> tuple[str, ...]:
+    """Return what is known before the first step: of network and images, of the data, of images left out."""
+    warning = advice(model, preprocessing.image_size)
+    skipped = (f"left out: {bad}" for bad in data.skipped)
+    return (*((warning,) if warning else ()), *data.warnings, *skipped)
 
 
 def _check_parts(config: RunConfig, world: World) -> None:
@@ -262,25 +273,6 @@ def _open(config: RunConfig, checkpoint: Checkpoint | None, seen: Preprocessing 
             f"the images of {data.name} are not those that the run was started with; start over (--fresh)"
         )
     return data
-
-
-def pick_device(device: str) -> torch.device:
-    """Return the device that `auto`, `cpu` or `cuda` means here; processes of torchrun have a GPU of their own each.
-
-    Raises:
-        ConfigError: for `cuda` where there is none, or one less than processes.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device cuda: PyTorch finds none on this machine; use cpu or auto")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu":
-        return torch.device(device)
-    number, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if number >= there:
-        raise ConfigError(f"process {number} of this machine finds {there} GPUs; use torchrun --nproc-per-node {there}")
-    torch.cuda.set_device(number)  # of what is sent to "cuda", and NCCL's
-    return torch.device(device, number)
 
 
 def _between_epochs(state: State, epoch_steps: int) -> dict[str, Any]:
