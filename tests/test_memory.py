@@ -31,6 +31,7 @@ def faults(call, **environment):
     return int(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
 def test_pages_are_cleared_once():
     with_them = faults("keep_large_pages()")

@@ -54,6 +54,7 @@ def there(room, monkeypatch):
     monkeypatch.setattr("torch.set_num_threads", lambda threads: None)
 
 
+@pytest.mark.slow
 def test_in_python(room):
     files = sorted(str(file) for file in (room / "pets").iterdir())
     expected = resnetlab.load("model.safetensors").probabilities(files)

@@ -250,6 +250,7 @@ def test_terms_that_do_not_go_together():
         Terms(protocol="ten-crop", sides=(256, 300))
 
 
+@pytest.mark.slow
 def test_the_command(made, tmp_path):
     done = run("evaluate", made / "resident", "--page", tmp_path / "page.html", "--protocol", "ten-crop")
     assert done.returncode == 0, done.stderr

@@ -76,6 +76,7 @@ def test_the_same_command_makes_nothing_twice(copy):
     assert times(copy) == before
 
 
+@pytest.mark.slow
 def test_a_larger_grid_adds_its_runs(copy):
     before = times(copy)
     done = resnetlab("study", "--depths", "8", "--seeds", "3", "--epochs", "1", "--out", copy, "--json")

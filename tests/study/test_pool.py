@@ -95,6 +95,7 @@ def test_a_failed_run_is_the_exit_status(tmp_path):
     assert "residual-8" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_even_start_is_the_exit_status_too(tmp_path):
     """A file lies where one run's folder should be: that run fails, the others go on, the report is written."""
     (tmp_path / "runs").mkdir()
