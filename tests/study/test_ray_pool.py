@@ -31,7 +31,7 @@ from conftest import resnetlab
 
 RAY = Path(sys.executable).with_name("ray")
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-GRID = ("--depths", "8", "14", "--seeds", "1", "--epochs", "7")
+GRID = ("--depths", "8", "14", "--seeds", "1", "--epochs", "24")
 SHORT = RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=1))
 BAD = RunConfig(model_config("plain20", norm="none", init_scale=30.0), recipe=recipe("digits", epochs=1), seed=1)
 
