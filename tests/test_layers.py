@@ -72,7 +72,7 @@ FLOORS: list[dict[str, list[str]]] = [
             *("inside", "graph", "pictures", "artefact", "irfile", "onnxfile", "programfile", "passport", "seal"),
             *("packages", "engine"),
         ],
-        "planning": ["work", "plan", "step", "published", "devices"],
+        "planning": ["work", "measured", "plan", "step", "published", "devices"],
     },
     {
         "models": [

@@ -14,9 +14,9 @@ from resnetlab.config import ConfigError
 from resnetlab.models.cost import cost
 from resnetlab.models.zoo import build_model
 from resnetlab.planning.devices import GIB, device_named
+from resnetlab.planning.measured import measured_s
 from resnetlab.planning.plan import HOST_S, Hosts, Work, exchange, image_gib, memory_gib, operations, plan
 from resnetlab.planning.published import FIGURES, IMAGENET_TRAIN
-from resnetlab.planning.step import measured_s
 from resnetlab.planning.work import predicted
 
 SCALING = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()

@@ -147,7 +147,7 @@ def executor(options: Options, console: "Console") -> "Executor | None":
     if options.executor == "local":
         return None
 
-    def run(jobs: "Sequence[Job]") -> "Generator[Event]":
+    def make(jobs: "Sequence[Job]") -> "Generator[Event]":
         from resnetlab.study.display import label
         from resnetlab.study.pool import Started
         from resnetlab.study.ray_pool import run_jobs
@@ -162,7 +162,7 @@ def executor(options: Options, console: "Console") -> "Executor | None":
                     begun.add(event.job)
                 yield event
 
-    return run
+    return make
 
 
 def failed_before(grid: "Grid", rows: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -1,21 +1,14 @@
 """How long a device needs for one training image: layer by layer, the slower of arithmetic and memory traffic.
 
 Of devices this is the roofline model of Williams, Waterman and Patterson (2009). Normalisation, ReLU and addition are
-nothing but traffic, and in 16 bits on today's devices take more than half of the time. Of a core of this machine it is
-measured.
+nothing but traffic, and in 16 bits on today's devices take more than half of the time. No torch here.
 """
 
 import math
-import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
-
 from resnetlab.models.cost import LayerCost
-from resnetlab.models.resnet import ResNet
 from resnetlab.planning.devices import Device
 
 PASSES_CONV = 3
@@ -33,9 +26,6 @@ TRAFFIC = 0.68
 """Share of the memory bandwidth that passes over maps attain. These three were chosen so that the errors of the figures
 published for one device that are not held out (`published.py`) lie on both sides of zero; of the rest of the plan,
 `TOGETHER` alone is fitted."""
-MEASURED = 128, 32
-"""Images of a measured step at most: small ones, and from `LARGE` pixels a side on."""
-LARGE = 64
 
 
 @dataclass(frozen=True)
@@ -83,30 +73,3 @@ def _passes(layer: LayerCost, before: int, values: int, last: str) -> float:
         added = PASSES_ADD if last and layer.name.endswith(f".{last}") else 0
         return (PASSES_NORM + added) * values
     return PASSES_CONV * (before + values)
-
-
-def measured_s(network: ResNet, image_size: int, batch_size: int, *, half: bool, seconds: float = 2.0) -> float:
-    """Return the seconds that one thread of this process needs for a training image, measured on noise.
-
-    Whole steps are repeated for so many seconds, three times at least; the median counts. The network is changed.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        network.train().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # a stub lacks it
-        optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, fused=True)
-        number = max(2, min(batch_size, MEASURED[image_size >= LARGE]))
-        images = torch.randn(number, network.config.in_channels, image_size, image_size)
-        images, labels = images.contiguous(memory_format=torch.channels_last), torch.zeros(number, dtype=torch.long)
-        times: list[float] = []
-        while len(times) < 4 or sum(times[1:]) < seconds:  # the first one warms up
-            start_s = time.perf_counter()
-            optimizer.zero_grad()
-            with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                logits = network(images)
-            F.cross_entropy(logits.float(), labels).backward()
-            optimizer.step()
-            times.append(time.perf_counter() - start_s)
-        return statistics.median(times[1:]) / number
-    finally:
-        torch.set_num_threads(threads)

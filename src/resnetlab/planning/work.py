@@ -11,9 +11,9 @@ from resnetlab.data.sources import HELD_OUT, read_contents
 from resnetlab.data.transfer import Source
 from resnetlab.models.cost import Cost, cost
 from resnetlab.models.zoo import build_model, model_config
+from resnetlab.planning.measured import measured_s
 from resnetlab.planning.plan import Hosts, Work, plan
 from resnetlab.planning.published import COMPARED, IMAGENET_TRAIN, Published
-from resnetlab.planning.step import measured_s
 
 IMAGENET_BYTES = 137.8e9
 """Of the training archive, `ILSVRC2012_img_train.tar`."""
