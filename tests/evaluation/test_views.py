@@ -195,8 +195,8 @@ def test_an_ensemble_of_one_is_the_network_and_of_two_their_mean():
     pixels = torch.randint(0, 256, (70, 3, 24, 24), dtype=torch.uint8, generator=chance)
     labels = torch.randint(0, 7, (70,), generator=chance)
     split, first, second = Split(pixels, labels), network(0), network(1)
-    alone = judge(one_crop(first, split, PRE))
-    one = judge(ensemble([lambda: one_crop(first, split, PRE)], 70))
+    alone = judge(one_crop(first, split, PRE), 70)
+    one = judge(ensemble([lambda: one_crop(first, split, PRE)], 70), 70)
     for name in ("positions", "labels", "top", "confidence", "loss"):
         assert np.array_equal(getattr(alone, name), getattr(one, name))
     both = gathered(ensemble([lambda: one_crop(first, split, PRE), lambda: one_crop(second, split, PRE)], 70), 70)

@@ -13,7 +13,7 @@ from PIL import Image
 from resnetlab.training.record import read_record
 
 IMAGES, CLASSES, DIFFERENT = 200_000, 100, 400
-PACKING_MIB, TRAINING_MIB = 384, 768
+PACKING_MIB, TRAINING_MIB = 384, 512
 """Private writable memory (RLIMIT_DATA), of which Python and PyTorch themselves take about 230 and 300 MiB."""
 
 

@@ -136,7 +136,7 @@ def _judged(network: ResNet | Engine, val: Split, card: ModelCard, tell: Told) -
             yield positions, labels, logs
             tell(int(positions[-1]) + 1, len(val))
 
-    return merge([judge(watched())])
+    return merge([judge(watched(), len(val))])
 
 
 def _workers(split: Split) -> int:

@@ -167,7 +167,7 @@ def examine(
             if tell:
                 tell(len(positions))
 
-    part = judge(ensemble([lambda member=member: watched(member) for member in members], len(samples)))
+    part = judge(ensemble([lambda member=member: watched(member) for member in members], len(samples)), len(samples))
     return replace(part, positions=samples.numpy()[part.positions])
 
 

@@ -26,6 +26,10 @@ class Judgement:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def first(self, num_samples: int) -> "Judgement":
+        """Return the first rows alone."""
+        return Judgement(**{name: getattr(self, name)[:num_samples] for name in Judgement.__dataclass_fields__})
+
 
 NOTHING = Judgement(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 0), np.int64), np.zeros(0), np.zeros(0))
 """Of a part without samples."""
