@@ -1,8 +1,10 @@
 """What torchrun gives us, in one place: joining, a network that averages gradients, and who was lost."""
 
+import gc
 import importlib
 import os
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -52,11 +54,13 @@ def joined(patience_s: float = PATIENCE_S) -> Iterator[World]:
                             timeout=timedelta(seconds=patience_s))  # fmt: skip
     try:
         yield World(rank, size)
-    except RuntimeError as error:
-        if not _is_loss(error):
-            raise
-        raise LostProcessError(_who_is_lost(store, rank, size, patience_s)) from error
+    except BaseException as error:
+        _forget(error)
+        if isinstance(error, RuntimeError) and _is_loss(error):
+            raise LostProcessError(_who_is_lost(store, rank, size, patience_s)) from error
+        raise
     finally:
+        gc.collect()
         dist.destroy_process_group()
 
 
@@ -96,6 +100,17 @@ def same_statistics(model: ResNet, world: World) -> None:
     if world.size > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
+
+
+def _forget(error: BaseException | None) -> None:
+    """Let go of what the functions that an error broke off had at hand, above all of networks that average gradients.
+
+    Such a network keeps the group. If it is the last to do so, Python's lock is held while the group waits for gloo's
+    threads to end; and one of these may want that very lock, to drop the tensors of the last thing it gathered.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def _is_loss(error: RuntimeError) -> bool:
