@@ -67,7 +67,7 @@ def compare(network: str, options: argparse.Namespace) -> list[dict]:
 
 def planned(network: str, processes: int, batch: int) -> float:
     """Return the images a second that the plan says; one process with one thread is all that it runs."""
-    words = ["plan", "--device", "here", "--devices", processes, "--precision", "single", "--json"]
+    words = ["plan", "--device", "here", "--devices", processes, "--precision", "fp32", "--json"]
     return json.loads(run("-m", "resnetlab", *words, "--model", network, "--batch-size", batch, *WORK))["images_per_s"]
 
 

@@ -136,6 +136,10 @@ def test_the_device_that_has_most_is_waited_for():
 def test_what_the_batch_does_is_noted():
     assert "--batch-size 8192" in plan(work(batch_size=16_384), hosts(64)).notes[0]
     assert "--sync-bn" in plan(work(batch_size=8192), hosts(512)).notes[0]
+    waiting = plan(work(batch_size=256), hosts(8, "h100"))
+    idle_pct = 100 - 100 * waiting.limits["launches"] / waiting.limits["devices"]
+    assert f"for {idle_pct:.0f} % of the time; a larger --batch-size or fewer --devices" in waiting.notes[0]
+    assert not plan(work(batch_size=2048), hosts(8, "h100")).notes
     with pytest.raises(ConfigError, match=r"8,192 images a step leave some of 5,000 devices with fewer than 2"):
         plan(work(batch_size=8192), hosts(5000))
 

@@ -17,6 +17,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()
 COMMANDS = [line for block in re.findall(r"```console\n(.*?)```", PAGE, re.S) for line in block.splitlines()]
 OPTIONS = {command: importlib.import_module(f"resnetlab.commands.{command}").Options
            for command in ("plan", "doctor", "train", "data", "study")}  # fmt: skip
+PLAN = ["plan", "--model", "resnet50", "--recipe", "imagenet-90"]
 WORDS = [shlex.split(line) for line in COMMANDS]
 OURS = [words[words.index("resnetlab") + 1 :] for words in WORDS if words[0] != "ray"]
 
@@ -46,8 +47,8 @@ def test_plans_run(words, capsys):
     re.findall(r"^\| ([\d,]+) \| ([\d,]+) \| ([\d.]+ \w+) \| (\w+) \| ([\d,]+ \wB/s) \|", PAGE, re.M),
 )
 def test_up_to_3584_devices(devices, batch, time, bottleneck, storage, capsys):
-    words = ["plan", "--devices", devices.replace(",", ""), "--batch-size", batch.replace(",", "")]
-    assert main(words) == 0
+    words = ["--devices", devices.replace(",", ""), "--batch-size", batch.replace(",", "")]
+    assert main([*PLAN, *words]) == 0
     said = capsys.readouterr().out
     assert f"time        {time}:" in said
     assert f"bottleneck  {bottleneck} (" in said
@@ -61,7 +62,7 @@ def test_the_rows_are_found():
 
 
 def test_what_a_thousand_devices_want_to_read(capsys):
-    assert main(["plan", "--devices", "1000", "--json"]) == 0
+    assert main([*PLAN, "--devices", "1000", "--batch-size", "256000", "--json"]) == 0
     wanted = json.loads(capsys.readouterr().out)["storage_bytes_per_s"]
     assert f"{wanted / 1e9:.0f} GB/s for a thousand" in PAGE
 

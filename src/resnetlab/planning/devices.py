@@ -35,6 +35,8 @@ class Device:
     source: str
     framework_gib: float = 1.5
     """What a process holds before its first batch: context, code, workspaces. Assumed, not measured."""
+    bf16: bool = True
+    """Whether it computes in bf16, the 16 bits that resnetlab trains in; a V100 has fp16 alone."""
 
 
 HERE = "here"
@@ -47,7 +49,7 @@ DEVICES = {
     device.name: device
     for device in (
         Device("v100", "V100 SXM2 (DGX-1)", 32, 900 * GB, 125 * TERA, 15.7 * TERA, False, 130 * GB, 6.25 * GB, 8, 5,
-               "NVIDIA V100 data sheet; DGX-1: 4 x 100 Gb/s for 8 devices, 40 cores"),
+               "NVIDIA V100 data sheet; DGX-1: 4 x 100 Gb/s for 8 devices, 40 cores", bf16=False),
         Device("a100-40gb", "A100 SXM 40 GB", 40, 1555 * GB, 312 * TERA, 156 * TERA, True, 230 * GB, 25 * GB, 8, 12,
                "NVIDIA A100 data sheet; p4d.24xlarge has 96 vCPUs; DGX A100: 200 Gb/s a device"),
         Device("a100", "A100 SXM 80 GB (DGX A100)", 80, 2039 * GB, 312 * TERA, 156 * TERA, True, 230 * GB, 25 * GB,

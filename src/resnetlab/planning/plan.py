@@ -106,7 +106,7 @@ def plan(work: Work, hosts: Hosts) -> Plan:
     """
     if work.batch_size < 2 * hosts.devices:
         raise ConfigError(f"{work.batch_size:,} images a step leave some of {hosts.devices:,} devices with fewer than 2"
-                          "; use a larger --batch-size or fewer devices")  # fmt: skip
+                          "; use a larger --batch-size or fewer --devices")  # fmt: skip
     each = math.ceil(work.batch_size / hosts.devices)  # the others wait for the one that has most
     compute_s = image_s(work, hosts) * each
     sent, exchange_s = exchange(work.counted[0][0].params, hosts)
@@ -197,4 +197,11 @@ def _notes(made: Plan, work: Work, hosts: Hosts, each: int) -> list[str]:
                      f", and there is no LARS here; --batch-size {ACCURATE_BATCH} is safe")  # fmt: skip
     if each < NORMALISED and hosts.devices > 1:
         notes.append(f"{each} images a device are few to normalise over; train with --sync-bn, or take fewer devices")
+    if made.bottleneck == "launches":
+        idle_pct = 100 * (1 - made.limits["launches"] / made.limits["devices"])
+        ways = ["a larger --batch-size"] if work.batch_size < ACCURATE_BATCH else []
+        ways += ["fewer --devices"] if hosts.devices > 1 else []
+        busy = f"; {' or '.join(ways)} would keep it busy" if ways else ""
+        notes.append(f"a device with {each} images waits for its host to launch operations for {idle_pct:.0f} % of the "
+                     f"time{busy}")  # fmt: skip
     return notes

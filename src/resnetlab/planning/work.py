@@ -2,11 +2,16 @@
 
 import itertools
 from functools import cache
+from typing import NamedTuple
+
+import torch
 
 from resnetlab.config import ConfigError, DataConfig, ModelConfig, Recipe
 from resnetlab.data.catalogue import INDEX, is_address, kind_of, path_of
 from resnetlab.data.place import num_bytes
+from resnetlab.data.scan import scan_headers
 from resnetlab.data.shards import read_index
+from resnetlab.data.sizing import view_of
 from resnetlab.data.sources import HELD_OUT, read_contents
 from resnetlab.data.transfer import Source
 from resnetlab.models.cost import Cost, cost
@@ -15,22 +20,40 @@ from resnetlab.planning.measured import measured_s
 from resnetlab.planning.plan import Hosts, Work, plan
 from resnetlab.planning.published import COMPARED, IMAGENET_TRAIN, Published
 
+RESIDENT = 64
+"""Side in pixels from which images are taken to be decoded again each time; smaller ones stay in memory."""
 IMAGENET_BYTES = 137.8e9
 """Of the training archive, `ILSVRC2012_img_train.tar`."""
-SETS = {
-    "imagenet": (IMAGENET_TRAIN, IMAGENET_BYTES / IMAGENET_TRAIN),
-    "cifar10": (45_000, 3072.0),
-    "cifar100": (45_000, 3072.0),
-    "mnist": (54_000, 784.0),
-    "fashion-mnist": (54_000, 784.0),
-    "digits": (1257, 64.0),
-}
-"""Images that are trained on, and bytes of each where it is read from."""
 LOOKED_AT = 4096
 """Images of a folder whose lengths are looked at, evenly spread, at most."""
+MEASURED = 64
+"""Likewise, images whose sides are."""
+SIDE = 224
+"""Pixels at which photographs are shown."""
 
 
-def work_of(model: ModelConfig, data: str, recipe: Recipe, image_size: int, *, half: bool) -> Work:
+class Images(NamedTuple):
+    """What a plan needs to know of a data set."""
+
+    number: int
+    """Of those that are trained on."""
+    bytes: float
+    """Of each, where it is read from, on average."""
+    side: int
+    """In pixels, at which `train` shows them if nobody says otherwise."""
+
+
+SETS = {
+    "imagenet": Images(IMAGENET_TRAIN, IMAGENET_BYTES / IMAGENET_TRAIN, SIDE),
+    "cifar10": Images(45_000, 3072.0, 32),
+    "cifar100": Images(45_000, 3072.0, 32),
+    "mnist": Images(54_000, 784.0, 28),
+    "fashion-mnist": Images(54_000, 784.0, 28),
+    "digits": Images(1257, 64.0, 8),
+}
+
+
+def work_of(model: ModelConfig, data: str, recipe: Recipe, image_size: int | None, *, half: bool) -> Work:
     """Return the work of training a network on a data set as a recipe says.
 
     `data` is a name of `SETS`, or a folder, parquet files or shards as `train` takes them, which are counted and not
@@ -39,7 +62,8 @@ def work_of(model: ModelConfig, data: str, recipe: Recipe, image_size: int, *, h
     Raises:
         ConfigError: where it is none of these, or a step has more images than there are.
     """
-    num_images, image_bytes = SETS[data] if data in SETS else count(data)
+    images = SETS[data] if data in SETS else count(data)
+    num_images, image_size = images.number, image_size or images.side
     epoch_steps = num_images // recipe.batch_size
     if epoch_steps == 0:
         raise ConfigError(f"a step of {recipe.batch_size:,} images, and there are {num_images:,} to train on; "
@@ -48,13 +72,14 @@ def work_of(model: ModelConfig, data: str, recipe: Recipe, image_size: int, *, h
     starts = [*recipe.train_sizes, (1.0, 0)] if recipe.train_sizes else [(0.0, image_size), (1.0, 0)]
     counted = [(cost(network, size), size, after - start) for (start, size), (after, _) in itertools.pairwise(starts)]
     steps = recipe.steps or recipe.epochs * epoch_steps
+    image_bytes = images.bytes if image_size >= RESIDENT else 0.0
     return Work(counted, model.shortcut != "none", num_images, image_bytes, steps, recipe.batch_size, half)
 
 
-def count(data: str) -> tuple[int, float]:
-    """Count the images of a data set that are trained on, and their bytes on average; no image is read.
+def count(data: str) -> Images:
+    """Count the images of a data set that are trained on, and their bytes on average; of some the headers are read.
 
-    Of shards the index alone is read, whose bytes are those of the tar files.
+    Of shards the index alone is read, whose bytes are those of the tar files, and which knows no sides.
 
     Raises:
         ConfigError: where there are none, or in a layout that `train` does not know either.
@@ -64,19 +89,26 @@ def count(data: str) -> tuple[int, float]:
         kind = kind_of(config)
     except ConfigError as error:
         raise ConfigError(f"{error}; a plan knows {', '.join(SETS)} by name") from error
-    if kind == "shards":
-        splits = _of_shards(data)
-    else:
-        splits = {}
-        for split, listing in read_contents(config).splits.items():
-            step = -(-len(listing) // LOOKED_AT)
-            lengths = [length for place in listing.places[::step] if (length := num_bytes(place)) >= 0]
-            splits[split] = len(listing), sum(lengths) / max(1, len(lengths)) * len(listing)
+    splits, sizes = (_of_shards(data), []) if kind == "shards" else _of_listings(config)
     number, total = splits.get("train") or splits["all"]
     if number == 0:
         raise ConfigError(f"data {data!r}: no image to train on")
     held_out = {**HELD_OUT, "test": 0.1} if "all" in splits else HELD_OUT if "val" not in splits else {}
-    return round(number * (1 - sum(held_out.values()))), total / number
+    side = view_of(torch.tensor(sizes), None, None)[0] if sizes else SIDE
+    return Images(round(number * (1 - sum(held_out.values()))), total / number, side)
+
+
+def _of_listings(config: DataConfig) -> tuple[dict[str, tuple[int, float]], list[tuple[int, int]]]:
+    """Return images and bytes of each split, about; and height and width of some images."""
+    splits, sizes = {}, []
+    for split, listing in read_contents(config).splits.items():
+        step = max(1, -(-len(listing) // LOOKED_AT))
+        lengths = [length for place in listing.places[::step] if (length := num_bytes(place)) >= 0]
+        splits[split] = len(listing), sum(lengths) / max(1, len(lengths)) * len(listing)
+        some = listing.places[:: max(1, -(-len(listing) // MEASURED))]
+        headers, _ = scan_headers([""] * len(some), some, config.max_megapixels * 1_000_000)
+        sizes += [(header.height, header.width) for header in headers if header is not None]
+    return splits, sizes
 
 
 def _of_shards(data: str) -> dict[str, tuple[int, float]]:
