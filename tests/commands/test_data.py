@@ -122,6 +122,8 @@ def test_images_beyond_the_limit_are_bad(tmp_path, capsys):
     [
         (("check", "nothere"), "data 'nothere' is neither a known data set"),
         (("check", "digits", "--workers", "0"), "workers must be at least 1, not 0"),
+        (("check", "digits", "--cache-gib", "0"), "cache-gib must be above 0, and a number, not 0"),
+        (("check", "digits", "--cache-gib", "inf"), "cache-gib must be above 0, and a number, not inf"),
         (("check", "digits", "--max-megapixels", "0"), "max_megapixels must be at least 1"),
         (("check",), "PATH"),
         (("chek", "digits"), "chek"),

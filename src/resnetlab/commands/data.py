@@ -1,6 +1,7 @@
 """`resnetlab data check PATH`: every image is decoded once, and what is found is told; `data pack`: into shards."""
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,6 +45,9 @@ class Options:
     """Threads that decode, or that write a shard each; as many as there are usable cores if not given."""
     max_megapixels: int = 100
     """Images that claim more count as bad."""
+    cache_gib: float = 10.0
+    """Size of the cache for shards behind an address, in GiB; it lies in --data-root, or in the user's cache
+    folder."""
     json: bool = False
     """Print one JSON object instead of tables."""
 
@@ -62,12 +66,14 @@ def run(options: Options) -> int:
                         max_megapixels=options.max_megapixels)  # fmt: skip
     if options.workers is not None and options.workers < 1:
         raise ConfigError(f"workers must be at least 1, not {options.workers}")
+    if not 0 < options.cache_gib < math.inf:
+        raise ConfigError(f"cache-gib must be above 0, and a number, not {options.cache_gib:g}")
     if options.action == "pack":
         return _pack(options, config)
     packs = [name for name in PACKS if getattr(options, name) != Options.__dataclass_fields__[name].default]
     if packs:
         raise ConfigError(f"--{packs[0].replace('_', '-')} is for pack, and check changes nothing; leave it out")
-    found = look_through(config, options.workers)
+    found = look_through(config, options.workers, options.cache_gib)
     summaries = {split: summarise(found, split) for split in found.splits}
     pairs = duplicates_between(found)
     if options.json:
@@ -90,11 +96,11 @@ def _pack(options: Options, config: DataConfig) -> int:
     from resnetlab.commands.packing import pack_and_tell
 
     return pack_and_tell(config, options.out, max_side=options.max_side, shard_mib=options.shard_mib,
-                         workers=options.workers, as_json=options.json)  # fmt: skip
+                         workers=options.workers, cache_gib=options.cache_gib, as_json=options.json)  # fmt: skip
 
 
-def look_through(config: DataConfig, workers: int | None = None) -> Found:
-    """Decode every image of a data set, with a progress bar on stderr.
+def look_through(config: DataConfig, workers: int | None, cache_gib: float) -> Found:
+    """Decode every image of a data set, with a progress bar on stderr; `cache_gib` is as for `open_data`.
 
     Raises:
         ConfigError: as `open_data` does; images that cannot be read are listed instead.
@@ -104,7 +110,7 @@ def look_through(config: DataConfig, workers: int | None = None) -> Found:
 
     kind = kind_of(config)
     if kind in LISTED:
-        return _look_through_files(read_contents(config), config, workers)
+        return _look_through_files(read_contents(config, cache_gib), config, workers)
     if kind == "digits":
         data = open_data(config)
         images = [image for split, some in data.splits.items() for image in _arrays(split, some, kind)]

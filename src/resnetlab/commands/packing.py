@@ -14,7 +14,14 @@ SHOWN = 10
 
 
 def pack_and_tell(
-    config: DataConfig, out: Path, *, max_side: int | None, shard_mib: int, workers: int | None, as_json: bool
+    config: DataConfig,
+    out: Path,
+    *,
+    max_side: int | None,
+    shard_mib: int,
+    workers: int | None,
+    cache_gib: float,
+    as_json: bool,
 ) -> int:
     """Pack with a progress bar on stderr, and say what came of it; return 0.
 
@@ -34,6 +41,7 @@ def pack_and_tell(
             out,
             Way(max_side, shard_mib),
             workers=workers,
+            cache_gib=cache_gib,
             on_progress=lambda stage, done, total: bar.update(task, completed=done, total=total),
         )
     if as_json:

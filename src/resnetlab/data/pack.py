@@ -25,6 +25,7 @@ from resnetlab.data.chance import generator
 from resnetlab.data.columns import Texts, take
 from resnetlab.data.decode import BadImageError
 from resnetlab.data.place import num_bytes, read_place
+from resnetlab.data.remote import CACHE_GIB
 from resnetlab.data.scan import BadDataError, Progress
 from resnetlab.data.shard_writer import BadShardError, Draft, Way, made_before, taken, write_shard
 from resnetlab.data.shards import Entry, Index, read_index
@@ -40,12 +41,18 @@ LOOKED_AT = 64
 
 
 def pack(
-    config: DataConfig, out: Path, way: Way, *, workers: int | None = None, on_progress: Progress | None = None
+    config: DataConfig,
+    out: Path,
+    way: Way,
+    *,
+    workers: int | None = None,
+    cache_gib: float = CACHE_GIB,
+    on_progress: Progress | None = None,
 ) -> Index:
     """Pack the images of a folder tree, of parquet files or of other shards into a folder `out`, a shard a thread.
 
     The same call goes on where another was stopped. With `config.on_bad_image` as `skip`, images that cannot be read
-    are left out and listed in the index.
+    are left out and listed in the index. `cache_gib` is as for `open_data`.
 
     Raises:
         ConfigError: for data that are not listed before they are opened, a folder that holds anything else, or one
@@ -58,7 +65,7 @@ def pack(
         raise ConfigError(f"{config.name} fits into memory as it is; packed are folders of images and parquet files")
     if not is_address(config.name) and out.resolve().is_relative_to(path_of(config.name).resolve()):
         raise ConfigError(f"{out} lies in {config.name}, which is packed; choose a folder beside it with --out")
-    contents = read_contents(config)
+    contents = read_contents(config, cache_gib)
     with claimed(out, "packing"):
         plan = _plan(config, contents, way)
         whole = _begun(out, plan)

@@ -113,8 +113,8 @@ class Store:
             RemoteError: where it cannot be fetched.
         """
 
-        def wanted() -> bool:  # not ahead, where whoever reads was faster and may be done with it
-            return stop is None or entry not in self._begun
+        def wanted() -> bool:  # not after a failure; and not ahead, where whoever reads was faster and may be done
+            return self._failed is None and (stop is None or entry not in self._begun)
 
         with self.cache.filling(entry.sha256, entry.bytes, wanted) as part:
             if part is None:

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import re
+import threading
 import zipfile
 from array import array
 from collections import Counter
@@ -32,6 +33,8 @@ COLUMNS = ("offset", "length", "label", "height", "width")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 LARGEST = 1 << 16
 """Side in pixels above which no index is believed."""
+PARSING = threading.Lock()
+"""Held while NumPy reads headers: it asks `ast`, which in Python 3.11 fails now and then in threads (gh-106905)."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def read_arrays(data: bytes, where: str) -> dict[str, np.ndarray]:
         ConfigError: where it is none.
     """
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        with PARSING, np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise ConfigError(f"{where}: damaged ({error}); pack it again, or fetch it again") from error

@@ -1,6 +1,7 @@
 """Bytes from an address, whatever fsspec can read: a block at a time, tried again with growing pauses."""
 
 import hashlib
+import logging
 import os
 import random
 import threading
@@ -12,6 +13,8 @@ from resnetlab.config import ConfigError
 
 T = TypeVar("T")
 
+LOG = logging.getLogger(__name__)
+"""Says what is tried again, as it happens: on stderr, where nobody has set up logging. It is no part of any result."""
 BLOCK = 1 << 23
 """Bytes asked for at a time: what a connection that breaks can lose."""
 STALL_S = 60.0
@@ -67,7 +70,9 @@ class Source:
             if self._fill(name, num_bytes, part, stop or threading.Event()) == sha256:
                 return
             part.unlink()
-            if last:
+            if not last:
+                LOG.warning("%s/%s: its SHA-256 is not that of index.json; fetching it once more", self.address, name)
+            else:
                 raise RemoteError(
                     f"{self.address}/{name}: fetched twice, and its SHA-256 is not that of index.json; it is damaged, "
                     "or was packed again meanwhile"
@@ -109,7 +114,7 @@ class Source:
         return bytes(self.files.cat_file(path, **where))
 
     def _patiently(self, name: str, read: Callable[[], T], stop: threading.Event | None = None) -> T:
-        """Read, again and again where that may help."""
+        """Read, again and again where that may help, and say so each time."""
         stop, reason, attempts = stop or threading.Event(), "", 0
         for pause in (*PAUSES_S, None):
             attempts += 1
@@ -123,7 +128,12 @@ class Source:
                 reason = _reason(error)
                 if _is_final(error):
                     raise RemoteError(f"{self.address}/{name}: cannot be read ({reason})") from error
-            if pause is None or stop.wait(pause * (1 + random.SystemRandom().random() / 2)):
+            if pause is None or stop.is_set():
+                break
+            pause_s = pause * (1 + random.SystemRandom().random() / 2)
+            LOG.warning("%s/%s: %s; trying again in %.2g s, attempt %d of %d", self.address, name, reason, pause_s,
+                        attempts + 1, len(PAUSES_S) + 1)  # fmt: skip
+            if stop.wait(pause_s):
                 break
         advice = "what was fetched stays, and the same command goes on with it" if name.endswith(".tar") else (
             "see whether the address is right and its server answers, and give the same command again"
