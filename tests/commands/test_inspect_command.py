@@ -9,7 +9,6 @@ from safetensors.torch import load_file, save_file
 
 from resnetlab.cli import parse
 from resnetlab.commands import inspect
-from resnetlab.commands.conversion import read_pixel_mean
 from resnetlab.config import ConfigError, Preprocessing
 from resnetlab.data.augment import normalise
 from resnetlab.models.modelfile import ModelCard, load_model, save_model
@@ -119,12 +118,44 @@ from     trained on pets, recipe fast, seed 3; torch 9.9
     said = told(capsys, tmp_path)  # as a run directory
     assert said["error"] == {"test_error_pct": 8.25, "val_error_pct": None}
     assert (said["network"]["family"], said["network"]["depth"]) == ("residual", 20)
-    with pytest.raises(ConfigError, match="already, and says what it is; leave --save out"):
-        run(path, "--save", tmp_path / "b.safetensors")
     state = load_file(path)
     save_file(state, path, {"resnetlab": json.dumps({"format": 99})})
     with pytest.raises(ConfigError, match="newer resnetlab"):  # never taken for somebody else's
         run(path)
+
+
+def test_classes_of_our_own_file_get_other_names(checkpoint, tmp_path, capsys):
+    """What `evaluate` says to do where the folders of the data are called otherwise."""
+    _, model = checkpoint
+    path, out = tmp_path / "a.safetensors", tmp_path / "new" / "b.safetensors"
+    prepared = Preprocessing(24, (0.5,) * 3, (0.25,) * 3)
+    card = ModelCard(model.config, tuple("abcdefghij"), prepared, {"seed": 3}, {"test_error_pct": 8.25})
+    save_model(path, model, card)
+    for words, message in [
+        ((), "already; leave --save out, or add --classes with 10 other names"),
+        (("--classes", *"abc"), "has 3 names, and the network tells 10 classes"),
+        (("--classes", *"abcdefghii"), "--classes has 'i' for 2 of the classes; give each a name of its own"),
+        (("--classes", "cifar10", *NUMBERS), "and says what it is; leave --mean out"),
+        (("--classes", "cifar10", "--shortcut", "none"), "and says what it is; leave --shortcut out"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            run(path, "--save", out, *words)
+        assert not out.exists()
+    run(path, "--save", out, "--classes", "cifar10")
+    printed = capsys.readouterr().out
+    assert "classes  airplane, automobile, bird" in printed
+    assert printed.endswith(f"model file: {out}\n")
+    loaded, renamed = load_model(out)
+    assert renamed.classes[:2] == ("airplane", "automobile")
+    assert renamed.provenance == {"seed": 3, "classes_before": list("abcdefghij")}
+    assert (renamed.preprocessing, renamed.error) == (card.preprocessing, card.error)
+    assert all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in loaded.state_dict().items())
+
+
+def test_one_output_is_no_choice_between_classes(tmp_path, capsys):
+    torch.save(build_model("resnet8", 1).state_dict(), tmp_path / "net.pth")
+    run(tmp_path / "net.pth")
+    assert "one output, as for yes or no" in capsys.readouterr().out
 
 
 def test_json_of_a_foreign_file(checkpoint, tmp_path, capsys):
@@ -178,28 +209,6 @@ def test_a_mean_for_each_pixel(checkpoint, tmp_path, capsys, full, last):
     torch.testing.assert_close(normalise(pixels, prepared).double(), expected, rtol=0, atol=1e-6)
 
 
-def test_a_mean_image_that_does_not_fit(tmp_path):
-    for content, message in [
-        (np.zeros((3, 8, 9)), r"has shape \(3, 8, 9\)"),
-        (np.zeros((8, 8)), r"has shape \(8, 8\)"),
-        (np.full((3, 8, 8), np.nan), "from 0 to 1"),
-        (np.full((3, 8, 8), -1.0), "from 0 to 1"),
-        (np.full((3, 8, 8), 256.0), "from 0 to 1"),
-        (np.array(["a"]), "not an array of numbers"),
-        (np.array([{}]), "cannot be read as .npy"),
-    ]:
-        np.save(tmp_path / "mean.npy", content)
-        with pytest.raises(ConfigError, match=rf"mean\.npy: .*{message}"):
-            read_pixel_mean(tmp_path / "mean.npy", 3)
-    np.savez(tmp_path / "mean.npz", a=np.zeros(3))
-    with pytest.raises(ConfigError, match="not an array"):
-        read_pixel_mean(tmp_path / "mean.npz", 3)
-    (tmp_path / "text.npy").write_text("x")
-    for name in ("text.npy", "nowhere.npy"):
-        with pytest.raises(ConfigError, match=f"{name}: cannot be read as .npy"):
-            read_pixel_mean(tmp_path / name, 3)
-
-
 def test_what_is_refused(checkpoint, tmp_path):
     path, model = checkpoint
     out = tmp_path / "a.safetensors"
@@ -230,6 +239,10 @@ def test_what_is_refused(checkpoint, tmp_path):
         ),
         ((*saving, *named, *NUMBERS, "--crop-ratio", 2), "crop_ratio must be above 0"),
         ((*saving, *named, *NUMBERS, "--image-size", 0), "image_size must be at least 1"),
+        (("--save", tmp_path / "a.onnx"), r"a model file is safetensors, and \.onnx .*; call it .*/a\.safetensors$"),
+        ((*saving, "--classes", *"abcdefghia", *NUMBERS), "--classes has 'a' for 2 of the classes"),
+        ((*saving, "--classes", "e\u0301", "\u00e9", *"cdefghij", *NUMBERS), "has '\u00e9' for 2 of the classes"),
+        ((*saving, "--classes", " ", *"bcdefghij", *NUMBERS), "has ' ' for 1 of the classes"),
         (("--save", path, *named, *NUMBERS), "net.pth is there already; choose another --save"),
         (("--bottleneck-stride", "1x1"), "--bottleneck-stride is for bottlenecks"),
     ]:

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from small_network import model_file
 
 from resnetlab.cli import parse
 from resnetlab.commands import predict
 from resnetlab.config import ConfigError
-from resnetlab.deploy.predictor import load
+from resnetlab.deploy.predictor import Prediction, load
 from resnetlab.models.modelfile import ModelFileError
 
 
@@ -47,20 +48,39 @@ def run(*words: object) -> int:
     return predict.run(parse(predict.Options, "predict", ["model.safetensors", *map(str, words)]))
 
 
-def test_a_line_a_picture(capsys):
-    assert run("a photograph of an extraordinarily long name.png", "pets") == 0
+LONG = "a photograph of an extraordinarily long name.png"
+
+
+def test_a_line_a_picture_of_which_nothing_is_left_out_in_a_file(capsys):
+    assert run(LONG, "pets", "--top", 4) == 0
     said = capsys.readouterr()
     lines = said.out.splitlines()
     assert said.err == ""
-    assert max(map(len, lines)) < 80
-    shown = [line[:27].rstrip() for line in lines]
-    assert shown == ["a photograph …long name.png", "pets/a.png", "pets/b.png", "pets/old/c.png"]
+    names = (LONG, "pets/a.png", "pets/b.png", "pets/old/c.png")
     predictor = load("model.safetensors")
-    for line, name in zip(lines[1:], ("pets/a.png", "pets/b.png", "pets/old/c.png"), strict=True):
-        best = predictor(name)
-        assert f"{100 * best.probability:5.1f} %" in line
-        assert line[29:51].rstrip() in (best.label, "x" * 11 + "…" + "x" * 10)
-    assert len({line.index("%") for line in lines}) == 1  # aligned
+    for line, name in zip(lines, names, strict=True):
+        best, *others = predictor(name, 4).top
+        assert line.startswith(f"{name:<27}  {best[0]:<40} {100 * best[1]:5.1f} %  ")
+        assert line.endswith(", ".join(f"{other} {100 * probability:.1f} %" for other, probability in others))
+    assert len({line.index(" %  ") for line in lines[1:]}) == 1  # aligned
+
+
+@pytest.mark.parametrize(("columns", "most"), [(66, 0), (90, 1), (160, 4)])
+def test_a_line_a_picture_in_a_terminal_is_cut_where_it_ends(capsys, columns, most):
+    top = [("x" * 40, 0.5), ("golf ball", 0.25), ("église", 0.125), ("cat", 0.0625), ("dog", 0.03125)]
+    console = Console(force_terminal=True, color_system=None, width=columns, markup=False)
+    for last in range(1, 6):
+        said = Prediction(*top[0], tuple(top[:last]))
+        predict.print_line(LONG, said, [name for name, _ in top], console)
+        line = capsys.readouterr().out.removesuffix("\n")
+        assert len(line) < columns
+        assert (LONG in line) == (columns == 160)
+        assert "x" * 11 + "…" + "x" * 10 + "  50.0 %" in line
+        shown = [name for name, probability in top[1:last] if f"{name} {100 * probability:.1f} %" in line]
+        assert shown == [name for name, _ in top[1 : 1 + len(shown)]]
+        assert len(shown) <= most
+        assert line.endswith(" …") == (len(shown) < last - 1)  # nobody takes what is there for all that was asked for
+        assert last < 5 or len(shown) == most
 
 
 def test_json_lines(capsys):

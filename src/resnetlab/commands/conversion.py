@@ -2,8 +2,10 @@
 
 import difflib
 import hashlib
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,13 @@ from resnetlab.config import ConfigError, ModelConfig, Preprocessing
 from resnetlab.data.catalogue import KNOWN
 from resnetlab.models.foreign import Foreign
 from resnetlab.models.modelfile import ModelCard
+from resnetlab.models.oddities import variance_seen
 from resnetlab.training.record import finite
 
 FULL = 255
 """What a pixel of full scale is in a file."""
+CLEAR = FULL
+"""Times by which a variance must be off to speak of another scale, which makes 255 x 255: half of that, in powers."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +51,26 @@ def make(said: Said, path: Path, found: Foreign) -> tuple[ModelCard, list[str]]:
     _check_complete(said, config)
     assert said.classes is not None
     classes = class_names(said.classes, config.num_classes)
-    prepared, notes = preprocessing(said, config)
+    prepared, notes = _on_the_scale_seen(found, said, *preprocessing(said, config))
     return ModelCard(config, classes, prepared, {"converted_from": _origin(path, found)}), notes
+
+
+def renamed(card: ModelCard, words: Sequence[str]) -> ModelCard:
+    """Return the card with other names of its classes, in their order; where it comes from keeps the old ones.
+
+    Raises:
+        ConfigError: as `class_names` does.
+    """
+    before = {"classes_before": list(card.classes)}
+    return replace(card, classes=class_names(words, card.model.num_classes), provenance=card.provenance | before)
 
 
 def class_names(words: Sequence[str], num_classes: int) -> tuple[str, ...]:
     """Return names of classes: the words, or what the only one of them means (a data set, or a file of lines).
 
     Raises:
-        ConfigError: for a file that cannot be read, or another number of names than there are classes.
+        ConfigError: for a file that cannot be read, another number of names than there are classes, or one that is
+            blank or there twice.
     """
     names, what = tuple(words), "--classes"
     if len(words) == 1 and words[0] in KNOWN:
@@ -72,6 +88,10 @@ def class_names(words: Sequence[str], num_classes: int) -> tuple[str, ...]:
         raise ConfigError(f"--classes {words[0]!r} is neither a file here nor a data set that has a name{hint}")
     if len(names) != num_classes:
         raise ConfigError(f"{what} has {len(names)} names, and the network tells {num_classes} classes")
+    count = Counter(unicodedata.normalize("NFC", name) for name in names)
+    twice = [name for name in count if count[name] > 1 or not name.strip()]
+    if twice:
+        raise ConfigError(f"{what} has {twice[0]!r} for {count[twice[0]]} of the classes; give each a name of its own")
     return names
 
 
@@ -152,6 +172,24 @@ def _one_scale(mean: np.ndarray, std: np.ndarray | None) -> tuple[np.ndarray, np
     done = f"values above 1 are of pixels from 0 to {FULL}: "
     done += "mean divided by 255, deviation 1" if std is None else "mean and deviation divided by 255"
     return mean / FULL, None if std is None else std / FULL, [done]
+
+
+def _on_the_scale_seen(
+    found: Foreign, said: Said, prepared: Preprocessing, notes: list[str]
+) -> tuple[Preprocessing, list[str]]:
+    """Compare with what the weights saw in training; settle what was not said, and note a contradiction."""
+    times = variance_seen(found.model.state_dict(), prepared.std)
+    if times is None or 1 / CLEAR < times < CLEAR:
+        return prepared, notes
+    if said.std is None and notes and times > CLEAR:  # a mean of pixels from 0 to 255, and no word of a division
+        done = f"values above 1 are of pixels from 0 to {FULL}, and so are what the weights saw, less the mean"
+        return replace(prepared, std=tuple(one / FULL for one in prepared.std)), [done]
+    off = "larger" if times > 1 else "smaller"
+    return prepared, [
+        *notes,
+        f"the weights saw numbers about {max(times, 1 / times) ** 0.5:.0f} times {off} in training than mean and "
+        "deviation give here: were they of another scale?",
+    ]
 
 
 def _check_complete(said: Said, config: ModelConfig) -> None:

@@ -1,6 +1,7 @@
 """`resnetlab inspect`: which network is in a file of weights; and a model file of it."""
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from resnetlab.models.card import ModelCard
 
 FOR_SAVING = ("classes", "mean", "std", "pixel_mean", "image_size", "crop_ratio")
+OTHERS = (".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".onnx", ".xml", ".pt2")
+"""Suffixes of other kinds of file; by some of them a file is opened."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Options:
 
     Keys and shapes say it; what they do not say is listed with what is assumed. Nothing in the file is ever executed.
     With --save a foreign file becomes a model file that computes the same; for that its classes and its preprocessing
-    must be said.
+    must be said. A model file becomes one with other names of its classes.
     """
 
     file: Annotated[Path, tyro.conf.Positional]
@@ -33,7 +36,8 @@ class Options:
     mean: tuple[float, ...] | None = None
     """Mean of each channel that is subtracted: of pixels from 0 to 1, or from 0 to 255 where one is above 1."""
     std: tuple[float, ...] | None = None
-    """Deviation of each channel, after that divided by; on the same scale. 1 with --pixel-mean if not given."""
+    """Deviation of each channel, after that divided by; on the same scale. If not given with --pixel-mean: 1 for pixels
+    from 0 to 1, or from 0 to 255 where the weights show that they saw such."""
     pixel_mean: Path | None = None
     """In place of --mean: an .npy file with a mean for each pixel, (channels, height, width) or channels last."""
     image_size: int | None = None
@@ -66,8 +70,8 @@ def run(options: Options) -> int:
         _refuse_choices(options, "an export of resnetlab")
         said = exported(options.file)
     elif _is_ours(path := model_file(options.file)):
-        _refuse_choices(options, "a model file of resnetlab")
-        said = ours(path)
+        _refuse_choices(options, "a model file of resnetlab", allowed=("save", "classes"))
+        said = ours(path, options)
     else:
         said = foreign(options, path)
     if options.json:
@@ -78,12 +82,26 @@ def run(options: Options) -> int:
     return 0
 
 
-def ours(path: Path) -> dict[str, Any]:
-    """Return what is to be said of a model file of this project."""
-    from resnetlab.models.modelfile import load_model
+def ours(path: Path, options: Options) -> dict[str, Any]:
+    """Return what is to be said of a model file of this project; with `--save`, after it was written with other names.
+
+    Raises:
+        ConfigError: where `--save` comes without `--classes`, or they do not fit.
+    """
+    from resnetlab.commands.conversion import renamed
+    from resnetlab.models.modelfile import load_model, save_model
     from resnetlab.models.oddities import of_values
 
     model, card = load_model(path)
+    written = {}
+    if options.save is not None:
+        if options.classes is None:
+            raise ConfigError(f"{path} is a model file of resnetlab already; leave --save out, or add --classes with "
+                              f"{len(card.classes)} other names")  # fmt: skip
+        card = renamed(card, options.classes)
+        options.save.parent.mkdir(parents=True, exist_ok=True)
+        save_model(options.save, model, card)
+        written = {"out": str(options.save)}
     return {
         "file": str(path),
         "kind": "a model file of resnetlab",
@@ -93,7 +111,7 @@ def ours(path: Path) -> dict[str, Any]:
         "error": card.error,
         "provenance": card.provenance,
         "odd": of_values(model.state_dict()),
-    }
+    } | written
 
 
 def exported(path: Path) -> dict[str, Any]:
@@ -196,14 +214,19 @@ def _check(options: Options) -> None:
         raise ConfigError(f"--{given[0].replace('_', '-')} is for a model file that is made: add --save FILE")
     if options.save is not None and options.save.exists():
         raise ConfigError(f"{options.save} is there already; choose another --save, or delete it")
+    if options.save is not None and options.save.suffix.lower() in OTHERS:
+        raise ConfigError(
+            f"{options.save}: a model file is safetensors, and {options.save.suffix} means something else; call it "
+            f"{options.save.with_suffix('.safetensors')}"
+        )
     if options.mean is not None and options.pixel_mean is not None:
         raise ConfigError("give --mean (a value for each channel) or --pixel-mean (one for each pixel), not both")
 
 
-def _refuse_choices(options: Options, what: str) -> None:
+def _refuse_choices(options: Options, what: str, allowed: Collection[str] = ()) -> None:
     """Refuse what only a foreign file needs."""
-    choices = ("save", "shortcut", "zero_channels", "bottleneck_stride")
-    given = [name for name in choices if getattr(options, name) is not None]
+    choices = ("shortcut", "zero_channels", "bottleneck_stride", *FOR_SAVING, "save")
+    given = [name for name in choices if getattr(options, name) is not None and name not in allowed]
     if given:
         raise ConfigError(
             f"{options.file} is {what} already, and says what it is; leave --{given[0].replace('_', '-')} out"

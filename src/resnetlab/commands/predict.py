@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 NAME, CLASS, OTHER = 27, 22, 16
 """Columns of a picture's name in a terminal of 80, and at most of its class and of each other class."""
+MORE = "  …"
+"""Behind the last class that has room, where there are more."""
 EVERY_S = 0.2
 """Seconds between two signs of progress."""
 
@@ -41,7 +43,7 @@ class Options:
     paths: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Pictures, at least one."""
     top: int = 5
-    """Classes to name, at least 1."""
+    """Classes to name, at least 1; in a terminal as many of them as have room, with --json or in a file all."""
     json: bool = False
     """Print one JSON object a picture and line: path, label, probability, top; or path, error."""
     explain: bool = False
@@ -106,25 +108,34 @@ def json_line(answer: "Answer", drawing: Path | None) -> str:
 
 
 def print_line(name: str, prediction: "Prediction", classes: Sequence[str], console: "Console") -> None:
-    """Print a picture's name, its class and probability, and of the other classes as many as there is room for."""
+    """Print a picture's name, its class and probability, and the other classes.
+
+    In a terminal it is one line of it: long names are cut, and an ellipsis stands for classes that have no room. In a
+    file or a pipe nothing is left out.
+    """
     from rich.cells import cell_len
     from rich.text import Text
 
     columns = max(map(cell_len, classes), default=0)
+    percent = [f"{100 * probability:.1f} %" for _, probability in prediction.top]
+    if not console.is_terminal:
+        others = ", ".join(f"{_cell(prediction.top[at][0])} {percent[at]}" for at in range(1, len(percent)))
+        best = f"{_filled(_cell(name), NAME)}  {_filled(_cell(prediction.label), columns)} {percent[0]:>7}"
+        print(f"{best}  {others}".rstrip(), flush=True)
+        return
     first, second = NAME + max(0, console.width - 80) // 2, min(CLASS, columns)
     start = _cell(_path(name, first), first) + "  "
-    best = f"{_cell(prediction.label, second)} {100 * prediction.probability:5.1f} %"
+    best = f"{_cell(prediction.label, second)} {percent[0]:>7}"
     room = console.width - 1 - cell_len(start + best)  # a last column left free: some terminals wrap when it is filled
     others = ""
-    for other, probability in prediction.top[1:]:
-        one = f"{',' if others else ' '} {_cell(other, OTHER).strip()} {100 * probability:.1f} %"
-        if cell_len(others + one) > room:
+    for number, (other, _) in enumerate(prediction.top[1:], start=1):
+        one = f"{',' if others else ' '} {_cell(other, OTHER).strip()} {percent[number]}"
+        more = len(MORE) if number + 1 < len(percent) else 0
+        if cell_len(others + one) + more > room:
+            others += MORE if cell_len(others) + len(MORE) <= room else ""
             break
         others += one
-    if console.is_terminal:
-        console.print(Text.assemble(start, (best, "bold"), (others, "dim")), highlight=False, no_wrap=True)
-    else:
-        print(start + best + others, flush=True)
+    console.print(Text.assemble(start, (best, "bold"), (others, "dim")), highlight=False, no_wrap=True)
 
 
 class Progress:
@@ -231,5 +242,11 @@ def _cell(name: str, columns: int | None = None) -> str:
     shown = "".join(letter if letter.isprintable() else "?" for letter in name)
     if columns is None:
         return shown
-    shown = shortened(shown, columns, cell_len)
+    return _filled(shortened(shown, columns, cell_len), columns)
+
+
+def _filled(shown: str, columns: int) -> str:
+    """Return words with spaces behind them, so many columns wide at least."""
+    from rich.cells import cell_len
+
     return shown + " " * (columns - cell_len(shown))

@@ -40,8 +40,8 @@ def class_numbers(
     if unknown or (missing and not allow_missing):
         said = [f"only {data} has {_listed(unknown)}"] if unknown else []
         said += [f"only {file} has {_listed(missing)}"] if missing else []
-        hint = ("rename the folders, or the classes: resnetlab inspect" if unknown
-                else "judge on these alone with --allow-missing-classes")  # fmt: skip
+        hint = ("rename the folders, or the network's classes with: resnetlab inspect MODEL --save NEW --classes NAME …"
+                if unknown else "judge on these alone with --allow-missing-classes")  # fmt: skip
         raise ConfigError(f"classes differ: {'; '.join(said)} – {hint}")
     return torch.tensor([numbers[_same(name)] for name in theirs], dtype=torch.int64)
 
