@@ -114,7 +114,7 @@ def test_a_kill_at_every_system_call_as_the_kernel_sees_them(tmp_path):
         "    os.waitpid(pid, 0)\n"
     )
 
-    def killed_at(call: str, number: int) -> tuple[str, int]:
+    def killed_at(call: str, number: int) -> tuple[str, int | None]:
         folder = tmp_path / f"{call}{number}"
         save_checkpoint(folder, checkpoint(1))
         subprocess.run(
