@@ -109,6 +109,7 @@ def serve(words, workplace, environment):
         assert server.wait(30) == 0
 
 
+@pytest.mark.slow
 def test_the_python_runs(workplace):
     (code,) = blocks("python")
     subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=workplace, check=True, timeout=100)

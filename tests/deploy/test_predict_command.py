@@ -186,6 +186,7 @@ def test_a_stream_is_answered_as_it_comes_and_stops_at_once(room):
         assert process.stderr.read() == b"resnetlab: stopped\n"
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_nobodys_mistake(room):
     with begun(room, *["pets"] * 3000, "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout

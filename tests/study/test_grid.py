@@ -173,6 +173,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path):
     assert [row["status"] for row in json.loads(done.stdout)["runs"]] == ["done"] * 6
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_terminal_reaches_every_process_and_none_complains(tmp_path):
     """A terminal interrupts the whole process group, here while PyTorch is still being loaded."""
     command = [sys.executable, "-m", "resnetlab", "study", "--depths", "20", "--out", str(tmp_path)]

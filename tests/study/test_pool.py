@@ -111,6 +111,7 @@ def test_usable_cores():
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
 
 
+@pytest.mark.slow
 def test_an_interrupt_while_the_server_starts_is_not_lost():
     """Ctrl-C that comes just then is held back and delivered, and later ones reach the study as before."""
     code = (
@@ -130,6 +131,7 @@ def test_an_interrupt_while_the_server_starts_is_not_lost():
     assert done.stdout == "heard False\n"
 
 
+@pytest.mark.slow
 def test_an_interrupt_while_a_worker_starts_waits_until_it_has(tmp_path):
     code = (
         "import os, pathlib, signal\n"

@@ -40,6 +40,7 @@ def unbroken(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_a_kill_at_random_steps(unbroken, tmp_path):
     chance = random.Random(0)
     for _ in range(4):
