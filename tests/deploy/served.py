@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,17 @@ def served(model: Path, *words: object, clean: bool = True, **environment: str) 
         process.wait()
         process.stdout.close()
         process.stderr.close()
+
+
+@contextmanager
+def stopped(process: int) -> Iterator[None]:
+    """Hold a process: it stands for one that is busy for as long as the test likes."""
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGCONT)
 
 
 def problem(response: httpx.Response, status: int) -> str:

@@ -17,7 +17,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
-from served import Served, served
+from served import Served, served, stopped
 from small_network import CLASSES, model_file
 
 from resnetlab.deploy.predictor import load
@@ -241,10 +241,11 @@ def test_many_pictures_wait_for_a_server_that_is_full(browser, model, pictures):
     words = ("--max-queue", 1, "--max-batch", 1, "--max-batch-images", 1)
     with served(model, *words) as narrow, opened(browser, narrow, DESK) as page:
         page.expected = {429}
-        page.give(*pictures)
+        with stopped(narrow.worker()):
+            page.give(*pictures)
+            page.until(lambda: narrow.metric('resnetlab_requests_total{path="/v1/predict",status="429"}') > 0)
         assert page.settle() == f"{len(pictures)} pictures answered"
         assert page.texts("article h2") == [one.label for one in load(model)(list(pictures))]
-        assert narrow.metric('resnetlab_requests_total{path="/v1/predict",status="429"}') > 0
 
 
 def test_the_keyboard_is_enough(page, pictures):

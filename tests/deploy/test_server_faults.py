@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -20,7 +20,7 @@ from strange import one, picture, saved
 
 pytest.importorskip("fastapi")
 
-from served import Served, heard, line, problem, served, until
+from served import Served, heard, line, problem, served, stopped, until
 
 IMAGE = one("png")
 
@@ -34,16 +34,6 @@ def model(tmp_path_factory):
 def pool() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(16) as threads:
         yield threads
-
-
-@contextmanager
-def stopped(process: int) -> Iterator[None]:
-    os.kill(process, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        with suppress(ProcessLookupError):
-            os.kill(process, signal.SIGCONT)
 
 
 def asked(pool: ThreadPoolExecutor, server: Served, images: int) -> list[Future[httpx.Response]]:
