@@ -5,10 +5,12 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from resnetlab.cli import COMMANDS, main
+from resnetlab.cli import COMMANDS, UsageError, main, parse
 
 from conftest import resnetlab
 
@@ -64,6 +66,28 @@ def test_a_mistake_is_one_line_and_status_2(words, message, tmp_path, monkeypatc
     assert said.err.count("\n") == 1
     assert "Traceback" not in said.err
     assert list(tmp_path.iterdir()) == []  # nothing half-written
+
+
+@pytest.mark.parametrize(
+    "words", [("m", "a", "--json", "b"), ("--json", "m", "--top", "2", "a", "b"), ("m", "a", "b", "--json")]
+)
+def test_options_may_stand_between_words_that_belong_together(words):
+    from resnetlab.commands.predict import Options
+
+    found = parse(Options, "predict", words)
+    assert (found.model, found.paths, found.json) == (Path("m"), ("a", "b"), True)
+    with pytest.raises(UsageError, match="no option '--jsn'; did you mean --json"):
+        parse(Options, "predict", ["m", "a", "--jsn", "b"])
+
+
+def test_a_name_that_the_terminal_cannot_show_ends_no_work(tmp_path):
+    folder = tmp_path / "ü é"
+    for name in ("train/猫/1.png", "train/犬/1.png", "val/猫/1.png", "val/犬/1.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(folder / name)
+    done = resnetlab("data", "check", folder, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"\u732b" in done.stdout
 
 
 def test_an_output_folder_that_cannot_be_written(tmp_path, capsys):

@@ -57,7 +57,8 @@ FLOORS: list[dict[str, list[str]]] = [
         "deploy": [
             *("server", "connections", "pages", "webpage", "answering", "schemas", "gate", "intake", "crew"),
             *("problems", "worker", "batching", "frames", "metering", "limits"),
-            *("quantise", "export", "parity", "explain", "stream", "inputs", "predictor"),
+            *("quantise", "export", "parity", "album", "explain", "stream", "inputs", "reading"),
+            "predictor",
         ]
     },
     {

@@ -1,6 +1,7 @@
 """Parse, dispatch, print errors. Nothing heavy is imported before a command runs."""
 
 import contextlib
+import dataclasses
 import difflib
 import importlib
 import io
@@ -8,6 +9,7 @@ import os
 import shutil
 import sys
 import textwrap
+import typing
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that this terminal cannot show ends no work
     try:
         return dispatch(words)
     except KeyboardInterrupt:
@@ -116,12 +120,29 @@ def parse(kind: type, name: str, words: Sequence[str]) -> Any:
         if stop.code in (0, None):
             raise
         raise UsageError(f"{_one_line(said.getvalue())}; see resnetlab {name} --help") from None
+    if unknown and not any(word.startswith("-") for word in unknown):
+        options, unknown = _taken_up(options, unknown)
     if unknown:
         known = [f"--{field.replace('_', '-')}" for field in kind.__dataclass_fields__]
         what = "option" if unknown[0].startswith("-") else "argument"
         hint = _did_you_mean(unknown[0], known)
         raise UsageError(f"{name} has no {what} {unknown[0]!r}{hint}; see resnetlab {name} --help")
     return options
+
+
+def _taken_up(options: Any, words: Sequence[str]) -> tuple[Any, Sequence[str]]:
+    """Add words to the positional option that takes any number: argparse stops at the first option between them.
+
+    Returns the options, and the words that no option takes.
+    """
+    from tyro.conf import Positional
+
+    for name, hint in typing.get_type_hints(type(options), include_extras=True).items():
+        kind, *conf = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else (hint,)
+        if Positional in conf and typing.get_origin(kind) is tuple:
+            make = typing.get_args(kind)[0]
+            return dataclasses.replace(options, **{name: (*getattr(options, name), *map(make, words))}), ()
+    return options, words
 
 
 def _paragraphs(docstring: str) -> str:

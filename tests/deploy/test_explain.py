@@ -12,7 +12,7 @@ from PIL import Image
 from small_network import COLOUR, GREY, model_file, network
 
 from resnetlab.config import ConfigError, ModelConfig
-from resnetlab.deploy.explain import SIDE, STRIP, Album, Head, captioned, captum, drawing, grad_cam, overlay
+from resnetlab.deploy.explain import SIDE, STRIP, Head, captioned, captum, drawing, grad_cam, overlay
 from resnetlab.deploy.predictor import load
 from resnetlab.models.resnet import ResNet
 
@@ -162,48 +162,3 @@ def test_a_drawing_shows_what_the_network_saw(preprocessing, tmp_path):
     assert page.size == (SIDE, SIDE + STRIP)
     drawn = np.asarray(page).astype(int)
     assert drawn[:SIDE, SIDE // 2].mean() > drawn[:SIDE, 2].mean()  # the middle of the picture, without its ends
-
-
-def page(colour: str = "red") -> Image.Image:
-    return Image.new("RGB", (4, 4), colour)
-
-
-def test_no_drawing_takes_the_place_of_anything_else(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "cat.png").write_bytes(b"somebody's")
-    page("blue").save(out / "dog.png")
-    (out / "ant.png").symlink_to("nowhere")
-    album = Album(out)
-    names = ["a/cat.jpg", "b/cat.jpg", "a/cat.jpg", "a/cat.png", "dog.jpg", "<stdin>", "ant.jpg", "a/cat-2.jpg"]
-    files = [album.add(name, page()).name for name in names]
-    assert files == ["cat-2.png", "cat-3.png", "cat-4.png", "cat-5.png", "dog-2.png", "stdin.png", "ant-2.png",
-                     "cat-2-2.png"]  # fmt: skip
-    assert (out / "cat.png").read_bytes() == b"somebody's"
-    assert Image.open(out / "dog.png").getpixel((0, 0)) == (0, 0, 255)
-    assert not (tmp_path / "nowhere").exists()
-
-
-def test_drawn_again_it_takes_the_place_of_its_old_one(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    names = ["a/cat.jpg", "b/cat.jpg", "a/cat.jpg"]
-    first = [Album(tmp_path / "out").add(name, page()) for name in names[:1]]
-    album = Album(tmp_path / "out")
-    again = [album.add(name, page("blue")) for name in names]
-    assert again[0] == first[0]
-    assert [file.name for file in again] == ["cat.png", "cat-2.png", "cat-3.png"]
-    assert Image.open(again[0]).getpixel((0, 0)) == (0, 0, 255)
-    other = Album(tmp_path / "out")
-    assert [other.add(name, page()).name for name in reversed(names)] == ["cat.png", "cat-2.png", "cat-3.png"]
-
-
-def test_odd_names_and_folders(tmp_path):
-    album = Album(tmp_path / "new" / "out")
-    assert album.add("x" * 300 + ".jpg", page()).exists()
-    assert [album.add(name, page()).name for name in ("..", "")] == ["picture.png", "picture-2.png"]
-    assert album.add("a\nb\x1b\udc80.jpg", page()).name == "a_b__.png"
-    assert album.add("a\nb\x1b\udc80.jpg", page()).name == "a_b__-2.png"
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"file/out cannot be made .*; choose another folder with --out"):
-        Album(tmp_path / "file" / "out")

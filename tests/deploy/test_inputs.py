@@ -11,7 +11,10 @@ from PIL import Image
 
 from resnetlab.data.decode import BadImageError
 from resnetlab.deploy import inputs as module
-from resnetlab.deploy.inputs import Input, inputs, read_image, shortened
+from resnetlab.deploy import reading
+from resnetlab.deploy.album import Album
+from resnetlab.deploy.inputs import Input, inputs, shortened
+from resnetlab.deploy.reading import read_image
 
 
 @pytest.fixture
@@ -67,6 +70,15 @@ EVERYTHING = ["[x].png", "a.JPG", "b.png", "bare", *BELOW_C]
 @pytest.mark.usefixtures("tree")
 def test_words(words, found):
     assert names(*words) == found
+
+
+def test_drawings_are_no_pictures_unless_named_themselves(tree):
+    for name in ("explained/x.png", "10.png"):  # an album of its own, and one among the pictures
+        assert Album(tree / "c" / Path(name).parent).add(f"{Path(name).stem}.jpg", Image.new("L", (9, 9))).exists()
+    assert names("c") == names("c/**/*.*") == names("c/**") == BELOW_C
+    assert names("c/explained/*.png") == ["c/explained/*.png: only drawings of --explain match; name them"]
+    assert names("c/explained")[0].startswith("c/explained: no image in this folder")
+    assert names("c/explained/x.png") == ["c/explained/x.png"]
 
 
 def test_absolute_globs(tree):
@@ -167,7 +179,7 @@ def test_an_image_on_standard_input(tree, from_stdin, monkeypatch):
         (one,) = inputs("-")
     assert one is not None
     assert one.read() == image + bytes(300_000)
-    monkeypatch.setattr(module, "MAX_BYTES", 200_000)
+    monkeypatch.setattr(reading, "MAX_BYTES", 200_000)
     assert from_stdin(image + bytes(300_000))[0].startswith("<stdin>: is too large for an image")
     monkeypatch.setattr(sys, "stdin", None)
     assert names("-") == ["<stdin>: standard input is closed"]
@@ -181,6 +193,9 @@ def test_names_on_standard_input(from_stdin):
     assert from_stdin(b"") == ["<stdin>: is empty"]
     assert from_stdin(b"BMW/1.jpg\nb.png\n")[1:] == ["b.png"]
     assert from_stdin(b"P1010001.JPG\nb.png\n")[1:] == ["b.png"]
+    for name in ("P1", "P5 x", "P6 2 cats.jpg", "Pf"):
+        assert from_stdin(f"{name}\nb.png\n".encode())[1:] == ["b.png"]
+    assert from_stdin(b"P1\n1 1\n0") == from_stdin(b"P6 # by hand\n1 1 255\nabc") == ["<stdin>"]
     assert from_stdin(b"b.png\n" * 30_000) == ["b.png"] * 30_000
     assert "neither an image nor a list of paths" in from_stdin(b"x" * 200_000)[0]
 

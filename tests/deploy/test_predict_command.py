@@ -1,8 +1,10 @@
 """`resnetlab predict` as a person meets it."""
 
+import errno
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,6 +127,31 @@ def test_explanations(room, capsys):
     assert json.loads(capsys.readouterr().out)["drawing"] == "why/b.png"
     with Image.open(room / "why" / "b.png") as drawn:
         assert drawn.size == (448, 484)
+
+
+def test_drawings_are_no_pictures(room, capsys, monkeypatch):
+    pytest.importorskip("captum")
+    monkeypatch.chdir(room / "pets")
+    for _ in range(2):
+        assert predict.run(parse(predict.Options, "predict", ["../model.safetensors", ".", "--explain"])) == 0
+        told = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+        assert told == ["a.png", "b.png", "old/c.png", "drawings:"]
+    shutil.rmtree("explained")
+
+
+def test_a_drawing_that_cannot_be_written_takes_no_answer_with_it(room, capsys, monkeypatch):
+    pytest.importorskip("captum")
+
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("resnetlab.deploy.album.write_whole", full)
+    with pytest.raises(OSError, match=r"full/a\.png cannot be written"):
+        run("pets/a.png", "pets/b.png", "--explain", "--out", "full", "--json")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["path"] == "pets/a.png"
+    assert "drawing" not in json.loads(line)
+    assert list((room / "full").iterdir()) == []
 
 
 @pytest.mark.parametrize(

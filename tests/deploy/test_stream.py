@@ -140,6 +140,20 @@ def test_left_early_its_threads_end(predictor, files):
     assert taken < 50
 
 
+def test_left_early_no_more_is_drawn(predictor, files):
+    drawn = 0
+
+    def draw(*seen: object) -> None:
+        nonlocal drawn
+        drawn += 1
+        time.sleep(0.05)
+
+    pictures = [Input(str(number), files[0]) for number in range(64)]
+    with closing(answers(predictor, pictures, batch_size=16, workers=1, also=draw)) as made:
+        next(made)
+    assert 16 <= drawn < 32
+
+
 def test_what_goes_wrong_is_raised_where_it_is_asked_for(predictor, files):
     def broken() -> Iterator[Input]:
         yield Input("x", files[0])
@@ -179,6 +193,7 @@ def test_also_sees_what_was_read(predictor, files):
 
 def test_batches_are_smaller_the_larger_the_images():
     assert [default_batch_size(size) for size in (1, 32, 64, 224, 1000)] == [128, 128, 98, 8, 1]
+    assert [default_batch_size(size, explained=True) for size in (1, 32, 64, 224, 1000)] == [8, 8, 8, 8, 1]
 
 
 def test_nothing_comes_of_nothing(predictor):

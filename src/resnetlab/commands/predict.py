@@ -17,7 +17,7 @@ from resnetlab.config import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from resnetlab.deploy.explain import Album
+    from resnetlab.deploy.album import Album
     from resnetlab.deploy.predictor import Prediction, Predictor
     from resnetlab.deploy.stream import Answer
 
@@ -67,6 +67,7 @@ def run(options: Options) -> int:
 
     Raises:
         ConfigError: for a mistake in the call.
+        OSError: where a drawing cannot be written; its picture's answer has been printed.
     """
     _check(options)
     from rich.console import Console
@@ -77,12 +78,15 @@ def run(options: Options) -> int:
     progress = Progress()
     with closing(_answers(options, predictor)) as made:
         for answer in made:
-            drawing = None if album is None or answer.prediction is None else album.add(answer.name, answer.also)
+            drawing, lost = _drawn(album, answer)
             if options.json:
                 print(json_line(answer, drawing), flush=True)
             elif answer.prediction is not None:
                 print_line(answer.name, answer.prediction, predictor.classes, console)
             progress.see(answer)
+            if lost is not None:
+                progress.end()
+                raise lost
     progress.end()
     if album is not None and not options.json:
         console.print(f"drawings: {options.out}", soft_wrap=True, highlight=False)
@@ -206,15 +210,26 @@ def _answers(options: Options, predictor: "Predictor") -> Generator["Answer", No
         from resnetlab.deploy.explain import drawing
 
         also = partial(drawing, predictor)
-    size = options.batch_size or default_batch_size(predictor.preprocessing.image_size)
+    size = options.batch_size or default_batch_size(predictor.preprocessing.image_size, explained=options.explain)
     workers = options.workers or usable_cores()
     return answers(predictor, inputs(options.paths), top=options.top, batch_size=size, workers=workers, also=also)
+
+
+def _drawn(album: "Album | None", answer: "Answer") -> tuple[Path | None, OSError | None]:
+    """Write an answer's drawing, if any; return its file, or why there is none."""
+    if album is None or answer.prediction is None:
+        return None, None
+    try:
+        return album.add(answer.name, answer.also), None
+    except OSError as error:
+        return None, error
 
 
 def _album(options: Options, predictor: "Predictor") -> "Album | None":
     if not options.explain:
         return None
-    from resnetlab.deploy.explain import Album, require
+    from resnetlab.deploy.album import Album
+    from resnetlab.deploy.explain import require
 
     require(predictor.engine)  # a package that is missing is told before anything is made
     return Album(options.out)

@@ -5,15 +5,13 @@ activation map of Zhou et al., 2016.
 """
 
 from functools import cache
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
-from PIL.PngImagePlugin import PngInfo
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from resnetlab.config import ConfigError
@@ -36,8 +34,6 @@ OPACITY = 0.75
 """Of the hottest place."""
 FADED = 0.6
 """How much of the picture's own colour is taken away, so that none is mistaken for heat."""
-SOURCE = "resnetlab-explains"
-"""Under this key a drawing says which picture it explains: it may be drawn again, and nothing else is overwritten."""
 
 
 class Head(nn.Module):
@@ -163,64 +159,3 @@ def _font() -> ImageFont.FreeTypeFont:
     from matplotlib import get_data_path
 
     return ImageFont.truetype(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 17)
-
-
-class Album:
-    """A folder of drawings. None ever takes the place of another one, or of a file that is something else.
-
-    Drawn again, the explanation of a picture takes the place of its old one.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        """Make the folder.
-
-        Raises:
-            ConfigError: where it cannot be made.
-        """
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                f"{folder} cannot be made ({error.strerror}); choose another folder with --out"
-            ) from error
-        self._folder = folder
-        self._mine: set[Path] = set()
-
-    def add(self, name: str, page: Image.Image) -> Path:
-        """Write the explanation of the picture that is called `name`; return its file.
-
-        Raises:
-            OSError: where it cannot be written.
-        """
-        stem = Path(name).stem.strip("<>. ") or "picture"
-        stem = "".join(letter if letter.isprintable() else "_" for letter in stem)[:80]
-        source = str(Path(name).absolute())
-        number = 1
-        while True:
-            path = self._folder / (f"{stem}.png" if number == 1 else f"{stem}-{number}.png")
-            if path not in self._mine and self._write(path, page, source):
-                self._mine.add(path)
-                return path
-            number += 1
-
-    def _write(self, path: Path, page: Image.Image, source: str) -> bool:
-        """Write a file that is not there, or is an older drawing of the same picture; else say that it was not."""
-        content, info = BytesIO(), PngInfo()
-        info.add_itxt(SOURCE, source.encode("utf-8", "backslashreplace").decode())
-        page.save(content, "PNG", pnginfo=info)
-        try:
-            file = path.open("wb" if _explains(path, source) else "xb")
-        except FileExistsError:
-            return False
-        with file:
-            file.write(content.getvalue())
-        return True
-
-
-def _explains(path: Path, source: str) -> bool:
-    """Say whether a file is a drawing of ours of that very picture."""
-    try:
-        with Image.open(path) as page:
-            return page.info.get(SOURCE) == source.encode("utf-8", "backslashreplace").decode()
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError):
-        return False

@@ -3,7 +3,6 @@
 import os
 import re
 import select
-import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,18 +12,20 @@ from pathlib import Path
 from resnetlab.data.decode import BadImageError
 from resnetlab.data.folder import CLUTTER, SUFFIXES
 from resnetlab.data.plausible import format_of
+from resnetlab.deploy import reading
+from resnetlab.deploy.reading import HEAD, read_all, read_image, reason
 
-MAX_BYTES = 256 * 2**20
-"""A file of more is no picture: it is refused before it fills the memory."""
 LONGEST_NAME = 1 << 16
 """Bytes without a line end that cannot be a path any more."""
 SOON_S = 0.1
 """Seconds that a stream may be silent before what has come is worked on."""
-HEAD = 12
-"""Bytes that tell a format."""
 STDIN = "<stdin>"
+DRAWING = "resnetlab-explains"
+"""Under this key a drawing of `--explain` says which picture it explains: folders and globs leave it out."""
 MAGIC = re.compile(r"[*?[]")
 """What makes a word a glob, unless a file is called so."""
+PPM = re.compile(rb"P[1-6f]\s+(#|\d+\s+\d)")
+"""How a PPM goes on: with a comment, or its size."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ class Input:
 def inputs(words: Iterable[str]) -> Iterator[Input | None]:
     """Yield what each word means, one picture after the other; `None` where a stream has nothing more for now.
 
-    A word is a file, a folder (every image in it and in the folders below, hidden ones excepted, sorted by name), a
-    glob (`**` for any folders), or `-`: standard input, which is one image or names files and folders, one a line or
-    each ended by a NUL. A word that means nothing is an `Input` with its error.
+    A word is a file, a folder (every image in it and in the folders below, hidden ones and drawings of `--explain`
+    excepted, sorted by name), a glob (`**` for any folders), or `-`: standard input, which is one image or names files
+    and folders, one a line or each ended by a NUL. A word that means nothing is an `Input` with its error.
     """
     for word in words:
         if word in ("-", "/dev/stdin"):
@@ -62,27 +63,6 @@ def inputs(words: Iterable[str]) -> Iterator[Input | None]:
             yield from _matching(word)
         else:
             yield from _named(word)
-
-
-def read_image(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
-    """Read the file of an image, its first bytes first.
-
-    Raises:
-        BadImageError: where it is no file, cannot be read, does not begin as an image, or is larger than `max_bytes`.
-    """
-    try:
-        _refuse_special(path.stat().st_mode)  # opening some devices has effects
-        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb", buffering=0) as file:  # noqa: PTH123
-            status = os.fstat(file.fileno())
-            _refuse_special(status.st_mode)
-            if status.st_size > max_bytes:
-                raise BadImageError(_too_large(max_bytes, f"{status.st_size:,} bytes are"))
-            head = file.read(HEAD)
-            if head and format_of(head) is None:
-                return head  # the decoder says so in its own words
-            return head + _read_all(file.fileno(), max_bytes - len(head))
-    except OSError as error:
-        raise BadImageError(_reason(error)) from error
 
 
 def shortened(text: str, room: float, length: Callable[[str], float]) -> str:
@@ -94,34 +74,6 @@ def shortened(text: str, room: float, length: Callable[[str], float]) -> str:
     return shown
 
 
-def _refuse_special(mode: int) -> None:
-    kinds = {
-        stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device",
-        stat.S_IFBLK: "device",
-    }  # fmt: skip
-    if not stat.S_ISREG(mode):
-        raise BadImageError(f"is a {kinds.get(stat.S_IFMT(mode), 'special file')}, not a file")
-
-
-def _read_all(handle: int, max_bytes: int) -> bytes:
-    """Read until the end; files that grow, and pipes, may not have said how long they are."""
-    parts: list[bytes] = []
-    while part := os.read(handle, 1 << 20):
-        parts.append(part)
-        max_bytes -= len(part)
-        if max_bytes < 0:
-            raise BadImageError(_too_large(MAX_BYTES, "it is"))
-    return b"".join(parts)
-
-
-def _too_large(max_bytes: int, what: str) -> str:
-    return f"is too large for an image: {what} more than {max_bytes // 2**20} MiB"
-
-
-def _reason(error: OSError) -> str:
-    return "no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
-
-
 def _named(word: str) -> Iterator[Input]:
     """Yield a file, or the images of a folder."""
     path = Path(word)
@@ -131,9 +83,9 @@ def _named(word: str) -> Iterator[Input]:
         yield Input(word, path)
     else:
         empty = True
-        for found in _images(path, frozenset()):
+        for image in _images(path, frozenset()):
             empty = False
-            yield found
+            yield image
         if empty:
             yield Input(word, None, f"no image in this folder ({', '.join(sorted(SUFFIXES - {''}))})")
 
@@ -144,7 +96,7 @@ def _images(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Input]:
         here = _identity(folder)
         names = [] if here in above else _visible(folder)
     except OSError as error:
-        yield Input(str(folder), None, _reason(error))
+        yield Input(str(folder), None, reason(error))
         return
     for name in names:
         path = folder / name
@@ -177,16 +129,24 @@ def _identity(folder: Path) -> tuple[int, int]:
 def _is_picture(path: Path) -> bool:
     """Say whether a file that was not named itself is meant: by its suffix, or without one by its first bytes."""
     if path.suffix:
-        return path.suffix.lower() in SUFFIXES
+        return path.suffix.lower() in SUFFIXES and not _is_drawing(path)
     try:
         return path.is_file() and format_of(_head(path)) is not None
     except OSError:
         return False
 
 
-def _head(path: Path) -> bytes:
+def _is_drawing(path: Path) -> bool:
+    """Say whether a file is a drawing of `--explain`, which says so in the first chunk after a PNG's header."""
+    try:
+        return path.suffix == ".png" and path.is_file() and f"iTXt{DRAWING}\0".encode() in _head(path, 100)
+    except OSError:
+        return False
+
+
+def _head(path: Path, num_bytes: int = HEAD) -> bytes:
     with path.open("rb") as file:
-        return file.read(HEAD)
+        return file.read(num_bytes)
 
 
 def _matching(pattern: str) -> Iterator[Input]:
@@ -198,9 +158,10 @@ def _matching(pattern: str) -> Iterator[Input]:
         found = [one for one in found if _is_folder(one) or _is_picture(one)]
     if "**" in parts[:-1]:  # what is in the folders is matched by itself
         found = [one for one in found if not _is_folder(one)]
-    if not found:
-        yield Input(pattern, None, "no file matches")
-    for one in found:
+    pictures = [one for one in found if not _is_drawing(one)]
+    if not pictures:
+        yield Input(pattern, None, "only drawings of --explain match; name them" if found else "no file matches")
+    for one in pictures:
         yield from _named(str(one))
 
 
@@ -241,19 +202,19 @@ def _standard_input() -> Iterator[Input | None]:
         if not head:
             yield Input(STDIN, None, "is empty")
         elif _is_image(head):
-            yield Input(STDIN, head + _read_all(handle, MAX_BYTES - len(head)))
+            yield Input(STDIN, head + read_all(handle, reading.MAX_BYTES - len(head)))
         else:
             yield from _listed(handle, head)
     except BadImageError as error:
         yield Input(STDIN, None, str(error))
     except OSError as error:
-        yield Input(STDIN, None, _reason(error))
+        yield Input(STDIN, None, reason(error))
 
 
 def _begin(handle: int) -> bytes:
     """Read as much of a stream as tells what it is; a short path does not wait for more."""
     head = b""
-    while len(head) < HEAD and b"\n" not in head and b"\0" not in head:
+    while len(head) < HEAD and (not {10, 0} & set(head) or format_of(head) == "PPM"):
         part = os.read(handle, 1 << 16)
         if not part:
             break
@@ -262,9 +223,11 @@ def _begin(handle: int) -> bytes:
 
 
 def _is_image(head: bytes) -> bool:
-    """Say whether a stream is an image. `BM` begins a BMP, which reserves some zeros, and also `BMW/1.jpg`."""
+    """Say whether a stream is an image. `BM` also begins `BMW/1.jpg`, and a folder may be called `P1`."""
     kind = format_of(head)
-    return kind is not None and (kind != "BMP" or head[6:10] == b"\0\0\0\0")
+    if kind == "BMP":
+        return head[6:10] == b"\0\0\0\0"  # which it reserves
+    return PPM.match(head) is not None if kind == "PPM" else kind is not None
 
 
 def _listed(handle: int, begun: bytes) -> Iterator[Input | None]:

@@ -24,6 +24,8 @@ AHEAD = 2
 PIXELS = 8 * 224 * 224
 """Pixels of a batch: on one core a larger one is no faster, and its answers come later."""
 LARGEST = 128
+EXPLAINED = 8
+"""Images of a batch that is drawn as well: each drawing takes some 0.7 MB, and longer than the network."""
 
 Also = Callable[[bytes, np.ndarray, Prediction], Any]
 """Given an encoded picture, what the network saw of it, uint8 (side, side, channels), and what it said."""
@@ -40,9 +42,9 @@ class Answer:
     """What `also` made of it."""
 
 
-def default_batch_size(image_size: int) -> int:
+def default_batch_size(image_size: int, *, explained: bool = False) -> int:
     """Return how many images of that side, in pixels, go through the network together."""
-    return max(1, min(LARGEST, PIXELS // image_size**2))
+    return max(1, min(EXPLAINED if explained else LARGEST, PIXELS // image_size**2))
 
 
 def answers(
@@ -56,8 +58,9 @@ def answers(
 ) -> Generator[Answer, None, None]:
     """Yield an answer for each picture, in order. Close it, or leave it, and its workers end.
 
-    At most `workers + AHEAD` batches have begun that were not yet handed on; each worker holds one encoded file. A
-    `None` among the pictures says that nothing more comes for now: what has come is not kept waiting.
+    At most `workers + AHEAD` batches have begun that were not yet handed on; each worker holds one encoded file, or
+    with `also` those of its batch. A `None` among the pictures says that nothing more comes for now: what has come is
+    not kept waiting.
 
     Raises:
         BrokenNetworkError: where probabilities are not finite.
@@ -126,5 +129,7 @@ def _answer(
     if seen:
         said = predictor.named(predictor.judge(np.stack([view for _, view, _ in seen])), top)
         for (at, view, data), prediction in zip(seen, said, strict=True):
+            if stopped.is_set():
+                return []
             found[at] = Answer(found[at].name, prediction, "", also(data, view, prediction) if also else None)
     return found
