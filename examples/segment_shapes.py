@@ -56,6 +56,7 @@ def main() -> int:
 
 def compare(options: argparse.Namespace) -> None:
     """Train with the stem's map alone and with all maps, judge both on the same pictures, draw what they see."""
+    backbone_of(options.file)  # where the file is of no use, no empty folder is left
     options.out.mkdir(parents=True, exist_ok=True)
     images, truth = pictures(HELD_OUT, np.random.default_rng((options.seed, 1)))
     seen = {"always background": torch.zeros_like(truth)}

@@ -1,7 +1,9 @@
 """Every way to give a picture, compared with evaluation and with plain arithmetic; and what is refused."""
 
+import struct
 import threading
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +175,19 @@ def test_pil_images_of_every_mode(predictor, mode):
         shown = image.convert("RGB")
     assert image.mode == mode
     np.testing.assert_array_equal(predictor.probabilities(image), predictor.probabilities(np.asarray(shown)))
+
+
+@pytest.mark.parametrize("turn", [1, 6])
+def test_a_pil_image_is_seen_as_its_file(predictor, tmp_path, turn):
+    """A TIFF of 16 bits whose zero is white: Pillow itself leaves that a negative."""
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    file = BytesIO()
+    Image.fromarray(PIXELS[:, :, 0].astype(np.uint16) * 257).save(file, "TIFF", exif=exif)
+    data = file.getvalue().replace(struct.pack("<HHIH", 262, 3, 1, 1), struct.pack("<HHIH", 262, 3, 1, 0))
+    white = np.rot90(255 - PIXELS[:, :, 0], -(turn == 6))
+    for form in (data, Image.open(BytesIO(data))):
+        np.testing.assert_array_equal(predictor.probabilities(form), predictor.probabilities(white))
 
 
 def test_a_pil_image_is_upright(predictor, tmp_path):

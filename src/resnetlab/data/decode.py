@@ -27,6 +27,8 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from resnetlab.data.libtiff import complaints
+from resnetlab.data.modes import is_negative, match_transparency, rgb
 from resnetlab.data.plausible import doubt, format_of, segments
 
 # Pillow's classes are called by themselves: `Image.open` has a pixel limit of its own, and knows formats without need.
@@ -84,8 +86,9 @@ def decode(data: bytes, max_pixels: int = 100_000_000, min_side: int | None = No
     """Decode an image: uint8 RGB of shape (height, width, 3), upright; of an animation the first frame.
 
     What is transparent shows white, as in documents and on most web pages. 16-bit grey is divided by 257; so are 32-bit
-    integers, clipped. Floats are taken as 0 to 1, or as 0 to 255 where one is above 1. Given `min_side`, a JPEG is
-    decoded at half its size or less, in less time, where the shorter side then still has so many pixels.
+    integers, clipped. Floats are taken as 0 to 1, or as 0 to 255 where one is above 1. A TIFF whose zero is white is
+    inverted, whatever its depth. Given `min_side`, a JPEG is decoded at half its size or less, in less time, where the
+    shorter side then still has so many pixels.
 
     Raises:
         BadImageError: for what is empty, no image, damaged, truncated, or claims more than `max_pixels`.
@@ -217,25 +220,21 @@ def _decode(data: bytes, max_pixels: int, min_height: int, min_width: int) -> np
                 return _upright(pixels, turn)
         image = _open(data, kind, max_pixels)
         _check_bytes(data, kind, image)
+        _load(data, kind, image)
+        return _upright(rgb(image, negative=is_negative(image)), _orientation(data, kind, image))
+
+
+def _load(data: bytes, kind: str, image: ImageFile) -> None:
+    """Decode the pixels of an image that Pillow has opened."""
+    if kind != "TIFF":
         image.load()
-        return _upright(rgb(image), _orientation(data, kind, image))
-
-
-def rgb(image: Image.Image) -> np.ndarray:
-    """Return the pixels of a loaded image of any mode as uint8 RGB in memory of their own."""
-    if image.mode.startswith("I"):
-        grey = ((np.asarray(image).clip(0, 65_535).astype(np.uint32) + 128) // 257).astype(np.uint8)
-    elif image.mode == "F":
-        values = np.nan_to_num(np.asarray(image), nan=0.0)
-        full_scale = 255 if values.max() > 1 else 1
-        grey = np.rint(values.clip(0, full_scale) * (255 / full_scale)).astype(np.uint8)
-    elif image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        white.alpha_composite(image.convert("RGBA"))
-        return np.array(white.convert("RGB"))
-    else:
-        return np.array(image.convert("RGB"))
-    return np.repeat(grey[:, :, None], 3, axis=2)
+        if kind == "PNG":
+            match_transparency(image, bits=data[24])
+        return
+    with complaints() as said:
+        image.load()
+    if said:
+        raise BadImageError(f"damaged TIFF (libtiff: {said[0]})")
 
 
 def _orientation(data: bytes, kind: str, image: ImageFile) -> int:

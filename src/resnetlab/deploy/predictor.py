@@ -11,7 +11,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from resnetlab.config import Preprocessing
-from resnetlab.data.decode import BadImageError, fit, rgb, view
+from resnetlab.data.decode import BadImageError, fit, view
+from resnetlab.data.modes import is_negative, rgb
 from resnetlab.models.card import ModelCard, ModelFileError
 from resnetlab.models.resnet import ResNet
 from resnetlab.runtime.engine import Engine
@@ -238,7 +239,7 @@ def _pixels(image: Any) -> np.ndarray:
     if isinstance(image, Image.Image):
         if 0 in image.size:
             raise ValueError(f"a PIL image of {image.width} x {image.height} has no pixels")
-        return rgb(ImageOps.exif_transpose(image))
+        return rgb(ImageOps.exif_transpose(image), negative=is_negative(image))
     if isinstance(image, Tensor):
         values = image.detach().cpu()
         values = values.double() if values.is_floating_point() else values  # NumPy knows no bfloat16
