@@ -165,6 +165,42 @@ def test_a_resumed_run_goes_on_seeing_as_the_file_did_without_it(two_phases, unb
     assert fitted.card.preprocessing == dataclasses.replace(AS_SEEN, image_size=8)
 
 
+def test_weights_that_were_never_read_cannot_continue_a_run(two_phases, tmp_path):
+    """Its configuration and its model file would name a file that it did not start from."""
+    assert killed_at_step(two_phases, tmp_path / "r", 3, EVERY_STEP) == signal.SIGKILL
+    before = (tmp_path / "r" / "config.json").read_bytes()
+    plain = dataclasses.replace(two_phases.recipe, frozen_epochs=0, freeze_bn=False, layer_decay=1.0)
+    drawn = dataclasses.replace(two_phases, weights=None, recipe=plain)
+    for other, name in (
+        (dataclasses.replace(two_phases, weights="n.safetensors"), "n.safetensors"),
+        (drawn, "random weights"),
+    ):
+        for allowed in (False, True):
+            with pytest.raises(ConfigError, match=rf"started from {two_phases.weights}, and {name} cannot") as caught:
+                fit(other, tmp_path / "r", session=Session(resume=True, allow_config_change=allowed))
+            assert "--allow-config-change" not in str(caught.value)
+    assert (tmp_path / "r" / "config.json").read_bytes() == before
+
+
+def test_before_the_first_save_a_run_may_start_from_another_file(two_phases, tmp_path):
+    save_model(tmp_path / "m.safetensors", *load_model(two_phases.weights))
+    other = dataclasses.replace(two_phases, weights=str(tmp_path / "m.safetensors"))
+    assert killed_at_step(two_phases, tmp_path / "r", 2, Session(resume=True)) == signal.SIGKILL
+    assert (tmp_path / "r" / "record.jsonl").exists()
+    fitted = fit(other, tmp_path / "r", session=Session(resume=True, allow_config_change=True))
+    assert fitted.card.provenance["config"]["weights"] == other.weights
+    assert read_record(tmp_path / "r" / "record.jsonl")[0]["start"]["file"] == other.weights
+
+
+def test_the_same_file_by_another_path_is_the_same(two_phases, tmp_path):
+    assert killed_at_step(two_phases, tmp_path / "r", 3, EVERY_STEP) == signal.SIGKILL
+    (tmp_path / "link").symlink_to(two_phases.weights)
+    linked = dataclasses.replace(two_phases, weights=str(tmp_path / "link"))
+    with pytest.raises(ConfigError, match=r"made otherwise \(weights: .*add --allow-config-change"):
+        fit(linked, tmp_path / "r", session=Session(resume=True))
+    fit(linked, tmp_path / "r", session=Session(resume=True, allow_config_change=True))
+
+
 @pytest.mark.parametrize(("before", "after"), [({"frozen_epochs": 2}, {"frozen_epochs": 0}),
                                                ({"freeze_bn": True}, {"freeze_bn": False})])  # fmt: skip
 def test_what_is_frozen_may_change_on_the_way(two_phases, tmp_path, before, after):

@@ -51,6 +51,8 @@ def begin(out: Path, config: RunConfig, *, resume: bool, fresh: bool, allow_conf
             raise FileExistsError(f"{out}: holds a run already; choose another folder or delete it")
         before = read_config(out / CONFIG)
         changed = tuple(differences(before, config))
+        if changed and (checkpoint := load_checkpoint(out / CHECKPOINT)):
+            _refuse_another_run(out, before, config)
         if changed and not allow_config_change:
             raise ConfigError(
                 f"{out} holds a run made otherwise ({'; '.join(changed)}); add --allow-config-change to continue it "
@@ -64,8 +66,7 @@ def begin(out: Path, config: RunConfig, *, resume: bool, fresh: bool, allow_conf
                 f"{out}: this run diverged, and would again ({result.get('error')}); change it, for example with --lr, "
                 "and add --allow-config-change to continue from its last checkpoint"
             )
-        checkpoint = load_checkpoint(out / CHECKPOINT)
-        _refuse_another_network(before, config, checkpoint)
+        checkpoint = checkpoint or load_checkpoint(out / CHECKPOINT)
     write_whole(out / CONFIG, json.dumps(to_json(config), indent=2) + "\n")
     return Beginning(checkpoint, None, changed)
 
@@ -96,7 +97,16 @@ def _clear(out: Path) -> None:
         shutil.rmtree(out / name, ignore_errors=True)
 
 
-def _refuse_another_network(before: RunConfig, config: RunConfig, checkpoint: Checkpoint | None) -> None:
+def _refuse_another_run(out: Path, before: RunConfig, config: RunConfig) -> None:
+    """Refuse what --allow-config-change cannot make right: steps were taken, of this network, from these weights."""
     same = dataclasses.replace(config, model=dataclasses.replace(config.model, name=before.model.name))
-    if checkpoint is not None and (same.model, same.data.name) != (before.model, before.data.name):
-        raise ConfigError("another network or other data cannot continue a run; choose another folder with --out")
+    instead = "add --fresh to start over, or choose another folder with --out"
+    if (same.model, same.data.name) != (before.model, before.data.name):
+        raise ConfigError(f"another network or other data cannot continue the run in {out}; {instead}")
+    start, other = (config.weights and str(Path(config.weights).resolve()) for config in (before, config))
+    if start != other:
+        first, now = (weights or "random weights" for weights in (before.weights, config.weights))
+        raise ConfigError(
+            f"the run in {out} started from {first}, and {now} cannot continue it; to continue it give "
+            f"--resume --out {out} without --from, {instead}"
+        )
