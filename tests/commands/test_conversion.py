@@ -8,7 +8,7 @@ import torch
 
 from resnetlab.cli import parse
 from resnetlab.commands import inspect
-from resnetlab.commands.conversion import read_pixel_mean
+from resnetlab.commands.conversion import class_names, read_pixel_mean
 from resnetlab.config import ConfigError
 from resnetlab.models.modelfile import load_model
 from resnetlab.models.oddities import variance_seen
@@ -72,3 +72,8 @@ def test_a_network_that_has_seen_nothing_says_nothing_of_its_images():
     model.train()(torch.randn(8, 3, 16, 16))
     dead = model.state_dict() | {"bn1.running_var": torch.zeros(16)}
     assert variance_seen(dead, std) is None
+
+
+def test_a_list_of_classes_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "names.txt").write_text("aeroplane\nbird\n", "utf-8-sig")
+    assert class_names([str(tmp_path / "names.txt")], 2) == ("aeroplane", "bird")

@@ -160,7 +160,7 @@ def test_wrappers(tmp_path, wrapper, old):
 def test_what_is_odd_is_said(tmp_path):
     original = originals.randomise(originals.Torchvision(bias=True))
     state = {key: tensor for key, tensor in keys_of(original).items() if "num_batches" not in key and key != "fc.bias"}
-    state |= {"total_ops": torch.zeros(1), "mu": torch.zeros(3), "layer1.0.total_params": torch.zeros(1)}
+    state |= {"total_ops": torch.zeros(1), "criterion.weight": torch.zeros(5), "layer1.0.total_params": torch.zeros(1)}
     state["layer1.0.bn1.running_var"][2:4] = 0
     torch.save(state, tmp_path / "a.pt")
     original.fc.bias.data.zero_()
@@ -170,7 +170,7 @@ def test_what_is_odd_is_said(tmp_path):
         "16 convolutions have a bias before batch normalisation; it went into the running mean",
         "no num_batches_tracked: an old file (before PyTorch 0.4.1), or frozen; set to 0",
         "a head without a bias; set to 0",
-        "left out, since no layer of the network has them: mu",
+        "left out, since only training uses them: criterion.weight",
         "2 channels of variance 0 in layer1.0.bn1.running_var: what they read was constant in training",
     )
     assert apart(original, found.model, side=64) < 1e-5
@@ -182,6 +182,13 @@ def test_what_is_odd_is_said(tmp_path):
     assert found.not_finite == 3
     assert "3 numbers are not finite, in layer2.0.conv1.weight, fc.weight" in found.odd
     assert "variances below 0 in layer1.0.bn1.running_var" in found.odd
+
+
+def test_a_head_without_outputs_is_refused_with_the_name_of_the_file(tmp_path):
+    state = originals.DXY().state_dict()
+    torch.save(state | {"classifier.weight": torch.ones(0, 64), "classifier.bias": torch.ones(0)}, tmp_path / "a.pt")
+    with pytest.raises(ConfigError, match=r"a\.pt: num_classes must be at least 1"):
+        read_foreign(tmp_path / "a.pt")
 
 
 def test_a_fresh_network_says_that_it_has_seen_nothing(tmp_path):

@@ -114,7 +114,7 @@ def test_blocks_are_the_innermost_numbered_parts_of_two_convolutions():
 def test_the_order_of_names_does_not_decide_what_shapes_do():
     block = {"b.0.conv_1x1_a.weight": (4, 16, 1, 1), "b.0.conv_1x1_c.weight": (16, 4, 1, 1)}
     block |= {"b.0.conv_3x3_b.weight": (4, 4, 3, 3)}
-    found = branches("b.0", layers_of(block, in_order=True))
+    found = branches("b.0", layers_of(block, in_order=True), in_order=True)
     assert [unit.conv.name[-1] for unit in found.branch] == ["a", "b", "c"]
 
 
@@ -203,6 +203,27 @@ def test_heads(basic):
     two = headless | {"fc.0.weight": (32, 64), "fc.2.weight": (5, 32)}
     refused(two, "without a head of one linear layer", "2 linear layers: fc.0, fc.2")
     refused(basic | {"fc.weight": (5, 64 * 49)}, "reads 3136 numbers, and the last stage puts out 64 channels")
+
+
+def test_what_is_learnt_outside_the_blocks_is_not_dropped(basic):
+    """A network that scales, normalises or adds something there computes something else."""
+    more = "with more outside its blocks, which is not supported: it has"
+    refused(basic | {"temperature": ()}, f"{more} temperature; where nothing is computed with them")
+    refused(basic | {"gem.p": (1,)}, f"{more} gem.p")
+    refused(basic | {"norm.weight": (64,), "norm.bias": (64,)}, f"{more} norm.weight, norm.bias")
+    refused(basic | {"act.weight": (8,)}, more)
+    refused(basic | {"scales": (4,), "class_bias": (5,), "a": (1,), "b": (1,)}, "scales, class_bias, a and 1 more")
+    harmless = {"criterion.weight": (5,), "val_metrics.total": (), "global_step": (), "n_averaged": ()}
+    found = recognise(basic | harmless, in_order=True)
+    assert found.left_over == ("criterion.weight", "val_metrics.total", "global_step")
+
+
+def test_a_network_that_normalises_its_images_is_refused_with_what_to_do(basic):
+    for shape in ((3,), (1, 3, 1, 1)):
+        buffers = {"mean": shape, "std": shape}
+        refused(basic | buffers, "normalises its images itself", "it has mean, std; save the state_dict() without them")
+    refused(basic | {"pixel_mean": (3, 1, 1)}, "it has pixel_mean", "as --mean and --std")
+    refused(basic | {"mean": (64,)}, "more outside its blocks", "it has mean")
 
 
 def test_other_families():

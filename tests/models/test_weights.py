@@ -117,3 +117,24 @@ def test_contents_without_weights(tmp_path, content, message):
     torch.save(content, tmp_path / "a.pt")
     with pytest.raises(ModelFileError, match=message):
         read_weights(tmp_path / "a.pt")
+
+
+def test_a_flipped_byte_is_noticed(tmp_path):
+    path = tmp_path / "a.pt"
+    torch.save({"a": torch.ones(64, 64)}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.ones(8).numpy().tobytes()) + 100] ^= 1
+    path.write_bytes(content)
+    assert not torch.equal(torch.load(path, weights_only=True)["a"], torch.ones(64, 64))  # PyTorch does not
+    with pytest.raises(ModelFileError, match=r"a\.pt: a damaged PyTorch file \(the checksum of its record a/data/0 is"):
+        read_weights(path)
+
+
+def test_a_file_that_was_saved_without_checksums_is_read(tmp_path):
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"a": torch.ones(4, 4)}, tmp_path / "a.pt")
+    finally:
+        torch.serialization.set_crc32_options(before)
+    assert torch.equal(read_weights(tmp_path / "a.pt").tensors["a"], torch.ones(4, 4))

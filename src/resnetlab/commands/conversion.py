@@ -78,7 +78,7 @@ def class_names(words: Sequence[str], num_classes: int) -> tuple[str, ...]:
     elif len(words) == 1 and Path(words[0]).is_file():
         what = words[0]
         try:
-            lines = Path(what).read_text("utf-8").splitlines()
+            lines = Path(what).read_text("utf-8-sig").splitlines()  # editors may put a mark in front
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{what}: class names cannot be read ({error})") from error
         names = tuple(line.strip() for line in lines if line.strip())

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,14 +12,12 @@ import tyro
 from resnetlab.config import ConfigError, DataConfig, Device
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from resnetlab.data.judged import Judged
     from resnetlab.evaluation.examination import Terms
     from resnetlab.evaluation.metrics import Evaluation
     from resnetlab.evaluation.page import Facts
 
-SHOWN = 12
-"""Classes that the terminal lists, the worst first; the page has them all."""
+PAGES = (".html", ".htm")
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,7 @@ def run(options: Options) -> int:
 
     from rich.console import Console
 
+    from resnetlab.commands.evaluated import print_evaluation
     from resnetlab.evaluation.examination import examine, open_members
     from resnetlab.evaluation.facts import facts_of
     from resnetlab.evaluation.judgement import merge
@@ -87,20 +87,36 @@ def run(options: Options) -> int:
         return 0
     evaluation = evaluate(judgement, members[0].card.classes)
     facts = facts_of(members, terms, evaluation, command_of(options))
-    page = options.page or (None if options.json else page_beside(files[0]))
-    if page is not None:
-        from resnetlab.evaluation.examination import pictures
-        from resnetlab.evaluation.page import write_page
-
-        page.parent.mkdir(parents=True, exist_ok=True)
-        thumbnails = pictures(members[0].judged, [mistake.position for mistake in evaluation.mistakes])
-        write_page(page, evaluation, facts, thumbnails)
     if options.json:
-        print(json.dumps(as_json(evaluation, facts), ensure_ascii=False))
+        print(json.dumps(as_json(evaluation, facts), ensure_ascii=False), flush=True)
     else:
         print_evaluation(evaluation, facts, Console(markup=False, highlight=False))
-        print(f"page: {page}")
+    page = options.page or (None if options.json else page_beside(files[0]))
+    if page is not None:
+        _write_page(page, evaluation, facts, members[0].judged)
+        if not options.json:
+            print(f"page: {page}")
     return 0
+
+
+def _write_page(page: Path, evaluation: "Evaluation", facts: "Facts", judged: "Judged") -> None:
+    """Write the page, after everything was printed.
+
+    Raises:
+        OSError: where it cannot be written, saying what would work.
+    """
+    from resnetlab.evaluation.examination import pictures
+    from resnetlab.evaluation.page import write_page
+
+    thumbnails = pictures(judged, [mistake.position for mistake in evaluation.mistakes])
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        write_page(page, evaluation, facts, thumbnails)
+    except OSError as error:
+        raise OSError(
+            f"{page}: the page cannot be written ({error.strerror or error}), and what was printed stands; name "
+            "another place with --page FILE, or ask for --json, which writes none"
+        ) from error
 
 
 def page_beside(file: Path) -> Path:
@@ -155,48 +171,6 @@ def as_json(evaluation: "Evaluation", facts: "Facts") -> dict[str, Any]:
     }  # fmt: skip
 
 
-def print_evaluation(evaluation: "Evaluation", facts: "Facts", console: "Console") -> None:
-    """Print errors, calibration, and the classes that fare worst."""
-    width = min(80, console.width)
-    by = "" if set(facts.computed_by) <= {"torch fp32"} else f", computed by {' and '.join(facts.computed_by)}"
-    headline = f"{facts.title}, {_split(facts)}: {evaluation.num_samples:,} images, {facts.protocol}{by}"
-    console.print(headline, width=width)
-    console.print()
-    rates = {"top-1 error": evaluation.top1, f"top-{evaluation.top_k} error": evaluation.top5}
-    for name, rate in rates.items():
-        console.print(f"{name}  {rate.pct:6.2f} %   95 % interval {_interval(rate.interval_95_pct)}")
-    if evaluation.ece_pct is not None and evaluation.mean_confidence_pct is not None:
-        console.print(f"calibration  {evaluation.ece_pct:6.2f} points off; mean confidence "
-                      f"{evaluation.mean_confidence_pct:.2f} %, right {100 - evaluation.top1.pct:.2f} %")  # fmt: skip
-    console.print(f"loss         {evaluation.loss:6.4g} nats")
-    print_classes(evaluation, console)
-    for note in facts.notes:
-        console.print(f"note: {note}", width=width)
-    if facts.num_left_out:
-        console.print(f"left out, since they cannot be read: {facts.num_left_out:,} images", width=width)
-
-
-def print_classes(evaluation: "Evaluation", console: "Console") -> None:
-    """Print the classes with the highest error, and what each is mostly taken for."""
-    from resnetlab.commands.tables import table
-
-    taken_for = {one.true: one for one in reversed(evaluation.confusions)}  # the most frequent is the last to be put in
-    judged = [one for one in evaluation.per_class if one.error is not None]
-    worst = sorted(judged, key=lambda one: -one.error.pct if one.error else 0)
-    listing = table("class", "images", "error %", "95 % interval", "mostly taken for")
-    for one in worst[:SHOWN]:
-        assert one.error is not None
-        most = taken_for.get(one.name)
-        listing.add_row(_short(one.name, 22), f"{one.num_samples:,}", f"{one.error.pct:.2f}",
-                        _interval(one.error.interval_95_pct), _short(most.predicted, 18) if most else "")  # fmt: skip
-    listing.columns[-1].justify = "left"
-    console.print()
-    console.print(listing)
-    if len(worst) > SHOWN:
-        console.print(f"… and {len(worst) - SHOWN:,} classes with less", style="dim")
-    console.print()
-
-
 class Bar:
     """A progress bar on stderr, for whoever watches a terminal."""
 
@@ -246,6 +220,8 @@ def _look_before_loading(options: Options) -> tuple[list[Path], DataConfig | Non
     for file in files:
         if not is_artefact(file):
             read_card(file)
+    if options.page is not None:
+        _check_page(options.page, files)
     if options.data is None:
         return files, None
     data = DataConfig(options.data, None if options.data_root is None else str(options.data_root))
@@ -253,13 +229,20 @@ def _look_before_loading(options: Options) -> tuple[list[Path], DataConfig | Non
     return files, data
 
 
-def _split(facts: "Facts") -> str:
-    return "all images" if facts.split == "all" else f"{facts.split} split"
+def _check_page(page: Path, files: Sequence[Path]) -> None:
+    """Refuse a place where no page can be, or where something is that is still needed.
 
-
-def _interval(interval: tuple[float, float]) -> str:
-    return f"{interval[0]:.2f} to {interval[1]:.2f}"
-
-
-def _short(name: str, width: int) -> str:
-    return name if len(name) <= width else f"{name[: width - 1]}…"
+    Raises:
+        ConfigError: saying what would work.
+    """
+    if page.is_dir():
+        raise ConfigError(f"--page {page} is a folder; name a file in it: {page / 'evaluation.html'}")
+    above = next((folder for folder in page.parents if folder.exists()), None)
+    if above is not None and not above.is_dir():
+        raise ConfigError(f"--page {page}: {above} is a file, and nothing can be in it; name a file in a folder")
+    if page.suffix.lower() not in PAGES:
+        what = page.suffix or "no suffix"
+        raise ConfigError(f"--page {page}: a page is HTML, and {what} means something else; call it "
+                          f"{page.with_suffix('.html')}")  # fmt: skip
+    if page.exists() and any(page.samefile(file) for file in files):
+        raise ConfigError(f"--page {page} is what is judged, and would be overwritten; name another file")

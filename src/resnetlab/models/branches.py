@@ -5,21 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from resnetlab.models.layers import Layer, in_natural_order
+from resnetlab.models.layers import Layer
 from resnetlab.models.strangers import UnsupportedError, is_attention, not_supported, refuse_extra
+from resnetlab.models.units import Unit, in_sequence, pair, starts_with_norm
 
 _SHORTCUT = re.compile(
     r"(downsample|down_sample|down|short_?cut|skip|identity|proj|branch1|sc($|_)|side)", re.IGNORECASE
 )
 """How a component of a shortcut's name begins, in the repositories that are known."""
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A convolution, and the batch normalisation after it."""
-
-    conv: Layer
-    norm: Layer | None
 
 
 @dataclass(frozen=True)
@@ -31,6 +24,8 @@ class Branches:
     """F: two convolutions of 3x3, or 1x1, 3x3, 1x1."""
     shortcut: Unit | None
     """The projection, where there is one."""
+    starts_with_norm: bool
+    """Whether batch normalisation is known to come before the first convolution; shapes may say so as well."""
 
     @property
     def container(self) -> str:
@@ -54,14 +49,17 @@ class Branches:
 
     @property
     def norm_first(self) -> bool:
-        """Say whether batch normalisation fits what its convolutions read, and not what they put out."""
+        """Say whether batch normalisation comes first, or fits what convolutions read and not what they put out."""
         units = [unit for unit in self.branch if unit.norm is not None]
         after = all(unit.norm.out_channels == unit.conv.out_channels for unit in units if unit.norm)
-        return not after and all(unit.norm.out_channels == unit.conv.shape[1] for unit in units if unit.norm)
+        before = all(unit.norm.out_channels == unit.conv.shape[1] for unit in units if unit.norm)
+        return self.starts_with_norm or (before and not after)
 
 
-def branches(name: str, layers: Sequence[Layer]) -> Branches:
-    """Tell the convolutions of a block apart, by shape where that is enough and by name where it is not.
+def branches(name: str, layers: Sequence[Layer], *, in_order: bool) -> Branches:
+    """Tell the convolutions of a block apart, by shape where that is enough and by name or order where it is not.
+
+    With `in_order` the layers stand in the order in which the network registered them.
 
     Raises:
         UnsupportedError: for a block that is not one of the paper's; the message says what it is.
@@ -69,27 +67,31 @@ def branches(name: str, layers: Sequence[Layer]) -> Branches:
     extra = [layer for layer in layers if layer.kind in ("linear", "other") or is_attention(name, layer)]
     if extra:
         refuse_extra(name, extra[0], "a ResNet")
-    convs = in_natural_order(layer for layer in layers if layer.kind == "conv")
-    norms = in_natural_order(layer for layer in layers if layer.kind == "norm")
-    named = [layer for layer in (*convs, *norms) if _is_shortcut(name, layer)]
-    branch, shortcut = _split(name, convs, [conv for conv in convs if conv in named])
+    named = [layer for layer in layers if _is_shortcut(name, layer)]
+    convs = [layer for layer in layers if layer.kind == "conv"]
+    norms = [layer for layer in layers if layer.kind == "norm"]
+    branch, shortcut = _split(name, convs, [conv for conv in convs if conv in named], in_order)
     if named or len(norms) == len(branch):
         on_branch, on_shortcut = [n for n in norms if n not in named], [n for n in norms if n in named]
-        made = _pair(name, branch, on_branch), _pair(name, shortcut, on_shortcut)
+        made = pair(name, branch, on_branch, in_order=in_order), pair(name, shortcut, on_shortcut, in_order=in_order)
     else:
-        made = _pair_all(name, branch, shortcut, convs, norms)
-    block = Branches(name, tuple(made[0]), made[1][0] if made[1] else None)
+        units = pair(name, in_sequence(convs, in_order=in_order) if norms else convs, norms, in_order=in_order)
+        of = {unit.conv.name: unit for unit in units}
+        made = [of[conv.name] for conv in branch], [of[conv.name] for conv in shortcut]
+    first = starts_with_norm([layer for layer in layers if layer not in named], in_order=in_order)
+    block = Branches(name, tuple(made[0]), made[1][0] if made[1] else None, first)
     _check(block)
     return block
 
 
-def _split(name: str, convs: list[Layer], named: list[Layer]) -> tuple[list[Layer], list[Layer]]:
+def _split(name: str, convs: list[Layer], named: list[Layer], in_order: bool) -> tuple[list[Layer], list[Layer]]:
     """Return the convolutions of the branch in order, and that of the shortcut if any."""
     branch = [conv for conv in convs if conv not in named]
     kernels = [conv.kernel for conv in branch]
     if not named and sorted(kernels) in ([1, 3, 3], [1, 1, 1, 3]):  # the shortcut has no name that is known
-        spare = kernels.index(1) if len(branch) == 3 else max(i for i, kernel in enumerate(kernels) if kernel == 1)
-        named = [branch.pop(spare)]
+        points = [conv for conv in branch if conv.kernel == 1]
+        named = points if len(points) == 1 else in_sequence(points, in_order=in_order)[-1:]
+        branch.remove(named[0])
         kernels = [conv.kernel for conv in branch]
     if sorted(kernels) == [1, 1, 3]:
         middle = branch.pop(kernels.index(3))
@@ -100,30 +102,12 @@ def _split(name: str, convs: list[Layer], named: list[Layer]) -> tuple[list[Laye
         raise UnsupportedError(
             f"{name} has convolutions of {has}, and the paper's blocks have 3x3, 3x3 or 1x1, 3x3, 1x1"
         )
+    else:
+        branch = in_sequence(branch, in_order=in_order)
     if len(named) > 1 or any(conv.kernel != 1 for conv in named):
         has = ", ".join(f"{conv.name} ({conv.kernel}x{conv.kernel})" for conv in named)
         raise not_supported("a ResNet with other shortcuts", f"{has}; the paper's projection is one 1x1 convolution")
     return branch, named
-
-
-def _pair(name: str, convs: Sequence[Layer], norms: Sequence[Layer]) -> list[Unit]:
-    """Put each convolution together with its batch normalisation: the first with the first, and so on."""
-    if norms and len(norms) != len(convs):
-        raise not_supported(
-            "a ResNet with other batch normalisation",
-            f"{name} has {len(norms)} of them for {len(convs)} convolutions; the paper has one after each",
-        )
-    if not norms:
-        return [Unit(conv, None) for conv in convs]
-    order = in_natural_order(convs)  # norms are in that order, and 1x1, 3x3, 1x1 may not be
-    return [Unit(conv, norms[order.index(conv)]) for conv in convs]
-
-
-def _pair_all(
-    name: str, branch: list[Layer], shortcut: list[Layer], convs: list[Layer], norms: list[Layer]
-) -> tuple[list[Unit], list[Unit]]:
-    units = {unit.conv.name: unit for unit in _pair(name, convs, norms)}
-    return [units[conv.name] for conv in branch], [units[conv.name] for conv in shortcut]
 
 
 def _is_shortcut(block: str, layer: Layer) -> bool:

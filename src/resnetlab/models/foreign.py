@@ -5,13 +5,13 @@ from pathlib import Path
 
 import torch
 
+from resnetlab.config import ConfigError
 from resnetlab.models.convert import append_zero_channels, translate
 from resnetlab.models.layouts import Layout, Placement
 from resnetlab.models.oddities import not_finite, oddities
 from resnetlab.models.placement import CLEAR, seen_placement
 from resnetlab.models.recognise import recognise
 from resnetlab.models.resnet import ResNet
-from resnetlab.models.strangers import UnsupportedError
 from resnetlab.models.unknowns import Choices, Unknown, choose, unknowns
 from resnetlab.models.weights import Weights, read_weights
 
@@ -43,7 +43,7 @@ def read_foreign(path: Path | str, choices: Choices = Choices()) -> Foreign:  # 
     Raises:
         ModelFileError: for a file that cannot be read, or only by running what is in it; naming it.
         UnsupportedError: for a network that is not one of ours; naming the file, and saying which it is.
-        ConfigError: where the weights contradict a choice.
+        ConfigError: where the weights contradict a choice, or no network can be so; naming the file.
     """
     weights = read_weights(path)
     try:
@@ -52,8 +52,8 @@ def read_foreign(path: Path | str, choices: Choices = Choices()) -> Foreign:  # 
         with torch.random.fork_rng(devices=[]):  # layers draw weights when they are made
             model = ResNet(network.config)
         state = translate(weights.tensors, network, model.state_dict())
-    except UnsupportedError as error:
-        raise UnsupportedError(f"{path}: {error}") from error
+    except ConfigError as error:
+        raise type(error)(f"{path}: {error}") from error
     config = network.config
     odd = list(oddities(weights.tensors, network, state))
     seen, score = seen_placement(state, config)
@@ -71,5 +71,5 @@ def read_foreign(path: Path | str, choices: Choices = Choices()) -> Foreign:  # 
     if config.shortcut == "pad" and placement == "split":
         state = append_zero_channels(state, config)
     model.load_state_dict(state)
-    unknown = unknowns(config, network.layout, choices, (placement, why))
+    unknown = unknowns(network, choices, (placement, why))
     return Foreign(model.eval(), weights, network.layout, tuple(unknown), tuple(odd), not_finite(state))

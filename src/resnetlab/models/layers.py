@@ -49,11 +49,27 @@ class Outline:
     outside: tuple[Layer, ...]
 
 
+def registered(keys: Iterable[str]) -> bool:
+    """Say whether keys stand in the order in which a network registered its layers.
+
+    PyTorch names what a layer has in the order of `LEAVES`; whoever sorts keys puts `bias` before `weight`.
+    """
+    keys = list(keys)
+    seen: dict[str, int] = {}
+    for key in keys:
+        name, _, leaf = key.rpartition(".")
+        if leaf in LEAVES:
+            if LEAVES.index(leaf) < seen.get(name, 0):
+                return False
+            seen[name] = LEAVES.index(leaf)
+    return keys not in (sorted(keys), sorted(keys, key=natural))
+
+
 def layers_of(shapes: Mapping[str, Shape], *, in_order: bool) -> list[Layer]:
     """Group the keys of a state dict to layers.
 
-    With `in_order` they stay in the order they have, which is that of registration where `torch.save` wrote them; else
-    (safetensors sorts keys) they are put in the order a person counts in: `layer.2` before `layer.10`.
+    With `in_order` they stay in the order they have (`registered`); else they are put in the order a person counts in:
+    `layer.2` before `layer.10`.
     """
     grouped: dict[str, dict[str, str]] = {}
     for key in shapes:
@@ -65,7 +81,10 @@ def layers_of(shapes: Mapping[str, Shape], *, in_order: bool) -> list[Layer]:
 
 
 def outline(layers: Sequence[Layer]) -> Outline:
-    """Find the blocks: the innermost numbered parts that hold two convolutions or more."""
+    """Find the blocks: the innermost numbered parts that hold two convolutions or more.
+
+    They stand in the order of their numbers; where names differ in more than a number, in that of the layers.
+    """
     convs = [layer for layer in layers if layer.kind == "conv"]
     count = Counter(part for layer in convs for part in _parents(layer.name))
     found = {}
@@ -75,7 +94,7 @@ def outline(layers: Sequence[Layer]) -> Outline:
             found[inside[-1]] = None
     # `1.conv1` beside `1.layer1.0.conv1`: what holds blocks is none itself
     names = [name for name in found if not any(other.startswith(f"{name}.") for other in found)]
-    blocks: dict[str, list[Layer]] = {name: [] for name in names}
+    blocks: dict[str, list[Layer]] = {name: [] for name in _counted(names)}
     outside = []
     for layer in layers:
         parts = (*_parents(layer.name), layer.name)
@@ -89,9 +108,17 @@ def natural(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
 
 
-def in_natural_order(layers: Iterable[Layer]) -> list[Layer]:
-    """Sort layers by name, numbers as numbers."""
-    return sorted(layers, key=lambda layer: natural(layer.name))
+def _counted(names: Sequence[str]) -> list[str]:
+    """Sort names by the numbers in them, part by part; those that begin otherwise stay in the order they have."""
+    first: dict[tuple[str, str], int] = {}
+
+    def place(name: str) -> list[tuple[int, list[tuple[int, int, str]]]]:
+        parts = name.split(".")
+        begins = [(".".join(parts[:at]), re.split(r"\d", part)[0]) for at, part in enumerate(parts)]
+        return [(first.setdefault(one, len(first)), natural(part)) for one, part in zip(begins, parts, strict=True)]
+
+    places = {name: place(name) for name in names}
+    return sorted(names, key=places.__getitem__)
 
 
 def _parents(name: str) -> list[str]:

@@ -60,7 +60,7 @@ def _of_keys(tensors: Mapping[str, Tensor], network: Recognised, state: Mapping[
     if network.config.num_classes == 1:
         said.append("one output, as for yes or no: here it would be the only class, and always 100 % probable")
     if network.left_over:
-        said.append(f"left out, since no layer of the network has them: {_some(network.left_over)}")
+        said.append(f"left out, since only training uses them: {_some(network.left_over)}")
     return said
 
 

@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from resnetlab.config import Block, ConfigError, ModelConfig, Shortcut
-from resnetlab.models.branches import Branches, Unit, branches
-from resnetlab.models.layers import LEAVES, Layer, Outline, Shape, layers_of, outline
+from resnetlab.models.branches import Branches, branches
+from resnetlab.models.layers import LEAVES, Layer, Outline, Shape, layers_of, outline, registered
 from resnetlab.models.layouts import Layout, layout_of
 from resnetlab.models.strangers import (
     UnsupportedError,
@@ -18,8 +18,10 @@ from resnetlab.models.strangers import (
     refuse_chain,
     refuse_copies,
     refuse_families,
+    refuse_left_over,
     refuse_stem,
 )
+from resnetlab.models.units import Unit
 from resnetlab.models.zoo import model_config
 
 
@@ -34,28 +36,35 @@ class Recognised:
     layout: Layout
     """Whose keys these are."""
     left_over: tuple[str, ...]
-    """Keys of the file that belong to no layer of the network."""
+    """Keys of the file that belong to no layer of the network: what only training uses."""
 
 
 def recognise(shapes: Mapping[str, Shape], *, in_order: bool) -> Recognised:
-    """Say which network has these keys and shapes; `in_order` as for `layers_of`.
+    """Say which network has these keys and shapes.
+
+    `in_order` says that the file keeps the order of keys; whether it is that of the network the keys tell.
 
     Raises:
         UnsupportedError: for everything that is not a network of ours, saying what it is as far as that can be told.
     """
+    in_order = in_order and registered(shapes)
     layers = layers_of(shapes, in_order=in_order)
     refuse_families(layers)
     found = outline(layers)
     if not found.blocks:
         refuse_chain(layers)
     refuse_copies(tuple(found.blocks))
-    blocks = [branches(name, its) for name, its in found.blocks.items()]
+    blocks = [branches(name, its, in_order=in_order) for name, its in found.blocks.items()]
     stem, head, left_over = _ends(found, blocks)
+    if in_order:
+        _check_stem(stem, layers, blocks)
+    left = {key: shapes[key] for layer in left_over for key in layer.keys.values()}
+    refuse_left_over(left, _ours(blocks), stem.conv.shape[1])
     config = _configuration(blocks, stem, head)
     layout = layout_of(blocks[0].branch[0].conv.name, _shortcut_name(blocks), head.name)
     config = named(replace(config, bottleneck_stride=layout.bottleneck_stride))
     keys = _keys(config, blocks, stem, head)
-    return Recognised(config, keys, layout, tuple(key for layer in left_over for key in layer.keys.values()))
+    return Recognised(config, keys, layout, tuple(left))
 
 
 def _ends(found: Outline, blocks: Sequence[Branches]) -> tuple[Unit, Layer, list[Layer]]:
@@ -91,6 +100,22 @@ def _ends(found: Outline, blocks: Sequence[Branches]) -> tuple[Unit, Layer, list
         )
     used = [*convs, *norms, *linear]
     return Unit(convs[0], norms[0] if norms else None), linear[0], [x for x in found.outside if x not in used]
+
+
+def _check_stem(stem: Unit, layers: Sequence[Layer], blocks: Sequence[Branches]) -> None:
+    """Refuse batch normalisation that is registered behind blocks, and so is not the stem's.
+
+    Raises:
+        UnsupportedError: naming it.
+    """
+    if stem.norm is None:
+        return
+    between = layers[layers.index(stem.conv) : layers.index(stem.norm)]
+    if any(block.branch[0].conv in between for block in blocks):
+        raise not_supported(
+            f"{_ours(blocks)} with batch normalisation behind its blocks",
+            f"{stem.norm.name} is registered after them; the paper has it after the first convolution",
+        )
 
 
 def _configuration(blocks: Sequence[Branches], stem: Unit, head: Layer) -> ModelConfig:
@@ -152,11 +177,27 @@ def _shortcuts(stages: Sequence[Sequence[Branches]], name: str) -> Shortcut:
     if projecting == _changes(stages):
         return "project"
     if projecting > _changes(stages):  # held as option C, whose projections can pass on what they read
+        _refuse_strides(stages, name)
         return "project_all"
     raise not_supported(
         f"{name} whose shortcuts are neither option A, B nor C",
         f"they have weights in {', '.join(sorted(projecting))}; B has them where the shape changes, C everywhere",
     )
+
+
+def _refuse_strides(stages: Sequence[Sequence[Branches]], name: str) -> None:
+    """Refuse projections inside a stage where other blocks of the network have none: they may be there for a stride.
+
+    Raises:
+        UnsupportedError: naming one.
+    """
+    inside = next((block.name for stage in stages for block in stage[1:] if block.shortcut is not None), None)
+    if inside is not None:
+        raise not_supported(
+            f"{name} whose shortcuts are neither option A, B nor C",
+            f"{inside} projects within a stage, as if it strode there, which weights do not tell, and others do not "
+            "project",
+        )
 
 
 def _changes(stages: Sequence[Sequence[Branches]]) -> set[str]:

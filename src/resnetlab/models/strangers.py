@@ -1,10 +1,11 @@
 """Networks that are not the paper's: what they are called, and the error that says so. No torch here."""
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from resnetlab.config import ConfigError
-from resnetlab.models.layers import Layer
+from resnetlab.models.layers import Layer, Shape
 
 FAMILIES: tuple[tuple[str, str], ...] = (
     (r"denselayer|denseblock|dense_block", "a DenseNet"),
@@ -22,6 +23,12 @@ FAMILIES: tuple[tuple[str, str], ...] = (
 ATTENTION = re.compile(
     r"(^|[._])(se|fc\d*|attn|attention|ca|sa|cbam|eca|gate|squeeze|excitation|mlp)([._\d]|$|_)", re.I
 )
+
+TRAINING = re.compile(
+    r"(^|\.)\w*(criterion|loss|metric)\w*\.|(^|\.)(epoch|step|global_step|iteration|num_updates)$", re.IGNORECASE
+)
+"""Keys that nothing of a prediction is computed with: weights of a loss, sums of a metric, counters."""
+_NORMALISATION = re.compile(r"(^|[._])(mean|std)$", re.IGNORECASE)
 
 
 class UnsupportedError(ConfigError):
@@ -128,3 +135,24 @@ def refuse_extra(block: str, layer: Layer, name: str) -> None:
             f"{layer.name} has a scale, but no running_mean",
         )
     raise not_supported(f"{name} with more in its blocks", f"{block} has {inner}")
+
+
+def refuse_left_over(left: Mapping[str, Shape], name: str, in_channels: int) -> None:
+    """Refuse what stands outside the blocks, is no part of our network, and not for training alone.
+
+    Raises:
+        UnsupportedError: naming the keys, and saying what to do.
+    """
+    used = [key for key in left if not TRAINING.search(key)]
+    if not used:
+        return
+    some = ", ".join(used[:3]) + (f" and {len(used) - 3} more" if len(used) > 3 else "")
+    if all(_NORMALISATION.search(key) and math.prod(left[key]) == in_channels for key in used):
+        raise not_supported(
+            f"{name} that normalises its images itself",
+            f"it has {some}; save the state_dict() without them, and give their values as --mean and --std",
+        )
+    raise not_supported(
+        f"{name} with more outside its blocks",
+        f"it has {some}; where nothing is computed with them, save the state_dict() without them",
+    )

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from resnetlab.config import ConfigError, ModelConfig
-from resnetlab.models.layouts import Layout, Placement
-from resnetlab.models.recognise import named
+from resnetlab.models.layouts import Placement
+from resnetlab.models.recognise import Recognised, named
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,12 @@ def choose(config: ModelConfig, choices: Choices) -> ModelConfig:
     return named(replace(config, shortcut=choices.shortcut or config.shortcut, bottleneck_stride=stride))
 
 
-def unknowns(config: ModelConfig, layout: Layout, choices: Choices, zeros: tuple[Placement, str]) -> list[Unknown]:
+def unknowns(network: Recognised, choices: Choices, zeros: tuple[Placement, str]) -> list[Unknown]:
     """List what weights do not tell of a network, and what was taken for it.
 
     `zeros` says where option A's zero channels were taken to be, and why.
     """
+    config, layout = network.config, network.layout
     convention = f"as {layout.name} has it" if layout.pattern else "the usual way"
     said, paper = "you said so", "as in the paper"
     found = []
@@ -69,6 +70,7 @@ def unknowns(config: ModelConfig, layout: Layout, choices: Choices, zeros: tuple
         other = "split" if placement == "append" else "append"
         found.append(Unknown("option A's zero channels", taken, why, f"--zero-channels {other}"))
         found.append(Unknown("option A's map where it halves", "every second position, no average", paper))
+    found += _of_projections(network)
     if config.block == "bottleneck":
         first = config.bottleneck_stride == "1x1"
         taken = "in the first 1x1 (v1)" if first else "in the 3x3 (v1.5)"
@@ -79,6 +81,22 @@ def unknowns(config: ModelConfig, layout: Layout, choices: Choices, zeros: tuple
     found.append(Unknown("stem", stem, paper))
     found.append(Unknown("map", "halved by each later stage, averaged at the end", paper))
     found.append(Unknown("ReLU", "after each BN but the last of a block, and after the addition", paper))
+    if config.norm == "batch" and config.block == "basic" and len(set(config.stage_channels)) == 1:
+        found.append(Unknown("BN", "after each convolution", f"{paper}; before each (pre-activation) it fits too"))
     if config.norm == "batch":
         found.append(Unknown("epsilon of BN", "1e-5", "as PyTorch has it unless told otherwise"))
+    return found
+
+
+def _of_projections(network: Recognised) -> list[Unknown]:
+    """List what is taken for granted of projections: where they stride, and that they alone do it."""
+    config, paper, found = network.config, "as in the paper", []
+    if config.shortcut in ("project", "project_all") and len(config.stage_blocks) > 1:
+        found.append(Unknown("projection where it halves", "its 1x1 convolution strides, no average", paper))
+    num_projecting = sum(key.endswith("downsample.0.weight") for key in network.keys)
+    everywhere = num_projecting == sum(config.stage_blocks) > len(config.stage_blocks)
+    first = network.keys.get("layer1.0.downsample.0.weight")
+    if first is not None and config.expansion == 1 and not everywhere:  # nothing changes there but perhaps the size
+        name = first.removesuffix(".weight")
+        found.append(Unknown(f"stride of {name}", "1", f"{paper}, although channels do not change there"))
     return found

@@ -34,7 +34,7 @@ class Weights:
     tensors: Mapping[str, Tensor]
     """On the CPU, as they are in the file; do not write to them."""
     in_order: bool
-    """Whether they stand in the order in which the network registered them; safetensors sorts them."""
+    """Whether the file keeps the order in which they were given to it; safetensors sorts them."""
     container: str
     """What kind of file it is, in words."""
     under: str = ""
@@ -120,7 +120,7 @@ def _tensors(content: Mapping[Any, Any]) -> dict[str, Tensor]:
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse a zip archive that `torch.save` did not write: its entries lie as they are, so that they can be mapped.
+    """Refuse a zip archive that is damaged, or that `torch.save` did not write: its entries lie as they are.
 
     Raises:
         ModelFileError: saying what it is instead.
@@ -137,6 +137,19 @@ def _check_archive(path: Path) -> None:
         raise ModelFileError(f"{path}: a TorchScript program, which is not run; save the network's state_dict() alone")
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise ModelFileError(f"{path}: a compressed zip archive, and torch.save compresses nothing; save it anew")
+    damaged = _damaged(path) if any(entry.CRC for entry in entries) else None  # torch.save can leave them out, as 0
+    if damaged is not None:
+        raise ModelFileError(f"{path}: a damaged PyTorch file (the checksum of its record {damaged} is another); copy "
+                             "or download it anew")  # fmt: skip
+
+
+def _damaged(path: Path) -> str | None:
+    """Return the first record of an archive that does not fit its checksum, which `torch.load` never looks at."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip()
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+        raise ModelFileError(f"{path}: a damaged or unfinished PyTorch file ({error})") from error
 
 
 def _why_not(message: str) -> str:
