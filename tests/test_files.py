@@ -3,7 +3,7 @@ import stat
 
 import pytest
 
-from resnetlab.files import write_whole
+from resnetlab.files import target_of, write_whole
 
 
 def test_writes_and_replaces(tmp_path):
@@ -35,3 +35,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         write_whole(path, "new")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]  # noqa: PTH208
+
+
+@pytest.mark.parametrize("name", ["index.json", ".packing.json", "a"])
+def test_what_a_killed_write_leaves_is_known_by_its_name(tmp_path, monkeypatch, name):
+    left = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: left.extend(path.name for path in tmp_path.iterdir()))
+    write_whole(tmp_path / name, "x")
+    assert [target_of(found) for found in left] == [name]
+    assert target_of(name) is None

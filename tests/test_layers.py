@@ -24,7 +24,7 @@ FLOORS: list[dict[str, list[str]]] = [
                 "inspect",
                 "conversion",
             ),
-            *("inspected", "export", "serve", "verify_resume", "plan", "data", "packing", "checked"),
+            *("inspected", "evaluated", "export", "serve", "verify_resume", "plan", "data", "packing", "checked"),
             *("models", "progress", "tables"),
         ],
     },
@@ -77,14 +77,16 @@ FLOORS: list[dict[str, list[str]]] = [
     },
     {
         "models": [
-            *("foreign", "oddities", "placement", "convert", "weights", "unknowns", "recognise", "branches"),
+            *("foreign", "oddities", "placement", "convert", "weights", "unknowns", "recognise", "branches", "units"),
             *("strangers", "layouts", "layers", "modelfile", "card", "deepen", "fold", "cost", "zoo", "synced_norm"),
             *("resnet", "recompute", "blocks"),
         ],
         "data": [
-            *("loader", "pack", "shard_writer", "judged", "sources", "remote", "order", "shard_cache", "transfer"),
+            *("loader", "pack", "pack_plan", "shard_writer", "judged", "sources", "remote", "order", "shard_cache"),
+            "transfer",
             *("shards", "sizing", "scan", "folder", "ilsvrc", "parquet", "archives", "partition", "normalisation"),
-            *("split", "encoded", "augment", "decode", "plausible", "chance", "catalogue", "columns", "place"),
+            *("split", "encoded", "augment", "decode", "modes", "libtiff", "plausible", "chance", "catalogue"),
+            *("columns", "place"),
         ],
     },
     {

@@ -1,6 +1,7 @@
 """Write a file whole or not at all."""
 
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -24,6 +25,12 @@ def write_whole(path: Path, content: bytes | str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def target_of(name: str) -> str | None:
+    """Return the name of the file that `write_whole` was writing when it was killed, and left one of this name."""
+    found = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}", name)  # mkstemp's eight characters
+    return found[1] if found else None
 
 
 def _umask() -> int:

@@ -8,7 +8,7 @@ import pytest
 from photographs import photographs
 from resnetlab.cli import COMMANDS, main
 from resnetlab.commands.doctor import advice
-from resnetlab.data import encoded, loader
+from resnetlab.data import encoded, loader, transfer
 from resnetlab.training import stages
 from resnetlab.training.stages import STAGES, Measured
 
@@ -101,6 +101,8 @@ def measured(**changes):
     [
         ({"speeds": {"storage": 100}}, "storage", "resnetlab data pack --max-side 256"),
         ({"speeds": {"storage": 100}, "side": 200}, "storage", "resnetlab data pack)"),
+        ({"speeds": {"storage": 100}, "far": True, "side": 200}, "storage", "or copy them to a disk of this machine."),
+        ({"speeds": {"storage": 100}, "far": True}, "storage", "or pack smaller images (resnetlab data pack"),
         ({"speeds": {"decoding": 100}}, "decoding", "--workers 8 on these cores"),
         ({"speeds": {"decoding": 100}, "workers": 8}, "decoding", "--max-side 256); they have 375 pixels now"),
         ({"speeds": {"decoding": 100}, "workers": 8, "side": 256}, "decoding", "a machine with more cores"),
@@ -141,12 +143,16 @@ def test_large_steps_are_measured_small_on_a_cpu(folder, capsys):
     assert examined(folder, capsys)["measured_batch"] == 16
 
 
-def test_what_is_far_is_fetched(folder, tmp_path, capsys):
+def test_what_is_far_is_read_past_the_cache(folder, tmp_path, capsys, monkeypatch):
+    """The statistics of the training images have filled the cache before storage is measured."""
     pytest.importorskip("aiohttp")
     from resnetlab.config import DataConfig
     from resnetlab.data.pack import Way, pack
 
     pack(DataConfig(str(folder)), tmp_path / "shards", Way(shard_mib=1))
+    monkeypatch.setattr(transfer.Source, "_block", slowed(transfer.Source._block, 0.1))
     found = examined(f"file://{tmp_path / 'shards'}", capsys, "--data-root", str(tmp_path / "cache"))
+    (shard,) = (tmp_path / "shards").glob("train-*.tar")
     assert found["far"]
-    assert found["speeds"]["storage"] > 0
+    assert found["speeds"]["storage"] == pytest.approx(60 / shard.stat().st_size * found["bytes_per_s"])
+    assert 0 < found["bytes_per_s"] < shard.stat().st_size / 0.1

@@ -53,6 +53,44 @@ def test_names_that_are_nothing(tmp_path, monkeypatch, name, message):
         kind_of(DataConfig(name))
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://user:s3cret@host/shards",
+        "https://user:s3cret@host:8000/shards?x=1",
+        "https://s3cret@host/shards",
+        "HTTPS://s3cret@host/shards",
+        "http://user:s3#cret@host/shards",
+        "http://user:s3/cret@host/shards",
+        "http://user:s3cret@[::1]:8000/shards",
+        "s3://key:s3cret@bucket/shards",
+        "sftp://user:s3cret@host/shards",
+        "simplecache::http://user:s3cret@host/shards",
+    ],
+)
+def test_a_password_in_an_address_is_refused_and_not_repeated(address):
+    with pytest.raises(ConfigError, match=r"give the address without it: .*FSSPEC_HTTP") as refused:
+        kind_of(DataConfig(address))
+    assert "cret" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://host:8000/shards@v1",
+        "http://[::1]:8000/shards",
+        "https://host/shards?mail=a:b@c",
+        "s3://bucket/some@shards",
+        "abfs://container@account.dfs.core.windows.net/shards",
+        "sftp://user@host:22/shards",
+        "file:///data/a:b@c",
+    ],
+)
+def test_other_signs_at_are_no_password(address):
+    assert kind_of(DataConfig(address)) == "shards"
+
+
 def test_asking_loads_nothing_heavy():
     code = "import sys, resnetlab.data.catalogue; print({'torch', 'numpy', 'pyarrow', 'PIL'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

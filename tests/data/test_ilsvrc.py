@@ -61,6 +61,53 @@ def test_flat_validation(tree, made):
     assert list(contents.splits["train"].labels) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_what_else_lies_there_is_told_in_whatever_order_it_is_listed(tree, monkeypatch, first):
+    """`b` and `labels.txt` are no images; the disk may list them before the images or after."""
+    by_lines(tree)
+    for name in ("b", "labels.txt"):
+        (tree / "val" / name).touch()
+    (tree / "val" / "empty").mkdir()
+    for name in ("mine.JPEG", "ILSVRC2012_val_1.JPEG"):
+        picture(tree / "val" / name)
+    listed = sorted(path.name for path in (tree / "val").iterdir())
+    order = [tree / "val" / name for name in sorted(listed, key=lambda name: name.startswith("ILSVRC") == first)]
+    iterdir = type(tree).iterdir
+    monkeypatch.setattr(type(tree), "iterdir", lambda path: iter(order) if path.name == "val" else iterdir(path))
+    contents = list_folder(tree)
+    assert len(contents.splits["val"]) == 5
+    assert contents.warnings == (
+        "ignored, since they are not images: 2 .txt, 1 empty/",
+        f"ignored, since they lie in no class folder: 2 images directly in {tree / 'val'}",
+    )
+
+
+def test_folders_of_classes_beside_flat_images_are_classes(tree):
+    picture(tree / "val" / WNIDS[1] / "mine.JPEG")
+    contents = list_folder(tree)
+    assert contents.splits["val"].names == [f"val/{WNIDS[1]}/mine.JPEG"]
+    assert f"ignored, since they lie in no class folder: 5 images directly in {tree / 'val'}" in contents.warnings
+
+
+@pytest.mark.parametrize(
+    ("made", "name"),
+    [
+        (by_development_kit, "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"),
+        (by_kaggle, "LOC_val_solution.csv"),
+        (by_kaggle, "LOC_synset_mapping.txt"),
+        (by_lines, "imagenet_2012_validation_synset_labels.txt"),
+    ],
+)
+def test_a_list_that_is_no_text_is_named(tree, made, name):
+    made(tree)
+    text = (tree / name).read_text()
+    (tree / name).write_text(text, "utf-8-sig")
+    list_folder(tree)
+    (tree / name).write_text(text + "é", "latin-1")
+    with pytest.raises(ConfigError, match=rf"{name}: not text in UTF-8 \(.*, byte [\d,]+\); save it as such$"):
+        list_folder(tree)
+
+
 def test_without_a_list(tree):
     with pytest.raises(ConfigError, match="need a list of their labels"):
         list_folder(tree)

@@ -142,14 +142,6 @@ def test_a_picture_that_is_made_smaller_is_still_that_picture(tmp_path):
     assert np.abs(decode(made.data).astype(int) - smooth[::2, ::2].astype(int)).mean() < 3
 
 
-def test_a_second_call_does_nothing(folder, tmp_path):
-    out = tmp_path / "out"
-    first = pack(DataConfig(str(folder)), out, SMALL)
-    before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.*")}
-    assert pack(DataConfig(str(folder)), out, SMALL) == first
-    assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.*")} == before
-
-
 def test_what_was_packed_when_it_was_stopped_is_kept(folder, tmp_path, many, monkeypatch):
     config, whole, out = DataConfig(str(folder)), tmp_path / "whole", tmp_path / "out"
     pack(config, whole, SMALL)
@@ -177,23 +169,6 @@ def test_what_was_packed_when_it_was_stopped_is_kept(folder, tmp_path, many, mon
     assert files(out) == files(whole)
 
 
-def test_other_images_or_options_are_refused(folder, tmp_path):
-    out, config = tmp_path / "out", DataConfig(str(folder))
-    pack(config, out, SMALL)
-    with pytest.raises(ConfigError, match=f"was packed from {folder} with max-side None; choose another --out"):
-        pack(config, out, Way(max_side=20, shard_mib=1))
-    with pytest.raises(ConfigError, match="with shard-mib 1; choose another"):
-        pack(config, out, Way(shard_mib=2))
-    with pytest.raises(ConfigError, match="with other images; choose another"):
-        pack(DataConfig(str(photographs(tmp_path / "other", train=12))), out, SMALL)
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "letters.txt").write_text("dear")
-    with pytest.raises(ConfigError, match=r"holds letters.txt, which was not packed; choose an empty folder"):
-        pack(config, tmp_path / "full", SMALL)
-    with pytest.raises(ConfigError, match="fits into memory"):
-        pack(DataConfig("digits"), tmp_path / "digits", SMALL)
-
-
 def test_shards_do_not_go_into_what_is_packed(tmp_path):
     source = photographs(tmp_path / "source", train=12)
     for out in (source, source / "train" / "shards"):
@@ -206,6 +181,15 @@ def test_shards_do_not_go_into_what_is_packed(tmp_path):
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ConfigError, match="must be at least 1, not 0"):
         Way(**options)
+
+
+def test_there_are_no_more_shards_than_samples(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "PER_SAMPLE", 6 << 20)
+    index = pack(DataConfig(str(folder)), tmp_path / "out", SMALL)
+    assert {split: [entry.samples for entry in entries] for split, entries in index.splits.items()} == {
+        "train": [1] * 60,
+        "val": [1] * 12,
+    }
 
 
 @pytest.fixture

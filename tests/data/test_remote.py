@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,14 +16,17 @@ import torch
 from farshards import SHARDS, WAY, cached, config, gib, opened, packed
 from webserver import serving
 
+from photographs import photographs
 from resnetlab.cli import main
 from resnetlab.config import ConfigError, DataConfig, RunConfig
 from resnetlab.data import remote
 from resnetlab.data.catalogue import kind_of, title_of
 from resnetlab.data.encoded import Encoded
+from resnetlab.data.judged import open_judged
 from resnetlab.data.loader import eval_batches, train_batches
 from resnetlab.data.order import WINDOW
-from resnetlab.data.shards import list_shards
+from resnetlab.data.pack import Way, pack
+from resnetlab.data.shards import Entry, Index, list_shards
 from resnetlab.data.sources import open_data, read_contents
 from resnetlab.models.zoo import model_config
 from resnetlab.training.loop import fit
@@ -85,6 +89,30 @@ def test_they_hold_what_the_shards_here_hold(server, shards, tmp_path):
     assert isinstance(near.val.images, Encoded)
     at = [list(near.val.names).index(name) for name in far.val.names]
     assert torch.equal(far.val.images.views(torch.arange(12))[0], near.val.images.views(torch.tensor(at))[0])
+
+
+@pytest.mark.parametrize("train_images", [None, 30])
+def test_equal_images_have_the_fingerprint_that_they_have_here(server, shards, tmp_path, train_images):
+    """Whatever order they are read in: a judge knows by it what a network was trained on."""
+    near = DataConfig(str(shards), image_size=16, train_images=train_images)
+    far = replace(near, name=server.address, root=str(tmp_path))
+    ours, theirs = (open_data(data, keep_encoded=True) for data in (far, near))
+    assert list(ours.train.names) != list(theirs.train.names)
+    assert ours.fingerprint == theirs.fingerprint
+
+
+def test_what_a_network_was_trained_on_is_known_wherever_it_is_judged(tmp_path):
+    source = photographs(tmp_path / "source", train=30, val=0) / "train"
+    pack(DataConfig(str(source)), tmp_path / "shards", Way(shard_mib=1))
+    with serving(tmp_path / "shards") as server:
+        places = [DataConfig(name, root=str(tmp_path), image_size=16)
+                  for name in (server.address, str(tmp_path / "shards"), str(source))]  # fmt: skip
+        for trained in places:
+            data = open_data(trained, keep_encoded=True)
+            for judged in places:
+                found = open_judged(judged, data.preprocessing, trained_on=data.fingerprint, keep_encoded=True)
+                assert found.name == "test"
+                assert sorted(found.split.names) == sorted(data.test.names)
 
 
 def test_small_images_are_kept_as_if_they_were_here(server, shards, tmp_path):
@@ -187,6 +215,17 @@ def test_an_address_is_checked_and_packed_within_its_cache(server, shards, tmp_p
 def test_a_cache_that_is_too_small_is_refused(server, shards, tmp_path):
     with pytest.raises(ConfigError, match=r"a cache of .* GiB does not hold 5 of these shards.*--cache-gib"):
         opened(server, tmp_path, cache_gib=gib(shards, WINDOW))
+
+
+@pytest.mark.parametrize("num_bytes", [40_960, 1_048_576, 3_610_624, 268_439_552])
+def test_the_cache_that_is_advised_suffices(num_bytes):
+    index = Index((), {"train": (Entry("a.tar", 1, num_bytes, "", ""),)})
+    with pytest.raises(ConfigError) as refused:
+        remote._check_room(index, 1e-9)
+    advised = re.search(r"--cache-gib (\S+) or more", str(refused.value))
+    assert advised
+    remote._check_room(index, float(advised[1]))
+    assert float(advised[1]) < 1.01 * (WINDOW + 1) * num_bytes / 2**30
 
 
 def test_the_least_recently_used_leave(server, shards, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from webserver import serving
 from resnetlab.cli import main
 from resnetlab.config import ConfigError, DataConfig
 from resnetlab.data import remote, transfer
+from resnetlab.data.catalogue import CREDENTIALS
 from resnetlab.data.encoded import Encoded
 from resnetlab.data.loader import train_batches
 from resnetlab.data.sources import open_data
@@ -154,8 +155,15 @@ def test_a_shard_that_stays_wrong_is_named(server, tmp_path):
     ("fault", "message"),
     [
         ("404", "URL/train-000000.tar: is missing there; pack it again"),
-        ("403", "URL/train-000000.tar: cannot be read (HTTP 403 Forbidden)"),
-        ("401", "URL/train-000000.tar: cannot be read (HTTP 401 Unauthorized)"),
+        (
+            "403",
+            f"URL/train-000000.tar: cannot be read (HTTP 403 Forbidden); see whether you may read it; {CREDENTIALS}",
+        ),
+        (
+            "401",
+            f"URL/train-000000.tar: cannot be read (HTTP 401 Unauthorized); see whether you may read it; {CREDENTIALS}",
+        ),
+        ("410", "URL/train-000000.tar: cannot be read (HTTP 410 Gone)"),
     ],
 )
 def test_what_will_not_pass_is_not_tried_again(server, tmp_path, fault, message):

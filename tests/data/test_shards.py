@@ -1,6 +1,7 @@
 """Shards are the folder they were packed from; what is damaged is named."""
 
 import hashlib
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -171,6 +172,22 @@ def test_an_index_that_cannot_be_is_refused(copy, column, value):
     assert "does not fit train-000000.tar of" in refusal(copy)
 
 
+def test_an_index_that_no_reader_of_npz_takes_is_named(shards):
+    alone = io.BytesIO()
+    np.save(alone, np.arange(3))
+    packed = bytearray((shards / f"{MADE}.npz").read_bytes())
+    packed[packed.index(b"PK\x01\x02") + 10] = 99  # a way of compressing that there is not
+    for data in (alone.getvalue(), bytes(packed)):
+        with pytest.raises(ConfigError, match=r"^X: damaged \(.*\); pack it again, or fetch it again"):
+            read_arrays(data, "X")
+
+
+@pytest.mark.parametrize(("name", "array"), [("ends", np.array(3)), ("text", np.zeros((2, 2), np.uint8))])
+def test_an_index_with_arrays_of_another_shape_is_refused(copy, name, array):
+    reindex(copy, **read_arrays((copy / f"{MADE}.npz").read_bytes(), "") | {name: array})
+    assert refusal(copy) == f"DIR/{MADE}.npz: does not fit train-000000.tar of 60 samples; pack it again"
+
+
 def test_an_index_with_objects_is_not_unpickled(copy):
     path = copy / f"{MADE}.npz"
     arrays = read_arrays(path.read_bytes(), "")
@@ -207,6 +224,13 @@ def test_an_index_json_that_says_nonsense_is_refused(copy, change, message):
     assert refusal(copy).startswith("DIR/index.json: ")
 
 
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"format": "resnetlab shards 1", "splits": ' + '{"a":' * 100_000])
+def test_an_index_json_that_is_nested_too_deeply_is_refused(copy, content):
+    (copy / "index.json").write_text(content)
+    assert refusal(copy).startswith("DIR/index.json: not an index of shards (maximum recursion depth exceeded")
+    assert refusal(copy).endswith("); pack into another folder, or copy it again")
+
+
 @pytest.mark.parametrize("length", [0, 40, 400])
 def test_an_index_json_that_was_cut_is_refused(copy, length):
     path = copy / "index.json"
@@ -215,16 +239,16 @@ def test_an_index_json_that_was_cut_is_refused(copy, length):
 
 
 def test_what_was_changed_since_is_found(copy):
-    assert damaged(copy, 2) == []
+    assert damaged(copy, 2) == {}
     for name, at in ((f"{MADE}.tar", 700), ("val-000000.npz", 300)):
         content = bytearray((copy / name).read_bytes())
         content[at] ^= 1
         (copy / name).write_bytes(content)
     told = []
-    assert damaged(copy, 2, lambda done, total: told.append((done, total))) == [
-        "train-000000.tar: its SHA-256 is not that of index.json; pack it again, or copy it again",
-        "val-000000.npz: its SHA-256 is not that of index.json; pack it again, or copy it again",
-    ]
+    assert damaged(copy, 2, lambda done, total: told.append((done, total))) == {
+        "train-000000.tar": "its SHA-256 is not that of index.json; pack it again, or copy it again",
+        "val-000000.npz": "its SHA-256 is not that of index.json; pack it again, or copy it again",
+    }
     assert told == [(1, 2), (2, 2)]
 
 

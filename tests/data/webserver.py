@@ -11,7 +11,10 @@ from pathlib import Path
 
 
 class Server(ThreadingHTTPServer):
-    """`faults` are taken one by one, by requests for names that contain `of`; what was asked for is counted."""
+    """`faults` are taken one by one, by requests for names that contain `of`; what was asked for is counted.
+
+    Where `wants` is given, that must be a request's `Authorization`.
+    """
 
     daemon_threads = True
 
@@ -21,6 +24,7 @@ class Server(ThreadingHTTPServer):
         self.of = ".tar"
         self.faults: list[str] = []
         self.ranges = True
+        self.wants: str | None = None
         self.asked: Counter[str] = Counter()
         self.order: list[str] = []
         self.spans: list[tuple[int, int]] = []
@@ -49,6 +53,8 @@ class Handler(BaseHTTPRequestHandler):
             self.server.asked[name] += 1
             self.server.order.append(name)
             fault = self.server.faults.pop(0) if self.server.of in name and self.server.faults else ""
+        if self.server.wants not in (None, self.headers.get("Authorization")):
+            fault = "401"
         path = self.server.folder / name
         if fault.isdigit() or not path.is_file():
             self.send_response(int(fault or 404))

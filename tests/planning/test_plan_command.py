@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 from PIL import Image
+from torch import Tensor
 
 from photographs import photographs
 from resnetlab.cli import main, parse
@@ -12,8 +13,10 @@ from resnetlab.commands import plan, train
 from resnetlab.config import ConfigError, DataConfig
 from resnetlab.data.pack import Way, pack
 from resnetlab.data.sources import open_data
+from resnetlab.models.zoo import model_config
 from resnetlab.planning import work
 from resnetlab.planning.work import count
+from resnetlab.training.recipes import recipe
 
 USUAL = ("--model", "resnet50", "--recipe", "imagenet-90")
 
@@ -137,10 +140,32 @@ def test_small_images_stay_in_memory(capsys):
     assert set(found["limits"]) == {"devices", "launches"}
 
 
+def test_of_photographs_small_views_are_decoded_each_time(capsys):
+    """What is cut from the original cannot be kept, however small it is shown."""
+    words = ("--data", "imagenet", "--model", "resnet18", "--image-size", "32", "--batch-size", "8192", "--epochs", "1")
+    found = planned(capsys, *words)
+    assert found["bottleneck"] == "decoding"
+    assert found["storage_bytes_per_s"] > 0
+
+
+@pytest.mark.parametrize("crop", ["pad", "resized"])
+@pytest.mark.parametrize("image_size", [None, 32])
+@pytest.mark.parametrize("width", [224, 240])
+def test_what_stays_in_memory_is_what_train_keeps_there(tmp_path, crop, image_size, width):
+    for at in range(24):
+        (tmp_path / "ab"[at % 2]).mkdir(exist_ok=True)
+        Image.new("RGB", (width if at == 0 else 224, 224)).save(tmp_path / "ab"[at % 2] / f"{at}.png")
+    data = open_data(DataConfig(str(tmp_path), image_size=image_size), keep_encoded=crop != "pad")
+    way = recipe("imagenet-90" if crop == "resized" else "cifar-paper", batch_size=2)
+    assert way.crop == crop
+    planned = work.work_of(model_config("resnet20"), str(tmp_path), way, image_size, half=False)
+    assert (planned.image_bytes == 0) == isinstance(data.train.images, Tensor)
+
+
 def test_folders_and_parquet_are_counted_as_train_sees_them(folder, tmp_path):
-    number, length, side = count(str(folder))
+    number, length, side, total, _ = count(str(folder))
     files = [path.stat().st_size for path in (folder / "train").rglob("*.*")]
-    assert (number, length, side) == (60, pytest.approx(sum(files) / 60), 224)
+    assert (number, length, side, total) == (60, pytest.approx(sum(files) / 60), 224, 72)
     shutil.copytree(folder / "train", tmp_path / "flat")
     assert count(str(tmp_path / "flat")).number == 48  # a tenth each is held out to validate and to test
     shutil.copytree(folder / "train", tmp_path / "split" / "train")
@@ -156,8 +181,8 @@ def test_of_shards_the_index_alone_is_read(folder, tmp_path, monkeypatch):
         if path.name != "index.json":
             path.unlink()
     monkeypatch.setattr(work, "read_contents", lambda *_: pytest.fail("walked"))
-    assert count(str(tmp_path / "shards")) == (60, pytest.approx(tars / 60), 224)
-    assert count(f"file://{tmp_path / 'shards'}") == (60, pytest.approx(tars / 60), 224)
+    for name in (str(tmp_path / "shards"), f"file://{tmp_path / 'shards'}"):
+        assert count(name)[:4] == (60, pytest.approx(tars / 60), 224, 72)
     with pytest.raises(ConfigError, match=r"there is no index.json"):
         count(f"file://{tmp_path}")
 

@@ -168,7 +168,8 @@ def _damaged_shards(config: DataConfig, workers: int | None) -> list[str]:
 
     if kind_of(config) != "shards" or is_address(config.name):
         return []
-    return damaged(path_of(config.name), workers or usable_cores())
+    spoilt = damaged(path_of(config.name), workers or usable_cores())
+    return [f"{name}: {reason}" for name, reason in spoilt.items()]
 
 
 def _arrays(split: str, some: Any, kind: str) -> Iterator[Seen]:

@@ -18,7 +18,8 @@ class Options:
     """Measure storage, decoding, augmentation, transfer and the training step, each alone, then all together.
 
     Each takes about --seconds, or one step where that is longer. Before storage is measured the kernel is asked to
-    forget the images; what a disk, a file server or the cache of an address keeps, it keeps.
+    forget the images; what a disk or a file server keeps, it keeps. From an address shards are read anew, past the
+    cache, which training reads in place of the address.
     """
 
     data: str | None = None
@@ -121,7 +122,7 @@ def notes(found: "Measured") -> list[str]:
         said.append("images lie in memory, decoded: nothing is read or decoded while training.")
     else:
         where = "the kernel was asked to forget them first" if found.cold else "some may have come from memory"
-        where = "whole shards, but for those that the cache held already" if found.far else where
+        where = "past the cache" if found.far else where
         rate = (found.bytes_per_s or 0) / 1e6
         said.append(f"storage gave {rate:,.0f} MB/s ({where}; what lies below may have kept them).")
         per_worker = (found.speeds["decoding"] or 0) / max(1, found.workers)
@@ -151,6 +152,10 @@ def _smaller(found: "Measured") -> int | None:
 def _storage(found: "Measured", cores: int) -> str:
     side = _smaller(found)
     smaller = f" --max-side {side}, for fewer bytes" if side else ""
+    if found.far:
+        packed = f", or pack smaller images (resnetlab data pack --max-side {side})" if side else ""
+        return ("a cache that holds all shards (--cache-gib) leaves that to the first epoch; or copy them to a disk of "
+                f"this machine{packed}.")  # fmt: skip
     return f"pack the images into shards (resnetlab data pack{smaller}), or put them on a faster disk of this machine."
 
 

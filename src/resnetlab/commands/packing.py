@@ -42,7 +42,7 @@ def pack_and_tell(
             Way(max_side, shard_mib),
             workers=workers,
             cache_gib=cache_gib,
-            on_progress=lambda stage, done, total: bar.update(task, completed=done, total=total),
+            on_progress=lambda stage, done, total: bar.update(task, description=stage, completed=done, total=total),
         )
     if as_json:
         print(json.dumps({"out": str(out), "splits": counts(index), "left_out": list(index.left_out)}))

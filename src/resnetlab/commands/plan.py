@@ -60,7 +60,8 @@ class Options:
     cores: int | None = None
     """Processor cores of the host for each device; as the maker's machine has if not given."""
     decode_ms: float = DECODE_MS
-    """Milliseconds of one core to decode, crop and resize an image; images below 64 pixels stay in memory decoded."""
+    """Milliseconds of one core to decode, crop and resize an image; none are spent on images that train keeps in memory
+    decoded."""
     published: bool = False
     """Show published speeds beside what is predicted for them, and nothing else."""
     json: bool = False

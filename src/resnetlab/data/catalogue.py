@@ -5,8 +5,9 @@ No torch, no numpy: commands ask `kind_of` before anything heavy loads.
 
 import difflib
 import os
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -25,6 +26,9 @@ INDEX = "index.json"
 """What a folder of shards is known by."""
 PLAN = ".packing.json"
 """What a folder of shards that is not yet whole is known by."""
+CREDENTIALS = "fsspec finds credentials itself, such as in FSSPEC_HTTP or a file in ~/.config/fsspec: docs/scaling.md"
+HOST = re.compile(r"[^/?#@:]*(:\d*)?([/?#]|$)")
+"""What stands behind `://`, up to the path, where it is no more than a host and a port."""
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR100_NAMES = """
@@ -151,6 +155,24 @@ def is_address(name: str) -> bool:
     return "://" in name
 
 
+def refuse_password(address: str) -> None:
+    """Refuse an address that a password or a token stands in: it would be written into every record of a run.
+
+    The name of a container or of a user before the host is none, but for HTTP, where it is as good as a password.
+
+    Raises:
+        ConfigError: without repeating the address.
+    """
+    for part in address.split("::"):  # fsspec's chains, such as simplecache::https://example.org/shards
+        scheme, _, rest = part.partition("://")
+        before, at, _ = rest.partition("@")
+        if at and not HOST.match(rest) and (":" in before or scheme.lower() in ("http", "https")):
+            raise ConfigError(
+                "data: there is a password, or a user's name, in this address, and records would keep it; give the "
+                f"address without it: {CREDENTIALS}"
+            )
+
+
 def path_of(name: str) -> Path:
     """Return the folder or file that a path names."""
     try:
@@ -163,13 +185,14 @@ def kind_of(config: DataConfig) -> Kind:
     """Say what must be opened, from the name and a glance at the folder.
 
     Raises:
-        ConfigError: where the name is neither known nor a folder or parquet file that exists, or its packing was not
-            finished.
+        ConfigError: where the name is neither known nor a folder or parquet file that exists, its packing was not
+            finished, or it is an address with a password.
     """
     if not is_path(config.name):
         return KNOWN[config.name].kind
     path = path_of(config.name)
     if is_address(config.name):
+        refuse_password(config.name)
         return "shards"
     try:
         if (path / INDEX).is_file() and _holds_shards(path / INDEX):
@@ -219,6 +242,21 @@ def check_classes(contents: Contents) -> tuple[str, ...]:
         if missing:
             warnings.append(f"{split} has no image of {name_classes(missing)}")
     return tuple(warnings)
+
+
+def check_left(contents: Contents, left: Mapping[str, Collection[int]]) -> None:
+    """Refuse a class of which every training image was left out, and a split of which every image was.
+
+    `left` has the labels of the images that stayed, split by split.
+
+    Raises:
+        ConfigError: where that is so.
+    """
+    for split, listing in contents.splits.items():
+        gone = sorted(set(listing.labels) - set(left[split]))
+        if gone and (split in ("train", "all") or not left[split]):
+            names = name_classes([contents.classes[label] for label in gone])
+            raise ConfigError(f"{split} has no image of {names} left that can be read; replace the bad ones")
 
 
 def name_classes(names: Sequence[str]) -> str:

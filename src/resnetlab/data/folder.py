@@ -10,7 +10,7 @@ from pathlib import Path
 from resnetlab.config import ConfigError
 from resnetlab.data.catalogue import Contents, Listing, check_classes
 from resnetlab.data.columns import Files, Texts, join
-from resnetlab.data.ilsvrc import are_wnids, class_names, flat_validation, is_flat_validation
+from resnetlab.data.ilsvrc import are_wnids, class_names, flat_validation, is_validation
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ""}
 """Of image files, in lower case; a file without any is taken for an image as well."""
@@ -93,8 +93,8 @@ def _split_folders(tree: _Tree) -> dict[str, Path]:
 
 def _classes_in(tree: _Tree, folder: Path) -> dict[str, Files]:
     """List the images of each class folder, by class name."""
-    if is_flat_validation(folder):
-        return {name: Files.of(tree.root, paths) for name, paths in _by_list(folder).items()}
+    if _is_flat(folder):
+        return {name: Files.of(tree.root, paths) for name, paths in _by_list(tree, folder).items()}
     found: dict[str, Files] = {}
     origin: dict[str, Path] = {}
     for path in _visible(folder):
@@ -112,8 +112,20 @@ def _classes_in(tree: _Tree, folder: Path) -> dict[str, Files]:
     return found
 
 
-def _by_list(folder: Path) -> dict[str, list[Path]]:
-    """List the images of the challenge's flat validation folder, by WordNet number."""
+def _is_flat(folder: Path) -> bool:
+    """Say whether validation images of the challenge lie directly in a folder, and no images in folders inside it."""
+    entries = _visible(folder)
+    others = [path for path in entries if not is_validation(path.name)]
+    if len(others) == len(entries):
+        return False
+    return not any(any(_images(_Tree(folder), path, frozenset())) for path in others if path.is_dir())
+
+
+def _by_list(tree: _Tree, folder: Path) -> dict[str, list[Path]]:
+    """List the images of the challenge's flat validation folder, by WordNet number; nothing else in it has a label."""
+    for path in _visible(folder):
+        if not is_validation(path.name):
+            _leave_out(tree, path)
     flat, found = flat_validation(folder), {}
     for path, wnid in zip(flat.images, flat.wnids, strict=True):
         found.setdefault(wnid, []).append(path)

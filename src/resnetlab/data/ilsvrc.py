@@ -30,19 +30,18 @@ class Flat:
     wnids: Sequence[str]
 
 
-def is_flat_validation(folder: Path) -> bool:
-    """Say whether a folder holds validation images of the challenge directly, by the first thing in it."""
-    first = next((path for path in folder.iterdir() if not path.name.startswith(".")), None)
-    return first is not None and VALIDATION.fullmatch(first.name) is not None
+def is_validation(name: str) -> bool:
+    """Say whether a file is called as a validation image of the challenge is."""
+    return VALIDATION.fullmatch(name) is not None
 
 
 def flat_validation(folder: Path) -> Flat:
-    """Read the labels of a flat validation folder.
+    """Read the labels of a flat validation folder; whatever else lies in it is left to the caller.
 
     Raises:
         ConfigError: where there is no list of labels, or it does not fit the images.
     """
-    images = sorted(path for path in folder.iterdir() if VALIDATION.fullmatch(path.name))
+    images = sorted(path for path in folder.iterdir() if is_validation(path.name))
     found = _find(folder, LISTS)
     if found is None:
         raise ConfigError(
@@ -52,7 +51,7 @@ def flat_validation(folder: Path) -> Flat:
     if found.suffix == ".csv":
         by_stem = _solution(found)
     else:
-        rows = found.read_text().split()
+        rows = _text(found).split()
         if found.name == LISTS[2]:
             rows = _by_number(found, rows)
         by_stem = {f"ILSVRC2012_val_{number:08}": wnid for number, wnid in enumerate(rows, start=1)}
@@ -92,16 +91,24 @@ def _find(folder: Path, patterns: Sequence[str]) -> Path | None:
     return None
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: not text in UTF-8 ({error.reason}, byte {error.start:,}); save it as such"
+        ) from error
+
+
 def _solution(path: Path) -> dict[str, str]:
     """Read Kaggle's list: `ILSVRC2012_val_00048981,n03995372 85 1 499 272`."""
-    with path.open(newline="") as file:
-        rows = list(csv.reader(file))
+    rows = list(csv.reader(_text(path).splitlines()))
     return {row[0]: row[1].split()[0] for row in rows[1:] if len(row) > 1 and row[1].split()}
 
 
 def _mapping(path: Path) -> dict[str, str]:
     """Read `n01440764 tench, Tinca tinca`."""
-    pairs = (line.partition(" ") for line in path.read_text().splitlines())
+    pairs = (line.partition(" ") for line in _text(path).splitlines())
     return {wnid: names for wnid, _, names in pairs}
 
 

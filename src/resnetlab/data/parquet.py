@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,8 @@ def list_parquet(path: Path) -> Contents:
 
     Raises:
         ConfigError: where pyarrow is missing, a file is not parquet or lacks a column or a shard, `train` is missing,
-            an image has no bytes, or a label is missing or out of range; the message names file and row.
+            an image has no bytes, a label is missing or out of range, or two classes have one name; the message names
+            file and row.
     """
     files, warnings = _files(path)
     opened = {shard: _open(shard) for shards in files.values() for shard in shards}
@@ -61,6 +63,9 @@ def list_parquet(path: Path) -> Contents:
         if not rows[split]:
             raise ConfigError(f"{shards[0]}: no image in it; remove the file, or fill it")
     names, number = _numbering(columns[first].classes, rows)
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ConfigError(f"{path}: two classes are both called {twice[0]!r}; give each a name of its own")
     splits = {
         split: Listing(
             tuple(row.name for row in some), tuple(row.data for row in some), tuple(number[row.label] for row in some)

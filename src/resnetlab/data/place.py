@@ -78,6 +78,11 @@ class Shard(Protocol):
         """What an error calls it."""
         ...
 
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the file as it was packed, in hex; nothing where that is not known."""
+        ...
+
     def open(self) -> Descriptor:
         """Return the file, open; one that is far away is brought here first."""
         ...
@@ -92,6 +97,7 @@ class LocalShard:
     """A shard on a disk of this machine."""
 
     path: Path
+    sha256: str = ""
 
     @property
     def name(self) -> str:

@@ -167,6 +167,11 @@ class RemoteShard:
         """Its name there."""
         return f"{self.store.source.address}/{self.entry.file}"
 
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the file as it was packed, in hex."""
+        return self.entry.sha256
+
     def open(self) -> Descriptor:
         """Return the file, open; it is fetched if need be.
 
@@ -174,6 +179,14 @@ class RemoteShard:
             RemoteError: where it cannot be fetched.
         """
         return self.store.open(self.entry)
+
+    def blocks(self) -> Iterator[bytes]:
+        """Read it from its address a block at a time, past the cache, which neither gives nor gets any of it.
+
+        Raises:
+            RemoteError: where it cannot be read.
+        """
+        return self.store.source.blocks(self.entry.file, self.entry.bytes)
 
     def bring(self, shards: Sequence["RemoteShard"]) -> AbstractContextManager[None]:
         """Fetch shards before they are read, in their order, while the context lasts."""
@@ -186,8 +199,14 @@ def _check_room(index: Index, cache_gib: float) -> None:
     if cache_gib < needed:
         raise ConfigError(
             f"a cache of {cache_gib:g} GiB does not hold {WINDOW + 1} of these shards, among which samples are mixed; "
-            f"give --cache-gib {needed:.3g} or more"
+            f"give --cache-gib {_rounded_up(needed):g} or more"
         )
+
+
+def _rounded_up(number: float) -> float:
+    """Return a number above 0 with three digits, at least as large."""
+    unit = 10.0 ** (math.floor(math.log10(number)) - 2)
+    return float(f"{math.ceil(number / unit) * unit:.3g}")
 
 
 def _rows(source: Source, cache: ShardCache, entry: Entry, index: Index) -> Rows:

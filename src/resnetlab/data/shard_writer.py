@@ -73,6 +73,18 @@ class Taken:
     suffix: str
 
 
+@dataclass(frozen=True)
+class Made:
+    """A shard that was written."""
+
+    entry: Entry
+    """What `index.json` says of it."""
+    bad: list[str]
+    """Images left out, each as `NAME: REASON`."""
+    labels: frozenset[int]
+    """The classes of which it has images."""
+
+
 class BadShardError(Exception):
     """Images of one shard that cannot be read, each as `NAME: REASON`."""
 
@@ -98,10 +110,8 @@ def taken(data: bytes, max_side: int | None, max_pixels: int) -> Taken:
     return Taken(encoded, pixels.shape[0], pixels.shape[1], SUFFIXES["JPEG"])
 
 
-def write_shard(
-    out: Path, draft: Draft, contents: Contents, way: Way, max_pixels: int, *, skip: bool
-) -> tuple[Entry, list[str]]:
-    """Write one shard and its index; return what `index.json` says of it, and the images left out.
+def write_shard(out: Path, draft: Draft, contents: Contents, way: Way, max_pixels: int, *, skip: bool) -> Made:
+    """Write one shard and its index.
 
     Raises:
         BadShardError: where images cannot be read and are not to be skipped; nothing is left then.
@@ -132,11 +142,11 @@ def write_shard(
     data = pack_rows(rows, sha256=np.frombuffer(bytes.fromhex(hashed.sha256), np.uint8),
                      bytes=np.array([hashed.num_bytes]), bad_text=reasons.text, bad_ends=reasons.ends)  # fmt: skip
     write_whole(out / f"{draft.name}.npz", data)
-    return _entry(draft, len(rows), hashed.num_bytes, hashed.sha256, data), bad
+    return Made(_entry(draft, len(rows), hashed.num_bytes, hashed.sha256, data), bad, _labels(rows))
 
 
-def made_before(out: Path, draft: Draft) -> tuple[Entry, list[str]] | None:
-    """Return what is known of a shard that an earlier call made, or `None`."""
+def made_before(out: Path, draft: Draft, *, skip: bool) -> Made | None:
+    """Return what is known of a shard that an earlier call made; `None` where it lacks images that are not to be."""
     path, index = out / f"{draft.name}.tar", out / f"{draft.name}.npz"
     if not (path.exists() and index.exists()):
         return None
@@ -146,14 +156,18 @@ def made_before(out: Path, draft: Draft) -> tuple[Entry, list[str]] | None:
         bad = list(Texts.packed(arrays["bad_text"], arrays["bad_ends"]))
         sha256 = arrays["sha256"].tobytes().hex()
         entry = _entry(draft, len(draft.samples) - len(bad), int(arrays["bytes"][0]), sha256, data)
-        read_rows(data, entry, 1 << 62, str(index))
-        if path.stat().st_size == entry.bytes:
-            return entry, bad
+        rows = read_rows(data, entry, 1 << 62, str(index))
+        if path.stat().st_size == entry.bytes and (skip or not bad):
+            return Made(entry, bad, _labels(rows))
     return None
 
 
 def _entry(draft: Draft, samples: int, length: int, sha256: str, index: bytes) -> Entry:
     return Entry(f"{draft.name}.tar", samples, length, sha256, hashlib.sha256(index).hexdigest())
+
+
+def _labels(rows: Rows) -> frozenset[int]:
+    return frozenset(np.unique(rows.label).tolist())
 
 
 def _images(

@@ -104,11 +104,13 @@ def read_index(text: bytes | str, where: str) -> Index:
             split: tuple(from_json(Entry, entry) for entry in entries) for split, entries in said["splits"].items()
         }
         index = Index(tuple(map(str, said["classes"])), splits, tuple(said["left_out"]), tuple(said["warnings"]),
-                      said["packed"])  # fmt: skip
+                      dict(said["packed"]))  # fmt: skip
     except ConfigError as error:
         raise ConfigError(f"{where}: {str(error).removeprefix(f'{where}: ')}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{where}: not an index of shards ({error})") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(
+            f"{where}: not an index of shards ({error}); pack into another folder, or copy it again"
+        ) from error
     if not splits or not set(splits) <= set(SPLITS) or ("train" in splits) == ("all" in splits):
         raise ConfigError(f"{where}: its splits are {', '.join(splits) or 'none'}; train, or all, is needed")
     _refuse_twice([entry.file for entries in splits.values() for entry in entries], where)
@@ -147,7 +149,7 @@ def read_arrays(data: bytes, where: str) -> dict[str, np.ndarray]:
     try:
         with PARSING, np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
         raise ConfigError(f"{where}: damaged ({error}); pack it again, or fetch it again") from error
 
 
@@ -164,22 +166,22 @@ def read_rows(data: bytes, entry: Entry, num_classes: int, where: str) -> Rows:
         columns = {name: arrays[name].astype(np.int64, casting="safe") for name in COLUMNS}
         text, ends = arrays["text"].astype(np.uint8, casting="safe"), arrays["ends"].astype(np.int64, casting="safe")
     except (KeyError, TypeError) as error:
-        raise ConfigError(f"{where}: not the index of a shard ({error})") from error
+        raise ConfigError(f"{where}: not the index of a shard ({error}); pack it again") from error
     shapes = {column.shape for column in (*columns.values(), ends)}
-    rows = Rows(**columns, names=Texts.packed(text, ends))
     possible = (
         shapes == {(entry.samples,)}
+        and text.ndim == 1
         and bool((np.diff(ends, prepend=0) >= 0).all() and (entry.samples == 0 or ends[-1] == len(text)))
-        and _within(rows.label, 0, num_classes - 1)
-        and _within(rows.offset, 0, entry.bytes)
-        and _within(rows.length, 0, entry.bytes)
-        and _within(rows.offset + rows.length, 0, entry.bytes)
-        and _within(rows.height, 1, LARGEST)
-        and _within(rows.width, 1, LARGEST)
+        and _within(columns["label"], 0, num_classes - 1)
+        and _within(columns["offset"], 0, entry.bytes)
+        and _within(columns["length"], 0, entry.bytes)
+        and _within(columns["offset"] + columns["length"], 0, entry.bytes)
+        and _within(columns["height"], 1, LARGEST)
+        and _within(columns["width"], 1, LARGEST)
     )
     if not possible:
         raise ConfigError(f"{where}: does not fit {entry.file} of {entry.samples:,} samples; pack it again")
-    return rows
+    return Rows(**columns, names=Texts.packed(text, ends))
 
 
 def list_shards(folder: Path) -> Contents:
@@ -201,7 +203,7 @@ def list_shards(folder: Path) -> Contents:
         where = folder / entry.index_file
         return read_rows(_read(where), entry, len(index.classes), str(where))
 
-    return contents_of(index, rows_of, lambda entry: LocalShard(folder / entry.file))
+    return contents_of(index, rows_of, lambda entry: LocalShard(folder / entry.file, entry.sha256))
 
 
 def contents_of(
@@ -250,8 +252,8 @@ def _read(path: Path) -> bytes:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); pack it again") from error
 
 
-def damaged(folder: Path, workers: int, tell: Callable[[int, int], None] | None = None) -> list[str]:
-    """Read every shard and its index whole; return what is not as it was packed, each as `FILE: REASON`.
+def damaged(folder: Path, workers: int, tell: Callable[[int, int], None] | None = None) -> dict[str, str]:
+    """Read every shard and its index whole; return the names of files that are not as they were packed, and why.
 
     `tell` hears how many shards are done, and how many there are.
 
@@ -261,14 +263,14 @@ def damaged(folder: Path, workers: int, tell: Callable[[int, int], None] | None 
     index = read_index(_read(folder / INDEX), str(folder / INDEX))
     entries = [entry for entries in index.splits.values() for entry in entries]
 
-    def look(entry: Entry) -> list[str]:
-        wanted = ((entry.file, entry.sha256), (entry.index_file, entry.index_sha256))
-        return [reason for name, sha256 in wanted if (reason := _unlike(folder / name, sha256))]
+    def look(entry: Entry) -> dict[str, str]:
+        wanted = {entry.file: entry.sha256, entry.index_file: entry.index_sha256}
+        return {name: reason for name, sha256 in wanted.items() if (reason := _unlike(folder / name, sha256))}
 
-    found: list[str] = []
+    found: dict[str, str] = {}
     with ThreadPoolExecutor(workers) as pool:
         for done, reasons in enumerate(pool.map(look, entries), start=1):
-            found += reasons
+            found |= reasons
             if tell is not None:
                 tell(done, len(entries))
     return found
@@ -280,7 +282,5 @@ def _unlike(path: Path, sha256: str) -> str:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        return f"{path.name}: cannot be read ({error.strerror})"
-    return (
-        "" if found == sha256 else f"{path.name}: its SHA-256 is not that of {INDEX}; pack it again, or copy it again"
-    )
+        return f"cannot be read ({error.strerror}); pack it again"
+    return "" if found == sha256 else f"its SHA-256 is not that of {INDEX}; pack it again, or copy it again"

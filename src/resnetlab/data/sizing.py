@@ -28,13 +28,16 @@ def view_of(sizes: Tensor, image_size: int | None, seen_as: Preprocessing | None
     return size, 1.0 if size == own or size < 64 else 0.875
 
 
-def stays_resident(sizes: Tensor, size: int, config: DataConfig, keep_encoded: bool) -> bool:
-    """Say whether the images are decoded once and kept in memory, at the size that the network sees."""
+def stays_resident(sizes: Tensor, size: int, config: DataConfig, keep_encoded: bool, number: int | None = None) -> bool:
+    """Say whether the images are decoded once and kept in memory, at the size that the network sees.
+
+    `sizes` is as for `view_of`, of all images, or of some where `number` says how many there are.
+    """
     same = bool((sizes == sizes[0]).all())
     if keep_encoded and (not same or int(sizes.max()) > size):
         return False
     room = config.resident_mib * 2**20
-    return len(sizes) * 3 * size**2 <= (room if same else room // 8)
+    return (number or len(sizes)) * 3 * size**2 <= (room if same else room // 8)
 
 
 def resized(

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnetlab.config import ConfigError, DataConfig, Preprocessing
+from resnetlab.config import DataConfig, Preprocessing
 from resnetlab.cores import usable_cores
 from resnetlab.data.archives import open_archive
-from resnetlab.data.catalogue import Contents, is_address, kind_of, name_classes, path_of, title_of
+from resnetlab.data.catalogue import Contents, check_left, is_address, kind_of, name_classes, path_of, title_of
 from resnetlab.data.columns import Texts, join, take
 from resnetlab.data.decode import view
 from resnetlab.data.encoded import Encoded
@@ -52,11 +52,13 @@ class _Open:
 
     def take(self, positions: Tensor) -> Split:
         """Return some images as a split, in the order of positions, or in that in which they can be read."""
+        canonical = None
         if self.shards is not None:
-            positions = positions.sort().values
+            positions, place = positions.sort()
+            canonical = place.argsort()
         images = self.images[positions] if isinstance(self.images, Tensor) else self.images.subset(positions)
         shards = None if self.shards is None else self.shards[positions]
-        return Split(images, self.labels[positions], take(self.names, positions.numpy()), shards)
+        return Split(images, self.labels[positions], take(self.names, positions.numpy()), shards, canonical)
 
 
 def open_data(
@@ -103,7 +105,7 @@ def open_data(
         return _dataset(config, archive.classes, opened, workers, seen_as, warnings=archive.warnings)
     contents = read_contents(config, cache_gib)
     opened, bad = _open_contents(contents, config, keep_encoded, workers, tell, seen_as)
-    _check_left(contents, opened)
+    check_left(contents, {split: opened.labels[order].tolist() for split, order in opened.orders.items()})
     return _dataset(config, contents.classes, opened, workers, seen_as, tuple(bad), contents.warnings)
 
 
@@ -259,16 +261,6 @@ def _dataset(
     train, val, test = (opened.take(orders.get(name, nothing)) for name in ("train", "val", "test"))
     preprocessing = seen_as or per_channel(train, opened.crop_ratio, workers or usable_cores())
     return Dataset(title_of(config), classes, preprocessing, train, val, test, skipped, warnings)
-
-
-def _check_left(contents: Contents, opened: _Open) -> None:
-    """Refuse a class of which every training image was skipped, and a split of which every image was."""
-    for split, listing in contents.splits.items():
-        left = opened.labels[opened.orders[split]].tolist()
-        gone = sorted(set(listing.labels) - set(left))
-        if gone and (split in ("train", "all") or not left):
-            names = name_classes([contents.classes[label] for label in gone])
-            raise ConfigError(f"{split} has no image of {names} left that can be read; replace the bad ones")
 
 
 def _refuse(bad: list[str], total: int, config: DataConfig) -> None:

@@ -18,14 +18,18 @@ class Split:
 
     `images` is either resident, uint8 of shape (num_samples, channels, height, width), or stays encoded and is decoded
     batch by batch. `labels` is int64 of shape (num_samples,). `names` says where each image came from (a file, a row);
-    it is empty where that says nothing. `shards`, int64 of shape (num_samples,), is the shard that each sample lies in,
-    where shards have to be read one after the other.
+    it is empty where that says nothing.
+
+    Where shards have to be read one after the other, samples stand in the order in which they lie there. `shards`,
+    int64 of shape (num_samples,), is then the shard that each lies in, and `canonical`, likewise, which sample stands
+    at each position of the canonical order.
     """
 
     images: Tensor | Encoded
     labels: Tensor
     names: Sequence[str] = ()
     shards: Tensor | None = None
+    canonical: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -84,12 +88,13 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of every split's images and labels, in order: equal data, equal fingerprint.
+        """SHA-256 of every split's images and labels, in canonical order: equal data, equal fingerprint.
 
         Of encoded images it is names and lengths in bytes that count: reading them all may take hours.
         """
         digest = hashlib.sha256()
         for split in self.splits.values():
+            split = split if split.canonical is None else split.some(split.canonical)
             if isinstance(split.images, Tensor):
                 digest.update(repr(tuple(split.images.shape)).encode())
                 digest.update(split.images.numpy().tobytes())

@@ -5,11 +5,12 @@ import logging
 import os
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from resnetlab.config import ConfigError
+from resnetlab.data.catalogue import CREDENTIALS
 
 T = TypeVar("T")
 
@@ -78,23 +79,30 @@ class Source:
                     "or was packed again meanwhile"
                 )
 
+    def blocks(self, name: str, num_bytes: int, start: int = 0, stop: threading.Event | None = None) -> Iterator[bytes]:
+        """Read a file from byte `start` on, of `num_bytes` it has in all, a block at a time; `stop` ends all waiting.
+
+        Raises:
+            RemoteError: where it cannot be read.
+        """
+        while start < num_bytes:
+            end = min(start + BLOCK, num_bytes)
+            block = self._patiently(name, lambda start=start, end=end: self._block(name, start, end, num_bytes), stop)
+            start += len(block)
+            yield block
+
     def _fill(self, name: str, num_bytes: int, part: Path, stop: threading.Event) -> str:
         """Read what `part` lacks; return the SHA-256 of the whole."""
         with part.open("ab") as file:
-            done, digest = file.tell(), _digest_of(part)
-            while done < num_bytes:
-                end = min(done + BLOCK, num_bytes)
-                block = self._patiently(
-                    name, lambda start=done, end=end: self._block(name, start, end, num_bytes), stop
-                )
+            digest = _digest_of(part)
+            for block in self.blocks(name, num_bytes, file.tell(), stop):
                 file.write(block)
                 digest.update(block)
-                done += len(block)
                 if stop.is_set():
                     raise RemoteError(f"{self.address}/{name}: stopped")
             file.flush()
             os.fsync(file.fileno())
-        return digest.hexdigest() if done == num_bytes else ""
+            return digest.hexdigest() if file.tell() == num_bytes else ""
 
     def _block(self, name: str, start: int, end: int, num_bytes: int) -> bytes:
         """Read bytes `start` to `end`; from a server that knows no ranges all the rest."""
@@ -127,7 +135,7 @@ class Source:
             except Exception as error:
                 reason = _reason(error)
                 if _is_final(error):
-                    raise RemoteError(f"{self.address}/{name}: cannot be read ({reason})") from error
+                    raise RemoteError(f"{self.address}/{name}: cannot be read ({reason}){_hint(error)}") from error
             if pause is None or stop.is_set():
                 break
             pause_s = pause * (1 + random.SystemRandom().random() / 2)
@@ -147,6 +155,12 @@ def _is_final(error: Exception) -> bool:
     if isinstance(status, int):
         return 400 <= status < 500 and status not in TRANSIENT
     return isinstance(error, PermissionError | IsADirectoryError | TypeError | NotImplementedError | ImportError)
+
+
+def _hint(error: Exception) -> str:
+    """Return what would work where somebody is not let in, and else nothing."""
+    refused = isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403)
+    return f"; see whether you may read it; {CREDENTIALS}" if refused else ""
 
 
 def _reason(error: Exception) -> str:

@@ -11,7 +11,7 @@ from resnetlab.data.catalogue import INDEX, is_address, kind_of, path_of
 from resnetlab.data.place import num_bytes
 from resnetlab.data.scan import scan_headers
 from resnetlab.data.shards import read_index
-from resnetlab.data.sizing import view_of
+from resnetlab.data.sizing import stays_resident, view_of
 from resnetlab.data.sources import HELD_OUT, read_contents
 from resnetlab.data.transfer import Source
 from resnetlab.models.cost import Cost, cost
@@ -20,16 +20,14 @@ from resnetlab.planning.measured import measured_s
 from resnetlab.planning.plan import Hosts, Work, plan
 from resnetlab.planning.published import COMPARED, IMAGENET_TRAIN, Published
 
-RESIDENT = 64
-"""Side in pixels from which images are taken to be decoded again each time; smaller ones stay in memory."""
 IMAGENET_BYTES = 137.8e9
 """Of the training archive, `ILSVRC2012_img_train.tar`."""
 LOOKED_AT = 4096
 """Images of a folder whose lengths are looked at, evenly spread, at most."""
 MEASURED = 64
 """Likewise, images whose sides are."""
-SIDE = 224
-"""Pixels at which photographs are shown."""
+PHOTOGRAPHS = ((375, 500), (500, 375))
+"""Height and width of ImageNet's images, most of them, and of images about which nothing is known: shown at 224."""
 
 
 class Images(NamedTuple):
@@ -41,10 +39,14 @@ class Images(NamedTuple):
     """Of each, where it is read from, on average."""
     side: int
     """In pixels, at which `train` shows them if nobody says otherwise."""
+    total: int = 0
+    """Of all splits."""
+    sizes: tuple[tuple[int, int], ...] = ()
+    """Height and width of some; none of an archive with a name, which is kept in memory in any case."""
 
 
 SETS = {
-    "imagenet": Images(IMAGENET_TRAIN, IMAGENET_BYTES / IMAGENET_TRAIN, SIDE),
+    "imagenet": Images(IMAGENET_TRAIN, IMAGENET_BYTES / IMAGENET_TRAIN, 224, IMAGENET_TRAIN + 50_000, PHOTOGRAPHS),
     "cifar10": Images(45_000, 3072.0, 32),
     "cifar100": Images(45_000, 3072.0, 32),
     "mnist": Images(54_000, 784.0, 28),
@@ -72,14 +74,22 @@ def work_of(model: ModelConfig, data: str, recipe: Recipe, image_size: int | Non
     starts = [*recipe.train_sizes, (1.0, 0)] if recipe.train_sizes else [(0.0, image_size), (1.0, 0)]
     counted = [(cost(network, size), size, after - start) for (start, size), (after, _) in itertools.pairwise(starts)]
     steps = recipe.steps or recipe.epochs * epoch_steps
-    image_bytes = images.bytes if image_size >= RESIDENT else 0.0
+    image_bytes = 0.0 if stay_resident(images, image_size, recipe) else images.bytes
     return Work(counted, model.shortcut != "none", num_images, image_bytes, steps, recipe.batch_size, half)
+
+
+def stay_resident(images: Images, size: int, recipe: Recipe) -> bool:
+    """Say whether `train` decodes images once and keeps them in memory, shown at `size` pixels a side."""
+    if not images.sizes:
+        return True
+    return stays_resident(torch.tensor(images.sizes), size, DataConfig(), recipe.crop != "pad", images.total)
 
 
 def count(data: str) -> Images:
     """Count the images of a data set that are trained on, and their bytes on average; of some the headers are read.
 
-    Of shards the index alone is read, whose bytes are those of the tar files, and which knows no sides.
+    Of shards the index alone is read, whose bytes are those of the tar files, and which knows no sides: they are taken
+    for photographs.
 
     Raises:
         ConfigError: where there are none, or in a layout that `train` does not know either.
@@ -88,14 +98,18 @@ def count(data: str) -> Images:
     try:
         kind = kind_of(config)
     except ConfigError as error:
+        if is_address(data):
+            raise
         raise ConfigError(f"{error}; a plan knows {', '.join(SETS)} by name") from error
     splits, sizes = (_of_shards(data), []) if kind == "shards" else _of_listings(config)
     number, total = splits.get("train") or splits["all"]
     if number == 0:
         raise ConfigError(f"data {data!r}: no image to train on")
     held_out = {**HELD_OUT, "test": 0.1} if "all" in splits else HELD_OUT if "val" not in splits else {}
-    side = view_of(torch.tensor(sizes), None, None)[0] if sizes else SIDE
-    return Images(round(number * (1 - sum(held_out.values()))), total / number, side)
+    some = tuple(sizes) or PHOTOGRAPHS
+    side, _ = view_of(torch.tensor(some), None, None)
+    trained_on = round(number * (1 - sum(held_out.values())))
+    return Images(trained_on, total / number, side, sum(count for count, _ in splits.values()), some)
 
 
 def _of_listings(config: DataConfig) -> tuple[dict[str, tuple[int, float]], list[tuple[int, int]]]:

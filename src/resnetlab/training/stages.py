@@ -15,7 +15,7 @@ from resnetlab.data.columns import Pieces
 from resnetlab.data.encoded import Encoded
 from resnetlab.data.loader import augmented, draws, threads
 from resnetlab.data.place import forget, read_place
-from resnetlab.data.remote import CACHE_GIB
+from resnetlab.data.remote import CACHE_GIB, RemoteShard
 from resnetlab.data.split import Split
 from resnetlab.training.groups import set_mode
 from resnetlab.training.setup import Training, prepare
@@ -45,7 +45,7 @@ class Measured:
     cold: bool
     """Whether the kernel's page cache was emptied of the images before storage was measured."""
     far: bool
-    """Whether images come from an address: whole shards are fetched, but for those that the cache holds."""
+    """Whether images come from an address: storage is that address, past the cache."""
     side: float
     """Mean shorter side of the images in pixels."""
     shown: int
@@ -88,6 +88,7 @@ def measure(
     Raises:
         ConfigError: as `prepare` does.
         BadImageError: for an image that cannot be decoded, unless such images are left out.
+        RemoteError: where an address does not answer.
     """
     tell("opening the data")
     training = prepare(config, None, workers=workers, cache_gib=cache_gib)
@@ -150,17 +151,19 @@ def _storage(images: Encoded, order: Tensor, workers: int, seconds: float) -> tu
 
 
 def _fetching(images: Encoded, order: Tensor, seconds: float) -> tuple[float, float]:
-    """Fetch whole shards in an epoch's order; return images and bytes a second."""
+    """Read shards in an epoch's order as they are fetched, but past the cache; return images and bytes a second."""
     assert isinstance(images.places, Pieces)
-    places, count, total = images.places, 0, 0
+    places, count, total = images.places, 0.0, 0
     used, first = np.unique(places.which[order.numpy()], return_index=True)
     start_s = time.perf_counter()
     for number in used[np.argsort(first)].tolist():
-        places.shards[number].open()
-        own = places.which == number
-        count, total = count + int(own.sum()), total + int(places.lengths[own].sum())
-        if time.perf_counter() - start_s > seconds:
-            break
+        shard, own = places.shards[number], int((places.which == number).sum())
+        assert isinstance(shard, RemoteShard)
+        for block in shard.blocks():
+            count, total = count + own * len(block) / shard.entry.bytes, total + len(block)
+            gone_s = time.perf_counter() - start_s
+            if gone_s > seconds:
+                return count / gone_s, total / gone_s
     gone_s = time.perf_counter() - start_s
     return count / gone_s, total / gone_s
 
