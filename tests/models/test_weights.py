@@ -119,6 +119,14 @@ def test_contents_without_weights(tmp_path, content, message):
         read_weights(tmp_path / "a.pt")
 
 
+@pytest.mark.parametrize("before", ["optimizer", "momentum_buffer", "ema_grads"])
+def test_an_optimisers_tensors_are_no_weights(tmp_path, before):
+    torch.save({before: {"a": torch.zeros(2, 2)}, "my_net": {"a": torch.ones(2, 2)}}, tmp_path / "a.pt")
+    found = read_weights(tmp_path / "a.pt")
+    assert found.under == "my_net"
+    assert found.tensors["a"].sum() == 4
+
+
 def test_a_flipped_byte_is_noticed(tmp_path):
     path = tmp_path / "a.pt"
     torch.save({"a": torch.ones(64, 64)}, path)

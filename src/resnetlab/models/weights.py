@@ -16,6 +16,8 @@ from resnetlab.models.card import ModelFileError, model_file
 
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params")
 """Under which name a checkpoint keeps the weights, the likeliest first."""
+OPTIMISER = re.compile(r"optim|momentum|velocity|exp_avg|grad|adam|sgd", re.IGNORECASE)
+"""Names under which an optimiser keeps tensors of the same shapes, which are no weights."""
 MOST_SAID, LONGEST_SAID = 12, 80
 """How many numbers and words beside the weights are passed on (an epoch, an accuracy, a name), of how many letters."""
 KNOWN_STARTS: tuple[tuple[bytes, str], ...] = (
@@ -107,12 +109,19 @@ def _find(content: object, depth: int = 0) -> tuple[tuple[str, ...], dict[str, T
     if not isinstance(content, Mapping) or depth > 3:
         return None
     names = [name for name, value in content.items() if isinstance(name, str) and isinstance(value, Mapping)]
-    for name in sorted(names, key=lambda name: WRAPPERS.index(name) if name in WRAPPERS else len(WRAPPERS)):
+    for name in sorted(names, key=_rank):
         found = _find(content[name], depth + 1)
         if found is not None:
             return (name, *found[0]), found[1]
     here = _tensors(content)
     return ((), here) if any(tensor.dim() > 1 for tensor in here.values()) else None
+
+
+def _rank(name: str) -> int:
+    """Return how late a name is looked under: last under those of an optimiser."""
+    if name in WRAPPERS:
+        return WRAPPERS.index(name)
+    return len(WRAPPERS) + bool(OPTIMISER.search(name))
 
 
 def _tensors(content: Mapping[Any, Any]) -> dict[str, Tensor]:
