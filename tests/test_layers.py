@@ -48,7 +48,7 @@ FLOORS: list[dict[str, list[str]]] = [
     },
     {
         "training": [
-            *("loop", "compare", "stages", "setup", "groups", "start", "track", "provenance", "epoch"),
+            *("loop", "around", "compare", "stages", "setup", "groups", "start", "track", "provenance", "epoch"),
             *("together", "signals", "execution", "directory", "saver", "state", "checkpoint", "interrupt"),
             *("session", "distributed", "listener", "record", "recipes", "schedule"),
         ]
@@ -91,8 +91,8 @@ FLOORS: list[dict[str, list[str]]] = [
     },
     {
         "": [
-            *("claim", "config", "configjson", "cores", "figure_style", "files", "memory", "reproductions", "paper"),
-            "world",
+            *("claim", "config", "world", "configjson", "cores", "figure_style", "files", "memory", "reproductions"),
+            "paper",
         ]
     },
 ]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -225,3 +226,65 @@ def test_a_recipe_given_on_resume_has_the_rate_of_the_batch():
     config = train.fresh(train.Options(data="digits", model="resnet8"))
     options = train.Options(recipe="imagenet-90", batch_size=16, resume=True)
     assert train.overridden(config, options).recipe.lr == pytest.approx(0.256 / 16)
+
+
+def test_another_batch_on_resume_has_its_rate():
+    """Where the recipe's rate goes with the batch; one that is given, or the run's own of another recipe, stays."""
+    config = train.fresh(train.Options(data="digits", model="resnet8", recipe="imagenet-90", lr=0.3))
+    options = train.Options(batch_size=2048, resume=True)
+    assert train.overridden(config, options).recipe.lr == pytest.approx(0.3 * 2048 / 256)
+    assert train.overridden(config, replace(options, lr=1.0)).recipe.lr == 1.0
+    assert train.overridden(config, train.Options(epochs=3, resume=True)).recipe.lr == 0.3
+    own = train.fresh(train.Options(data="digits", model="resnet8"))
+    assert train.overridden(own, options).recipe.lr == own.recipe.lr
+
+
+def test_what_torchrun_starts_again_is_not_fresh(monkeypatch):
+    options = train.Options(fresh=True)
+    assert train.session_of(options).fresh
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    assert train.session_of(options).fresh
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert not train.session_of(options).fresh
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "1e20", "0", "-1"])
+def test_patience_is_a_time(seconds, capsys):
+    from resnetlab.cli import main
+
+    assert main(["train", "--data", "digits", "--patience-seconds", seconds]) == 2
+    said = capsys.readouterr().err
+    assert f"patience-seconds must be from 1 to 1,000,000, not {float(seconds):g}" in said
+    assert said.count("\n") == 1
+
+
+def test_a_rank_without_others_speaks(tmp_path):
+    done = resnetlab("train", *SMALL, "--out", tmp_path / "run", RANK="1")
+    assert done.returncode == 0, done.stderr
+    assert "model file: " in done.stdout
+    done = resnetlab("train", *SMALL, "--out", tmp_path / "other", WORLD_SIZE="abc")
+    assert done.returncode == 2
+    assert done.stderr.startswith("resnetlab: WORLD_SIZE must be a whole number")
+
+
+MISTAKEN = """
+import sys, time
+from resnetlab import cli
+cli.HEARD_S = float(sys.argv[1])
+sys.exit(cli.main(["train", "--epoch", "2"]))
+"""
+
+
+@pytest.mark.parametrize(("wait_s", "told"), [("0.01", 1), ("60", 0)])
+def test_of_several_processes_another_tells_only_what_the_first_does_not(wait_s, told):
+    """It waits to be ended by torchrun, as it is where the first one has told the same and left."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", MISTAKEN, wait_s], stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "TORCHELASTIC_RUN_ID": "x", "LOCAL_RANK": "1", "RANK": "1"},
+    )  # fmt: skip
+    if not told:
+        time.sleep(1)
+        process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert said.count("did you mean --epochs") == told
+    assert process.returncode == (2 if told else -signal.SIGTERM)

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import textwrap
+import time
 import typing
 from collections.abc import Sequence
 from typing import Any
@@ -32,6 +33,10 @@ COMMANDS = {
 }
 """Name to what it is for; each is a file in `commands/`."""
 
+HEARD_S = 2.0
+"""Seconds in which the first of several processes tells what is wrong. Where another leaves with an error of its own,
+those that are left call the roll before it is ended (`training.distributed.CALL_S`): that takes longer."""
+
 
 class UsageError(Exception):
     """A call that cannot be understood; the message is one line."""
@@ -52,11 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except UsageError as error:
-        return _fail(str(error), 2)
+        return _fail(str(error), 2, wait_s=HEARD_S)
     except Exception as error:
         if debug:
             raise
-        return _fail(str(error) or type(error).__name__, 2 if _is_callers_mistake(error) else 1)
+        from resnetlab.world import LostProcessError
+
+        alone = isinstance(error, LostProcessError)  # whoever is left has its own view of it
+        message = str(error) or type(error).__name__
+        return _fail(message, 2 if _is_callers_mistake(error) else 1, wait_s=0 if alone else HEARD_S)
 
 
 def dispatch(words: Sequence[str]) -> int:
@@ -181,6 +190,14 @@ def _is_callers_mistake(error: Exception) -> bool:
     return isinstance(error, ConfigError | RecordError)
 
 
-def _fail(message: str, status: int) -> int:
+def _fail(message: str, status: int, *, wait_s: float = 0.0) -> int:
+    """Print an error, once for all processes that torchrun started on this machine.
+
+    The first of them speaks and leaves, and torchrun ends the others by SIGTERM within a tenth of a second. Who is
+    still here after `wait_s` had an error of its own, and tells it.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("LOCAL_RANK", "0") != "0":
+        with contextlib.suppress(KeyboardInterrupt):
+            time.sleep(wait_s)
     print(f"resnetlab: {' '.join(message.split())}", file=sys.stderr)
     return status

@@ -18,10 +18,12 @@ from resnetlab.deploy.export import export
 from resnetlab.models.modelfile import ModelFileError
 from resnetlab.runtime import choice, opening, packages, remembered, source
 from resnetlab.runtime.artefact import SUFFIXES
+from resnetlab.runtime.choice import Choice
 from resnetlab.runtime.engine import Backend
 from resnetlab.runtime.opening import open_engine
 from resnetlab.runtime.shelf import Shelf
 from resnetlab.runtime.torch_engine import TorchEngine
+from resnetlab.world import World
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
@@ -73,12 +75,32 @@ def test_it_is_measured_once(copy, made, monkeypatch):
     engine, card = open_engine(copy, backend="auto", tell=said.append)
     first = (made / "said").read_text()
     assert said == [f"{first} (measured before)"]
-    assert first.startswith(f"{engine.backend} {engine.precision}".removesuffix(" fp32"))
+    taken = first.partition(";")[0]  # one runtime, or one for single images and another for batches
+    assert taken.startswith(engine.backend)
+    assert engine.precision == "fp32" or engine.precision in taken
     assert "ms an image in batches of 1 and 16: " in first
     assert card.classes[0] == "cat"
     backends: tuple[Backend, ...] = ("onnxruntime", "openvino")
     for backend in backends:  # nor are they converted again
         assert open_engine(copy, backend=backend)[0].backend == backend
+
+
+def test_of_several_processes_the_first_chooses_for_all(copy, monkeypatch):
+    """Even where nothing can be noted beside the file, and another one would have found otherwise."""
+    told = Choice({"1": "torch", "16": "torch"})
+
+    class Second(World):
+        def from_first(self, work):
+            return told
+
+    monkeypatch.setattr(opening, "choose", forbidden)
+    monkeypatch.setattr(opening, "remembered", forbidden)
+    said: list[str] = []
+    engine, _ = open_engine(copy, backend="auto", tell=said.append, world=Second(1, 2))
+    assert (engine.backend, said) == ("torch", ["torch"])
+    told = Choice({"1": "a runtime of the first"})
+    with pytest.raises(ConfigError, match="computes it by a runtime of the first, and process 1 cannot"):
+        open_engine(copy, backend="auto", world=Second(1, 2))
 
 
 def test_another_situation_is_measured_anew_and_both_are_kept(copy, monkeypatch):

@@ -57,7 +57,8 @@ def by_hand(config):
         ]
         parameters = [model.get_parameter(name) for name in names]
         gradients = torch.autograd.grad(F.cross_entropy(model(images), labels), parameters)
-        lr = tuned.lr * (step + 1) / 3 if step < 3 else tuned.lr * (1 + math.cos(math.pi * step / tuned.steps)) / 2
+        fallen = (step - 3) / (tuned.steps - 3)
+        lr = tuned.lr * ((step + 1) / 3 if step < 3 else (1 + math.cos(math.pi * fallen)) / 2)
         with torch.no_grad():
             for name, parameter, gradient in zip(names, parameters, gradients, strict=True):
                 velocity[name] = 0.9 * velocity.get(name, 0) + gradient + tuned.weight_decay * parameter

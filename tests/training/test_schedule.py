@@ -1,3 +1,6 @@
+from itertools import pairwise
+
+import numpy as np
 import pytest
 
 from resnetlab.config import ConfigError, Recipe
@@ -22,6 +25,25 @@ def test_the_other_schedules():
 def test_warmup_rises_to_the_schedule():
     warm = Recipe(lr=0.4, schedule="constant", warmup_steps=4)
     assert [lr_at(s, 10, warm) for s in range(6)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
+
+
+def test_from_warmup_on_the_rate_falls_without_a_step():
+    """As ffcv-imagenet (`get_lr`) and NVIDIA DeepLearningExamples (`lr_cosine_policy`) have it, 10 steps an epoch."""
+    fast = Recipe(lr=2, schedule="linear", warmup_steps=20)
+    ffcv = np.interp(np.arange(20, 160) / 10, [0, 2, 16], [0, 2, 0])
+    assert [lr_at(s, 160, fast) for s in range(20, 160)] == pytest.approx(list(ffcv))
+    usual = Recipe(lr=0.256, schedule="cosine", warmup_steps=80)
+    nvidia = 0.256 * 0.5 * (1 + np.cos(np.pi * (np.arange(80, 900) / 10 - 8) / (90 - 8)))
+    assert [lr_at(s, 900, usual) for s in range(80, 900)] == pytest.approx(list(nvidia))
+    for way, total in ((fast, 160), (usual, 900)):
+        rates = [lr_at(s, total, way) for s in range(total)]
+        assert max(abs(a - b) for a, b in pairwise(rates)) <= way.lr / way.warmup_steps * 1.001
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_a_run_may_be_all_warmup(schedule):
+    warm = Recipe(lr=0.4, schedule=schedule, warmup_steps=4)
+    assert [lr_at(s, 4, warm) for s in range(5)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4])
 
 
 def test_recipes_are_names_plus_overrides():

@@ -79,11 +79,18 @@ def test_together_the_processes_see_the_batches_of_one(size, parts):
     whole = train_batches(data.train, data.preprocessing, way, seed=1, epoch=2)
     own = [train_batches(data.train, data.preprocessing, way, seed=1, epoch=2, world=World(rank, size), parts=parts)
            for rank in range(size)]  # fmt: skip
+    alone = train_batches(data.train, data.preprocessing, way, seed=1, epoch=2, parts=parts)
     for images, labels in whole:
-        pieces = [next(batches) for batches in own for _ in range(parts)]
+        pieces = []
+        for _ in range(parts):  # one after the other, and each is the same whoever shares it: so are BN's statistics
+            seen, its = next(alone)
+            pieces += (shared := [next(batches) for batches in own])
+            assert torch.equal(torch.cat([part for part, _ in shared]), seen)
+            assert torch.equal(torch.cat([part for _, part in shared]), its)
         assert torch.equal(torch.cat([seen for seen, _ in pieces]), images)
         assert torch.equal(torch.cat([its for _, its in pieces]), labels)
-        assert max(len(its) for _, its in pieces) - min(len(its) for _, its in pieces) <= 2
+        assert min(len(its) for _, its in pieces) == 64 // (size * parts)
+        assert max(len(its) for _, its in pieces) <= 64 // (size * parts) + 1
     assert all(next(batches, None) is None for batches in own)
 
 
@@ -235,14 +242,40 @@ def test_a_bad_image_of_another_process_stands_in_the_record(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_mistake_is_told_once_and_by_all(tmp_path):
-    done = torchrun(2, *WORDS, "--accumulate", "64", "--out", tmp_path / "run")
-    assert done.returncode != 0
-    assert "leave some with fewer than 2" in done.stderr
-    assert not (tmp_path / "run" / "record.jsonl").exists()
+def test_a_mistake_is_told_once(tmp_path):
+    """Whether the data show it, the options, or the words; with the exit status of the one that tells it."""
     (tmp_path / "file").write_text("")
-    done = torchrun(2, *WORDS, "--out", tmp_path / "file")
-    assert "is a file" in done.stderr
+    for words, said in (
+        (("--accumulate", "64", "--out", tmp_path / "run"), "leave some with fewer than 2"),
+        (("--out", tmp_path / "file"), "is a file"),
+        (("--epoch", "3"), "did you mean --epochs"),
+    ):
+        done = torchrun(3, *WORDS, *words)
+        assert done.returncode != 0
+        assert done.stderr.count(said) == done.stderr.count("resnetlab: ") == 1
+        assert "exitcode  : 2" in done.stderr
+    assert not (tmp_path / "run" / "record.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_of_many_one_is_lost_and_named_alone(tmp_path):
+    """Only its neighbours in the ring notice at once; the record has the words that people read."""
+    out = tmp_path / "run"
+    done = torchrun(5, *WORDS, "--out", out, "--patience-seconds", "60", faulty=("SIGKILL", 1, 23))
+    assert done.returncode != 0
+    told = [line for line in done.stderr.splitlines() if line.startswith("resnetlab: ")]
+    assert [line.partition(";")[0] for line in told] == ["resnetlab: process 1 of 5 is gone or does not answer"] * 4
+    assert read_record(out / "record.jsonl")[-1]["error"] == told[0].removeprefix("resnetlab: ")
+
+
+@pytest.mark.slow
+def test_fresh_is_meant_for_the_first_attempt(tmp_path):
+    """What torchrun starts again goes on from the checkpoint, and deletes nothing."""
+    out = tmp_path / "run"
+    words = (*WORDS, "--out", out, "--fresh", "--checkpoint-steps", "5")
+    done = torchrun(2, *words, restarts=1, faulty=("SIGKILL", 1, 23))
+    assert done.returncode == 0, done.stderr
+    assert "resumed  after step 20" in done.stdout
 
 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch):

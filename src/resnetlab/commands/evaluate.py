@@ -79,7 +79,7 @@ def run(options: Options) -> int:
     with joined() as world:
         quiet = world.rank > 0
         with Bar(quiet) as bar:
-            members = open_members(files, data, terms, bar.tell, None if quiet else bar.say)
+            members = open_members(files, data, terms, bar.tell, None if quiet else bar.say, world)
             bar.expect(len(members) * -(-len(members[0].labels) // world.size))
             part = examine(members, terms, rank=world.rank, of=world.size, tell=bar.advance)
         judgement = merge(world.gather(part))

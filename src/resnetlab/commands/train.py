@@ -1,7 +1,6 @@
 """`resnetlab train`: one network, real images, an honest number, and a model file."""
 
 import json
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from resnetlab.config import ConfigError, DataConfig, ModelConfig, RunConfig, read_config
+from resnetlab.world import announced, processes_here, restarts
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 WAITING_PCT = 10.0
 """Share of the training time from which waiting for images is worth a word."""
+PATIENT = 1_000_000
+"""Seconds beyond which nobody waits for a process: eleven days."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def run(options: Options) -> int:
     from resnetlab.memory import keep_large_pages
 
     keep_large_pages()
-    first = os.environ.get("RANK", "0") == "0"
+    first = announced().is_first
     console = Console(stderr=options.json, markup=False, quiet=not first)
     console.print("loading PyTorch and the images …", style="dim")
     from resnetlab.training.interrupt import InterruptedRunError, Interruption
@@ -198,15 +200,20 @@ RUN_FIELDS = ("seed", "precision", "layout", "compile", "sync_bn", "accumulate",
 
 
 def overridden(config: RunConfig, options: Options) -> RunConfig:
-    """Return a run's own configuration with the options that were given in place of its values."""
+    """Return a run's own configuration with the options that were given in place of its values.
+
+    Where the recipe's learning rate goes with the batch, the run's own does too.
+    """
     from resnetlab.models.zoo import model_config
-    from resnetlab.training.recipes import recipe
+    from resnetlab.training.recipes import SCALED, recipe
 
     model: ModelConfig = model_config(options.model) if options.model else config.model
     changes = _recipe_changes(options)
     if "epochs" in changes:
         changes.setdefault("steps", None)
     base = recipe(options.recipe, model, **changes) if options.recipe else config.recipe
+    if not options.recipe and base.name in SCALED and "batch_size" in changes:
+        changes.setdefault("lr", base.lr * changes["batch_size"] / base.batch_size)
     data = replace(config.data, **_given(options, *DATA_FIELDS))
     if options.data is not None:
         data = replace(data, name=options.data)
@@ -227,8 +234,7 @@ def session_of(options: Options) -> "Session":
     from resnetlab.cores import usable_cores
     from resnetlab.training.session import Session
 
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    workers = max(1, usable_cores() // processes) if options.workers is None else options.workers
+    workers = max(1, usable_cores() // processes_here()) if options.workers is None else options.workers
     if workers < 0:
         raise ConfigError(f"workers must be at least 0, not {workers}")
     if options.cache_gib <= 0:
@@ -237,13 +243,15 @@ def session_of(options: Options) -> "Session":
         raise ConfigError(f"checkpoint-seconds must be at least 0, not {options.checkpoint_seconds}")
     if options.checkpoint_steps is not None and options.checkpoint_steps < 1:
         raise ConfigError(f"checkpoint-steps must be at least 1, not {options.checkpoint_steps}")
+    if not 1 <= options.patience_seconds <= PATIENT:
+        raise ConfigError(f"patience-seconds must be from 1 to {PATIENT:,}, not {options.patience_seconds:g}")
     if options.track not in (None, "tensorboard"):
         raise ConfigError(f"track {options.track!r} is unknown; known: tensorboard")
     return Session(
         workers=workers,
         cache_gib=options.cache_gib,
         resume=True,
-        fresh=options.fresh,
+        fresh=options.fresh and restarts() == 0,  # what torchrun starts again goes on
         allow_config_change=options.allow_config_change,
         checkpoint_s=options.checkpoint_seconds,
         checkpoint_steps=options.checkpoint_steps,

@@ -67,9 +67,9 @@ def train_batches(
 ) -> Batches:
     """Yield an epoch's batches, in order, from step `first_step` on, where the split lives.
 
-    Of each batch this process's part of `world`, and that in so many `parts` one after the other: together all
-    processes see the samples, crops and flips that one alone would. Images of a crop that resizes are shown at `size`
-    pixels a side, the preprocessing's if not given.
+    Each batch in so many `parts` one after the other, and of each part what is this process's of `world`: together all
+    processes see the samples, crops and flips that one alone would, part by part. Images of a crop that resizes are
+    shown at `size` pixels a side, the preprocessing's if not given.
 
     Encoded images are decoded by `workers` threads, a few batches ahead, or by the caller's own if 0; the batches are
     the same. An image that is left out makes its batch smaller. Close the iterator, and its threads end.
@@ -175,11 +175,12 @@ def _slices(num_positions: int, batch_size: int, first: int = 0) -> Iterator[sli
 
 
 def _parts(whole: slice, world: World, parts: int) -> Iterator[slice]:
-    """Yield the positions of this process's parts of a batch."""
-    own = world.part(whole.stop - whole.start)
+    """Yield the positions that are this process's of each part of a batch, which are those of any number of them."""
     for number in range(parts):
-        part = World(number, parts).part(own.stop - own.start)
-        yield slice(whole.start + own.start + part.start, whole.start + own.start + part.stop)
+        part = World(number, parts).part(whole.stop - whole.start)
+        own = world.part(part.stop - part.start)
+        start = whole.start + part.start
+        yield slice(start + own.start, start + own.stop)
 
 
 def _load(

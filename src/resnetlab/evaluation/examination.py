@@ -27,6 +27,7 @@ from resnetlab.models.resnet import ResNet
 from resnetlab.runtime.artefact import is_artefact
 from resnetlab.runtime.engine import Backend, Engine
 from resnetlab.runtime.opening import open_engine
+from resnetlab.world import World
 
 Protocol = Literal["one-crop", "ten-crop", "multi-scale", "ensemble"]
 
@@ -117,10 +118,12 @@ def open_members(
     terms: Terms,
     on_progress: Callable[[str, int, int], None] | None,
     tell: Callable[[str], None] | None = None,
+    world: World = World(),  # noqa: B008  # frozen
 ) -> list[Member]:
     """Load networks, and open the same images for each; without `data` those that the network was trained on.
 
-    `tell` hears which runtime was found to be the fastest, where that is asked for.
+    `tell` hears which runtime was found to be the fastest, where that is asked for; of several processes of `world` the
+    first one finds it for all.
 
     Raises:
         ConfigError: for a file that is no network of this project or cannot be judged so, data that cannot be opened,
@@ -128,7 +131,7 @@ def open_members(
     """
     members: list[Member] = []
     for file in files:
-        model, card = _load(file, terms, tell)
+        model, card = _load(file, terms, tell, world)
         config = data_config(card, data, file)
         judged = _open(card, replace(config, on_bad_image=terms.on_bad_image), terms, on_progress)
         judged = replace(judged, split=judged.split.shown_in(card.model.in_channels))
@@ -198,7 +201,9 @@ def pictures(judged: Judged, positions: Sequence[int]) -> list[np.ndarray]:
     return list(pixels.permute(0, 2, 3, 1).cpu().numpy())
 
 
-def _load(file: Path, terms: Terms, tell: Callable[[str], None] | None) -> tuple[ResNet | Engine, ModelCard]:
+def _load(
+    file: Path, terms: Terms, tell: Callable[[str], None] | None, world: World
+) -> tuple[ResNet | Engine, ModelCard]:
     """Return a network: of a model file the very module that training judged, unless another runtime is asked for."""
     if terms.backend in (None, "torch") and not is_artefact(file):
         model, card = load_model(file)
@@ -210,7 +215,7 @@ def _load(file: Path, terms: Terms, tell: Callable[[str], None] | None) -> tuple
         raise ConfigError(f"--recalibrate-bn needs a model file and PyTorch: in {what} no batch normalisation is left")
     device = "cpu" if is_artefact(file) and file.suffix.lower() != ".pt2" else terms.device
     cores = torch.get_num_threads()  # fewer than there are where the processes of torchrun share them
-    return open_engine(file, backend=terms.backend, cores=cores, device=device, tell=tell)
+    return open_engine(file, backend=terms.backend, cores=cores, device=device, tell=tell, world=world)
 
 
 def _open(

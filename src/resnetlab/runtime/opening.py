@@ -11,11 +11,12 @@ from resnetlab.config import ConfigError
 from resnetlab.cores import usable_cores
 from resnetlab.models.card import ModelCard
 from resnetlab.runtime import packages
-from resnetlab.runtime.choice import Candidate, choose, chosen, probe
+from resnetlab.runtime.choice import Candidate, Choice, choose, chosen, probe
 from resnetlab.runtime.engine import Backend, Engine
 from resnetlab.runtime.remembered import Situation, remember, remembered, situation
 from resnetlab.runtime.shelf import beside
 from resnetlab.runtime.source import Source, candidates, source_of
+from resnetlab.world import World
 
 Wish = Backend | Literal["auto", "known"]
 """A runtime; or the fastest of those that give the same answers; or that if it was measured before, and else the
@@ -30,6 +31,7 @@ def open_engine(
     callers: int = 1,
     device: str | torch.device = "cpu",
     tell: Callable[[str], None] | None = None,
+    world: World = World(),  # noqa: B008  # frozen
 ) -> tuple[Engine, ModelCard]:
     """Make the network of a file ready to compute.
 
@@ -43,6 +45,7 @@ def open_engine(
         callers: Threads that will call at a time.
         device: Where PyTorch computes; the other runtimes compute on the processor.
         tell: Hears what `auto` found, a line.
+        world: Processes that all open it: under `auto` the first one chooses for all.
 
     Raises:
         ModelFileError: for a file that is missing, damaged, or nothing of this project.
@@ -62,6 +65,9 @@ def open_engine(
     engines: dict[str, Callable[[], Engine]] = {
         one.name: partial(_engine, source, one, cores, callers, place) for one in could
     }
+    if backend == "auto" and world.size > 1:
+        now = situation(list(engines), _share(cores, callers), callers)
+        return _agreed(source, engines, now, tell, world), source.card
     own = engines[could[0].name] if len(could) == 1 or (backend != "auto" and _is_plain(could)) else None
     if own and (backend is None or len(could) == 1):
         return own(), source.card
@@ -83,6 +89,34 @@ def _measured(
     if tell:
         tell(str(choice))
     return engine
+
+
+def _agreed(
+    source: Source, engines: dict[str, Callable[[], Engine]], now: Situation, tell: Callable[[str], None] | None,
+    world: World,
+) -> Engine:  # fmt: skip
+    """Return the engine that the first process chooses: what all of them answer goes into one judgement.
+
+    Raises:
+        ConfigError: where this process has no such runtime.
+    """
+
+    def found() -> Choice:
+        before = remembered(source.shelf, now)
+        if before is not None:
+            return before
+        choice, _ = choose(engines, probe(source.card.preprocessing), callers=now["callers"])
+        remember(source.shelf, now, choice)
+        return choice
+
+    choice = world.from_first(found)
+    taken = set(choice.fastest.values())
+    if lacking := sorted(taken - set(engines)):
+        raise ConfigError(f"{source.path}: the first process computes it by {' and '.join(lacking)}, and process "
+                          f"{world.rank} cannot; name a --backend that all of them have")  # fmt: skip
+    if tell:
+        tell(str(choice))
+    return chosen(choice, {name: engines[name]() for name in taken})
 
 
 def _is_plain(could: list[Candidate]) -> bool:

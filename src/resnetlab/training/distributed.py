@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -18,18 +19,19 @@ from torch.nn.parallel import DistributedDataParallel
 
 from resnetlab.config import ConfigError
 from resnetlab.models.resnet import ResNet
-from resnetlab.world import World
+from resnetlab.world import LostProcessError, World, announced
 
 PATIENCE_S = 600.0
 """Seconds that processes wait for one another before they give up."""
 CALL_S = 3.0
 """Seconds in which those that are left say that they are."""
+SAID = ("gloo/transport", "connection closed by peer", "connection reset by peer", "broken pipe", "timed out waiting",
+        "application timeout")  # fmt: skip
+"""What gloo says in an error that has no class of its own."""
+SIDE = 32
+"""Pixels a side that every network takes."""
 
 __all__ = ["World", "LostProcessError", "joined", "pick_device", "same_statistics", "shared_network"]
-
-
-class LostProcessError(RuntimeError):
-    """A process of the run is gone, or does not answer; the message says which."""
 
 
 @contextmanager
@@ -37,10 +39,10 @@ def joined(patience_s: float = PATIENCE_S) -> Iterator[World]:
     """Join the processes that torchrun started; without it there is this one alone.
 
     Raises:
+        ConfigError: where the environment says half of what torchrun would say.
         LostProcessError: where one of them is lost while they work together.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    if announced().size == 1:
         yield World()
         return
     # Imported once the group is there, this module keeps it in ten default arguments, and then its threads outlive the
@@ -52,16 +54,15 @@ def joined(patience_s: float = PATIENCE_S) -> Iterator[World]:
     kinds = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(kinds, store=PrefixStore("group", store), rank=rank, world_size=size,
                             timeout=timedelta(seconds=patience_s))  # fmt: skip
+    naming = partial(_naming, store, rank, size, patience_s)
     try:
-        yield World(rank, size)
+        with naming():
+            yield World(rank, size, naming)
     except BaseException as error:
         _forget(error)
-        if isinstance(error, RuntimeError) and _is_loss(error):
-            raise LostProcessError(_who_is_lost(store, rank, size, patience_s)) from error
         raise
     finally:
-        gc.collect()
-        dist.destroy_process_group()
+        _leave()
 
 
 def pick_device(device: str) -> torch.device:
@@ -92,7 +93,25 @@ def shared_network(model: ResNet, world: World) -> nn.Module:
     if world.size == 1 or not any(parameter.requires_grad for parameter in model.parameters()):
         return model
     devices = [model.fc.weight.device] if model.fc.weight.is_cuda else None
-    return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+    network = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+    _settle(network, model)
+    return network
+
+
+def _settle(network: nn.Module, model: ResNet) -> None:
+    """Go forward and back once and forget what came of it: the network stays as it was.
+
+    After the first gradients have come, PyTorch lays them out anew for the sums of all later steps, and where a number
+    lies decides in which order three processes add it up. A run that is continued must not take its first step
+    otherwise than the unbroken one did.
+    """
+    buffers = list(model.buffers())
+    before = [buffer.clone() for buffer in buffers]
+    images = torch.zeros(2, model.config.in_channels, SIDE, SIDE, device=model.fc.weight.device)
+    network(images).sum().backward()
+    model.zero_grad()
+    for buffer, value in zip(buffers, before, strict=True):
+        buffer.copy_(value)
 
 
 def same_statistics(model: ResNet, world: World) -> None:
@@ -113,23 +132,57 @@ def _forget(error: BaseException | None) -> None:
         error = error.__context__
 
 
+def _cut(error: BaseException | None) -> None:
+    """Let go of the functions that a loss broke off: what a closure knows stays, though its frame was cleared."""
+    while error is not None:
+        trace = error.__traceback__
+        while trace is not None:
+            trace.tb_next, trace = None, trace.tb_next
+        error = error.__context__
+
+
+def _leave() -> None:
+    """Leave the group; its connections close, unless somebody still has a network that averages gradients."""
+    gc.collect()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def _is_loss(error: RuntimeError) -> bool:
-    """Say whether an error is what gloo or NCCL raise when another process is gone or silent."""
+    """Say whether an error is what gloo or NCCL raise when another process is gone or silent, and none of our own."""
     words = str(error).lower()
-    said = ("connection closed by peer", "connection reset", "timed out", "socket", "gloo", "nccl", "broken pipe")
-    return isinstance(error, dist.DistError) or any(word in words for word in said)
+    return isinstance(error, dist.DistError) or (type(error) is RuntimeError and any(said in words for said in SAID))
 
 
-def _who_is_lost(store: Store, rank: int, size: int, patience_s: float) -> str:
-    """Have those that are left say so, and return a line on the others."""
+@contextmanager
+def _naming(store: Store, rank: int, size: int, patience_s: float) -> Iterator[None]:
+    """Make of an error of the body that means that another process is lost one that says which; the group is left."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not _is_loss(error):
+            raise
+        raise LostProcessError(_who_is_lost(store, rank, size, patience_s, error)) from error
+
+
+def _who_is_lost(store: Store, rank: int, size: int, patience_s: float, error: RuntimeError) -> str:
+    """Have those that are left say so, and return a line on the others.
+
+    They sum in a ring, in which only its neighbours notice at once that one is gone. The others wait for these, and
+    notice when these leave; so they leave before they look who is there.
+    """
     again = "torchrun --max-restarts starts all of them again from the last checkpoint"
     try:
         store.set(f"here/{rank}", "1")
+        _forget(error)
+        _cut(error)
+        _leave()
         time.sleep(CALL_S)
         lost = [other for other in range(size) if not store.check([f"here/{other}"])]
     except RuntimeError:
         return f"the store that torchrun keeps for its processes is gone, and with it the machine of the first; {again}"
     if not lost:
         return f"the connection between the processes broke, or one was silent for {patience_s:g} s; {again}"
-    who = f"process {lost[0]}" if len(lost) == 1 else f"processes {', '.join(map(str, lost))}"
-    return f"{who} of {size} is gone or does not answer; {again}"
+    if len(lost) == 1:
+        return f"process {lost[0]} of {size} is gone or does not answer; {again}"
+    return f"processes {', '.join(map(str, lost))} of {size} are gone or do not answer; {again}"

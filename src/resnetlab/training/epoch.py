@@ -29,6 +29,11 @@ PATIENCE = 10
 class DivergedError(RuntimeError):
     """The loss was not finite `PATIENCE` times in a row; the message names steps, learning rate and what to try."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.batch: dict[str, Any] = {}
+        """Which samples the last batch held, as the record says it."""
+
 
 @dataclass(frozen=True)
 class Taken:

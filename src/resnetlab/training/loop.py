@@ -15,6 +15,7 @@ from resnetlab.config import ConfigError, RunConfig
 from resnetlab.data.transfer import RemoteError
 from resnetlab.models.modelfile import ModelCard, load_model, save_model
 from resnetlab.models.resnet import ResNet
+from resnetlab.training.around import Around, open_record
 from resnetlab.training.checkpoint import Checkpoint
 from resnetlab.training.directory import CHECKPOINT, MODEL, RECORD, Beginning, begin, forget_unless_begun
 from resnetlab.training.distributed import same_statistics
@@ -22,30 +23,13 @@ from resnetlab.training.epoch import DivergedError, Taken, diverged, lr_now, sum
 from resnetlab.training.groups import set_mode
 from resnetlab.training.interrupt import InterruptedRunError, Interruption
 from resnetlab.training.listener import Listener
-from resnetlab.training.provenance import describe, provenance, run_line
+from resnetlab.training.provenance import provenance
 from resnetlab.training.record import Record
 from resnetlab.training.saver import Saver, UnsavedError
 from resnetlab.training.session import Session
 from resnetlab.training.setup import Training, prepare
-from resnetlab.training.start import described
 from resnetlab.training.state import pack
 from resnetlab.training.track import Tracker, open_tracker
-
-
-@dataclasses.dataclass(frozen=True)
-class Around:
-    """Where a run writes, whom it tells, and what may stop it."""
-
-    out: Path | None
-    record: Record
-    session: Session
-    listener: Listener
-    interruption: Interruption
-
-    def warn(self, message: str) -> None:
-        """Tell people and the record."""
-        self.record.write("warning", message=message)
-        self.listener.warn(message)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,58 +99,44 @@ def _begin(out: Path, config: RunConfig, session: Session, stack: contextlib.Exi
 
 def _fit(config: RunConfig, beginning: Beginning, around: Around) -> Fitted:
     """Train and judge with the record open; whatever happens stands in it."""
-    start_s, training = time.perf_counter(), None
+    earlier_s = beginning.checkpoint.state["run"]["time_s"] if beginning.checkpoint else 0.0
+    start_s = time.perf_counter() - earlier_s
     try:
-        session = around.session
-        training = prepare(config, beginning.checkpoint, workers=session.workers, world=session.world,
-                           cache_gib=session.cache_gib)  # fmt: skip
-        training.together.interruption = around.interruption
-        start_s -= training.state.time_s
-        out, step = around.out, training.state.step
-        with open_tracker(out and around.session.track, out or Path(), step, around.warn) as tracker:
-            open_record(training, beginning, around)
-            saver = train(training, around, tracker, start_s)
-        try:
-            with around.interruption.at_once():
-                result, model, card = judge(training)
-        except InterruptedRunError:
-            saver.insist("stopped, the last good one stays")
-            raise
-        result["time_s"] = time.perf_counter() - start_s
-        return leave(around, saver, Fitted(model, card, result))
+        with around.session.world.naming():
+            return _carry_out(config, beginning, around, start_s)
     except (InterruptedRunError, UnsavedError):
         raise
     except Exception as error:
-        status = "diverged" if isinstance(error, DivergedError) else "failed"
-        where = batch_positions(training) if training and status == "diverged" else {}
-        reason = str(error) or type(error).__name__
-        around.record.write("result", status=status, error=reason, **where, time_s=time.perf_counter() - start_s)
+        diverged = isinstance(error, DivergedError)
+        where, reason = error.batch if diverged else {}, str(error) or type(error).__name__
+        around.record.write("result", status="diverged" if diverged else "failed", error=reason, **where,
+                            time_s=time.perf_counter() - start_s)  # fmt: skip
         raise
 
 
-def open_record(training: Training, beginning: Beginning, around: Around) -> None:
-    """Write what is known before the first step, or what has changed since the last one; tell people either way."""
-    shared, parts = training.shared(), training.together.parts
-    if beginning.checkpoint is None:
-        run = run_line(training.config, training.data, training.preprocessing, training.model, training.macs,
-                       training.device)  # fmt: skip
-        start = {"start": training.start} if training.start else {}
-        around.record.write("run", **run, execution=dataclasses.asdict(training.execution), **start, **shared)
-        for message in training.warnings:
-            around.warn(message)
-    if beginning.changed:
-        around.warn(f"continued with another configuration: {'; '.join(beginning.changed)}")
-    lines = describe(training.config, training.data, training.preprocessing, training.execution.describe(),
-                     training.total_steps, training.epoch_steps)  # fmt: skip
-    if training.start:
-        lines.append(f"start    {described(training.start)}")
-    if shared:
-        taken = f", {parts} parts a step" if parts > 1 else ""
-        lines.append(f"shared   {shared['processes']} processes{taken}; BN over "
-                     f"{shared['images_normalised_together']} images")  # fmt: skip
-    step = training.state.step
-    around.listener.start([*lines, f"resumed  after step {step:,}"] if step else lines)
-    training.tell_of_bad_images(around.warn)
+def _carry_out(config: RunConfig, beginning: Beginning, around: Around, start_s: float) -> Fitted:
+    """Train, judge and write what is left of it."""
+    session = around.session
+    training = prepare(config, beginning.checkpoint, workers=session.workers, world=session.world,
+                       cache_gib=session.cache_gib)  # fmt: skip
+    training.together.interruption = around.interruption
+    out, step = around.out, training.state.step
+    with open_tracker(out and session.track, out or Path(), step, around.warn) as tracker:
+        open_record(training, beginning, around)
+        try:
+            saver = train(training, around, tracker, start_s)
+        except DivergedError as error:
+            error.batch = batch_positions(training)
+            raise
+    try:
+        with around.interruption.at_once():
+            result, model, card = judge(training)
+    except InterruptedRunError:
+        saver.insist("stopped, the last good one stays")
+        raise
+    training.hear_of_bad_images(around.warn)
+    result["time_s"] = time.perf_counter() - start_s
+    return leave(around, saver, Fitted(model, card, result))
 
 
 def train(training: Training, around: Around, tracker: Tracker, start_s: float) -> Saver:
@@ -201,6 +171,7 @@ def train(training: Training, around: Around, tracker: Tracker, start_s: float) 
                 tracker.scalars(state.step, {f"val/{name}": line[f"val_{name}"] for name in ("loss", "error_pct")})
             saver.save()
     except InterruptedRunError:
+        training.hear_of_bad_images(around.warn)
         if state.streak == 0:
             saver.save()
         session.world.gather(None)  # torchrun ends the others when one leaves, and the first one is still writing

@@ -12,6 +12,10 @@ def lr_at(step: int, total_steps: int, recipe: Recipe, *, cautious: bool = False
     `cautious` says that the training error has not yet fallen below the recipe's `cautious_until_pct`; `num_drops` is
     what `drops` counted.
 
+    `linear` and `cosine` fall from the end of the warm-up on, where the rate is the recipe's, to 0: as ffcv-imagenet
+    (`get_lr`: 0 at epoch 0, lr at 2, 0 at 16, straight lines between) and NVIDIA DeepLearningExamples
+    (`lr_cosine_policy`: (1 + cos(pi (e - warm-up) / (epochs - warm-up))) / 2) do it.
+
     Paper: sections 3.4 (`plateau`) and 4.2 (`step`: divided by 10 at 32k and 48k of 64k iterations; 110 layers start
     with 0.01).
     """
@@ -19,15 +23,15 @@ def lr_at(step: int, total_steps: int, recipe: Recipe, *, cautious: bool = False
         return recipe.cautious_lr
     if step < recipe.warmup_steps:
         return recipe.lr * (step + 1) / recipe.warmup_steps
-    done = step / total_steps
     if recipe.schedule == "step":
-        return recipe.lr * 0.1 ** sum(done >= milestone for milestone in recipe.milestones)
+        return recipe.lr * 0.1 ** sum(step / total_steps >= milestone for milestone in recipe.milestones)
     if recipe.schedule == "plateau":
         return recipe.lr * 0.1**num_drops
+    fallen = (step - recipe.warmup_steps) / max(1, total_steps - recipe.warmup_steps)
     if recipe.schedule == "linear":
-        return recipe.lr * (1 - done)
+        return recipe.lr * (1 - fallen)
     if recipe.schedule == "cosine":
-        return recipe.lr * (1 + math.cos(math.pi * done)) / 2
+        return recipe.lr * (1 + math.cos(math.pi * fallen)) / 2
     return recipe.lr
 
 

@@ -82,6 +82,8 @@ class Training:
             "epoch_steps": self.epoch_steps,
             "fingerprint": self.data.fingerprint,
             "execution": dataclasses.asdict(self.execution),
+            "processes": self.together.size,
+            "parts": self.together.parts,
             **({} if self.config.weights is None else {"preprocessing": to_json(self.preprocessing)}),
         }
 
@@ -133,7 +135,7 @@ class Training:
                 warn(f"left out: {bad}")
 
     def hear_of_bad_images(self, warn: Callable[[str], None]) -> None:
-        """Have `warn` told of the images that the other processes left out in the epoch."""
+        """Have `warn` told of the images that the other processes left out since this was last asked."""
         for theirs in self.together.world.gather(self.state.left_out):
             self.leave_out(theirs, warn)
 
@@ -142,9 +144,12 @@ class Training:
         world, parts = self.together.world, self.together.parts
         if world.size * parts == 1:
             return {}
-        pieces = parts if self.config.sync_bn else world.size * parts
         return {"processes": world.size, "parts": parts,
-                "images_normalised_together": self.config.recipe.batch_size // pieces}  # fmt: skip
+                "images_normalised_together": self.normalised_together(world.size, parts)}  # fmt: skip
+
+    def normalised_together(self, processes: int, parts: int) -> int:
+        """Return how many images, at least, batch normalisation sees at a time, in so many processes and parts."""
+        return self.config.recipe.batch_size // (parts if self.config.sync_bn else processes * parts)
 
     def worker_images_per_s(self) -> float | None:
         """Return the images that a thread decoded in a second since this was asked last, or `None`."""
