@@ -14,8 +14,8 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -
 study: install
 	$(BIN)/resnetlab study
 
-test: dev
-	$(BIN)/python -m pytest
+test: dev  # files side by side, a core each; the slow ones use all cores themselves, and some look at the clock
+	$(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
 test-slow: dev
 	$(BIN)/python -m pytest -m slow
