@@ -251,10 +251,12 @@ def _warnings(model: ModelConfig, data: Dataset, preprocessing: Preprocessing) -
 
 
 def _check_parts(config: RunConfig, world: World) -> None:
-    if config.recipe.batch_size // (world.size * config.accumulate) < 2:
+    shares = world.size * config.accumulate
+    if config.recipe.batch_size // shares < 2:
+        processes = "1 process" if world.size == 1 else f"{world.size} processes"
         raise ConfigError(
-            f"{config.recipe.batch_size} images a step, in {world.size} processes and {config.accumulate} parts each, "
-            "leave some with fewer than 2; use a larger --batch-size, fewer processes or fewer parts"
+            f"a batch of {config.recipe.batch_size} for {processes} with --accumulate {config.accumulate} leaves some with "
+            f"fewer than 2 images at a time; give --batch-size {2 * shares} or more, or take fewer processes or parts"
         )
 
 
