@@ -246,7 +246,7 @@ def test_a_mistake_is_told_once(tmp_path):
     """Whether the data show it, the options, or the words; with the exit status of the one that tells it."""
     (tmp_path / "file").write_text("")
     for words, said in (
-        (("--accumulate", "64", "--out", tmp_path / "run"), "leaves some with fewer than 2 images at a time"),
+        (("--accumulate", "64", "--out", tmp_path / "run"), "with fewer than 2 images at a time"),
         (("--out", tmp_path / "file"), "is a file"),
         (("--epoch", "3"), "did you mean --epochs"),
     ):

@@ -255,8 +255,8 @@ def _check_parts(config: RunConfig, world: World) -> None:
     if config.recipe.batch_size // shares < 2:
         processes = "1 process" if world.size == 1 else f"{world.size} processes"
         raise ConfigError(
-            f"a batch of {config.recipe.batch_size} for {processes} with --accumulate {config.accumulate} leaves some with "
-            f"fewer than 2 images at a time; give --batch-size {2 * shares} or more, or take fewer processes or parts"
+            f"a batch of {config.recipe.batch_size} for {processes} with --accumulate {config.accumulate} leaves some "
+            f"with fewer than 2 images at a time; give --batch-size {2 * shares} or more, or fewer processes or parts"
         )
 
 
