@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from resnetlab.commands import train
 from resnetlab.models.modelfile import load_model
@@ -90,24 +92,22 @@ def test_a_model_file_is_a_start(trained, tmp_path):
     assert "holds resnet8, which is not the network plain8 of this run (shortcut: pad -> none)" in other.stderr
 
 
+def test_time_that_was_waited_away_is_told_in_a_line(capsys):
+    result = {"train_error_pct": 99.99, "val_error_pct": 99.99, "test_error_pct": None, "time_s": 1.0,
+              "images_per_s": 12_345.0}  # fmt: skip
+    for waited, told in ((100.0, True), (9.9, False)):
+        train.print_result(result | {"data_wait_pct": waited}, Path("run"), Console(width=80))
+        lines = capsys.readouterr().out.splitlines()
+        assert any("100 % of the time was spent waiting for images" in line for line in lines) == told
+        assert max(map(len, lines)) <= 80
+
+
 @pytest.mark.slow
 def test_without_a_model_a_file_is_fine_tuned(trained, tmp_path):
     folder, _ = trained
     start = folder / "runs" / "digits-resnet8-seed0"  # its run directory: the model file is inside
-    words = (
-        "train",
-        "--data",
-        "digits",
-        "--from",
-        start,
-        "--train-images",
-        "100",
-        "--epochs",
-        "2",
-        "--layer-decay",
-        "0.5",
-    )
-    done = resnetlab(*words, cwd=tmp_path)
+    words = ("--data", "digits", "--from", start, "--train-images", "100", "--epochs", "2", "--layer-decay", "0.5")
+    done = resnetlab("train", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     told = " ".join(done.stdout.split())
     for said in ("network resnet8", "recipe finetune", "100 train", "head kept: the same classes",

@@ -75,11 +75,8 @@ def test_it_is_measured_once(copy, made, monkeypatch):
     engine, card = open_engine(copy, backend="auto", tell=said.append)
     first = (made / "said").read_text()
     assert said == [f"{first} (measured before)"]
-    taken = first.partition(";")[0]  # one runtime, or one for single images and another for batches
-    assert taken.startswith(engine.backend)
-    assert engine.precision == "fp32" or engine.precision in taken
     assert "ms an image in batches of 1 and 16: " in first
-    assert card.classes[0] == "cat"
+    assert (card.classes[0], engine.backend) == ("cat", first.split()[0].rstrip(";"))
     backends: tuple[Backend, ...] = ("onnxruntime", "openvino")
     for backend in backends:  # nor are they converted again
         assert open_engine(copy, backend=backend)[0].backend == backend

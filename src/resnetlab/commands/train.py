@@ -281,8 +281,8 @@ def print_result(result: dict[str, Any], out: Path, console: "Console") -> None:
     print_line = f"{', '.join(errors)}; {time_text(result['time_s'])}, {result['images_per_s']:,.0f} images/s"
     console.print(print_line, soft_wrap=True, highlight=False)
     if result.get("data_wait_pct", 0) >= WAITING_PCT:
-        waited = f"{result['data_wait_pct']:.0f} % of the training time was spent waiting for images"
-        console.print(f"{waited}; resnetlab doctor, with the same options, says why", soft_wrap=True, highlight=False)
+        waited = f"{result['data_wait_pct']:.0f} % of the time was spent waiting for images"
+        console.print(f"{waited}: resnetlab doctor says why", soft_wrap=True, highlight=False)
     console.print(f"model file: {out / 'model.safetensors'}", soft_wrap=True, highlight=False)
 
 
