@@ -54,7 +54,7 @@ def print_classes(evaluation: Evaluation, console: Console) -> None:
     console.print()
 
 
-def _split(facts: "Facts") -> str:
+def _split(facts: Facts) -> str:
     return "all images" if facts.split == "all" else f"{facts.split} split"
 
 

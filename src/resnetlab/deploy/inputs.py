@@ -102,7 +102,7 @@ def _images(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Input]:
         path = folder / name
         if _is_folder(path):
             yield from _images(path, above | {here})
-        elif _is_picture(path):
+        elif _is_picture(path) and not _is_drawing(path):
             yield Input(str(path), path)
 
 
@@ -129,7 +129,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 def _is_picture(path: Path) -> bool:
     """Say whether a file that was not named itself is meant: by its suffix, or without one by its first bytes."""
     if path.suffix:
-        return path.suffix.lower() in SUFFIXES and not _is_drawing(path)
+        return path.suffix.lower() in SUFFIXES
     try:
         return path.is_file() and format_of(_head(path)) is not None
     except OSError:
