@@ -16,10 +16,10 @@ from scipy import stats
 
 from resnetlab.config import DataConfig, Precision, RunConfig
 from resnetlab.models.zoo import model_config
-from resnetlab.training.interrupt import Interruption
-from resnetlab.training.loop import fit
 from resnetlab.training.recipes import recipe
-from resnetlab.training.session import Session
+from resnetlab.training.runtime_options import Session
+from resnetlab.training.signal_handling import Interruption
+from resnetlab.training.trainer import fit
 
 ERRORS = ("train_error_pct", "val_error_pct", "test_error_pct")
 
@@ -38,9 +38,14 @@ def main() -> int:
     for seed in range(options.seeds):
         for precision, done in results.items():
             config = RunConfig(
-                model_config(options.network), DataConfig(options.data), recipe("cifar-paper", epochs=options.epochs),
-                seed, precision=precision, layout="channels_last", compile="off",
-            )  # fmt: skip
+                model_config(options.network),
+                DataConfig(options.data),
+                recipe("cifar-paper", epochs=options.epochs),
+                seed,
+                precision=precision,
+                layout="channels_last",
+                compile="off",
+            )
             with Interruption() as interruption:
                 out = options.out / f"{options.network}-{precision}-seed{seed}"
                 done.append(fit(config, out, session=Session(resume=True), interruption=interruption).result)
@@ -54,9 +59,11 @@ def main() -> int:
         print(json.dumps({"runs": results, "compared": compared}))
     else:
         for name, row in compared.items():
-            print(f"{name}: fp32 {row['fp32'][0]:.2f} ± {row['fp32'][1]:.2f}, bf16 {row['bf16'][0]:.2f} ± "
-                  f"{row['bf16'][1]:.2f}, difference {row['difference']:+.2f}, 95 % interval {row['interval'][0]:+.2f} "
-                  f"to {row['interval'][1]:+.2f}")  # fmt: skip
+            print(
+                f"{name}: fp32 {row['fp32'][0]:.2f} ± {row['fp32'][1]:.2f}, bf16 {row['bf16'][0]:.2f} ± "
+                f"{row['bf16'][1]:.2f}, difference {row['difference']:+.2f}, 95 % interval {row['interval'][0]:+.2f} "
+                f"to {row['interval'][1]:+.2f}"
+            )
     return int(not all(row["interval"][0] <= 0 <= row["interval"][1] for row in compared.values()))
 
 

@@ -30,10 +30,10 @@ from PIL import Image
 from torch import Tensor
 
 from resnetlab.config import Crop, Preprocessing, Recipe
-from resnetlab.data.decode import read_header
-from resnetlab.data.encoded import Encoded
+from resnetlab.data.dataset import Split
+from resnetlab.data.images.decode import read_header
+from resnetlab.data.images.encoded import Encoded
 from resnetlab.data.loader import train_batches
-from resnetlab.data.split import Split
 
 BOUNDS = {64: 2.5, 224: 1.5}
 """How many times as fast, by the side of what the network sees, in pixels."""

@@ -26,18 +26,25 @@ from pathlib import Path
 from scipy import stats
 
 from resnetlab.config import DataConfig, Recipe, RunConfig
-from resnetlab.models.card import read_card
+from resnetlab.models.model_card import read_card
 from resnetlab.models.zoo import model_config
-from resnetlab.training.interrupt import Interruption
-from resnetlab.training.loop import fit
 from resnetlab.training.recipes import recipe
-from resnetlab.training.session import Session
+from resnetlab.training.runtime_options import Session
+from resnetlab.training.signal_handling import Interruption
+from resnetlab.training.trainer import fit
 
 TUNED = "fine-tuned"
 OWN = Recipe(
-    name="scratch", epochs=100, batch_size=16, lr=0.03, weight_decay=5e-4, schedule="cosine", warmup_steps=20,
-    crop_padding=4, flip=True,
-)  # fmt: skip
+    name="scratch",
+    epochs=100,
+    batch_size=16,
+    lr=0.03,
+    weight_decay=5e-4,
+    schedule="cosine",
+    warmup_steps=20,
+    crop_padding=4,
+    flip=True,
+)
 """For a network that starts from nothing: chosen like `finetune`, and on the same images."""
 
 
@@ -61,8 +68,11 @@ def main() -> int:
             done = make(config, options.out / f"{arm.replace(' ', '-')}-seed{seed}")
             results.setdefault(arm, []).append(done)
             if not options.json:
-                print(f"seed {seed}  {arm:<24} {done['steps']:>5,} steps  train error {done['train_error_pct']:5.1f} %"
-                      f"  test error {done['test_error_pct']:5.1f} %  {done['time_s']:.0f} s", flush=True)  # fmt: skip
+                print(
+                    f"seed {seed}  {arm:<24} {done['steps']:>5,} steps  train error {done['train_error_pct']:5.1f} %"
+                    f"  test error {done['test_error_pct']:5.1f} %  {done['time_s']:.0f} s",
+                    flush=True,
+                )
     compared = compare({arm: [done["test_error_pct"] for done in some] for arm, some in results.items()})
     if options.json:
         print(json.dumps({"runs": results, "compared": compared}))
@@ -98,8 +108,17 @@ def arms(weights: Path, data: DataConfig, seed: int) -> dict[str, RunConfig]:
     model, data = read_card(weights).model, dataclasses.replace(data, split_seed=seed)
     tuned = recipe("finetune", model)
     same = dataclasses.replace(tuned, name="scratch", frozen_epochs=0, layer_decay=1.0, freeze_bn=False)
-    run = RunConfig(model, data, tuned, seed, weights=str(weights), precision="fp32", layout="channels_last",
-                    compile="off", signal_steps=0)  # fmt: skip
+    run = RunConfig(
+        model,
+        data,
+        tuned,
+        seed,
+        weights=str(weights),
+        precision="fp32",
+        layout="channels_last",
+        compile="off",
+        signal_steps=0,
+    )
     return {
         TUNED: run,
         "from scratch": dataclasses.replace(run, recipe=same, weights=None),

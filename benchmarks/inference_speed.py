@@ -31,16 +31,16 @@ import torch
 
 from raw_runtimes import Answers, has_compiler, raw_sides
 from resnetlab.config import ConfigError, DataConfig
-from resnetlab.cores import usable_cores
-from resnetlab.data.judged import open_judged
+from resnetlab.data.dataset import Split
+from resnetlab.data.eval_dataset import open_judged
 from resnetlab.data.loader import numbered_batches
-from resnetlab.data.order import sample_order
-from resnetlab.data.split import Split
-from resnetlab.deploy.export import export
-from resnetlab.deploy.predictor import load
-from resnetlab.deploy.quantise import quantised
-from resnetlab.models.modelfile import load_model
-from resnetlab.runtime.packages import versions
+from resnetlab.data.sampler import sample_order
+from resnetlab.export.export import export
+from resnetlab.export.quantize import quantised
+from resnetlab.inference.optional_packages import versions
+from resnetlab.inference.predictor import load
+from resnetlab.models.model_file import load_model
+from resnetlab.system.cores import usable_cores
 from trained_networks import DATA, NAMES, network
 
 BATCHES = (1, 16)
@@ -134,7 +134,7 @@ def in_int8(file: Path, data: Path) -> Path:
     made = file.with_name(f"{file.stem}-int8.onnx")
     if not made.exists():
         quantise = partial(_quantise, data=DataConfig(str(data)))
-        print(f"{made}: {export(file, made, 'onnx', quantise=quantise).passport.int8}", file=sys.stderr, flush=True)
+        print(f"{made}: {export(file, made, 'onnx', quantise=quantise).metadata.int8}", file=sys.stderr, flush=True)
     return made
 
 
@@ -225,8 +225,11 @@ def show(name: str, found: Found) -> None:
             ms = found.median(batch, side)
             print(f"  {side:<28} {ms:9.1f} {1000 * batch / ms:10.1f}   {found.agreement_pct[side]:6.2f} %")
         best, fp32 = found.best(batch), found.fp32(batch)
-        print(f"  ours / {best}: {found.ratio(batch, OURS, best):.2f} (at most {SLOWER}); "
-              f"fp32 / int8: {found.ratio(batch, fp32, INT8):.2f} (at least {FASTER})", flush=True)  # fmt: skip
+        print(
+            f"  ours / {best}: {found.ratio(batch, OURS, best):.2f} (at most {SLOWER}); "
+            f"fp32 / int8: {found.ratio(batch, fp32, INT8):.2f} (at least {FASTER})",
+            flush=True,
+        )
 
 
 def processor() -> str:

@@ -8,10 +8,10 @@ from typing import Literal
 
 import numpy as np
 
-from resnetlab.cores import usable_cores
-from resnetlab.deploy.crew import QUIET
-from resnetlab.deploy.predictor import Predictor, load
-from resnetlab.runtime.engine import Backend
+from resnetlab.inference.engines.base import Backend
+from resnetlab.inference.predictor import Predictor, load
+from resnetlab.serving.worker_supervisor import QUIET
+from resnetlab.system.cores import usable_cores
 
 _alone: dict[str, Predictor] = {}
 

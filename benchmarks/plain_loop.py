@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from resnetlab.config import DataConfig
-from resnetlab.data.augment import normalise
-from resnetlab.data.sources import open_data
+from resnetlab.data.open_dataset import open_data
+from resnetlab.data.transforms import normalise
 from resnetlab.models.zoo import build_model
+from resnetlab.training.lr_schedule import lr_at
 from resnetlab.training.recipes import recipe as named_recipe
-from resnetlab.training.schedule import lr_at
 
 
 def main(num_threads: int, seeds: int) -> None:

@@ -40,8 +40,10 @@ def main() -> int:
     else:
         print("| network | processes | images/s measured | planned | error |\n|---|---|---|---|---|")
         for row in rows:
-            print(f"| {row['network']} | {row['processes']} | {row['measured']:,.0f} | {row['planned']:,.0f} | "
-                  f"{row['error_pct']:+.0f} % |")  # fmt: skip
+            print(
+                f"| {row['network']} | {row['processes']} | {row['measured']:,.0f} | {row['planned']:,.0f} | "
+                f"{row['error_pct']:+.0f} % |"
+            )
     return int(max(abs(row["error_pct"]) for row in rows) > BOUND_PCT)
 
 
@@ -55,13 +57,24 @@ def compare(network: str, options: argparse.Namespace) -> list[dict]:
             found.setdefault(("planned", processes), []).append(said)
             found.setdefault(("measured", processes), []).append(done)
             if not options.json:
-                print(f"{network}, {processes} processes: planned {said:,.0f}, measured {done:,.0f} images/s",
-                      file=sys.stderr, flush=True)  # fmt: skip
+                print(
+                    f"{network}, {processes} processes: planned {said:,.0f}, measured {done:,.0f} images/s",
+                    file=sys.stderr,
+                    flush=True,
+                )
     rows = []
     for processes in (1, 2):
         said, done = (statistics.median(found[side, processes]) for side in ("planned", "measured"))
-        rows.append({"network": network, "processes": processes, "measured": done, "planned": said,
-                     "error_pct": 100 * (said / done - 1), "turns": options.turns})  # fmt: skip
+        rows.append(
+            {
+                "network": network,
+                "processes": processes,
+                "measured": done,
+                "planned": said,
+                "error_pct": 100 * (said / done - 1),
+                "turns": options.turns,
+            }
+        )
     return rows
 
 
@@ -76,10 +89,31 @@ def measured(network: str, processes: int, batch: int, images: float) -> float:
     epochs = 1 + max(1, round(images / (TRAIN_IMAGES // batch * batch)))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "run")
-        launcher = ["-m", "torch.distributed.run", "--nproc-per-node", processes, "--rdzv-backend", "c10d",
-                    "--rdzv-endpoint", "localhost:0"]  # fmt: skip
-        words = ["train", "--model", network, "--batch-size", batch, "--epochs", epochs, "--precision", "fp32",
-                 "--device", "cpu", "--out", out]  # fmt: skip
+        launcher = [
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node",
+            processes,
+            "--rdzv-backend",
+            "c10d",
+            "--rdzv-endpoint",
+            "localhost:0",
+        ]
+        words = [
+            "train",
+            "--model",
+            network,
+            "--batch-size",
+            batch,
+            "--epochs",
+            epochs,
+            "--precision",
+            "fp32",
+            "--device",
+            "cpu",
+            "--out",
+            out,
+        ]
         run(*launcher, "-m", "resnetlab", *words, *WORK)
         lines = [json.loads(line) for line in (out / "record.jsonl").read_text().splitlines()]
     return statistics.median([line["images_per_s"] for line in lines if line["kind"] == "epoch"][1:])

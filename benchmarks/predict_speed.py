@@ -26,12 +26,12 @@ import numpy as np
 import torch
 
 from resnetlab.config import Preprocessing
-from resnetlab.cores import usable_cores
-from resnetlab.deploy.inputs import Input, inputs
-from resnetlab.deploy.predictor import Predictor
-from resnetlab.deploy.stream import answers, default_batch_size
-from resnetlab.models.modelfile import ModelCard
+from resnetlab.inference.batch_predict import answers, default_batch_size
+from resnetlab.inference.inputs import Input, inputs
+from resnetlab.inference.predictor import Predictor
+from resnetlab.models.model_file import ModelCard
 from resnetlab.models.zoo import build_model
+from resnetlab.system.cores import usable_cores
 
 PICTURES = Path(__file__).parents[2] / "shared/data/imagenette224-sample"
 NETWORKS = ["resnet50:224:80", "resnet18:224:240", "resnet20:32:4000"]
@@ -89,9 +89,12 @@ def measure(name: str, files: list[Input], turns: int) -> dict[str, float]:
                 predictor.judge(views)
 
     sides: dict[str, tuple[Callable[[], None], int]] = {
-        "a": (network_alone, 1), "b": (decoding_alone, 1), "c": (end_to_end, 1), "spread": (beside, cores),
+        "a": (network_alone, 1),
+        "b": (decoding_alone, 1),
+        "c": (end_to_end, 1),
+        "spread": (beside, cores),
         "apart": (beside, max(1, cores - 1)),
-    }  # fmt: skip
+    }
     speeds: dict[str, list[float]] = {key: [] for key in sides}
     for turn in range(-1, turns):  # the first warms up
         for key, (side_of, threads) in sides.items():

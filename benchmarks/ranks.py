@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.config import DataConfig, RunConfig
-from resnetlab.configjson import to_json
 from resnetlab.models.zoo import model_config
+from resnetlab.serialization import to_json
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
 
@@ -54,8 +54,10 @@ def main() -> int:
         judged = {ranks: evaluate(Path(folder, "one"), ranks) for ranks in RANKS}
     same = all(counts(judged[ranks]) == counts(judged[1]) for ranks in RANKS)
     apart = max(abs(judged[ranks]["loss"] - judged[1]["loss"]) for ranks in RANKS)
-    print(f"\nevaluation of one model file, {judged[1]['num_samples']:,} test images, in 1, 2 and 4 processes: counts "
-          f"{'equal' if same else 'DIFFER'}; loss differs by {apart:.1e} at most")  # fmt: skip
+    print(
+        f"\nevaluation of one model file, {judged[1]['num_samples']:,} test images, in 1, 2 and 4 processes: counts "
+        f"{'equal' if same else 'DIFFER'}; loss differs by {apart:.1e} at most"
+    )
     return int(not (good and same and apart < 1e-6))
 
 
@@ -66,8 +68,12 @@ def train(options: argparse.Namespace, out: Path, ranks: int, layout: Any) -> Pa
         model,
         DataConfig(options.data, train_images=options.train_images),
         recipe("cifar-paper", model, steps=options.steps, batch_size=options.batch_size, lr=options.lr),
-        layout=layout, precision="fp32", compile="off", sync_bn=True, signal_steps=1,
-    )  # fmt: skip
+        layout=layout,
+        precision="fp32",
+        compile="off",
+        sync_bn=True,
+        signal_steps=1,
+    )
     out.mkdir()
     (out / "config.json").write_text(json.dumps(to_json(config)))
     torchrun(ranks, "train", "--resume", "--out", out, "--json")
@@ -77,8 +83,13 @@ def train(options: argparse.Namespace, out: Path, ranks: int, layout: Any) -> Pa
 def torchrun(ranks: int, *words: object) -> dict[str, Any]:
     """Run a command of resnetlab's in so many processes; return the JSON that the first prints."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", ranks, "-m", "resnetlab", *words]
-    done = subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, stderr=sys.stderr,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+    done = subprocess.run(
+        list(map(str, command)),
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=sys.stderr,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     return json.loads(done.stdout)
 
 
@@ -91,8 +102,9 @@ def compare(one: list[float], runs: dict[str, list[float]]) -> bool:
     """Print how far each run is from the first; say whether all are near enough."""
     edges = [round(len(one) * tenth / 10) for tenth in range(11)]
     apart = {name: [mean_apart(one, its, *edge) for edge in pairwise(edges)] for name, its in runs.items()}
-    relative = {name: [abs(a - b) / a for a, b in zip(one, its, strict=True)][:FIRST_STEPS]
-                for name, its in runs.items()}  # fmt: skip
+    relative = {
+        name: [abs(a - b) / a for a, b in zip(one, its, strict=True)][:FIRST_STEPS] for name, its in runs.items()
+    }
     yardstick = next(iter(apart.values()))
     print(
         f"mean |loss - loss of one process| over each tenth of {len(one)} steps; loss {one[0]:.3f} to {one[-1]:.3f}\n"
@@ -101,8 +113,9 @@ def compare(one: list[float], runs: dict[str, list[float]]) -> bool:
     print("|---|---|" + "---|" * 10)
     for name, its in apart.items():
         print(f"| {name} | {told(relative[name], ', ')} | {told(its, ' | ')} |")
-    near = all(its <= TIMES * max(yardstick[: tenth + 1]) for values in apart.values()
-               for tenth, its in enumerate(values))  # fmt: skip
+    near = all(
+        its <= TIMES * max(yardstick[: tenth + 1]) for values in apart.values() for tenth, its in enumerate(values)
+    )
     return near and all(values[0] < AT_FIRST for values in relative.values())
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from resnetlab.config import Preprocessing
-from resnetlab.cores import usable_cores
+from resnetlab.system.cores import usable_cores
 
 Answers = Callable[[np.ndarray], np.ndarray]
 """Pixels → logits."""
@@ -90,9 +90,16 @@ def _export(whole: nn.Module, preprocessing: Preprocessing, file: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            whole, (sample,), file, dynamo=True, input_names=["images"], output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},), external_data=False, verbose=False,
-        )  # fmt: skip
+            whole,
+            (sample,),
+            file,
+            dynamo=True,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            external_data=False,
+            verbose=False,
+        )
 
 
 def _onnxruntime(file: Path) -> Answers:
@@ -103,7 +110,9 @@ def _onnxruntime(file: Path) -> Answers:
 
 
 def _openvino(file: Path, precision: str) -> Answers:
-    request = openvino.Core().compile_model(
-        file, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
-    ).create_infer_request()  # fmt: skip
+    request = (
+        openvino.Core()
+        .compile_model(file, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision})
+        .create_infer_request()
+    )
     return lambda views: np.array(request.infer([views], share_inputs=True)[0], dtype=np.float32)

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from resnetlab.models.recompute import segments
+from resnetlab.models.activation_checkpointing import segments
 from resnetlab.models.resnet import ResNet
 from resnetlab.models.zoo import build_model
 
@@ -117,8 +117,13 @@ def times(name: str, batch: int, pairs: int) -> dict[str, Any]:
             if index >= 0:
                 seconds[recompute].append(time.perf_counter() - start)
     ratios = [again / kept for again, kept in zip(seconds[True], seconds[False], strict=True)]
-    return {"batch": batch, "without_s": seconds[False], "recompute_s": seconds[True], "ratios": ratios,
-            "median_ratio": statistics.median(ratios)}  # fmt: skip
+    return {
+        "batch": batch,
+        "without_s": seconds[False],
+        "recompute_s": seconds[True],
+        "ratios": ratios,
+        "median_ratio": statistics.median(ratios),
+    }
 
 
 def real_step(name: str, batch: int) -> dict[str, float]:

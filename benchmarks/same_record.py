@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow.parquet
 from PIL import Image
 
-from resnetlab.training.compare import timeless
+from resnetlab.training.compare_runs import timeless
 from resnetlab.training.record import read_record
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

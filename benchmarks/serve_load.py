@@ -35,10 +35,10 @@ from pathlib import Path
 from load_client import Client, Tally, post
 from parts_alone import batches_alone, one_alone, open_alone
 from resnetlab.config import Preprocessing
-from resnetlab.cores import usable_cores
-from resnetlab.deploy.limits import Limits
-from resnetlab.models.modelfile import ModelCard, save_model
+from resnetlab.models.model_file import ModelCard, save_model
 from resnetlab.models.zoo import build_model
+from resnetlab.serving.limits import Limits
+from resnetlab.system.cores import usable_cores
 
 PICTURES = Path(__file__).parents[2] / "shared/data/imagenette224-sample/val"
 ONE_CLIENT, MANY_CLIENTS, MEMORY, RECOVERY_S = 1.15, 0.90, 0.05, 5

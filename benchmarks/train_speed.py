@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from resnetlab.memory import keep_large_pages
+from resnetlab.system.allocator import keep_large_pages
 
 USUAL_ENVIRONMENT = dict(os.environ)
 """As it was before our settings; the other side must not have them, for good or ill."""
@@ -33,9 +33,9 @@ import torch  # noqa: E402
 
 from resnetlab.config import DataConfig, RunConfig  # noqa: E402
 from resnetlab.models.zoo import model_config  # noqa: E402
-from resnetlab.training.loop import train_epoch  # noqa: E402
 from resnetlab.training.recipes import recipe  # noqa: E402
-from resnetlab.training.setup import Training, prepare  # noqa: E402
+from resnetlab.training.trainer import train_epoch  # noqa: E402
+from resnetlab.training.trainer_setup import Training, prepare  # noqa: E402
 
 BOUND = 2.4
 """Images per second of ResNet-20, ours over theirs, that issue 3 asks for on two cores."""
@@ -70,9 +70,13 @@ def main() -> int:
 def compare(name: str, options: argparse.Namespace, peak: float, images: Path) -> dict:
     """Run one network's rounds, turn about, and print them."""
     config = RunConfig(
-        model_config(name), DataConfig(options.data), recipe("cifar-paper"),
-        precision=options.precision, layout="channels_last", compile=options.compile,
-    )  # fmt: skip
+        model_config(name),
+        DataConfig(options.data),
+        recipe("cifar-paper"),
+        precision=options.precision,
+        layout="channels_last",
+        compile=options.compile,
+    )
     training = prepare(config, None)
     np.save(images, torch.as_tensor(training.data.train.images)[:5000].permute(0, 2, 3, 1).numpy())
     stepping = endless(training)

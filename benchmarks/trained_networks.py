@@ -13,11 +13,11 @@ import shutil
 from pathlib import Path
 
 from resnetlab.config import DataConfig, Recipe, RunConfig
-from resnetlab.models.card import FILE
+from resnetlab.models.model_card import FILE
 from resnetlab.models.zoo import model_config
-from resnetlab.training.interrupt import Interruption
-from resnetlab.training.loop import fit
-from resnetlab.training.session import Session
+from resnetlab.training.runtime_options import Session
+from resnetlab.training.signal_handling import Interruption
+from resnetlab.training.trainer import fit
 
 DATA = Path(__file__).parents[2] / "shared/data/imagenette64"
 NAMES = ("resnet18", "resnet50")
@@ -61,8 +61,9 @@ def network(name: str, data: Path, out: Path) -> Path:
     for side, length in STAGES[name].items():
         run = out / "runs" / f"{name}-{side}"
         with Interruption() as interruption:
-            result = fit(_stage(name, data, side, length, before), run, session=Session(resume=True),
-                         interruption=interruption).result  # fmt: skip
+            result = fit(
+                _stage(name, data, side, length, before), run, session=Session(resume=True), interruption=interruption
+            ).result
         print(
             f"{name} at {side}: validation error {result['val_error_pct']:.1f} %, {result['time_s']:.0f} s", flush=True
         )
@@ -80,9 +81,15 @@ def _stage(name: str, data: Path, side: int, length: dict, before: Path | None) 
     if side == max(STAGES[name]):
         config = dataclasses.replace(config, train_images=FEW_IMAGES, resident_mib=256)
     return RunConfig(
-        model_config(name, num_classes=10), config, recipe, precision="bf16",
-        layout="channels_last", compile="off", signal_steps=0, weights=None if before is None else str(before),
-    )  # fmt: skip
+        model_config(name, num_classes=10),
+        config,
+        recipe,
+        precision="bf16",
+        layout="channels_last",
+        compile="off",
+        signal_steps=0,
+        weights=None if before is None else str(before),
+    )
 
 
 if __name__ == "__main__":

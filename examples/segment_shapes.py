@@ -22,7 +22,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
 import resnetlab
-from resnetlab.data.augment import normalise
+from resnetlab.data.transforms import normalise
 
 SIDES = {"circle": 24, "square": 4, "triangle": 3}  # regular polygons; 24 sides are a circle to the eye
 CLASSES = ("background", *SIDES)

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from resnetlab.config import ConfigError, DataConfig, ModelConfig, Preprocessing, Recipe, RunConfig, read_config
-from resnetlab.configjson import differences, from_json, to_json
+from resnetlab.serialization import differences, from_json, to_json
 
 RUN = RunConfig(ModelConfig(shortcut="none", num_classes=7), DataConfig(split_seed=3), Recipe(lr=1), 5)
 

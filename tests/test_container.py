@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnetlab.cli import parse
+from resnetlab.cli.main import parse
 from resnetlab.config import Preprocessing
-from resnetlab.models.modelfile import ModelCard, save_model
+from resnetlab.models.model_file import ModelCard, save_model
 from resnetlab.models.zoo import build_model
 
 from conftest import ROOT
@@ -78,7 +78,7 @@ def test_it_is_not_root_and_builds_nothing_in_the_end():
 
 def test_signals_reach_the_server_and_its_options_are_known():
     """In exec form no shell stands before the server; what it is called with is a call that the command line takes."""
-    from resnetlab.commands import serve
+    from resnetlab.cli import serve
 
     words = called()
     assert words[:2] == ["resnetlab", "serve"]

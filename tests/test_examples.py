@@ -16,8 +16,8 @@ from PIL import Image
 from sklearn.metrics import jaccard_score
 
 from resnetlab.config import Preprocessing
-from resnetlab.models.card import ModelCard
-from resnetlab.models.modelfile import save_model
+from resnetlab.models.model_card import ModelCard
+from resnetlab.models.model_file import save_model
 from resnetlab.models.zoo import build_model
 
 from conftest import ROOT
@@ -176,8 +176,14 @@ def test_shapes_differ_in_shape_alone(example):
     again, _ = example.pictures(100, np.random.default_rng(3))
     assert torch.equal(images, again)
     assert (images.dtype, images.shape, truth.shape) == (torch.uint8, (100, 3, 96, 96), (100, 96, 96))
-    colour = [[float(image.float()[:, mask].mean()) for image, labels in zip(images, truth, strict=True)
-               if (mask := labels == index).any()] for index in range(4)]  # fmt: skip
+    colour = [
+        [
+            float(image.float()[:, mask].mean())
+            for image, labels in zip(images, truth, strict=True)
+            if (mask := labels == index).any()
+        ]
+        for index in range(4)
+    ]
     means = [np.mean(values) for values in colour]
     assert max(means) - min(means) < 12, "of 255"
 

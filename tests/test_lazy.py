@@ -6,6 +6,10 @@ import sys
 import pytest
 
 LOADED = "import sys; print(sorted({name.split('.')[0] for name in sys.modules} & {'torch', 'sklearn', 'matplotlib'}))"
+HELP = (
+    "import contextlib\nfrom resnetlab.cli.main import main\n"
+    "with contextlib.suppress(SystemExit): main(['{command}', '--help'])"
+)
 
 
 def loaded_after(code: str) -> str:
@@ -16,14 +20,14 @@ def loaded_after(code: str) -> str:
 @pytest.mark.parametrize(
     "code",
     [
-        "import resnetlab.config, resnetlab.paper",
-        "import resnetlab.cli; resnetlab.cli.main(['--help'])",
-        "import contextlib, resnetlab.cli as cli\nwith contextlib.suppress(SystemExit): cli.main(['study', '--help'])",
+        "import resnetlab.config, resnetlab.literature.paper",
+        "from resnetlab.cli.main import main; main(['--help'])",
+        HELP.format(command="study"),
         "import resnetlab; resnetlab.model_config('resnet56'); resnetlab.recipe('digits')",
         "import resnetlab.training.record",
-        "import resnetlab.data.catalogue, resnetlab.memory, resnetlab.commands.progress",
-        "import contextlib, resnetlab.cli as cli\nwith contextlib.suppress(SystemExit): cli.main(['train', '--help'])",
-        "import contextlib, resnetlab.cli as cli\nwith contextlib.suppress(SystemExit): cli.main(['serve', '--help'])",
+        "import resnetlab.data.registry, resnetlab.system.allocator, resnetlab.cli.progress",
+        HELP.format(command="train"),
+        HELP.format(command="serve"),
     ],
 )
 def test_nothing_heavy(code):
@@ -32,7 +36,7 @@ def test_nothing_heavy(code):
 
 @pytest.mark.parametrize(
     "module",
-    ["study.report", "study.verdict", "study.results", "study.grid", "study.pool", "study.display", "deploy.server"],
+    ["study.report", "study.verdict", "study.results", "study.grid", "study.pool", "study.display", "serving.server"],
 )
 def test_no_torch(module):
     assert "torch" not in loaded_after(f"import resnetlab.{module}")

@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from resnetlab.cli import parse
-from resnetlab.commands import study
+from resnetlab.cli import study
+from resnetlab.cli.main import parse
 from resnetlab.models.zoo import build_model
 from resnetlab.study.presets import preset_of
 
@@ -79,7 +79,7 @@ def test_command_runs(command, workplace):
         return
     if "cifar10" in words and "--data" in words:  # hours, and a download: here, that the options say what they should
         _, name, *rest = words
-        command = importlib.import_module(f"resnetlab.commands.{name}")
+        command = importlib.import_module(f"resnetlab.cli.{name}")
         options = parse(command.Options, name, rest)
         if name == "train":
             config, _ = command.resolve(options)

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from resnetlab.config import ConfigError, DataConfig, ModelConfig, Preprocessing, Recipe, RunConfig
-    from resnetlab.data.sources import open_data
-    from resnetlab.deploy.predictor import Prediction, Predictor, load
+    from resnetlab.data.open_dataset import open_data
     from resnetlab.evaluation.evaluate import evaluate
+    from resnetlab.inference.predictor import Prediction, Predictor, load
     from resnetlab.models.cost import cost
     from resnetlab.models.deepen import deepen
-    from resnetlab.models.modelfile import load_model, save_model
+    from resnetlab.models.model_file import load_model, save_model
     from resnetlab.models.resnet import ResNet
     from resnetlab.models.zoo import build_model, model_config
-    from resnetlab.training.loop import fit
     from resnetlab.training.recipes import recipe
+    from resnetlab.training.trainer import fit
 
 __version__ = "0.1.0"
 
@@ -27,15 +27,15 @@ _HOME = {
     "ResNet": "models.resnet",
     "cost": "models.cost",
     "deepen": "models.deepen",
-    "load_model": "models.modelfile",
-    "save_model": "models.modelfile",
-    "fit": "training.loop",
+    "load_model": "models.model_file",
+    "save_model": "models.model_file",
+    "fit": "training.trainer",
     "recipe": "training.recipes",
-    "open_data": "data.sources",
+    "open_data": "data.open_dataset",
     "evaluate": "evaluation.evaluate",
-    "load": "deploy.predictor",
-    "Predictor": "deploy.predictor",
-    "Prediction": "deploy.predictor",
+    "load": "inference.predictor",
+    "Predictor": "inference.predictor",
+    "Prediction": "inference.predictor",
     "ModelConfig": "config",
     "DataConfig": "config",
     "Preprocessing": "config",
@@ -45,10 +45,28 @@ _HOME = {
 }
 
 __all__ = [
-    "build_model", "model_config", "ResNet", "cost", "deepen", "load_model", "save_model", "fit", "recipe", "open_data",
-    "evaluate", "load", "Predictor", "Prediction",
-    "ModelConfig", "DataConfig", "Preprocessing", "Recipe", "RunConfig", "ConfigError", "__version__",
-]  # fmt: skip
+    "build_model",
+    "model_config",
+    "ResNet",
+    "cost",
+    "deepen",
+    "load_model",
+    "save_model",
+    "fit",
+    "recipe",
+    "open_data",
+    "evaluate",
+    "load",
+    "Predictor",
+    "Prediction",
+    "ModelConfig",
+    "DataConfig",
+    "Preprocessing",
+    "Recipe",
+    "RunConfig",
+    "ConfigError",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
 """`python -m resnetlab` is `resnetlab`."""
 
-from resnetlab.cli import main
+from resnetlab.cli.main import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

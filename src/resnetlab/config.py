@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from resnetlab.configjson import ConfigError, check, from_json, one_of
+from resnetlab.serialization import ConfigError, check, from_json, one_of
 
 Shortcut = Literal["none", "pad", "project", "project_all"]
 Block = Literal["basic", "bottleneck"]

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from pictures import encode, pictures, resident
 
+from helpers.images import encode, pictures, resident
 from resnetlab.config import ConfigError, DataConfig, Preprocessing, Recipe
-from resnetlab.data.augment import boxes, colour_jitter, lighting, normalise, random_crop, random_flip, resize_boxes
-from resnetlab.data.chance import generator
-from resnetlab.data.decode import BadImageError, crop
-from resnetlab.data.encoded import Encoded
+from resnetlab.data.dataset import Split
+from resnetlab.data.images.decode import BadImageError, crop
+from resnetlab.data.images.encoded import Encoded
 from resnetlab.data.loader import AHEAD, draws, eval_batches, steps_per_epoch, train_batches
-from resnetlab.data.order import sample_order
-from resnetlab.data.sources import open_data
-from resnetlab.data.split import Split
+from resnetlab.data.open_dataset import open_data
+from resnetlab.data.rng import generator
+from resnetlab.data.sampler import sample_order
+from resnetlab.data.transforms import boxes, colour_jitter, lighting, normalise, random_crop, random_flip, resize_boxes
 
 DATA = open_data(DataConfig("digits"))
 RECIPE = Recipe(batch_size=100, crop_padding=1, flip=True)
@@ -239,7 +239,7 @@ def test_no_more_than_a_few_batches_are_decoded_ahead(monkeypatch):
         decoded.append(words)
         return crop(*words)
 
-    monkeypatch.setattr("resnetlab.data.encoded.crop", counted)
+    monkeypatch.setattr("resnetlab.data.images.encoded.crop", counted)
     batches = train_batches(encoded(200), RGB, dataclasses.replace(FULL, crop="resized"), 0, 0, workers=2)
     for taken in (1, 2):
         next(batches)

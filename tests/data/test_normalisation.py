@@ -3,14 +3,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from pictures import encode, pictures, resident
 
+from helpers.images import encode, pictures, resident
 from resnetlab.config import ConfigError, DataConfig, Preprocessing
-from resnetlab.configjson import from_json, to_json
-from resnetlab.data.encoded import Encoded
+from resnetlab.data.dataset import Split
+from resnetlab.data.images.encoded import Encoded
 from resnetlab.data.normalisation import SMALL, per_channel, per_pixel
-from resnetlab.data.sources import open_data
-from resnetlab.data.split import Split
+from resnetlab.data.open_dataset import open_data
+from resnetlab.serialization import from_json, to_json
 
 
 def noise(count, side):

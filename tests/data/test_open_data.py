@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from pictures import encode, pictures, resident, tree
 
+from helpers.images import encode, pictures, resident, tree
 from resnetlab.config import ConfigError, DataConfig
-from resnetlab.data.encoded import Encoded
-from resnetlab.data.partition import stratified
-from resnetlab.data.scan import BadDataError
-from resnetlab.data.sources import open_data
+from resnetlab.data.images.encoded import Encoded
+from resnetlab.data.images.scan import BadDataError
+from resnetlab.data.open_dataset import open_data
+from resnetlab.data.splits import stratified
 
 
 def opened(path, **options):

@@ -5,14 +5,14 @@ import itertools
 
 import pytest
 import torch
-from pictures import encode, parquet, pictures, resident, tree
 
+from helpers.images import encode, parquet, pictures, resident, tree
 from resnetlab.config import ConfigError, DataConfig
-from resnetlab.data.augment import normalise
+from resnetlab.data.dataset import Split
 from resnetlab.data.loader import some_images
-from resnetlab.data.partition import subset
-from resnetlab.data.sources import open_data
-from resnetlab.data.split import Split
+from resnetlab.data.open_dataset import open_data
+from resnetlab.data.splits import subset
+from resnetlab.data.transforms import normalise
 
 COUNTS = (60, 30, 9, 1)
 LABELS = torch.tensor([label for label, count in enumerate(COUNTS) for _ in range(count)])
@@ -81,8 +81,11 @@ def sources(tmp_path_factory):
     tree(root / "photographs", {"x": 40, "y": 30}, side=20)
     (root / "photographs" / "x" / "wide.png").write_bytes(encode(pictures(1, 24)[0]))
     own = {name: DataConfig(str(root / name)) for name in ("folder", "pq", "split")}
-    return {"digits": DataConfig(), **own,
-            "photographs": DataConfig(str(root / "photographs"), image_size=16, resident_mib=0)}  # fmt: skip
+    return {
+        "digits": DataConfig(),
+        **own,
+        "photographs": DataConfig(str(root / "photographs"), image_size=16, resident_mib=0),
+    }
 
 
 def parts(config, **changes):

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from resnetlab.evaluation.figures import LABEL_COLUMNS, THUMBNAIL, Drawn, confused_classes, draw, label, thumbnail
-from resnetlab.evaluation.judgement import Judgement
 from resnetlab.evaluation.metrics import Evaluation, evaluate
+from resnetlab.evaluation.predictions import Judgement
 
 EVIL = ["<b>bold</b> & 'co'", "$\\frac{1$", "鳥 と 猫", "line\nend", "half \ud800 \x01 \ufffe", "é" * 300, "🦆"]
 

@@ -12,8 +12,8 @@ import pytest
 from sklearn.metrics import confusion_matrix, top_k_accuracy_score
 
 from resnetlab.config import ConfigError
-from resnetlab.evaluation.judgement import Judgement
 from resnetlab.evaluation.metrics import BINS, MISTAKES, error_rate, evaluate
+from resnetlab.evaluation.predictions import Judgement
 
 
 def scores(num_samples=400, num_classes=7, seed=0):
@@ -129,9 +129,12 @@ def test_calibration_in_a_slow_loop():
 def judgement(labels, top, confidence, positions=None):
     count = len(labels)
     return Judgement(
-        np.arange(count) if positions is None else np.array(positions), np.array(labels), np.array(top),
-        np.array(confidence, dtype=float), np.full(count, 0.5),
-    )  # fmt: skip
+        np.arange(count) if positions is None else np.array(positions),
+        np.array(labels),
+        np.array(top),
+        np.array(confidence, dtype=float),
+        np.full(count, 0.5),
+    )
 
 
 def test_the_ends_of_the_bins():
@@ -212,8 +215,11 @@ def test_as_json_is_plain():
     assert (said["num_samples"], said["top_k"], said["loss"], said["ece_pct"]) == (50, 5, made.loss, made.ece_pct)
     assert said["confusion"] == made.confusion.tolist()
     assert said["per_class"][3] == {
-        "class": "class 3", "num_samples": 0, "error_pct": None, "interval_95_pct": None,
-    }  # fmt: skip
+        "class": "class 3",
+        "num_samples": 0,
+        "error_pct": None,
+        "interval_95_pct": None,
+    }
     assert said["per_class"][4]["interval_95_pct"] == pytest.approx(
         wilson(sum(said["confusion"][4]) - said["confusion"][4][4], sum(said["confusion"][4])), abs=1e-9
     )

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from resnetlab.config import DataConfig
-from resnetlab.data.augment import normalise
-from resnetlab.data.sources import open_data
+from resnetlab.data.open_dataset import open_data
+from resnetlab.data.transforms import normalise
 from resnetlab.evaluation.protocols import single_view
 from resnetlab.models.zoo import build_model
 

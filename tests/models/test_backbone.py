@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from resnetlab.config import ModelConfig, Preprocessing
-from resnetlab.models.card import ModelCard
-from resnetlab.models.modelfile import load_model, save_model
+from resnetlab.models.model_card import ModelCard
+from resnetlab.models.model_file import load_model, save_model
 from resnetlab.models.resnet import ResNet
 
 NARROW: dict[str, Any] = {"stage_blocks": (1, 1, 1, 1), "stage_channels": (4, 8, 12, 16)}

@@ -13,11 +13,11 @@ from torch import nn
 from resnetlab.config import ConfigError
 from resnetlab.models.cost import cost
 from resnetlab.models.zoo import build_model
+from resnetlab.planning.benchmark import measured_s
 from resnetlab.planning.devices import GIB, device_named
-from resnetlab.planning.measured import measured_s
 from resnetlab.planning.plan import HOST_S, Hosts, Work, exchange, image_gib, memory_gib, operations, plan
-from resnetlab.planning.published import FIGURES, IMAGENET_TRAIN
-from resnetlab.planning.work import predicted
+from resnetlab.planning.published_speeds import FIGURES, IMAGENET_TRAIN
+from resnetlab.planning.workload import predicted
 
 SCALING = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()
 

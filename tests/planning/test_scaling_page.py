@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 from torch.distributed.run import get_args_parser
 
-from resnetlab.cli import main
+from resnetlab.cli.main import main
 from resnetlab.training.recipes import recipe
 
 PAGE = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()
 COMMANDS = [line for block in re.findall(r"```console\n(.*?)```", PAGE, re.S) for line in block.splitlines()]
-OPTIONS = {command: importlib.import_module(f"resnetlab.commands.{command}").Options
-           for command in ("plan", "doctor", "train", "data", "study")}  # fmt: skip
+OPTIONS = {
+    command: importlib.import_module(f"resnetlab.cli.{command}").Options
+    for command in ("plan", "doctor", "train", "data", "study")
+}
 PLAN = ["plan", "--model", "resnet50", "--recipe", "imagenet-90"]
 WORDS = [shlex.split(line) for line in COMMANDS]
 OURS = [words[words.index("resnetlab") + 1 :] for words in WORDS if words[0] != "ray"]

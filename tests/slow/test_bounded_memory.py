@@ -41,8 +41,12 @@ def within(mib: int, *words: str | Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "resnetlab", *map(str, words)],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (mib << 20, mib << 20)),
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=250, check=False,
-    )  # fmt: skip
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -50,10 +54,27 @@ def within(mib: int, *words: str | Path) -> None:
 def test_two_hundred_thousand_images(tree, tmp_path):
     within(PACKING_MIB, "data", "pack", tree, "--out", tmp_path / "shards", "--shard-mib", "64", "--workers", "2")
     within(
-        TRAINING_MIB, "train", "--data", tmp_path / "shards", "--model", "resnet8", "--recipe", "imagenet-90",
-        "--image-size", "16", "--batch-size", "64", "--steps", "200", "--workers", "1", "--device", "cpu",
-        "--out", tmp_path / "run",
-    )  # fmt: skip
+        TRAINING_MIB,
+        "train",
+        "--data",
+        tmp_path / "shards",
+        "--model",
+        "resnet8",
+        "--recipe",
+        "imagenet-90",
+        "--image-size",
+        "16",
+        "--batch-size",
+        "64",
+        "--steps",
+        "200",
+        "--workers",
+        "1",
+        "--device",
+        "cpu",
+        "--out",
+        tmp_path / "run",
+    )
     record = read_record(tmp_path / "run" / "record.jsonl")
     assert record[0]["data"]["num_train"] == IMAGES
     assert record[-1]["status"] == "done"

@@ -28,8 +28,11 @@ def rows(results):
 
 def errors(rows, arm, depth, deepened_from=None):
     network = arm, depth, deepened_from
-    return {row["seed"]: row["train_error_pct"] for row in rows if (row["arm"], row["depth"], row["deepened_from"]) ==
-            network}  # fmt: skip
+    return {
+        row["seed"]: row["train_error_pct"]
+        for row in rows
+        if (row["arm"], row["depth"], row["deepened_from"]) == network
+    }
 
 
 def test_twelve_runs_and_three_constructions(rows):

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from resnetlab.config import DataConfig
-from resnetlab.data.sources import read_contents
-from resnetlab.models.modelfile import load_model
+from resnetlab.data.open_dataset import read_contents
+from resnetlab.models.model_file import load_model
 from resnetlab.training.record import read_record
 
 from conftest import resnetlab
@@ -56,8 +56,9 @@ def test_from_the_tree_to_ten_crops(tree, tmp_path):
     index = json.loads((shards / "index.json").read_text())
     assert index["classes"] == [f"thing {number}" for number in range(CLASSES)]
     assert {split: sum(entry["samples"] for entry in entries) for split, entries in index["splits"].items()} == {
-        "train": CLASSES * OF_EACH, "val": VAL,
-    }  # fmt: skip
+        "train": CLASSES * OF_EACH,
+        "val": VAL,
+    }
     with (tree / "LOC_val_solution.csv").open() as file:
         truth = {row[0]: WNIDS.index(row[1].split()[0]) for row in list(csv.reader(file))[1:]}
     for data in (tree, shards):
@@ -65,8 +66,25 @@ def test_from_the_tree_to_ten_crops(tree, tmp_path):
         assert {Path(name).stem: label for name, label in zip(val.names, val.labels, strict=True)} == truth
     for recipe, data in (("imagenet-90", shards), ("imagenet-paper", tree)):
         out = tmp_path / recipe
-        done("train", "--data", data, "--model", "resnet18", "--recipe", recipe, "--image-size", "32", "--steps", "2",
-             "--batch-size", "64", "--device", "cpu", "--out", out)  # fmt: skip
+        done(
+            "train",
+            "--data",
+            data,
+            "--model",
+            "resnet18",
+            "--recipe",
+            recipe,
+            "--image-size",
+            "32",
+            "--steps",
+            "2",
+            "--batch-size",
+            "64",
+            "--device",
+            "cpu",
+            "--out",
+            out,
+        )
         record = read_record(out / "record.jsonl")
         assert record[-1]["status"] == "done"
         assert record[-1]["steps"] == 2

@@ -8,7 +8,7 @@ from resnetlab.config import RunConfig
 from resnetlab.models.zoo import model_config
 from resnetlab.study.display import Display, time_text
 from resnetlab.study.grid import Planned
-from resnetlab.study.pool import Ended, Job, Started, Told
+from resnetlab.study.local_pool import Ended, Job, Started, Told
 
 
 @pytest.mark.parametrize(

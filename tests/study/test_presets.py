@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from resnetlab.commands.study import Options, folder, grid_of
+from resnetlab.cli.study import Options, folder, grid_of
 from resnetlab.config import ConfigError
 from resnetlab.study.grid import run_name
 from resnetlab.study.presets import PRESETS, preset_of
@@ -52,8 +52,9 @@ def test_several_data_sets_have_recipes_of_their_own(tmp_path):
     (tmp_path / "cat").mkdir()
     runs = grid(data=("digits", str(tmp_path)), image_size=32).runs()
     assert {(run.data.name, run.recipe.name, run.data.image_size) for run in runs} == {
-        ("digits", "digits", 32), (str(tmp_path), "cifar-paper", 32),
-    }  # fmt: skip
+        ("digits", "digits", 32),
+        (str(tmp_path), "cifar-paper", 32),
+    }
 
 
 def test_constructions_go_from_the_shallowest_plain_network_to_the_deepest():

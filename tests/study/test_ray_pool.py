@@ -16,15 +16,15 @@ from types import SimpleNamespace
 import pytest
 from filelock import FileLock
 
-from resnetlab.claim import LOCK
-from resnetlab.commands.study import Options, check_executor
+from resnetlab.cli.study import Options, check_executor
 from resnetlab.config import ConfigError, RunConfig
 from resnetlab.models.zoo import model_config
-from resnetlab.study import pool, ray_pool, ray_task
-from resnetlab.study.pool import Ended, Job, Started, Told
+from resnetlab.study import local_pool, ray_pool, ray_task
+from resnetlab.study.local_pool import Ended, Job, Started, Told
 from resnetlab.study.ray_pool import run_jobs
 from resnetlab.study.ray_task import Desk, work
-from resnetlab.training.compare import run_differences, timeless
+from resnetlab.system.dir_lock import LOCK
+from resnetlab.training.compare_runs import run_differences, timeless
 from resnetlab.training.recipes import recipe
 
 from conftest import resnetlab
@@ -153,9 +153,13 @@ def second(head, tmp_path):
 def study(address: str, out: Path, *words: str):
     command = [sys.executable, "-W", "error", "-m", "resnetlab", "study", *words, "--executor", "ray", "--address"]
     with subprocess.Popen(
-        [*command, address, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True, env={**os.environ, **TOKEN, "COLUMNS": "80", "NO_COLOR": "1"},
-    ) as process:  # fmt: skip
+        [*command, address, "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, **TOKEN, "COLUMNS": "80", "NO_COLOR": "1"},
+    ) as process:
         try:
             yield process
         finally:
@@ -225,7 +229,7 @@ def test_a_lost_run_goes_on_from_its_checkpoint(head, second, tmp_path, monkeypa
     again = steps.index(0, 1)
     assert steps[again + 1] > steps[1]  # not from its beginning
     local = [Job(job.config, tmp_path / "local" / job.out.name) for job in jobs]
-    assert not [event.error for event in pool.run_jobs(local, 2) if isinstance(event, Ended) and event.error]
+    assert not [event.error for event in local_pool.run_jobs(local, 2) if isinstance(event, Ended) and event.error]
     assert [run_differences(a.out, b.out) for a, b in zip(jobs, local, strict=True)] == [[], []]
 
 
@@ -278,8 +282,10 @@ def test_no_cluster_no_token_no_gpu(head, tmp_path):
     ):
         done = resnetlab(
             *("study", *GRID, "--executor", "ray", "--address", address, "--gpus-per-run", gpus, "--out", out),
-            RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token, RAY_NUM_REDIS_GET_RETRIES="3",
-        )  # fmt: skip
+            RAY_AUTH_MODE="token",
+            RAY_AUTH_TOKEN=token,
+            RAY_NUM_REDIS_GET_RETRIES="3",
+        )
         assert done.returncode == 2
         assert said in done.stderr
         assert done.stderr.count("\n") == 1

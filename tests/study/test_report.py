@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from resnetlab.config import ConfigError
-from resnetlab.data.catalogue import CIFAR10
+from resnetlab.data.registry import CIFAR10
 from resnetlab.study.report import write_report
 from resnetlab.training.record import read_record
 
@@ -31,13 +31,18 @@ def copy(tiny_study, tmp_path):
 
 def test_the_folder_holds_what_it_should(tiny_study):
     assert {path.name for path in tiny_study.iterdir()} - {".lock"} == {
-        "runs", "figures", "report.html", "results.csv", "results.json",
-    }  # fmt: skip
+        "runs",
+        "figures",
+        "report.html",
+        "results.csv",
+        "results.json",
+    }
     names = {path.name for path in (tiny_study / "figures").iterdir()}
     assert names == {
-        f"{kind}-digits{form}" for kind in ("training", "depth", "gradients", "responses")
+        f"{kind}-digits{form}"
+        for kind in ("training", "depth", "gradients", "responses")
         for form in (".png", ".svg", "-tall.svg")
-    }  # fmt: skip
+    }
 
 
 def test_results_are_the_records(tiny_study):
@@ -87,9 +92,10 @@ class Links(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.images += tag == "img"
         self.fetched += [
-            value for key, value in attrs
+            value
+            for key, value in attrs
             if key in ("src", "srcset", "href", "action", "data", "poster") and value and not value.startswith("data:")
-        ]  # fmt: skip
+        ]
         assert tag not in ("script", "iframe", "link", "object", "embed")
 
 
@@ -103,7 +109,7 @@ def test_the_page_holds_everything_itself(tiny_study):
 
 
 def test_the_style_is_that_of_every_page(tiny_study):
-    style = (ROOT / "src" / "resnetlab" / "page.css").read_text()
+    style = (ROOT / "src" / "resnetlab" / "html_style.css").read_text()
     assert "--ink" in style
     assert f"<style>\n{style}</style>" in (tiny_study / "report.html").read_text()
 
@@ -112,9 +118,16 @@ def test_the_style_is_that_of_every_page(tiny_study):
 def test_the_page_in_a_browser(tiny_study, tmp_path):
     assert CHROMIUM is not None
     quiet = [
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-        "--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}",
-    ]  # fmt: skip
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-sync",
+        "--disable-background-networking",
+        "--disable-component-update",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
     log = tmp_path / "net.json"
     page = f"file://{tiny_study / 'report.html'}"
     for width, name in ((1000, "desk"), (500, "phone")):

@@ -5,8 +5,8 @@ import itertools
 import random
 
 import pytest
-from made import made, relabelled, signal
 
+from helpers.synthetic_runs import made, relabelled, signal
 from resnetlab.study.rules import FAILING, RULES
 from resnetlab.study.verdict import JUDGES, findings
 
@@ -57,8 +57,9 @@ def test_degradation_of_networks_that_are_far_from_done_says_so():
     assert "more steps may tell another story" not in sentence(DEGRADED)
     early = grid("residual", [50.0, 51.0, 49.0], [53.0, 54.0, 52.5])
     assert kinds(early) == [("residual", "degradation")]
-    assert sentence(early).endswith("residual-20 has not fitted it either (49 to 51 %), so more steps may tell another "
-                                    "story.")  # fmt: skip
+    assert sentence(early).endswith(
+        "residual-20 has not fitted it either (49 to 51 %), so more steps may tell another story."
+    )
 
 
 def test_a_clear_but_small_effect_is_no_degradation():
@@ -141,10 +142,15 @@ def test_under_trained():
 
 def test_several_can_hold():
     falling = (2.3, 2.2, 2.1, 2.0, 1.9, 1.8, 1.6, 1.5)
-    runs = [made("plain", depth, seed, error, losses=falling) for depth, error in ((20, 20.0), (56, 40.0))
-            for seed in range(3)]  # fmt: skip
-    runs = [dataclasses.replace(run, result=run.result | {"train_error_pct": run.result["train_error_pct"] + run.seed})
-            for run in runs]  # fmt: skip
+    runs = [
+        made("plain", depth, seed, error, losses=falling)
+        for depth, error in ((20, 20.0), (56, 40.0))
+        for seed in range(3)
+    ]
+    runs = [
+        dataclasses.replace(run, result=run.result | {"train_error_pct": run.result["train_error_pct"] + run.seed})
+        for run in runs
+    ]
     assert kinds(runs) == [("plain", "degradation"), ("plain", "under-trained")]
 
 
@@ -183,11 +189,14 @@ def test_killed_and_deepened_runs_are_no_evidence():
 
 
 def test_arms_and_data_sets_are_judged_apart():
-    other = [dataclasses.replace(run, config=made("residual", run.depth, run.seed, 1.0, data="cifar10").config)
-             for run in grid("residual", [0.1, 0.2, 0.0], [0.2, 0.1, 0.1])]  # fmt: skip
+    other = [
+        dataclasses.replace(run, config=made("residual", run.depth, run.seed, 1.0, data="cifar10").config)
+        for run in grid("residual", [0.1, 0.2, 0.0], [0.2, 0.1, 0.1])
+    ]
     assert [(f.data, f.arm, f.kind) for f in findings([*other, *DEGRADED])] == [
-        ("cifar10", "residual", "healthy"), ("digits", "plain", "degradation"),
-    ]  # fmt: skip
+        ("cifar10", "residual", "healthy"),
+        ("digits", "plain", "degradation"),
+    ]
 
 
 @pytest.mark.parametrize(

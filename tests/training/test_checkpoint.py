@@ -118,10 +118,24 @@ def test_a_kill_at_every_system_call_as_the_kernel_sees_them(tmp_path):
         folder = tmp_path / f"{call}{number}"
         save_checkpoint(folder, checkpoint(1))
         subprocess.run(
-            ["strace", "-f", "-o", "/dev/null", "-e", f"trace={call}",
-             "-e", f"inject={call}:signal=KILL:when={number}", sys.executable, "-c", code, str(folder)],
-            check=False, capture_output=True, timeout=60,
-        )  # fmt: skip
+            [
+                "strace",
+                "-f",
+                "-o",
+                "/dev/null",
+                "-e",
+                f"trace={call}",
+                "-e",
+                f"inject={call}:signal=KILL:when={number}",
+                sys.executable,
+                "-c",
+                code,
+                str(folder),
+            ],
+            check=False,
+            capture_output=True,
+            timeout=60,
+        )
         return call, step_of(folder)
 
     calls = {"mkdir": 1, "write": 3, "fsync": 5, "rename": 1, "unlinkat": 4}

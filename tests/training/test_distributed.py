@@ -8,10 +8,10 @@ import pytest
 import torch.distributed as dist
 
 from resnetlab.config import ConfigError
-from resnetlab.data.transfer import RemoteError
+from resnetlab.data.shards.fetch import RemoteError
 from resnetlab.training import distributed
+from resnetlab.training.checkpoint_manager import UnsavedError
 from resnetlab.training.distributed import LostProcessError
-from resnetlab.training.saver import UnsavedError
 
 LEFT = """
 from pathlib import Path
@@ -31,7 +31,7 @@ IS_STOPPED = f"""
 import torch
 from resnetlab.models.zoo import build_model
 from resnetlab.training.distributed import joined, shared_network
-from resnetlab.training.interrupt import InterruptedRunError
+from resnetlab.training.signal_handling import InterruptedRunError
 
 def train(world):
     network = shared_network(build_model("resnet8"), world)
@@ -79,8 +79,12 @@ def test_three_sum_their_first_gradients_as_all_later_ones(tmp_path):
     (tmp_path / "settled.py").write_text(SETTLED)
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "3", tmp_path / "settled.py"],
-        capture_output=True, text=True, check=False, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
 
@@ -113,8 +117,10 @@ def test_the_one_that_is_lost_is_named(monkeypatch):
     monkeypatch.setattr(distributed, "CALL_S", 0)
     store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]  # which PyTorch documents
     store.set("here/2", "1")
-    with pytest.raises(LostProcessError, match=r"^process 1 of 3 is gone or does not answer; "), \
-            distributed._naming(store, 0, 3, 6):  # fmt: skip
+    with (
+        pytest.raises(LostProcessError, match=r"^process 1 of 3 is gone or does not answer; "),
+        distributed._naming(store, 0, 3, 6),
+    ):
         raise RuntimeError("Application timeout caused pair closure")
 
 
@@ -134,6 +140,9 @@ def test_no_thread_of_the_group_outlives_it(tmp_path, script):
     path.write_text(script)
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", path],
-        capture_output=True, text=True, check=False, timeout=200,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
     assert done.returncode == 0, done.stderr

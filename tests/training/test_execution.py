@@ -9,8 +9,8 @@ from resnetlab.config import RunConfig
 from resnetlab.models.zoo import build_model, model_config
 from resnetlab.training import execution
 from resnetlab.training.execution import Execution, choose, fixed, forward_of
-from resnetlab.training.loop import fit
 from resnetlab.training.recipes import recipe
+from resnetlab.training.trainer import fit
 
 CONFIG = RunConfig(model_config("resnet8"), recipe=recipe("cifar-paper", steps=100))
 LONG = 10**9

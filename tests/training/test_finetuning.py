@@ -6,19 +6,19 @@ import signal
 import numpy as np
 import pytest
 import torch
-from killed import killed_at_step
 from PIL import Image
 
+from helpers.killed_runs import killed_at_step
 from resnetlab.config import ConfigError, DataConfig, ModelConfig, Preprocessing, Recipe, RunConfig
-from resnetlab.models.modelfile import ModelCard, load_model, save_model
+from resnetlab.models.model_file import ModelCard, load_model, save_model
 from resnetlab.models.zoo import build_model
-from resnetlab.training.compare import run_differences
-from resnetlab.training.interrupt import InterruptedRunError, Interruption
-from resnetlab.training.listener import Listener
-from resnetlab.training.loop import fit
+from resnetlab.training.callbacks import Listener
+from resnetlab.training.compare_runs import run_differences
 from resnetlab.training.record import read_record
-from resnetlab.training.session import Session
-from resnetlab.training.setup import prepare
+from resnetlab.training.runtime_options import Session
+from resnetlab.training.signal_handling import InterruptedRunError, Interruption
+from resnetlab.training.trainer import fit
+from resnetlab.training.trainer_setup import prepare
 
 COLOUR = ModelConfig("tiny", (1, 1), (4, 8), stem="cifar", shortcut="pad", num_classes=3)
 GREY = dataclasses.replace(COLOUR, in_channels=1)
@@ -124,9 +124,19 @@ class StopAt(Listener):
 def two_phases(file):
     """6 steps an epoch: the head alone for 12, then everything for 8."""
     recipe = Recipe(
-        steps=20, batch_size=200, lr=0.05, schedule="cosine", warmup_steps=5, cautious_lr=0.02, keep="best",
-        crop_padding=1, flip=True, frozen_epochs=2, layer_decay=0.7, freeze_bn=True,
-    )  # fmt: skip
+        steps=20,
+        batch_size=200,
+        lr=0.05,
+        schedule="cosine",
+        warmup_steps=5,
+        cautious_lr=0.02,
+        keep="best",
+        crop_padding=1,
+        flip=True,
+        frozen_epochs=2,
+        layer_decay=0.7,
+        freeze_bn=True,
+    )
     return RunConfig(COLOUR, DataConfig("digits", image_size=8), recipe, seed=2, weights=file, signal_steps=2)
 
 
@@ -201,13 +211,15 @@ def test_the_same_file_by_another_path_is_the_same(two_phases, tmp_path):
     fit(linked, tmp_path / "r", session=Session(resume=True, allow_config_change=True))
 
 
-@pytest.mark.parametrize(("before", "after"), [({"frozen_epochs": 2}, {"frozen_epochs": 0}),
-                                               ({"freeze_bn": True}, {"freeze_bn": False})])  # fmt: skip
+@pytest.mark.parametrize(
+    ("before", "after"), [({"frozen_epochs": 2}, {"frozen_epochs": 0}), ({"freeze_bn": True}, {"freeze_bn": False})]
+)
 def test_what_is_frozen_may_change_on_the_way(two_phases, tmp_path, before, after):
     """Some parameters have momentum then, and some have none yet."""
     plain = dataclasses.replace(two_phases.recipe, keep="last", frozen_epochs=0, freeze_bn=False, layer_decay=1.0)
-    first, second = (dataclasses.replace(two_phases, recipe=dataclasses.replace(plain, **fields))
-                     for fields in (before, after))  # fmt: skip
+    first, second = (
+        dataclasses.replace(two_phases, recipe=dataclasses.replace(plain, **fields)) for fields in (before, after)
+    )
     assert killed_at_step(first, tmp_path / "r", 9, EVERY_STEP) == signal.SIGKILL
     fitted = fit(second, tmp_path / "r", session=Session(resume=True, allow_config_change=True))
     start = load_model(two_phases.weights)[0].state_dict()

@@ -8,21 +8,21 @@ import signal
 
 import numpy as np
 import pytest
-from killed import in_a_child, killed_at_step
 from PIL import Image
 
+from helpers.killed_runs import in_a_child, killed_at_step
 from resnetlab.config import ConfigError, DataConfig, Recipe, RunConfig
-from resnetlab.data.decode import BadImageError
+from resnetlab.data.images.decode import BadImageError
 from resnetlab.models.zoo import model_config
-from resnetlab.training import saver
-from resnetlab.training.compare import run_differences
-from resnetlab.training.interrupt import InterruptedRunError, Interruption
-from resnetlab.training.listener import Listener
-from resnetlab.training.loop import fit
+from resnetlab.training import checkpoint_manager
+from resnetlab.training.callbacks import Listener
+from resnetlab.training.checkpoint_manager import UnsavedError
+from resnetlab.training.compare_runs import run_differences
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
-from resnetlab.training.saver import UnsavedError
-from resnetlab.training.session import Session
+from resnetlab.training.runtime_options import Session
+from resnetlab.training.signal_handling import InterruptedRunError, Interruption
+from resnetlab.training.trainer import fit
 
 DIGITS = RunConfig(
     model_config("resnet8"),
@@ -56,7 +56,7 @@ def test_a_kill_at_every_system_call_of_the_writer(unbroken, tmp_path):
 
     def dies_at(die_at):
         def work():
-            save = saver.save_checkpoint
+            save = checkpoint_manager.save_checkpoint
 
             def dying(folder, checkpoint):
                 count = 0
@@ -80,7 +80,7 @@ def test_a_kill_at_every_system_call_of_the_writer(unbroken, tmp_path):
                     for name in CALLS:
                         setattr(os, name, real[name])
 
-            saver.save_checkpoint = dying
+            checkpoint_manager.save_checkpoint = dying
             fit(DIGITS, tmp_path / "r", session=EVERY_STEP)
 
         return work

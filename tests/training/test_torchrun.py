@@ -19,16 +19,16 @@ import torch
 from PIL import Image
 
 from resnetlab.config import ConfigError, DataConfig, Recipe, RunConfig
-from resnetlab.configjson import to_json
 from resnetlab.data.loader import train_batches
-from resnetlab.data.sources import open_data
-from resnetlab.models.modelfile import load_model
+from resnetlab.data.open_dataset import open_data
+from resnetlab.models.model_file import load_model
 from resnetlab.models.zoo import model_config
-from resnetlab.training.compare import timeless
+from resnetlab.serialization import to_json
+from resnetlab.system.process_group import World
+from resnetlab.training.compare_runs import timeless
 from resnetlab.training.distributed import pick_device
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
-from resnetlab.world import World
 
 from conftest import resnetlab
 
@@ -40,10 +40,26 @@ FAULTY = Path(__file__).with_name("faulty.py")
 def torchrun(processes: int, *words: object, restarts: int = 0, faulty: tuple[str, int, int] | None = None):
     program = ["-m", "resnetlab"] if faulty is None else [FAULTY, *faulty]
     return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--max-restarts",
-         str(restarts), "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", *map(str, [*program, *words])],
-        capture_output=True, text=True, check=False, timeout=250, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node",
+            str(processes),
+            "--max-restarts",
+            str(restarts),
+            "--rdzv-backend",
+            "c10d",
+            "--rdzv-endpoint",
+            "localhost:0",
+            *map(str, [*program, *words]),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=250,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
 
 
 def switch_off(agent: subprocess.Popen) -> None:
@@ -57,8 +73,14 @@ def switch_off(agent: subprocess.Popen) -> None:
 
 
 def losses(out: Path) -> torch.Tensor:
-    return torch.tensor([loss for line in read_record(out / "record.jsonl") if line["kind"] == "epoch"
-                         for loss in line["curve"]["loss"]])  # fmt: skip
+    return torch.tensor(
+        [
+            loss
+            for line in read_record(out / "record.jsonl")
+            if line["kind"] == "epoch"
+            for loss in line["curve"]["loss"]
+        ]
+    )
 
 
 def timeless_record(out: Path) -> list[dict]:
@@ -77,8 +99,10 @@ def test_together_the_processes_see_the_batches_of_one(size, parts):
     data = open_data(RunConfig().data)
     way = dataclasses.replace(recipe("digits", batch_size=64), crop_padding=2, flip=True)
     whole = train_batches(data.train, data.preprocessing, way, seed=1, epoch=2)
-    own = [train_batches(data.train, data.preprocessing, way, seed=1, epoch=2, world=World(rank, size), parts=parts)
-           for rank in range(size)]  # fmt: skip
+    own = [
+        train_batches(data.train, data.preprocessing, way, seed=1, epoch=2, world=World(rank, size), parts=parts)
+        for rank in range(size)
+    ]
     alone = train_batches(data.train, data.preprocessing, way, seed=1, epoch=2, parts=parts)
     for images, labels in whole:
         pieces = []
@@ -169,17 +193,40 @@ def test_a_machine_is_lost_and_the_other_goes_on_alone(tmp_path):
         endpoint = f"127.0.0.1:{free.getsockname()[1]}"
     out = tmp_path / "run"
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--nnodes", "1:2", "--nproc-per-node", "1",
-        "--max-restarts", "2",
-        "--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", "lost",
-        "--rdzv-conf", "last_call_timeout=5,keep_alive_interval=1,keep_alive_max_attempt=3", "-m", "resnetlab",
-        *WORDS, "--epochs", "20", "--sync-bn", "--checkpoint-steps", "5", "--out", str(out),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nnodes",
+        "1:2",
+        "--nproc-per-node",
+        "1",
+        "--max-restarts",
+        "2",
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-endpoint",
+        endpoint,
+        "--rdzv-id",
+        "lost",
+        "--rdzv-conf",
+        "last_call_timeout=5,keep_alive_interval=1,keep_alive_max_attempt=3",
+        "-m",
+        "resnetlab",
+        *WORDS,
+        "--epochs",
+        "20",
+        "--sync-bn",
+        "--checkpoint-steps",
+        "5",
+        "--out",
+        str(out),
+    ]
     agents = []
     for name in ("first", "second"):  # the first has the rendezvous
         with (tmp_path / name).open("w") as said:
-            agents.append(subprocess.Popen(command, stdout=said, stderr=said,
-                                           env={**os.environ, "OMP_NUM_THREADS": "1"}))  # fmt: skip
+            agents.append(
+                subprocess.Popen(command, stdout=said, stderr=said, env={**os.environ, "OMP_NUM_THREADS": "1"})
+            )
         time.sleep(1)
     try:
         deadline = time.monotonic() + 100

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from resnetlab.config import ConfigError, Preprocessing, Recipe
-from resnetlab.data.augment import boxes, colour_jitter, lighting, normalise, random_crop, random_flip, resize_boxes
-from resnetlab.data.chance import generator
-from resnetlab.data.encoded import Decoded
-from resnetlab.data.order import epoch_order
-from resnetlab.data.split import Split
-from resnetlab.world import World
+from resnetlab.data.dataset import Split
+from resnetlab.data.images.encoded import Decoded
+from resnetlab.data.rng import generator
+from resnetlab.data.sampler import epoch_order
+from resnetlab.data.transforms import boxes, colour_jitter, lighting, normalise, random_crop, random_flip, resize_boxes
+from resnetlab.system.process_group import World
 
 DRAWS = 12
 """Random numbers of a training image: 0 crop down, 1 crop across, 2 flip, 3 scale or area, 4 aspect, 5 to 7 brightness,

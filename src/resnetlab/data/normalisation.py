@@ -9,8 +9,8 @@ import torch
 from torch import Generator, Tensor
 
 from resnetlab.config import ConfigError, Preprocessing
-from resnetlab.data.decode import BadImageError
-from resnetlab.data.split import Split
+from resnetlab.data.dataset import Split
+from resnetlab.data.images.decode import BadImageError
 
 SMALL = 1 << 20
 """Values (channels x pixels x images) up to which statistics are computed in one go, as floats."""

@@ -7,9 +7,9 @@ from typing import Any
 
 from resnetlab.config import DataConfig
 from resnetlab.evaluation import metrics
-from resnetlab.evaluation.examination import Terms, examine, open_members
-from resnetlab.evaluation.judgement import merge
+from resnetlab.evaluation.evaluator import Terms, examine, open_members
 from resnetlab.evaluation.metrics import Evaluation
+from resnetlab.evaluation.predictions import merge
 
 
 def evaluate(

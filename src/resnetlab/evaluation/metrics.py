@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from resnetlab.config import ConfigError
-from resnetlab.evaluation.judgement import Judgement
+from resnetlab.evaluation.predictions import Judgement
 
 BINS = 15
 """Equal-width bins of the confidence (Guo et al. 2017, "On Calibration of Modern Neural Networks", Table 1)."""
@@ -122,15 +122,19 @@ class Evaluation:
             "mean_confidence_pct": self.mean_confidence_pct,
             "ece_pct": self.ece_pct,
             "per_class": [
-                {"class": one.name, "num_samples": one.num_samples, "error_pct": one.error and one.error.pct,
-                 "interval_95_pct": one.error and list(one.error.interval_95_pct)}
+                {
+                    "class": one.name,
+                    "num_samples": one.num_samples,
+                    "error_pct": one.error and one.error.pct,
+                    "interval_95_pct": one.error and list(one.error.interval_95_pct),
+                }
                 for one in self.per_class
             ],
             "confusion": self.confusion.tolist(),
             "confusions": [asdict(one) for one in self.confusions],
             "reliability": [asdict(one) for one in self.reliability],
             "mistakes": [asdict(one) for one in self.mistakes],
-        }  # fmt: skip
+        }
 
 
 def evaluate(judgement: Judgement, classes: Sequence[str]) -> Evaluation:

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from resnetlab.config import ConfigError, Preprocessing
-from resnetlab.data.encoded import Encoded
+from resnetlab.data.dataset import Split
+from resnetlab.data.images.encoded import Encoded
 from resnetlab.data.loader import numbered_batches, threads
-from resnetlab.data.split import Split
-from resnetlab.evaluation.judgement import NOTHING, Judgement, merge
-from resnetlab.evaluation.views import normalised, pictures_of, scaled, ten_crops
-from resnetlab.runtime.engine import Engine
-from resnetlab.world import World
+from resnetlab.evaluation.crops import normalised, pictures_of, scaled, ten_crops
+from resnetlab.evaluation.predictions import NOTHING, Judgement, merge
+from resnetlab.inference.engines.base import Engine
+from resnetlab.system.process_group import World
 
 PIXELS = 64 * 224 * 224
 """Pixels that go through a network together, at most: 64 images of 224x224."""
@@ -114,9 +114,14 @@ def one_crop(network: Network, split: Split, preprocessing: Preprocessing, *, wo
 
 
 def ten_crop(
-    network: Network, images: Tensor | Encoded, labels: Tensor, preprocessing: Preprocessing, shorter: int,
-    *, workers: int = 0,
-) -> Scores:  # fmt: skip
+    network: Network,
+    images: Tensor | Encoded,
+    labels: Tensor,
+    preprocessing: Preprocessing,
+    shorter: int,
+    *,
+    workers: int = 0,
+) -> Scores:
     """Average over the four corners and the centre, mirrored too, of images resized to a shorter side in pixels.
 
     Paper: section 3.4 and Tables 2 and 3.
@@ -136,9 +141,14 @@ def ten_crop(
 
 
 def multi_scale(
-    model: nn.Module, images: Tensor | Encoded, labels: Tensor, preprocessing: Preprocessing, sides: Sequence[int],
-    *, workers: int = 0,
-) -> Scores:  # fmt: skip
+    model: nn.Module,
+    images: Tensor | Encoded,
+    labels: Tensor,
+    preprocessing: Preprocessing,
+    sides: Sequence[int],
+    *,
+    workers: int = 0,
+) -> Scores:
     """Average over images shown whole, at several shorter sides in pixels: the network is fully convolutional.
 
     The head is linear and reads an average, so that the average of class scores over all places of a larger map is what

@@ -14,10 +14,10 @@ import torch
 from torch import Generator, Tensor, nn
 
 from resnetlab.config import ConfigError, ModelConfig
-from resnetlab.configjson import check
 from resnetlab.models.blocks import BasicBlock, Bottleneck
 from resnetlab.models.resnet import ResNet
 from resnetlab.models.zoo import IMAGENET, blocks_per_stage, model_config
+from resnetlab.serialization import check
 
 CALIBRATION = 256
 """Images to calibrate on, where `CALIBRATION_PIXELS` allows."""

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from resnetlab.config import ModelConfig
+from resnetlab.models.activation_checkpointing import run_recomputed
 from resnetlab.models.blocks import BLOCKS, BasicBlock, Bottleneck, conv, norm, relu
-from resnetlab.models.recompute import run_recomputed
 
 
 class ResNet(nn.Module):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from resnetlab.config import ConfigError
 from resnetlab.models.cost import Cost
 from resnetlab.planning.devices import GIB, Device
-from resnetlab.planning.step import image_cost
+from resnetlab.planning.roofline import image_cost
 
 GRADIENT_BYTES = 4
 """Of each parameter: DistributedDataParallel sums gradients in fp32."""
@@ -105,8 +105,10 @@ def plan(work: Work, hosts: Hosts) -> Plan:
         ConfigError: where a step has fewer than two images for each device.
     """
     if work.batch_size < 2 * hosts.devices:
-        raise ConfigError(f"{work.batch_size:,} images a step leave some of {hosts.devices:,} devices with fewer than 2"
-                          "; use a larger --batch-size or fewer --devices")  # fmt: skip
+        raise ConfigError(
+            f"{work.batch_size:,} images a step leave some of {hosts.devices:,} devices with fewer than 2"
+            "; use a larger --batch-size or fewer --devices"
+        )
     each = math.ceil(work.batch_size / hosts.devices)  # the others wait for the one that has most
     compute_s = image_s(work, hosts) * each
     sent, exchange_s = exchange(work.counted[0][0].params, hosts)
@@ -126,8 +128,21 @@ def plan(work: Work, hosts: Hosts) -> Plan:
     step_s = work.batch_size / speed
     hours = work.steps * step_s / 3600
     money = None if hosts.price_per_hour is None else hours * hosts.devices * hosts.price_per_hour
-    made = Plan(speed, hours, limits, bottleneck, step_s, exchange_s, exposed_s, sent, speed * work.image_bytes,
-                memory_gib(work, hosts.device, each), work.steps, money, ())  # fmt: skip
+    made = Plan(
+        speed,
+        hours,
+        limits,
+        bottleneck,
+        step_s,
+        exchange_s,
+        exposed_s,
+        sent,
+        speed * work.image_bytes,
+        memory_gib(work, hosts.device, each),
+        work.steps,
+        money,
+        (),
+    )
     return replace(made, notes=tuple(_notes(made, work, hosts, each)))
 
 
@@ -193,8 +208,10 @@ def _notes(made: Plan, work: Work, hosts: Hosts, each: int) -> list[str]:
         parts = f"train with --accumulate {math.ceil(each / fit)}, or take" if fit >= 2 else "take"
         notes.append(f"does not fit: {max(0, fit):,} images a device do, and it has {each:,}; {parts} more devices")
     if work.batch_size > ACCURATE_BATCH:
-        notes.append(f"beyond {ACCURATE_BATCH:,} images a step SGD loses accuracy, warm-up or not (Goyal et al., 2017)"
-                     f", and there is no LARS here; --batch-size {ACCURATE_BATCH} is safe")  # fmt: skip
+        notes.append(
+            f"beyond {ACCURATE_BATCH:,} images a step SGD loses accuracy, warm-up or not (Goyal et al., 2017)"
+            f", and there is no LARS here; --batch-size {ACCURATE_BATCH} is safe"
+        )
     if each < NORMALISED and hosts.devices > 1:
         notes.append(f"{each} images a device are few to normalise over; train with --sync-bn, or take fewer devices")
     if made.bottleneck == "launches":
@@ -202,6 +219,8 @@ def _notes(made: Plan, work: Work, hosts: Hosts, each: int) -> list[str]:
         ways = ["a larger --batch-size"] if work.batch_size < ACCURATE_BATCH else []
         ways += ["fewer --devices"] if hosts.devices > 1 else []
         busy = f"; {' or '.join(ways)} would keep it busy" if ways else ""
-        notes.append(f"a device with {each} images waits for its host to launch operations for {idle_pct:.0f} % of the "
-                     f"time{busy}")  # fmt: skip
+        notes.append(
+            f"a device with {each} images waits for its host to launch operations for {idle_pct:.0f} % of the "
+            f"time{busy}"
+        )
     return notes

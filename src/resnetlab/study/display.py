@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resnetlab.study.grid import Planned
-from resnetlab.study.pool import Ended, Event, Job, Started, Told
+from resnetlab.study.local_pool import Ended, Event, Job, Started, Told
 from resnetlab.study.results import network_label, read_run
 
 EPOCH_IMAGES = 1000

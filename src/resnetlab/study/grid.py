@@ -6,13 +6,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from resnetlab.claim import claimed, is_claimed
 from resnetlab.config import ConfigError, DataConfig, ModelConfig, Norm, Precision, Recipe, RunConfig
-from resnetlab.configjson import differences
-from resnetlab.data.catalogue import title_of
+from resnetlab.data.registry import title_of
+from resnetlab.serialization import differences
 from resnetlab.study.arms import arm_of, network
-from resnetlab.study.pool import Ended, Event, Job, Started, run_jobs
+from resnetlab.study.local_pool import Ended, Event, Job, Started, run_jobs
 from resnetlab.study.results import MODEL, RUNS, Run, read_run, read_runs
+from resnetlab.system.dir_lock import claimed, is_claimed
 from resnetlab.training.recipes import for_network
 from resnetlab.training.record import Record
 
@@ -92,8 +92,15 @@ class Grid:
 
     def _run(self, arm: str, depth: int, source: Source, seed: int) -> RunConfig:
         model = self._network(arm, depth)
-        return RunConfig(model, source.data, for_network(source.recipe, model), seed, precision=self.precision,
-                         layout="channels_last", compile="off")  # fmt: skip
+        return RunConfig(
+            model,
+            source.data,
+            for_network(source.recipe, model),
+            seed,
+            precision=self.precision,
+            layout="channels_last",
+            compile="off",
+        )
 
 
 @dataclass(frozen=True)

@@ -30,19 +30,41 @@ class Preset:
 PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
-        Preset("degradation", "deeper plain networks fit their own training set worse, and a shortcut cures it",
-               constructs=True),
+        Preset(
+            "degradation",
+            "deeper plain networks fit their own training set worse, and a shortcut cures it",
+            constructs=True,
+        ),
         # Without BN, fan-out initialisation shrinks the signal by 0.9 in every layer and by half in the first of each
         # wider stage. Eight layers still learn in ten epochs (docs/log.md), 44 and 56 cannot be reached.
-        Preset("vanishing", "without normalisation, with small initial weights, no gradient reaches a deep network",
-               depths=(8, 44, 56), arms=("plain",), epochs=10, norm="none", init_scale=0.9),
+        Preset(
+            "vanishing",
+            "without normalisation, with small initial weights, no gradient reaches a deep network",
+            depths=(8, 44, 56),
+            arms=("plain",),
+            epochs=10,
+            norm="none",
+            init_scale=0.9,
+        ),
         # Twice the deviation: 256 times the signal through 8 layers, which still learn, and 10^16 through 56.
-        Preset("exploding", "without normalisation, with large initial weights, the first step throws all weights away",
-               depths=(8, 44, 56), arms=("plain",), norm="none", init_scale=2.0, may_diverge=True),
-        Preset("overfitting", "a deep network on 50 images fits them and errs on others; on all of them it does not",
-               arms=("residual",), steps=300, train_images=(50, None)),
+        Preset(
+            "exploding",
+            "without normalisation, with large initial weights, the first step throws all weights away",
+            depths=(8, 44, 56),
+            arms=("plain",),
+            norm="none",
+            init_scale=2.0,
+            may_diverge=True,
+        ),
+        Preset(
+            "overfitting",
+            "a deep network on 50 images fits them and errs on others; on all of them it does not",
+            arms=("residual",),
+            steps=300,
+            train_images=(50, None),
+        ),
     )
-}  # fmt: skip
+}
 
 
 def preset_of(name: str | None) -> Preset:

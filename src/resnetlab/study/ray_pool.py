@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.config import ConfigError
-from resnetlab.cores import usable_cores
-from resnetlab.study.pool import Ended, Event, Job, Started, Told, ctrl_c_held_back
+from resnetlab.study.local_pool import Ended, Event, Job, Started, Told, ctrl_c_held_back
 from resnetlab.study.ray_task import Desk, work
+from resnetlab.system.cores import usable_cores
 
 RETRIES = 5
 """How often a run may lose its machine."""

@@ -9,8 +9,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from resnetlab.claim import LOCK
 from resnetlab.config import ConfigError, RunConfig
+from resnetlab.system.dir_lock import LOCK
 
 POLL_S = 0.2
 """Seconds between looks for a file."""
@@ -33,7 +33,7 @@ def work(
     Raises:
         ConfigError: where this machine does not see the study's folder.
     """
-    from resnetlab.training.interrupt import InterruptedRunError, Interruption
+    from resnetlab.training.signal_handling import InterruptedRunError, Interruption
 
     with Interruption() as interruption:  # Ray cancels by SIGINT, and ends a machine's processes by SIGTERM
         if not _appears(token):
@@ -42,8 +42,8 @@ def work(
         import ray
         import torch
 
-        from resnetlab.training.loop import fit
-        from resnetlab.training.session import Session
+        from resnetlab.training.runtime_options import Session
+        from resnetlab.training.trainer import fit
 
         with contextlib.suppress(OSError):
             os.chdir(here)  # paths of data may be relative
@@ -68,7 +68,7 @@ def _teller(desk: Any, name: int) -> Any:
     import ray
     from ray.exceptions import RayError
 
-    from resnetlab.training.listener import Listener, Progress
+    from resnetlab.training.callbacks import Listener, Progress
 
     attempt = ray.get(desk.begin.remote(name))
 

@@ -13,16 +13,16 @@ import jinja2
 
 from resnetlab import __version__
 from resnetlab.config import ConfigError
-from resnetlab.files import write_whole
-from resnetlab.study.construction import constructions
-from resnetlab.study.contrast import groups
-from resnetlab.study.figures import KINDS, Picture, draw
-from resnetlab.study.ledger import comparisons, row
+from resnetlab.study.figures.all_figures import KINDS, Picture, draw
+from resnetlab.study.identity_init import constructions
+from resnetlab.study.paired_comparison import groups
+from resnetlab.study.published import comparisons, row
 from resnetlab.study.results import RUNS, Run, read_runs
 from resnetlab.study.rules import LEARNT, RULES
-from resnetlab.study.spread import figures
+from resnetlab.study.seed_stats import figures
 from resnetlab.study.table import CONVERGENCE_PCT, lines
 from resnetlab.study.verdict import findings
+from resnetlab.system.atomic_files import write_whole
 from resnetlab.training.record import finite
 
 TITLE = "Does depth help?"
@@ -65,10 +65,16 @@ class Study:
         """Return the numbers as plain JSON values, `None` for those that are not finite."""
         effects = [{**dataclasses.asdict(effect), "interval_95": effect.train.interval} for effect in self.effects]
         beside = [
-            {**dataclasses.asdict(one), "difference_points": one.difference_points, "inside": one.inside,
-             "deviations": one.deviations, "is_reproduction": one.is_reproduction, "sentence": one.sentence}
+            {
+                **dataclasses.asdict(one),
+                "difference_points": one.difference_points,
+                "inside": one.inside,
+                "deviations": one.deviations,
+                "is_reproduction": one.is_reproduction,
+                "sentence": one.sentence,
+            }
             for one in self.published
-        ]  # fmt: skip
+        ]
         everything = {
             "runs": [{**run.row(), **row(run, self.published)} for run in self.runs],
             "table": [dataclasses.asdict(line) for line in self.lines],
@@ -93,9 +99,12 @@ def table_csv(rows: Sequence[dict[str, Any]]) -> str:
 def page(study: Study, pictures: Sequence[Picture]) -> str:
     """Return the report: one HTML file that holds its own pictures and fetches nothing."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("resnetlab", "."), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=jinja2.PackageLoader("resnetlab", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters["few"] = lambda spread: figures(spread.mean) if spread else "–"
     environment.filters["base64"] = lambda path: base64.b64encode(path.read_bytes()).decode()
     runs = study.runs

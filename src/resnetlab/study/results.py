@@ -174,6 +174,18 @@ def _epoch(line: dict[str, Any]) -> dict[str, Any]:
 
 def _signal(line: dict[str, Any]) -> dict[str, Any]:
     """Return a signal's line with what the report reads of it."""
-    names = ("step", "lr", "loss", "layers", "kernels", "grad_norm", "grad_to_weight", "response_std", "activation_var",
-             "dead_relu_pct", "blocks", "residual_ratio")  # fmt: skip
+    names = (
+        "step",
+        "lr",
+        "loss",
+        "layers",
+        "kernels",
+        "grad_norm",
+        "grad_to_weight",
+        "response_std",
+        "activation_var",
+        "dead_relu_pct",
+        "blocks",
+        "residual_ratio",
+    )
     return {name: line[name] for name in names}

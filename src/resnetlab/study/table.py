@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from resnetlab.study.results import Run
-from resnetlab.study.signs import (
+from resnetlab.study.run_metrics import (
     dead_relus_pct,
     first_gradient,
     first_step_at,
@@ -12,7 +12,7 @@ from resnetlab.study.signs import (
     residual_ratio,
     steepest_gradient,
 )
-from resnetlab.study.spread import Spread, spread
+from resnetlab.study.seed_stats import Spread, spread
 
 CONVERGENCE_PCT = (50, 20, 10, 5)
 """Training errors, in %, whose first step is looked for: the paper's "easier to optimise" (section 4.1)."""

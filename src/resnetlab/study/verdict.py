@@ -11,8 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from resnetlab.study.contrast import Contrast, Group, contrast, groups
-from resnetlab.study.diagnosis import has_fitted, has_learnt, has_sound_gradients, is_shaken, is_unfinished, symptoms
+from resnetlab.study.paired_comparison import Contrast, Group, contrast, groups
 from resnetlab.study.results import Run
 from resnetlab.study.rules import (
     EXPLODED,
@@ -23,7 +22,8 @@ from resnetlab.study.rules import (
     UNFINISHED_PCT,
     WORSE_POINTS,
 )
-from resnetlab.study.signs import (
+from resnetlab.study.run_checks import has_fitted, has_learnt, has_sound_gradients, is_shaken, is_unfinished, symptoms
+from resnetlab.study.run_metrics import (
     first_gradient,
     first_update,
     gap,
@@ -34,7 +34,7 @@ from resnetlab.study.signs import (
     train_error,
     unseen_error_pct,
 )
-from resnetlab.study.spread import span
+from resnetlab.study.seed_stats import span
 
 Side = Mapping[int, Run]
 """Seed to run: the networks of one depth."""

@@ -10,11 +10,11 @@ import sklearn.model_selection  # noqa: F401  # loaded here once, so that every 
 import torch
 
 from resnetlab.config import RunConfig
-from resnetlab.memory import keep_large_pages
-from resnetlab.training.interrupt import InterruptedRunError, Interruption
-from resnetlab.training.listener import Listener, Progress
-from resnetlab.training.loop import fit
-from resnetlab.training.session import Session
+from resnetlab.system.allocator import keep_large_pages
+from resnetlab.training.callbacks import Listener, Progress
+from resnetlab.training.runtime_options import Session
+from resnetlab.training.signal_handling import InterruptedRunError, Interruption
+from resnetlab.training.trainer import fit
 
 torch.optim.SGD([torch.zeros(1)])  # PyTorch loads another second's worth of modules at the first optimiser
 

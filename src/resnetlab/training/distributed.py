@@ -19,14 +19,20 @@ from torch.nn.parallel import DistributedDataParallel
 
 from resnetlab.config import ConfigError
 from resnetlab.models.resnet import ResNet
-from resnetlab.world import LostProcessError, World, announced
+from resnetlab.system.process_group import LostProcessError, World, announced
 
 PATIENCE_S = 600.0
 """Seconds that processes wait for one another before they give up."""
 CALL_S = 3.0
 """Seconds in which those that are left say that they are."""
-SAID = ("gloo/transport", "connection closed by peer", "connection reset by peer", "broken pipe", "timed out waiting",
-        "application timeout")  # fmt: skip
+SAID = (
+    "gloo/transport",
+    "connection closed by peer",
+    "connection reset by peer",
+    "broken pipe",
+    "timed out waiting",
+    "application timeout",
+)
 """What gloo says in an error that has no class of its own."""
 SIDE = 32
 """Pixels a side that every network takes."""
@@ -52,8 +58,9 @@ def joined(patience_s: float = PATIENCE_S) -> Iterator[World]:
     # torchrun's own store may outlive an attempt; addresses of processes that are gone must not be found in it.
     store = PrefixStore(f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}-of-{size}", store)
     kinds = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(kinds, store=PrefixStore("group", store), rank=rank, world_size=size,
-                            timeout=timedelta(seconds=patience_s))  # fmt: skip
+    dist.init_process_group(
+        kinds, store=PrefixStore("group", store), rank=rank, world_size=size, timeout=timedelta(seconds=patience_s)
+    )
     naming = partial(_naming, store, rank, size, patience_s)
     try:
         with naming():

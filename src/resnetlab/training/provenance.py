@@ -13,9 +13,9 @@ import torch
 
 import resnetlab
 from resnetlab.config import Preprocessing, Recipe, RunConfig
-from resnetlab.configjson import to_json
-from resnetlab.data.split import Dataset
+from resnetlab.data.dataset import Dataset
 from resnetlab.models.resnet import ResNet
+from resnetlab.serialization import to_json
 
 
 def run_line(
@@ -71,11 +71,17 @@ def describe(
         schedule += f", {warmup:.3g} epochs of warm-up"
     sides = [str(side) for _, side in recipe.train_sizes] or [str(preprocessing.image_size)]
     decayed = "" if recipe.decay_norms else ", none on BN and biases"
-    augmentation = [{"pad": f"pad {recipe.crop_padding} and crop" if recipe.crop_padding else "", "scale": "scale and "
-                    "crop", "resized": "resized crop"}[recipe.crop], "flip" if recipe.flip else "",
-                    f"jitter {recipe.jitter:g}" if recipe.jitter else "",
-                    f"PCA lighting {recipe.lighting:g}" if recipe.lighting else "",
-                    f"labels smoothed by {recipe.label_smoothing:g}" if recipe.label_smoothing else ""]  # fmt: skip
+    augmentation = [
+        {
+            "pad": f"pad {recipe.crop_padding} and crop" if recipe.crop_padding else "",
+            "scale": "scale and crop",
+            "resized": "resized crop",
+        }[recipe.crop],
+        "flip" if recipe.flip else "",
+        f"jitter {recipe.jitter:g}" if recipe.jitter else "",
+        f"PCA lighting {recipe.lighting:g}" if recipe.lighting else "",
+        f"labels smoothed by {recipe.label_smoothing:g}" if recipe.label_smoothing else "",
+    ]
     return [
         f"network  {model.name}: {model.arm}, {model.depth} layers, shortcut {model.shortcut}",
         f"data     {dataset.name}: {sizes}",
@@ -96,10 +102,11 @@ def _held_back(recipe: Recipe) -> list[str]:
     """Return a line on what does not learn as fast as the head, if anything does not."""
     words = [
         f"the head alone for {recipe.frozen_epochs} epoch{'s' * (recipe.frozen_epochs > 1)}"
-        if recipe.frozen_epochs else "",
+        if recipe.frozen_epochs
+        else "",
         f"lr x {recipe.layer_decay:g} each stage back" if recipe.layer_decay < 1 else "",
         "BN as it was" if recipe.freeze_bn else "",
-    ]  # fmt: skip
+    ]
     return [f"         {', '.join(filter(None, words))}"] if any(words) else []
 
 

@@ -17,42 +17,96 @@ RECIPES: dict[str, Recipe] = {
         # 1,257 training images: small batches give enough steps in a minute. Learning rate and length were chosen on
         # training and validation error (docs/log.md); momentum, decay and the two drops are section 4.2's.
         Recipe(
-            name="digits", epochs=5, batch_size=16, lr=0.01, momentum=0.9, weight_decay=1e-4,
-            schedule="step", milestones=(0.5, 0.75),
+            name="digits",
+            epochs=5,
+            batch_size=16,
+            lr=0.01,
+            momentum=0.9,
+            weight_decay=1e-4,
+            schedule="step",
+            milestones=(0.5, 0.75),
         ),
         # Section 4.2: 64k iterations, divided at 32k and 48k.
         Recipe(
-            name="cifar-paper", steps=64_000, batch_size=128, lr=0.1, momentum=0.9, weight_decay=1e-4,
-            schedule="step", milestones=(0.5, 0.75), crop="pad", crop_padding=4, flip=True, normalise="pixel",
+            name="cifar-paper",
+            steps=64_000,
+            batch_size=128,
+            lr=0.1,
+            momentum=0.9,
+            weight_decay=1e-4,
+            schedule="step",
+            milestones=(0.5, 0.75),
+            crop="pad",
+            crop_padding=4,
+            flip=True,
+            normalise="pixel",
         ),
         # Section 3.4: 60 x 10^4 iterations, divided where the error plateaus. The mean is per channel, not per pixel:
         # with crops of random scale a pixel has no place of its own (as in the public descendants).
         Recipe(
-            name="imagenet-paper", steps=600_000, batch_size=256, lr=0.1, momentum=0.9, weight_decay=1e-4,
-            schedule="plateau", crop="scale", scale_range=(256, 480), flip=True, lighting=0.1,
+            name="imagenet-paper",
+            steps=600_000,
+            batch_size=256,
+            lr=0.1,
+            momentum=0.9,
+            weight_decay=1e-4,
+            schedule="plateau",
+            crop="scale",
+            scale_range=(256, 480),
+            flip=True,
+            lighting=0.1,
         ),
         # The usual 90 epochs of v1.5: NVIDIA DeepLearningExamples, ResNet50 v1.5 for PyTorch (lr 0.256 at 256
         # images, 8 epochs of warm-up, cosine, label smoothing 0.1, 1/32768 of decay and none on BN). The rate goes
         # with the batch (Goyal et al., 2017: up to 8,192 images a step).
         Recipe(
-            name="imagenet-90", epochs=90, batch_size=256, lr=0.256, momentum=0.875, weight_decay=1 / 32768,
-            schedule="cosine", warmup_epochs=8, label_smoothing=0.1, decay_norms=False, crop="resized", flip=True,
+            name="imagenet-90",
+            epochs=90,
+            batch_size=256,
+            lr=0.256,
+            momentum=0.875,
+            weight_decay=1 / 32768,
+            schedule="cosine",
+            warmup_epochs=8,
+            label_smoothing=0.1,
+            decay_norms=False,
+            crop="resized",
+            flip=True,
         ),
         # 16 epochs with images that grow: libffcv/ffcv-imagenet, rn50_16_epochs (lr 0.5 at 256 images, label smoothing
         # 0.1, decay 1e-4 and none on BN; 160 pixels, then 192, judged at 224).
         Recipe(
-            name="imagenet-fast", epochs=16, batch_size=1024, lr=2.0, momentum=0.9, weight_decay=1e-4,
-            schedule="linear", warmup_epochs=2, label_smoothing=0.1, decay_norms=False, crop="resized", flip=True,
+            name="imagenet-fast",
+            epochs=16,
+            batch_size=1024,
+            lr=2.0,
+            momentum=0.9,
+            weight_decay=1e-4,
+            schedule="linear",
+            warmup_epochs=2,
+            label_smoothing=0.1,
+            decay_norms=False,
+            crop="resized",
+            flip=True,
             train_sizes=((0, 160), (0.75, 192)),
         ),
         # For a network that starts from a file, and some hundred to ten thousand images. Rate, length and batch were
         # chosen on the validation error of two small data sets; warm-up and layer decay did not help (docs/log.md).
         Recipe(
-            name="finetune", epochs=20, batch_size=16, lr=0.03, momentum=0.9, weight_decay=1e-4, schedule="cosine",
-            crop="pad", crop_padding=4, flip=True, frozen_epochs=1,
+            name="finetune",
+            epochs=20,
+            batch_size=16,
+            lr=0.03,
+            momentum=0.9,
+            weight_decay=1e-4,
+            schedule="cosine",
+            crop="pad",
+            crop_padding=4,
+            flip=True,
+            frozen_epochs=1,
         ),
     )
-}  # fmt: skip
+}
 
 
 def recipe(name: str, model: ModelConfig | None = None, **overrides: Any) -> Recipe:

@@ -1,0 +1,72 @@
+"""`resnetlab data pack SOURCE --out DIR`: what it tells a person."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resnetlab.config import DataConfig
+
+if TYPE_CHECKING:
+    from resnetlab.data.shards.format import Index
+
+SHOWN = 10
+"""Images left out that are named; `index.json` lists all."""
+
+
+def pack_and_tell(
+    config: DataConfig,
+    out: Path,
+    *,
+    max_side: int | None,
+    shard_mib: int,
+    workers: int | None,
+    cache_gib: float,
+    as_json: bool,
+) -> int:
+    """Pack with a progress bar on stderr, and say what came of it; return 0.
+
+    Raises:
+        ConfigError: as `data.pack.pack` does.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from resnetlab.data.shards.pack import Way, pack
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("packing", total=None)
+        index = pack(
+            config,
+            out,
+            Way(max_side, shard_mib),
+            workers=workers,
+            cache_gib=cache_gib,
+            on_progress=lambda stage, done, total: bar.update(task, description=stage, completed=done, total=total),
+        )
+    if as_json:
+        print(json.dumps({"out": str(out), "splits": counts(index), "left_out": list(index.left_out)}))
+        return 0
+    for split, found in counts(index).items():
+        each = f"{found['samples']:,} images in {found['shards']:,} shard{'' if found['shards'] == 1 else 's'}"
+        print(f"{split}: {each}, {found['bytes'] / 2**20:,.1f} MiB")
+    for warning in index.warnings:
+        print(f"warning: {warning}")
+    for bad in index.left_out[:SHOWN]:
+        print(f"left out: {bad}")
+    if len(index.left_out) > SHOWN:
+        print(f"… and {len(index.left_out) - SHOWN:,} more; index.json lists all")
+    print(f"train on it with --data {out}\nlook through it with resnetlab data check {out}")
+    return 0
+
+
+def counts(index: "Index") -> dict[str, dict[str, int]]:
+    """Return samples, shards and bytes of each split."""
+    return {
+        split: {
+            "samples": sum(entry.samples for entry in entries),
+            "shards": len(entries),
+            "bytes": sum(entry.bytes for entry in entries),
+        }
+        for split, entries in index.splits.items()
+    }

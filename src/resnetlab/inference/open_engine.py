@@ -1,0 +1,152 @@
+"""A model file, a run directory or an exported file → the engine that computes it."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from resnetlab.config import ConfigError
+from resnetlab.inference import optional_packages
+from resnetlab.inference.backend_selection import Candidate, Choice, choose, chosen, probe
+from resnetlab.inference.engines.base import Backend, Engine
+from resnetlab.inference.formats.sidecar_cache import beside
+from resnetlab.inference.model_source import Source, candidates, source_of
+from resnetlab.inference.selection_cache import Situation, remember, remembered, situation
+from resnetlab.models.model_card import ModelCard
+from resnetlab.system.cores import usable_cores
+from resnetlab.system.process_group import World
+
+Wish = Backend | Literal["auto", "known"]
+"""A runtime; or the fastest of those that give the same answers; or that if it was measured before, and else the
+file's own."""
+
+
+def open_engine(
+    path: Path | str,
+    *,
+    backend: Wish | None = None,
+    cores: int | None = None,
+    callers: int = 1,
+    device: str | torch.device = "cpu",
+    tell: Callable[[str], None] | None = None,
+    world: World = World(),  # noqa: B008  # frozen
+) -> tuple[Engine, ModelCard]:
+    """Make the network of a file ready to compute.
+
+    Args:
+        path: A model file, a run directory or an exported file.
+        backend: The runtime. If not given, the file's own: PyTorch for a model file; of several that read an exported
+            file, the fastest. `auto` measures which is the fastest that gives the same answers, and notes it beside the
+            file; where it has been measured before, it does not measure again.
+        cores: Threads that work on one call; if not given, PyTorch's own number, and elsewhere a fair share of the
+            cores for each caller. For PyTorch it is a setting of the process.
+        callers: Threads that will call at a time.
+        device: Where PyTorch computes; the other runtimes compute on the processor.
+        tell: Hears what `auto` found, a line.
+        world: Processes that all open it: under `auto` the first one chooses for all.
+
+    Raises:
+        ModelFileError: for a file that is missing, damaged, or nothing of this project.
+        ConfigError: for a runtime that cannot compute it here; the message says which can.
+    """
+    source, place = source_of(path), torch.device(device)
+    if backend == "known" and not beside(source.path).exists():
+        backend = None
+    if backend is None and source.backends[0] == "torch":
+        backend = "torch"  # and nobody waits for a runtime to load that is not needed
+    if backend not in (None, "auto", "known"):
+        _check(source, backend, place)
+        return _engine(source, Candidate(backend, source.precision), cores, callers, place), source.card
+    could = [one for one in candidates(source) if place.type == "cpu" or one.backend == "torch"]
+    if not could:
+        raise ConfigError(f"{source.path}: needs {_either(source.backends)}, on the CPU; {optional_packages.INSTALL}")
+    engines: dict[str, Callable[[], Engine]] = {
+        one.name: partial(_engine, source, one, cores, callers, place) for one in could
+    }
+    if backend == "auto" and world.size > 1:
+        now = situation(list(engines), _share(cores, callers), callers)
+        return _agreed(source, engines, now, tell, world), source.card
+    own = engines[could[0].name] if len(could) == 1 or (backend != "auto" and _is_plain(could)) else None
+    if own and (backend is None or len(could) == 1):
+        return own(), source.card
+    now = situation(list(engines), _share(cores, callers), callers)
+    choice = remembered(source.shelf, now, exactly=backend != "known")
+    if choice is not None:
+        if tell and backend == "auto":
+            tell(f"{choice} (measured before)")
+        return chosen(choice, {name: engines[name]() for name in set(choice.fastest.values())}), source.card
+    return (own() if own else _measured(source, engines, now, tell)), source.card
+
+
+def _measured(
+    source: Source, engines: dict[str, Callable[[], Engine]], now: Situation, tell: Callable[[str], None] | None
+) -> Engine:
+    """Return the fastest engine, note it, and tell it."""
+    choice, engine = choose(engines, probe(source.card.preprocessing), callers=now["callers"])
+    remember(source.shelf, now, choice)
+    if tell:
+        tell(str(choice))
+    return engine
+
+
+def _agreed(
+    source: Source,
+    engines: dict[str, Callable[[], Engine]],
+    now: Situation,
+    tell: Callable[[str], None] | None,
+    world: World,
+) -> Engine:
+    """Return the engine that the first process chooses: what all of them answer goes into one judgement.
+
+    Raises:
+        ConfigError: where this process has no such runtime.
+    """
+
+    def found() -> Choice:
+        before = remembered(source.shelf, now)
+        if before is not None:
+            return before
+        choice, _ = choose(engines, probe(source.card.preprocessing), callers=now["callers"])
+        remember(source.shelf, now, choice)
+        return choice
+
+    choice = world.from_first(found)
+    taken = set(choice.fastest.values())
+    if lacking := sorted(taken - set(engines)):
+        raise ConfigError(
+            f"{source.path}: the first process computes it by {' and '.join(lacking)}, and process "
+            f"{world.rank} cannot; name a --backend that all of them have"
+        )
+    if tell:
+        tell(str(choice))
+    return chosen(choice, {name: engines[name]() for name in taken})
+
+
+def _is_plain(could: list[Candidate]) -> bool:
+    """Say whether it is plain without measuring what computes a file: PyTorch, or the only runtime that reads it."""
+    return could[0].backend == "torch" or len({one.backend for one in could}) == 1
+
+
+def _engine(source: Source, one: Candidate, cores: int | None, callers: int, device: torch.device) -> Engine:
+    if one.backend == "torch" and cores is not None:
+        torch.set_num_threads(cores)
+    return source.engine(one, _share(cores, callers), callers, device)
+
+
+def _share(cores: int | None, callers: int) -> int:
+    """Return how many threads work on one call."""
+    return cores or max(1, usable_cores() // callers)
+
+
+def _check(source: Source, backend: Backend, device: torch.device) -> None:
+    """Raise `ConfigError` where a runtime cannot compute a file."""
+    if backend not in source.backends:
+        raise ConfigError(f"{source.path}: {backend} cannot compute {source.what}; {_either(source.backends)} can")
+    if device.type != "cpu" and backend != "torch":
+        raise ConfigError(f"{backend} computes on the CPU; for {device.type} use the backend torch and a model file")
+
+
+def _either(backends: tuple[Backend, ...]) -> str:
+    return " or ".join(backends)

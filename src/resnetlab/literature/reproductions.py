@@ -1,0 +1,146 @@
+"""What was published after the paper, by its authors and by others, and how it was measured. No torch here.
+
+Each source's page and, where it has one, its training script were read for the protocol. What they leave open is
+`None`, and no run can match that.
+"""
+
+from dataclasses import replace
+
+from resnetlab.literature.paper import BEST_ON_TEST, CIFAR, TEN_CROP, Cell, Protocol, cells
+
+ONE_CROP = replace(TEN_CROP, words="validation, centre crop of 224 of the shorter side 256", views="1 crop")
+FAIR = Protocol(
+    "validation, centre crop of 224; trained with crops of random scale and aspect ratio and stronger colours",
+    "ImageNet",
+    num_test=50_000,
+    image_size=224,
+    views="1 crop",
+)
+
+NABLA = replace(
+    CIFAR,
+    words="as the paper, but for images normalised by mean and deviation of each channel",
+    normalise="mean and deviation per channel",
+)
+NABLA_DEEP = replace(
+    NABLA,
+    words=f"{NABLA.words}; lr 0.01 for 400 steps, 0.1, and at 32k at once 0.001 (its train.py)",
+    warmup="lr 0.01 for 400 steps",
+    schedule="divided by 100 at 50 % and by 10 at 75 %",
+)
+TECHXZEN = replace(
+    CIFAR,
+    words="trained on all 50k, batch 100, padding by edge pixels; the test set was looked at all along (its run.py), "
+    "and which number is printed is not said",
+    num_train=50_000,
+    num_val=0,
+    batch_size=100,
+    augmentation=("crops from 4 edge pixels repeated", "flips"),
+    normalise="mean per channel",
+    kept=None,
+)
+FISH145 = Protocol("without augmentation; the rest is not said", "CIFAR-10", num_test=10_000, augmentation=())
+IDELBAYEV = replace(
+    CIFAR,
+    words="trained on all 50k for 200 epochs; the best epoch on the test set",
+    num_train=50_000,
+    num_val=0,
+    steps=78_200,  # 200 epochs of 391, the last batch of each a short one
+    normalise="mean and deviation per channel",
+    kept=BEST_ON_TEST,
+)
+IDELBAYEV_DEEP = replace(IDELBAYEV, words=f"{IDELBAYEV.words}; lr 0.01 for one epoch", warmup="lr 0.01 for one epoch")
+
+REPRODUCTIONS: tuple[Cell, ...] = (
+    *cells(
+        "README",
+        {"top1_error_pct": "top-1", "top5_error_pct": "top-5"},
+        ONE_CROP,
+        {
+            "resnet50-v1": [24.7, 7.8],
+            "resnet101-v1": [23.6, 7.1],
+            "resnet152-v1": [23.0, 6.7],
+        },
+        source="KaimingHe/deep-residual-networks",
+    ),
+    # Its ResNet-50 normalises after the addition, says its page; strides are in the 3x3 (v1.5).
+    *cells(
+        "README",
+        {"top1_error_pct": "Top-1 error", "top5_error_pct": "Top-5 error"},
+        FAIR,
+        {
+            "resnet18": [30.43, 10.76],
+            "resnet34": [26.73, 8.74],
+            "resnet50": [24.01, 7.02],
+            "resnet101": [22.44, 6.21],
+            "resnet152": [22.16, 6.16],
+        },
+        source="facebook/fb.resnet.torch",
+    ),
+    *(
+        Cell(network, "test_error_pct", mean, "README", "test error (%)", protocol, std, 5, "nabla0001/resnet")
+        for network, mean, std, protocol in (
+            ("plain20", 9.78, 0.13, NABLA),
+            ("plain56", 12.95, 0.22, NABLA),
+            ("resnet20", 8.51, 0.22, NABLA),
+            ("resnet56", 7.40, 0.27, NABLA),
+            ("resnet110", 7.14, 0.20, NABLA_DEEP),
+        )
+    ),
+    *cells(
+        "README",
+        {"test_error_pct": "Error rate (%)"},
+        TECHXZEN,
+        {
+            "plain20": [10.08],
+            "plain32": [11.15],
+            "plain44": [14.12],
+            "plain56": [15.39],
+            "resnet20": [8.74],
+            "resnet32": [8.30],
+            "resnet44": [7.16],
+            "resnet56": [7.41],
+        },
+        source="techxzen/pytorch-residual-networks",
+    ),
+    *cells(
+        "README",
+        {"test_error_pct": "PlainNet, 100 − accuracy"},
+        FISH145,
+        {
+            "plain20": [9.90],
+            "plain32": [13.04],
+            "plain44": [15.55],
+            "plain56": [14.74],
+        },
+        source="fish145/ResNet-on-Cifar10",
+    ),
+    *cells(
+        "README",
+        {"test_error_pct": "Test err(this impl.)"},
+        IDELBAYEV,
+        {
+            "resnet20": [8.27],
+            "resnet32": [7.37],
+            "resnet44": [6.90],
+            "resnet56": [6.61],
+        },
+        source="akamaster/pytorch_resnet_cifar10",
+    ),
+    *cells(
+        "README",
+        {"test_error_pct": "Test err(this impl.)"},
+        IDELBAYEV_DEEP,
+        {
+            "resnet110": [6.32],
+            "resnet1202": [6.18],
+        },
+        source="akamaster/pytorch_resnet_cifar10",
+    ),
+)
+"""Source by source, the one with a spread before those with single values."""
+
+
+def by_others(network: str, quantity: str) -> tuple[Cell, ...]:
+    """Return what was published after the paper for a network and a quantity."""
+    return tuple(cell for cell in REPRODUCTIONS if (cell.network, cell.quantity) == (network, quantity))

@@ -1,0 +1,163 @@
+"""Networks that are not the paper's: what they are called, and the error that says so. No torch here."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+from resnetlab.config import ConfigError
+from resnetlab.models.importing.state_dict_layers import Layer, Shape
+
+FAMILIES: tuple[tuple[str, str], ...] = (
+    (r"denselayer|denseblock|dense_block", "a DenseNet"),
+    (r"(^|\.)(Mixed_\d|inception)", "an Inception network"),
+    (r"rpn|roi_heads|bbox|(^|\.)fpn", "a detector"),
+    (r"weight_ih_l\d|weight_hh_l\d", "a recurrent network"),
+    (r"dwconv|gamma_1", "a ConvNeXt"),
+    (r"_se_reduce|_depthwise_conv|conv_dw|conv_pw", "a MobileNet or an EfficientNet"),
+    (r"weight_g$|weight_v$|weight_orig$|parametrizations", "a network with re-parametrised weights"),
+    (r"(lora_|\.lora)", "a network with LoRA adapters"),
+    (r"_packed_params|zero_point|weight_fake_quant|qweight", "a quantised network"),
+)
+"""Told by names; the first that fits is said."""
+
+ATTENTION = re.compile(
+    r"(^|[._])(se|fc\d*|attn|attention|ca|sa|cbam|eca|gate|squeeze|excitation|mlp)([._\d]|$|_)", re.I
+)
+
+TRAINING = re.compile(
+    r"(^|\.)\w*(criterion|loss|metric)\w*\.|(^|\.)(epoch|step|global_step|iteration|num_updates)$", re.IGNORECASE
+)
+"""Keys that nothing of a prediction is computed with: weights of a loss, sums of a metric, counters."""
+_NORMALISATION = re.compile(r"(^|[._])(mean|std)$", re.IGNORECASE)
+
+
+class UnsupportedError(ConfigError):
+    """A network that this project cannot hold; the message says which one it is, and why not."""
+
+
+def not_supported(what: str, why: str) -> UnsupportedError:
+    """Return the error for a network of which it is known what it is."""
+    return UnsupportedError(f"this is {what}, which is not supported: {why}")
+
+
+def refuse_families(layers: Sequence[Layer]) -> None:
+    """Refuse what its names or its shapes give away as another family.
+
+    Raises:
+        UnsupportedError: naming the family.
+    """
+    convs = [layer for layer in layers if layer.kind == "conv"]
+    if sum(layer.kind == "linear" for layer in layers) > max(3, len(convs)):
+        raise not_supported(
+            "a transformer, or another network of linear layers", "a ResNet has convolutions and one linear layer"
+        )
+    keys = [key for layer in layers for key in layer.keys.values()]
+    for pattern, family in FAMILIES:
+        match = next((key for key in keys if re.search(pattern, key)), None)
+        if match is not None:
+            raise not_supported(
+                family, f"it has {match}, and a ResNet has convolutions, batch normalisation and one linear layer"
+            )
+    if not convs:
+        raise UnsupportedError("no convolution is in it, so it is no ResNet")
+    depthwise = [layer for layer in convs if layer.shape[1] == 1 and layer.kernel > 1]
+    if len(depthwise) > 1:
+        raise not_supported("a network of depthwise convolutions", f"such as {depthwise[1].name}")
+
+
+def refuse_chain(layers: Sequence[Layer]) -> None:
+    """Refuse a network without blocks, whose strides and pools nothing tells.
+
+    Raises:
+        UnsupportedError: always.
+    """
+    num_convs = sum(layer.kind == "conv" for layer in layers)
+    num_linear = sum(layer.kind == "linear" for layer in layers)
+    raise not_supported(
+        f"a chain of {num_convs} convolutions and {num_linear} linear layers",
+        "it has no blocks (numbered parts of two or three convolutions each, such as layer1.0), so nothing tells where "
+        "it strides and pools, as in a VGG or an AlexNet",
+    )
+
+
+def refuse_copies(blocks: Sequence[str]) -> None:
+    """Refuse several networks side by side, such as a student and a teacher.
+
+    Raises:
+        UnsupportedError: naming them.
+    """
+    paths = [name.split(".") for name in blocks]
+    depth = next(
+        at
+        for at in range(len(paths[0]))
+        if len({tuple(path[: at + 1]) for path in paths}) > 1 or at + 1 == min(map(len, paths))
+    )
+    inside: dict[str, set[str]] = {}
+    for path in paths:
+        inside.setdefault(path[depth], set()).add(".".join(path[depth + 1 :]))
+    for name, its in inside.items():
+        twins = [other for other, theirs in inside.items() if theirs == its]
+        stages = {block.rpartition(".")[0] for block in its}
+        if len(twins) > 1 and len(stages) > 1:  # the stages of one network are alike too, but hold blocks alone
+            raise not_supported(
+                f"{len(twins)} networks in one file ({', '.join(twins)})", f"save one of them alone, such as {name}"
+            )
+
+
+def refuse_stem(convs: Sequence[Layer], name: str) -> None:
+    """Refuse a stem that is not one convolution.
+
+    Raises:
+        UnsupportedError: always.
+    """
+    kernels = ", ".join(f"{conv.kernel}x{conv.kernel}" for conv in convs)
+    if len(convs) > 1:
+        raise not_supported(
+            f"{name} with a deep stem (ResNet-C or ResNet-D)",
+            f"{len(convs)} convolutions ({kernels}) stand outside the blocks, and the paper's stem is one",
+        )
+    why = f"its first convolution is {kernels}" if convs else "no convolution stands before its blocks"
+    raise not_supported(f"{name} with another stem", f"{why}; known are 3x3 and 7x7")
+
+
+def is_attention(block: str, layer: Layer) -> bool:
+    """Say whether a layer of a block is called as those of squeeze-and-excitation and the like are."""
+    return ATTENTION.search(layer.name.removeprefix(f"{block}.")) is not None
+
+
+def refuse_extra(block: str, layer: Layer, name: str) -> None:
+    """Refuse a block that has more in it than convolutions and batch normalisation: this layer.
+
+    Raises:
+        UnsupportedError: naming what the block has.
+    """
+    inner = layer.name.removeprefix(block).strip(".") or next(iter(layer.keys))
+    if is_attention(block, layer):
+        raise not_supported(f"{name} with squeeze-and-excitation or another attention", f"{block} has {inner}")
+    if len(layer.shape) == 1:
+        raise not_supported(
+            f"{name} without running statistics (group, layer or instance normalisation)",
+            f"{layer.name} has a scale, but no running_mean",
+        )
+    raise not_supported(f"{name} with more in its blocks", f"{block} has {inner}")
+
+
+def refuse_left_over(left: Mapping[str, Shape], name: str, in_channels: int) -> None:
+    """Refuse what stands outside the blocks, is no part of our network, and not for training alone.
+
+    Raises:
+        UnsupportedError: naming the keys, and saying what to do.
+    """
+    used = [key for key in left if not TRAINING.search(key)]
+    if not used:
+        return
+    some = ", ".join(used[:3]) + (f" and {len(used) - 3} more" if len(used) > 3 else "")
+    if all(_NORMALISATION.search(key) and math.prod(left[key]) == in_channels for key in used):
+        raise not_supported(
+            f"{name} that normalises its images itself",
+            f"it has {some}; save the state_dict() without them, and give their values as --mean and --std",
+        )
+    raise not_supported(
+        f"{name} with more outside its blocks",
+        f"it has {some}; where nothing is computed with them, save the state_dict() without them",
+    )

@@ -1,0 +1,58 @@
+"""Are two run directories the same run? To the last bit, but for times."""
+
+from pathlib import Path
+from typing import Any
+
+from resnetlab.training.checkpoint import load_checkpoint
+from resnetlab.training.record import read_record
+from resnetlab.training.run_dir import CHECKPOINT, RECORD
+
+TIMES = (
+    "time_s",
+    "images_per_s",
+    "started",
+    "data_wait_pct",
+    "worker_images_per_s",
+    "train_time_s",
+    "wait_s",
+    "epoch_start_s",
+    "epoch_start_wait_s",
+    "record_bytes",
+)
+"""Fields that two runs of one configuration cannot share."""
+
+
+def run_differences(a: Path, b: Path) -> list[str]:
+    """Return what differs between two finished runs: weights, statistics, momentum, counters, records.
+
+    Raises:
+        RecordError, CheckpointError: where one is damaged.
+    """
+    first, second = load_checkpoint(a / CHECKPOINT), load_checkpoint(b / CHECKPOINT)
+    if first is None or second is None:
+        return [f"{path}: no checkpoint" for path, there in ((a, first), (b, second)) if there is None]
+    found = [f"tensor {name} is in one alone" for name in sorted(first.tensors.keys() ^ second.tensors.keys())]
+    for name in sorted(first.tensors.keys() & second.tensors.keys()):
+        one, other = first.tensors[name], second.tensors[name]
+        same = one.dtype == other.dtype and one.shape == other.shape
+        if not same or one.contiguous().numpy().tobytes() != other.contiguous().numpy().tobytes():
+            found.append(f"tensor {name} differs")
+    if timeless(first.state) != timeless(second.state):
+        found.append("the checkpoints' counters differ")
+    ours, theirs = (timeless(read_record(path / RECORD)) for path in (a, b))
+    if len(ours) != len(theirs):
+        found.append(f"the records have {len(ours)} and {len(theirs)} lines")
+    return found + [
+        f"line {number} of the record differs"
+        for number, (one, other) in enumerate(zip(ours, theirs, strict=False), start=1)
+        if one != other
+    ]
+
+
+def timeless(value: Any) -> Any:
+    """Return a record or a state without the fields that hold times."""
+    if isinstance(value, dict):
+        return {key: timeless(item) for key, item in value.items() if key not in TIMES}
+    if isinstance(value, list):
+        return [timeless(item) for item in value]
+    return value

@@ -1,0 +1,112 @@
+"""The run directory: started, continued, or refused with the reason."""
+
+import dataclasses
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resnetlab.config import ConfigError, RunConfig, read_config
+from resnetlab.serialization import differences, to_json
+from resnetlab.system.atomic_files import write_whole
+from resnetlab.training.checkpoint import Checkpoint, load_checkpoint
+from resnetlab.training.record import read_record
+
+CONFIG, RECORD, MODEL, CHECKPOINT = "config.json", "record.jsonl", "model.safetensors", "checkpoint"
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Where a run begins: at the start, at a checkpoint, or not at all because it is done."""
+
+    checkpoint: Checkpoint | None = None
+    result: dict[str, Any] | None = None
+    """The record's last line, where the run is done."""
+    changed: tuple[str, ...] = ()
+    """What differs from the configuration that the run had before."""
+
+    @property
+    def record_bytes(self) -> int:
+        """Length of the record that still holds: what came after the checkpoint is made again."""
+        return self.checkpoint.state["record_bytes"] if self.checkpoint else 0
+
+
+def begin(out: Path, config: RunConfig, *, resume: bool, fresh: bool, allow_config_change: bool) -> Beginning:
+    """Look at a claimed folder and say where the run begins; its configuration is on disk afterwards.
+
+    `fresh` deletes the run that is there, and nothing else in the folder.
+
+    Raises:
+        FileExistsError: where it holds a run and `resume` is off.
+        ConfigError: where it holds a run of another configuration, or one that would diverge again.
+        CheckpointError, RecordError: where what is there is damaged.
+    """
+    changed: tuple[str, ...] = ()
+    checkpoint = None
+    if fresh:
+        _clear(out)
+    if (out / RECORD).exists() or (out / CHECKPOINT).exists():
+        if not resume:
+            raise FileExistsError(f"{out}: holds a run already; choose another folder or delete it")
+        before = read_config(out / CONFIG)
+        changed = tuple(differences(before, config))
+        if changed and (checkpoint := load_checkpoint(out / CHECKPOINT)):
+            _refuse_another_run(out, before, config)
+        if changed and not allow_config_change:
+            raise ConfigError(
+                f"{out} holds a run made otherwise ({'; '.join(changed)}); add --allow-config-change to continue it "
+                "so, --fresh to start over, or choose another folder with --out"
+            )
+        result = result_of(out)
+        if not changed and result.get("status") == "done":
+            return Beginning(result=result)
+        if not changed and result.get("status") == "diverged":
+            raise ConfigError(
+                f"{out}: this run diverged, and would again ({result.get('error')}); change it, for example with --lr, "
+                "and add --allow-config-change to continue from its last checkpoint"
+            )
+        checkpoint = checkpoint or load_checkpoint(out / CHECKPOINT)
+    write_whole(out / CONFIG, json.dumps(to_json(config), indent=2) + "\n")
+    return Beginning(checkpoint, None, changed)
+
+
+def forget_unless_begun(out: Path) -> None:
+    """Delete what a run has left that never took its first step: a mistake in the call leaves nothing behind."""
+    begun = (out / CHECKPOINT).exists() or any(line["kind"] == "run" for line in read_record(out / RECORD))
+    if not begun:
+        _clear(out)
+
+
+def result_of(out: Path) -> dict[str, Any]:
+    """Return the `result` line of a run directory; empty where there is none yet.
+
+    Raises:
+        RecordError: where the record is damaged.
+    """
+    if not (out / RECORD).exists():
+        return {}
+    lines = read_record(out / RECORD)
+    return next((line for line in reversed(lines) if line["kind"] == "result"), {})
+
+
+def _clear(out: Path) -> None:
+    for name in (CONFIG, RECORD, MODEL):
+        (out / name).unlink(missing_ok=True)
+    for name in (CHECKPOINT, "tensorboard"):
+        shutil.rmtree(out / name, ignore_errors=True)
+
+
+def _refuse_another_run(out: Path, before: RunConfig, config: RunConfig) -> None:
+    """Refuse what --allow-config-change cannot make right: steps were taken, of this network, from these weights."""
+    same = dataclasses.replace(config, model=dataclasses.replace(config.model, name=before.model.name))
+    instead = "add --fresh to start over, or choose another folder with --out"
+    if (same.model, same.data.name) != (before.model, before.data.name):
+        raise ConfigError(f"another network or other data cannot continue the run in {out}; {instead}")
+    start, other = (config.weights and str(Path(config.weights).resolve()) for config in (before, config))
+    if start != other:
+        first, now = (weights or "random weights" for weights in (before.weights, config.weights))
+        raise ConfigError(
+            f"the run in {out} started from {first}, and {now} cannot continue it; to continue it give "
+            f"--resume --out {out} without --from, {instead}"
+        )

@@ -1,0 +1,136 @@
+import io
+import re
+
+import pytest
+from rich.console import Console
+from rich.text import Text
+
+from resnetlab.cli.progress import Speed, TrainDisplay
+from resnetlab.training.callbacks import Progress
+
+
+def progress(step, total_steps=64_000, train_error_pct=34.2, images_per_s=1050.0):
+    return Progress(1, step, total_steps, 27, 1.0, train_error_pct, 0.1, images_per_s)
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def plain(clock):
+    out = io.StringIO()
+    return TrainDisplay(Console(file=out, width=80, force_terminal=False), clock), out
+
+
+def in_terminal(clock, width=80):
+    out = io.StringIO()
+    return TrainDisplay(Console(file=out, width=width, force_terminal=True), clock), out
+
+
+def columns(output):
+    """The widths of all lines a terminal was ever sent, without the codes that colour them and move about."""
+    bare = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output)
+    return [Text(line).cell_len for line in re.split(r"[\r\n]+", bare)]
+
+
+def test_plain_lines(clock):
+    display, out = plain(clock)
+    with display:
+        for step in range(1000, 2001, 100):  # a step takes 0.01 s
+            display.see(progress(step))
+            clock.now += 1.0
+        display.see(progress(64_000))
+    lines = out.getvalue().splitlines()
+    assert lines == [
+        "step 1,000/64,000  train error 34.2 %  1,050 images/s",
+        "step 2,000/64,000  train error 34.2 %  1,050 images/s  10 min 20 s left",
+        "step 64,000/64,000  train error 34.2 %  1,050 images/s",
+    ]
+
+
+def test_time_left_follows_the_recent_speed_from_where_a_resumed_run_starts(clock):
+    speed = Speed(clock)
+    assert speed.time_left_s(64_000) is None
+    speed.see(60_000)
+    assert speed.time_left_s(64_000) is None
+    for step in range(60_010, 61_001, 10):
+        clock.now += 1.0
+        speed.see(step)
+    assert speed.time_left_s(64_000) == pytest.approx(300, rel=0.001)  # 3,000 steps at 10 a second
+    for step in range(61_001, 62_001):  # other work on the machine: 1 a second
+        clock.now += 1.0
+        speed.see(step)
+    assert speed.time_left_s(64_000) == pytest.approx(2000, rel=0.01)
+
+
+def test_validation_between_epochs_counts(clock):
+    speed = Speed(clock)
+    for epoch in range(30):
+        for point in range(10):
+            clock.now += 1.0
+            speed.see(epoch * 10 + point)
+        clock.now += 10.0
+    assert speed.time_left_s(300 + 100) == pytest.approx(200, rel=0.15)
+
+
+def test_epochs_warnings_and_configuration(clock):
+    display, out = plain(clock)
+    with display:
+        display.start(["model   resnet56 [bold], 855,770 parameters"])
+        display.epoch({"epoch": 3, "train_error_pct": 34.21, "val_error_pct": 36.0, "lr": 0.1, "time_s": 61.0})
+        display.epoch({"epoch": 4, "train_error_pct": 34.21, "val_error_pct": None, "lr": 0.00123456, "time_s": 1})
+        display.warn("the disk is full")
+    assert out.getvalue().splitlines() == [
+        "model   resnet56 [bold], 855,770 parameters",
+        "epoch   3  train error  34.2 %  val error  36.0 %  lr 0.1  1 min 1 s",
+        "epoch   4  train error  34.2 %  lr 0.001235  1 s",
+        "warning: the disk is full",
+    ]
+
+
+def test_a_live_line_in_a_terminal(clock):
+    display, out = in_terminal(clock)
+    with display:
+        for step in (1000, 1100):
+            display.see(progress(step))
+            clock.now += 1.0
+        assert "1,100/64,000  error 34.2 %  1,050 images/s  10 min 29 s left" in out.getvalue()
+        assert "━" in out.getvalue()
+        display.epoch({"epoch": 1, "train_error_pct": 34.2, "lr": 0.1, "time_s": 3})
+    assert "epoch   1" in out.getvalue()
+    assert "\x1b[?25h" in out.getvalue()  # the cursor is there again
+
+
+@pytest.mark.parametrize("width", [80, 50, 200])
+def test_no_line_is_too_long(clock, width):
+    for display, out in (plain(clock), in_terminal(clock, width)):
+        with display:
+            display.start(["a configuration " * 12, "/path" * 40])
+            for step in (1, 2, 599_999):
+                display.see(progress(step, 600_000, train_error_pct=100.0, images_per_s=123_456.0))
+                clock.now += 100_000.0
+            display.epoch({"epoch": 300, "train_error_pct": 100.0, "val_error_pct": 100.0, "lr": 1e-5, "time_s": 86399})
+            display.warn("much to say about this " * 8)
+        assert max(columns(out.getvalue())) <= min(80, display.console.width)
+
+
+def test_the_terminal_is_tidy_after_an_error(clock):
+    display, out = in_terminal(clock)
+
+    def interrupted():
+        with display:
+            display.see(progress(10))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert "\x1b[?25h" in out.getvalue()

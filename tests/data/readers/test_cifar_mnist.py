@@ -1,0 +1,265 @@
+import gzip
+import hashlib
+import http.server
+import io
+import struct
+import tarfile
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from resnetlab.config import ConfigError, DataConfig
+from resnetlab.data.readers import cifar_mnist
+from resnetlab.data.readers.cifar_mnist import cache_folder, open_archive
+from resnetlab.data.registry import CIFAR10, IDX, KNOWN
+
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (6, 3072), dtype=np.uint8)
+
+
+def records(*labels):
+    return b"".join(bytes(np.atleast_1d(label).tolist()) + row.tobytes() for label, row in zip(labels, PIXELS))  # noqa: B905
+
+
+def cifar10_files():
+    return {f"data_batch_{n}.bin": records(n, 0) for n in range(1, 6)} | {"test_batch.bin": records(9, 8, 7)}
+
+
+def idx_files(images=5, side=28):
+    pixels = RNG.integers(0, 256, (images, side, side), dtype=np.uint8)
+    header = struct.pack(">4i", 0x803, images, side, side)
+    labels = struct.pack(">2i", 0x801, images) + bytes(range(images))
+    return dict(zip(IDX, (header + pixels.tobytes(), labels) * 2, strict=True))
+
+
+def write(folder, files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def tar(files, folder="cifar-10-batches-bin/"):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(folder + name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+        link = tarfile.TarInfo(folder + "batches.meta.txt")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    return packed.getvalue()
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """Serve files from a folder on localhost; the known data sets point to it."""
+    served = tmp_path / "served"
+    served.mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(served))
+
+        def log_message(self, format, *args):  # noqa: A002 – the base class's name
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as made:
+        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        for name, known in list(KNOWN.items()):
+            monkeypatch.setitem(KNOWN, name, replace(known, address=f"http://127.0.0.1:{made.server_port}/"))
+        yield served
+        made.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def published(monkeypatch):
+    """Take a small archive for the published one."""
+
+    def publish(name, archive, content):
+        md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        monkeypatch.setitem(KNOWN, name, replace(KNOWN[name], archives={**KNOWN[name].archives, archive: md5}))
+
+    return publish
+
+
+def test_cifar10_unpacked(tmp_path):
+    folder = write(tmp_path / "cifar-10-batches-bin", cifar10_files())
+    inside, above = (open_archive(DataConfig("cifar10", str(root))) for root in (folder, tmp_path))
+    assert inside.classes == above.classes == CIFAR10
+    assert inside.train.labels.tolist() == above.train.labels.tolist() == [1, 0, 2, 0, 3, 0, 4, 0, 5, 0]
+    assert inside.test.labels.tolist() == [9, 8, 7]
+    assert np.array_equal(inside.test.images.numpy(), PIXELS[:3].reshape(3, 3, 32, 32))
+    assert inside.train.names[3] == "data_batch_2.bin image 1"
+    assert inside.warnings == (
+        "cifar10: 10 train images were found; 50,000 are published",
+        "cifar10: 3 test images were found; 10,000 are published",
+    )
+
+
+def test_class_names_come_from_the_file(tmp_path):
+    names = "\n".join(f"thing{n}" for n in range(10)) + "\n\n"
+    write(tmp_path, cifar10_files() | {"batches.meta.txt": names.encode()})
+    assert open_archive(DataConfig("cifar10", str(tmp_path))).classes[9] == "thing9"
+    (tmp_path / "batches.meta.txt").write_text("one two")
+    with pytest.raises(ConfigError, match=r"batches.meta.txt: 2 class names, not 10"):
+        open_archive(DataConfig("cifar10", str(tmp_path)))
+
+
+def test_cifar100_has_fine_labels(tmp_path):
+    write(tmp_path, {"train.bin": records((3, 99), (4, 0)), "test.bin": records((19, 50))})
+    found = open_archive(DataConfig("cifar100", str(tmp_path)))
+    assert found.train.labels.tolist() == [99, 0]
+    assert found.test.labels.tolist() == [50]
+    assert np.array_equal(found.train.images[1].numpy().ravel(), PIXELS[1])
+    assert len(set(found.classes)) == 100
+    assert list(found.classes) == sorted(found.classes)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("folder", [".", "fashion-mnist", "FashionMNIST/raw"])
+def test_idx(tmp_path, folder, packed):
+    files = idx_files()
+    written = {f"{name}.gz": gzip.compress(content) for name, content in files.items()} if packed else files
+    write(tmp_path / folder, written)
+    found = open_archive(DataConfig("fashion-mnist", str(tmp_path)))
+    assert found.train.images.shape == (5, 1, 28, 28)
+    assert found.train.images.numpy().tobytes() == files[IDX[0]][16:]
+    assert found.train.labels.tolist() == [0, 1, 2, 3, 4]
+    assert found.classes[9] == "Ankle boot"
+    assert any("not the file that was published" in warning for warning in found.warnings) == packed
+
+
+def test_an_archive_is_read_in_memory(tmp_path, published):
+    content = tar(cifar10_files(), "../../outside/")
+    published("cifar10", "cifar-10-binary.tar.gz", content)
+    write(tmp_path, {"cifar-10-binary.tar.gz": content})
+    found = open_archive(DataConfig("cifar10", str(tmp_path)))
+    assert found.test.labels.tolist() == [9, 8, 7]
+    assert found.classes == CIFAR10  # the link to another file is not followed
+    assert [path.name for path in tmp_path.iterdir()] == ["cifar-10-binary.tar.gz"]
+
+
+def test_an_archive_that_is_another_file(tmp_path):
+    write(tmp_path, {"cifar-10-binary.tar.gz": b"half of it"})
+    with pytest.raises(ConfigError, match=r"cifar-10-binary.tar.gz: damaged, or another file \(MD5 .*; remove it"):
+        open_archive(DataConfig("cifar10", str(tmp_path)))
+
+
+def test_files_of_the_other_mnist(tmp_path, published):
+    content = gzip.compress(idx_files()[IDX[0]])
+    published("fashion-mnist", f"{IDX[0]}.gz", content)
+    write(tmp_path, {f"{IDX[0]}.gz": content})
+    with pytest.raises(ConfigError, match="this is a file of fashion-mnist, not of mnist; give each a folder"):
+        open_archive(DataConfig("mnist", str(tmp_path)))
+
+
+def test_download(tmp_path, server, published, capsys):
+    content = tar(cifar10_files())
+    published("cifar10", "cifar-10-binary.tar.gz", content)
+    write(server, {"cifar-10-binary.tar.gz": content})
+    root = tmp_path / "new" / "root"
+    first = open_archive(DataConfig("cifar10", str(root)))
+    (server / "cifar-10-binary.tar.gz").unlink()
+    again = open_archive(DataConfig("cifar10", str(root)))
+    assert first.train.labels.tolist() == again.train.labels.tolist()
+    assert [path.name for path in root.iterdir()] == ["cifar-10-binary.tar.gz"]
+    assert capsys.readouterr().out == ""
+
+
+def test_download_of_four_files_to_the_cache(tmp_path, server, published, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name, content in idx_files().items():
+        packed = gzip.compress(content)
+        published("mnist", f"{name}.gz", packed)
+        write(server, {f"{name}.gz": packed})
+    assert len(open_archive(DataConfig("mnist")).train.labels) == 5
+    assert sorted(path.name for path in (cache_folder() / "mnist").iterdir()) == sorted(f"{name}.gz" for name in IDX)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"not what was published", "22 bytes with MD5 .* came, not those of MD5"), (None, "404|Not")],
+)
+def test_a_broken_download_leaves_nothing(tmp_path, server, content, reason):
+    if content:
+        write(server, {"cifar-100-binary.tar.gz": content})
+    with pytest.raises(
+        ConfigError, match=rf"cifar100 is not in .*root and cannot be downloaded \(.*({reason})"
+    ) as error:
+        open_archive(DataConfig("cifar100", str(tmp_path / "root")))
+    assert list((tmp_path / "root").iterdir()) == []
+    assert "put cifar-100-binary.tar.gz there yourself, from http://127.0.0.1" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_server_that_hangs_up(tmp_path, monkeypatch):
+    def hang_up(address, timeout):
+        assert timeout == cifar_mnist.TIMEOUT_S
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr("urllib.request.urlopen", hang_up)
+    with pytest.raises(
+        ConfigError, match=r"cannot be downloaded \(timed out\); put cifar-10-binary.tar.gz there"
+    ) as error:
+        open_archive(DataConfig("cifar10", str(tmp_path)))
+    assert "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz" in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_root_that_cannot_be_made(tmp_path, server):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"is not in .*file.root and cannot be downloaded \(.*Not a directory"):
+        open_archive(DataConfig("cifar10", str(tmp_path / "file" / "root")))
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            {"data_batch_3.bin": records(1)[:-1]},
+            r"data_batch_3.bin: 3,072 bytes are not a whole number of records of 3,073",
+        ),
+        ({"data_batch_3.bin": b""}, r"data_batch_3.bin: 0 bytes are not"),
+        (
+            {"test_batch.bin": records(1, 10)},
+            r"test_batch.bin: label 10 of image 1 is out of range; there are 10 classes",
+        ),
+        ({"data_batch_5.bin": None}, r"data_batch_5.bin is missing beside the other files"),
+    ],
+)
+def test_damaged_cifar(tmp_path, files, message):
+    write(tmp_path, {name: content for name, content in (cifar10_files() | files).items() if content is not None})
+    with pytest.raises(ConfigError, match=message):
+        open_archive(DataConfig("cifar10", str(tmp_path)))
+
+
+IMAGES, LABELS = (idx_files()[name] for name in IDX[:2])
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({IDX[0]: b""}, "train-images-idx3-ubyte: is empty, an idx file of this kind with 00000803"),
+        ({IDX[0]: IMAGES[:9]}, r"train-images-idx3-ubyte: 9 bytes, but its header announces 16"),
+        ({IDX[0]: IMAGES[:-5]}, r"3,931 bytes, but its header announces 3,936; get it again"),
+        ({IDX[0]: LABELS}, "starts with 00000801, an idx file of this kind with 00000803"),
+        ({IDX[0]: idx_files(side=20)[IDX[0]]}, "images of 20x20 pixels, not 28x28"),
+        ({IDX[0]: idx_files(images=4)[IDX[0]]}, "train-labels-idx1-ubyte: 5 labels for 4 images"),
+        ({IDX[1]: LABELS[:-1] + b"\x0a"}, "train-labels-idx1-ubyte: label 10 of image 4 is out of range"),
+        ({IDX[3]: LABELS + b"x"}, "t10k-labels-idx1-ubyte: 14 bytes, but its header announces 13"),
+        ({IDX[2]: None}, "t10k-images-idx3-ubyte is missing beside the other files"),
+        ({IDX[2]: None, f"{IDX[2]}.gz": gzip.compress(IMAGES)[:-20]}, "t10k-images-idx3-ubyte: cannot be read"),
+        ({IDX[2]: None, f"{IDX[2]}.gz": b"no gzip"}, "t10k-images-idx3-ubyte: cannot be read"),
+    ],
+)
+def test_damaged_idx(tmp_path, files, message):
+    write(tmp_path, {name: content for name, content in (idx_files() | files).items() if content is not None})
+    with pytest.raises(ConfigError, match=message) as error:
+        open_archive(DataConfig("mnist", str(tmp_path)))
+    assert str(tmp_path) in str(error.value) or "missing" in str(error.value)

@@ -1,0 +1,293 @@
+"""Packing: what is in the shards, in which order, and what a second call does."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.images import encode, parquet, pictures
+from helpers.photographs import CLASSES, photographs
+from resnetlab.cli.main import main
+from resnetlab.config import ConfigError, DataConfig
+from resnetlab.data.images.decode import decode, read_header
+from resnetlab.data.images.scan import BadDataError
+from resnetlab.data.open_dataset import open_data, read_contents
+from resnetlab.data.shards import pack as packing
+from resnetlab.data.shards.format import read_index
+from resnetlab.data.shards.pack import Way, pack
+
+from conftest import resnetlab
+
+SMALL = Way(shard_mib=1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return photographs(tmp_path_factory.mktemp("photographs") / "insects")
+
+
+@pytest.fixture
+def many(monkeypatch):
+    """Let every sample weigh so much that there are several shards."""
+    monkeypatch.setattr(packing, "PER_SAMPLE", 60_000)
+
+
+def members(shard: Path) -> dict[str, bytes]:
+    with tarfile.open(shard) as tar:
+        return {member.name: tar.extractfile(member).read() for member in tar}  # pyright: ignore
+
+
+def every(out: Path, split: str) -> dict[str, bytes]:
+    found = {}
+    for shard in sorted(out.glob(f"{split}-*.tar")):
+        found |= members(shard)
+    return found
+
+
+def files(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(out.iterdir()) if path.name != ".lock"}
+
+
+def test_samples_are_named_as_webdataset_wants_them(folder, tmp_path, many):
+    index = pack(DataConfig(str(folder)), tmp_path / "out", SMALL)
+    assert len(index.splits["train"]) == 4
+    found = every(tmp_path / "out", "train")
+    keys = sorted({name.partition(".")[0] for name in found})
+    assert keys == [f"{number:08}" for number in range(60)]
+    for key in keys:
+        said = json.loads(found[f"{key}.json"])
+        image = found.get(f"{key}.jpg", found.get(f"{key}.png"))
+        assert image == (folder / said["name"]).read_bytes()
+        assert f"{key}.{'png' if said['name'].endswith('.png') else 'jpg'}" in found
+        assert said["class"] == Path(said["name"]).parent.name == CLASSES[int(found[f"{key}.cls"])]
+    assert [name.partition(".")[0] for name in list(found)[:4]] == ["00000000"] * 3 + ["00000001"]
+    assert [Path(name).suffix for name in list(found)[1:3]] == [".cls", ".json"]
+
+
+def test_samples_are_mixed(folder, tmp_path):
+    pack(DataConfig(str(folder)), tmp_path / "out", SMALL)
+    found = every(tmp_path / "out", "train")
+    labels = [int(data) for name, data in found.items() if name.endswith(".cls")]
+    changes = sum(a != b for a, b in pairwise(labels))
+    assert changes > 25
+    assert sorted(labels) == [0] * 20 + [1] * 20 + [2] * 20
+
+
+def test_the_index_says_where_images_lie_and_what_they_are(folder, tmp_path):
+    out = tmp_path / "out"
+    index = pack(DataConfig(str(folder)), out, SMALL)
+    assert read_index((out / "index.json").read_bytes(), "") == index
+    for entries in index.splits.values():
+        for entry in entries:
+            content = (out / entry.file).read_bytes()
+            assert hashlib.sha256(content).hexdigest() == entry.sha256
+            assert len(content) == entry.bytes
+            assert hashlib.sha256((out / entry.index_file).read_bytes()).hexdigest() == entry.index_sha256
+    listing = read_contents(DataConfig(str(out))).splits["train"]
+    for name, place, size in zip(listing.names, listing.places, listing.sizes.tolist(), strict=True):  # pyright: ignore
+        data = place.read()  # pyright: ignore
+        assert data == (folder / name).read_bytes()
+        header = read_header(data)
+        assert [header.height, header.width] == size
+
+
+def test_equal_sources_and_options_give_equal_files(folder, tmp_path, many):
+    for name, workers in (("one", 1), ("other", 3)):
+        pack(DataConfig(str(folder)), tmp_path / name, SMALL, workers=workers)
+    assert files(tmp_path / "one") == files(tmp_path / "other")
+
+
+def test_max_side_makes_larger_images_smaller(tmp_path):
+    source = photographs(tmp_path / "source", sides=(20, 60))
+    index = pack(DataConfig(str(source)), tmp_path / "out", Way(max_side=32, shard_mib=1))
+    found = every(tmp_path / "out", "train")
+    changed = 0
+    for name, data in found.items():
+        if not name.endswith((".jpg", ".png")):
+            continue
+        original = (source / json.loads(found[f"{name.partition('.')[0]}.json"])["name"]).read_bytes()
+        before, after = read_header(original), read_header(data)
+        if min(before.height, before.width) <= 32:
+            assert data == original
+            continue
+        changed += 1
+        assert after.format == "JPEG"
+        assert name.endswith(".jpg")
+        assert min(after.height, after.width) == 32
+        assert abs(after.height / after.width - before.height / before.width) < 0.04
+        small, large = decode(data).astype(int), decode(original).astype(int)
+        assert abs(small.mean((0, 1)) - large.mean((0, 1))).max() < 4
+    assert changed > 10
+    assert index.packed["max_side"] == 32
+    sizes = open_data(DataConfig(str(tmp_path / "out")), keep_encoded=True).train.images.sizes  # pyright: ignore
+    assert int(sizes.min(1).values.max()) == 32
+
+
+def test_a_picture_that_is_made_smaller_is_still_that_picture(tmp_path):
+    smooth = np.linspace(0, 255, 200 * 300 * 3).reshape(200, 300, 3).astype(np.uint8)
+    from resnetlab.data.shards.writer import taken
+
+    made = taken(encode(smooth), 100, 10**8)
+    assert (made.height, made.width, made.suffix) == (100, 150, "jpg")
+    assert np.abs(decode(made.data).astype(int) - smooth[::2, ::2].astype(int)).mean() < 3
+
+
+def test_what_was_packed_when_it_was_stopped_is_kept(folder, tmp_path, many, monkeypatch):
+    config, whole, out = DataConfig(str(folder)), tmp_path / "whole", tmp_path / "out"
+    pack(config, whole, SMALL)
+    write, written = packing.write_shard, []
+
+    def stopping(out, draft, *args, **options):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(draft.name)
+        return write(out, draft, *args, **options)
+
+    monkeypatch.setattr(packing, "write_shard", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        pack(config, out, SMALL, workers=1)
+    assert not (out / "index.json").exists()
+    with pytest.raises(ConfigError, match=f"^{out}: its packing was not finished; give the same resnetlab data pack "):
+        open_data(DataConfig(str(out)))
+    (out / f"{written[1]}.tar").write_bytes(b"cut short")  # as after a power cut
+    (out / ".train-000003.tar").write_bytes(b"a part")
+    monkeypatch.setattr(
+        packing, "write_shard", lambda out, draft, *a, **b: (written.append(draft.name), write(out, draft, *a, **b))[1]
+    )
+    pack(config, out, SMALL, workers=1)
+    assert written.count("train-000000") == 1
+    assert written.count("train-000001") == 2
+    assert files(out) == files(whole)
+
+
+def test_shards_do_not_go_into_what_is_packed(tmp_path):
+    source = photographs(tmp_path / "source", train=12)
+    for out in (source, source / "train" / "shards"):
+        with pytest.raises(ConfigError, match=rf"^{out} lies in {source}, which is packed; choose a folder beside it"):
+            pack(DataConfig(str(source)), out, SMALL)
+    assert not (source / "train" / "shards").exists()
+
+
+@pytest.mark.parametrize("options", [{"max_side": 0}, {"shard_mib": 0}])
+def test_options_out_of_range_are_refused(options):
+    with pytest.raises(ConfigError, match="must be at least 1, not 0"):
+        Way(**options)
+
+
+def test_there_are_no_more_shards_than_samples(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "PER_SAMPLE", 6 << 20)
+    index = pack(DataConfig(str(folder)), tmp_path / "out", SMALL)
+    assert {split: [entry.samples for entry in entries] for split, entries in index.splits.items()} == {
+        "train": [1] * 60,
+        "val": [1] * 12,
+    }
+
+
+@pytest.fixture
+def spoilt(tmp_path):
+    source = photographs(tmp_path / "spoilt")
+    (source / "train/ant/000.png").write_bytes(b"no image")
+    (source / "train/bee/001.jpeg").write_bytes(b"")
+    return source
+
+
+def test_bad_images_stop_it_and_are_named(spoilt, tmp_path):
+    with pytest.raises(BadDataError, match=r"2 of 72 images cannot be read: .*--on-bad-image skip") as refused:
+        pack(DataConfig(str(spoilt)), tmp_path / "out", SMALL)
+    assert sorted(refused.value.bad) == [
+        "train/ant/000.png: not an image that can be read (JPEG, PNG, WebP, GIF, BMP, TIFF, PPM)",
+        "train/bee/001.jpeg: is empty",
+    ]
+    assert not list((tmp_path / "out").glob("*train*"))
+    for name in ("train/ant/000.png", "train/bee/001.jpeg"):  # mended, it is no longer what the first call began with
+        (spoilt / name).write_bytes(encode(pictures(1)[0]))
+    assert pack(DataConfig(str(spoilt)), tmp_path / "out", SMALL).left_out == ()
+
+
+def test_bad_images_are_left_out_and_listed_where_that_is_asked_for(spoilt, tmp_path):
+    config = DataConfig(str(spoilt), on_bad_image="skip")
+    index = pack(config, tmp_path / "out", SMALL)
+    assert len(index.left_out) == 2
+    assert sum(entry.samples for entry in index.splits["train"]) == 58
+    assert pack(config, tmp_path / "out", SMALL) == index
+    ours, theirs = (
+        open_data(DataConfig(str(path), on_bad_image="skip"), keep_encoded=True) for path in (tmp_path / "out", spoilt)
+    )
+    assert ours.fingerprint == theirs.fingerprint
+    assert "2 images were left out when this was packed; index.json lists them" in ours.warnings
+
+
+def test_parquet_and_shards_are_packed_too(tmp_path):
+    some = [encode(picture) for picture in pictures(8)]
+    source = parquet(tmp_path / "rows" / "train-00000-of-00001.parquet", some, [0, 1] * 4, ["no", "yes"]).parent
+    pack(DataConfig(str(source)), tmp_path / "one", SMALL)
+    pack(DataConfig(str(tmp_path / "one")), tmp_path / "two", Way(shard_mib=2))
+    opened = [open_data(DataConfig(str(path))) for path in (source, tmp_path / "one", tmp_path / "two")]
+    assert len({data.fingerprint for data in opened}) == 1
+    assert "train-00000-of-00001.parquet row 0" in [*opened[2].train.names, *opened[2].val.names]
+
+
+def test_the_command_packs_and_checks(folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["data", "pack", str(folder), "--out", str(out), "--shard-mib", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "train: 60 images in 1 shard," in said
+    assert f"train on it with --data {out}\n" in said
+    assert main(["data", "check", str(out)]) == 0
+    assert "every image can be read" in capsys.readouterr().out
+    content = bytearray((out / "train-000000.tar").read_bytes())
+    content[700] ^= 255
+    (out / "train-000000.tar").write_bytes(content)
+    assert main(["data", "check", str(out)]) == 1
+    assert "train-000000.tar: its SHA-256 is not that of index.json" in capsys.readouterr().out
+    assert main(["data", "pack", str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert said == "resnetlab: pack needs a folder to write the shards into; give it with --out\n"
+    assert main(["data", "check", str(out), "--max-side", "9"]) == 2
+    said = capsys.readouterr().err
+    assert said == "resnetlab: --max-side is for pack, and check changes nothing; leave it out\n"
+    assert main(["data", "pack", str(folder), "--out", str(out)]) == 2
+    assert re.fullmatch(r"resnetlab: [^\n]+ with shard-mib 1; choose another --out\n", capsys.readouterr().err)
+
+
+@pytest.mark.slow
+def test_killed_it_goes_on(tmp_path):
+    source, out = photographs(tmp_path / "source", train=6000, val=30, sides=(60, 90)), tmp_path / "out"
+    words = [
+        sys.executable,
+        "-m",
+        "resnetlab",
+        "data",
+        "pack",
+        source,
+        "--out",
+        out,
+        "--shard-mib",
+        "1",
+        "--max-side",
+        "40",
+        "--workers",
+        "2",
+    ]
+    first = subprocess.Popen([str(word) for word in words], stderr=subprocess.DEVNULL)
+    while len(list(out.glob("*.npz"))) < 3:
+        assert first.poll() is None
+        time.sleep(0.01)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    made = {path.name: path.stat().st_mtime_ns for path in out.glob("*.npz")}
+    assert not (out / "index.json").exists()
+    done = resnetlab(*map(str, words[3:]))
+    assert done.returncode == 0, done.stderr
+    assert made.items() <= {path.name: path.stat().st_mtime_ns for path in out.glob("*.npz")}.items()
+    assert resnetlab("data", "check", out).returncode == 0

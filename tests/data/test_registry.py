@@ -1,0 +1,101 @@
+import subprocess
+import sys
+
+import pytest
+
+from resnetlab.config import ConfigError, DataConfig
+from resnetlab.data.registry import CIFAR100, KNOWN, kind_of, title_of
+
+
+def test_known_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mnist").mkdir()
+    assert {name: kind_of(DataConfig(name)) for name in KNOWN} == {
+        "digits": "digits",
+        "cifar10": "cifar",
+        "cifar100": "cifar",
+        "mnist": "idx",
+        "fashion-mnist": "idx",
+    }
+    assert kind_of(DataConfig("./mnist")) == kind_of(DataConfig("mnist/")) == "folder"
+    assert (len(CIFAR100), CIFAR100[0], CIFAR100[99]) == (100, "apple", "worm")
+
+
+def test_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "a.parquet").touch()
+    assert kind_of(DataConfig("photos")) == kind_of(DataConfig("~/photos")) == "folder"
+    assert kind_of(DataConfig("packed")) == kind_of(DataConfig("packed/a.parquet")) == "parquet"
+    assert title_of(DataConfig("~/photos/")) == title_of(DataConfig("packed/../photos")) == "photos"
+    assert title_of(DataConfig("cifar10")) == "cifar10"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "nothere",
+            r"data 'nothere' is neither a known data set \(digits, cifar10, cifar100, mnist, fashion-mnist\) "
+            r"nor a folder or parquet file here$",
+        ),
+        ("cifar-10", r"here; did you mean cifar10\?$"),
+        ("./phots", r"here; did you mean photos\?$"),
+        ("a/b/c", "here$"),
+        ("~nobody-of-that-name/c", "here$"),
+        ("x" * 5000, r"cannot be read \(File name too long\)$"),
+        ("photos.zip", "data 'photos.zip' is a file, but not a .parquet one; give a folder, or unpack it"),
+    ],
+)
+def test_names_that_are_nothing(tmp_path, monkeypatch, name, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos.zip").touch()
+    with pytest.raises(ConfigError, match=message):
+        kind_of(DataConfig(name))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://user:s3cret@host/shards",
+        "https://user:s3cret@host:8000/shards?x=1",
+        "https://s3cret@host/shards",
+        "HTTPS://s3cret@host/shards",
+        "http://user:s3#cret@host/shards",
+        "http://user:s3/cret@host/shards",
+        "http://user:s3cret@[::1]:8000/shards",
+        "s3://key:s3cret@bucket/shards",
+        "sftp://user:s3cret@host/shards",
+        "simplecache::http://user:s3cret@host/shards",
+    ],
+)
+def test_a_password_in_an_address_is_refused_and_not_repeated(address):
+    with pytest.raises(ConfigError, match=r"give the address without it: .*FSSPEC_HTTP") as refused:
+        kind_of(DataConfig(address))
+    assert "cret" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://host:8000/shards@v1",
+        "http://[::1]:8000/shards",
+        "https://host/shards?mail=a:b@c",
+        "s3://bucket/some@shards",
+        "abfs://container@account.dfs.core.windows.net/shards",
+        "sftp://user@host:22/shards",
+        "file:///data/a:b@c",
+    ],
+)
+def test_other_signs_at_are_no_password(address):
+    assert kind_of(DataConfig(address)) == "shards"
+
+
+def test_asking_loads_nothing_heavy():
+    code = "import sys, resnetlab.data.registry; print({'torch', 'numpy', 'pyarrow', 'PIL'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

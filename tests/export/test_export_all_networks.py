@@ -1,0 +1,81 @@
+"""Every kind of network in the catalogue, exported: the agreement that is stored in the file, a test each.
+
+ImageNet networks see 64 pixels here, so that the whole takes two minutes; all but the size of their maps is the same.
+"""
+
+import pytest
+import torch
+from torch import nn
+
+from resnetlab.config import Preprocessing
+from resnetlab.export.export import export
+from resnetlab.inference.formats.exported_file import read_artefact
+from resnetlab.models.model_card import ModelCard
+from resnetlab.models.model_file import save_model
+from resnetlab.models.zoo import build_model
+
+pytestmark = pytest.mark.slow
+
+NETWORKS = {
+    **{f"resnet{depth}": {} for depth in (18, 34, 50, 101, 152)},
+    "resnet50-v1": {},
+    "plain34": {},
+    **{name: {} for name in ("resnet20", "resnet56", "plain20", "plain56")},
+    "resnet20 B": {"shortcut": "project"},
+    "resnet56 B": {"shortcut": "project"},
+    "resnet20 C": {"shortcut": "project_all"},
+    "resnet56 bottleneck": {"block": "bottleneck"},
+    "plain20 without BN": {"norm": "none"},
+}
+"""Options A, B, C, both blocks, v1 and v1.5, plain and residual."""
+
+
+@pytest.fixture(scope="module")
+def model_files(tmp_path_factory):
+    """Makes model files, each once."""
+    folder, made = tmp_path_factory.mktemp("catalogue"), {}
+
+    def model_file(label):
+        if label not in made:
+            made[label] = saved(folder / f"{label}.safetensors", label)
+        return made[label]
+
+    return model_file
+
+
+def saved(path, label):
+    """Write a network that has seen some images, so that its statistics are not those of the start."""
+    generator = torch.Generator().manual_seed(0)
+    model = build_model(label.split()[0], generator=generator, **NETWORKS[label])
+    size = 64 if model.config.stem == "imagenet" else 32
+    for _ in range(3):
+        model.train()(torch.randn(8, 3, size, size, generator=generator))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.8, 1.2, generator=generator)
+            nn.init.normal_(module.bias, 0, 0.1, generator=generator)
+    classes = tuple(f"class {number}" for number in range(model.config.num_classes))
+    seen = Preprocessing(size, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), crop_ratio=0.875)
+    save_model(path, model.eval(), ModelCard(model.config, classes, seen))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+@pytest.mark.parametrize("label", NETWORKS)
+def test_parity(model_files, label, kind, tmp_path):
+    out = tmp_path / ("net.onnx" if kind == "onnx" else "net.xml")
+    export(model_files(label), out, kind)
+    stored = read_artefact(out).metadata.agreement
+    assert stored.tolerance is not None
+    assert 0 < stored.max_difference <= stored.tolerance
+    assert set(stored.by_batch) == {"1", "7"}
+    assert stored.top1_agreement_pct == 100
+    print(f"{label:22} {kind:8} {stored.max_difference:.1e} of {stored.tolerance:.1e} allowed")
+
+
+@pytest.mark.parametrize("label", ["resnet50", "plain20", "resnet20"])
+def test_parity_of_programs(model_files, label, tmp_path):
+    export(model_files(label), tmp_path / "net.pt2", "torch-export")
+    stored = read_artefact(tmp_path / "net.pt2").metadata.agreement
+    assert stored.tolerance is not None
+    assert 0 < stored.max_difference <= stored.tolerance

@@ -1,0 +1,31 @@
+"""A small network as a model file, for the tests of this room."""
+
+from pathlib import Path
+
+import torch
+
+from resnetlab.config import Preprocessing
+from resnetlab.models.model_file import ModelCard, save_model
+from resnetlab.models.resnet import ResNet
+from resnetlab.models.zoo import build_model
+
+CLASSES = ("cat", "dog", "golf ball", "église", "x" * 40, "f")
+COLOUR = Preprocessing(32, (0.48, 0.46, 0.41), (0.23, 0.22, 0.22), crop_ratio=0.875)
+GREY = Preprocessing(28, (0.29,), (0.35,))
+
+
+def network(preprocessing: Preprocessing = COLOUR, **changes: object) -> ResNet:
+    """Build a network whose statistics and answers have left their start: pictures get different classes."""
+    generator = torch.Generator().manual_seed(0)
+    channels = len(preprocessing.mean)
+    model = build_model("resnet8", len(CLASSES), generator=generator, in_channels=channels, **changes)
+    for _ in range(3):
+        model.train()(torch.randn(16, channels, 16, 16, generator=generator))
+    torch.nn.init.normal_(model.fc.weight, 0, 1.5, generator=generator)
+    return model.eval()
+
+
+def model_file(path: Path, preprocessing: Preprocessing = COLOUR, **changes: object) -> Path:
+    model = network(preprocessing, **changes)
+    save_model(path, model, ModelCard(model.config, CLASSES, preprocessing))
+    return path

@@ -1,0 +1,73 @@
+"""Made-up runs with known numbers, for what is worked out from records alone."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from resnetlab.config import DataConfig, ModelConfig, RunConfig
+from resnetlab.study.arms import network
+from resnetlab.study.results import Run
+from resnetlab.training.recipes import recipe
+
+CLASSES = [str(digit) for digit in range(10)]
+
+
+def signal(model: ModelConfig, step: int = 1, gradient: float | None = 0.1, **changes: Any) -> dict[str, Any]:
+    """A signal of three convolutions, whose gradients are all `gradient` times their weights."""
+    return {
+        "step": step,
+        "lr": 0.01,
+        "loss": 2.3,
+        "layers": ["conv1", "layer1.0.conv1", "layer1.0.conv2"],
+        "kernels": [3, 3, 3],
+        "grad_norm": [gradient] * 3,
+        "grad_to_weight": [gradient] * 3,
+        "response_std": [1.0] * 3,
+        "activation_var": [0.3] * 3,
+        "dead_relu_pct": [0.0] * 3,
+        "blocks": ["layer1.0"],
+        "residual_ratio": [None if model.shortcut == "none" else 0.5],
+        **changes,
+    }
+
+
+def epoch(step: int, losses: list[float], error: float) -> dict[str, Any]:
+    """An epoch whose curve has these running losses."""
+    steps = list(range(step - len(losses) + 1, step + 1))
+    curve = {"step": steps, "loss": losses, "train_error_pct": [error] * len(losses)}
+    return {"step": step, "val_error_pct": error, "curve": curve}
+
+
+def made(
+    arm: str,
+    depth: int,
+    seed: int,
+    train: float | None,
+    *,
+    test: float | None = None,
+    status: str = "done",
+    gradient: float | None = 0.1,
+    losses: tuple[float, ...] = (2.3, 1.0, 0.3, 0.1, 0.1, 0.1, 0.1, 0.1),
+    train_images: int | None = None,
+    data: str = "digits",
+    signals: bool = True,
+    lr: float = 0.01,
+) -> Run:
+    """A run of 400 steps with momentum 0.9; with gradient 0.1 its layers could move by 4 times their length."""
+    config = RunConfig(
+        network(arm, depth), DataConfig(data, train_images=train_images), recipe("digits", lr=lr), seed=seed
+    )
+    result: dict[str, Any] = {"status": status, "steps": 400}
+    if status == "done":
+        assert train is not None
+        unseen = train + 1 if test is None else test
+        result |= {"train_error_pct": train, "val_error_pct": unseen, "test_error_pct": unseen}
+    heard = (signal(config.model, gradient=gradient), signal(config.model, 400, gradient)) if signals else ()
+    start = {"data": {"classes": CLASSES}}
+    epochs = (epoch(400, list(losses), train or 90.0),) if status == "done" else ()
+    return Run(Path(f"{arm}-{depth}-{seed}"), config, status, start, epochs, result, heard)
+
+
+def relabelled(runs: list[Run], order: list[int]) -> list[Run]:
+    """The same records under each other's labels: run i gets the configuration of run order[i]."""
+    return [dataclasses.replace(run, config=runs[at].config) for run, at in zip(runs, order, strict=True)]

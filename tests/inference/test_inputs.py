@@ -1,0 +1,236 @@
+"""From words to pictures: order, what is left out, what is refused, and that nothing hangs or fills the memory."""
+
+import os
+import socket
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from resnetlab.data.images.decode import BadImageError
+from resnetlab.inference import image_files
+from resnetlab.inference import inputs as module
+from resnetlab.inference.image_files import read_image
+from resnetlab.inference.inputs import Input, inputs, shortened
+from resnetlab.inference.overlay_writer import Album
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """A folder of pictures and of other things, which is the current one."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.png", "a.JPG", "c/2.png", "c/10.png", "c/d/1.webp", "[x].png", ".hidden.png", "c/.git/1.png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (2, 2)).save(path, "PNG")
+    (tmp_path / "bare").write_bytes((tmp_path / "b.png").read_bytes())
+    for name in ("README", "notes.txt", "c/Thumbs.db", "empty/words.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("words")
+    return tmp_path
+
+
+def names(*words: str) -> list[str]:
+    return [one.name if not one.error else f"{one.name}: {one.error}" for one in inputs(words) if one]
+
+
+BELOW_C = ["c/10.png", "c/2.png", "c/d/1.webp"]
+EVERYTHING = ["[x].png", "a.JPG", "b.png", "bare", *BELOW_C]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["b.png", "a.JPG", "b.png"], ["b.png", "a.JPG", "b.png"]),
+        (["notes.txt", ".hidden.png"], ["notes.txt", ".hidden.png"]),  # named by themselves, they are meant
+        (["c"], BELOW_C),
+        (["."], EVERYTHING),
+        (["[x].png"], ["[x].png"]),  # there is a file of that name: no glob
+        (["*.png"], ["[x].png", "b.png"]),
+        (["?.*"], ["a.JPG", "b.png"]),
+        (["[ab].*"], ["a.JPG", "b.png"]),
+        (["c/*.png"], ["c/10.png", "c/2.png"]),
+        (["*/*.png"], ["c/10.png", "c/2.png"]),
+        (["*/d/*"], ["c/d/1.webp"]),
+        (["**/*.png"], ["[x].png", "b.png", "c/10.png", "c/2.png"]),
+        (["**/*"], EVERYTHING),
+        (["**"], EVERYTHING),
+        (["c/**"], BELOW_C),
+        (["**/**/1.*"], ["c/d/1.webp"]),
+        (["*.txt"], ["notes.txt"]),
+        (
+            ["*"],
+            [
+                *EVERYTHING,
+                "empty: no image in this folder (.bmp, .gif, .jpeg, .jpg, .pbm, .pgm, .png, .ppm, .tif, .tiff, .webp)",
+            ],
+        ),
+        (["nowhere.png", "b.png"], ["nowhere.png: no such file or folder", "b.png"]),
+        (["*.bmp", "x/*", "b.png/*"], ["*.bmp: no file matches", "x/*: no file matches", "b.png/*: no file matches"]),
+        (["", "\0"], [": no such file or folder", "\0: no such file or folder"]),
+    ],
+)
+@pytest.mark.usefixtures("tree")
+def test_words(words, found):
+    assert names(*words) == found
+
+
+def test_drawings_are_no_pictures_unless_named_themselves(tree):
+    for name in ("explained/x.png", "10.png"):  # an album of its own, and one among the pictures
+        assert Album(tree / "c" / Path(name).parent).add(f"{Path(name).stem}.jpg", Image.new("L", (9, 9))).exists()
+    assert names("c") == names("c/**/*.*") == names("c/**") == BELOW_C
+    for word in ("c/explained/*.png", "c/explained/*"):
+        assert names(word) == [f"{word}: only drawings of --explain match; name them"]
+    assert names("c/explained")[0].startswith("c/explained: no image in this folder")
+    assert names("c/explained/x.png") == ["c/explained/x.png"]
+
+
+def test_absolute_globs(tree):
+    assert names(f"{tree}/c/*.png") == [f"{tree}/c/10.png", f"{tree}/c/2.png"]
+
+
+def test_loops_end(tree):
+    (tree / "c" / "up").symlink_to(tree)
+    (tree / "c" / "d" / "again").symlink_to(tree / "c")
+    (tree / "self").symlink_to(tree / "self")
+    for word in (".", "**", "**/*.webp", "c/**/1.*"):
+        found = [name for name in names(word) if name.endswith("1.webp")]
+        assert 1 <= len(found) <= 8
+    assert "Too many levels" in reason(tree / "self")
+
+
+def test_folders_that_cannot_be_read(tree, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(module, "_visible", refuse)
+    assert names("c")[0] == "c: Permission denied"
+    assert names("c/*.png") == ["c/*.png: no file matches"]
+
+
+def reason(path: Path, **limits: int) -> str:
+    with pytest.raises(BadImageError) as caught:
+        read_image(path, **limits)
+    return str(caught.value)
+
+
+def test_what_is_no_file_is_refused_with_its_kind(tree):
+    os.mkfifo(tree / "pipe.png")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket.png")
+        assert reason(tree / "socket.png") == "is a socket, not a file"
+    assert reason(tree / "pipe.png") == "is a pipe, not a file"
+    assert reason(Path("/dev/zero")) == "is a device, not a file"
+    (tree / "zero.png").symlink_to("/dev/zero")
+    assert reason(tree / "zero.png") == "is a device, not a file"
+    (tree / "gone.png").symlink_to("nothing")
+    assert reason(tree / "gone.png") == "no such file"
+    assert reason(tree / "c") == "is a folder, not a file"
+
+
+def test_a_large_file_is_not_read(tree, monkeypatch):
+    with (tree / "film.jpg").open("wb") as file:
+        file.write(b"\xff\xd8\xff\xe0")
+        file.truncate(10 * 2**30)  # a hole: it takes no disk
+    monkeypatch.setattr(os, "read", lambda *_: pytest.fail("was read"))
+    assert reason(tree / "film.jpg") == ("is too large for an image: 10,737,418,240 bytes are more than 256 MiB")
+
+
+def test_what_does_not_begin_as_an_image_is_not_read_on(tree, monkeypatch):
+    (tree / "film.jpg").write_bytes(b"\0\0\0 ftypisom" + bytes(1000))
+    monkeypatch.setattr(os, "read", lambda *_: pytest.fail("was read"))
+    assert len(read_image(tree / "film.jpg")) == 12
+
+
+def test_a_file_that_grows_is_bounded(tree, monkeypatch):
+    (tree / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(500))
+    assert len(read_image(tree / "b.png", max_bytes=508)) == 508
+    real = os.fstat
+    monkeypatch.setattr(os, "fstat", lambda handle: os.stat_result((*real(handle)[:6], 0, *real(handle)[7:10])))
+    assert "is too large for an image" in reason(tree / "b.png", max_bytes=507)
+
+
+def test_an_input_reads_itself(tree):
+    assert Input("b", tree / "b.png").read() == (tree / "b.png").read_bytes()
+    assert Input("b", b"data").read() == b"data"
+    with pytest.raises(BadImageError, match=r"^why$"):
+        Input("b", None, "why").read()
+
+
+@pytest.fixture
+def from_stdin(tree, monkeypatch):
+    """Say what comes of words where so much stands on standard input."""
+
+    def found(data: bytes, *words: str) -> list[str]:
+        (tree / ".stdin").write_bytes(data)
+        with (tree / ".stdin").open() as stream:
+            monkeypatch.setattr(sys, "stdin", stream)
+            return names(*(words or "-"))
+
+    return found
+
+
+def test_an_image_on_standard_input(tree, from_stdin, monkeypatch):
+    image = (tree / "b.png").read_bytes()
+    assert from_stdin(image) == ["<stdin>"]
+    assert from_stdin(image, "a.JPG", "/dev/stdin") == ["a.JPG", "<stdin>"]
+    assert from_stdin(image, "-", "-") == ["<stdin>", "<stdin>: is empty"]
+    (tree / "large.png").write_bytes(image + bytes(300_000))
+    with (tree / "large.png").open() as stream:
+        monkeypatch.setattr(sys, "stdin", stream)
+        (one,) = inputs("-")
+    assert one is not None
+    assert one.read() == image + bytes(300_000)
+    monkeypatch.setattr(image_files, "MAX_BYTES", 200_000)
+    assert from_stdin(image + bytes(300_000))[0].startswith("<stdin>: is too large for an image")
+    monkeypatch.setattr(sys, "stdin", None)
+    assert names("-") == ["<stdin>: standard input is closed"]
+
+
+def test_names_on_standard_input(from_stdin):
+    for text in (b"c\n\nb.png\n", b"c\r\nb.png", b"c\0b.png\0", b"c\0b.png"):
+        assert from_stdin(text) == [*BELOW_C, "b.png"]
+    assert from_stdin(b"b.png") == ["b.png"]
+    assert from_stdin(b"*.png\n-\n") == ["*.png: no such file or folder", "-: no such file or folder"]
+    assert from_stdin(b"") == ["<stdin>: is empty"]
+    assert from_stdin(b"BMW/1.jpg\nb.png\n")[1:] == ["b.png"]
+    assert from_stdin(b"P1010001.JPG\nb.png\n")[1:] == ["b.png"]
+    for name in ("P1", "P5 x", "P6 2 cats.jpg", "Pf"):
+        assert from_stdin(f"{name}\nb.png\n".encode())[1:] == ["b.png"]
+    assert from_stdin(b"P1\n1 1\n0") == from_stdin(b"P6 # by hand\n1 1 255\nabc") == ["<stdin>"]
+    assert from_stdin(b"b.png\n" * 30_000) == ["b.png"] * 30_000
+    assert "neither an image nor a list of paths" in from_stdin(b"x" * 200_000)[0]
+
+
+def test_names_on_a_stream_are_used_as_they_come(tree, monkeypatch):
+    """The writer waits until its first name was heard before it writes another."""
+    reader, writer = os.pipe()
+    heard = threading.Event()
+
+    def write() -> None:
+        with open(writer, "wb", buffering=0) as stream:  # noqa: PTH123
+            stream.write(b"b.png\n")
+            heard.wait(20)
+            stream.write(b"c")
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    with open(reader) as stream:  # noqa: PTH123
+        monkeypatch.setattr(sys, "stdin", stream)
+        found = []
+        for one in inputs("-"):
+            found.append(one and one.name)
+            if one is None:
+                heard.set()
+    thread.join()
+    assert [name for name in found if name] == ["b.png", *BELOW_C]
+    assert found[1] is None
+
+
+def test_names_are_cut_in_the_middle():
+    assert shortened("photograph.jpeg", 20, len) == "photograph.jpeg"
+    assert shortened("photograph.jpeg", 9, len) == "phot…jpeg"
+    assert shortened("photograph.jpeg", 8, len) == "phot…peg"
+    assert shortened("photograph.jpeg", 1, len) == "…"

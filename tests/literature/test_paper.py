@@ -1,0 +1,150 @@
+"""The ledger's cells against the figures as printed, and our networks beside the sizes the paper prints."""
+
+from collections import Counter
+
+import pytest
+
+from resnetlab.literature.paper import BEST_ON_TEST, LEDGER, Protocol, find
+from resnetlab.literature.reproductions import REPRODUCTIONS, by_others
+from resnetlab.models.cost import cost
+from resnetlab.models.zoo import build_model, model_config
+
+EVERY = LEDGER + REPRODUCTIONS
+OURS_OF_TABLE_6 = {
+    "test_error_pct": {
+        "resnet20": 8.75,
+        "resnet32": 7.51,
+        "resnet44": 7.17,
+        "resnet56": 6.97,
+        "resnet110": 6.61,
+        "resnet1202": 7.93,
+    },
+    "best_test_error_pct": {"resnet110": 6.43},
+    "params": {
+        "resnet20": 0.27e6,
+        "resnet32": 0.46e6,
+        "resnet44": 0.66e6,
+        "resnet56": 0.85e6,
+        "resnet110": 1.7e6,
+        "resnet1202": 19.4e6,
+    },
+}
+
+
+def value(table, network, quantity, column=None):
+    (cell,) = [
+        cell
+        for cell in LEDGER
+        if (cell.table, cell.network, cell.quantity) == (table, network, quantity) and column in (None, cell.column)
+    ]
+    return cell.value
+
+
+def test_no_cell_stands_twice():
+    keys = Counter((cell.source, cell.table, cell.column, cell.network, cell.quantity) for cell in EVERY)
+    assert max(keys.values()) == 1
+
+
+def test_every_table_is_there():
+    assert Counter(cell.table for cell in LEDGER) == {
+        "Table 1": 7,
+        "Table 2": 4,
+        "Table 3": 19,
+        "Table 4": 18,
+        "Table 5": 6,
+        "Table 6": 23,
+        "Table 7": 4,
+        "Table 8": 4,
+        "Figure 6": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("table", "network", "quantity", "expected"),
+    [
+        ("Table 1", "resnet152-v1", "macs", 11.3e9),
+        ("Table 2", "plain18", "top1_error_pct", 27.94),
+        ("Table 2", "resnet34-A", "top1_error_pct", 25.03),
+        ("Table 3", "plain34", "top5_error_pct", 10.02),
+        ("Table 3", "VGG-16", "top5_error_pct", 9.33),
+        ("Table 3", "resnet34-C", "top1_error_pct", 24.19),
+        ("Table 3", "resnet50-v1", "top5_error_pct", 6.71),
+        ("Table 4", "resnet34-B", "top1_error_pct", 21.84),
+        ("Table 4", "BN-inception", "top5_error_pct", 5.81),
+        ("Table 4", "resnet152-v1", "top5_error_pct", 4.49),
+        ("Table 5", "ResNet (ILSVRC'15)", "top5_error_pct", 3.57),
+        ("Table 6", "Maxout", "test_error_pct", 9.38),
+        ("Table 8", "ResNet-101", "map50_pct", 48.4),
+    ],
+)
+def test_figures(table, network, quantity, expected):
+    assert value(table, network, quantity) == expected
+
+
+def test_detection_on_two_test_sets():
+    assert value("Table 7", "ResNet-101", "map_pct", "07+12") == 76.4
+    assert value("Table 7", "VGG-16", "map_pct", "07++12") == 70.4
+
+
+@pytest.mark.parametrize("quantity", OURS_OF_TABLE_6)
+def test_table_6_of_ours_is_complete(quantity):
+    found = {
+        cell.network: cell.value
+        for cell in LEDGER
+        if cell.table == "Table 6" and cell.network.startswith("resnet") and cell.quantity == quantity
+    }
+    assert found == OURS_OF_TABLE_6[quantity]
+
+
+def test_find():
+    cell = find("resnet110", "test_error_pct")
+    assert cell is not None
+    assert (cell.value, cell.spread, cell.num_runs, cell.where) == (6.61, 0.16, 5, "Table 6")
+    assert find("resnet110", "top1_error_pct") is None
+    assert find("plain20", "test_error_pct") is None
+    plain = find("plain110", "test_error_pct")
+    assert plain is not None
+    assert (plain.value, plain.above, plain.where) == (60.0, True, "Figure 6")
+
+
+def test_reproductions():
+    found = by_others("plain56", "test_error_pct")
+    assert [(cell.source.split("/")[0], cell.value, cell.spread, cell.num_runs) for cell in found] == [
+        ("nabla0001", 12.95, 0.22, 5),
+        ("techxzen", 15.39, None, 1),
+        ("fish145", 14.74, None, 1),
+    ]
+    assert [cell.value for cell in by_others("resnet152-v1", "top5_error_pct")] == [6.7]
+    assert [cell.value for cell in by_others("resnet34", "top1_error_pct")] == [26.73]
+
+
+def test_networks_have_names_that_the_zoo_knows():
+    """Ours alone: a capital letter begins the name of somebody else's, and ends that of a shortcut."""
+    ours = {cell.network for cell in EVERY if cell.network[0].islower()}
+    assert len(ours) == 25
+    for name in ours:
+        base, _, option = name.partition("-")
+        assert model_config(base if option in ("A", "B", "C") else name).name
+
+
+def test_protocols_of_single_values_are_no_paper_protocol():
+    """The best epoch on test is not the paper's, and what is not published cannot be met."""
+    papers = find("resnet20", "test_error_pct")
+    assert papers is not None
+    single = [cell for cell in REPRODUCTIONS if cell.protocol.data == "CIFAR-10" and cell.spread is None]
+    assert len(single) == 18
+    for cell in single:
+        assert cell.protocol.kept in (BEST_ON_TEST, None)
+        assert cell.protocol != papers.protocol
+
+
+def test_words_do_not_make_a_protocol():
+    assert Protocol("one way", "CIFAR-10", steps=5) == Protocol("in other words", "CIFAR-10", steps=5)
+    assert Protocol("one way", "CIFAR-10", steps=5) != Protocol("one way", "CIFAR-10", steps=6)
+
+
+@pytest.mark.parametrize("network", ["resnet20", "resnet56", "resnet110"])
+def test_our_sizes_are_the_papers(network):
+    published = find(network, "params")
+    assert published is not None
+    assert cost(build_model(network), 32).params == pytest.approx(published.value, rel=0.03)

@@ -1,0 +1,49 @@
+"""Batch normalisation over two processes, in double precision: what one process makes of all images."""
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.multiprocessing.spawn import spawn
+
+from resnetlab.models.sync_batchnorm import sync_norms
+from resnetlab.models.zoo import build_model
+
+PARTS = (slice(0, 5), slice(5, 12))
+"""Of 12 images: not the same number each."""
+
+
+def step(part, num_images=12):
+    """The gradients of a mean loss over all images, from some of them; and the statistics afterwards."""
+    chance = torch.Generator().manual_seed(0)
+    images = torch.rand(num_images, 3, 16, 16, generator=chance, dtype=torch.float64)
+    labels = torch.randint(0, 10, (num_images,), generator=chance)
+    model = build_model("resnet8", 10, generator=torch.Generator().manual_seed(1)).double()
+    if dist.is_initialized():
+        sync_norms(model)
+    logits = model(images[part])
+    torch.nn.functional.cross_entropy(logits, labels[part], reduction="sum").div(num_images).backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    return logits.detach(), gradients, dict(model.named_buffers())
+
+
+def in_a_process(rank, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    logits, gradients, statistics = step(PARTS[rank])
+    for gradient in gradients.values():
+        dist.all_reduce(gradient)
+    torch.save((logits, gradients, statistics), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_are_as_one(tmp_path):
+    context = spawn(in_a_process, args=(str(tmp_path),), nprocs=2, join=False)
+    assert context is not None
+    while not context.join(timeout=60):
+        pass
+    whole = step(slice(None))
+    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    torch.testing.assert_close(torch.cat([logits for logits, _, _ in found]), whole[0], rtol=1e-10, atol=1e-12)
+    for _, gradients, statistics in found:
+        torch.testing.assert_close(gradients, whole[1], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(statistics, whole[2], rtol=1e-10, atol=1e-12)

@@ -1,0 +1,154 @@
+"""The pool: a run that fails or dies takes no other with it, and its cause is told."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from resnetlab.config import RunConfig
+from resnetlab.models.zoo import model_config
+from resnetlab.study.grid import Grid, Source, run_study
+from resnetlab.study.local_pool import Ended, Job, Started, Told, run_jobs
+from resnetlab.study.report import write_report
+from resnetlab.system.cores import usable_cores
+from resnetlab.training.recipes import recipe
+from resnetlab.training.record import read_record
+
+from conftest import resnetlab
+
+GOOD = RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=1))
+BAD = dataclasses.replace(GOOD, model=model_config("plain20", norm="none", init_scale=30.0), seed=1)
+
+
+def test_one_that_fails_leaves_the_others_alone(tmp_path):
+    jobs = [Job(BAD, tmp_path / "bad"), Job(GOOD, tmp_path / "good")]
+    events = list(run_jobs(jobs, 1))
+    ended = {event.job.out.name: event.error for event in events if isinstance(event, Ended)}
+    assert ended["good"] is None
+    assert "the loss is" in (ended["bad"] or "")
+    assert [e.job.out.name for e in events if isinstance(e, Started)] == ["bad", "good"]
+    told = [e for e in events if isinstance(e, Told)]
+    assert told[-1].step == told[-1].total_steps == 78
+
+
+def worker_pids():
+    """Processes of this session that run a job: children of the fork server."""
+    pids = []
+    for entry in os.listdir("/proc"):  # noqa: PTH208
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat") as file:  # noqa: PTH123
+                    fields = file.read().rpartition(")")[2].split()
+                with open(f"/proc/{entry}/cmdline") as file:  # noqa: PTH123
+                    command = file.read()
+            except OSError:
+                continue
+            pids.append((int(entry), int(fields[1]), command))
+    servers = {pid for pid, parent, command in pids if "forkserver" in command and parent == os.getpid()}
+    return [pid for pid, parent, _ in pids if parent in servers]
+
+
+def test_one_that_is_killed_is_reported_and_tried_again(tmp_path):
+    grid = Grid((Source(GOOD.data, recipe("digits", epochs=2)),), (20,), ("plain",), 2)
+    killed = False
+    for event in run_study(grid, tmp_path, num_workers=1):
+        if isinstance(event, Told) and not killed:
+            (pid,) = worker_pids()
+            os.kill(pid, signal.SIGKILL)
+            killed = True
+    results = write_report(tmp_path)
+    assert [row["status"] for row in results["runs"]] == ["failed", "done"]
+    assert results["runs"][0]["error"] == "killed by signal 9, perhaps for want of memory"
+    page = (tmp_path / "report.html").read_text()
+    assert "1 of 2 runs did not finish" in page
+    assert "killed by signal 9" in page
+    list(run_study(grid, tmp_path, num_workers=1))
+    assert [row["status"] for row in write_report(tmp_path)["runs"]] == ["done", "done"]
+
+
+def test_leaving_early_stops_the_workers(tmp_path):
+    events = run_jobs([Job(dataclasses.replace(GOOD, recipe=recipe("digits", epochs=50)), tmp_path / "long")], 1)
+    while not isinstance(next(events), Told):
+        pass
+    events.close()
+    assert worker_pids() == []
+    assert read_record(tmp_path / "long" / "record.jsonl")[-1]["kind"] != "result"
+
+
+@pytest.mark.slow
+def test_a_failed_run_is_the_exit_status(tmp_path):
+    """A run that diverged stays so: it is not made again, its cause is told again, the status is 1."""
+    blocked = tmp_path / "runs" / "digits-plain-8-seed0"
+    out = ("study", "--depths", "8", "--seeds", "1", "--epochs", "1", "--out", tmp_path)
+    assert resnetlab(*out).returncode == 0
+    record = blocked / "record.jsonl"
+    lines = record.read_text().splitlines(keepends=True)
+    failed = {"kind": "result", "status": "diverged", "error": "the loss is nan at step 3"}
+    record.write_text(lines[0] + json.dumps(failed) + "\n")
+    done = resnetlab(*out)
+    assert done.returncode == 1
+    assert "failed: digits-plain-8-seed0: the loss is nan at step 3" in done.stdout
+    assert "residual-8" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_run_that_cannot_even_start_is_the_exit_status_too(tmp_path):
+    """A file lies where one run's folder should be: that run fails, the others go on, the report is written."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "digits-plain-8-seed0").write_text("in the way")
+    done = resnetlab("study", "--depths", "8", "--seeds", "1", "--epochs", "1", "--out", tmp_path)
+    assert done.returncode == 1
+    assert "failed: digits-plain-8-seed0: " in done.stdout
+    assert "File exists" in done.stdout
+    assert [row["arm"] for row in json.loads((tmp_path / "results.json").read_text())["runs"]] == ["residual"]
+
+
+def test_usable_cores():
+    assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.slow
+def test_an_interrupt_while_the_server_starts_is_not_lost():
+    """Ctrl-C that comes just then is held back and delivered, and later ones reach the study as before."""
+    code = (
+        "import multiprocessing.forkserver as forkserver, os, signal\n"
+        "from resnetlab.study import pool\n"
+        "start = forkserver.ensure_running\n"
+        "def interrupted():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    start()\n"
+        "forkserver.ensure_running = interrupted\n"
+        "try:\n"
+        "    pool.warm_up()\n"
+        "except KeyboardInterrupt:\n"
+        "    print('heard', signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "heard False\n"
+
+
+@pytest.mark.slow
+def test_an_interrupt_while_a_worker_starts_waits_until_it_has(tmp_path):
+    code = (
+        "import os, pathlib, signal\n"
+        "from multiprocessing.context import ForkServerProcess\n"
+        "from resnetlab.config import RunConfig\n"
+        "from resnetlab.study.local_pool import Job, run_jobs\n"
+        "start = ForkServerProcess.start\n"
+        "def interrupted(self):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    start(self)\n"
+        "    print('started')\n"
+        "ForkServerProcess.start = interrupted\n"
+        "try:\n"
+        f"    list(run_jobs([Job(RunConfig(), pathlib.Path({str(tmp_path / 'run')!r}))], 1))\n"
+        "except KeyboardInterrupt:\n"
+        "    print('heard')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "started\nheard\n"
+    assert "Traceback" not in done.stderr

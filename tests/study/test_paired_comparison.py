@@ -1,0 +1,85 @@
+"""Comparing seed by seed, over the seeds that both sides have."""
+
+import dataclasses
+
+import pytest
+
+from helpers.synthetic_runs import made
+from resnetlab.study.paired_comparison import Contrast, contrast, groups
+from resnetlab.study.run_metrics import first_step_at, train_error
+from resnetlab.study.seed_stats import figures, span, spread
+
+
+def by_seed(*runs):
+    return {run.seed: run for run in runs}
+
+
+def test_only_seeds_that_both_have_are_compared():
+    low = by_seed(made("plain", 20, 0, 1.0), made("plain", 20, 1, 2.0), made("plain", 20, 2, 3.0))
+    high = by_seed(made("plain", 56, 0, 50.0), made("plain", 56, 2, None, status="diverged"))
+    found = contrast(low, high, train_error)
+    assert found is not None
+    assert found == Contrast({0: 49.0})
+    assert (found.interval, found.is_clear, found.interval_text) == (None, False, "one seed")
+    assert contrast(low, {}, train_error) is None
+
+
+def test_clear_takes_every_seed_and_the_interval():
+    assert Contrast({0: 69.0, 1: 70.0, 2: 73.5}).is_clear
+    assert not Contrast({0: 69.0, 1: 70.0, 2: -1.0}).is_clear
+    wide = Contrast({0: 1.0, 1: 2.0, 2: 90.0})
+    assert not wide.is_clear
+    assert wide.signs == "+ + +"
+    assert Contrast({0: 69.0, 1: 70.0, 2: 73.5}).interval == pytest.approx((70.8333 - 5.866, 70.8333 + 5.866), abs=0.01)
+
+
+def test_effects_for_each_number_of_images():
+    runs = [
+        made("plain", depth, seed, depth + seed, train_images=size)
+        for depth in (8, 20, 56)
+        for seed in (0, 1)
+        for size in (50, None)
+    ]
+    (group,) = groups(runs)
+    assert group.sizes == [50, None]
+    effects = group.effects()
+    assert [(e.shallow, e.deep, e.train_images) for e in effects] == [(8, 56, 50), (8, 56, None)]
+    assert effects[0].train.points == {0: 48.0, 1: 48.0}
+
+
+def test_spread():
+    assert spread([1.0, None, 3.0]) == spread([3.0, 1.0])
+    assert str(spread([1.0, 3.0])) == "2.00 ± 1.41"
+    assert str(spread([2.0])) == "2.00"
+    assert spread([None]) is None
+    assert spread([1.0, float("inf")]) == spread([float("inf"), 2.0])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.04231, "0.042"),
+        (171.0, "170"),
+        (2.4e-8, "2.4e−8"),
+        (-3.0, "−3"),
+        (1e30, "1e30"),
+        (float("inf"), "not finite"),
+    ],
+)
+def test_figures(value, text):
+    assert figures(value) == text
+
+
+def test_span():
+    assert span([3.0, None, 1.5]) == "1.5 to 3"
+    assert span([2.0, 2.0]) == "2"
+    assert span([None]) == "unknown"
+
+
+def test_first_step_at():
+    epochs = (
+        {"step": 4, "val_error_pct": 9.0, "curve": {"step": [2, 4], "train_error_pct": [80.0, 40.0]}},
+        {"step": 8, "val_error_pct": 9.0, "curve": {"step": [6, 8], "train_error_pct": [20.0, 30.0]}},
+    )
+    run = dataclasses.replace(made("plain", 20, 0, 1.0), epochs=epochs)
+    assert [first_step_at(run, pct) for pct in (90, 50, 20, 19)] == [2, 4, 6, None]
