@@ -17,8 +17,8 @@ from scipy import stats
 from resnetlab.config import DataConfig, Precision, RunConfig
 from resnetlab.models.zoo import model_config
 from resnetlab.training.recipes import recipe
-from resnetlab.training.runtime_options import Session
-from resnetlab.training.signal_handling import Interruption
+from resnetlab.training.runtime_options import RuntimeOptions
+from resnetlab.training.signal_handling import StopSignal
 from resnetlab.training.trainer import fit
 
 ERRORS = ("train_error_pct", "val_error_pct", "test_error_pct")
@@ -46,9 +46,9 @@ def main() -> int:
                 layout="channels_last",
                 compile="off",
             )
-            with Interruption() as interruption:
+            with StopSignal() as interruption:
                 out = options.out / f"{options.network}-{precision}-seed{seed}"
-                done.append(fit(config, out, session=Session(resume=True), interruption=interruption).result)
+                done.append(fit(config, out, session=RuntimeOptions(resume=True), interruption=interruption).result)
             if not options.json:
                 errors = "  ".join(f"{name.split('_')[0]} {done[-1][name]:6.2f} %" for name in ERRORS)
                 print(f"{precision} seed {seed}: {errors}  {done[-1]['images_per_s']:,.0f} images/s", flush=True)

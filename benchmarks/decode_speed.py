@@ -32,7 +32,7 @@ from torch import Tensor
 from resnetlab.config import Crop, Preprocessing, Recipe
 from resnetlab.data.dataset import Split
 from resnetlab.data.images.decode import read_header
-from resnetlab.data.images.encoded import Encoded
+from resnetlab.data.images.encoded import EncodedImages
 from resnetlab.data.loader import train_batches
 
 BOUNDS = {64: 2.5, 224: 1.5}
@@ -93,7 +93,7 @@ def ours(files: list[Path], size: int, crop: Crop, batch_size: int) -> Iterator[
     """Batches as training takes them; headers were read when the data set was opened."""
     headers = [read_header(file.read_bytes()) for file in files]
     sides = torch.tensor([(header.height, header.width) for header in headers])
-    split = Split(Encoded(files, [str(file) for file in files], sides, size, 1.0), torch.arange(len(files)))
+    split = Split(EncodedImages(files, [str(file) for file in files], sides, size, 1.0), torch.arange(len(files)))
     recipe = Recipe(batch_size=batch_size, crop=crop, flip=True)
     return train_batches(split, Preprocessing(size, MEAN, STD), recipe, seed=0, epoch=0)
 

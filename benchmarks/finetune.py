@@ -29,8 +29,8 @@ from resnetlab.config import DataConfig, Recipe, RunConfig
 from resnetlab.models.model_card import read_card
 from resnetlab.models.zoo import model_config
 from resnetlab.training.recipes import recipe
-from resnetlab.training.runtime_options import Session
-from resnetlab.training.signal_handling import Interruption
+from resnetlab.training.runtime_options import RuntimeOptions
+from resnetlab.training.signal_handling import StopSignal
 from resnetlab.training.trainer import fit
 
 TUNED = "fine-tuned"
@@ -117,7 +117,7 @@ def arms(weights: Path, data: DataConfig, seed: int) -> dict[str, RunConfig]:
         precision="fp32",
         layout="channels_last",
         compile="off",
-        signal_steps=0,
+        layer_stats_steps=0,
     )
     return {
         TUNED: run,
@@ -128,8 +128,8 @@ def arms(weights: Path, data: DataConfig, seed: int) -> dict[str, RunConfig]:
 
 def make(config: RunConfig, out: Path) -> dict:
     """Make or continue a run; return its result."""
-    with Interruption() as interruption:
-        return fit(config, out, session=Session(resume=True), interruption=interruption).result
+    with StopSignal() as interruption:
+        return fit(config, out, session=RuntimeOptions(resume=True), interruption=interruption).result
 
 
 def compare(errors: dict[str, list[float]]) -> dict:

@@ -32,11 +32,11 @@ import torch
 from raw_runtimes import Answers, has_compiler, raw_sides
 from resnetlab.config import ConfigError, DataConfig
 from resnetlab.data.dataset import Split
-from resnetlab.data.eval_dataset import open_judged
-from resnetlab.data.loader import numbered_batches
+from resnetlab.data.eval_dataset import open_eval_dataset
+from resnetlab.data.loader import eval_batches_with_positions
 from resnetlab.data.sampler import sample_order
 from resnetlab.export.export import export
-from resnetlab.export.quantize import quantised
+from resnetlab.export.quantize import quantize
 from resnetlab.inference.optional_packages import versions
 from resnetlab.inference.predictor import load
 from resnetlab.models.model_file import load_model
@@ -139,7 +139,7 @@ def in_int8(file: Path, data: Path) -> Path:
 
 
 def _quantise(graph, card, model, data: DataConfig):  # noqa: ANN202
-    return quantised(graph, card, data, allowed_loss_pct=LOSS_PCT, model=model)
+    return quantize(graph, card, data, allowed_loss_pct=LOSS_PCT, model=model)
 
 
 def measure(file: Path, int8: Path, options: argparse.Namespace, folder: Path) -> Found:
@@ -163,12 +163,13 @@ def measure(file: Path, int8: Path, options: argparse.Namespace, folder: Path) -
 def photographs(file: Path, data: Path, count: int) -> np.ndarray:
     """Return validation photographs as a network sees them: uint8 (count, height, width, channels)."""
     _, card = load_model(file)
-    val = open_judged(DataConfig(str(data), resident_mib=0), card.preprocessing, "val").split
+    val = open_eval_dataset(DataConfig(str(data), resident_mib=0), card.preprocessing, "val").split
     assert not isinstance(val.images, torch.Tensor)
     chosen = sample_order(0, 0, len(val))[:count]
     few = Split(val.images.subset(chosen), val.labels[chosen])
     batches = [
-        pixels.permute(0, 2, 3, 1).numpy() for _, pixels, _ in numbered_batches(few, None, workers=usable_cores())
+        pixels.permute(0, 2, 3, 1).numpy()
+        for _, pixels, _ in eval_batches_with_positions(few, None, workers=usable_cores())
     ]
     return np.ascontiguousarray(np.concatenate(batches))
 

@@ -26,8 +26,8 @@ import numpy as np
 import torch
 
 from resnetlab.config import Preprocessing
-from resnetlab.inference.batch_predict import answers, default_batch_size
-from resnetlab.inference.inputs import Input, inputs
+from resnetlab.inference.batch_predict import default_batch_size, predict_batches
+from resnetlab.inference.inputs import ImageInput, find_inputs
 from resnetlab.inference.predictor import Predictor
 from resnetlab.models.model_file import ModelCard
 from resnetlab.models.zoo import build_model
@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=5, help="how often each side runs")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
-    files = [one for one in inputs([str(options.images)]) if one is not None]
+    files = [one for one in find_inputs([str(options.images)]) if one is not None]
     if not files or files[0].error:
         sys.exit(f"{options.images}: no pictures; name a folder of some with --images")
     found = {}
@@ -60,7 +60,7 @@ def main() -> int:
     return int(any(speeds["c/d"] < BOUND for speeds in found.values()))
 
 
-def measure(name: str, files: list[Input], turns: int) -> dict[str, float]:
+def measure(name: str, files: list[ImageInput], turns: int) -> dict[str, float]:
     """Return the median speed of each side, in images a second, and the ratio of (c) to (d)."""
     model, side, count = name.split(":")
     size, cores = int(side), usable_cores()
@@ -81,7 +81,7 @@ def measure(name: str, files: list[Input], turns: int) -> dict[str, float]:
             list(pool.map(lambda some: decoded(predictor, some), batches))
 
     def end_to_end() -> None:
-        assert sum(1 for _ in answers(predictor, pictures, batch_size=batch, workers=cores)) == len(pictures)
+        assert sum(1 for _ in predict_batches(predictor, pictures, batch_size=batch, workers=cores)) == len(pictures)
 
     def beside() -> None:
         with ThreadPoolExecutor(cores) as pool:
@@ -108,7 +108,7 @@ def measure(name: str, files: list[Input], turns: int) -> dict[str, float]:
     return {**medians, "d": 1 / (1 / medians["a"] + 1 / medians["b"]), "c/d": statistics.median(ratios)}
 
 
-def decoded(predictor: Predictor, pictures: list[Input]) -> np.ndarray:
+def decoded(predictor: Predictor, pictures: list[ImageInput]) -> np.ndarray:
     """Return what the network sees of some pictures, uint8 (batch, side, side, channels)."""
     return np.stack([predictor.view(one.read()) for one in pictures])
 

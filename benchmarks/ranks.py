@@ -72,7 +72,7 @@ def train(options: argparse.Namespace, out: Path, ranks: int, layout: Any) -> Pa
         precision="fp32",
         compile="off",
         sync_bn=True,
-        signal_steps=1,
+        layer_stats_steps=1,
     )
     out.mkdir()
     (out / "config.json").write_text(json.dumps(to_json(config)))

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow.parquet
 from PIL import Image
 
-from resnetlab.training.compare_runs import timeless
+from resnetlab.training.compare_runs import without_times
 from resnetlab.training.record import read_record
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -117,7 +117,7 @@ def train(data: list[str], out: Path, words: list[str]) -> list[Any]:
     """Train by the command line; return the record without times and the data set's address."""
     command = [sys.executable, "-m", "resnetlab", "train", *data, *words, "--out", str(out)]
     subprocess.run(command, check=True)
-    lines = timeless(read_record(out / "record.jsonl"))
+    lines = without_times(read_record(out / "record.jsonl"))
     lines = [line for line in lines if "are published" not in line.get("message", "")]  # binary, with --images
     del lines[0]["config"]["data"]["name"], lines[0]["config"]["data"]["root"], lines[0]["data"]["name"]
     return lines

@@ -14,13 +14,13 @@ import time
 
 import torch
 
-from resnetlab.system.allocator import keep_large_pages
+from resnetlab.system.allocator import use_huge_pages
 
-keep_large_pages()  # as the command line does
+use_huge_pages()  # as the command line does
 
 from resnetlab.models.zoo import build_model  # noqa: E402
-from resnetlab.training.execution import Execution, forward_of  # noqa: E402
-from resnetlab.training.layer_stats import Sampler, interval  # noqa: E402
+from resnetlab.training.execution import Execution, make_forward  # noqa: E402
+from resnetlab.training.layer_stats import LayerStatsHook, sampling_interval  # noqa: E402
 
 BOUND_PCT = 3.0
 """The share that issue 4 asks for."""
@@ -49,7 +49,7 @@ def main() -> int:
         torch.set_num_threads(threads)
         rounds = options.rounds if pixels < 32 else max(3, options.rounds // 3)
         bare_s, heard_s = measure(name, batch, pixels, channels, precision, rounds)
-        every = interval(None, steps)
+        every = sampling_interval(None, steps)
         share_pct = 100 * (heard_s - bare_s) / (every * bare_s)
         rows.append(
             {
@@ -80,11 +80,11 @@ def measure(name: str, batch: int, pixels: int, channels: int, precision: str, r
     """Return the mean seconds of a bare step, and of a heard one, without the slowest tenth (the machine was away)."""
     model = build_model(name, in_channels=channels).train()
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # a stub lacks it
-    forward = forward_of(model, Execution(precision))
+    forward = make_forward(model, Execution(precision))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=True)
     images = torch.rand(batch, channels, pixels, pixels).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(10, (batch,))
-    sampler = Sampler(model, forward, every=2, total_steps=10**9)  # even steps are heard
+    sampler = LayerStatsHook(model, forward, every=2, total_steps=10**9)  # even steps are heard
     times: dict[int, list[float]] = {0: [], 1: []}
     for step in range(2 * (rounds + 2)):
         start = time.perf_counter()

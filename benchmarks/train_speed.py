@@ -21,12 +21,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from resnetlab.system.allocator import keep_large_pages
+from resnetlab.system.allocator import use_huge_pages
 
 USUAL_ENVIRONMENT = dict(os.environ)
 """As it was before our settings; the other side must not have them, for good or ill."""
 
-keep_large_pages()  # as `resnetlab train` does, before PyTorch is loaded
+use_huge_pages()  # as `resnetlab train` does, before PyTorch is loaded
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402

@@ -15,8 +15,8 @@ from pathlib import Path
 from resnetlab.config import DataConfig, Recipe, RunConfig
 from resnetlab.models.model_card import FILE
 from resnetlab.models.zoo import model_config
-from resnetlab.training.runtime_options import Session
-from resnetlab.training.signal_handling import Interruption
+from resnetlab.training.runtime_options import RuntimeOptions
+from resnetlab.training.signal_handling import StopSignal
 from resnetlab.training.trainer import fit
 
 DATA = Path(__file__).parents[2] / "shared/data/imagenette64"
@@ -60,9 +60,12 @@ def network(name: str, data: Path, out: Path) -> Path:
     before = None
     for side, length in STAGES[name].items():
         run = out / "runs" / f"{name}-{side}"
-        with Interruption() as interruption:
+        with StopSignal() as interruption:
             result = fit(
-                _stage(name, data, side, length, before), run, session=Session(resume=True), interruption=interruption
+                _stage(name, data, side, length, before),
+                run,
+                session=RuntimeOptions(resume=True),
+                interruption=interruption,
             ).result
         print(
             f"{name} at {side}: validation error {result['val_error_pct']:.1f} %, {result['time_s']:.0f} s", flush=True
@@ -87,7 +90,7 @@ def _stage(name: str, data: Path, side: int, length: dict, before: Path | None) 
         precision="bf16",
         layout="channels_last",
         compile="off",
-        signal_steps=0,
+        layer_stats_steps=0,
         weights=None if before is None else str(before),
     )
 

@@ -202,9 +202,9 @@ class Recipe:
     """Share of each label that is spread over all classes, from 0 to below 1 (Szegedy et al., 2016)."""
     decay_norms: bool = True
     """Whether weight decay also pulls at biases and at batch normalisation's scale and shift (the paper: at all)."""
-    cautious_lr: float | None = None
-    """Learning rate until the running training error falls below `cautious_until_pct` (4.2, 110 layers: 0.01)."""
-    cautious_until_pct: float = 80.0
+    initial_lr: float | None = None
+    """Learning rate until the running training error falls below `initial_lr_until_pct` (4.2, 110 layers: 0.01)."""
+    initial_lr_until_pct: float = 80.0
     """Training error, in %, above 0 and at most 100."""
     crop: Crop = "pad"
     """`pad`: `crop_padding`; `scale`: shorter side random in `scale_range`, then a crop at random (section 3.4);
@@ -244,9 +244,9 @@ class Recipe:
         check(math.isfinite(self.lr) and self.lr > 0, f"lr must be above 0, not {self.lr}")
         check(0 <= self.momentum < 1, f"momentum must be from 0 to below 1, not {self.momentum}")
         check(0 < self.layer_decay <= 1, f"layer_decay must be above 0 and at most 1, not {self.layer_decay}")
-        check(self.cautious_lr is None or self.cautious_lr > 0, f"cautious_lr must be above 0, not {self.cautious_lr}")
-        until = self.cautious_until_pct
-        check(0 < until <= 100, f"cautious_until_pct must be above 0 and at most 100, not {until}")
+        check(self.initial_lr is None or self.initial_lr > 0, f"initial_lr must be above 0, not {self.initial_lr}")
+        until = self.initial_lr_until_pct
+        check(0 < until <= 100, f"initial_lr_until_pct must be above 0 and at most 100, not {until}")
         check(
             len(self.scale_range) == 2 and 224 <= self.scale_range[0] <= self.scale_range[1],
             f"scale_range must be two rising sides of at least 224 pixels, not {self.scale_range}",
@@ -289,12 +289,12 @@ class RunConfig:
     """Whether `torch.compile` makes the step. `auto` measures likewise, else off."""
     sync_bn: bool = False
     """With several processes: normalise over the whole batch, as one process does, and not over each one's part."""
-    accumulate: int = 1
+    grad_accum_steps: int = 1
     """Parts that each process takes its images of a step in, one after the other, at least 1: less memory; batch
     normalisation sees a part at a time."""
-    recompute: bool = False
+    activation_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: a third more time, far less memory."""
-    signal_steps: int | None = None
+    layer_stats_steps: int | None = None
     """Steps between samples of gradients and activations, at least 0: 0 for none; about 50 samples a run, 16 steps
     apart or more, if not given."""
     weights: str | None = None
@@ -303,8 +303,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name, kind in (("device", Device), ("precision", Precision), ("layout", Layout), ("compile", Compile)):
             one_of(name, getattr(self, name), kind)
-        _at_least(0, self, "seed", "signal_steps")
-        _at_least(1, self, "accumulate")
+        _at_least(0, self, "seed", "layer_stats_steps")
+        _at_least(1, self, "grad_accum_steps")
         for name in ("frozen_epochs", "freeze_bn"):
             kept = not getattr(self.recipe, name) or self.weights is not None
             check(kept, f"{name} keeps what was learnt before, and these weights are random; give a file (--from)")

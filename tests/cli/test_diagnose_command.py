@@ -12,19 +12,19 @@ from PIL import Image
 
 from resnetlab.cli.main import main
 from resnetlab.config import ModelConfig, Preprocessing, RunConfig
-from resnetlab.data.loader import some_images
+from resnetlab.data.loader import sample_images
 from resnetlab.data.open_dataset import open_data
 from resnetlab.models.model_file import ModelCard, load_model, save_model
 from resnetlab.models.zoo import build_model
-from resnetlab.study.seed_stats import figures
-from resnetlab.training.layer_stats import measure
+from resnetlab.study.seed_stats import two_figures
+from resnetlab.training.layer_stats import measure_layer_stats
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
 from resnetlab.training.train_step import DivergedError
 from resnetlab.training.trainer import fit
 
 MODEL = ModelConfig("tiny", (1, 2), (8, 16), stem="cifar", shortcut="project", num_classes=10)
-CONFIG = RunConfig(MODEL, recipe=recipe("digits", steps=60, batch_size=64, lr=0.1), seed=1, signal_steps=20)
+CONFIG = RunConfig(MODEL, recipe=recipe("digits", steps=60, batch_size=64, lr=0.1), seed=1, layer_stats_steps=20)
 LAYERS = [
     "conv1",
     "layer1.0.conv1",
@@ -85,17 +85,17 @@ def test_a_run_directory(run, capsys):
     first, last = signals(run)[0], signals(run)[-1]
     assert said.startswith(f"B-8, done: train error {result['train_error_pct']:.2f} %, val error ")
     assert f"test error {result['test_error_pct']:.2f} %\n" in said
-    assert f"step 1, loss {figures(first['loss'])}\n" in said
-    assert f"step 60, loss {figures(last['loss'])}\n" in said
+    assert f"step 1, loss {two_figures(first['loss'])}\n" in said
+    assert f"step 60, loss {two_figures(last['loss'])}\n" in said
     stems = rows(said, "conv1")
     for row, signal in zip(stems, (first, last), strict=True):
         order = ("grad_norm", "grad_to_weight", "activation_var", "dead_relu_pct", "response_std")
-        assert row[1:] == [*(figures(signal[name][0]) for name in order), "–"]
+        assert row[1:] == [*(two_figures(signal[name][0]) for name in order), "–"]
     norms, ratios = last["grad_norm"][3:], last["residual_ratio"][1:]
     lowest, highest = rows(said, "layer2")[1], rows(said, "highest")[-1]
     assert (lowest[1], highest[0]) == ("lowest", "highest")
-    assert (lowest[2], highest[1]) == (figures(min(norms)), figures(max(norms)))
-    assert (lowest[7], highest[6]) == (figures(min(ratios)), figures(max(ratios)))
+    assert (lowest[2], highest[1]) == (two_figures(min(norms)), two_figures(max(norms)))
+    assert (lowest[7], highest[6]) == (two_figures(min(ratios)), two_figures(max(ratios)))
     assert "no sign of trouble\n" in said
     assert "one run shows signs; a verdict takes several seeds and depths: resnetlab study\n" in said
     for name in ("gradients", "responses"):
@@ -111,7 +111,7 @@ def test_every_layer(run, capsys):
     assert found == LAYERS * 2
     assert rows(said, "layer2.0.downsample.0")[1][4] == "–"  # no ReLU follows it directly
     ratios = [row[6] for name in LAYERS for row in rows(said, name)[1:]]
-    told = iter(map(figures, signals(run)[-1]["residual_ratio"]))
+    told = iter(map(two_figures, signals(run)[-1]["residual_ratio"]))
     ends = ("layer1.0.conv2", "layer2.0.conv2", "layer2.1.conv2")
     assert ratios == [next(told) if name in ends else "–" for name in LAYERS]
     assert narrow(said, run)
@@ -137,7 +137,7 @@ def test_a_model_file_is_measured_and_stays_as_it_is(run, capsys):
     model, card = load_model(file)
     data = open_data(CONFIG.data)
     (line,) = said["signals"]
-    assert line == measure(model, *some_images(data.train, card.preprocessing, 128))
+    assert line == measure_layer_stats(model, *sample_images(data.train, card.preprocessing, 128))
     assert (line["step"], line["lr"], line["layers"]) == (0, 0, LAYERS)
     assert said["run"]["status"] == "measured"
     assert said["run"]["test_error_pct"] == card.error["test_error_pct"]
@@ -146,7 +146,7 @@ def test_a_model_file_is_measured_and_stays_as_it_is(run, capsys):
     assert few["loss"] != line["loss"]
     words = diagnose(capsys, file)
     assert "B-8, measured: train error" in words
-    assert f"measured, loss {figures(line['loss'])}\n" in words
+    assert f"measured, loss {two_figures(line['loss'])}\n" in words
     assert len(rows(words, "conv1")) == 1
     assert narrow(words, run)
 
@@ -158,8 +158,8 @@ def test_a_model_file_that_says_nothing_of_its_images(trained, tmp_path, capsys)
     assert "does not say what it was trained on; name images with --data" in diagnose(capsys, bare, status=2)
     said = diagnose(capsys, bare, "--data", "digits")
     assert said.startswith("B-8, measured: no errors known\n")
-    expected = measure(model, *some_images(open_data(CONFIG.data).train, card.preprocessing, 128))
-    assert f"measured, loss {figures(expected['loss'])}\n" in said
+    expected = measure_layer_stats(model, *sample_images(open_data(CONFIG.data).train, card.preprocessing, 128))
+    assert f"measured, loss {two_figures(expected['loss'])}\n" in said
 
 
 def test_a_run_is_measured_where_its_record_has_no_signals_or_images_are_named(run, capsys):
@@ -184,7 +184,7 @@ def diverged(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "diverged"
     wild = dataclasses.replace(MODEL, stage_blocks=(3, 3), shortcut="none", norm="none", init_scale=30.0)
     with pytest.raises(DivergedError):
-        fit(dataclasses.replace(CONFIG, model=wild, signal_steps=3), out)
+        fit(dataclasses.replace(CONFIG, model=wild, layer_stats_steps=3), out)
     return out
 
 

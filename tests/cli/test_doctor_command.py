@@ -12,7 +12,7 @@ from resnetlab.data import loader
 from resnetlab.data.images import encoded
 from resnetlab.data.shards import fetch
 from resnetlab.training import profiler
-from resnetlab.training.profiler import STAGES, Measured
+from resnetlab.training.profiler import STAGES, StageSpeeds
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +123,7 @@ def measured(**changes):
         "device": "cuda",
         "execution": "fp32",
     }
-    return Measured(**{**fields, **changes, "speeds": {**speeds, **changes.get("speeds", {})}})
+    return StageSpeeds(**{**fields, **changes, "speeds": {**speeds, **changes.get("speeds", {})}})
 
 
 @pytest.mark.parametrize(
@@ -177,10 +177,10 @@ def test_what_is_far_is_read_past_the_cache(folder, tmp_path, capsys, monkeypatc
     """The statistics of the training images have filled the cache before storage is measured."""
     pytest.importorskip("aiohttp")
     from resnetlab.config import DataConfig
-    from resnetlab.data.shards.pack import Way, pack
+    from resnetlab.data.shards.pack import PackOptions, pack_dataset
 
-    pack(DataConfig(str(folder)), tmp_path / "shards", Way(shard_mib=1))
-    monkeypatch.setattr(fetch.Source, "_block", slowed(fetch.Source._block, 0.1))
+    pack_dataset(DataConfig(str(folder)), tmp_path / "shards", PackOptions(shard_mib=1))
+    monkeypatch.setattr(fetch.RemoteReader, "_block", slowed(fetch.RemoteReader._block, 0.1))
     found = examined(f"file://{tmp_path / 'shards'}", capsys, "--data-root", str(tmp_path / "cache"))
     (shard,) = (tmp_path / "shards").glob("train-*.tar")
     assert found["far"]

@@ -13,13 +13,13 @@ from rich.console import Console
 from resnetlab.cli.evaluate_output import print_classes, print_evaluation
 from resnetlab.cli.main import main
 from resnetlab.config import Preprocessing
-from resnetlab.evaluation.html_report import Facts
-from resnetlab.evaluation.metrics import evaluate
-from resnetlab.evaluation.predictions import Judgement
+from resnetlab.evaluation.html_report import EvaluationSummary
+from resnetlab.evaluation.metrics import compute_metrics
+from resnetlab.evaluation.predictions import Predictions
 from resnetlab.models.model_file import ModelCard, save_model
 from resnetlab.models.zoo import build_model
 
-FACTS = Facts("resnet8 on digits", ("resnet8",), ("a.safetensors",), "digits", "test", "one crop", "")
+FACTS = EvaluationSummary("resnet8 on digits", ("resnet8",), ("a.safetensors",), "digits", "test", "one crop", "")
 
 
 def judged(names, loss=1.0):
@@ -28,7 +28,7 @@ def judged(names, loss=1.0):
     labels = rows % len(names)
     first = (labels + (rows < 3 * len(names))) % len(names)
     top = np.stack([first, (first + 1) % len(names)], axis=1)
-    return evaluate(Judgement(rows, labels, top, np.full(len(rows), 0.5), np.full(len(rows), loss)), names)
+    return compute_metrics(Predictions(rows, labels, top, np.full(len(rows), 0.5), np.full(len(rows), loss)), names)
 
 
 def printed(show, width=80):

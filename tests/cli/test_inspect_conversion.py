@@ -10,7 +10,7 @@ from resnetlab.cli import inspect
 from resnetlab.cli.inspect_conversion import class_names, read_pixel_mean
 from resnetlab.cli.main import parse
 from resnetlab.config import ConfigError
-from resnetlab.models.importing.weight_checks import variance_seen
+from resnetlab.models.importing.weight_checks import bn_variance_ratio
 from resnetlab.models.model_file import load_model
 from resnetlab.models.zoo import build_model
 
@@ -75,12 +75,12 @@ def test_the_scale_of_the_images_is_what_the_weights_saw(tmp_path, capsys, full,
 
 def test_a_network_that_has_seen_nothing_says_nothing_of_its_images():
     std = (0.25,) * 3
-    assert variance_seen(build_model("resnet8").state_dict(), std) is None
-    assert variance_seen(build_model("resnet8", norm="none").state_dict(), std) is None
+    assert bn_variance_ratio(build_model("resnet8").state_dict(), std) is None
+    assert bn_variance_ratio(build_model("resnet8", norm="none").state_dict(), std) is None
     model = build_model("resnet8")
     model.train()(torch.randn(8, 3, 16, 16))
     dead = model.state_dict() | {"bn1.running_var": torch.zeros(16)}
-    assert variance_seen(dead, std) is None
+    assert bn_variance_ratio(dead, std) is None
 
 
 def test_a_list_of_classes_may_begin_with_a_byte_order_mark(tmp_path):

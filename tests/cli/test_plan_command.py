@@ -12,10 +12,10 @@ from resnetlab.cli import plan, train
 from resnetlab.cli.main import main, parse
 from resnetlab.config import ConfigError, DataConfig
 from resnetlab.data.open_dataset import open_data
-from resnetlab.data.shards.pack import Way, pack
+from resnetlab.data.shards.pack import PackOptions, pack_dataset
 from resnetlab.models.zoo import model_config
 from resnetlab.planning import workload
-from resnetlab.planning.workload import count
+from resnetlab.planning.workload import count_images
 from resnetlab.training.recipes import recipe
 
 USUAL = ("--model", "resnet50", "--recipe", "imagenet-90")
@@ -83,7 +83,9 @@ def test_what_is_planned_is_what_train_begins(folder, tmp_path, monkeypatch, wor
     words = [str(folder) if word == "FOLDER" else word for word in words]
     shutil.copytree(folder, tmp_path / "imagenet")
     monkeypatch.chdir(tmp_path)
-    begun = train.fresh(parse(train.Options, "train", words if "--data" in words else [*words, "--data", "imagenet"]))
+    begun = train.new_config(
+        parse(train.Options, "train", words if "--data" in words else [*words, "--data", "imagenet"])
+    )
     assert plan.training(parse(plan.Options, "plan", words)) == (begun.model, begun.recipe)
 
 
@@ -96,8 +98,8 @@ def test_images_are_as_large_as_train_shows_them(folder, tmp_path, name):
             image.save(tmp_path / label / f"{number}.png")
     data = str({"FOLDER": folder, "SQUARES": tmp_path}.get(name, name))
     side = open_data(DataConfig(data), keep_encoded=True).preprocessing.image_size
-    assert (workload.SETS[data] if data in workload.SETS else count(data)).side == side
-    ((_, planned, _),) = plan.asked(plan.Options(data=data, batch_size=2, devices=1))[1].counted
+    assert (workload.SETS[data] if data in workload.SETS else count_images(data)).side == side
+    ((_, planned, _),) = plan.resolve_plan(plan.Options(data=data, batch_size=2, devices=1))[1].counted
     assert planned == side
 
 
@@ -115,7 +117,7 @@ def test_precision_is_said_as_in_train(capsys):
 
 
 def test_of_a_core_of_this_machine_the_faster_precision_is_measured(capsys, monkeypatch):
-    monkeypatch.setattr(workload, "measured_s", lambda network, size, number, half: 1e-3 if half else 2e-3)
+    monkeypatch.setattr(workload, "time_training_image", lambda network, size, number, half: 1e-3 if half else 2e-3)
     words = ("--data", "cifar10", "--device", "here", "--devices", "1")
     found = planned(capsys, *words)
     assert (found["precision"], found["images_per_s"]) == ("bf16", pytest.approx(1000))
@@ -165,37 +167,37 @@ def test_what_stays_in_memory_is_what_train_keeps_there(tmp_path, crop, image_si
     data = open_data(DataConfig(str(tmp_path), image_size=image_size), keep_encoded=crop != "pad")
     way = recipe("imagenet-90" if crop == "resized" else "cifar-paper", batch_size=2)
     assert way.crop == crop
-    planned = workload.work_of(model_config("resnet20"), str(tmp_path), way, image_size, half=False)
+    planned = workload.workload_of(model_config("resnet20"), str(tmp_path), way, image_size, half=False)
     assert (planned.image_bytes == 0) == isinstance(data.train.images, Tensor)
 
 
 def test_folders_and_parquet_are_counted_as_train_sees_them(folder, tmp_path):
-    number, length, side, total, _ = count(str(folder))
+    number, length, side, total, _ = count_images(str(folder))
     files = [path.stat().st_size for path in (folder / "train").rglob("*.*")]
     assert (number, length, side, total) == (60, pytest.approx(sum(files) / 60), 224, 72)
     shutil.copytree(folder / "train", tmp_path / "flat")
-    assert count(str(tmp_path / "flat")).number == 48  # a tenth each is held out to validate and to test
+    assert count_images(str(tmp_path / "flat")).number == 48  # a tenth each is held out to validate and to test
     shutil.copytree(folder / "train", tmp_path / "split" / "train")
-    assert count(str(tmp_path / "split")).number == 54
+    assert count_images(str(tmp_path / "split")).number == 54
     (tmp_path / "flat" / "ant" / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    assert count(str(tmp_path / "flat")).bytes == pytest.approx(length, rel=0.01)
+    assert count_images(str(tmp_path / "flat")).bytes == pytest.approx(length, rel=0.01)
 
 
 def test_of_shards_the_index_alone_is_read(folder, tmp_path, monkeypatch):
-    pack(DataConfig(str(folder)), tmp_path / "shards", Way(shard_mib=1))
+    pack_dataset(DataConfig(str(folder)), tmp_path / "shards", PackOptions(shard_mib=1))
     tars = sum(path.stat().st_size for path in (tmp_path / "shards").glob("train-*.tar"))
     for path in (tmp_path / "shards").iterdir():
         if path.name != "index.json":
             path.unlink()
-    monkeypatch.setattr(workload, "read_contents", lambda *_: pytest.fail("walked"))
+    monkeypatch.setattr(workload, "list_dataset", lambda *_: pytest.fail("walked"))
     for name in (str(tmp_path / "shards"), f"file://{tmp_path / 'shards'}"):
-        assert count(name)[:4] == (60, pytest.approx(tars / 60), 224, 72)
+        assert count_images(name)[:4] == (60, pytest.approx(tars / 60), 224, 72)
     with pytest.raises(ConfigError, match=r"there is no index.json"):
-        count(f"file://{tmp_path}")
+        count_images(f"file://{tmp_path}")
 
 
 def test_a_core_of_this_machine(capsys, monkeypatch):
-    monkeypatch.setattr(workload, "measured_s", lambda network, size, number, half: 1e-3 * size / number)
+    monkeypatch.setattr(workload, "time_training_image", lambda network, size, number, half: 1e-3 * size / number)
     words = ("--model", "resnet20", "--data", "digits", "--recipe", "cifar-paper", "--device", "here")
     found = planned(capsys, *words, "--devices", "1")
     assert found["images_per_s"] == pytest.approx(128 / 0.008)  # digits have 8 pixels a side
@@ -204,7 +206,7 @@ def test_a_core_of_this_machine(capsys, monkeypatch):
 
 
 def test_published_speeds_are_shown(capsys, monkeypatch):
-    monkeypatch.setattr(workload, "predicted", lambda figure: 1.1 * figure.images_per_s)
+    monkeypatch.setattr(workload, "predict_published", lambda figure: 1.1 * figure.images_per_s)
     assert main(["plan", "--published"]) == 0
     said = capsys.readouterr().out
     assert max(map(len, said.splitlines())) <= 80

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from resnetlab.cli.progress import Speed, TrainDisplay
+from resnetlab.cli.progress import StepRate, TrainDisplay
 from resnetlab.training.callbacks import Progress
 
 
@@ -58,7 +58,7 @@ def test_plain_lines(clock):
 
 
 def test_time_left_follows_the_recent_speed_from_where_a_resumed_run_starts(clock):
-    speed = Speed(clock)
+    speed = StepRate(clock)
     assert speed.time_left_s(64_000) is None
     speed.see(60_000)
     assert speed.time_left_s(64_000) is None
@@ -73,7 +73,7 @@ def test_time_left_follows_the_recent_speed_from_where_a_resumed_run_starts(cloc
 
 
 def test_validation_between_epochs_counts(clock):
-    speed = Speed(clock)
+    speed = StepRate(clock)
     for epoch in range(30):
         for point in range(10):
             clock.now += 1.0

@@ -249,38 +249,38 @@ def test_verify_resume_proves_it():
 
 
 def test_a_recipe_given_on_resume_has_the_rate_of_the_batch():
-    config = train.fresh(train.Options(data="digits", model="resnet8"))
+    config = train.new_config(train.Options(data="digits", model="resnet8"))
     options = train.Options(recipe="imagenet-90", batch_size=16, resume=True)
-    assert train.overridden(config, options).recipe.lr == pytest.approx(0.256 / 16)
+    assert train.override_config(config, options).recipe.lr == pytest.approx(0.256 / 16)
 
 
 def test_another_batch_on_resume_has_its_rate():
     """Where the recipe's rate goes with the batch; one that is given, or the run's own of another recipe, stays."""
-    config = train.fresh(train.Options(data="digits", model="resnet8", recipe="imagenet-90", lr=0.3))
+    config = train.new_config(train.Options(data="digits", model="resnet8", recipe="imagenet-90", lr=0.3))
     options = train.Options(batch_size=2048, resume=True)
-    assert train.overridden(config, options).recipe.lr == pytest.approx(0.3 * 2048 / 256)
-    assert train.overridden(config, replace(options, lr=1.0)).recipe.lr == 1.0
-    assert train.overridden(config, train.Options(epochs=3, resume=True)).recipe.lr == 0.3
-    own = train.fresh(train.Options(data="digits", model="resnet8"))
-    assert train.overridden(own, options).recipe.lr == own.recipe.lr
+    assert train.override_config(config, options).recipe.lr == pytest.approx(0.3 * 2048 / 256)
+    assert train.override_config(config, replace(options, lr=1.0)).recipe.lr == 1.0
+    assert train.override_config(config, train.Options(epochs=3, resume=True)).recipe.lr == 0.3
+    own = train.new_config(train.Options(data="digits", model="resnet8"))
+    assert train.override_config(own, options).recipe.lr == own.recipe.lr
 
 
 def test_what_torchrun_starts_again_is_not_fresh(monkeypatch):
     options = train.Options(fresh=True)
-    assert train.session_of(options).fresh
+    assert train.runtime_options(options).fresh
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
-    assert train.session_of(options).fresh
+    assert train.runtime_options(options).fresh
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert not train.session_of(options).fresh
+    assert not train.runtime_options(options).fresh
 
 
 @pytest.mark.parametrize("seconds", ["nan", "inf", "1e20", "0", "-1"])
 def test_patience_is_a_time(seconds, capsys):
     from resnetlab.cli.main import main
 
-    assert main(["train", "--data", "digits", "--patience-seconds", seconds]) == 2
+    assert main(["train", "--data", "digits", "--timeout", seconds]) == 2
     said = capsys.readouterr().err
-    assert f"patience-seconds must be from 1 to 1,000,000, not {float(seconds):g}" in said
+    assert f"timeout must be from 1 to 1,000,000, not {float(seconds):g}" in said
     assert said.count("\n") == 1
 
 

@@ -11,13 +11,21 @@ import torch
 from helpers.images import encode, pictures, resident
 from resnetlab.config import ConfigError, DataConfig, Preprocessing, Recipe
 from resnetlab.data.dataset import Split
-from resnetlab.data.images.decode import BadImageError, crop
-from resnetlab.data.images.encoded import Encoded
-from resnetlab.data.loader import AHEAD, draws, eval_batches, steps_per_epoch, train_batches
+from resnetlab.data.images.decode import BadImageError, decode_crop
+from resnetlab.data.images.encoded import EncodedImages
+from resnetlab.data.loader import AHEAD, augmentation_params, eval_batches, steps_per_epoch, train_batches
 from resnetlab.data.open_dataset import open_data
-from resnetlab.data.rng import generator
+from resnetlab.data.rng import make_generator
 from resnetlab.data.sampler import sample_order
-from resnetlab.data.transforms import boxes, colour_jitter, lighting, normalise, random_crop, random_flip, resize_boxes
+from resnetlab.data.transforms import (
+    colour_jitter,
+    crop_boxes,
+    normalise,
+    pca_lighting,
+    random_crop,
+    random_flip,
+    resize_boxes,
+)
 
 DATA = open_data(DataConfig("digits"))
 RECIPE = Recipe(batch_size=100, crop_padding=1, flip=True)
@@ -32,7 +40,7 @@ def test_order_is_a_permutation_that_changes_with_seed_and_epoch():
 
 
 def test_purposes_do_not_share_random_numbers():
-    a, b = (torch.rand(4, generator=generator(0, purpose, 0)) for purpose in ("order", "augment"))
+    a, b = (torch.rand(4, generator=make_generator(0, purpose, 0)) for purpose in ("order", "augment"))
     assert not torch.equal(a, b)
 
 
@@ -47,7 +55,7 @@ def test_global_randomness_neither_matters_nor_moves():
 
 
 def test_batches_are_the_function_written_out():
-    order, chance = sample_order(5, 2, len(DATA.train)), draws(5, 2, len(DATA.train))
+    order, chance = sample_order(5, 2, len(DATA.train)), augmentation_params(5, 2, len(DATA.train))
     batches = list(train_batches(DATA.train, DATA.preprocessing, RECIPE, seed=5, epoch=2))
     assert len(batches) == steps_per_epoch(len(DATA.train), 100) == 12
     for step in (0, 7, 11):
@@ -86,7 +94,7 @@ def test_a_batch_larger_than_the_data_is_refused():
 
 
 def grey_free(size: int, count: int = 60) -> Split:
-    images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator(0, "pictures"))
+    images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=make_generator(0, "pictures"))
     return Split(images, torch.arange(count))
 
 
@@ -98,7 +106,7 @@ def encoded(count: int = 60, size: int = 16, bad: Sequence[int] = (), **options)
         picture = pictures(1, 30, seed=i)[0][:height, :width]
         places.append(encode(picture, "JPEG" if i % 2 else "PNG") if i not in bad else b"")
     names = [str(i) for i in range(count)]
-    images = Encoded(places, names, torch.tensor(sizes), size, 0.875, **{"skip_bad": True, **options})
+    images = EncodedImages(places, names, torch.tensor(sizes), size, 0.875, **{"skip_bad": True, **options})
     return Split(images, torch.arange(count))
 
 
@@ -109,20 +117,20 @@ FULL = Recipe(batch_size=10, flip=True, jitter=0.4, lighting=0.1)
 def by_hand(split: Split, recipe: Recipe, seed: int, epoch: int, step: int) -> torch.Tensor:
     """What a batch should be, written out in the order that the design says."""
     at = slice(step * recipe.batch_size, (step + 1) * recipe.batch_size)
-    samples, chance = sample_order(seed, epoch, len(split))[at], draws(seed, epoch, len(split))[at]
+    samples, chance = sample_order(seed, epoch, len(split))[at], augmentation_params(seed, epoch, len(split))[at]
     if isinstance(split.images, torch.Tensor):
         images = split.images[samples]
         if recipe.crop != "pad":
             sizes = torch.tensor([images.shape[2:]]).expand(len(images), 2)
-            images = resize_boxes(images, boxes(recipe, sizes, chance, 16), 16)
+            images = resize_boxes(images, crop_boxes(recipe, sizes, chance, 16), 16)
     elif recipe.crop == "pad":
         images = split.images.views(samples)[0]
     else:
-        images = split.images.crops(samples, boxes(recipe, split.images.sizes[samples], chance, 16))[0]
+        images = split.images.crops(samples, crop_boxes(recipe, split.images.sizes[samples], chance, 16))[0]
     images = images / 255 if images.dtype == torch.uint8 else images
     if recipe.flip and recipe.crop != "pad":
         images = random_flip(images, chance[:, 2])
-    images = lighting(colour_jitter(images, recipe.jitter, chance[:, 5:8]), recipe.lighting, chance[:, 8:11])
+    images = pca_lighting(colour_jitter(images, recipe.jitter, chance[:, 5:8]), recipe.lighting, chance[:, 8:11])
     images = normalise(images, RGB)
     if recipe.crop == "pad":
         images = random_flip(random_crop(images, recipe.crop_padding, chance[:, :2]), chance[:, 2])
@@ -237,7 +245,7 @@ def test_no_more_than_a_few_batches_are_decoded_ahead(monkeypatch):
 
     def counted(*words):
         decoded.append(words)
-        return crop(*words)
+        return decode_crop(*words)
 
     monkeypatch.setattr("resnetlab.data.images.encoded.crop", counted)
     batches = train_batches(encoded(200), RGB, dataclasses.replace(FULL, crop="resized"), 0, 0, workers=2)
@@ -253,10 +261,10 @@ def test_no_more_than_a_few_batches_are_decoded_ahead(monkeypatch):
 
 def test_a_mean_for_each_pixel_is_subtracted_before_the_crop():
     split = grey_free(16)
-    mean = torch.rand(3, 16, 16, generator=generator(0, "mean"))
+    mean = torch.rand(3, 16, 16, generator=make_generator(0, "mean"))
     preprocessing = Preprocessing(16, RGB.mean, (1.0, 1.0, 1.0), pixel_mean=tuple(mean.flatten().tolist()))
     recipe = Recipe(batch_size=60, crop_padding=3, flip=True)
     images, labels = next(train_batches(split, preprocessing, recipe, 0, 0))
-    chance = draws(0, 0, 60)
+    chance = augmentation_params(0, 0, 60)
     expected = random_flip(random_crop(resident(split)[labels] / 255 - mean, 3, chance[:, :2]), chance[:, 2])
     assert torch.equal(images, expected)

@@ -5,10 +5,10 @@ import torch
 
 from helpers.images import encode, pictures, resident, tree
 from resnetlab.config import ConfigError, DataConfig
-from resnetlab.data.images.encoded import Encoded
+from resnetlab.data.images.encoded import EncodedImages
 from resnetlab.data.images.scan import BadDataError
 from resnetlab.data.open_dataset import open_data
-from resnetlab.data.splits import stratified
+from resnetlab.data.splits import stratified_split
 
 
 def opened(path, **options):
@@ -54,12 +54,12 @@ def test_splits_that_are_missing_are_made(tmp_path, layout, expected, warnings):
 
 def test_the_split_of_cifar10_is_exact():
     labels = torch.arange(50_000) % 10
-    parts = stratified(labels, {"val": 0.1}, 0)
+    parts = stratified_split(labels, {"val": 0.1}, 0)
     assert labels[parts["val"]].bincount().tolist() == [500] * 10
     assert labels[parts["train"]].bincount().tolist() == [4500] * 10
     assert torch.equal(torch.cat(list(parts.values())).sort().values, torch.arange(50_000))
-    assert not torch.equal(parts["val"], stratified(labels, {"val": 0.1}, 1)["val"])
-    assert torch.equal(parts["val"], stratified(labels, {"val": 0.1}, 0)["val"])
+    assert not torch.equal(parts["val"], stratified_split(labels, {"val": 0.1}, 1)["val"])
+    assert torch.equal(parts["val"], stratified_split(labels, {"val": 0.1}, 0)["val"])
 
 
 @pytest.mark.parametrize(
@@ -74,9 +74,9 @@ def test_the_split_of_cifar10_is_exact():
 )
 def test_small_classes(count, both, val):
     labels = torch.zeros(count, dtype=torch.int64)
-    parts = stratified(labels, {"val": 0.1, "test": 0.1}, 0)
+    parts = stratified_split(labels, {"val": 0.1, "test": 0.1}, 0)
     assert tuple(len(parts[name]) for name in ("train", "val", "test")) == both
-    parts = stratified(labels, {"val": 0.1}, 0)
+    parts = stratified_split(labels, {"val": 0.1}, 0)
     assert tuple(len(parts[name]) for name in ("train", "val")) == val
 
 
@@ -152,7 +152,7 @@ def test_encoded_images_are_refused_by_their_headers(tmp_path):
     with pytest.raises(ConfigError, match=r"^train/b/000.png: cannot be decoded \(.*; skip such images with --on-bad"):
         opened(tmp_path, resident_mib=0, image_size=8)
     data = opened(bad_tree(tmp_path), resident_mib=0, image_size=8, on_bad_image="skip")
-    assert isinstance(data.train.images, Encoded)
+    assert isinstance(data.train.images, EncodedImages)
     assert data.train.images.skip_bad
     assert sizes(data) == {"train": 9, "val": 2, "test": 0}
     assert len(data.skipped) == 1

@@ -4,20 +4,20 @@ import sys
 import pytest
 
 from resnetlab.config import ConfigError, DataConfig
-from resnetlab.data.registry import CIFAR100, KNOWN, kind_of, title_of
+from resnetlab.data.registry import CIFAR100, KNOWN, dataset_title, detect_kind
 
 
 def test_known_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mnist").mkdir()
-    assert {name: kind_of(DataConfig(name)) for name in KNOWN} == {
+    assert {name: detect_kind(DataConfig(name)) for name in KNOWN} == {
         "digits": "digits",
         "cifar10": "cifar",
         "cifar100": "cifar",
         "mnist": "idx",
         "fashion-mnist": "idx",
     }
-    assert kind_of(DataConfig("./mnist")) == kind_of(DataConfig("mnist/")) == "folder"
+    assert detect_kind(DataConfig("./mnist")) == detect_kind(DataConfig("mnist/")) == "folder"
     assert (len(CIFAR100), CIFAR100[0], CIFAR100[99]) == (100, "apple", "worm")
 
 
@@ -27,10 +27,10 @@ def test_paths(tmp_path, monkeypatch):
     (tmp_path / "photos").mkdir()
     (tmp_path / "packed").mkdir()
     (tmp_path / "packed" / "a.parquet").touch()
-    assert kind_of(DataConfig("photos")) == kind_of(DataConfig("~/photos")) == "folder"
-    assert kind_of(DataConfig("packed")) == kind_of(DataConfig("packed/a.parquet")) == "parquet"
-    assert title_of(DataConfig("~/photos/")) == title_of(DataConfig("packed/../photos")) == "photos"
-    assert title_of(DataConfig("cifar10")) == "cifar10"
+    assert detect_kind(DataConfig("photos")) == detect_kind(DataConfig("~/photos")) == "folder"
+    assert detect_kind(DataConfig("packed")) == detect_kind(DataConfig("packed/a.parquet")) == "parquet"
+    assert dataset_title(DataConfig("~/photos/")) == dataset_title(DataConfig("packed/../photos")) == "photos"
+    assert dataset_title(DataConfig("cifar10")) == "cifar10"
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_names_that_are_nothing(tmp_path, monkeypatch, name, message):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos.zip").touch()
     with pytest.raises(ConfigError, match=message):
-        kind_of(DataConfig(name))
+        detect_kind(DataConfig(name))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_names_that_are_nothing(tmp_path, monkeypatch, name, message):
 )
 def test_a_password_in_an_address_is_refused_and_not_repeated(address):
     with pytest.raises(ConfigError, match=r"give the address without it: .*FSSPEC_HTTP") as refused:
-        kind_of(DataConfig(address))
+        detect_kind(DataConfig(address))
     assert "cret" not in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -92,7 +92,7 @@ def test_a_password_in_an_address_is_refused_and_not_repeated(address):
     ],
 )
 def test_other_signs_at_are_no_password(address):
-    assert kind_of(DataConfig(address)) == "shards"
+    assert detect_kind(DataConfig(address)) == "shards"
 
 
 def test_asking_loads_nothing_heavy():

@@ -9,9 +9,9 @@ import torch
 from helpers.images import encode, parquet, pictures, resident, tree
 from resnetlab.config import ConfigError, DataConfig
 from resnetlab.data.dataset import Split
-from resnetlab.data.loader import some_images
+from resnetlab.data.loader import sample_images
 from resnetlab.data.open_dataset import open_data
-from resnetlab.data.splits import subset
+from resnetlab.data.splits import stratified_subset
 from resnetlab.data.transforms import normalise
 
 COUNTS = (60, 30, 9, 1)
@@ -20,12 +20,12 @@ LABELS = LABELS[torch.randperm(100, generator=torch.Generator().manual_seed(0))]
 
 
 def counted(count, seed=0):
-    return LABELS[subset(LABELS, count, seed)].bincount(minlength=4).tolist()
+    return LABELS[stratified_subset(LABELS, count, seed)].bincount(minlength=4).tolist()
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 7, 10, 33, 50, 99, 100])
 def test_so_many_each_once_and_rising(count):
-    chosen = subset(LABELS, count, 0)
+    chosen = stratified_subset(LABELS, count, 0)
     assert chosen.dtype == torch.int64
     assert len(set(chosen.tolist())) == len(chosen) == count
     assert chosen.tolist() == sorted(chosen.tolist())
@@ -41,20 +41,20 @@ def test_each_class_has_its_proportion():
     assert counted(100) == list(COUNTS)
     assert counted(4) == [1, 1, 1, 1]
     even = torch.arange(1000) % 10
-    assert even[subset(even, 50, 0)].bincount().tolist() == [5] * 10
+    assert even[stratified_subset(even, 50, 0)].bincount().tolist() == [5] * 10
 
 
 def test_a_smaller_one_is_within_a_larger():
-    chosen = [set(subset(LABELS, count, 3).tolist()) for count in range(101)]
+    chosen = [set(stratified_subset(LABELS, count, 3).tolist()) for count in range(101)]
     assert all(small < large for small, large in itertools.pairwise(chosen))
 
 
 def test_it_follows_labels_count_and_seed_alone():
     torch.manual_seed(99)
-    first = subset(LABELS, 40, 0)
+    first = stratified_subset(LABELS, 40, 0)
     torch.manual_seed(5)
-    assert torch.equal(subset(LABELS.clone(), 40, 0), first)
-    assert not torch.equal(subset(LABELS, 40, 1), first)
+    assert torch.equal(stratified_subset(LABELS.clone(), 40, 0), first)
+    assert not torch.equal(stratified_subset(LABELS, 40, 1), first)
     assert counted(40, seed=1) == counted(40)
     positions = torch.nonzero(LABELS == 0).flatten()
     assert set(positions[: counted(40)[0]].tolist()) != set(first[LABELS[first] == 0].tolist())  # not just the first
@@ -62,7 +62,7 @@ def test_it_follows_labels_count_and_seed_alone():
 
 def test_more_than_there_are_is_refused():
     with pytest.raises(ConfigError, match="train_images 101 is more than the 100 images there are to train on"):
-        subset(LABELS, 101, 0)
+        stratified_subset(LABELS, 101, 0)
     with pytest.raises(ConfigError, match="train_images 1258 is more than the 1257 images"):
         open_data(DataConfig("digits", train_images=1258))
     with pytest.raises(ConfigError, match="train_images must be at least 2, not 1"):
@@ -127,7 +127,7 @@ def test_only_the_training_split_is_smaller(sources, name):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_they_are_those_that_subset_chooses(sources, name, seed):
     whole, few = (parts(sources[name], train_images=count, split_seed=seed) for count in (None, 20))
-    chosen = subset(whole.train.labels, 20, seed)
+    chosen = stratified_subset(whole.train.labels, 20, seed)
     assert torch.equal(few.train.labels, whole.train.labels[chosen])
     assert torch.equal(pixels(few.train), pixels(whole.train)[chosen])
 
@@ -152,22 +152,22 @@ def test_some_images_have_their_labels_and_come_from_everywhere(sources, name):
     data = open_data(sources[name])
     seen = normalise(pixels(data.train), data.preprocessing)
     pairs = set(zip(map(content, seen), data.train.labels.tolist(), strict=True))
-    images, labels = some_images(data.train, data.preprocessing, 50)
+    images, labels = sample_images(data.train, data.preprocessing, 50)
     assert len(labels) == len(set(map(content, images))) == 50
     assert set(zip(map(content, images), labels.tolist(), strict=True)) <= pairs
     enough = labels if name == "digits" else labels[:20]  # of a folder, samples stand class by class
     assert enough.unique().tolist() == list(range(len(data.classes)))
     torch.manual_seed(4)
-    again, same = some_images(data.train, data.preprocessing, 50)
+    again, same = sample_images(data.train, data.preprocessing, 50)
     assert torch.equal(again, images)
     assert torch.equal(same, labels)
-    assert torch.equal(some_images(data.train, data.preprocessing, 20, workers=2)[0], images[:20])
+    assert torch.equal(sample_images(data.train, data.preprocessing, 20, workers=2)[0], images[:20])
 
 
 def test_all_of_them_where_there_are_fewer():
     data = open_data(DataConfig(train_images=12))
-    images, labels = some_images(data.train, data.preprocessing, 500)
+    images, labels = sample_images(data.train, data.preprocessing, 500)
     assert len(images) == 12
     assert labels.bincount().tolist() == data.train.labels.bincount().tolist()
     one = Split(resident(data.train)[:1], data.train.labels[:1])
-    assert torch.equal(some_images(one, data.preprocessing, 9)[0], normalise(resident(one), data.preprocessing))
+    assert torch.equal(sample_images(one, data.preprocessing, 9)[0], normalise(resident(one), data.preprocessing))

@@ -9,10 +9,10 @@ from PIL import Image, ImageEnhance
 
 from resnetlab.config import Preprocessing, Recipe
 from resnetlab.data.transforms import (
-    boxes,
     colour_jitter,
-    lighting,
+    crop_boxes,
     normalise,
+    pca_lighting,
     random_crop,
     random_flip,
     resize_boxes,
@@ -87,7 +87,7 @@ def test_flip_mirrors_those_below_one_half():
 def test_boxes_lie_inside():
     draws = torch.cat((DRAWS, torch.zeros(37, 12), torch.full((37, 12), 1 - 2**-24)))
     for kind in ("scale", "resized"):
-        box = boxes(Recipe(crop=kind), SIZES.repeat(3, 1), draws, 64)
+        box = crop_boxes(Recipe(crop=kind), SIZES.repeat(3, 1), draws, 64)
         assert box.dtype == torch.float32
         assert box.min() >= 0
         assert (box[:, 2:] > 0).all()
@@ -96,7 +96,7 @@ def test_boxes_lie_inside():
 
 def test_scale_boxes_are_a_crop_of_an_image_whose_shorter_side_is_in_range():
     recipe = Recipe(crop="scale", scale_range=(256, 480))
-    box = boxes(recipe, SIZES, DRAWS, 112)
+    box = crop_boxes(recipe, SIZES, DRAWS, 112)
     for (height, width), (top, left, tall, wide), draws in zip(
         SIZES.tolist(), box.tolist(), DRAWS.tolist(), strict=True
     ):
@@ -111,7 +111,7 @@ def test_scale_boxes_are_a_crop_of_an_image_whose_shorter_side_is_in_range():
 def test_resized_boxes_have_the_area_and_aspect_drawn_where_they_fit():
     draws = torch.rand(4000, 12, generator=torch.Generator().manual_seed(3))
     sizes = torch.tensor([[1000, 1000]]).expand(4000, 2)
-    box = boxes(Recipe(crop="resized"), sizes, draws, 224).double()
+    box = crop_boxes(Recipe(crop="resized"), sizes, draws, 224).double()
     area, aspect = box[:, 2] * box[:, 3], box[:, 3] / box[:, 2]
     fits = box[:, 2:].amax(1) < 1
     assert torch.allclose(area[fits], 0.08 + 0.92 * draws[fits, 3].double(), rtol=1e-5)
@@ -119,7 +119,7 @@ def test_resized_boxes_have_the_area_and_aspect_drawn_where_they_fit():
     assert 0.08 <= area.min() < 0.09
     assert area.max() > 0.95
     assert abs(aspect[fits & (area < 0.5)].log().mean()) < 0.01  # as often wide as tall
-    wide = boxes(Recipe(crop="resized"), torch.tensor([[10, 1000]]), torch.ones(1, 12), 224)
+    wide = crop_boxes(Recipe(crop="resized"), torch.tensor([[10, 1000]]), torch.ones(1, 12), 224)
     assert wide[0, 2] == 1
 
 
@@ -175,24 +175,24 @@ def test_jitter_of_grey_images_has_no_saturation():
 
 def test_lighting_shifts_along_the_components():
     images = PHOTOS / 255
-    shift = (lighting(images, 0.1, DRAWS[:, 8:11]) - images)[:, :, 3, 4]
+    shift = (pca_lighting(images, 0.1, DRAWS[:, 8:11]) - images)[:, :, 3, 4]
     values = np.array([0.2175, 0.0188, 0.0045])
     vectors = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
     normal = torch.distributions.Normal(0.0, 1.0).icdf(DRAWS[:, 8:11].double()).numpy()
     np.testing.assert_allclose(shift.numpy(), (0.1 * normal * values) @ vectors.T, atol=1e-6)
     assert torch.allclose(torch.tensor(vectors.T @ vectors), torch.eye(3, dtype=torch.double), atol=2e-3)
-    assert lighting(images, 0.1, torch.tensor([[0.0, 0.5, 1 - 2**-24]]).expand(37, 3)).isfinite().all()
-    assert torch.equal(lighting(images[:, :1], 0.1, DRAWS[:, 8:11]), images[:, :1])
+    assert pca_lighting(images, 0.1, torch.tensor([[0.0, 0.5, 1 - 2**-24]]).expand(37, 3)).isfinite().all()
+    assert torch.equal(pca_lighting(images[:, :1], 0.1, DRAWS[:, 8:11]), images[:, :1])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_samples_result_does_not_depend_on_its_batch(layout):
     def everything(rows: slice) -> torch.Tensor:
         images, draws = PHOTOS[rows].contiguous(memory_format=layout), DRAWS[rows]
-        box = boxes(Recipe(crop="resized"), SIZES[rows], draws, 16)
-        scaled = boxes(Recipe(crop="scale"), SIZES[rows], draws, 16)
+        box = crop_boxes(Recipe(crop="resized"), SIZES[rows], draws, 16)
+        scaled = crop_boxes(Recipe(crop="scale"), SIZES[rows], draws, 16)
         images = resize_boxes(resize_boxes(images, box, 16), scaled, 16)
-        images = lighting(colour_jitter(random_flip(images, draws[:, 2]), 0.4, draws[:, 5:8]), 0.1, draws[:, 8:11])
+        images = pca_lighting(colour_jitter(random_flip(images, draws[:, 2]), 0.4, draws[:, 5:8]), 0.1, draws[:, 8:11])
         return random_crop(normalise(images, Preprocessing(16, (0.4, 0.5, 0.6), (0.2, 0.3, 0.7))), 2, draws[:, :2])
 
     together = everything(slice(0, 37))

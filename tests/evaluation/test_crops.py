@@ -8,9 +8,9 @@ from PIL import Image
 from resnetlab import build_model
 from resnetlab.config import ConfigError, Preprocessing
 from resnetlab.data.dataset import Split
-from resnetlab.data.images.encoded import Encoded
-from resnetlab.evaluation.crops import scales, shorter_side
-from resnetlab.evaluation.protocols import ensemble, judge, multi_scale, one_crop, ten_crop
+from resnetlab.data.images.encoded import EncodedImages
+from resnetlab.evaluation.crops import multi_scale_sides, shorter_side
+from resnetlab.evaluation.protocols import collect_predictions, ensemble, multi_scale, one_crop, ten_crop
 from resnetlab.models.resnet import ResNet
 
 PRE = Preprocessing(24, (0.45, 0.5, 0.55), (0.2, 0.25, 0.3), crop_ratio=0.75)
@@ -41,9 +41,9 @@ def drawn(tmp_path_factory):
     return sorted(folder.iterdir()), pixels
 
 
-def encoded(places, pre=PRE) -> Encoded:
+def encoded(places, pre=PRE) -> EncodedImages:
     sizes = torch.tensor(SHAPES)
-    return Encoded(places, [place.name for place in places], sizes, pre.image_size, pre.crop_ratio)
+    return EncodedImages(places, [place.name for place in places], sizes, pre.image_size, pre.crop_ratio)
 
 
 def resized(pixels: np.ndarray, shorter: int) -> np.ndarray:
@@ -137,9 +137,9 @@ def test_multi_scale_is_the_slow_one(drawn):
 
 def test_the_paper_s_sizes():
     imagenet = Preprocessing(224, (0.0,) * 3, (1.0,) * 3, crop_ratio=0.875)
-    assert (scales(imagenet), shorter_side(imagenet)) == ((224, 256, 384, 480, 640), 256)
+    assert (multi_scale_sides(imagenet), shorter_side(imagenet)) == ((224, 256, 384, 480, 640), 256)
     cifar = Preprocessing(32, (0.0,) * 3, (1.0,) * 3)
-    assert (scales(cifar), shorter_side(cifar)) == ((32, 37, 55, 69, 91), 37)
+    assert (multi_scale_sides(cifar), shorter_side(cifar)) == ((32, 37, 55, 69, 91), 37)
 
 
 def without_borders() -> ResNet:
@@ -161,7 +161,7 @@ def test_multi_scale_of_a_constant_picture_is_one_crop():
     split = Split(originals[:, :, :24, :24].contiguous(), labels)
     model = without_borders()
     once = gathered(one_crop(model, split, PRE), 3)
-    several = gathered(multi_scale(model, originals, labels, PRE, scales(PRE)), 3)
+    several = gathered(multi_scale(model, originals, labels, PRE, multi_scale_sides(PRE)), 3)
     assert torch.allclose(once, several, rtol=1e-5)
     assert torch.allclose(once, gathered(ten_crop(model, originals, labels, PRE, shorter_side(PRE)), 3), rtol=1e-5)
     ordinary = network()
@@ -205,8 +205,8 @@ def test_an_ensemble_of_one_is_the_network_and_of_two_their_mean():
     pixels = torch.randint(0, 256, (70, 3, 24, 24), dtype=torch.uint8, generator=chance)
     labels = torch.randint(0, 7, (70,), generator=chance)
     split, first, second = Split(pixels, labels), network(0), network(1)
-    alone = judge(one_crop(first, split, PRE), 70)
-    one = judge(ensemble([lambda: one_crop(first, split, PRE)], 70), 70)
+    alone = collect_predictions(one_crop(first, split, PRE), 70)
+    one = collect_predictions(ensemble([lambda: one_crop(first, split, PRE)], 70), 70)
     for name in ("positions", "labels", "top", "confidence", "loss"):
         assert np.array_equal(getattr(alone, name), getattr(one, name))
     both = gathered(ensemble([lambda: one_crop(first, split, PRE), lambda: one_crop(second, split, PRE)], 70), 70)

@@ -9,7 +9,7 @@ import pytest
 
 import resnetlab
 from resnetlab.config import ConfigError, DataConfig, Recipe, RunConfig
-from resnetlab.evaluation.evaluator import Terms, examine, open_members
+from resnetlab.evaluation.evaluator import EvaluationOptions, evaluate_members, open_members
 from resnetlab.export.export import export
 from resnetlab.inference.formats.exported_file import SUFFIXES
 from resnetlab.models.model_file import load_model, save_model
@@ -35,9 +35,9 @@ def made(tmp_path_factory) -> Path:
 
 
 def judged(files, **terms):
-    agreed = Terms(**terms)
+    agreed = EvaluationOptions(**terms)
     members = open_members([Path(file) for file in files], None, agreed, None)
-    return members, examine(members, agreed)
+    return members, evaluate_members(members, agreed)
 
 
 WAYS = [
@@ -101,7 +101,7 @@ def test_what_another_runtime_cannot(made):
     with pytest.raises(ConfigError, match=r"multi-scale needs .*: --backend openvino has the size"):
         judged([made / "digits.safetensors"], protocol="multi-scale", backend="openvino")
     with pytest.raises(ConfigError, match="onnxruntime computes on the CPU, and not on cuda"):
-        Terms(backend="onnxruntime", device="cuda")
+        EvaluationOptions(backend="onnxruntime", device="cuda")
     with pytest.raises(ConfigError, match="torch cannot compute an export in the format onnx"):
         judged([made / "digits.onnx"], backend="torch")
 

@@ -8,9 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnetlab.evaluation.figures import LABEL_COLUMNS, THUMBNAIL, Drawn, confused_classes, draw, label, thumbnail
-from resnetlab.evaluation.metrics import Evaluation, evaluate
-from resnetlab.evaluation.predictions import Judgement
+from resnetlab.evaluation.figures import (
+    LABEL_COLUMNS,
+    THUMBNAIL,
+    SvgFigure,
+    confused_classes,
+    draw_figures,
+    label,
+    thumbnail,
+)
+from resnetlab.evaluation.metrics import Evaluation, compute_metrics
+from resnetlab.evaluation.predictions import Predictions
 
 EVIL = ["<b>bold</b> & 'co'", "$\\frac{1$", "鳥 と 猫", "line\nend", "half \ud800 \x01 \ufffe", "é" * 300, "🦆"]
 
@@ -21,8 +29,8 @@ def made(num_classes: int, num_samples: int = 400, names: list[str] | None = Non
     first = np.where(random.random(num_samples) < error, random.integers(0, num_classes, num_samples), labels)
     top = np.stack([(first + step) % num_classes for step in range(min(5, num_classes))], axis=1)
     confidence = random.uniform(0.3, 1, num_samples)
-    return evaluate(
-        Judgement(np.arange(num_samples), labels, top, confidence, -np.log(confidence)),
+    return compute_metrics(
+        Predictions(np.arange(num_samples), labels, top, confidence, -np.log(confidence)),
         names or [f"n{number:03}" for number in range(num_classes)],
     )
 
@@ -36,7 +44,7 @@ def words(svg: bytes) -> list[str]:
     return ["".join(one.itertext()) for one in texts(svg)]
 
 
-def drawn(figures: dict[str, Drawn | None], kind: str, form: str = "wide") -> list[str]:
+def drawn(figures: dict[str, SvgFigure | None], kind: str, form: str = "wide") -> list[str]:
     figure = figures[kind]
     assert figure is not None
     return words(getattr(figure, form))
@@ -44,7 +52,7 @@ def drawn(figures: dict[str, Drawn | None], kind: str, form: str = "wide") -> li
 
 def test_all_classes_with_their_counts():
     evaluation = made(3)
-    figures = draw(evaluation)
+    figures = draw_figures(evaluation)
     assert set(drawn(figures, "confusion")) >= {f"{count:,}" for count in evaluation.confusion.flat}
     assert "all 3 classes, grey: right; colour: share of the true class's images" in drawn(figures, "confusion")
     said = drawn(figures, "classes")
@@ -55,7 +63,7 @@ def test_all_classes_with_their_counts():
 @pytest.mark.parametrize("num_classes", [100, 1000])
 def test_of_many_classes_the_worst(num_classes):
     evaluation = made(num_classes, 3 * num_classes)
-    figures = draw(evaluation)
+    figures = draw_figures(evaluation)
     errors = {one.name: one.error.pct for one in evaluation.per_class if one.error}
     for form, most in (("wide", 30), ("tall", 15)):
         said = drawn(figures, "classes", form)
@@ -82,22 +90,22 @@ def test_the_classes_of_the_most_frequent_confusions():
 
 
 def test_without_mistakes():
-    figures = draw(made(40, error=0))
+    figures = draw_figures(made(40, error=0))
     assert figures["confusion"] is figures["classes"] is None
     assert figures["reliability"] is not None
 
 
 def test_without_one_confidence():
     nothing = np.full(4, np.nan)
-    judgement = Judgement(np.arange(4), np.arange(4) % 2, np.zeros((4, 2), dtype=np.int64), nothing, nothing)
-    figures = draw(evaluate(judgement, ["a", "b"]))
+    judgement = Predictions(np.arange(4), np.arange(4) % 2, np.zeros((4, 2), dtype=np.int64), nothing, nothing)
+    figures = draw_figures(compute_metrics(judgement, ["a", "b"]))
     assert figures["reliability"] is None
     assert figures["classes"] is not None
 
 
 def test_names_of_every_kind_are_words():
     """Nothing is read as a formula or as XML, and a script that matplotlib's font lacks is no warning."""
-    figures = draw(made(len(EVIL), names=EVIL))
+    figures = draw_figures(made(len(EVIL), names=EVIL))
     for kind in ("confusion", "classes"):
         figure = figures[kind]
         assert figure is not None
@@ -110,7 +118,7 @@ def test_names_of_every_kind_are_words():
 def test_room_is_left_for_wide_characters():
     """In a browser a wide character is as wide as the font is high, and matplotlib does not have it."""
     name = "猫" * 12
-    figure = draw(made(2, names=[name, "b"]))["classes"]
+    figure = draw_figures(made(2, names=[name, "b"]))["classes"]
     assert figure is not None
     (text,) = [one for one in texts(figure.wide) if "".join(one.itertext()) == name]
     assert "text-anchor: end" in text.attrib["style"]
@@ -126,7 +134,7 @@ def test_labels_are_short():
 
 
 def test_the_same_evaluation_gives_the_same_bytes():
-    assert draw(made(3)) == draw(made(3))
+    assert draw_figures(made(3)) == draw_figures(made(3))
 
 
 def read(png: bytes) -> np.ndarray:

@@ -14,11 +14,11 @@ from PIL import Image
 
 import resnetlab
 from resnetlab.config import ConfigError, DataConfig, Recipe, RunConfig
-from resnetlab.evaluation.bn_recalibration import recalibrate
-from resnetlab.evaluation.class_matching import class_numbers
-from resnetlab.evaluation.evaluator import Terms, data_config, examine, open_members
-from resnetlab.evaluation.metrics import evaluate
-from resnetlab.evaluation.predictions import merge
+from resnetlab.evaluation.bn_recalibration import recalibrate_bn
+from resnetlab.evaluation.class_matching import match_classes
+from resnetlab.evaluation.evaluator import EvaluationOptions, data_config, evaluate_members, open_members
+from resnetlab.evaluation.metrics import compute_metrics
+from resnetlab.evaluation.predictions import merge_predictions
 from resnetlab.models.model_file import load_model, save_model
 from resnetlab.models.resnet import ResNet
 
@@ -61,9 +61,9 @@ def made(tmp_path_factory):
 
 
 def judged(*files, data=None, rank=0, of=1, **terms):
-    agreed = Terms(**terms)
+    agreed = EvaluationOptions(**terms)
     members = open_members([Path(file) for file in files], data, agreed, None)
-    return evaluate(examine(members, agreed, rank=rank, of=of), members[0].card.classes)
+    return compute_metrics(evaluate_members(members, agreed, rank=rank, of=of), members[0].card.classes)
 
 
 def test_in_python(made):
@@ -95,9 +95,9 @@ def test_which_images_are_judged_if_nothing_is_said(made):
     assert judged(made / "held-out").num_samples == 4  # what training held out
     elsewhere = DataConfig(str(made / "photos" / "val"))
     assert judged(made / "held-out", data=elsewhere).num_samples == 20  # other images: all of them
-    members = open_members([made / "held-out"], None, Terms(split="all"), None)
+    members = open_members([made / "held-out"], None, EvaluationOptions(split="all"), None)
     assert members[0].judged.seen_in_training
-    assert not open_members([made / "held-out"], elsewhere, Terms(), None)[0].judged.seen_in_training
+    assert not open_members([made / "held-out"], elsewhere, EvaluationOptions(), None)[0].judged.seen_in_training
     model, card = load_model(made / "digits")
     save_model(made / "bare.safetensors", model, dataclasses.replace(card, provenance={}))
     with pytest.raises(ConfigError, match="name images with --data"):
@@ -106,18 +106,18 @@ def test_which_images_are_judged_if_nothing_is_said(made):
 
 @pytest.mark.parametrize("protocol", ["one-crop", "ten-crop", "multi-scale"])
 def test_every_sample_once_whatever_the_parts(made, protocol):
-    terms = Terms(protocol=protocol, sides=(24, 30) if protocol == "multi-scale" else (), split="all")
+    terms = EvaluationOptions(protocol=protocol, sides=(24, 30) if protocol == "multi-scale" else (), split="all")
     members = open_members([made / "encoded"], None, terms, None)
-    whole = examine(members, terms)
+    whole = evaluate_members(members, terms)
     assert whole.positions.tolist() == list(range(72))
     for of in (2, 3, 7, 100):  # 100: some have nothing to judge
-        parts = [examine(members, terms, rank=rank, of=of) for rank in range(of)]
-        together = merge(parts)
+        parts = [evaluate_members(members, terms, rank=rank, of=of) for rank in range(of)]
+        together = merge_predictions(parts)
         assert together.positions.tolist() == list(range(72))
         assert np.array_equal(together.labels, whole.labels)
         assert np.allclose(together.loss, whole.loss, atol=1e-5)
     with pytest.raises(ValueError, match="judged twice"):
-        merge([whole, parts[0]])
+        merge_predictions([whole, parts[0]])
 
 
 @pytest.mark.slow
@@ -206,12 +206,12 @@ def test_grey_images_are_three_equal_channels_to_a_colour_network(made, tmp_path
 
 
 def test_names_in_two_unicode_forms_are_one():
-    assert class_numbers(("café", "tea"), ("tea", "cafe\N{COMBINING ACUTE ACCENT}"), "a", "b").tolist() == [1, 0]
+    assert match_classes(("café", "tea"), ("tea", "cafe\N{COMBINING ACUTE ACCENT}"), "a", "b").tolist() == [1, 0]
     with pytest.raises(ConfigError, match="a has several classes called tea; give each a name of its own"):
-        class_numbers(("tea", "tea"), ("tea",), "a", "b")
+        match_classes(("tea", "tea"), ("tea",), "a", "b")
     many = [f"class{number}" for number in range(100)]
     with pytest.raises(ConfigError, match=r"only b has x; only a has class0, .* and 92 more"):
-        class_numbers(many, ("x",), "a", "b")
+        match_classes(many, ("x",), "a", "b")
 
 
 def test_an_ensemble_of_networks_that_see_other_sizes(made, tmp_path):
@@ -237,13 +237,13 @@ def test_data_that_are_named_are_split_as_in_training(made):
 
 
 def test_recalibration_is_the_mean_over_batches(made):
-    members = open_members([made / "digits"], None, Terms(split="train"), None)
+    members = open_members([made / "digits"], None, EvaluationOptions(split="train"), None)
     model, card, split = members[0].model, members[0].card, members[0].judged.split
     assert isinstance(model, ResNet)
     weights = {name: value.clone() for name, value in model.named_parameters()}
     heard = []
     handle = model.bn1.register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0]))
-    assert recalibrate(model, split, card.preprocessing) == 1024  # four whole batches of 256
+    assert recalibrate_bn(model, split, card.preprocessing) == 1024  # four whole batches of 256
     handle.remove()
     mean = torch.stack([x.mean((0, 2, 3)) for x in heard]).mean(0)
     variance = torch.stack([x.transpose(0, 1).flatten(1).var(1) for x in heard]).mean(0)
@@ -252,7 +252,7 @@ def test_recalibration_is_the_mean_over_batches(made):
     assert all(torch.equal(value, weights[name]) for name, value in model.named_parameters())
     assert not model.training
     assert model.bn1.momentum == 0.1
-    (asked,) = open_members([made / "digits"], None, Terms(recalibrate_bn=True), None)
+    (asked,) = open_members([made / "digits"], None, EvaluationOptions(recalibrate_bn=True), None)
     assert asked.recalibrated_on == 1024
     assert isinstance(asked.model, ResNet)
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in asked.model.state_dict().items())
@@ -261,9 +261,9 @@ def test_recalibration_is_the_mean_over_batches(made):
 
 def test_terms_that_do_not_go_together():
     with pytest.raises(ConfigError, match="one-crop has one of its own"):
-        Terms(sides=(256,))
+        EvaluationOptions(sides=(256,))
     with pytest.raises(ConfigError, match="takes one shorter side, not 2"):
-        Terms(protocol="ten-crop", sides=(256, 300))
+        EvaluationOptions(protocol="ten-crop", sides=(256, 300))
 
 
 @pytest.mark.slow

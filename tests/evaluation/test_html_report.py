@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnetlab.evaluation.figures import KINDS, Drawn
-from resnetlab.evaluation.html_report import Facts, write_page
-from resnetlab.evaluation.metrics import Evaluation, evaluate
-from resnetlab.evaluation.predictions import Judgement
+from resnetlab.evaluation.figures import KINDS, SvgFigure
+from resnetlab.evaluation.html_report import EvaluationSummary, write_page
+from resnetlab.evaluation.metrics import Evaluation, compute_metrics
+from resnetlab.evaluation.predictions import Predictions
 
 from conftest import ROOT
 
@@ -23,7 +23,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 NAMES = ["<script>alert(1)</script>", "猫 & co", "w" * 200, "d", "e", "f", "g"]
 
-FACTS = Facts(
+FACTS = EvaluationSummary(
     title="resnet8 on <digits>",
     models=("resnet8",),
     files=("runs/a/model.safetensors",),
@@ -42,11 +42,11 @@ def made(names: list[str] = NAMES, num_samples: int = 60, every: int = 4) -> Eva
     first = (labels + (rows % every == 0)) % len(names) if every else labels
     top = np.stack([(first + step) % len(names) for step in range(min(5, len(names)))], axis=1)
     confidence = 0.3 + 0.6 * rows / num_samples
-    return evaluate(Judgement(rows, labels, top, confidence, -np.log(confidence)), names)
+    return compute_metrics(Predictions(rows, labels, top, confidence, -np.log(confidence)), names)
 
 
 def write(
-    folder: Path, evaluation: Evaluation, facts: Facts = FACTS, thumbnails: list[np.ndarray] | None = None
+    folder: Path, evaluation: Evaluation, facts: EvaluationSummary = FACTS, thumbnails: list[np.ndarray] | None = None
 ) -> str:
     write_page(folder / "page.html", evaluation, facts, thumbnails or [])
     return (folder / "page.html").read_text()
@@ -55,7 +55,7 @@ def write(
 @pytest.fixture
 def undrawn(monkeypatch):
     """For what does not look at the charts, which take a second."""
-    chart = Drawn(b"<svg/>", b"<svg/>")
+    chart = SvgFigure(b"<svg/>", b"<svg/>")
     monkeypatch.setattr("resnetlab.evaluation.html_report.draw", lambda _: dict.fromkeys(KINDS, chart))
 
 
@@ -157,7 +157,9 @@ def test_more_mistakes_than_are_shown(tmp_path, undrawn):
 def test_nearly_certain_is_not_certain(tmp_path, undrawn):
     confidence = np.array([0.9949, 0.9951, 0.99999, 1.0])
     top = np.tile([1, 0], (4, 1))
-    evaluation = evaluate(Judgement(np.arange(4), np.zeros(4, dtype=np.int64), top, confidence, confidence), ["a", "b"])
+    evaluation = compute_metrics(
+        Predictions(np.arange(4), np.zeros(4, dtype=np.int64), top, confidence, confidence), ["a", "b"]
+    )
     words = Reader(write(tmp_path, evaluation)).words
     assert [words.count(f"b , {said}") for said in ("99 %", "> 99 %", "100 %")] == [1, 2, 1]
 
@@ -176,8 +178,8 @@ def test_two_classes_have_no_top_5(tmp_path, undrawn):
 
 def test_a_broken_network(tmp_path):
     nothing = np.full(4, np.nan)
-    judgement = Judgement(np.arange(4), np.arange(4) % 2, np.zeros((4, 2), dtype=np.int64), nothing, nothing)
-    words = Reader(write(tmp_path, evaluate(judgement, ["a", "b"]))).words
+    judgement = Predictions(np.arange(4), np.arange(4) % 2, np.zeros((4, 2), dtype=np.int64), nothing, nothing)
+    words = Reader(write(tmp_path, compute_metrics(judgement, ["a", "b"]))).words
     assert "100.00 % top-1 error" in words
     assert "No answer for 4 images" in words
     assert "loss not finite" in words

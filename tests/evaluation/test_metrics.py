@@ -12,8 +12,8 @@ import pytest
 from sklearn.metrics import confusion_matrix, top_k_accuracy_score
 
 from resnetlab.config import ConfigError
-from resnetlab.evaluation.metrics import BINS, MISTAKES, error_rate, evaluate
-from resnetlab.evaluation.predictions import Judgement
+from resnetlab.evaluation.metrics import BINS, MISTAKES, compute_metrics, error_rate
+from resnetlab.evaluation.predictions import Predictions
 
 
 def scores(num_samples=400, num_classes=7, seed=0):
@@ -28,7 +28,7 @@ def scores(num_samples=400, num_classes=7, seed=0):
 def judged(labels, probabilities):
     order = np.argsort(-probabilities, axis=1)[:, :5]
     rows = np.arange(len(labels))
-    return Judgement(rows, labels, order, probabilities.max(1), -np.log(probabilities[rows, labels]))
+    return Predictions(rows, labels, order, probabilities.max(1), -np.log(probabilities[rows, labels]))
 
 
 def names(count):
@@ -53,7 +53,7 @@ def test_wilson(count, total):
 @pytest.mark.parametrize("num_classes", [2, 3, 7, 40])
 def test_errors_are_those_of_scikit_learn(num_classes):
     labels, probabilities = scores(num_classes=num_classes)
-    made = evaluate(judged(labels, probabilities), names(num_classes))
+    made = compute_metrics(judged(labels, probabilities), names(num_classes))
     top1 = (probabilities.argmax(1) == labels).mean()
     assert made.top1.pct == pytest.approx(100 * (1 - top1))
     assert made.top_k == min(5, num_classes)
@@ -76,7 +76,7 @@ def test_errors_are_those_of_scikit_learn(num_classes):
 def test_class_by_class():
     labels, probabilities = scores(num_samples=60)
     labels[labels == 3] = 4  # nothing of class 3
-    made = evaluate(judged(labels, probabilities), names(7))
+    made = compute_metrics(judged(labels, probabilities), names(7))
     for number, one in enumerate(made.per_class):
         rows = [row for row in range(60) if labels[row] == number]
         wrong = [row for row in rows if probabilities[row].argmax() != number]
@@ -92,7 +92,7 @@ def test_class_by_class():
 
 def test_confusions_the_most_frequent_first():
     labels, probabilities = scores()
-    made = evaluate(judged(labels, probabilities), names(7))
+    made = compute_metrics(judged(labels, probabilities), names(7))
     guesses = probabilities.argmax(1)
     pairs = Counter(pair for pair in zip(labels.tolist(), guesses.tolist(), strict=True) if pair[0] != pair[1])
     in_order = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
@@ -105,7 +105,7 @@ def test_confusions_the_most_frequent_first():
 
 def test_calibration_in_a_slow_loop():
     labels, probabilities = scores(num_samples=300)
-    made = evaluate(judged(labels, probabilities), names(7))
+    made = compute_metrics(judged(labels, probabilities), names(7))
     gap = 0.0
     for number, one in enumerate(made.reliability):
         inside = [row for row in range(300) if number / BINS < probabilities[row].max() <= (number + 1) / BINS]
@@ -128,7 +128,7 @@ def test_calibration_in_a_slow_loop():
 
 def judgement(labels, top, confidence, positions=None):
     count = len(labels)
-    return Judgement(
+    return Predictions(
         np.arange(count) if positions is None else np.array(positions),
         np.array(labels),
         np.array(top),
@@ -139,14 +139,14 @@ def judgement(labels, top, confidence, positions=None):
 
 def test_the_ends_of_the_bins():
     """A bin has its upper end and not its lower one (Guo et al.); 0 is in the first, just above 1 in the last."""
-    made = evaluate(judgement([0] * 5, [[0, 1]] * 5, [0.0, 1 / 15, 1.0, 1 + 1e-12, 0.2]), ["a", "b"])
+    made = compute_metrics(judgement([0] * 5, [[0, 1]] * 5, [0.0, 1 / 15, 1.0, 1 + 1e-12, 0.2]), ["a", "b"])
     counts = [one.count for one in made.reliability]
     assert counts == [2, 0, 1] + [0] * 11 + [2]
 
 
 def test_calibration_by_hand():
     """Half right at 0.9 and all right at 0.6: (2 x 0.4 + 1 x 0.4) / 3."""
-    made = evaluate(judgement([0, 0, 0], [[0, 1], [1, 0], [0, 1]], [0.9, 0.9, 0.6]), ["a", "b"])
+    made = compute_metrics(judgement([0, 0, 0], [[0, 1], [1, 0], [0, 1]], [0.9, 0.9, 0.6]), ["a", "b"])
     assert made.ece_pct == pytest.approx(40)
 
 
@@ -154,7 +154,7 @@ def test_the_most_confident_mistakes():
     labels, probabilities = scores()
     shuffled = np.random.default_rng(1).permutation(1000)[:400]
     found = replace(judged(labels, probabilities), positions=np.sort(shuffled))
-    made = evaluate(found, names(7))
+    made = compute_metrics(found, names(7))
     rows = [row for row in range(400) if probabilities[row].argmax() != labels[row]]
     rows.sort(key=lambda row: -probabilities[row].max())
     assert len(rows) > MISTAKES
@@ -165,7 +165,7 @@ def test_the_most_confident_mistakes():
 
 
 def test_equal_mistakes_stand_by_position():
-    made = evaluate(
+    made = compute_metrics(
         judgement([0, 0, 1, 0], [[1, 0], [1, 0], [1, 0], [1, 0]], [0.7, 0.7, 0.9, 0.8], [3, 5, 8, 13]), ["a", "b"]
     )
     assert [one.position for one in made.mistakes] == [13, 3, 5]
@@ -174,7 +174,7 @@ def test_equal_mistakes_stand_by_position():
 def test_a_network_that_gives_nan_is_wrong_and_nothing_else():
     """The second sample would be right, were there a number: it is wrong in every error, and is in no other figure."""
     nan = math.nan
-    made = evaluate(judgement([0, 1, 1], [[0, 1], [1, 0], [0, 1]], [0.9, nan, 0.8]), ["a", "b"])
+    made = compute_metrics(judgement([0, 1, 1], [[0, 1], [1, 0], [0, 1]], [0.9, nan, 0.8]), ["a", "b"])
     assert (made.top1.num_wrong, made.top5.num_wrong, made.num_without_confidence) == (2, 1, 1)
     assert made.confusion.tolist() == [[1, 0], [1, 0]]
     assert sum(one.count for one in made.reliability) == 2
@@ -187,7 +187,7 @@ def test_a_network_that_gives_nan_is_wrong_and_nothing_else():
 
 def test_nothing_but_nan():
     every = judgement([0, 1], [[0, 1], [1, 0]], [math.nan, math.nan])
-    said = evaluate(replace(every, loss=np.array([math.nan, 1.0])), ["a", "b"]).as_json()
+    said = compute_metrics(replace(every, loss=np.array([math.nan, 1.0])), ["a", "b"]).as_json()
     assert (said["top1_error_pct"], said["ece_pct"], said["mean_confidence_pct"], said["loss"]) == (
         100,
         None,
@@ -200,13 +200,13 @@ def test_nothing_but_nan():
 
 def test_a_loss_that_is_infinite_is_null():
     one = replace(judgement([0], [[0, 1]], [0.9]), loss=np.array([math.inf]))
-    assert evaluate(one, ["a", "b"]).as_json()["loss"] is None
+    assert compute_metrics(one, ["a", "b"]).as_json()["loss"] is None
 
 
 def test_as_json_is_plain():
     labels, probabilities = scores(num_samples=50)
     labels[labels == 3] = 4
-    made = evaluate(judged(labels, probabilities), names(7))
+    made = compute_metrics(judged(labels, probabilities), names(7))
     said = json.loads(json.dumps(made.as_json(), allow_nan=False))
     assert said["top1_error_pct"] == made.top1.pct
     assert said["top5_error_pct"] == made.top5.pct
@@ -228,13 +228,13 @@ def test_as_json_is_plain():
 
 
 def test_a_class_of_one():
-    made = evaluate(judgement([0, 0], [[0], [0]], [1.0, 1.0]), ["only"])
+    made = compute_metrics(judgement([0, 0], [[0], [0]], [1.0, 1.0]), ["only"])
     assert (made.top_k, made.top1.pct, made.ece_pct) == (1, 0, 0)
 
 
 def test_nothing_was_judged():
     with pytest.raises(ConfigError, match="not one image was judged"):
-        evaluate(judgement([], np.empty((0, 2), dtype=int), []), ["a", "b"])
+        compute_metrics(judgement([], np.empty((0, 2), dtype=int), []), ["a", "b"])
 
 
 @pytest.mark.parametrize("module", ["metrics", "figures", "page"])

@@ -5,7 +5,7 @@ from torch import nn
 from resnetlab.config import DataConfig
 from resnetlab.data.open_dataset import open_data
 from resnetlab.data.transforms import normalise
-from resnetlab.evaluation.protocols import single_view
+from resnetlab.evaluation.protocols import score_split
 from resnetlab.models.zoo import build_model
 
 DATA = open_data(DataConfig("digits"))
@@ -13,7 +13,7 @@ DATA = open_data(DataConfig("digits"))
 
 def test_counts_are_those_of_one_pass_over_everything():
     model = build_model("resnet8", 10, in_channels=1).train()
-    score = single_view(model, DATA.train, DATA.preprocessing)
+    score = score_split(model, DATA.train, DATA.preprocessing)
     assert model.training  # the mode it was in comes back
     with torch.no_grad():
         logits = model.eval()(normalise(torch.as_tensor(DATA.train.images), DATA.preprocessing))
@@ -39,4 +39,4 @@ class Oracle(nn.Module):
 
 @pytest.mark.parametrize("wrong", [0, 1, 270])
 def test_error(wrong):
-    assert single_view(Oracle(DATA.val.labels, wrong), DATA.val, DATA.preprocessing).num_wrong == wrong
+    assert score_split(Oracle(DATA.val.labels, wrong), DATA.val, DATA.preprocessing).num_wrong == wrong

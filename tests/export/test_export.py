@@ -18,13 +18,13 @@ from resnetlab.cli.main import main, parse
 from resnetlab.config import ConfigError, Preprocessing
 from resnetlab.export import export as exporting
 from resnetlab.export.export import export
-from resnetlab.export.verify import DisagreementError
+from resnetlab.export.verify import ExportMismatchError
 from resnetlab.inference.engines.pytorch import TorchEngine
 from resnetlab.inference.formats import onnx_file as onnxfile
 from resnetlab.inference.formats import onnx_graph as graph
-from resnetlab.inference.formats.exported_file import Format, read_artefact
-from resnetlab.inference.probe_images import photographs
-from resnetlab.models.fuse_bn import folded
+from resnetlab.inference.formats.exported_file import Format, read_exported_file
+from resnetlab.inference.probe_images import probe_photographs
+from resnetlab.models.fuse_bn import fuse_bn
 from resnetlab.models.model_card import read_card
 from resnetlab.models.model_file import load_model, save_model
 
@@ -56,7 +56,7 @@ def names(folder):
 def test_the_file_says_what_it_is_and_how_closely_it_agrees(net, name):
     path = net.with_name(name)
     made = export(net, path, KINDS[name])
-    assert made == read_artefact(path)
+    assert made == read_exported_file(path)
     assert made.card == read_card(net)
     assert made.metadata.source_sha256 == hashlib.sha256(net.read_bytes()).hexdigest()
     assert torch.__version__.startswith(made.metadata.versions["torch"])
@@ -82,7 +82,7 @@ def umask():
 def test_grey_and_a_mean_for_each_pixel(tmp_path, preprocessing):
     net = model_file(tmp_path / "net.safetensors", preprocessing)
     export(net, tmp_path / "net.onnx", "onnx")
-    views = photographs(preprocessing, 3)
+    views = probe_photographs(preprocessing, 3)
     found = onnxruntime.InferenceSession(tmp_path / "net.onnx").run(["logits"], {"images": views})[0]
     expected = TorchEngine(load_model(net)[0], preprocessing).logits(views)
     assert np.abs(found - expected).max() < 1e-4
@@ -125,11 +125,11 @@ def test_a_network_that_changed_on_the_way_is_not_written(net, monkeypatch, caps
     """A folding that is wrong, as the source would never be."""
 
     def badly(model):
-        result = folded(model)
+        result = fuse_bn(model)
         result.get_parameter("layer3.0.conv1.bias").data[5] += 0.1
         return result
 
-    monkeypatch.setattr(graph, "folded", badly)
+    monkeypatch.setattr(graph, "fuse_bn", badly)
     assert main(["export", str(net), "--format", "torch-export"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("resnetlab: net.pt2 is not written: its logits are not the network's: they differ by up to")
@@ -150,7 +150,7 @@ def test_the_file_that_was_written_is_what_is_compared(net, monkeypatch):
 
     (net.with_suffix(".onnx")).write_bytes(b"as it was")
     monkeypatch.setattr(onnxfile, "encode", altered)
-    with pytest.raises(DisagreementError, match="is not written"):
+    with pytest.raises(ExportMismatchError, match="is not written"):
         export(net, net.with_suffix(".onnx"), "onnx")
     assert net.with_suffix(".onnx").read_bytes() == b"as it was"
     assert names(net.parent) == ["net.onnx", "net.safetensors"]
@@ -158,8 +158,8 @@ def test_the_file_that_was_written_is_what_is_compared(net, monkeypatch):
 
 def test_it_is_compared_again_once_it_says_how_well_it_agrees(net, monkeypatch):
     asked = []
-    whole = exporting.compare
-    monkeypatch.setattr(exporting, "compare", lambda *words: asked.append(words) or whole(*words))
+    whole = exporting.compare_logits
+    monkeypatch.setattr(exporting, "compare_logits", lambda *words: asked.append(words) or whole(*words))
     export(net, net.with_suffix(".pt2"), "torch-export")
     assert len(asked) == 2
 
@@ -179,7 +179,7 @@ def test_int8_is_stored_with_what_it_costs(net, name):
         return model, {"error_before_pct": 8.0, "error_after_pct": 8.25}
 
     passport = export(net, path, KINDS[name], quantise=rounded).metadata
-    assert passport == read_artefact(path).metadata
+    assert passport == read_exported_file(path).metadata
     assert passport.precision == "int8"
     assert passport.int8["error_after_pct"] == 8.25
     assert passport.agreement.tolerance is None
@@ -214,7 +214,7 @@ def test_a_run_directory(net):
     (net.parent / "run").mkdir()
     net.rename(net.parent / "run" / "model.safetensors")
     assert run(net.parent / "run", "--out", net.parent / "new" / "a.pt2") == 0
-    assert read_artefact(net.parent / "new" / "a.pt2").card.classes == CLASSES
+    assert read_exported_file(net.parent / "new" / "a.pt2").card.classes == CLASSES
 
 
 def test_mistakes_in_the_call(net):

@@ -9,7 +9,7 @@ from torch import nn
 
 from resnetlab.config import Preprocessing
 from resnetlab.export.export import export
-from resnetlab.inference.formats.exported_file import read_artefact
+from resnetlab.inference.formats.exported_file import read_exported_file
 from resnetlab.models.model_card import ModelCard
 from resnetlab.models.model_file import save_model
 from resnetlab.models.zoo import build_model
@@ -65,7 +65,7 @@ def saved(path, label):
 def test_parity(model_files, label, kind, tmp_path):
     out = tmp_path / ("net.onnx" if kind == "onnx" else "net.xml")
     export(model_files(label), out, kind)
-    stored = read_artefact(out).metadata.agreement
+    stored = read_exported_file(out).metadata.agreement
     assert stored.tolerance is not None
     assert 0 < stored.max_difference <= stored.tolerance
     assert set(stored.by_batch) == {"1", "7"}
@@ -76,6 +76,6 @@ def test_parity(model_files, label, kind, tmp_path):
 @pytest.mark.parametrize("label", ["resnet50", "plain20", "resnet20"])
 def test_parity_of_programs(model_files, label, tmp_path):
     export(model_files(label), tmp_path / "net.pt2", "torch-export")
-    stored = read_artefact(tmp_path / "net.pt2").metadata.agreement
+    stored = read_exported_file(tmp_path / "net.pt2").metadata.agreement
     assert stored.tolerance is not None
     assert 0 < stored.max_difference <= stored.tolerance

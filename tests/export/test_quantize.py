@@ -14,7 +14,7 @@ from resnetlab.config import ConfigError, DataConfig, RunConfig
 from resnetlab.data.dataset import Dataset, Split
 from resnetlab.data.open_dataset import open_data
 from resnetlab.export import quantize
-from resnetlab.export.quantize import QuantisationLossError, quantised
+from resnetlab.export.quantize import QuantizationLossError, quantize
 from resnetlab.inference.engines.onnx_runtime import OnnxEngine
 from resnetlab.inference.engines.openvino_runtime import OpenVinoEngine
 from resnetlab.inference.formats.onnx_graph import onnx_model
@@ -22,7 +22,7 @@ from resnetlab.models.model_file import load_model, save_model
 from resnetlab.models.resnet import ResNet
 from resnetlab.models.zoo import model_config
 from resnetlab.training.recipes import recipe
-from resnetlab.training.trainer import Fitted, fit
+from resnetlab.training.trainer import TrainResult, fit
 
 from conftest import ROOT, resnetlab
 
@@ -32,21 +32,21 @@ CIFAR = ROOT.parent / "shared/data/cifar10"
 
 
 @pytest.fixture(scope="module")
-def fitted() -> Fitted:
+def fitted() -> TrainResult:
     """A small network of option A, and of digits, that has learnt something."""
     short = recipe("digits", epochs=2)
-    return fit(RunConfig(model_config("resnet8"), DIGITS, short, signal_steps=0, precision="fp32", compile="off"))
+    return fit(RunConfig(model_config("resnet8"), DIGITS, short, layer_stats_steps=0, precision="fp32", compile="off"))
 
 
 @pytest.fixture(scope="module")
-def graph(fitted: Fitted) -> onnx.ModelProto:
+def graph(fitted: TrainResult) -> onnx.ModelProto:
     return onnx_model(fitted.model, fitted.card.preprocessing)
 
 
 @pytest.fixture(scope="module")
-def made(fitted: Fitted, graph: onnx.ModelProto) -> tuple[onnx.ModelProto, dict]:
+def made(fitted: TrainResult, graph: onnx.ModelProto) -> tuple[onnx.ModelProto, dict]:
     before = graph.SerializeToString()
-    result = quantised(graph, fitted.card, DIGITS, allowed_loss_pct=2.0, model=fitted.model)
+    result = quantize(graph, fitted.card, DIGITS, allowed_loss_pct=2.0, model=fitted.model)
     assert graph.SerializeToString() == before
     return result
 
@@ -74,7 +74,7 @@ def fragile(model: ResNet) -> ResNet:
     return changed
 
 
-def test_little_is_lost_and_what_is_said_of_it_is_so(fitted: Fitted, made: tuple[onnx.ModelProto, dict]):
+def test_little_is_lost_and_what_is_said_of_it_is_so(fitted: TrainResult, made: tuple[onnx.ModelProto, dict]):
     model, said = made
     val = open_data(DIGITS, seen_as=fitted.card.preprocessing).val
     wrong = classes_said(model, pixels(val)) != val.labels.numpy()
@@ -109,7 +109,7 @@ def test_batches_stay_open_and_the_file_is_small(graph: onnx.ModelProto, made: t
 
 
 @pytest.mark.parametrize("size", [1, 7])
-def test_both_runtimes_answer_alike(fitted: Fitted, made: tuple[onnx.ModelProto, dict], size: int):
+def test_both_runtimes_answer_alike(fitted: TrainResult, made: tuple[onnx.ModelProto, dict], size: int):
     content = made[0].SerializeToString()
     views = pixels(open_data(DIGITS, seen_as=fitted.card.preprocessing).val)[:size]
     one = OnnxEngine(lambda: content, "int8", cores=1, callers=1).logits(views)
@@ -117,57 +117,57 @@ def test_both_runtimes_answer_alike(fitted: Fitted, made: tuple[onnx.ModelProto,
     assert np.abs(one - other).max() < 0.1 * one.std()
 
 
-def test_a_fragile_network_is_refused_unless_its_loss_is_allowed(fitted: Fitted):
+def test_a_fragile_network_is_refused_unless_its_loss_is_allowed(fitted: TrainResult):
     model = fragile(fitted.model)
     images = torch.rand(8, 1, 8, 8)
     with torch.no_grad():
         assert (model(images) - fitted.model(images)).abs().max() < 1e-3  # in floats it is the same network
     changed = onnx_model(model, fitted.card.preprocessing)
-    with pytest.raises(QuantisationLossError) as error:
-        quantised(changed, fitted.card, DIGITS, allowed_loss_pct=0.5, model=model)
-    _, said = quantised(changed, fitted.card, DIGITS, allowed_loss_pct=100, model=model)
+    with pytest.raises(QuantizationLossError) as error:
+        quantize(changed, fitted.card, DIGITS, allowed_loss_pct=0.5, model=model)
+    _, said = quantize(changed, fitted.card, DIGITS, allowed_loss_pct=100, model=model)
     assert said["error_after_pct"] > said["error_before_pct"] + 10
     assert said["allowed_loss_pct"] == 100
     for figure in (f"{said['error_before_pct']:.2f} %", f"{said['error_after_pct']:.2f} %", "--allow-loss", "270"):
         assert figure in str(error.value)
 
 
-def test_ranges_come_from_training_images(fitted: Fitted, graph: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch):
+def test_ranges_come_from_training_images(fitted: TrainResult, graph: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch):
     def black(config: DataConfig, **options: Any) -> Dataset:
         opened = open_data(config, **options)
         assert isinstance(opened.train.images, torch.Tensor)
         return dataclasses.replace(opened, train=Split(torch.zeros_like(opened.train.images), opened.train.labels))
 
     monkeypatch.setattr(quantize, "open_data", black)
-    with pytest.raises(QuantisationLossError, match=r"points are lost and 0\.5 allowed"):
-        quantised(graph, fitted.card, DIGITS, allowed_loss_pct=0.5, model=fitted.model)
+    with pytest.raises(QuantizationLossError, match=r"points are lost and 0\.5 allowed"):
+        quantize(graph, fitted.card, DIGITS, allowed_loss_pct=0.5, model=fitted.model)
 
 
-def test_classes_are_matched_by_name(fitted: Fitted, made: tuple[onnx.ModelProto, dict]):
+def test_classes_are_matched_by_name(fitted: TrainResult, made: tuple[onnx.ModelProto, dict]):
     order = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
     model = copy.deepcopy(fitted.model)
     with torch.no_grad():
         for parameter in model.fc.parameters():
             parameter.copy_(parameter[order].clone())
     card = dataclasses.replace(fitted.card, classes=tuple(fitted.card.classes[at] for at in order))
-    _, said = quantised(onnx_model(model, card.preprocessing), card, DIGITS, allowed_loss_pct=2.0, model=model)
+    _, said = quantize(onnx_model(model, card.preprocessing), card, DIGITS, allowed_loss_pct=2.0, model=model)
     assert said["error_before_pct"] == pytest.approx(made[1]["error_before_pct"])
 
 
-def test_other_classes_are_refused(fitted: Fitted, graph: onnx.ModelProto):
+def test_other_classes_are_refused(fitted: TrainResult, graph: onnx.ModelProto):
     card = dataclasses.replace(fitted.card, classes=tuple("abcdefghij"))
     with pytest.raises(ConfigError, match="only digits has 0, 1, 2"):
-        quantised(graph, card, DIGITS, allowed_loss_pct=2.0, model=fitted.model)
+        quantize(graph, card, DIGITS, allowed_loss_pct=2.0, model=fitted.model)
 
 
-def test_other_channels_are_refused(fitted: Fitted, graph: onnx.ModelProto):
+def test_other_channels_are_refused(fitted: TrainResult, graph: onnx.ModelProto):
     card = dataclasses.replace(fitted.card, model=dataclasses.replace(fitted.card.model, in_channels=2))
     with pytest.raises(ConfigError, match="digits has 1-channel images, and resnet8 reads 2 channels"):
-        quantised(graph, card, DIGITS, allowed_loss_pct=2.0, model=fitted.model)
+        quantize(graph, card, DIGITS, allowed_loss_pct=2.0, model=fitted.model)
 
 
 def test_nothing_is_said_or_left_behind(
-    fitted: Fitted,
+    fitted: TrainResult,
     graph: onnx.ModelProto,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -178,7 +178,7 @@ def test_nothing_is_said_or_left_behind(
     root = logging.getLogger()
     handlers, disabled, stages = list(root.handlers), logging.root.manager.disable, []
     tell = lambda stage, *_: stages.append(stage)  # noqa: E731
-    quantised(graph, fitted.card, DIGITS, allowed_loss_pct=2.0, model=fitted.model, tell=tell)
+    quantize(graph, fitted.card, DIGITS, allowed_loss_pct=2.0, model=fitted.model, tell=tell)
     assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
     assert (root.handlers, logging.root.manager.disable) == (handlers, disabled)
@@ -186,7 +186,7 @@ def test_nothing_is_said_or_left_behind(
 
 
 @pytest.fixture(scope="module")
-def files(fitted: Fitted, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def files(fitted: TrainResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The network, and the fragile one, as model files."""
     folder = tmp_path_factory.mktemp("int8")
     for name, model in (("sound", fitted.model), ("fragile", fragile(fitted.model))):
@@ -216,6 +216,6 @@ def test_a_public_network_keeps_its_answers(tmp_path: Path):
     assert done.returncode == 0, done.stderr
     model, card = load_model(file)
     graph = onnx_model(model, card.preprocessing)
-    _, said = quantised(graph, card, DataConfig(str(CIFAR)), allowed_loss_pct=0.5, model=model)
+    _, said = quantize(graph, card, DataConfig(str(CIFAR)), allowed_loss_pct=0.5, model=model)
     assert said["validation_images"] == 5000
     assert said["top1_agreement_pct"] >= 99.5

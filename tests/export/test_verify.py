@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from helpers.small_network import COLOUR, network
-from resnetlab.export.verify import BATCHES, DisagreementError, compare, trial
+from resnetlab.export.verify import BATCHES, ExportMismatchError, build_verification_set, compare_logits
 from resnetlab.inference.engines.openvino_runtime import OpenVinoEngine, has_bf16
 from resnetlab.inference.engines.pytorch import TorchEngine
 from resnetlab.inference.formats.onnx_graph import onnx_model
-from resnetlab.inference.probe_images import photographs
-from resnetlab.models.fuse_bn import folded
+from resnetlab.inference.probe_images import probe_photographs
+from resnetlab.models.fuse_bn import fuse_bn
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +22,11 @@ def model():
 
 @pytest.fixture(scope="module")
 def asked(model):
-    return trial(model, COLOUR, photographs(COLOUR, 7))
+    return build_verification_set(model, COLOUR, probe_photographs(COLOUR, 7))
 
 
 def test_the_folded_network_agrees(model, asked):
-    agreement = compare(asked, TorchEngine(folded(model), COLOUR).logits)
+    agreement = compare_logits(asked, TorchEngine(fuse_bn(model), COLOUR).logits)
     assert 0 < agreement.max_difference == max(agreement.by_batch.values())
     assert agreement.tolerance is not None
     assert agreement.max_difference < agreement.tolerance / 20
@@ -43,13 +43,13 @@ def test_what_is_asked(asked):
 
 def test_any_number_of_pictures(model):
     for count, batches in ((1, 2), (8, 4), (14, 4)):
-        found = trial(model, COLOUR, photographs(COLOUR, count))
+        found = build_verification_set(model, COLOUR, probe_photographs(COLOUR, count))
         assert sum(found.real) == batches
         assert found.num_images == count + 7
 
 
 def wrong(model, change):
-    other = folded(model)
+    other = fuse_bn(model)
     with torch.no_grad():
         change(other)
     return TorchEngine(other, COLOUR).logits
@@ -69,8 +69,8 @@ def scaled(parameter, factor):
     ],
 )
 def test_a_network_that_changed_is_caught(model, asked, change):
-    with pytest.raises(DisagreementError, match=r"differ by up to .* at batch 1 and .* at batch 7; .* is allowed"):
-        compare(asked, wrong(model, change))
+    with pytest.raises(ExportMismatchError, match=r"differ by up to .* at batch 1 and .* at batch 7; .* is allowed"):
+        compare_logits(asked, wrong(model, change))
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ def test_a_network_that_changed_is_caught(model, asked, change):
     ],
 )
 def test_pixels_seen_otherwise_are_caught(model, asked, preprocessing):
-    with pytest.raises(DisagreementError):
-        compare(asked, TorchEngine(model, preprocessing).logits)
+    with pytest.raises(ExportMismatchError):
+        compare_logits(asked, TorchEngine(model, preprocessing).logits)
 
 
 def test_a_wrong_fold_is_caught(asked):
@@ -92,18 +92,18 @@ def test_a_wrong_fold_is_caught(asked):
     for module in other.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eps = 1e-3
-    with pytest.raises(DisagreementError):
-        compare(asked, TorchEngine(folded(other), COLOUR).logits)
+    with pytest.raises(ExportMismatchError):
+        compare_logits(asked, TorchEngine(fuse_bn(other), COLOUR).logits)
     other = network()
     other.get_buffer("bn1.running_mean").zero_()
-    with pytest.raises(DisagreementError):
-        compare(asked, TorchEngine(folded(other), COLOUR).logits)
+    with pytest.raises(ExportMismatchError):
+        compare_logits(asked, TorchEngine(fuse_bn(other), COLOUR).logits)
 
 
 def test_a_batch_that_is_mixed_up_is_caught(model, asked):
     answers = TorchEngine(model, COLOUR).logits
-    with pytest.raises(DisagreementError, match="up to 0 at batch 1 and"):
-        compare(asked, lambda views: answers(views)[::-1])
+    with pytest.raises(ExportMismatchError, match="up to 0 at batch 1 and"):
+        compare_logits(asked, lambda views: answers(views)[::-1])
 
 
 @pytest.mark.slow
@@ -112,24 +112,24 @@ def test_half_precision_is_caught(model, asked):
         pytest.skip("this processor has no bf16")
     graph = onnx_model(model, COLOUR).SerializeToString()
     engine = OpenVinoEngine(lambda: (graph, b""), "bf16", cores=1, callers=1)
-    with pytest.raises(DisagreementError):
-        compare(asked, engine.logits)
+    with pytest.raises(ExportMismatchError):
+        compare_logits(asked, engine.logits)
 
 
 def test_numbers_that_are_none(asked):
     for wrong in (np.nan, np.inf):
         for what in (asked, replace(asked, int8=asked.logits)):
-            with pytest.raises(DisagreementError, match="differ by up to"):
-                compare(what, lambda views, wrong=wrong: np.full((len(views), 6), wrong, np.float32))
+            with pytest.raises(ExportMismatchError, match="differ by up to"):
+                compare_logits(what, lambda views, wrong=wrong: np.full((len(views), 6), wrong, np.float32))
     broken = network()
     broken.fc.weight.data[0, 0] = torch.nan
-    with pytest.raises(DisagreementError, match="not finite: its weights are broken"):
-        trial(broken, COLOUR, photographs(COLOUR, 1))
+    with pytest.raises(ExportMismatchError, match="not finite: its weights are broken"):
+        build_verification_set(broken, COLOUR, probe_photographs(COLOUR, 1))
 
 
 def test_another_shape(asked):
-    with pytest.raises(DisagreementError, match=r"the shape \(1, 5\)"):
-        compare(asked, lambda views: np.zeros((len(views), 5), np.float32))
+    with pytest.raises(ExportMismatchError, match=r"the shape \(1, 5\)"):
+        compare_logits(asked, lambda views: np.zeros((len(views), 5), np.float32))
 
 
 def test_int8_is_compared_with_int8(model, asked):
@@ -139,8 +139,8 @@ def test_int8_is_compared_with_int8(model, asked):
         return np.round(TorchEngine(model, COLOUR).logits(views))
 
     judged = replace(asked, int8=tuple(map(coarse, asked.views)))
-    agreement = compare(judged, lambda views: coarse(views) + 0.1)
+    agreement = compare_logits(judged, lambda views: coarse(views) + 0.1)
     assert agreement.tolerance is None
     assert 0.5 < agreement.max_difference < 0.7
-    with pytest.raises(DisagreementError):
-        compare(judged, lambda views: coarse(views)[:, ::-1])
+    with pytest.raises(ExportMismatchError):
+        compare_logits(judged, lambda views: coarse(views)[:, ::-1])

@@ -10,14 +10,14 @@ import signal
 import sys
 
 from resnetlab.cli.main import main
-from resnetlab.training.grad_sync import Part, Together
+from resnetlab.training.grad_sync import BatchStats, GradSync
 
 WHAT, RANK, STEP = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-agree = Together.agree
+agree = GradSync.agree
 steps = 0
 
 
-def agree_or_not(self: Together, part: Part) -> Part:
+def agree_or_not(self: GradSync, part: BatchStats) -> BatchStats:
     global steps
     steps += 1
     mine = int(os.environ["RANK"]) == RANK and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
@@ -34,5 +34,5 @@ def agree_or_not(self: Together, part: Part) -> Part:
     return agreed
 
 
-Together.agree = agree_or_not  # pyright: ignore[reportAttributeAccessIssue]
+GradSync.agree = agree_or_not  # pyright: ignore[reportAttributeAccessIssue]
 raise SystemExit(main(sys.argv[4:]))

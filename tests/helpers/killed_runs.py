@@ -7,7 +7,7 @@ from pathlib import Path
 
 from resnetlab.config import RunConfig
 from resnetlab.training import checkpoint_manager
-from resnetlab.training.runtime_options import Session
+from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.trainer import fit
 
 
@@ -25,21 +25,21 @@ def in_a_child(work: Callable[[], object]) -> int:
     return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
 
 
-def killed_at_step(config: RunConfig, out: Path, num_steps: int, session: Session) -> int:
+def killed_at_step(config: RunConfig, out: Path, num_steps: int, session: RuntimeOptions) -> int:
     """Train in a child that is killed (kill -9) when `num_steps` steps are taken in it."""
 
     def work() -> None:
         taken = 0
-        after_step = checkpoint_manager.Saver.after_step
+        after_step = checkpoint_manager.CheckpointManager.after_step
 
-        def count(self: checkpoint_manager.Saver, step: int) -> None:
+        def count(self: checkpoint_manager.CheckpointManager, step: int) -> None:
             nonlocal taken
             taken += 1
             if taken == num_steps:
                 os.kill(os.getpid(), signal.SIGKILL)
             after_step(self, step)
 
-        checkpoint_manager.Saver.after_step = count
+        checkpoint_manager.CheckpointManager.after_step = count
         fit(config, out, session=session)
 
     return in_a_child(work)

@@ -8,10 +8,10 @@ import torch
 from helpers.photographs import photographs
 from helpers.web_server import Server
 from resnetlab.config import DataConfig
-from resnetlab.data.images.encoded import Encoded
+from resnetlab.data.images.encoded import EncodedImages
 from resnetlab.data.open_dataset import Dataset, open_data
 from resnetlab.data.shards import pack as packing
-from resnetlab.data.shards.pack import Way, pack
+from resnetlab.data.shards.pack import PackOptions, pack_dataset
 from resnetlab.training.recipes import recipe
 
 SHARDS = 10
@@ -24,7 +24,7 @@ def packed(folder: Path) -> Path:
     out = folder / "shards"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "PER_SAMPLE", SHARDS * 2**20 / 120 - 2_200)
-        index = pack(DataConfig(str(source)), out, Way(shard_mib=1))
+        index = pack_dataset(DataConfig(str(source)), out, PackOptions(shard_mib=1))
     assert len(index.splits["train"]) == SHARDS
     return out
 
@@ -40,7 +40,7 @@ def opened(server: Server, cache: Path, cache_gib: float = 1.0) -> Dataset:
 def whole(server: Server, cache: Path) -> torch.Tensor:
     """Read every training sample."""
     images = opened(server, cache).train.images
-    assert isinstance(images, Encoded)
+    assert isinstance(images, EncodedImages)
     return images.views(torch.arange(len(images)))[0]
 
 

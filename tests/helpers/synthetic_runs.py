@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.config import DataConfig, ModelConfig, RunConfig
-from resnetlab.study.arms import network
+from resnetlab.study.arms import arm_network
 from resnetlab.study.results import Run
 from resnetlab.training.recipes import recipe
 
@@ -55,7 +55,7 @@ def made(
 ) -> Run:
     """A run of 400 steps with momentum 0.9; with gradient 0.1 its layers could move by 4 times their length."""
     config = RunConfig(
-        network(arm, depth), DataConfig(data, train_images=train_images), recipe("digits", lr=lr), seed=seed
+        arm_network(arm, depth), DataConfig(data, train_images=train_images), recipe("digits", lr=lr), seed=seed
     )
     result: dict[str, Any] = {"status": status, "steps": 400}
     if status == "done":

@@ -8,7 +8,16 @@ import pytest
 
 from helpers.engine_networks import COLOUR
 from resnetlab.inference import backend_selection as module
-from resnetlab.inference.backend_selection import BOUNDS, BySize, Candidate, Choice, choose, difference, measured, probe
+from resnetlab.inference.backend_selection import (
+    BOUNDS,
+    BackendSelection,
+    BatchSizeEngine,
+    Candidate,
+    find_difference,
+    probe_images,
+    select_backend,
+    time_engines,
+)
 from resnetlab.inference.engines.base import Backend, Precision
 from resnetlab.serialization import ConfigError, from_json, to_json
 
@@ -43,7 +52,7 @@ class Double:
 
 
 def chosen_of(**doubles: Double):
-    return choose({name: (lambda double=double: double) for name, double in doubles.items()}, VIEWS)
+    return select_backend({name: (lambda double=double: double) for name, double in doubles.items()}, VIEWS)
 
 
 @pytest.fixture(autouse=True)
@@ -117,8 +126,8 @@ def test_on_a_network_that_hardly_tells_classes_apart_a_liar_is_found_too():
     """Probabilities are all alike there, and hide what logits show."""
     rows = np.random.default_rng(2).normal(0, 1e-3, (16, 1000)).astype(np.float32)
     other = np.random.default_rng(3).normal(0, 1e-3, (16, 1000)).astype(np.float32)
-    assert difference(rows, rows + 1e-7, BOUNDS["fp32"]) == ""
-    assert "standard deviations off" in difference(rows, other, BOUNDS["bf16"])
+    assert find_difference(rows, rows + 1e-7, BOUNDS["fp32"]) == ""
+    assert "standard deviations off" in find_difference(rows, other, BOUNDS["bf16"])
 
 
 def test_classes_that_are_equally_probable_may_change_places():
@@ -126,23 +135,25 @@ def test_classes_that_are_equally_probable_may_change_places():
     rows[:, :2] = 5
     other = rows.copy()
     other[0, 1] += 1e-5
-    assert difference(rows, other, BOUNDS["fp32"]) == ""
-    assert difference(rows + 7, other, BOUNDS["fp32"]) == ""  # a constant for all classes says nothing
+    assert find_difference(rows, other, BOUNDS["fp32"]) == ""
+    assert find_difference(rows + 7, other, BOUNDS["fp32"]) == ""  # a constant for all classes says nothing
     rows[:, 0] += 1
-    assert "less probable" in difference(rows, other, BOUNDS["bf16"])
+    assert "less probable" in find_difference(rows, other, BOUNDS["bf16"])
 
 
 def test_one_that_fails_is_left_out_and_said():
     def broken():
         raise RuntimeError("no such instruction\nand a page of where")
 
-    choice, engine = choose({"broken": broken, "works": Double, "mute": lambda: Double(change=broken_call)}, VIEWS)
+    choice, engine = select_backend(
+        {"broken": broken, "works": Double, "mute": lambda: Double(change=broken_call)}, VIEWS
+    )
     assert isinstance(engine, Double)
     assert choice.left_out == {"broken": "no such instruction", "mute": "out of memory"}
     assert choice.fastest == {"1": "works", "16": "works"}
     assert str(choice) == "works; without broken: no such instruction; without mute: out of memory"
     with pytest.raises(RuntimeError, match="no such instruction"):
-        choose({"broken": broken, "again": broken}, VIEWS)
+        select_backend({"broken": broken, "again": broken}, VIEWS)
 
 
 def broken_call(logits: np.ndarray) -> np.ndarray:
@@ -161,7 +172,7 @@ def test_each_size_has_its_own_fastest():
     quick, wide = Double(1, 1), Double(8, 0.1, precision="bf16")
     choice, engine = chosen_of(quick=quick, wide=wide)
     assert choice.fastest == {"1": "quick", "16": "wide"}
-    assert isinstance(engine, BySize)
+    assert isinstance(engine, BatchSizeEngine)
     assert engine.precision == "bf16"
     for double in (quick, wide):
         double.calls.clear()
@@ -174,7 +185,7 @@ def test_each_size_has_its_own_fastest():
 
 def test_one_that_is_nearly_as_fast_everywhere_is_taken_alone(monkeypatch):
     times = {1: {"a": 1.0, "b": 1.02}, 16: {"a": 1.1, "b": 1.0}}
-    monkeypatch.setattr(module, "measured", lambda engines, views, size, callers, **_: times[size])
+    monkeypatch.setattr(module, "time_engines", lambda engines, views, size, callers, **_: times[size])
     choice, engine = chosen_of(a=Double(), b=Double())
     assert choice.fastest == {"1": "b", "16": "b"}
     assert isinstance(engine, Double)
@@ -183,14 +194,14 @@ def test_one_that_is_nearly_as_fast_everywhere_is_taken_alone(monkeypatch):
 
 def test_it_is_measured_with_as_many_callers_as_there_will_be():
     double, other = Double(20), Double(20)
-    found = measured({"a": double, "b": other}, VIEWS, 2, 4)
+    found = time_engines({"a": double, "b": other}, VIEWS, 2, 4)
     assert len(double.threads) == 4
     assert 20 / 2 / 4 <= found["a"] < 8  # one after the other they would take 10
 
 
 def test_what_is_read_of_a_choice_is_checked():
     choice, _ = chosen_of(a=Double(1), b=Double(2))
-    assert from_json(Choice, to_json(choice)) == choice
+    assert from_json(BackendSelection, to_json(choice)) == choice
     for wrong in (
         {"fastest": {}},
         {"fastest": {"x": "a"}},
@@ -203,11 +214,11 @@ def test_what_is_read_of_a_choice_is_checked():
         {"fastest": {"1": "a"}, "more": 1},
     ):
         with pytest.raises((ConfigError, TypeError)):
-            from_json(Choice, wrong)
+            from_json(BackendSelection, wrong)
 
 
 def test_the_pictures_are_photographs_and_noise_as_the_network_sees_them():
-    views = probe(COLOUR)
+    views = probe_images(COLOUR)
     assert views.shape == (32, 32, 32, 3)
     assert views.dtype == np.uint8
     rough = np.abs(np.diff(views.astype(int), axis=2)).mean((1, 2, 3))

@@ -16,7 +16,7 @@ from resnetlab.cli.main import main
 from resnetlab.config import ConfigError
 from resnetlab.export.export import export
 from resnetlab.inference.engines.base import Backend
-from resnetlab.inference.explain import drawing, heat_of
+from resnetlab.inference.explain import heat_map, render_overlay
 from resnetlab.inference.formats.exported_file import SUFFIXES
 from resnetlab.inference.open_engine import open_engine
 from resnetlab.inference.predictor import Predictor
@@ -126,7 +126,7 @@ def test_heat_is_captums_up_to_its_scale(tmp_path, preprocessing):
         hottest = []
         for view in views:
             for label in range(len(CLASSES)):
-                expected, found = heat_of(by_captum, view, label), heat_of(engine, view, label)
+                expected, found = heat_map(by_captum, view, label), heat_map(engine, view, label)
                 area = found.numel()  # the mean of a gradient over the map; the weight itself is so many times that
                 torch.testing.assert_close(found / area, expected, rtol=1e-3, atol=1e-4 * float(by_captum.head.max()))
                 hottest.append(float(expected.max()))
@@ -136,11 +136,11 @@ def test_heat_is_captums_up_to_its_scale(tmp_path, preprocessing):
 def test_an_exported_network_explains_itself_without_captum(room, monkeypatch, capsys):
     data = (room / "pets" / "00.png").read_bytes()
     expected = resnetlab.load("model.safetensors")
-    drawn = np.asarray(drawing(expected, data, expected.view(data), expected(data))).astype(int)
+    drawn = np.asarray(render_overlay(expected, data, expected.view(data), expected(data))).astype(int)
     monkeypatch.setitem(__import__("sys").modules, "captum.attr", None)
     for name in ("model.onnx", "model.xml"):
         predictor = resnetlab.load(name, backend="openvino")
-        page = drawing(predictor, data, predictor.view(data), predictor(data))
+        page = render_overlay(predictor, data, predictor.view(data), predictor(data))
         assert np.abs(np.asarray(page).astype(int) - drawn).max() <= 2
         assert main(["predict", name, "pets/00.png", "--backend", "openvino", "--explain", "--out", "why"]) == 0
         with Image.open("why/00.png") as saved:

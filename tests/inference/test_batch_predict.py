@@ -12,8 +12,8 @@ from PIL import Image
 
 from helpers.small_network import CLASSES, COLOUR, network
 from resnetlab.data.images.decode import BadImageError
-from resnetlab.inference.batch_predict import AHEAD, answers, default_batch_size
-from resnetlab.inference.inputs import Input
+from resnetlab.inference.batch_predict import AHEAD, default_batch_size, predict_batches
+from resnetlab.inference.inputs import ImageInput
 from resnetlab.inference.predictor import BrokenNetworkError, Predictor
 from resnetlab.models.model_file import ModelCard
 
@@ -36,7 +36,7 @@ def files(tmp_path_factory):
     return sorted(root.iterdir())
 
 
-class Slow(Input):
+class Slow(ImageInput):
     """An input that takes its time, the earlier ones more."""
 
     def read(self) -> bytes:
@@ -44,13 +44,13 @@ class Slow(Input):
         return super().read()
 
 
-def slow(files) -> list[Input]:
+def slow(files) -> list[ImageInput]:
     return [Slow(str(number), file) for number, file in enumerate(files)]
 
 
 @pytest.mark.parametrize(("workers", "batch_size"), [(1, 1), (1, 30), (2, 4), (4, 3), (3, 100)])
 def test_answers_are_in_order_and_right(predictor, files, workers, batch_size):
-    found = list(answers(predictor, slow(files), top=2, batch_size=batch_size, workers=workers))
+    found = list(predict_batches(predictor, slow(files), top=2, batch_size=batch_size, workers=workers))
     assert [one.name for one in found] == [str(number) for number in range(30)]
     for number, (file, answer) in enumerate(zip(files, found, strict=True)):
         if number in (7, 20):
@@ -66,7 +66,7 @@ def test_answers_are_in_order_and_right(predictor, files, workers, batch_size):
 
 
 def test_the_numbers_do_not_depend_on_the_workers(predictor, files):
-    one, four = (list(answers(predictor, slow(files), batch_size=4, workers=workers)) for workers in (1, 4))
+    one, four = (list(predict_batches(predictor, slow(files), batch_size=4, workers=workers)) for workers in (1, 4))
     assert one == four
 
 
@@ -75,7 +75,7 @@ def test_what_is_in_memory_is_bounded(predictor, files):
     taken, open_now, most_open = 0, 0, 0
     lock = threading.Lock()
 
-    class Counted(Input):
+    class Counted(ImageInput):
         def read(self) -> bytes:
             nonlocal open_now, most_open
             with lock:
@@ -86,7 +86,7 @@ def test_what_is_in_memory_is_bounded(predictor, files):
                 open_now -= 1
             return super().read()
 
-    def source() -> Iterator[Input]:
+    def source() -> Iterator[ImageInput]:
         nonlocal taken
         for _ in range(100):
             taken += 1
@@ -94,7 +94,7 @@ def test_what_is_in_memory_is_bounded(predictor, files):
 
     workers, batch_size = 2, 3
     given = 0
-    for _ in answers(predictor, source(), batch_size=batch_size, workers=workers):
+    for _ in predict_batches(predictor, source(), batch_size=batch_size, workers=workers):
         given += 1
         time.sleep(0.001)
         # Batches begun or waiting for a worker; one more is being filled, and one is being handed on.
@@ -107,15 +107,15 @@ def test_what_has_come_is_not_kept_waiting(predictor, files):
     """A source that gives its second picture only when the first was answered."""
     answered = threading.Event()
 
-    def source() -> Iterator[Input | None]:
-        yield Input("first", files[0])
+    def source() -> Iterator[ImageInput | None]:
+        yield ImageInput("first", files[0])
         yield None
         yield None
         assert answered.wait(20)
-        yield Input("second", files[1])
+        yield ImageInput("second", files[1])
 
     names = []
-    for answer in answers(predictor, source(), batch_size=16, workers=2):
+    for answer in predict_batches(predictor, source(), batch_size=16, workers=2):
         names.append(answer.name)
         answered.set()
     assert names == ["first", "second"]
@@ -125,13 +125,13 @@ def test_left_early_its_threads_end(predictor, files):
     before = threading.active_count()
     taken = 0
 
-    def endless() -> Iterator[Input]:
+    def endless() -> Iterator[ImageInput]:
         nonlocal taken
         while True:
             taken += 1
-            yield Input("x", files[0])
+            yield ImageInput("x", files[0])
 
-    with closing(answers(predictor, endless(), batch_size=2, workers=2)) as made:
+    with closing(predict_batches(predictor, endless(), batch_size=2, workers=2)) as made:
         next(made)
     deadline = time.monotonic() + 10
     while threading.active_count() > before and time.monotonic() < deadline:
@@ -148,39 +148,39 @@ def test_left_early_no_more_is_drawn(predictor, files):
         drawn += 1
         time.sleep(0.05)
 
-    pictures = [Input(str(number), files[0]) for number in range(64)]
-    with closing(answers(predictor, pictures, batch_size=16, workers=1, also=draw)) as made:
+    pictures = [ImageInput(str(number), files[0]) for number in range(64)]
+    with closing(predict_batches(predictor, pictures, batch_size=16, workers=1, also=draw)) as made:
         next(made)
     assert 16 <= drawn < 32
 
 
 def test_what_goes_wrong_is_raised_where_it_is_asked_for(predictor, files):
-    def broken() -> Iterator[Input]:
-        yield Input("x", files[0])
+    def broken() -> Iterator[ImageInput]:
+        yield ImageInput("x", files[0])
         raise RuntimeError("the list broke off")
 
-    made = answers(predictor, broken(), batch_size=1)
+    made = predict_batches(predictor, broken(), batch_size=1)
     assert next(made).name == "x"
     with pytest.raises(RuntimeError, match="the list broke off"):
         next(made)
     model = network()
     torch.nn.init.constant_(model.fc.weight, torch.nan)
     with pytest.raises(BrokenNetworkError):
-        list(answers(Predictor(model, ModelCard(model.config, CLASSES, COLOUR)), slow(files)))
+        list(predict_batches(Predictor(model, ModelCard(model.config, CLASSES, COLOUR)), slow(files)))
 
 
 def test_memory_that_is_not_there_is_an_error_of_that_picture(predictor, files):
-    class Greedy(Input):
+    class Greedy(ImageInput):
         def read(self) -> bytes:
             raise MemoryError
 
-    first, second = answers(predictor, [Greedy("x", files[0]), Input("y", files[0])])
+    first, second = predict_batches(predictor, [Greedy("x", files[0]), ImageInput("y", files[0])])
     assert first.error == "needs more memory than there is"
     assert second.prediction is not None
 
 
 def test_also_sees_what_was_read(predictor, files):
-    found = list(answers(predictor, slow(files)[5:9], also=lambda *seen: seen, batch_size=3))
+    found = list(predict_batches(predictor, slow(files)[5:9], also=lambda *seen: seen, batch_size=3))
     for answer, file in zip(found, files[5:9], strict=True):
         if answer.prediction is None:
             assert answer.also is None
@@ -197,7 +197,7 @@ def test_batches_are_smaller_the_larger_the_images():
 
 
 def test_nothing_comes_of_nothing(predictor):
-    assert list(answers(predictor, [])) == []
-    assert list(answers(predictor, [None, None])) == []
+    assert list(predict_batches(predictor, [])) == []
+    assert list(predict_batches(predictor, [None, None])) == []
     with pytest.raises(BadImageError):
-        Input("x", None, "why").read()
+        ImageInput("x", None, "why").read()

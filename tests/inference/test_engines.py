@@ -18,7 +18,7 @@ from resnetlab.inference.backend_selection import Candidate
 from resnetlab.inference.engines.base import Engine
 from resnetlab.inference.engines.onnx_runtime import OnnxEngine
 from resnetlab.inference.engines.openvino_runtime import OpenVinoEngine
-from resnetlab.inference.model_source import ModelSource
+from resnetlab.inference.model_source import ModelFileSource
 from resnetlab.models.model_file import load_model
 
 pytest.importorskip("onnxscript")
@@ -47,7 +47,7 @@ def plainly(path: Path, views: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def engines(path: Path, **threads: int) -> dict[str, Engine]:
-    source, split = ModelSource(path), {"cores": 1, "callers": 1} | threads
+    source, split = ModelFileSource(path), {"cores": 1, "callers": 1} | threads
     return {name: source.engine(Candidate(name), device=CPU, **split) for name in BACKENDS}
 
 
@@ -120,7 +120,7 @@ def test_an_answer_is_kept_by_whoever_got_it(small):
 
 
 def test_the_last_map_is_made_only_when_it_is_asked_for(small):
-    graph = ModelSource(small).graph()
+    graph = ModelFileSource(small).graph()
     asked = []
 
     def read() -> bytes:
@@ -142,7 +142,7 @@ def test_the_last_map_is_made_only_when_it_is_asked_for(small):
 def test_bf16_is_what_it_says(small):
     views = pictures(COLOUR, 8)
     logits, maps = plainly(small, views)
-    source = ModelSource(small)
+    source = ModelFileSource(small)
     engine = source.engine(Candidate("openvino", "bf16"), 1, 1, CPU)
     assert engine.precision == "bf16"
     far = np.abs(engine.logits(views) - logits).max()
@@ -155,7 +155,7 @@ def test_a_quantised_graph_has_its_map_and_head(small, tmp_path):
     """As onnxruntime's quantiser makes it: weights int8 per channel, a pair of nodes before each operator."""
     from onnxruntime import quantization
 
-    (tmp_path / "graph.onnx").write_bytes(ModelSource(small).graph())
+    (tmp_path / "graph.onnx").write_bytes(ModelFileSource(small).graph())
     views = pictures(COLOUR, 32)
 
     class Reader(quantization.CalibrationDataReader):
@@ -190,7 +190,7 @@ def test_a_runtime_that_is_missing_is_told(small, monkeypatch):
             patched.setitem(sys.modules, backend, None)
             assert not optional_packages.installed(backend)
             with pytest.raises(ConfigError, match=rf"the backend {backend} needs its package .*resnetlab\[export\]"):
-                ModelSource(small).engine(Candidate(backend), 1, 1, CPU)
+                ModelFileSource(small).engine(Candidate(backend), 1, 1, CPU)
 
 
 def test_openvino_is_loaded_without_its_telemetry(tmp_path):

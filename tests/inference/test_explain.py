@@ -12,7 +12,7 @@ from PIL import Image
 
 from helpers.small_network import COLOUR, GREY, model_file, network
 from resnetlab.config import ConfigError, ModelConfig
-from resnetlab.inference.explain import SIDE, STRIP, Head, captioned, captum, drawing, grad_cam, overlay
+from resnetlab.inference.explain import SIDE, STRIP, Head, add_caption, blend_heat_map, captum, grad_cam, render_overlay
 from resnetlab.inference.predictor import load
 from resnetlab.models.resnet import ResNet
 
@@ -121,7 +121,7 @@ def test_heat_lies_where_the_map_has_it():
     picture = np.full((90, 90, 3), 128, np.uint8)
     heat = torch.zeros(3, 3)
     heat[0, 2] = 7.0
-    drawn = overlay(picture, heat).astype(int)
+    drawn = blend_heat_map(picture, heat).astype(int)
     hot = np.rint(0.25 * 128 + 0.75 * 255 * np.array(colormaps["inferno"](0.9)[:3]))
     assert np.abs(drawn[10, 79] - hot).max() <= 1
     assert np.abs(drawn[60:, :30] - 128).max() <= 1
@@ -131,7 +131,7 @@ def test_heat_lies_where_the_map_has_it():
 
 def test_without_heat_the_picture_shows_alone_in_faded_colours():
     picture = CHANCE.integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    drawn = overlay(picture, torch.zeros(4, 4)).astype(int)
+    drawn = blend_heat_map(picture, torch.zeros(4, 4)).astype(int)
     brightness = np.asarray(Image.fromarray(picture).convert("L")).astype(float)
     for channel in range(3):
         expected = 0.4 * picture[:, :, channel] + 0.6 * brightness
@@ -142,7 +142,7 @@ def test_without_heat_the_picture_shows_alone_in_faded_colours():
     "words", ["cat", "", "église 犬 🐕", "a\nb\tc\x1b[31m", "\ud800 alone", "x" * 5000, "اردو עברית", "\u202e\u200b"]
 )
 def test_any_words_can_be_written(words):
-    page = captioned(np.zeros((100, 200, 3), np.uint8), words)
+    page = add_caption(np.zeros((100, 200, 3), np.uint8), words)
     assert page.size == (200, 100 + STRIP)
     ink = np.asarray(page)[100:]
     assert (ink.max() > 200) == (words != "")
@@ -158,7 +158,7 @@ def test_a_drawing_shows_what_the_network_saw(preprocessing, tmp_path):
     file = BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     data = file.getvalue()
-    page = drawing(predictor, data, predictor.view(data), predictor(data))
+    page = render_overlay(predictor, data, predictor.view(data), predictor(data))
     assert page.size == (SIDE, SIDE + STRIP)
     drawn = np.asarray(page).astype(int)
     assert drawn[:SIDE, SIDE // 2].mean() > drawn[:SIDE, 2].mean()  # the middle of the picture, without its ends

@@ -13,8 +13,8 @@ from resnetlab.data.images.decode import BadImageError
 from resnetlab.inference import image_files
 from resnetlab.inference import inputs as module
 from resnetlab.inference.image_files import read_image
-from resnetlab.inference.inputs import Input, inputs, shortened
-from resnetlab.inference.overlay_writer import Album
+from resnetlab.inference.inputs import ImageInput, find_inputs, shorten_middle
+from resnetlab.inference.overlay_writer import OverlayWriter
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def tree(tmp_path, monkeypatch):
 
 
 def names(*words: str) -> list[str]:
-    return [one.name if not one.error else f"{one.name}: {one.error}" for one in inputs(words) if one]
+    return [one.name if not one.error else f"{one.name}: {one.error}" for one in find_inputs(words) if one]
 
 
 BELOW_C = ["c/10.png", "c/2.png", "c/d/1.webp"]
@@ -79,7 +79,9 @@ def test_words(words, found):
 
 def test_drawings_are_no_pictures_unless_named_themselves(tree):
     for name in ("explained/x.png", "10.png"):  # an album of its own, and one among the pictures
-        assert Album(tree / "c" / Path(name).parent).add(f"{Path(name).stem}.jpg", Image.new("L", (9, 9))).exists()
+        assert (
+            OverlayWriter(tree / "c" / Path(name).parent).add(f"{Path(name).stem}.jpg", Image.new("L", (9, 9))).exists()
+        )
     assert names("c") == names("c/**/*.*") == names("c/**") == BELOW_C
     for word in ("c/explained/*.png", "c/explained/*"):
         assert names(word) == [f"{word}: only drawings of --explain match; name them"]
@@ -153,10 +155,10 @@ def test_a_file_that_grows_is_bounded(tree, monkeypatch):
 
 
 def test_an_input_reads_itself(tree):
-    assert Input("b", tree / "b.png").read() == (tree / "b.png").read_bytes()
-    assert Input("b", b"data").read() == b"data"
+    assert ImageInput("b", tree / "b.png").read() == (tree / "b.png").read_bytes()
+    assert ImageInput("b", b"data").read() == b"data"
     with pytest.raises(BadImageError, match=r"^why$"):
-        Input("b", None, "why").read()
+        ImageInput("b", None, "why").read()
 
 
 @pytest.fixture
@@ -180,7 +182,7 @@ def test_an_image_on_standard_input(tree, from_stdin, monkeypatch):
     (tree / "large.png").write_bytes(image + bytes(300_000))
     with (tree / "large.png").open() as stream:
         monkeypatch.setattr(sys, "stdin", stream)
-        (one,) = inputs("-")
+        (one,) = find_inputs("-")
     assert one is not None
     assert one.read() == image + bytes(300_000)
     monkeypatch.setattr(image_files, "MAX_BYTES", 200_000)
@@ -220,7 +222,7 @@ def test_names_on_a_stream_are_used_as_they_come(tree, monkeypatch):
     with open(reader) as stream:  # noqa: PTH123
         monkeypatch.setattr(sys, "stdin", stream)
         found = []
-        for one in inputs("-"):
+        for one in find_inputs("-"):
             found.append(one and one.name)
             if one is None:
                 heard.set()
@@ -230,7 +232,7 @@ def test_names_on_a_stream_are_used_as_they_come(tree, monkeypatch):
 
 
 def test_names_are_cut_in_the_middle():
-    assert shortened("photograph.jpeg", 20, len) == "photograph.jpeg"
-    assert shortened("photograph.jpeg", 9, len) == "phot…jpeg"
-    assert shortened("photograph.jpeg", 8, len) == "phot…peg"
-    assert shortened("photograph.jpeg", 1, len) == "…"
+    assert shorten_middle("photograph.jpeg", 20, len) == "photograph.jpeg"
+    assert shorten_middle("photograph.jpeg", 9, len) == "phot…jpeg"
+    assert shorten_middle("photograph.jpeg", 8, len) == "phot…peg"
+    assert shorten_middle("photograph.jpeg", 1, len) == "…"

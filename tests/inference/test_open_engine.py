@@ -20,14 +20,14 @@ from resnetlab.inference import model_source as source
 from resnetlab.inference import open_engine as opening
 from resnetlab.inference import optional_packages as packages
 from resnetlab.inference import selection_cache as remembered
-from resnetlab.inference.backend_selection import Choice
+from resnetlab.inference.backend_selection import BackendSelection
 from resnetlab.inference.engines.base import Backend
 from resnetlab.inference.engines.pytorch import TorchEngine
 from resnetlab.inference.formats.exported_file import SUFFIXES
-from resnetlab.inference.formats.sidecar_cache import Shelf
+from resnetlab.inference.formats.sidecar_cache import SidecarCache
 from resnetlab.inference.open_engine import open_engine
 from resnetlab.models.model_file import ModelFileError
-from resnetlab.system.process_group import World
+from resnetlab.system.process_group import ProcessGroup
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
@@ -73,7 +73,7 @@ def forbidden(*_: object, **__: object):
 
 
 def test_it_is_measured_once(copy, made, monkeypatch):
-    monkeypatch.setattr(opening, "choose", forbidden)
+    monkeypatch.setattr(opening, "select_backend", forbidden)
     monkeypatch.setattr(source, "onnx_model", forbidden)
     said: list[str] = []
     engine, card = open_engine(copy, backend="auto", tell=said.append)
@@ -88,43 +88,43 @@ def test_it_is_measured_once(copy, made, monkeypatch):
 
 def test_of_several_processes_the_first_chooses_for_all(copy, monkeypatch):
     """Even where nothing can be noted beside the file, and another one would have found otherwise."""
-    told = Choice({"1": "torch", "16": "torch"})
+    told = BackendSelection({"1": "torch", "16": "torch"})
 
-    class Second(World):
+    class Second(ProcessGroup):
         def from_first(self, work):
             return told
 
-    monkeypatch.setattr(opening, "choose", forbidden)
-    monkeypatch.setattr(opening, "remembered", forbidden)
+    monkeypatch.setattr(opening, "select_backend", forbidden)
+    monkeypatch.setattr(opening, "load_selection", forbidden)
     said: list[str] = []
     engine, _ = open_engine(copy, backend="auto", tell=said.append, world=Second(1, 2))
     assert (engine.backend, said) == ("torch", ["torch"])
-    told = Choice({"1": "a runtime of the first"})
+    told = BackendSelection({"1": "a runtime of the first"})
     with pytest.raises(ConfigError, match="computes it by a runtime of the first, and process 1 cannot"):
         open_engine(copy, backend="auto", world=Second(1, 2))
 
 
 def test_another_situation_is_measured_anew_and_both_are_kept(copy, monkeypatch):
-    assert len(Shelf(copy).choices()) == 1
+    assert len(SidecarCache(copy).choices()) == 1
     open_engine(copy, backend="auto", cores=1, callers=2)
-    assert len(Shelf(copy).choices()) == 2
-    monkeypatch.setattr(opening, "choose", forbidden)
+    assert len(SidecarCache(copy).choices()) == 2
+    monkeypatch.setattr(opening, "select_backend", forbidden)
     open_engine(copy, backend="auto", cores=1, callers=2)
     open_engine(copy, backend="auto")
     for change in (
         lambda: monkeypatch.setattr(packages, "versions", lambda: {"torch": "9"}),
-        lambda: monkeypatch.setattr(remembered, "processor", lambda: "another"),
+        lambda: monkeypatch.setattr(remembered, "cpu_fingerprint", lambda: "another"),
         lambda: model_file(copy, GREY),
     ):
         change()
         with pytest.raises(AssertionError, match="remembered"):
             open_engine(copy, backend="auto")
         monkeypatch.undo()
-        monkeypatch.setattr(opening, "choose", forbidden)
+        monkeypatch.setattr(opening, "select_backend", forbidden)
 
 
 def test_what_is_known_is_taken_and_nothing_is_measured_for_it(copy, monkeypatch):
-    monkeypatch.setattr(opening, "choose", forbidden)
+    monkeypatch.setattr(opening, "select_backend", forbidden)
     auto, _ = open_engine(copy, backend="auto")
     known, _ = open_engine(copy, backend="known", cores=1, callers=3)  # measured with the cores split otherwise
     assert (known.backend, known.precision) == (auto.backend, auto.precision)
@@ -258,7 +258,7 @@ def test_what_is_damaged_or_not_ours_is_made_again(copy, monkeypatch, what):
     folder = beside(copy)
     foreign(folder, what)
     measured, converted = [], []
-    monkeypatch.setattr(opening, "choose", lambda *a, **k: measured.append(1) or choice.choose(*a, **k))
+    monkeypatch.setattr(opening, "select_backend", lambda *a, **k: measured.append(1) or choice.select_backend(*a, **k))
     convert = source.onnx_model
     monkeypatch.setattr(source, "onnx_model", lambda *a: converted.append(1) or convert(*a))
     for turn in (1, 2):
@@ -276,9 +276,9 @@ def test_what_is_damaged_or_not_ours_is_made_again(copy, monkeypatch, what):
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give a file away")
 def test_what_somebody_else_wrote_is_not_believed(copy, monkeypatch):
     os.chown(beside(copy) / "choice.json", 1234, 1234)
-    assert Shelf(copy).choices() == []
+    assert SidecarCache(copy).choices() == []
     os.chown(copy, 1234, 1234)  # the model's owner is believed: the model is, too
-    assert len(Shelf(copy).choices()) == 1
+    assert len(SidecarCache(copy).choices()) == 1
 
 
 def test_a_file_that_changes_under_an_engine_is_not_mixed_up(copy):
@@ -306,6 +306,6 @@ def test_two_processes_at_once_leave_something_whole(tmp_path):
     said = [process.communicate(timeout=200)[0].strip() for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert set(said) <= {"torch", "onnxruntime", "openvino"}
-    assert len(Shelf(file).choices()) == 1
+    assert len(SidecarCache(file).choices()) == 1
     assert sorted(path.name for path in beside(file).iterdir()) == ["choice.json", "graph.onnx"]
     assert open_engine(file, backend="auto")[0].logits(VIEWS).shape == (5, 6)

@@ -14,7 +14,7 @@ from PIL import Image
 from helpers.small_network import CLASSES, COLOUR, GREY, model_file, network
 from resnetlab.data.dataset import Split
 from resnetlab.data.images.decode import BadImageError
-from resnetlab.data.images.encoded import Encoded
+from resnetlab.data.images.encoded import EncodedImages
 from resnetlab.data.loader import eval_batches
 from resnetlab.inference.predictor import BrokenNetworkError, Prediction, Predictor, load
 from resnetlab.inference.probe_images import luma
@@ -51,7 +51,9 @@ def folder(root: Path, count: int = 20) -> list[Path]:
 def evaluated(predictor: Predictor, files: list[Path]) -> np.ndarray:
     """What evaluation computes for the images of a folder."""
     size, ratio = predictor.preprocessing.image_size, predictor.preprocessing.crop_ratio
-    images = Encoded(files, [str(file) for file in files], torch.ones(len(files), 2, dtype=torch.int64), size, ratio)
+    images = EncodedImages(
+        files, [str(file) for file in files], torch.ones(len(files), 2, dtype=torch.int64), size, ratio
+    )
     split = Split(images, torch.zeros(len(files), dtype=torch.int64))
     ((batch, _),) = eval_batches(split, predictor.preprocessing)
     with torch.no_grad():

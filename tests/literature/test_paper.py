@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from resnetlab.literature.paper import BEST_ON_TEST, LEDGER, Protocol, find
-from resnetlab.literature.reproductions import REPRODUCTIONS, by_others
+from resnetlab.literature.paper import BEST_ON_TEST, LEDGER, Protocol, find_result
+from resnetlab.literature.reproductions import REPRODUCTIONS, independent_results
 from resnetlab.models.cost import cost
 from resnetlab.models.zoo import build_model, model_config
 
@@ -97,25 +97,25 @@ def test_table_6_of_ours_is_complete(quantity):
 
 
 def test_find():
-    cell = find("resnet110", "test_error_pct")
+    cell = find_result("resnet110", "test_error_pct")
     assert cell is not None
     assert (cell.value, cell.spread, cell.num_runs, cell.where) == (6.61, 0.16, 5, "Table 6")
-    assert find("resnet110", "top1_error_pct") is None
-    assert find("plain20", "test_error_pct") is None
-    plain = find("plain110", "test_error_pct")
+    assert find_result("resnet110", "top1_error_pct") is None
+    assert find_result("plain20", "test_error_pct") is None
+    plain = find_result("plain110", "test_error_pct")
     assert plain is not None
     assert (plain.value, plain.above, plain.where) == (60.0, True, "Figure 6")
 
 
 def test_reproductions():
-    found = by_others("plain56", "test_error_pct")
+    found = independent_results("plain56", "test_error_pct")
     assert [(cell.source.split("/")[0], cell.value, cell.spread, cell.num_runs) for cell in found] == [
         ("nabla0001", 12.95, 0.22, 5),
         ("techxzen", 15.39, None, 1),
         ("fish145", 14.74, None, 1),
     ]
-    assert [cell.value for cell in by_others("resnet152-v1", "top5_error_pct")] == [6.7]
-    assert [cell.value for cell in by_others("resnet34", "top1_error_pct")] == [26.73]
+    assert [cell.value for cell in independent_results("resnet152-v1", "top5_error_pct")] == [6.7]
+    assert [cell.value for cell in independent_results("resnet34", "top1_error_pct")] == [26.73]
 
 
 def test_networks_have_names_that_the_zoo_knows():
@@ -129,7 +129,7 @@ def test_networks_have_names_that_the_zoo_knows():
 
 def test_protocols_of_single_values_are_no_paper_protocol():
     """The best epoch on test is not the paper's, and what is not published cannot be met."""
-    papers = find("resnet20", "test_error_pct")
+    papers = find_result("resnet20", "test_error_pct")
     assert papers is not None
     single = [cell for cell in REPRODUCTIONS if cell.protocol.data == "CIFAR-10" and cell.spread is None]
     assert len(single) == 18
@@ -145,6 +145,6 @@ def test_words_do_not_make_a_protocol():
 
 @pytest.mark.parametrize("network", ["resnet20", "resnet56", "resnet110"])
 def test_our_sizes_are_the_papers(network):
-    published = find(network, "params")
+    published = find_result(network, "params")
     assert published is not None
     assert cost(build_model(network), 32).params == pytest.approx(published.value, rel=0.03)

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from resnetlab.models.activation_checkpointing import run_recomputed, segments
+from resnetlab.models.activation_checkpointing import checkpoint_segments, run_checkpointed
 from resnetlab.models.blocks import BasicBlock
 from resnetlab.models.zoo import build_model
 
@@ -21,10 +21,10 @@ def bfloat16():
     return torch.autocast("cpu", torch.bfloat16)
 
 
-def two_steps(model, recompute, precision=contextlib.nullcontext):
+def two_steps(model, activation_checkpointing, precision=contextlib.nullcontext):
     """Everything that two steps leave: losses, gradients, and the state dict with BN's statistics."""
     model = copy.deepcopy(model)
-    model.recompute = recompute
+    model.activation_checkpointing = activation_checkpointing
     images = F.interpolate(IMAGES, 64) if model.config.stem == "imagenet" else IMAGES
     left = {}
     for step in range(2):
@@ -74,7 +74,9 @@ def grads(model):
 )
 def test_the_same_to_the_last_bit(name, changes, precision):
     model = seeded(name, **changes)
-    without, with_it = (two_steps(model, recompute, precision) for recompute in (False, True))
+    without, with_it = (
+        two_steps(model, activation_checkpointing, precision) for activation_checkpointing in (False, True)
+    )
     assert list(without) == list(with_it)
     assert all(torch.equal(without[key], with_it[key]) for key in without)
     assert any(key.endswith("running_var") for key in without) == (model.config.norm == "batch")
@@ -83,14 +85,14 @@ def test_the_same_to_the_last_bit(name, changes, precision):
 def test_channels_last_too():
     model = seeded("resnet20")
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # a stub lacks it
-    without, with_it = (two_steps(model, recompute) for recompute in (False, True))
+    without, with_it = (two_steps(model, activation_checkpointing) for activation_checkpointing in (False, True))
     assert all(torch.equal(without[key], with_it[key]) for key in without)
 
 
 def test_it_keeps_less_and_only_in_training():
     model = seeded("resnet110")
     without = kept_bytes(model, IMAGES)
-    model.recompute = True
+    model.activation_checkpointing = True
     assert kept_bytes(model, IMAGES) < 0.25 * without
     state = list(model.state_dict())
     assert state == list(seeded("resnet110").state_dict())
@@ -103,7 +105,7 @@ def test_it_keeps_less_and_only_in_training():
 
 def test_the_statistics_move_once_and_the_layers_come_back():
     model = seeded("resnet20")
-    model.recompute = True
+    model.activation_checkpointing = True
     loss = F.cross_entropy(model(IMAGES), LABELS)
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     loss.backward(retain_graph=True)
@@ -119,9 +121,9 @@ def test_the_statistics_move_once_and_the_layers_come_back():
 def test_frozen_statistics_stay_in_use():
     """BN layers in evaluation mode inside a network that trains, as fine-tuning has them."""
 
-    def frozen(recompute):
+    def frozen(activation_checkpointing):
         model = seeded("resnet20")
-        model.recompute = recompute
+        model.activation_checkpointing = activation_checkpointing
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.eval()
@@ -156,7 +158,7 @@ def test_no_block_overwrites_what_it_was_given(name, norm):
 def test_segments(name, sizes):
     with torch.device("meta"):
         stage = build_model(name).stages["stage1"]
-    cut = segments(stage)
+    cut = checkpoint_segments(stage)
     assert [block for segment in cut for block in segment] == list(stage)
     if name == "resnet1202":
         assert len(cut) == 29
@@ -168,16 +170,16 @@ def test_segments(name, sizes):
 def test_one_block_in_all():
     model = seeded("resnet8", stage_blocks=(1,), stage_channels=(4,))
     x = torch.randn(2, 4, 6, 6)
-    assert torch.equal(run_recomputed(model.stages.values(), x), model.stages["stage1"](x))
+    assert torch.equal(run_checkpointed(model.stages.values(), x), model.stages["stage1"](x))
 
 
 @pytest.mark.slow
 def test_it_compiles():
     """Compiled with and without: the same, and BN's statistics moved once."""
     gradients, statistics = [], []
-    for recompute in (False, True):
+    for activation_checkpointing in (False, True):
         model = seeded("resnet20")
-        model.recompute = recompute
+        model.activation_checkpointing = activation_checkpointing
         compiled = torch.compile(model, backend="aot_eager")
         F.cross_entropy(compiled(IMAGES), LABELS).backward()
         gradients.append(grads(model))

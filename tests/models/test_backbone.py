@@ -248,13 +248,13 @@ def box_iou(a, b):
 
 @pytest.mark.parametrize("name", ["B", "plain", "cifar C bottleneck"])
 def test_recompute_changes_nothing_for_a_head(name):
-    """`features` keeps its maps whatever `recompute` says; logits of the same step may be recomputed beside it."""
+    """`features` keeps its maps whatever `activation_checkpointing` says; logits of the same step may be recomputed beside it."""
     images, masks, _ = shapes(3, *ODD)
 
-    def left(recompute):
+    def left(activation_checkpointing):
         torch.manual_seed(0)
         model = backbone(**BACKBONES[name]).train()
-        model.recompute = recompute
+        model.activation_checkpointing = activation_checkpointing
         network = Segmenter(model, model.stages)
         loss = F.cross_entropy(network(images), masks) + model(images).square().mean()
         loss.backward()

@@ -163,13 +163,13 @@ def test_keys_are_those_of_such_a_network():
 
 def test_what_a_network_is_beside_its_weights_stays():
     model = build_model("resnet8", CLASSES).double().train()
-    model.recompute = True
+    model.activation_checkpointing = True
     model.get_submodule("layer1.0.bn1").eval()
     model.conv1.weight.requires_grad_(False)
     model(batch(8, 0)[0].double()).sum().backward()
     deeper = deepen(model, 14)
     assert deeper.training
-    assert deeper.recompute
+    assert deeper.activation_checkpointing
     assert not deeper.get_submodule("layer1.0.bn1").training
     assert deeper.get_submodule("layer1.1.bn1").training
     assert not deeper.conv1.weight.requires_grad

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from resnetlab.models.fuse_bn import folded
+from resnetlab.models.fuse_bn import fuse_bn
 from resnetlab.models.resnet import ResNet
 from resnetlab.models.zoo import build_model
 
@@ -42,15 +42,15 @@ def network(name: str, **changes: Any) -> ResNet:
 def test_the_same_function(name, changes):
     model = network(name, **changes)
     images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    before, after = model.double()(images.double()), folded(model).double()(images.double())
+    before, after = model.double()(images.double()), fuse_bn(model).double()(images.double())
     assert (after - before).abs().max() < 1e-12 * before.abs().max()
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded(model).modules())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fuse_bn(model).modules())
 
 
 def test_rounded_once():
     """In float32 each weight is the one nearest to the exact product."""
     model = network("resnet8")
-    exact, rounded = folded(model.double()), folded(model.float())
+    exact, rounded = fuse_bn(model.double()), fuse_bn(model.float())
     pairs = zip(exact.parameters(), rounded.parameters(), strict=True)
     assert all(torch.equal(one.float(), other) for one, other in pairs)
 
@@ -59,7 +59,7 @@ def test_the_source_stays_and_shares_nothing():
     model = network("resnet8")
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    result = folded(model)
+    result = fuse_bn(model)
     assert model.training
     assert not result.training
     with torch.no_grad():
@@ -69,6 +69,6 @@ def test_the_source_stays_and_shares_nothing():
 
 
 def test_folding_twice_changes_nothing():
-    once = folded(network("resnet8"))
-    twice = folded(once)
+    once = fuse_bn(network("resnet8"))
+    twice = fuse_bn(once)
     assert all(torch.equal(one, other) for one, other in zip(once.parameters(), twice.parameters(), strict=True))

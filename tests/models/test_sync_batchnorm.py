@@ -5,7 +5,7 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
-from resnetlab.models.sync_batchnorm import sync_norms
+from resnetlab.models.sync_batchnorm import convert_sync_batchnorm
 from resnetlab.models.zoo import build_model
 
 PARTS = (slice(0, 5), slice(5, 12))
@@ -19,7 +19,7 @@ def step(part, num_images=12):
     labels = torch.randint(0, 10, (num_images,), generator=chance)
     model = build_model("resnet8", 10, generator=torch.Generator().manual_seed(1)).double()
     if dist.is_initialized():
-        sync_norms(model)
+        convert_sync_batchnorm(model)
     logits = model(images[part])
     torch.nn.functional.cross_entropy(logits, labels[part], reduction="sum").div(num_images).backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}

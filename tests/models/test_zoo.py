@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from resnetlab.config import ConfigError, ModelConfig
-from resnetlab.models.zoo import CATALOGUE, advice, build_model, model_config
+from resnetlab.models.zoo import CATALOGUE, build_model, model_config, size_warning
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
@@ -71,9 +71,9 @@ def test_config_error_is_a_value_error():
 
 
 def test_advice_where_names_are_confused():
-    warning = advice(model_config("resnet18"), 32)
+    warning = size_warning(model_config("resnet18"), 32)
     assert warning is not None
     assert "use a 6n+2 network such as resnet20" in warning
     assert "map of 1x1" in warning
-    assert advice(model_config("resnet18"), 224) is None
-    assert advice(model_config("resnet20"), 32) is None
+    assert size_warning(model_config("resnet18"), 224) is None
+    assert size_warning(model_config("resnet20"), 32) is None

@@ -13,11 +13,20 @@ from torch import nn
 from resnetlab.config import ConfigError
 from resnetlab.models.cost import cost
 from resnetlab.models.zoo import build_model
-from resnetlab.planning.benchmark import measured_s
+from resnetlab.planning.benchmark import time_training_image
 from resnetlab.planning.devices import GIB, device_named
-from resnetlab.planning.plan import HOST_S, Hosts, Work, exchange, image_gib, memory_gib, operations, plan
+from resnetlab.planning.plan import (
+    HOST_S,
+    Cluster,
+    Workload,
+    gradient_exchange,
+    image_gib,
+    memory_gib,
+    operations,
+    plan,
+)
 from resnetlab.planning.published_speeds import FIGURES, IMAGENET_TRAIN
-from resnetlab.planning.workload import predicted
+from resnetlab.planning.workload import predict_published
 
 SCALING = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()
 
@@ -27,19 +36,19 @@ def counted(name: str, size: int):
     return cost(build_model(name), size)
 
 
-def work(name="resnet50", sizes=((224, 1.0),), batch_size=256, **changes) -> Work:
+def work(name="resnet50", sizes=((224, 1.0),), batch_size=256, **changes) -> Workload:
     parts = [(counted(name, size), size, share) for size, share in sizes]
-    return Work(parts, True, IMAGENET_TRAIN, 110_000, changes.pop("steps", 1000), batch_size, **changes)
+    return Workload(parts, True, IMAGENET_TRAIN, 110_000, changes.pop("steps", 1000), batch_size, **changes)
 
 
-def hosts(devices=1, device="a100", **changes) -> Hosts:
-    return Hosts(devices, device_named(device), changes.pop("decode_s", 0.0), **changes)
+def hosts(devices=1, device="a100", **changes) -> Cluster:
+    return Cluster(devices, device_named(device), changes.pop("decode_s", 0.0), **changes)
 
 
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda one: f"{one.model}-{one.devices}x{one.device}-{one.half}")
 def test_published_speeds(figure):
     """The bounds, and the very numbers, are those that docs/scaling.md states."""
-    said = predicted(figure)
+    said = predict_published(figure)
     error = said / figure.images_per_s - 1
     bound = 0.22 if not figure.held_out else 0.40 if figure.device == "rtx3090" else 0.35
     assert abs(error) < bound
@@ -88,7 +97,7 @@ def test_memory_is_at_the_largest_side_and_with_the_state():
 def test_what_does_not_fit_is_said_and_what_would():
     notes = plan(work("resnet50", batch_size=2048), hosts(1, "v100")).notes
     said = re.search(
-        r"does not fit: (\d+) images a device do, and it has 2,048; train with --accumulate (\d+)", notes[0]
+        r"does not fit: (\d+) images a device do, and it has 2,048; train with --grad-accum-steps (\d+)", notes[0]
     )
     assert said
     fit, parts = map(int, said.groups())
@@ -107,7 +116,7 @@ def test_the_least_limit_is_the_bottleneck():
     assert few.bottleneck == "launches"
     assert few.step_s == pytest.approx(2 * HOST_S * operations(work("resnet18")))
     thin = replace(device_named("a100"), between_nodes=1e7)
-    assert plan(work(batch_size=4096), Hosts(16, thin, 0.0)).bottleneck == "communication"
+    assert plan(work(batch_size=4096), Cluster(16, thin, 0.0)).bottleneck == "communication"
 
 
 def test_an_epoch_has_whole_steps_and_money_goes_with_devices():
@@ -121,9 +130,9 @@ def test_an_epoch_has_whole_steps_and_money_goes_with_devices():
 
 def test_a_ring_sends_nearly_twice_the_gradients():
     params = 1_000_000
-    assert exchange(params, hosts(1)) == (0.0, 0.0)
-    assert exchange(params, hosts(8))[0] == pytest.approx(2 * 7 / 8 * 4e6)
-    within, across = exchange(params, hosts(8))[1], exchange(params, hosts(3584))[1]
+    assert gradient_exchange(params, hosts(1)) == (0.0, 0.0)
+    assert gradient_exchange(params, hosts(8))[0] == pytest.approx(2 * 7 / 8 * 4e6)
+    within, across = gradient_exchange(params, hosts(8))[1], gradient_exchange(params, hosts(3584))[1]
     assert within == pytest.approx(2 * 7 / 8 * 4e6 / 230e9)
     assert within < across < 1e-3
 
@@ -164,7 +173,7 @@ def test_a_core_of_this_machine_is_measured():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        found = measured_s(Slow(), 32, 4, half=False, seconds=0.1)  # type: ignore[arg-type]
+        found = time_training_image(Slow(), 32, 4, half=False, seconds=0.1)  # type: ignore[arg-type]
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

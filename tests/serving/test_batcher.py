@@ -5,19 +5,19 @@ import time
 
 import pytest
 
-from resnetlab.serving.batcher import Gathering
+from resnetlab.serving.batcher import DynamicBatcher
 
 LONG_S = 30.0
 """A wait that no test would sit out."""
 
 
-def put(gathering: Gathering[int], *items: int) -> None:
+def put(gathering: DynamicBatcher[int], *items: int) -> None:
     for item in items:
         with gathering.expect():
             gathering.put(item)
 
 
-def later(gathering: Gathering[int], item: int | None, after_s: float) -> threading.Thread:
+def later(gathering: DynamicBatcher[int], item: int | None, after_s: float) -> threading.Thread:
     """Expect an item now, and put it, or give it up, some time later."""
     expected = gathering.expect()
 
@@ -33,7 +33,7 @@ def later(gathering: Gathering[int], item: int | None, after_s: float) -> thread
 
 
 def test_a_single_one_does_not_wait():
-    gathering = Gathering[int](16, LONG_S)
+    gathering = DynamicBatcher[int](16, LONG_S)
     begun = time.monotonic()
     put(gathering, 1)
     assert gathering.take() == [1]
@@ -41,13 +41,13 @@ def test_a_single_one_does_not_wait():
 
 
 def test_what_has_gathered_goes_together_in_order_and_never_too_many():
-    gathering = Gathering[int](4, LONG_S)
+    gathering = DynamicBatcher[int](4, LONG_S)
     put(gathering, *range(10))
     assert [gathering.take() for _ in range(3)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
 def test_it_waits_for_what_is_under_way():
-    gathering = Gathering[int](16, LONG_S)
+    gathering = DynamicBatcher[int](16, LONG_S)
     threads = [later(gathering, item, item / 50) for item in (1, 2, 3)]
     put(gathering, 0)
     assert gathering.take() == [0, 1, 2, 3]
@@ -56,7 +56,7 @@ def test_it_waits_for_what_is_under_way():
 
 
 def test_a_full_batch_waits_for_nobody():
-    gathering = Gathering[int](2, LONG_S)
+    gathering = DynamicBatcher[int](2, LONG_S)
     thread = later(gathering, 9, 0.5)
     put(gathering, 1, 2)
     begun = time.monotonic()
@@ -68,7 +68,7 @@ def test_a_full_batch_waits_for_nobody():
 
 @pytest.mark.parametrize("wait_s", [0.0, 0.1])
 def test_it_waits_no_longer_than_allowed(wait_s):
-    gathering = Gathering[int](16, wait_s)
+    gathering = DynamicBatcher[int](16, wait_s)
     thread = later(gathering, 2, 0.6)
     put(gathering, 1)
     begun = time.monotonic()
@@ -79,7 +79,7 @@ def test_it_waits_no_longer_than_allowed(wait_s):
 
 
 def test_what_is_given_up_is_waited_for_no_more():
-    gathering = Gathering[int](16, LONG_S)
+    gathering = DynamicBatcher[int](16, LONG_S)
     thread = later(gathering, None, 0.05)
     put(gathering, 1)
     assert gathering.take() == [1]
@@ -87,7 +87,7 @@ def test_what_is_given_up_is_waited_for_no_more():
 
 
 def test_threads_lose_nothing():
-    gathering = Gathering[int](7, 0.001)
+    gathering = DynamicBatcher[int](7, 0.001)
     threads = [threading.Thread(target=put, args=(gathering, *range(at, 2000, 4))) for at in range(4)]
     for thread in threads:
         thread.start()

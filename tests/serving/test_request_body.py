@@ -13,9 +13,9 @@ pytest.importorskip("fastapi")
 
 from fastapi import Request
 
-from resnetlab.serving.errors import ClientGoneError, Problem
+from resnetlab.serving.errors import ClientDisconnectedError, RequestError
 from resnetlab.serving.limits import Limits
-from resnetlab.serving.request_body import Intake
+from resnetlab.serving.request_body import RequestBodyReader
 from resnetlab.serving.routes import check_image, read_batch
 
 
@@ -41,7 +41,7 @@ class Coming:
 
 def read(coming: Coming, max_bytes: int = 100, timeout_s: float = 5, budget: int = 1000) -> tuple[bytes, int]:
     """Return the body, and how many bytes were held while it was used; none must be afterwards."""
-    intake = Intake(timeout_s, budget)
+    intake = RequestBodyReader(timeout_s, budget)
 
     async def reading() -> tuple[bytes, int]:
         async with intake.body(coming.request, max_bytes) as data:
@@ -53,8 +53,8 @@ def read(coming: Coming, max_bytes: int = 100, timeout_s: float = 5, budget: int
         assert intake.held == 0
 
 
-def refused(coming: Coming, **limits: Any) -> Problem:
-    with pytest.raises(Problem) as raised:
+def refused(coming: Coming, **limits: Any) -> RequestError:
+    with pytest.raises(RequestError) as raised:
         read(coming, **limits)
     assert raised.value.headers["connection"] == "close"
     return raised.value
@@ -93,16 +93,16 @@ def test_a_compressed_body_is_not_unpacked():
 
 
 def test_a_client_that_leaves():
-    with pytest.raises(ClientGoneError):
+    with pytest.raises(ClientDisconnectedError):
         read(Coming(b"x", None))
 
 
 def test_all_bodies_together_are_bounded():
-    intake = Intake(5, 150)
+    intake = RequestBodyReader(5, 150)
 
     async def two() -> int:
         async with intake.body(Coming(b"x" * 100).request, 100):
-            with pytest.raises(Problem) as raised:
+            with pytest.raises(RequestError) as raised:
                 async with intake.body(Coming(b"x" * 60).request, 100):
                     raise AssertionError("too much is held")
             async with intake.body(Coming(b"x" * 50).request, 100):
@@ -124,7 +124,7 @@ def test_all_bodies_together_are_bounded():
     ],
 )
 def test_no_image_is_told_with_what_it_seems_to_be(data, hint):
-    with pytest.raises(Problem, match=hint) as raised:
+    with pytest.raises(RequestError, match=hint) as raised:
         check_image(data)
     assert raised.value.status == 415
 
@@ -141,7 +141,7 @@ def test_a_batch_keeps_what_is_wrong_with_single_images():
     words = base64.b64encode(b"words").decode()
     read_back = read_batch(packed(text, "%%%", f"data:image/png;base64,{text}", words, large, "é", text), limits)
     assert read_back[0] == read_back[-1] == good
-    wrong = [one for one in read_back if isinstance(one, Problem)]
+    wrong = [one for one in read_back if isinstance(one, RequestError)]
     assert [one.status for one in wrong] == [422, 422, 415, 413, 422]
     assert "before the comma" in wrong[1].detail
     assert "the body" not in wrong[2].detail
@@ -163,7 +163,7 @@ def test_a_batch_keeps_what_is_wrong_with_single_images():
     ],
 )
 def test_a_batch_that_is_none(data, status):
-    with pytest.raises(Problem) as raised:
+    with pytest.raises(RequestError) as raised:
         read_batch(data, Limits())
     assert raised.value.status == status
     assert raised.value.detail.startswith(("the body: ", "17 images"))

@@ -17,9 +17,9 @@ pytest.importorskip("fastapi")
 from helpers.http_client import PROBLEM, heard, line, predictions, problem, same, served
 from resnetlab import __version__
 from resnetlab.data.images.decode import BadImageError, TooLargeError
-from resnetlab.inference.explain import drawing
+from resnetlab.inference.explain import render_overlay
 from resnetlab.inference.predictor import load
-from resnetlab.serving.schemas import BatchAnswer, Prediction, Served
+from resnetlab.serving.schemas import BatchResponse, ModelInfo, PredictionResponse
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_an_image_gets_the_predictors_answer(server, predictor, suffix):
     assert label == expected.label
     assert same(top, expected.top)
     assert len(top) == 5
-    said = Prediction.model_validate_json(answer.content)
+    said = PredictionResponse.model_validate_json(answer.content)
     assert said.overlay is None
     assert answer.headers["content-type"] == "application/json"
     times = said.times_ms
@@ -75,7 +75,7 @@ def test_an_explanation_is_the_drawing_of_predict(server, predictor):
     kind, _, text = answer.json()["overlay"].partition(",")
     assert kind == "data:image/png;base64"
     seen = predictor.view(data)
-    expected = drawing(predictor, data, seen, predictor(data))
+    expected = render_overlay(predictor, data, seen, predictor(data))
     drawn = Image.open(BytesIO(base64.b64decode(text)))
     assert drawn.size == expected.size
     differing = sum(a != b for a, b in zip(drawn.tobytes(), expected.tobytes(), strict=True))
@@ -94,7 +94,7 @@ def test_several_at_once(server, predictor):
         assert same([(row["class"], row["probability"]) for row in said[at]["top"]], predictor(images[at], top=2).top)
     assert [said[at]["status"] for at in (1, 3)] == [415, 422]
     assert "truncated" in said[3]["detail"]
-    BatchAnswer.model_validate_json(answer.content)
+    BatchResponse.model_validate_json(answer.content)
     assert "more than 4" in problem(server.http.post("/v1/predict/batch", json={"images": ["eA=="] * 5}), 413)
     assert "images" in problem(server.http.post("/v1/predict/batch", json={"pictures": []}), 422)
 
@@ -145,7 +145,7 @@ def test_what_is_no_image(server):
 
 def test_what_is_served(server, predictor):
     said = server.http.get("/v1/model").json()
-    Served.model_validate(said)
+    ModelInfo.model_validate(said)
     assert said["classes"] == list(CLASSES)
     assert (said["name"], said["backend"], said["precision"]) == ("resnet8", "torch", "fp32")
     assert (said["image_size"], said["channels"], said["max_bytes"]) == (32, 3, 1 << 20)

@@ -18,15 +18,15 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from helpers.http_client import Served, served
 from resnetlab.serving.limits import Limits
-from resnetlab.serving.metrics import Meters
+from resnetlab.serving.metrics import ServerMetrics
 from resnetlab.serving.routes import KINDS
-from resnetlab.serving.server import application
-from resnetlab.serving.worker_supervisor import Crew
+from resnetlab.serving.server import make_app
+from resnetlab.serving.worker_supervisor import WorkerSupervisor
 
 pytestmark = pytest.mark.slow
 
-LIMITS, METERS = Limits(), Meters()
-DOCUMENT = application(Crew({}, LIMITS, METERS), LIMITS, METERS).openapi()
+LIMITS, METERS = Limits(), ServerMetrics()
+DOCUMENT = make_app(WorkerSupervisor({}, LIMITS, METERS), LIMITS, METERS).openapi()
 BODIES = [one("png"), one("jpg"), one("webp"), one("jpg")[:300], b"words", b"", one("png") + bytes(1 << 20)]
 
 for kind in KINDS:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from resnetlab.config import DataConfig
-from resnetlab.data.open_dataset import read_contents
+from resnetlab.data.open_dataset import list_dataset
 from resnetlab.models.model_file import load_model
 from resnetlab.training.record import read_record
 
@@ -62,7 +62,7 @@ def test_from_the_tree_to_ten_crops(tree, tmp_path):
     with (tree / "LOC_val_solution.csv").open() as file:
         truth = {row[0]: WNIDS.index(row[1].split()[0]) for row in list(csv.reader(file))[1:]}
     for data in (tree, shards):
-        val = read_contents(DataConfig(str(data))).splits["val"]
+        val = list_dataset(DataConfig(str(data))).splits["val"]
         assert {Path(name).stem: label for name, label in zip(val.names, val.labels, strict=True)} == truth
     for recipe, data in (("imagenet-90", shards), ("imagenet-paper", tree)):
         out = tmp_path / recipe

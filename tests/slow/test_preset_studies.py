@@ -9,7 +9,7 @@ import pytest
 
 from resnetlab.study.results import read_runs
 from resnetlab.study.rules import FAILING
-from resnetlab.study.verdict import findings
+from resnetlab.study.verdict import verdicts
 
 from conftest import resnetlab
 
@@ -46,7 +46,7 @@ def test_shuffled_labels_give_none(study):
     for _ in range(200):
         labels = rng.sample([run.config for run in runs], len(runs))
         shuffled = [dataclasses.replace(run, config=config) for run, config in zip(runs, labels, strict=True)]
-        told += bool({finding.kind for finding in findings(shuffled)} & FAILS)
+        told += bool({finding.kind for finding in verdicts(shuffled)} & FAILS)
     assert told <= 200 * 3 / 84
 
 

@@ -4,13 +4,13 @@ import pytest
 
 from resnetlab.config import ConfigError
 from resnetlab.models.zoo import build_model
-from resnetlab.study.arms import ARMS, arm_of, network
+from resnetlab.study.arms import ARMS, arm_network, arm_of
 
 
 @pytest.mark.parametrize("arm", ARMS)
 @pytest.mark.parametrize("depth", [20, 56])
 def test_an_arm_is_told_from_its_network(arm, depth):
-    config = network(arm, depth, norm="none", init_scale=0.5)
+    config = arm_network(arm, depth, norm="none", init_scale=0.5)
     assert (arm_of(config), config.depth, config.norm, config.init_scale) == (arm, depth, "none", 0.5)
 
 
@@ -20,11 +20,11 @@ def test_what_sets_the_arms_apart():
     A adds nothing. B adds the 1x1 kernels and BN of two shortcuts, 16 x 32 + 64 and 32 x 64 + 128. C adds a shortcut to
     each other block besides: 3 of 16 x 16 + 32, 2 of 32 x 32 + 64 and 2 of 64 x 64 + 128.
     """
-    counts = {arm: sum(p.numel() for p in build_model(network(arm, 20)).parameters()) for arm in ARMS}
+    counts = {arm: sum(p.numel() for p in build_model(arm_network(arm, 20)).parameters()) for arm in ARMS}
     assert counts["plain"] == counts["residual"] == counts["A"]
     assert counts["B"] - counts["A"] == 576 + 2176
     assert counts["C"] - counts["B"] == 3 * 288 + 2 * 1088 + 2 * 4224
-    assert network("bottleneck", 20).block == "bottleneck"
+    assert arm_network("bottleneck", 20).block == "bottleneck"
 
 
 @pytest.mark.parametrize(
@@ -37,4 +37,4 @@ def test_what_sets_the_arms_apart():
 )
 def test_what_cannot_be(arm, depth, message):
     with pytest.raises(ConfigError, match=message):
-        network(arm, depth)
+        arm_network(arm, depth)

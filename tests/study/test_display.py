@@ -6,9 +6,9 @@ from rich.console import Console
 
 from resnetlab.config import RunConfig
 from resnetlab.models.zoo import model_config
-from resnetlab.study.display import Display, time_text
-from resnetlab.study.grid import Planned
-from resnetlab.study.local_pool import Ended, Job, Started, Told
+from resnetlab.study.display import StudyDisplay, time_text
+from resnetlab.study.grid import StudyPlan
+from resnetlab.study.local_pool import RunEnded, RunProgress, RunStarted, RunTask
 
 
 @pytest.mark.parametrize(
@@ -19,14 +19,14 @@ def test_time_text(seconds, text):
 
 
 @pytest.fixture
-def job(tiny_study) -> Job:
-    return Job(RunConfig(model_config("plain8")), tiny_study / "runs" / "digits-plain-8-seed0")
+def job(tiny_study) -> RunTask:
+    return RunTask(RunConfig(model_config("plain8")), tiny_study / "runs" / "digits-plain-8-seed0")
 
 
 def test_plain_lines_where_there_is_no_terminal(job):
     out = io.StringIO()
-    with Display(Console(file=out, width=80)) as display:
-        for event in (Planned([job], 3), Started(job), Told(job, 5, 10, 44.0), Ended(job, None)):
+    with StudyDisplay(Console(file=out, width=80)) as display:
+        for event in (StudyPlan([job], 3), RunStarted(job), RunProgress(job, 5, 10, 44.0), RunEnded(job, None)):
             display.see(event)
     lines = out.getvalue().splitlines()
     assert lines[0] == "3 finished runs are there already and are reused"
@@ -39,23 +39,23 @@ def test_plain_lines_where_there_is_no_terminal(job):
 def test_a_live_table_in_a_terminal(job):
     out = io.StringIO()
     console = Console(file=out, width=80, force_terminal=True)
-    with Display(console) as display:
-        for event in (Planned([job, job], 0), Started(job), Told(job, 5, 10, 44.0)):
+    with StudyDisplay(console) as display:
+        for event in (StudyPlan([job, job], 0), RunStarted(job), RunProgress(job, 5, 10, 44.0)):
             display.see(event)
         assert display.time_left_s() is not None
         assert "step 5/10" in out.getvalue()
         assert "train  44.0 %" in out.getvalue()
         assert "0 of 2 runs" in out.getvalue()
-        display.see(Ended(job, "killed"))
+        display.see(RunEnded(job, "killed"))
     assert "failed, killed" in out.getvalue()
 
 
 def test_time_left_follows_the_work_done(job):
-    display = Display(Console(file=io.StringIO()))
-    other = Job(RunConfig(model_config("plain20")), Path("none"))
-    display.see(Planned([job, other], 0))
+    display = StudyDisplay(Console(file=io.StringIO()))
+    other = RunTask(RunConfig(model_config("plain20")), Path("none"))
+    display.see(StudyPlan([job, other], 0))
     assert display.time_left_s() is None
-    display.see(Started(other))
-    display.see(Told(other, 1, 2, 50.0))  # 10 of 28 parts of the work
+    display.see(RunStarted(other))
+    display.see(RunProgress(other, 1, 2, 50.0))  # 10 of 28 parts of the work
     display._start -= 10  # as if ten seconds had gone
     assert display.time_left_s() == pytest.approx(18, rel=0.05)

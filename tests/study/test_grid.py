@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from resnetlab.config import ConfigError, DataConfig
-from resnetlab.study.grid import Grid, Source, run_name
+from resnetlab.study.grid import Grid, StudyData, run_name
 from resnetlab.study.results import read_runs
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
@@ -28,7 +28,7 @@ def copy(tiny_study, tmp_path):
 
 
 def grid(depths=(20, 56), arms=("plain", "residual"), num_seeds=3):
-    return Grid((Source(DataConfig(), recipe("digits")),), depths, arms, num_seeds)
+    return Grid((StudyData(DataConfig(), recipe("digits")),), depths, arms, num_seeds)
 
 
 def times(out):

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from helpers.synthetic_runs import made
-from resnetlab.study.identity_init import constructions
+from resnetlab.study.identity_init import identity_init_results
 from resnetlab.study.report import write_report
 from resnetlab.study.results import read_runs
 
@@ -15,7 +15,7 @@ from conftest import resnetlab
 
 
 def test_a_deepened_network_starts_where_the_shallow_one_ended(tiny_study):
-    (one,) = constructions(read_runs(tiny_study))
+    (one,) = identity_init_results(read_runs(tiny_study))
     assert (one.arm, one.shallow, one.deep, one.seeds) == ("plain", 8, 14, (0, 1))
     assert one.constructed.mean == pytest.approx(one.trained.mean, abs=0.1)  # one of 1,257 images may tip over
     assert 0 < one.max_logit_difference < 1e-4
@@ -39,13 +39,13 @@ def four(seed, trained, constructed, further, scratch):
 
 def test_only_seeds_with_all_four_count():
     runs = [*four(0, 1.0, 1.0, 0.5, 70.0), *four(1, 3.0, 3.0, 1.5, 80.0), *four(2, 9.0, 9.0, 9.0, 9.0)[:2]]
-    (one,) = constructions(runs)
+    (one,) = identity_init_results(runs)
     assert (one.trained.mean, one.constructed.mean, one.further.mean, one.scratch.mean) == (2.0, 2.0, 1.0, 75.0)
     assert (one.seeds, one.max_logit_difference) == ((0, 1), 2e-6)
     assert one.sentence.endswith("the optimiser does not find what is there.")
-    (same,) = constructions(four(0, 2.0, 2.0, 1.0, 1.5))
+    (same,) = identity_init_results(four(0, 2.0, 2.0, 1.0, 1.5))
     assert same.sentence.endswith("not clearly worse, here.")
-    assert constructions([made("plain", 20, 0, 1.0), made("plain", 56, 0, 1.0)]) == []
+    assert identity_init_results([made("plain", 20, 0, 1.0), made("plain", 56, 0, 1.0)]) == []
 
 
 @pytest.mark.slow

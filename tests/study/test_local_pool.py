@@ -11,8 +11,8 @@ import pytest
 
 from resnetlab.config import RunConfig
 from resnetlab.models.zoo import model_config
-from resnetlab.study.grid import Grid, Source, run_study
-from resnetlab.study.local_pool import Ended, Job, Started, Told, run_jobs
+from resnetlab.study.grid import Grid, StudyData, run_study
+from resnetlab.study.local_pool import RunEnded, RunProgress, RunStarted, RunTask, run_tasks
 from resnetlab.study.report import write_report
 from resnetlab.system.cores import usable_cores
 from resnetlab.training.recipes import recipe
@@ -25,13 +25,13 @@ BAD = dataclasses.replace(GOOD, model=model_config("plain20", norm="none", init_
 
 
 def test_one_that_fails_leaves_the_others_alone(tmp_path):
-    jobs = [Job(BAD, tmp_path / "bad"), Job(GOOD, tmp_path / "good")]
-    events = list(run_jobs(jobs, 1))
-    ended = {event.job.out.name: event.error for event in events if isinstance(event, Ended)}
+    jobs = [RunTask(BAD, tmp_path / "bad"), RunTask(GOOD, tmp_path / "good")]
+    events = list(run_tasks(jobs, 1))
+    ended = {event.job.out.name: event.error for event in events if isinstance(event, RunEnded)}
     assert ended["good"] is None
     assert "the loss is" in (ended["bad"] or "")
-    assert [e.job.out.name for e in events if isinstance(e, Started)] == ["bad", "good"]
-    told = [e for e in events if isinstance(e, Told)]
+    assert [e.job.out.name for e in events if isinstance(e, RunStarted)] == ["bad", "good"]
+    told = [e for e in events if isinstance(e, RunProgress)]
     assert told[-1].step == told[-1].total_steps == 78
 
 
@@ -53,10 +53,10 @@ def worker_pids():
 
 
 def test_one_that_is_killed_is_reported_and_tried_again(tmp_path):
-    grid = Grid((Source(GOOD.data, recipe("digits", epochs=2)),), (20,), ("plain",), 2)
+    grid = Grid((StudyData(GOOD.data, recipe("digits", epochs=2)),), (20,), ("plain",), 2)
     killed = False
     for event in run_study(grid, tmp_path, num_workers=1):
-        if isinstance(event, Told) and not killed:
+        if isinstance(event, RunProgress) and not killed:
             (pid,) = worker_pids()
             os.kill(pid, signal.SIGKILL)
             killed = True
@@ -71,8 +71,8 @@ def test_one_that_is_killed_is_reported_and_tried_again(tmp_path):
 
 
 def test_leaving_early_stops_the_workers(tmp_path):
-    events = run_jobs([Job(dataclasses.replace(GOOD, recipe=recipe("digits", epochs=50)), tmp_path / "long")], 1)
-    while not isinstance(next(events), Told):
+    events = run_tasks([RunTask(dataclasses.replace(GOOD, recipe=recipe("digits", epochs=50)), tmp_path / "long")], 1)
+    while not isinstance(next(events), RunProgress):
         pass
     events.close()
     assert worker_pids() == []

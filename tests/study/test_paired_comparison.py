@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 
 from helpers.synthetic_runs import made
-from resnetlab.study.paired_comparison import Contrast, contrast, groups
+from resnetlab.study.paired_comparison import PairedComparison, compare_pairs, group_runs
 from resnetlab.study.run_metrics import first_step_at, train_error
-from resnetlab.study.seed_stats import figures, span, spread
+from resnetlab.study.seed_stats import format_range, seed_stats, two_figures
 
 
 def by_seed(*runs):
@@ -17,20 +17,22 @@ def by_seed(*runs):
 def test_only_seeds_that_both_have_are_compared():
     low = by_seed(made("plain", 20, 0, 1.0), made("plain", 20, 1, 2.0), made("plain", 20, 2, 3.0))
     high = by_seed(made("plain", 56, 0, 50.0), made("plain", 56, 2, None, status="diverged"))
-    found = contrast(low, high, train_error)
+    found = compare_pairs(low, high, train_error)
     assert found is not None
-    assert found == Contrast({0: 49.0})
+    assert found == PairedComparison({0: 49.0})
     assert (found.interval, found.is_clear, found.interval_text) == (None, False, "one seed")
-    assert contrast(low, {}, train_error) is None
+    assert compare_pairs(low, {}, train_error) is None
 
 
 def test_clear_takes_every_seed_and_the_interval():
-    assert Contrast({0: 69.0, 1: 70.0, 2: 73.5}).is_clear
-    assert not Contrast({0: 69.0, 1: 70.0, 2: -1.0}).is_clear
-    wide = Contrast({0: 1.0, 1: 2.0, 2: 90.0})
+    assert PairedComparison({0: 69.0, 1: 70.0, 2: 73.5}).is_clear
+    assert not PairedComparison({0: 69.0, 1: 70.0, 2: -1.0}).is_clear
+    wide = PairedComparison({0: 1.0, 1: 2.0, 2: 90.0})
     assert not wide.is_clear
     assert wide.signs == "+ + +"
-    assert Contrast({0: 69.0, 1: 70.0, 2: 73.5}).interval == pytest.approx((70.8333 - 5.866, 70.8333 + 5.866), abs=0.01)
+    assert PairedComparison({0: 69.0, 1: 70.0, 2: 73.5}).interval == pytest.approx(
+        (70.8333 - 5.866, 70.8333 + 5.866), abs=0.01
+    )
 
 
 def test_effects_for_each_number_of_images():
@@ -40,7 +42,7 @@ def test_effects_for_each_number_of_images():
         for seed in (0, 1)
         for size in (50, None)
     ]
-    (group,) = groups(runs)
+    (group,) = group_runs(runs)
     assert group.sizes == [50, None]
     effects = group.effects()
     assert [(e.shallow, e.deep, e.train_images) for e in effects] == [(8, 56, 50), (8, 56, None)]
@@ -48,11 +50,11 @@ def test_effects_for_each_number_of_images():
 
 
 def test_spread():
-    assert spread([1.0, None, 3.0]) == spread([3.0, 1.0])
-    assert str(spread([1.0, 3.0])) == "2.00 ± 1.41"
-    assert str(spread([2.0])) == "2.00"
-    assert spread([None]) is None
-    assert spread([1.0, float("inf")]) == spread([float("inf"), 2.0])
+    assert seed_stats([1.0, None, 3.0]) == seed_stats([3.0, 1.0])
+    assert str(seed_stats([1.0, 3.0])) == "2.00 ± 1.41"
+    assert str(seed_stats([2.0])) == "2.00"
+    assert seed_stats([None]) is None
+    assert seed_stats([1.0, float("inf")]) == seed_stats([float("inf"), 2.0])
 
 
 @pytest.mark.parametrize(
@@ -67,13 +69,13 @@ def test_spread():
     ],
 )
 def test_figures(value, text):
-    assert figures(value) == text
+    assert two_figures(value) == text
 
 
 def test_span():
-    assert span([3.0, None, 1.5]) == "1.5 to 3"
-    assert span([2.0, 2.0]) == "2"
-    assert span([None]) == "unknown"
+    assert format_range([3.0, None, 1.5]) == "1.5 to 3"
+    assert format_range([2.0, 2.0]) == "2"
+    assert format_range([None]) == "unknown"
 
 
 def test_first_step_at():

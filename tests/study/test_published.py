@@ -10,7 +10,7 @@ from resnetlab.data.registry import CIFAR10
 from resnetlab.literature.paper import BEST_ON_TEST, CIFAR, Protocol
 from resnetlab.literature.reproductions import REPRODUCTIONS
 from resnetlab.models.zoo import model_config
-from resnetlab.study.published import SAID, comparisons, deviations, protocol_of, row
+from resnetlab.study.published import SAID, comparison_columns, protocol_differences, protocol_of, published_comparisons
 from resnetlab.study.results import Run, read_runs
 from resnetlab.training.recipes import recipe
 
@@ -49,7 +49,7 @@ def seeds(errors, **changes):
 
 
 def only(runs):
-    (comparison,) = comparisons(runs)
+    (comparison,) = published_comparisons(runs)
     return comparison
 
 
@@ -103,7 +103,7 @@ def test_one_seed():
         ({"milestones": (0.3, 0.6)}, "lr divided by 10 at 30 % and 60 % instead of divided by 10 at 50 % and 75 %"),
         ({"milestones": ()}, "lr constant instead of divided by 10 at 50 % and 75 %"),
         ({"warmup_steps": 400}, "lr rising over 400 steps instead of no warm-up"),
-        ({"cautious_lr": 0.01}, "lr 0.01 until the training error is below 80 % instead of no warm-up"),
+        ({"initial_lr": 0.01}, "lr 0.01 until the training error is below 80 % instead of no warm-up"),
         ({"normalise": "channel"}, "mean and deviation per channel instead of mean per pixel"),
         ({"keep": "best"}, "kept the best epoch on validation instead of the last epoch"),
         ({"precision": "bf16"}, "bf16 instead of fp32"),
@@ -132,19 +132,19 @@ def test_other_crops_and_another_split():
 def test_110_layers_must_start_slowly():
     run = made("resnet110", 6.7)
     hasty = dataclasses.replace(
-        run, config=dataclasses.replace(run.config, recipe=dataclasses.replace(run.config.recipe, cautious_lr=None))
+        run, config=dataclasses.replace(run.config, recipe=dataclasses.replace(run.config.recipe, initial_lr=None))
     )
     assert only([hasty]).deviations == ("no warm-up instead of lr 0.01 until the training error is below 80 %",)
 
 
 def test_seeds_of_different_protocols_stand_apart():
-    short, long = comparisons([*seeds([30.0, 31.0], steps=200), *seeds([8.6, 8.8, 8.7])])
+    short, long = published_comparisons([*seeds([30.0, 31.0], steps=200), *seeds([8.6, 8.8, 8.7])])
     assert (short.ours.count, long.ours.count) == (2, 3)
     assert (short.is_reproduction, long.is_reproduction) == (False, True)
 
 
 def test_plain_networks_stand_beside_others_figures():
-    spread, single, other = comparisons(seeds([9.7, 9.8, 9.9], network="plain20"))
+    spread, single, other = published_comparisons(seeds([9.7, 9.8, 9.9], network="plain20"))
     assert spread.network == "plain-20"
     assert (spread.cell.where, spread.cell.value) == ("nabla0001/resnet", 9.78)
     assert spread.deviations == ("mean per pixel instead of mean and deviation per channel",)
@@ -156,7 +156,7 @@ def test_plain_networks_stand_beside_others_figures():
 
 
 def test_a_plain_network_by_the_protocol_of_others():
-    found = comparisons(seeds([9.7, 9.8, 9.9], network="plain20", normalise="channel"))
+    found = published_comparisons(seeds([9.7, 9.8, 9.9], network="plain20", normalise="channel"))
     assert [comparison.is_reproduction for comparison in found] == [True, False, False]
     assert "(nabla0001/resnet: 9.78 ± 0.13 %); by the same protocol, inside the spread" in found[0].sentence
 
@@ -165,7 +165,7 @@ def test_the_best_epoch_on_test_is_never_a_target():
     best = [cell for cell in REPRODUCTIONS if cell.protocol.kept == BEST_ON_TEST]
     assert len(best) == 6
     for cell in best:
-        differs = deviations(CIFAR, cell.protocol)
+        differs = protocol_differences(CIFAR, cell.protocol)
         assert "kept the last epoch instead of the best epoch on test" in differs
         assert "trained on 45,000 images instead of 50,000" in differs
 
@@ -204,17 +204,17 @@ def test_plain_110_has_a_bound(error, kept):
 )
 def test_not_comparable(changes):
     run = made(**changes)
-    assert comparisons([run]) == []
-    beside = comparisons([made(seed=1)])
+    assert published_comparisons([run]) == []
+    beside = published_comparisons([made(seed=1)])
     assert len(beside) == 1
-    assert row(run, beside) == dict.fromkeys(COLUMNS)
+    assert comparison_columns(run, beside) == dict.fromkeys(COLUMNS)
 
 
 @pytest.mark.parametrize("missing", ["data", "execution", "everything"])
 def test_a_record_that_does_not_say(missing):
     run = made()
     start = {} if missing == "everything" else {name: value for name, value in run.start.items() if name != missing}
-    assert comparisons([dataclasses.replace(run, start=start)]) == []
+    assert published_comparisons([dataclasses.replace(run, start=start)]) == []
 
 
 def test_a_real_record_says_all_that_is_read(tiny_study):
@@ -240,8 +240,8 @@ def test_cifar_10_is_known_by_its_content():
 
 def test_row():
     runs = seeds([8.5, 8.7, 9.0])
-    listed = comparisons([*runs, *seeds([30.0, 31.0], steps=200), *seeds([9.0], network="plain20")])
-    filled = row(runs[2], listed)
+    listed = published_comparisons([*runs, *seeds([30.0, 31.0], steps=200), *seeds([9.0], network="plain20")])
+    filled = comparison_columns(runs[2], listed)
     assert tuple(filled) == COLUMNS
     assert filled == {
         "paper_error_pct": 8.75,
@@ -250,10 +250,12 @@ def test_row():
         "paper_where": "Table 6",
         "paper_deviations": "",
     }
-    other = row(made(error=30.0, steps=200, batch_size=64), comparisons([made(error=30.0, steps=200, batch_size=64)]))
+    other = comparison_columns(
+        made(error=30.0, steps=200, batch_size=64), published_comparisons([made(error=30.0, steps=200, batch_size=64)])
+    )
     assert other["paper_deviations"] == "200 steps instead of 64,000; batch 64 instead of 128"
     assert other["paper_inside_spread"] is None
-    assert row(made("plain20", 9.0), listed)["paper_where"] == "nabla0001/resnet"
+    assert comparison_columns(made("plain20", 9.0), listed)["paper_where"] == "nabla0001/resnet"
 
 
 def test_every_field_of_a_protocol_is_compared():

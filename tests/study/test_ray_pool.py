@@ -20,11 +20,11 @@ from resnetlab.cli.study import Options, check_executor
 from resnetlab.config import ConfigError, RunConfig
 from resnetlab.models.zoo import model_config
 from resnetlab.study import local_pool, ray_pool, ray_task
-from resnetlab.study.local_pool import Ended, Job, Started, Told
-from resnetlab.study.ray_pool import run_jobs
-from resnetlab.study.ray_task import Desk, work
+from resnetlab.study.local_pool import RunEnded, RunProgress, RunStarted, RunTask
+from resnetlab.study.ray_pool import run_tasks
+from resnetlab.study.ray_task import ProgressActor, run_task
 from resnetlab.system.dir_lock import LOCK
-from resnetlab.training.compare_runs import run_differences, timeless
+from resnetlab.training.compare_runs import run_differences, without_times
 from resnetlab.training.recipes import recipe
 
 from conftest import resnetlab
@@ -52,7 +52,7 @@ def test_options_that_do_not_go_together(options, words):
 
 
 def test_nothing_to_do_needs_no_cluster():
-    assert list(run_jobs([], "127.0.0.1:9")) == []
+    assert list(run_tasks([], "127.0.0.1:9")) == []
 
 
 def test_ray_is_not_installed(monkeypatch):
@@ -88,13 +88,13 @@ def test_what_no_machine_has_is_refused():
 def test_a_machine_that_does_not_see_the_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(ray_task, "SHARED_S", 0.0)
     with pytest.raises(ConfigError, match=r"does not see the study's .*; --out is a folder all machines share"):
-        work(SHORT, tmp_path / "run", tmp_path, tmp_path / ".seen-1", None, 0, 1.0)
+        run_task(SHORT, tmp_path / "run", tmp_path, tmp_path / ".seen-1", None, 0, 1.0)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_desk_tells_a_run_that_was_given_up():
     """A machine that was believed lost comes back: what it says of the run is not believed any more."""
-    desk = Desk()
+    desk = ProgressActor()
     first = desk.begin(7)
     assert desk.tell(7, first, (6, 78, 50.0))
     second = desk.begin(7)
@@ -175,7 +175,7 @@ def under_way(out: Path) -> set[str]:
 def records(out: Path) -> dict[str, list]:
     """Return what the runs' records hold but for times, and for where the study lies."""
     return {
-        path.parent.name: timeless(
+        path.parent.name: without_times(
             [json.loads(line.replace(str(out), "OUT")) for line in path.read_text().splitlines()]
         )
         for path in out.glob("runs/*/record.jsonl")
@@ -207,16 +207,16 @@ def test_a_lost_run_goes_on_from_its_checkpoint(head, second, tmp_path, monkeypa
     for name, value in TOKEN.items():
         monkeypatch.setenv(name, value)
     jobs = [
-        Job(RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=40), seed=seed), tmp_path / str(seed))
+        RunTask(RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=40), seed=seed), tmp_path / str(seed))
         for seed in (0, 1)
     ]
     told: dict[str, list[int]] = {}
     outcomes, killed = {}, False
-    for event in run_jobs(jobs, head, checkpoint_s=0.2):
+    for event in run_tasks(jobs, head, checkpoint_s=0.2):
         name = event.job.out.name
-        if isinstance(event, Started):
+        if isinstance(event, RunStarted):
             told.setdefault(name, []).append(0)
-        elif isinstance(event, Told):
+        elif isinstance(event, RunProgress):
             told[name].append(event.step)
         else:
             outcomes[name] = event.error
@@ -228,8 +228,8 @@ def test_a_lost_run_goes_on_from_its_checkpoint(head, second, tmp_path, monkeypa
     (steps,) = [steps for steps in told.values() if steps.count(0) == 2]  # the run that began twice
     again = steps.index(0, 1)
     assert steps[again + 1] > steps[1]  # not from its beginning
-    local = [Job(job.config, tmp_path / "local" / job.out.name) for job in jobs]
-    assert not [event.error for event in local_pool.run_jobs(local, 2) if isinstance(event, Ended) and event.error]
+    local = [RunTask(job.config, tmp_path / "local" / job.out.name) for job in jobs]
+    assert not [event.error for event in local_pool.run_tasks(local, 2) if isinstance(event, RunEnded) and event.error]
     assert [run_differences(a.out, b.out) for a, b in zip(jobs, local, strict=True)] == [[], []]
 
 
@@ -254,14 +254,14 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(head, tmp_path):
 def test_runs_that_fail_by_themselves_and_rays_own_process_killed(head, tmp_path, monkeypatch):
     for name, value in TOKEN.items():
         monkeypatch.setenv(name, value)
-    jobs = [Job(BAD, tmp_path / "bad"), Job(SHORT, tmp_path / "good")]
-    ended = {event.job.out.name: event.error for event in run_jobs(jobs, head) if isinstance(event, Ended)}
+    jobs = [RunTask(BAD, tmp_path / "bad"), RunTask(SHORT, tmp_path / "good")]
+    ended = {event.job.out.name: event.error for event in run_tasks(jobs, head) if isinstance(event, RunEnded)}
     assert ended["good"] is None
     assert "the loss is" in (ended["bad"] or "")
 
-    long = Job(RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=100)), tmp_path / "long")
-    with closing(run_jobs([long], head)) as events:
-        while not isinstance(next(events), Told):
+    long = RunTask(RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=100)), tmp_path / "long")
+    with closing(run_tasks([long], head)) as events:
+        while not isinstance(next(events), RunProgress):
             pass
         (process,) = multiprocessing.active_children()
         process.kill()

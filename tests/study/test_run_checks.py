@@ -20,7 +20,7 @@ from resnetlab.study.rules import (
     UNFINISHED_PCT,
     WIDE_GAP_POINTS,
 )
-from resnetlab.study.run_checks import has_learnt, has_sound_gradients, is_shaken, symptoms
+from resnetlab.study.run_checks import has_learnt, has_sound_gradients, is_unstable, run_issues
 from resnetlab.study.run_metrics import (
     chance_error_pct,
     dead_relus_pct,
@@ -61,7 +61,7 @@ def with_losses(*losses, told=None):
 
 
 def kinds(told):
-    return [one.kind for one in symptoms(told)]
+    return [one.kind for one in run_issues(told)]
 
 
 def falling(share):
@@ -139,7 +139,7 @@ def test_a_symptom_and_what_falls_short_of_it(name):
     ids=str,
 )
 def test_the_sentence_has_the_numbers(told, words):
-    (one,) = symptoms(told)
+    (one,) = run_issues(told)
     assert words in one.sentence
     assert "\n" not in one.sentence
 
@@ -147,7 +147,7 @@ def test_the_sentence_has_the_numbers(told, words):
 def test_a_diverged_run_says_what_the_record_says():
     told = run(None, status="diverged", signals=False)
     told = dataclasses.replace(told, result={"status": "diverged", "error": "the loss is nan at steps 2 to 11"})
-    diverged, lr = symptoms(told)
+    diverged, lr = run_issues(told)
     assert diverged.sentence == "the loss is nan at steps 2 to 11"
     assert lr.sentence == "it ended in NaN, and the network has not learnt"
 
@@ -159,7 +159,7 @@ def test_what_a_model_file_can_show():
     )
     still, steep = (heard(told, {"step": 0, "lr": 0.0, "gradient": gradient}) for gradient in (0.0, 500.0))
     assert (kinds(still), kinds(steep)) == (["not learnt"], ["exploding"])
-    assert (movement(still), first_update(still), has_sound_gradients(still), is_shaken(still)) == (
+    assert (movement(still), first_update(still), has_sound_gradients(still), is_unstable(still)) == (
         None,
         0,
         None,

@@ -8,7 +8,7 @@ import pytest
 
 from helpers.synthetic_runs import made, relabelled, signal
 from resnetlab.study.rules import FAILING, RULES
-from resnetlab.study.verdict import JUDGES, findings
+from resnetlab.study.verdict import JUDGES, verdicts
 
 FAILS = {rule.kind for rule in FAILING}
 
@@ -19,11 +19,11 @@ def grid(arm, shallow, deep, **deep_is):
 
 
 def kinds(runs):
-    return [(finding.arm, finding.kind) for finding in findings(runs)]
+    return [(finding.arm, finding.kind) for finding in verdicts(runs)]
 
 
 def sentence(runs):
-    (finding,) = findings(runs)
+    (finding,) = verdicts(runs)
     return finding.sentence
 
 
@@ -169,7 +169,7 @@ def test_an_effect_inside_the_spread_is_not_enough():
 
 def test_one_seed_is_not_enough_for_anything():
     for runs in (DEGRADED, VANISHED, EXPLODED, OVERFITTED):
-        (kind,) = {finding.kind for finding in findings([run for run in runs if run.seed == 0])}
+        (kind,) = {finding.kind for finding in verdicts([run for run in runs if run.seed == 0])}
         assert kind == "not enough evidence"
     assert "from one seed; use --seeds 3 or more" in sentence([run for run in DEGRADED if run.seed == 0])
 
@@ -184,8 +184,8 @@ def test_killed_and_deepened_runs_are_no_evidence():
     killed = [made("plain", 56, 3, None, status="failed"), made("plain", 20, 3, None, status="failed")]
     config = dataclasses.replace(DEGRADED[-1].config, weights="plain20.safetensors")
     deepened = dataclasses.replace(made("plain", 56, 3, 0.0), config=config)
-    assert findings([*DEGRADED, *killed, deepened]) == findings(DEGRADED)
-    assert findings(killed) == findings([]) == []
+    assert verdicts([*DEGRADED, *killed, deepened]) == verdicts(DEGRADED)
+    assert verdicts(killed) == verdicts([]) == []
 
 
 def test_arms_and_data_sets_are_judged_apart():
@@ -193,7 +193,7 @@ def test_arms_and_data_sets_are_judged_apart():
         dataclasses.replace(run, config=made("residual", run.depth, run.seed, 1.0, data="cifar10").config)
         for run in grid("residual", [0.1, 0.2, 0.0], [0.2, 0.1, 0.1])
     ]
-    assert [(f.data, f.arm, f.kind) for f in findings([*other, *DEGRADED])] == [
+    assert [(f.data, f.arm, f.kind) for f in verdicts([*other, *DEGRADED])] == [
         ("cifar10", "residual", "healthy"),
         ("digits", "plain", "degradation"),
     ]
@@ -209,7 +209,7 @@ def test_shuffled_depths_do_not_give_the_verdict(runs, kind):
         order = [0] * 6
         for label, record in enumerate([*shallow, *deep]):
             order[record] = label
-        found = {finding.kind for finding in findings(relabelled(runs, order))}
+        found = {finding.kind for finding in verdicts(relabelled(runs, order))}
         assert found == {kind} if shallow == (0, 1, 2) else not found & FAILS
 
 
@@ -220,5 +220,5 @@ def test_shuffled_numbers_of_images_do_not_give_overfitting():
     for _ in range(300):
         order = rng.sample(range(12), 12)
         labels = {order[at] for at in few}
-        found = {finding.kind for finding in findings(relabelled(OVERFITTED, order))}
+        found = {finding.kind for finding in verdicts(relabelled(OVERFITTED, order))}
         assert labels in (few, deep) or not found & FAILS

@@ -3,21 +3,21 @@
 import pytest
 
 from resnetlab.config import ConfigError
-from resnetlab.system.dir_lock import claimed, is_claimed
+from resnetlab.system.dir_lock import is_locked, lock_dir
 
 
 def test_held_and_let_go_of(tmp_path):
     out = tmp_path / "run"
-    assert not is_claimed(out)
-    with claimed(out, "run"):
+    assert not is_locked(out)
+    with lock_dir(out, "run"):
         (out / "something").touch()
-        assert is_claimed(out)
-        with pytest.raises(ConfigError, match="is in use by another run"), claimed(out, "run"):
+        assert is_locked(out)
+        with pytest.raises(ConfigError, match="is in use by another run"), lock_dir(out, "run"):
             pass
-    assert not is_claimed(out)
+    assert not is_locked(out)
 
 
 def test_a_folder_of_which_nothing_came_is_removed(tmp_path):
-    with claimed(tmp_path / "run", "run"):
+    with lock_dir(tmp_path / "run", "run"):
         pass
     assert not (tmp_path / "run").exists()

@@ -3,7 +3,7 @@
 import pytest
 
 from resnetlab.config import ConfigError
-from resnetlab.system.process_group import World, announced, processes_here, restarts
+from resnetlab.system.process_group import ProcessGroup, local_world_size, process_group_from_env, restart_count
 
 GIVEN = {"WORLD_SIZE": "3", "RANK": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
 
@@ -21,15 +21,15 @@ def set_all(monkeypatch, changes):
 
 
 def test_it_is_who_torchrun_says(monkeypatch):
-    assert announced() == World(0, 1)
+    assert process_group_from_env() == ProcessGroup(0, 1)
     set_all(monkeypatch, {})
-    assert announced() == World(2, 3)
+    assert process_group_from_env() == ProcessGroup(2, 3)
 
 
 def test_a_rank_without_others_is_the_first(monkeypatch):
     """As a cluster's scheduler may leave it; who is alone speaks and writes."""
     monkeypatch.setenv("RANK", "1")
-    assert announced().is_first
+    assert process_group_from_env().is_first
 
 
 @pytest.mark.parametrize(
@@ -49,11 +49,11 @@ def test_a_rank_without_others_is_the_first(monkeypatch):
 def test_half_of_what_torchrun_says_is_a_mistake(changes, said, monkeypatch):
     set_all(monkeypatch, changes)
     with pytest.raises(ConfigError, match=said):
-        announced()
+        process_group_from_env()
 
 
 def test_counts(monkeypatch):
-    assert (processes_here(), restarts()) == (1, 0)
+    assert (local_world_size(), restart_count()) == (1, 0)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "2")
-    assert (processes_here(), restarts()) == (8, 2)
+    assert (local_world_size(), restart_count()) == (8, 2)

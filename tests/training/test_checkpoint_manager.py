@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from resnetlab.training.checkpoint import Checkpoint, load_checkpoint
-from resnetlab.training.checkpoint_manager import SHARE, Saver
+from resnetlab.training.checkpoint_manager import SHARE, CheckpointManager
 
 
 def saver(folder, warnings, **interval):
     count = iter(range(1, 1000))
-    return Saver(folder, lambda: Checkpoint({"n": next(count)}, {"x": torch.ones(1)}), warnings.append, **interval)
+    return CheckpointManager(
+        folder, lambda: Checkpoint({"n": next(count)}, {"x": torch.ones(1)}), warnings.append, **interval
+    )
 
 
 def test_every_so_many_steps(tmp_path):

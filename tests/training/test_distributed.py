@@ -128,7 +128,7 @@ def test_half_of_what_torchrun_says_joins_nothing(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ConfigError, match="WORLD_SIZE is 2 and RANK is missing"), distributed.joined():
+    with pytest.raises(ConfigError, match="WORLD_SIZE is 2 and RANK is missing"), distributed.join_process_group():
         pass
 
 

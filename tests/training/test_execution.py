@@ -8,7 +8,7 @@ import torch
 from resnetlab.config import RunConfig
 from resnetlab.models.zoo import build_model, model_config
 from resnetlab.training import execution
-from resnetlab.training.execution import Execution, choose, fixed, forward_of
+from resnetlab.training.execution import Execution, default_execution, make_forward, select_execution
 from resnetlab.training.recipes import recipe
 from resnetlab.training.trainer import fit
 
@@ -24,7 +24,7 @@ def batch():
 def test_a_short_run_is_not_measured(monkeypatch):
     monkeypatch.setattr(execution, "_images_per_s", lambda *_: pytest.fail("measured"))
     model = build_model(CONFIG.model)
-    way, _ = choose(CONFIG, model, batch, macs=1000, total_steps=100)
+    way, _ = select_execution(CONFIG, model, batch, macs=1000, total_steps=100)
     assert way == Execution("fp32", "channels_last", compile=False)
 
 
@@ -33,7 +33,7 @@ def test_a_long_run_takes_the_fastest_by_a_margin(monkeypatch, bf16, taken):
     speeds = {"fp32": 100.0, "fp32 + NCHW": 90.0, "bf16": bf16, "bf16 + NCHW": bf16 / 2}
     monkeypatch.setattr(execution, "_images_per_s", lambda _model, way, *_: speeds[way.name])
     open_ways = dataclasses.replace(CONFIG, compile="off")
-    way, _ = choose(open_ways, build_model(CONFIG.model), batch, macs=10**6, total_steps=LONG)
+    way, _ = select_execution(open_ways, build_model(CONFIG.model), batch, macs=10**6, total_steps=LONG)
     assert (way.precision, way.layout, way.images_per_s) == (taken, "channels_last", speeds)
 
 
@@ -41,18 +41,18 @@ def test_what_is_set_by_hand_is_kept(monkeypatch):
     measured = []
     monkeypatch.setattr(execution, "_images_per_s", lambda _model, way, *_: measured.append(way.name) or 1.0)
     chosen = dataclasses.replace(CONFIG, precision="fp32", compile="off")
-    way, _ = choose(chosen, build_model(CONFIG.model), batch, macs=10**6, total_steps=LONG)
+    way, _ = select_execution(chosen, build_model(CONFIG.model), batch, macs=10**6, total_steps=LONG)
     assert measured == ["fp32", "fp32 + NCHW"]
     assert way.precision == "fp32"
     all_set = dataclasses.replace(chosen, layout="contiguous")
-    assert choose(all_set, build_model(CONFIG.model), batch, 10**6, LONG)[0] == fixed(all_set)
+    assert select_execution(all_set, build_model(CONFIG.model), batch, 10**6, LONG)[0] == default_execution(all_set)
     assert measured == ["fp32", "fp32 + NCHW"]
 
 
 def test_measuring_leaves_the_network_as_it_was():
     model = build_model(CONFIG.model).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    way, _ = choose(dataclasses.replace(CONFIG, compile="off"), model, batch, macs=10**7, total_steps=10_000)
+    way, _ = select_execution(dataclasses.replace(CONFIG, compile="off"), model, batch, macs=10**7, total_steps=10_000)
     assert set(way.images_per_s) == {"fp32", "fp32 + NCHW", "bf16", "bf16 + NCHW"}
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
@@ -67,10 +67,10 @@ def test_people_read_it():
 def test_bf16_computes_in_bf16_and_gives_an_fp32_loss():
     model = build_model(CONFIG.model, generator=torch.Generator().manual_seed(0)).train()
     images, labels = batch()
-    exact, _ = forward_of(model, Execution())(images, labels)
+    exact, _ = make_forward(model, Execution())(images, labels)
     seen = []
     model.get_submodule("layer1").register_forward_hook(lambda _m, _i, output: seen.append(output.dtype))
-    loss, wrong = forward_of(model, Execution("bf16"))(images, labels)
+    loss, wrong = make_forward(model, Execution("bf16"))(images, labels)
     assert seen == [torch.bfloat16]
     assert loss.dtype == torch.float32
     assert loss.item() != exact.item()

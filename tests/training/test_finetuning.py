@@ -12,11 +12,11 @@ from helpers.killed_runs import killed_at_step
 from resnetlab.config import ConfigError, DataConfig, ModelConfig, Preprocessing, Recipe, RunConfig
 from resnetlab.models.model_file import ModelCard, load_model, save_model
 from resnetlab.models.zoo import build_model
-from resnetlab.training.callbacks import Listener
+from resnetlab.training.callbacks import Callback
 from resnetlab.training.compare_runs import run_differences
 from resnetlab.training.record import read_record
-from resnetlab.training.runtime_options import Session
-from resnetlab.training.signal_handling import InterruptedRunError, Interruption
+from resnetlab.training.runtime_options import RuntimeOptions
+from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
 from resnetlab.training.trainer import fit
 from resnetlab.training.trainer_setup import prepare
 
@@ -24,7 +24,7 @@ COLOUR = ModelConfig("tiny", (1, 1), (4, 8), stem="cifar", shortcut="pad", num_c
 GREY = dataclasses.replace(COLOUR, in_channels=1)
 SHORT = Recipe(steps=4, batch_size=32)
 AS_SEEN = Preprocessing(16, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-EVERY_STEP = Session(resume=True, checkpoint_steps=1)
+EVERY_STEP = RuntimeOptions(resume=True, checkpoint_steps=1)
 
 
 def write(path, model, preprocessing, classes="xyz"):
@@ -111,7 +111,7 @@ def test_colour_images_are_refused_by_a_grey_network(photographs, tmp_path):
     assert not (tmp_path / "r").exists()
 
 
-class StopAt(Listener):
+class StopAt(Callback):
     def __init__(self, interruption, step):
         self.interruption, self.step = interruption, step
 
@@ -129,7 +129,7 @@ def two_phases(file):
         lr=0.05,
         schedule="cosine",
         warmup_steps=5,
-        cautious_lr=0.02,
+        initial_lr=0.02,
         keep="best",
         crop_padding=1,
         flip=True,
@@ -137,7 +137,7 @@ def two_phases(file):
         layer_decay=0.7,
         freeze_bn=True,
     )
-    return RunConfig(COLOUR, DataConfig("digits", image_size=8), recipe, seed=2, weights=file, signal_steps=2)
+    return RunConfig(COLOUR, DataConfig("digits", image_size=8), recipe, seed=2, weights=file, layer_stats_steps=2)
 
 
 @pytest.fixture(scope="module")
@@ -152,15 +152,15 @@ def test_a_kill_in_either_phase(two_phases, unbroken, tmp_path, steps):
     """`steps` are those that each session takes before it is killed; the last is lost with it."""
     for number in steps:
         assert killed_at_step(two_phases, tmp_path / "r", number, EVERY_STEP) == signal.SIGKILL
-    fit(two_phases, tmp_path / "r", session=Session(resume=True))
+    fit(two_phases, tmp_path / "r", session=RuntimeOptions(resume=True))
     assert run_differences(unbroken, tmp_path / "r") == []
 
 
 @pytest.mark.parametrize("step", [7, 12, 15])
 def test_a_signal_in_either_phase(two_phases, unbroken, tmp_path, step):
-    with pytest.raises(InterruptedRunError), Interruption() as interruption:
+    with pytest.raises(InterruptedRunError), StopSignal() as interruption:
         fit(two_phases, tmp_path / "r", listener=StopAt(interruption, step), interruption=interruption)
-    fit(two_phases, tmp_path / "r", session=Session(resume=True))
+    fit(two_phases, tmp_path / "r", session=RuntimeOptions(resume=True))
     assert run_differences(unbroken, tmp_path / "r") == []
 
 
@@ -169,7 +169,7 @@ def test_a_resumed_run_goes_on_seeing_as_the_file_did_without_it(two_phases, unb
     config = dataclasses.replace(two_phases, weights=str(tmp_path / "m.safetensors"))
     assert killed_at_step(config, tmp_path / "r", 9, EVERY_STEP) == signal.SIGKILL
     (tmp_path / "m.safetensors").unlink()
-    fitted = fit(config, tmp_path / "r", session=Session(resume=True))
+    fitted = fit(config, tmp_path / "r", session=RuntimeOptions(resume=True))
     theirs = load_model(unbroken)[0].state_dict()
     assert all(torch.equal(value, theirs[key]) for key, value in fitted.model.state_dict().items())
     assert fitted.card.preprocessing == dataclasses.replace(AS_SEEN, image_size=8)
@@ -187,7 +187,7 @@ def test_weights_that_were_never_read_cannot_continue_a_run(two_phases, tmp_path
     ):
         for allowed in (False, True):
             with pytest.raises(ConfigError, match=rf"started from {two_phases.weights}, and {name} cannot") as caught:
-                fit(other, tmp_path / "r", session=Session(resume=True, allow_config_change=allowed))
+                fit(other, tmp_path / "r", session=RuntimeOptions(resume=True, allow_config_change=allowed))
             assert "--allow-config-change" not in str(caught.value)
     assert (tmp_path / "r" / "config.json").read_bytes() == before
 
@@ -195,9 +195,9 @@ def test_weights_that_were_never_read_cannot_continue_a_run(two_phases, tmp_path
 def test_before_the_first_save_a_run_may_start_from_another_file(two_phases, tmp_path):
     save_model(tmp_path / "m.safetensors", *load_model(two_phases.weights))
     other = dataclasses.replace(two_phases, weights=str(tmp_path / "m.safetensors"))
-    assert killed_at_step(two_phases, tmp_path / "r", 2, Session(resume=True)) == signal.SIGKILL
+    assert killed_at_step(two_phases, tmp_path / "r", 2, RuntimeOptions(resume=True)) == signal.SIGKILL
     assert (tmp_path / "r" / "record.jsonl").exists()
-    fitted = fit(other, tmp_path / "r", session=Session(resume=True, allow_config_change=True))
+    fitted = fit(other, tmp_path / "r", session=RuntimeOptions(resume=True, allow_config_change=True))
     assert fitted.card.provenance["config"]["weights"] == other.weights
     assert read_record(tmp_path / "r" / "record.jsonl")[0]["start"]["file"] == other.weights
 
@@ -207,8 +207,8 @@ def test_the_same_file_by_another_path_is_the_same(two_phases, tmp_path):
     (tmp_path / "link").symlink_to(two_phases.weights)
     linked = dataclasses.replace(two_phases, weights=str(tmp_path / "link"))
     with pytest.raises(ConfigError, match=r"made otherwise \(weights: .*add --allow-config-change"):
-        fit(linked, tmp_path / "r", session=Session(resume=True))
-    fit(linked, tmp_path / "r", session=Session(resume=True, allow_config_change=True))
+        fit(linked, tmp_path / "r", session=RuntimeOptions(resume=True))
+    fit(linked, tmp_path / "r", session=RuntimeOptions(resume=True, allow_config_change=True))
 
 
 @pytest.mark.parametrize(
@@ -221,6 +221,6 @@ def test_what_is_frozen_may_change_on_the_way(two_phases, tmp_path, before, afte
         dataclasses.replace(two_phases, recipe=dataclasses.replace(plain, **fields)) for fields in (before, after)
     )
     assert killed_at_step(first, tmp_path / "r", 9, EVERY_STEP) == signal.SIGKILL
-    fitted = fit(second, tmp_path / "r", session=Session(resume=True, allow_config_change=True))
+    fitted = fit(second, tmp_path / "r", session=RuntimeOptions(resume=True, allow_config_change=True))
     start = load_model(two_phases.weights)[0].state_dict()
     assert all(not torch.equal(value, start[key]) for key, value in fitted.model.state_dict().items())

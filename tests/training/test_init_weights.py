@@ -9,16 +9,16 @@ import torch.nn.functional as F
 from PIL import Image
 
 from resnetlab.config import ConfigError, DataConfig, ModelConfig, RunConfig
-from resnetlab.data.rng import generator
-from resnetlab.evaluation.protocols import single_view
+from resnetlab.data.rng import make_generator
+from resnetlab.evaluation.protocols import score_split
 from resnetlab.models.deepen import deepen, needs_calibration
 from resnetlab.models.model_file import ModelFileError, load_model, save_model
 from resnetlab.models.zoo import build_model, model_config
-from resnetlab.training.callbacks import Listener
+from resnetlab.training.callbacks import Callback
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
-from resnetlab.training.runtime_options import Session
-from resnetlab.training.signal_handling import InterruptedRunError, Interruption
+from resnetlab.training.runtime_options import RuntimeOptions
+from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
 from resnetlab.training.trainer import fit
 from resnetlab.training.trainer_setup import prepare
 
@@ -83,7 +83,7 @@ def test_a_shallower_network_is_made_deeper_and_computes_the_same(shallow, tmp_p
         assert (start["max_logit_difference"], start["train_error_pct"]) == (0, result["train_error_pct"])
     assert result["train_error_pct"] < 75  # it has learnt something, so that equal errors are no accident
     training = prepare(config, None)
-    before = single_view(training.model, training.data.train, training.preprocessing).error_pct
+    before = score_split(training.model, training.data.train, training.preprocessing).error_pct
     assert before == start["train_error_pct"]
 
 
@@ -129,7 +129,7 @@ def test_other_classes_even_as_many_get_a_new_head(tmp_path, stage_blocks, class
     config = starting(file, dataclasses.replace(RESIDUAL, stage_blocks=stage_blocks), data=others, seed=5)
     training = prepare(dataclasses.replace(config, recipe=recipe("digits", batch_size=16)), None)
     ours, theirs = training.model.state_dict(), load_model(file)[0].state_dict()
-    drawn = build_model(training.config.model, generator=generator(5, "weights")).state_dict()
+    drawn = build_model(training.config.model, generator=make_generator(5, "weights")).state_dict()
     assert (theirs["fc.weight"].shape, ours["fc.weight"].shape) == ((3, 16), (len(classes), 16))
     assert training.start["head"] == "new"
     assert all(torch.equal(ours[key], drawn[key]) for key in ("fc.weight", "fc.bias"))
@@ -187,7 +187,7 @@ def test_another_number_of_stages_is_refused_as_another_network(residual, tmp_pa
         fit(starting(residual, model_config("resnet8")), tmp_path / "r")
 
 
-class AskAt(Listener):
+class AskAt(Callback):
     def __init__(self, interruption):
         self.interruption = interruption
 
@@ -201,10 +201,10 @@ def test_a_resumed_run_needs_the_file_no_more(residual, tmp_path):
     copy.write_bytes(residual.read_bytes())
     config = starting(copy, dataclasses.replace(RESIDUAL, stage_blocks=(1, 2)))
     unbroken = fit(config, tmp_path / "unbroken")
-    with pytest.raises(InterruptedRunError), Interruption() as interruption:
+    with pytest.raises(InterruptedRunError), StopSignal() as interruption:
         fit(config, tmp_path / "r", listener=AskAt(interruption), interruption=interruption)
     copy.unlink()
-    again = fit(config, tmp_path / "r", session=Session(resume=True))
+    again = fit(config, tmp_path / "r", session=RuntimeOptions(resume=True))
     theirs = unbroken.model.state_dict()
     assert all(torch.equal(theirs[name], value) for name, value in again.model.state_dict().items())
     assert run_line(tmp_path / "r")["start"]["depth"] == 6

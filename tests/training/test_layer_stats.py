@@ -10,10 +10,18 @@ from torch import nn
 
 from resnetlab.config import ModelConfig
 from resnetlab.models.zoo import build_model, model_config
-from resnetlab.training.execution import Execution, forward_of
-from resnetlab.training.layer_stats import LEAST_STEPS, NUM_SAMPLES, QUANTITIES, Sampler, interval, layers, measure
+from resnetlab.training.execution import Execution, make_forward
+from resnetlab.training.layer_stats import (
+    LEAST_STEPS,
+    NUM_SAMPLES,
+    QUANTITIES,
+    LayerStatsHook,
+    conv_layers,
+    measure_layer_stats,
+    sampling_interval,
+)
 from resnetlab.training.recipes import recipe
-from resnetlab.training.train_state import State
+from resnetlab.training.train_state import TrainState
 from resnetlab.training.train_step import train_steps
 
 TINY = ModelConfig("tiny", (1, 2), (4, 6), stem="cifar", shortcut="pad", num_classes=5)
@@ -110,7 +118,7 @@ def written_out(config, state, images, labels):
 def test_every_value_is_what_it_says(name):
     model, (images, labels) = network(NETWORKS[name]), batch()
     told, ratios, loss = written_out(model.config, model.state_dict(), images, labels)
-    signal = measure(model, images, labels)
+    signal = measure_layer_stats(model, images, labels)
     assert signal["layers"] == list(told)
     assert signal["blocks"] == list(ratios)
     assert signal["loss"] == pytest.approx(loss, rel=1e-5)
@@ -126,7 +134,7 @@ def test_every_value_is_what_it_says(name):
 
 @pytest.mark.parametrize("num_dead", [0, 1, 3, 6])
 def test_dead_relus_are_counted_exactly(num_dead):
-    signal = measure(network(TINY, dead=num_dead), *batch())
+    signal = measure_layer_stats(network(TINY, dead=num_dead), *batch())
     assert signal["dead_relu_pct"][signal["layers"].index("layer2.0.conv1")] == float(f"{100 * num_dead / 6:.5g}")
 
 
@@ -138,7 +146,7 @@ def test_a_channel_that_fires_once_is_not_dead():
     for at, expected in ((NUM - 1, 50.0), (NUM, 75.0)):  # the last image that is looked at, and the next one
         seen = images.clone()
         seen[at, 0, 5, 5] = 60
-        assert measure(model, seen, labels)["dead_relu_pct"][0] == expected
+        assert measure_layer_stats(model, seen, labels)["dead_relu_pct"][0] == expected
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, "resnet20", "plain18", "resnet50"])
@@ -150,24 +158,24 @@ def test_every_convolution_is_there_once_in_the_order_of_the_main_path(name):
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(lambda module, _i, _o: called.append(names[module]))
     model(batch(2, side=32)[0])
-    found = [layer.name for layer in layers(model)]
+    found = [layer.name for layer in conv_layers(model)]
     assert sorted(found) == sorted(called)
     assert [name for name in found if "downsample" not in name] == [name for name in called if "downsample" not in name]
-    assert all(layer.conv is model.get_submodule(layer.name) for layer in layers(model))
+    assert all(layer.conv is model.get_submodule(layer.name) for layer in conv_layers(model))
     assert sum("downsample" not in name for name in found) == model.config.depth - 1
-    signal = measure(model, *batch(4, side=32))
+    signal = measure_layer_stats(model, *batch(4, side=32))
     convs = [model.get_submodule(name) for name in signal["layers"]]
     assert signal["kernels"] == [conv.kernel_size[0] for conv in convs if isinstance(conv, nn.Conv2d)]
 
 
 def test_values_keep_five_digits_and_none_stands_for_what_is_not_finite():
     model, (images, labels) = network(TINY), batch()
-    signal = measure(model, images, labels)
+    signal = measure_layer_stats(model, images, labels)
     values = [value for quantity in QUANTITIES for value in signal[quantity]]
     assert [float(f"{value:.4e}") for value in values] == values
     assert any(float(f"{value:.3e}") != value for value in values)
     images[3, 0, 0, 0] = math.inf
-    broken = measure(model, images, labels)
+    broken = measure_layer_stats(model, images, labels)
     assert not math.isfinite(broken["loss"])
     assert broken["grad_norm"] == broken["grad_to_weight"] == broken["response_std"] == [None] * 7
     assert all(p.grad is None for p in model.parameters())
@@ -179,7 +187,7 @@ def hooks(model):
 
 def test_hooks_stand_for_the_step_alone_also_when_it_raises():
     model = network(TINY)
-    sampler = Sampler(model, forward_of(model, Execution()), every=2, total_steps=10)
+    sampler = LayerStatsHook(model, make_forward(model, Execution()), every=2, total_steps=10)
     for step, expected in ((0, True), (1, False), (2, True)):
         with sampler.listen(step) as heard:
             assert (heard is not None, hooks(model) > 0) == (expected, expected)
@@ -192,7 +200,7 @@ def test_hooks_stand_for_the_step_alone_also_when_it_raises():
 def test_when_a_run_is_listened_to():
     def due(every, total):
         model = build_model(TINY)
-        sampler = Sampler(model, forward_of(model, Execution()), every, total)
+        sampler = LayerStatsHook(model, make_forward(model, Execution()), every, total)
         return [step for step in range(total) if sampler.due(step)]
 
     assert due(3, 8) == [0, 3, 6, 7]
@@ -203,9 +211,9 @@ def test_when_a_run_is_listened_to():
 
 
 def test_how_often_it_is_listened_to():
-    assert [interval(wanted, 64_000) for wanted in (0, 1, 7, 10**6)] == [0, 1, 7, 10**6]
-    assert interval(None, 10) == interval(None, NUM_SAMPLES * LEAST_STEPS) == LEAST_STEPS == 16
-    assert [interval(None, total) for total in (801, 64_000, 64_001)] == [17, 1280, 1281]
+    assert [sampling_interval(wanted, 64_000) for wanted in (0, 1, 7, 10**6)] == [0, 1, 7, 10**6]
+    assert sampling_interval(None, 10) == sampling_interval(None, NUM_SAMPLES * LEAST_STEPS) == LEAST_STEPS == 16
+    assert [sampling_interval(None, total) for total in (801, 64_000, 64_001)] == [17, 1280, 1281]
 
 
 def steps_with(bad, num_steps, every):
@@ -215,9 +223,11 @@ def steps_with(bad, num_steps, every):
     batches = [batch(8) for _ in range(num_steps)]
     for number in bad:
         batches[number][0][0, 0, 0, 0] = math.inf
-    forward = forward_of(model, Execution())
-    sampler = Sampler(model, forward, every, num_steps)
-    steps = train_steps(model, optimizer, forward, iter(batches), recipe("digits"), State(), range(num_steps), sampler)
+    forward = make_forward(model, Execution())
+    sampler = LayerStatsHook(model, forward, every, num_steps)
+    steps = train_steps(
+        model, optimizer, forward, iter(batches), recipe("digits"), TrainState(), range(num_steps), sampler
+    )
     signals = [taken.signal for taken in steps]
     assert [signal is not None for signal in signals] == [sampler.due(step) for step in range(num_steps)]
     return [signal for signal in signals if signal]
@@ -239,27 +249,27 @@ def test_measuring_leaves_the_network_as_it_was():
     for training in (True, False):
         model, (images, labels) = network(TINY).train(training), batch()
         before = {key: value.clone() for key, value in model.state_dict().items()}
-        first = measure(model, images, labels)
-        assert measure(model, images, labels) == first
+        first = measure_layer_stats(model, images, labels)
+        assert measure_layer_stats(model, images, labels) == first
         assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
         assert {module.training for module in model.modules()} == {training}
         assert all(p.grad is None for p in model.parameters())
         assert hooks(model) == 0
     with pytest.raises(RuntimeError, match="expected input"):
-        measure(model, images[:, :1], labels)
+        measure_layer_stats(model, images[:, :1], labels)
     assert {module.training for module in model.modules()} == {False}
 
 
 def test_measuring_a_network_that_has_gradients():
     model, (images, labels) = network(TINY), batch()
-    expected = measure(model, images, labels)
+    expected = measure_layer_stats(model, images, labels)
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
-    assert measure(model, images, labels) == expected
+    assert measure_layer_stats(model, images, labels) == expected
     assert all(p.grad is not None and torch.equal(p.grad, torch.ones_like(p)) for p in model.parameters())
 
 
 def test_a_layer_without_a_number_has_no_share_of_dead_relus():
     model, (images, labels) = network(TINY), batch()
     images[3, 0, 0, 0] = math.nan
-    assert measure(model, images, labels)["dead_relu_pct"] == [None] * 7
+    assert measure_layer_stats(model, images, labels)["dead_relu_pct"] == [None] * 7

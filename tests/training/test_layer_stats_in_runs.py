@@ -13,22 +13,22 @@ from torch import nn
 from resnetlab.config import ModelConfig, RunConfig
 from resnetlab.data.loader import train_batches
 from resnetlab.data.open_dataset import open_data
-from resnetlab.data.rng import generator
+from resnetlab.data.rng import make_generator
 from resnetlab.models.zoo import build_model, model_config
-from resnetlab.training.callbacks import Listener
+from resnetlab.training.callbacks import Callback
 from resnetlab.training.checkpoint import load_checkpoint
 from resnetlab.training.compare_runs import run_differences
-from resnetlab.training.layer_stats import QUANTITIES, Heard, measure
+from resnetlab.training.layer_stats import QUANTITIES, LayerStats, measure_layer_stats
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
-from resnetlab.training.runtime_options import Session
-from resnetlab.training.signal_handling import InterruptedRunError, Interruption
+from resnetlab.training.runtime_options import RuntimeOptions
+from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
 from resnetlab.training.train_step import DivergedError
 from resnetlab.training.trainer import fit
 from resnetlab.training.trainer_setup import prepare
 
 MODEL = ModelConfig("tiny", (4, 3), (4, 8), stem="cifar", shortcut="project", num_classes=10)
-CONFIG = RunConfig(MODEL, recipe=recipe("digits", steps=14, batch_size=100), seed=3, signal_steps=3)
+CONFIG = RunConfig(MODEL, recipe=recipe("digits", steps=14, batch_size=100), seed=3, layer_stats_steps=3)
 HEARD = [1, 4, 7, 10, 13, 14]
 LRS = [0.01] * 3 + [0.001, 0.0001, 0.0001]
 """Learning rates of these steps: divided by 10 after 7 steps and after 10.5."""
@@ -36,7 +36,11 @@ LRS = [0.01] * 3 + [0.001, 0.0001, 0.0001]
 
 def changed(**fields):
     """The configuration with fields of its network, and of itself, changed."""
-    own = {name: fields.pop(name) for name in ("recompute", "precision", "signal_steps", "compile") if name in fields}
+    own = {
+        name: fields.pop(name)
+        for name in ("activation_checkpointing", "precision", "layer_stats_steps", "compile")
+        if name in fields
+    }
     return dataclasses.replace(CONFIG, model=dataclasses.replace(MODEL, **fields), **own)
 
 
@@ -68,7 +72,7 @@ def test_the_record_holds_them_at_the_right_steps(run):
 
 
 def test_about_fifty_samples_are_the_default(tmp_path):
-    config = dataclasses.replace(changed(signal_steps=None), recipe=recipe("digits", steps=20, batch_size=100))
+    config = dataclasses.replace(changed(layer_stats_steps=None), recipe=recipe("digits", steps=20, batch_size=100))
     fit(config, tmp_path / "r")
     assert [line["step"] for line in signals(tmp_path / "r")] == [1, 17, 20]
     set_by_hand = dataclasses.replace(config, layout="contiguous", precision="fp32", compile="off")
@@ -79,13 +83,13 @@ def test_about_fifty_samples_are_the_default(tmp_path):
 def test_they_are_of_the_batch_before_its_update(tmp_path):
     """The first two steps by hand: weight decay is in the update, and in no gradient that is told."""
     strong = dataclasses.replace(CONFIG.recipe, steps=2, lr=0.5, weight_decay=0.1, milestones=())
-    fit(dataclasses.replace(CONFIG, recipe=strong, signal_steps=1), tmp_path / "r")
+    fit(dataclasses.replace(CONFIG, recipe=strong, layer_stats_steps=1), tmp_path / "r")
     data = open_data(CONFIG.data)
-    model = build_model(MODEL, in_channels=1, generator=generator(3, "weights"))
+    model = build_model(MODEL, in_channels=1, generator=make_generator(3, "weights"))
     batches = train_batches(data.train, data.preprocessing, strong, 3, 0)
     for line in signals(tmp_path / "r"):
         images, labels = next(batches)
-        expected = measure(model, images, labels)
+        expected = measure_layer_stats(model, images, labels)
         loss = nn.functional.cross_entropy(model.train()(images), labels)
         for quantity in (*QUANTITIES, "residual_ratio"):
             assert line[quantity] == [value and pytest.approx(value, rel=5e-3) for value in expected[quantity]]
@@ -98,13 +102,20 @@ def test_they_are_of_the_batch_before_its_update(tmp_path):
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"shortcut": "none"}, {"norm": "none"}, {"block": "bottleneck"}, {"recompute": True}, {"precision": "bf16"}],
+    [
+        {},
+        {"shortcut": "none"},
+        {"norm": "none"},
+        {"block": "bottleneck"},
+        {"activation_checkpointing": True},
+        {"precision": "bf16"},
+    ],
     ids=str,
 )
 def test_a_run_ends_as_it_would_unheard(tmp_path, fields):
     """Weights, statistics and momentum, to the last bit."""
     for steps in (0, 3):
-        fit(changed(**fields, signal_steps=steps), tmp_path / str(steps))
+        fit(changed(**fields, layer_stats_steps=steps), tmp_path / str(steps))
     unheard, heard = (load_checkpoint(tmp_path / name / "checkpoint") for name in ("0", "3"))
     assert unheard is not None
     assert heard is not None
@@ -118,16 +129,16 @@ def test_recomputed_activations_are_heard_alike(run, tmp_path, monkeypatch):
     from resnetlab.models import activation_checkpointing
 
     again = []
-    real = activation_checkpointing._StatisticsStand.__enter__
+    real = activation_checkpointing._FrozenStatistics.__enter__
     monkeypatch.setattr(
-        activation_checkpointing._StatisticsStand, "__enter__", lambda self: again.append(1) or real(self)
+        activation_checkpointing._FrozenStatistics, "__enter__", lambda self: again.append(1) or real(self)
     )
-    fit(changed(recompute=True), tmp_path / "r")
+    fit(changed(activation_checkpointing=True), tmp_path / "r")
     assert again
     assert signals(tmp_path / "r") == signals(run[0])
 
 
-class Dies(Listener):
+class Dies(Callback):
     """Ends the session at a step as a kill would: after its signal is written, before anything is saved."""
 
     def __init__(self, step):
@@ -138,7 +149,7 @@ class Dies(Listener):
             raise KeyboardInterrupt
 
 
-class Asks(Listener):
+class Asks(Callback):
     """Sends this process a signal at a step: the step is finished, and saved."""
 
     def __init__(self, step):
@@ -151,13 +162,13 @@ class Asks(Listener):
 
 def test_a_resumed_run_has_the_same_lines(run, tmp_path):
     out = tmp_path / "r"
-    session = Session(resume=True, checkpoint_steps=3)
+    session = RuntimeOptions(resume=True, checkpoint_steps=3)
     for step, saved in ((2, []), (7, [1, 4]), (10, [1, 4, 7]), (13, [1, 4, 7, 10])):
         with pytest.raises(KeyboardInterrupt):
             fit(CONFIG, out, session=session, listener=Dies(step))
         assert [line["step"] for line in signals(out)][: len(saved)] == saved
     for step in (13, 14):
-        with pytest.raises(InterruptedRunError), Interruption() as interruption:
+        with pytest.raises(InterruptedRunError), StopSignal() as interruption:
             fit(CONFIG, out, session=session, listener=Asks(step), interruption=interruption)
     fit(CONFIG, out, session=session)
     assert run_differences(run[0], out) == []
@@ -189,8 +200,8 @@ def test_a_diverged_run_has_a_signal(tmp_path):
 def test_a_line_that_is_written_is_the_line_that_was_heard(run, monkeypatch):
     """JSON loses nothing of it."""
     told = []
-    real = Heard.signal
-    monkeypatch.setattr(Heard, "signal", lambda self, **given: told.append(real(self, **given)) or told[-1])
+    real = LayerStats.signal
+    monkeypatch.setattr(LayerStats, "signal", lambda self, **given: told.append(real(self, **given)) or told[-1])
     fit(CONFIG)
     assert [json.loads(json.dumps({"kind": "signal", **line})) for line in told] == signals(run[0])
 

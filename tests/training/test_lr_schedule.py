@@ -5,7 +5,7 @@ import pytest
 
 from resnetlab.config import ConfigError, Recipe
 from resnetlab.models.zoo import model_config
-from resnetlab.training.lr_schedule import drops, lr_at
+from resnetlab.training.lr_schedule import lr_at, num_lr_drops
 from resnetlab.training.recipes import RECIPES, default_recipe, recipe
 
 
@@ -58,7 +58,7 @@ def test_recipes_are_names_plus_overrides():
 def test_plateau_divides_after_patience_epochs_without_a_lower_error():
     """Section 3.4. Each list of errors is an epoch longer than the one before."""
     errors = [50.0, 40, 41, 40, 42, 39, 40, 41, 45, 39, 39, 39]
-    counts = [drops(errors[:length], patience=3) for length in range(len(errors) + 1)]
+    counts = [num_lr_drops(errors[:length], patience=3) for length in range(len(errors) + 1)]
     assert counts == [0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 3]
     plateau = Recipe(lr=0.1, schedule="plateau")
     assert [lr_at(5, 9, plateau, num_drops=n) for n in range(3)] == pytest.approx([0.1, 0.01, 0.001])
@@ -67,10 +67,10 @@ def test_plateau_divides_after_patience_epochs_without_a_lower_error():
 def test_110_layers_start_cautiously():
     """Section 4.2: 0.01 until the training error is below 80 %, then 0.1."""
     deep = recipe("cifar-paper", model_config("resnet110"))
-    assert (deep.cautious_lr, deep.cautious_until_pct) == (0.01, 80)
+    assert (deep.initial_lr, deep.initial_lr_until_pct) == (0.01, 80)
     assert lr_at(0, 64_000, deep, cautious=True) == 0.01
     assert lr_at(0, 64_000, deep, cautious=False) == 0.1
-    assert recipe("cifar-paper", model_config("resnet56")).cautious_lr is None
+    assert recipe("cifar-paper", model_config("resnet56")).initial_lr is None
 
 
 def test_the_papers_recipes():

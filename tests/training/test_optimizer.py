@@ -122,7 +122,7 @@ def test_without_these_fields_there_is_one_group():
 
 
 def test_nothing_is_listened_to_while_convolutions_have_no_gradient(file, tmp_path):
-    config = dataclasses.replace(starting(file, frozen_epochs=1), signal_steps=3)
+    config = dataclasses.replace(starting(file, frozen_epochs=1), layer_stats_steps=3)
     fit(config, tmp_path / "r")
     lines = read_record(tmp_path / "r" / "record.jsonl")
     signals = [line for line in lines if line["kind"] == "signal"]
@@ -130,12 +130,12 @@ def test_nothing_is_listened_to_while_convolutions_have_no_gradient(file, tmp_pa
     assert all(value is not None for line in signals for value in line["grad_norm"])
 
 
-@pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"recompute": True}], ids=str)
+@pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"activation_checkpointing": True}], ids=str)
 def test_other_ways_to_compute_freeze_the_same(file, changes):
     config = dataclasses.replace(starting(file, frozen_epochs=1, steps=12, freeze_bn=True), **changes)
-    plain = fit(dataclasses.replace(config, precision="fp32", recompute=False)).model.state_dict()
+    plain = fit(dataclasses.replace(config, precision="fp32", activation_checkpointing=False)).model.state_dict()
     start, end = load_model(file)[0].state_dict(), fit(config).model.state_dict()
-    exact = "recompute" in changes
+    exact = "activation_checkpointing" in changes
     for key, value in end.items():
         assert torch.equal(value, start[key]) == torch.equal(plain[key], start[key])
         torch.testing.assert_close(value, plain[key], rtol=0 if exact else 0.1, atol=0 if exact else 0.05)
@@ -166,4 +166,4 @@ def test_the_named_recipe_fits_the_network():
     small, large = (recipe("finetune", ModelConfig(stem=stem)) for stem in ("cifar", "imagenet"))
     assert (small.crop, large.crop, large.crop_padding) == ("pad", "resized", 0)
     assert recipe("finetune", ModelConfig(stem="imagenet"), crop="pad").crop == "pad"  # what is given counts
-    assert recipe("cifar-paper", ModelConfig(stage_blocks=(18, 18, 18), stage_channels=(1, 1, 1))).cautious_lr == 0.01
+    assert recipe("cifar-paper", ModelConfig(stage_blocks=(18, 18, 18), stage_channels=(1, 1, 1))).initial_lr == 0.01

@@ -15,13 +15,13 @@ from resnetlab.config import ConfigError, DataConfig, Recipe, RunConfig
 from resnetlab.data.images.decode import BadImageError
 from resnetlab.models.zoo import model_config
 from resnetlab.training import checkpoint_manager
-from resnetlab.training.callbacks import Listener
+from resnetlab.training.callbacks import Callback
 from resnetlab.training.checkpoint_manager import UnsavedError
 from resnetlab.training.compare_runs import run_differences
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
-from resnetlab.training.runtime_options import Session
-from resnetlab.training.signal_handling import InterruptedRunError, Interruption
+from resnetlab.training.runtime_options import RuntimeOptions
+from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
 from resnetlab.training.trainer import fit
 
 DIGITS = RunConfig(
@@ -29,7 +29,7 @@ DIGITS = RunConfig(
     recipe=recipe("digits", steps=25, batch_size=100, keep="best", crop_padding=1, flip=True),
     seed=3,
 )
-EVERY_STEP = Session(resume=True, checkpoint_steps=1)
+EVERY_STEP = RuntimeOptions(resume=True, checkpoint_steps=1)
 CALLS = ("mkdir", "open", "write", "fsync", "close", "rename", "unlink", "rmdir")
 
 
@@ -46,7 +46,7 @@ def test_a_kill_at_random_steps(unbroken, tmp_path):
     for _ in range(4):
         session = dataclasses.replace(EVERY_STEP, checkpoint_steps=chance.randint(1, 4))
         assert killed_at_step(DIGITS, tmp_path / "r", chance.randint(1, 8), session) == signal.SIGKILL
-    fit(DIGITS, tmp_path / "r", session=Session(resume=True))
+    fit(DIGITS, tmp_path / "r", session=RuntimeOptions(resume=True))
     assert run_differences(unbroken, tmp_path / "r") == []
 
 
@@ -115,7 +115,7 @@ def test_any_number_of_workers_gives_the_same_run(photographs, tmp_path, workers
     reference = tmp_path_factory.getbasetemp() / "reference"
     if not reference.exists():
         fit(config, reference)
-    session = Session(resume=True, workers=workers, checkpoint_steps=2)
+    session = RuntimeOptions(resume=True, workers=workers, checkpoint_steps=2)
     assert killed_at_step(config, tmp_path / "r", 3 + workers, session) == signal.SIGKILL
     fit(config, tmp_path / "r", session=session)
     assert run_differences(reference, tmp_path / "r") == []
@@ -134,8 +134,8 @@ def test_a_bad_image_is_left_out_and_told_once_in_all_sessions(photographs, tmp_
     fit(config, tmp_path / "unbroken")
     told = [line["message"] for line in read_record(tmp_path / "unbroken" / "record.jsonl") if "left out" in str(line)]
     assert [message.split(":")[:2] for message in told] == [["left out", " cat/7.png"]]
-    assert killed_at_step(config, tmp_path / "r", 7, Session(resume=True, checkpoint_steps=2)) == signal.SIGKILL
-    fit(config, tmp_path / "r", session=Session(resume=True))
+    assert killed_at_step(config, tmp_path / "r", 7, RuntimeOptions(resume=True, checkpoint_steps=2)) == signal.SIGKILL
+    fit(config, tmp_path / "r", session=RuntimeOptions(resume=True))
     assert run_differences(tmp_path / "unbroken", tmp_path / "r") == []
     strict = dataclasses.replace(config, data=dataclasses.replace(config.data, on_bad_image="fail"))
     with pytest.raises((BadImageError, ConfigError), match=r"cat/7\.png: cannot be decoded .*--on-bad-image skip"):
@@ -148,10 +148,10 @@ def test_other_images_cannot_continue_a_run(photographs, tmp_path):
     assert killed_at_step(config, tmp_path / "r", 5, EVERY_STEP) == signal.SIGKILL
     Image.new("RGB", (24, 20)).save(pets / "cat" / "7.png")
     with pytest.raises(ConfigError, match="the images of pets are not those that the run was started with"):
-        fit(config, tmp_path / "r", session=Session(resume=True))
+        fit(config, tmp_path / "r", session=RuntimeOptions(resume=True))
 
 
-class StopAt(Listener):
+class StopAt(Callback):
     """Sends this process a signal at a step."""
 
     def __init__(self, step):
@@ -165,16 +165,22 @@ class StopAt(Listener):
 def test_a_signal_finishes_the_step_and_saves(unbroken, tmp_path):
     """At step 12 an epoch ends: what is left is its validation, which the next session makes up for."""
     for step in (5, 12):
-        with pytest.raises(InterruptedRunError), Interruption() as interruption:
-            fit(DIGITS, tmp_path / "r", session=Session(resume=True), listener=StopAt(step), interruption=interruption)
+        with pytest.raises(InterruptedRunError), StopSignal() as interruption:
+            fit(
+                DIGITS,
+                tmp_path / "r",
+                session=RuntimeOptions(resume=True),
+                listener=StopAt(step),
+                interruption=interruption,
+            )
         assert len(list((tmp_path / "r" / "checkpoint").glob("save-*"))) == 1
-    fit(DIGITS, tmp_path / "r", session=Session(resume=True))
+    fit(DIGITS, tmp_path / "r", session=RuntimeOptions(resume=True))
     assert run_differences(unbroken, tmp_path / "r") == []
 
 
 def test_a_finished_run_is_not_made_again(unbroken):
     before = (unbroken / "record.jsonl").read_bytes()
-    again = fit(DIGITS, unbroken, session=Session(resume=True))
+    again = fit(DIGITS, unbroken, session=RuntimeOptions(resume=True))
     assert again.result["test_error_pct"] == read_record(unbroken / "record.jsonl")[-1]["test_error_pct"]
     assert (unbroken / "record.jsonl").read_bytes() == before
 
@@ -184,9 +190,9 @@ def test_another_configuration_is_refused_unless_allowed(tmp_path):
     other = dataclasses.replace(DIGITS, recipe=dataclasses.replace(DIGITS.recipe, lr=0.005))
     record = (tmp_path / "record.jsonl").read_bytes()
     with pytest.raises(ConfigError, match=r"made otherwise \(recipe\.lr: 0\.01 -> 0\.005\); add --allow-config-change"):
-        fit(other, tmp_path, session=Session(resume=True))
+        fit(other, tmp_path, session=RuntimeOptions(resume=True))
     assert (tmp_path / "record.jsonl").read_bytes() == record
-    fit(other, tmp_path, session=Session(resume=True, allow_config_change=True))
+    fit(other, tmp_path, session=RuntimeOptions(resume=True, allow_config_change=True))
     warnings = [line["message"] for line in read_record(tmp_path / "record.jsonl") if line["kind"] == "warning"]
     assert warnings == ["continued with another configuration: recipe.lr: 0.01 -> 0.005"]
     wider = dataclasses.replace(other, model=model_config("resnet14"))
@@ -194,26 +200,26 @@ def test_another_configuration_is_refused_unless_allowed(tmp_path):
         with pytest.raises(
             ConfigError, match=r"another network or other data .* add --fresh to start over, or"
         ) as caught:
-            fit(wider, tmp_path, session=Session(resume=True, allow_config_change=allowed))
+            fit(wider, tmp_path, session=RuntimeOptions(resume=True, allow_config_change=allowed))
         assert "--allow-config-change" not in str(caught.value)
 
 
 def test_another_batch_size_starts_the_epoch_again(tmp_path):
     killed_at_step(DIGITS, tmp_path, 15, EVERY_STEP)
     other = dataclasses.replace(DIGITS, recipe=dataclasses.replace(DIGITS.recipe, batch_size=50, steps=50))
-    fitted = fit(other, tmp_path, session=Session(resume=True, allow_config_change=True))
+    fitted = fit(other, tmp_path, session=RuntimeOptions(resume=True, allow_config_change=True))
     assert fitted.result["steps"] == 50
     epochs = [line["step"] for line in read_record(tmp_path / "record.jsonl") if line["kind"] == "epoch"]
     assert epochs == [12, 50]
 
 
 def test_two_runs_on_one_directory(tmp_path):
-    class Second(Listener):
+    class Second(Callback):
         said = ""
 
         def see(self, progress):
             try:
-                fit(DIGITS, tmp_path, session=Session(resume=True))
+                fit(DIGITS, tmp_path, session=RuntimeOptions(resume=True))
             except ConfigError as error:
                 self.said = str(error)
 
@@ -222,7 +228,7 @@ def test_two_runs_on_one_directory(tmp_path):
     assert "is in use by another run" in second.said
 
 
-class InTheWay(Listener):
+class InTheWay(Callback):
     """Puts a file where the checkpoints belong, and takes it away at a step."""
 
     def __init__(self, out, until):
@@ -241,7 +247,7 @@ class InTheWay(Listener):
 
 def test_a_disk_that_cannot_be_written_for_a_while_is_survived(tmp_path):
     listener = InTheWay(tmp_path / "r", until=8)
-    fit(DIGITS, tmp_path / "r", session=Session(checkpoint_steps=4), listener=listener)
+    fit(DIGITS, tmp_path / "r", session=RuntimeOptions(checkpoint_steps=4), listener=listener)
     assert len(listener.told) == 1  # the save of step 4; that of step 8 came after
     assert "the checkpoint cannot be saved (File exists); training goes on" in listener.told[0]
     kinds = [line["kind"] for line in read_record(tmp_path / "r" / "record.jsonl") if line["kind"] != "signal"]
@@ -250,7 +256,7 @@ def test_a_disk_that_cannot_be_written_for_a_while_is_survived(tmp_path):
 
 def test_a_last_save_that_fails_is_an_error(tmp_path):
     with pytest.raises(UnsavedError, match=r"cannot be saved .* the model file and the record are whole"):
-        fit(DIGITS, tmp_path / "r", session=Session(), listener=InTheWay(tmp_path / "r", until=-1))
+        fit(DIGITS, tmp_path / "r", session=RuntimeOptions(), listener=InTheWay(tmp_path / "r", until=-1))
     assert read_record(tmp_path / "r" / "record.jsonl")[-1]["status"] == "done"
     assert (tmp_path / "r" / "model.safetensors").exists()
 
@@ -261,5 +267,5 @@ def test_a_signal_while_nothing_can_be_saved_says_so(tmp_path):
             if progress.step == 5:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(UnsavedError, match="stopped, the last good one stays"), Interruption() as interruption:
+    with pytest.raises(UnsavedError, match="stopped, the last good one stays"), StopSignal() as interruption:
         fit(DIGITS, tmp_path / "r", listener=Both(tmp_path / "r", -1), interruption=interruption)

@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from resnetlab.training.signal_handling import InterruptedRunError, Interruption
+from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_waits_for_the_check(signum, status):
     before = signal.getsignal(signum)
-    with Interruption() as interruption:
+    with StopSignal() as interruption:
         with interruption.deferred():
             os.kill(os.getpid(), signum)
             reached = True
@@ -30,12 +30,12 @@ def test_a_signal_breaks_into_what_may_be_torn():
             os.kill(os.getpid(), signal.SIGTERM)
             raise AssertionError("not reached")
 
-    with Interruption() as interruption, interruption.deferred(), pytest.raises(InterruptedRunError):
+    with StopSignal() as interruption, interruption.deferred(), pytest.raises(InterruptedRunError):
         torn()
 
 
 def test_one_that_came_before_breaks_in_too():
-    with Interruption() as interruption, interruption.deferred():
+    with StopSignal() as interruption, interruption.deferred():
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(InterruptedRunError), interruption.at_once():
             raise AssertionError("not reached")
@@ -54,5 +54,5 @@ def test_the_second_signal_ends_the_process():
 
 def test_without_a_context_nothing_is_heeded():
     before = signal.getsignal(signal.SIGTERM)
-    Interruption().check()
+    StopSignal().check()
     assert signal.getsignal(signal.SIGTERM) == before

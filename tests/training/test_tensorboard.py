@@ -5,7 +5,7 @@ import pytest
 
 from resnetlab.config import ConfigError
 from resnetlab.training import tensorboard as track
-from resnetlab.training.tensorboard import open_tracker
+from resnetlab.training.tensorboard import open_logger
 
 
 def read(folder):
@@ -21,13 +21,13 @@ def refuse(message):
 
 
 def test_nothing_is_tracked_unless_asked(tmp_path):
-    with open_tracker(None, tmp_path, 0, refuse) as tracker:
+    with open_logger(None, tmp_path, 0, refuse) as tracker:
         tracker.scalars(1, {"loss": 1.0})
     assert not list(tmp_path.iterdir())
 
 
 def test_tensorboard_reads_what_was_written(tmp_path):
-    with open_tracker("tensorboard", tmp_path, 0, refuse) as tracker:
+    with open_logger("tensorboard", tmp_path, 0, refuse) as tracker:
         tracker.scalars(1, {"train_loss": 2.5, "lr": 0.5})
         tracker.scalars(2, {"train_loss": 1.25, "val_error_pct": None, "lr": float("nan")})
         assert read(tmp_path) == {"train_loss": [(1, 2.5), (2, 1.25)], "lr": [(1, 0.5)]}  # on disk before it closes
@@ -37,16 +37,16 @@ def test_tensorboard_reads_what_was_written(tmp_path):
 
 
 def test_only_what_is_finite_is_noted(tmp_path):
-    with open_tracker("tensorboard", tmp_path, 0, refuse) as tracker:
+    with open_logger("tensorboard", tmp_path, 0, refuse) as tracker:
         tracker.scalars(1, {"loss": float("inf"), "error": None})
     assert read(tmp_path) == {}
 
 
 def test_a_resumed_run_takes_back_what_it_makes_again(tmp_path):
-    with open_tracker("tensorboard", tmp_path, 0, refuse) as tracker:
+    with open_logger("tensorboard", tmp_path, 0, refuse) as tracker:
         for step in (10, 20, 30):
             tracker.scalars(step, {"loss": float(step)})
-    with open_tracker("tensorboard", tmp_path, 20, refuse) as tracker:  # its checkpoint was made after 20 steps
+    with open_logger("tensorboard", tmp_path, 20, refuse) as tracker:  # its checkpoint was made after 20 steps
         tracker.scalars(30, {"loss": -1.0})
     assert read(tmp_path) == {"loss": [(10, 10.0), (20, 20.0), (30, -1.0)]}
 
@@ -54,7 +54,7 @@ def test_a_resumed_run_takes_back_what_it_makes_again(tmp_path):
 def test_a_full_disk_is_told_once(tmp_path, monkeypatch):
     monkeypatch.setattr(track, "file_name", lambda: "/dev/full")  # Linux: every write to it says the disk is full
     told = []
-    with open_tracker("tensorboard", tmp_path, 0, told.append) as tracker:
+    with open_logger("tensorboard", tmp_path, 0, told.append) as tracker:
         for step in range(3):
             tracker.scalars(step, {"loss": 1.0})
     assert len(told) == 1
@@ -64,7 +64,7 @@ def test_a_full_disk_is_told_once(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "tensorboard").write_text("a file")
     told = []
-    with open_tracker("tensorboard", tmp_path, 0, told.append) as tracker:
+    with open_logger("tensorboard", tmp_path, 0, told.append) as tracker:
         tracker.scalars(1, {"loss": 1.0})
     assert len(told) == 1
     assert "File exists" in told[0]
@@ -72,7 +72,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
 
 def test_unknown_kinds_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="--track wandb is unknown; known: tensorboard"):
-        open_tracker("wandb", tmp_path, 0, refuse)
+        open_logger("wandb", tmp_path, 0, refuse)
 
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
@@ -80,7 +80,7 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(ConfigError, match=r"needs tensorboard: pip install 'resnetlab\[track\]'"):
-        open_tracker("tensorboard", tmp_path, 0, refuse)
+        open_logger("tensorboard", tmp_path, 0, refuse)
     assert not list(tmp_path.iterdir())
 
 

@@ -24,8 +24,8 @@ from resnetlab.data.open_dataset import open_data
 from resnetlab.models.model_file import load_model
 from resnetlab.models.zoo import model_config
 from resnetlab.serialization import to_json
-from resnetlab.system.process_group import World
-from resnetlab.training.compare_runs import timeless
+from resnetlab.system.process_group import ProcessGroup
+from resnetlab.training.compare_runs import without_times
 from resnetlab.training.distributed import pick_device
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
@@ -85,7 +85,7 @@ def losses(out: Path) -> torch.Tensor:
 
 def timeless_record(out: Path) -> list[dict]:
     """Everything but times, and how many processes there were."""
-    lines = [timeless(line) for line in read_record(out / "record.jsonl")]
+    lines = [without_times(line) for line in read_record(out / "record.jsonl")]
     return [{key: value for key, value in line.items() if key not in ("machine", "processes")} for line in lines]
 
 
@@ -100,7 +100,7 @@ def test_together_the_processes_see_the_batches_of_one(size, parts):
     way = dataclasses.replace(recipe("digits", batch_size=64), crop_padding=2, flip=True)
     whole = train_batches(data.train, data.preprocessing, way, seed=1, epoch=2)
     own = [
-        train_batches(data.train, data.preprocessing, way, seed=1, epoch=2, world=World(rank, size), parts=parts)
+        train_batches(data.train, data.preprocessing, way, seed=1, epoch=2, world=ProcessGroup(rank, size), parts=parts)
         for rank in range(size)
     ]
     alone = train_batches(data.train, data.preprocessing, way, seed=1, epoch=2, parts=parts)
@@ -147,7 +147,7 @@ def test_one_is_lost_and_all_start_again(unbroken, tmp_path, what, patience):
     """From the last checkpoint, to the same end; who was lost stands in the error."""
 
     def lost(rank: int):
-        words = (*SYNCED, "--out", tmp_path / str(rank), "--checkpoint-steps", "5", "--patience-seconds", patience)
+        words = (*SYNCED, "--out", tmp_path / str(rank), "--checkpoint-steps", "5", "--timeout", patience)
         return torchrun(2, *words, restarts=1, faulty=(what, rank, 23))
 
     with ThreadPoolExecutor(2) as pool:  # torchrun waits half a minute before it kills what does not answer
@@ -293,7 +293,7 @@ def test_a_mistake_is_told_once(tmp_path):
     """Whether the data show it, the options, or the words; with the exit status of the one that tells it."""
     (tmp_path / "file").write_text("")
     for words, said in (
-        (("--accumulate", "64", "--out", tmp_path / "run"), "with fewer than 2 images at a time"),
+        (("--grad-accum-steps", "64", "--out", tmp_path / "run"), "with fewer than 2 images at a time"),
         (("--out", tmp_path / "file"), "is a file"),
         (("--epoch", "3"), "did you mean --epochs"),
     ):
@@ -308,7 +308,7 @@ def test_a_mistake_is_told_once(tmp_path):
 def test_of_many_one_is_lost_and_named_alone(tmp_path):
     """Only its neighbours in the ring notice at once; the record has the words that people read."""
     out = tmp_path / "run"
-    done = torchrun(5, *WORDS, "--out", out, "--patience-seconds", "60", faulty=("SIGKILL", 1, 23))
+    done = torchrun(5, *WORDS, "--out", out, "--timeout", "60", faulty=("SIGKILL", 1, 23))
     assert done.returncode != 0
     told = [line for line in done.stderr.splitlines() if line.startswith("resnetlab: ")]
     assert [line.partition(";")[0] for line in told] == ["resnetlab: process 1 of 5 is gone or does not answer"] * 4

@@ -11,26 +11,26 @@ from PIL import Image
 from resnetlab.config import ConfigError, DataConfig, ModelConfig, RunConfig, read_config
 from resnetlab.data.loader import train_batches
 from resnetlab.data.open_dataset import open_data
-from resnetlab.data.rng import generator
-from resnetlab.evaluation.protocols import single_view
+from resnetlab.data.rng import make_generator
+from resnetlab.evaluation.protocols import score_split
 from resnetlab.models.model_file import load_model
 from resnetlab.models.zoo import build_model, model_config
-from resnetlab.training.callbacks import Listener, Progress
-from resnetlab.training.compare_runs import timeless
-from resnetlab.training.execution import Execution, forward_of
-from resnetlab.training.layer_stats import Sampler
+from resnetlab.training.callbacks import Callback, Progress
+from resnetlab.training.compare_runs import without_times
+from resnetlab.training.execution import Execution, make_forward
+from resnetlab.training.layer_stats import LayerStatsHook
 from resnetlab.training.lr_schedule import lr_at
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
-from resnetlab.training.runtime_options import Session
-from resnetlab.training.train_state import Best, State
+from resnetlab.training.runtime_options import RuntimeOptions
+from resnetlab.training.train_state import BestWeights, TrainState
 from resnetlab.training.train_step import DivergedError, train_steps
 from resnetlab.training.trainer import fit
 
 CONFIG = RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=2, batch_size=64), seed=4)
 
 
-class Told(Listener):
+class Told(Callback):
     """Keeps what it hears."""
 
     def __init__(self):
@@ -81,7 +81,7 @@ def test_the_model_file_gives_the_recorded_errors(run):
     model, card = load_model(out / "model.safetensors")
     data = open_data(CONFIG.data)
     for name, split in data.splits.items():
-        assert single_view(model, split, card.preprocessing).error_pct == fitted.result[f"{name}_error_pct"]
+        assert score_split(model, split, card.preprocessing).error_pct == fitted.result[f"{name}_error_pct"]
         assert card.error[f"{name}_error_pct"] == fitted.result[f"{name}_error_pct"]
     assert card.classes == data.classes
     assert card.provenance["config"]["seed"] == 4
@@ -90,7 +90,7 @@ def test_the_model_file_gives_the_recorded_errors(run):
 def test_the_loop_is_sgd_written_out(run):
     """The same training in the plainest form: v = m v + g + wd w; w = w - lr v, one step after another."""
     data = open_data(CONFIG.data)
-    model = build_model(CONFIG.model, 10, in_channels=1, generator=generator(4, "weights"))
+    model = build_model(CONFIG.model, 10, in_channels=1, generator=make_generator(4, "weights"))
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     velocity = [torch.zeros_like(p) for p in model.parameters()]
     step = 0
@@ -114,7 +114,7 @@ def test_equal_configurations_give_equal_runs(run, tmp_path):
     again = fit(CONFIG, tmp_path / "again")
     first = run[1].model.state_dict()
     assert all(torch.equal(first[key], value) for key, value in again.model.state_dict().items())
-    lines = [timeless(read_record(path / "record.jsonl")) for path in (run[0], tmp_path / "again")]
+    lines = [without_times(read_record(path / "record.jsonl")) for path in (run[0], tmp_path / "again")]
     assert lines[0] == lines[1]
 
 
@@ -180,11 +180,11 @@ def steps_with(bad, num_steps, state=None):
     batches = [(torch.randn(8, 3, 8, 8, generator=generator), torch.arange(8)) for _ in range(num_steps)]
     for number in bad:
         batches[number][0][0, 0, 0, 0] = float("inf")
-    state = state or State()
+    state = state or TrainState()
     steps = range(num_steps)
-    given, forward = iter(batches), forward_of(model, Execution())
+    given, forward = iter(batches), make_forward(model, Execution())
     for _ in train_steps(
-        model, optimizer, forward, given, CONFIG.recipe, state, steps, Sampler(model, forward, 0, num_steps)
+        model, optimizer, forward, given, CONFIG.recipe, state, steps, LayerStatsHook(model, forward, 0, num_steps)
     ):
         pass
     return model, state
@@ -207,7 +207,7 @@ def test_ten_in_a_row_stop_the_run_and_nine_do_not():
 
 
 def test_the_cautious_learning_rate_ends_with_the_error_below_80():
-    cautious = dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, lr=0.02, cautious_lr=0.005))
+    cautious = dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, lr=0.02, initial_lr=0.005))
     told = Told()
     fit(cautious, listener=told)
     first_below = next(i for i, point in enumerate(told.points) if point.train_error_pct < 80)
@@ -233,9 +233,9 @@ def test_recomputed_activations_give_the_same_run(run, monkeypatch):
     from resnetlab.models import resnet
 
     calls = []
-    real = resnet.run_recomputed
-    monkeypatch.setattr(resnet, "run_recomputed", lambda *given: calls.append(1) or real(*given))
-    fitted = fit(dataclasses.replace(CONFIG, recompute=True))
+    real = resnet.run_checkpointed
+    monkeypatch.setattr(resnet, "run_checkpointed", lambda *given: calls.append(1) or real(*given))
+    fitted = fit(dataclasses.replace(CONFIG, activation_checkpointing=True))
     assert len(calls) == 38  # every step, and no evaluation
     first = run[1].model.state_dict()
     assert all(torch.equal(first[key], value) for key, value in fitted.model.state_dict().items())
@@ -254,7 +254,7 @@ def test_the_mean_of_each_pixel_where_the_recipe_says_so():
 def test_a_run_is_tracked(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    fit(CONFIG, tmp_path / "r", session=Session(track="tensorboard"))
+    fit(CONFIG, tmp_path / "r", session=RuntimeOptions(track="tensorboard"))
     events = EventAccumulator(str(tmp_path / "r" / "tensorboard"))
     events.Reload()
     errors = [point.value for point in events.Scalars("val/error_pct")]
@@ -281,7 +281,7 @@ def test_a_mistake_in_the_configuration_leaves_nothing(tmp_path):
 
 
 def test_a_run_that_fails_says_so_in_its_record(tmp_path):
-    class Fails(Listener):
+    class Fails(Callback):
         def see(self, progress):
             raise OSError("the terminal is gone")
 
@@ -294,7 +294,7 @@ def test_a_run_that_fails_says_so_in_its_record(tmp_path):
 def test_validation_chooses_when_asked():
     best = fit(dataclasses.replace(CONFIG, recipe=recipe("digits", epochs=3, batch_size=64, lr=0.3, keep="best")))
     assert best.result["val_error_pct"] == best.result["best_val_error_pct"]
-    seen = Best(with_weights=True)
+    seen = BestWeights(with_weights=True)
     model = build_model("resnet8")
     for epoch, error in enumerate([9.0, 4.0, 4.0, 5.0], start=1):
         seen.see(epoch, error, model)

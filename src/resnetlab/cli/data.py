@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from resnetlab.cli.data_check_output import Found, Seen, duplicates_between, print_summary, summarise
+from resnetlab.cli.data_check_output import DatasetReport, ImageInfo, duplicates_between, print_summary, summarise
 from resnetlab.config import ConfigError, DataConfig
 
 
@@ -74,7 +74,7 @@ def run(options: Options) -> int:
     packs = [name for name in PACKS if getattr(options, name) != Options.__dataclass_fields__[name].default]
     if packs:
         raise ConfigError(f"--{packs[0].replace('_', '-')} is for pack, and check changes nothing; leave it out")
-    found = look_through(config, options.workers, options.cache_gib)
+    found = scan_dataset(config, options.workers, options.cache_gib)
     summaries = {split: summarise(found, split) for split in found.splits}
     pairs = duplicates_between(found)
     if options.json:
@@ -94,9 +94,9 @@ def run(options: Options) -> int:
 def _pack(options: Options, config: DataConfig) -> int:
     if options.out is None:
         raise ConfigError("pack needs a folder to write the shards into; give it with --out")
-    from resnetlab.cli.data_pack_output import pack_and_tell
+    from resnetlab.cli.data_pack_output import run_pack
 
-    return pack_and_tell(
+    return run_pack(
         config,
         options.out,
         max_side=options.max_side,
@@ -107,38 +107,38 @@ def _pack(options: Options, config: DataConfig) -> int:
     )
 
 
-def look_through(config: DataConfig, workers: int | None, cache_gib: float) -> Found:
+def scan_dataset(config: DataConfig, workers: int | None, cache_gib: float) -> DatasetReport:
     """Decode every image of a data set, with a progress bar on stderr; `cache_gib` is as for `open_data`.
 
     Raises:
         ConfigError: as `open_data` does; images that cannot be read are listed instead.
     """
-    from resnetlab.data.open_dataset import open_data, read_contents
-    from resnetlab.data.registry import LISTED, kind_of
+    from resnetlab.data.open_dataset import list_dataset, open_data
+    from resnetlab.data.registry import LISTED, detect_kind
 
-    kind = kind_of(config)
+    kind = detect_kind(config)
     if kind in LISTED:
-        return _look_through_files(read_contents(config, cache_gib), config, workers)
+        return _look_through_files(list_dataset(config, cache_gib), config, workers)
     if kind == "digits":
         data = open_data(config)
         images = [image for split, some in data.splits.items() for image in _arrays(split, some, kind)]
-        return Found(data.classes, tuple(data.splits), images, [], data.warnings)
-    from resnetlab.data.readers.cifar_mnist import open_archive
+        return DatasetReport(data.classes, tuple(data.splits), images, [], data.warnings)
+    from resnetlab.data.readers.cifar_mnist import read_archive
 
-    archive = open_archive(config)
+    archive = read_archive(config)
     parts = {"train": archive.train, "test": archive.test}
     images = [image for split, some in parts.items() for image in _arrays(split, some, kind)]
-    return Found(archive.classes, tuple(parts), images, [], archive.warnings)
+    return DatasetReport(archive.classes, tuple(parts), images, [], archive.warnings)
 
 
-def _look_through_files(contents: Any, config: DataConfig, workers: int | None) -> Found:
+def _look_through_files(contents: Any, config: DataConfig, workers: int | None) -> DatasetReport:
     import hashlib
 
     from rich.console import Console
     from rich.progress import Progress
 
     from resnetlab.data.images.decode import Header, decode, read_header
-    from resnetlab.data.images.scan import scan
+    from resnetlab.data.images.scan import scan_images
 
     max_pixels = config.max_megapixels * 1_000_000
 
@@ -147,7 +147,7 @@ def _look_through_files(contents: Any, config: DataConfig, workers: int | None) 
         decode(data, max_pixels)
         return header, hashlib.blake2b(data, digest_size=16).digest()
 
-    images: list[Seen] = []
+    images: list[ImageInfo] = []
     bad = _damaged_shards(config, workers)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -157,30 +157,30 @@ def _look_through_files(contents: Any, config: DataConfig, workers: int | None) 
             def tell(done: int, total: int, task: Any = task) -> None:
                 bar.update(task, completed=done)
 
-            looks, more = scan(listing.names, listing.places, look, workers=workers, on_progress=tell)
+            looks, more = scan_images(listing.names, listing.places, look, workers=workers, on_progress=tell)
             bad += more
             for name, label, seen in zip(listing.names, listing.labels, looks, strict=True):
                 if seen is not None:
                     header, digest = seen
                     images.append(
-                        Seen(split, name, label, header.height, header.width, header.mode, header.format, digest)
+                        ImageInfo(split, name, label, header.height, header.width, header.mode, header.format, digest)
                     )
-    return Found(contents.classes, tuple(contents.splits), images, bad, contents.warnings)
+    return DatasetReport(contents.classes, tuple(contents.splits), images, bad, contents.warnings)
 
 
 def _damaged_shards(config: DataConfig, workers: int | None) -> list[str]:
     """Return which shards here are not as they were packed; of an address they are verified when they are fetched."""
-    from resnetlab.data.registry import is_address, kind_of, path_of
-    from resnetlab.data.shards.format import damaged
+    from resnetlab.data.registry import dataset_path, detect_kind, is_address
+    from resnetlab.data.shards.format import find_damaged
     from resnetlab.system.cores import usable_cores
 
-    if kind_of(config) != "shards" or is_address(config.name):
+    if detect_kind(config) != "shards" or is_address(config.name):
         return []
-    spoilt = damaged(path_of(config.name), workers or usable_cores())
+    spoilt = find_damaged(dataset_path(config.name), workers or usable_cores())
     return [f"{name}: {reason}" for name, reason in spoilt.items()]
 
 
-def _arrays(split: str, some: Any, kind: str) -> Iterator[Seen]:
+def _arrays(split: str, some: Any, kind: str) -> Iterator[ImageInfo]:
     """Yield what is known of images that come as arrays."""
     import hashlib
 
@@ -189,4 +189,4 @@ def _arrays(split: str, some: Any, kind: str) -> Iterator[Seen]:
     for row, (image, label) in enumerate(zip(some.images.numpy(), some.labels.tolist(), strict=True)):
         digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
         name = some.names[row] if some.names else f"image {row}"
-        yield Seen(split, name, label, height, width, mode, kind, digest)
+        yield ImageInfo(split, name, label, height, width, mode, kind, digest)

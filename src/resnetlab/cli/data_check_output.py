@@ -13,7 +13,7 @@ NAME_WIDTH = 36
 
 
 @dataclass(frozen=True)
-class Seen:
+class ImageInfo:
     """What one image turned out to be."""
 
     split: str
@@ -28,19 +28,19 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Found:
+class DatasetReport:
     """A data set, looked through."""
 
     classes: tuple[str, ...]
     splits: tuple[str, ...]
-    images: list[Seen]
+    images: list[ImageInfo]
     bad: list[str]
     """Each as `NAME: REASON`."""
     warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Summary:
+class SplitSummary:
     """What is told of one split; sizes are (width, height) in pixels, in the order of their areas."""
 
     images: int
@@ -56,14 +56,14 @@ class Summary:
     """Images of which another one in the split is an exact copy, less one of each kind."""
 
 
-def summarise(found: Found, split: str) -> Summary:
+def summarise(found: DatasetReport, split: str) -> SplitSummary:
     """Count what one split holds."""
     images = [image for image in found.images if image.split == split]
     labels = Counter(image.label for image in images)
     sizes = sorted(((image.width, image.height) for image in images), key=lambda size: (size[0] * size[1], size))
     ((commonest, often),) = Counter(sizes).most_common(1) or [((0, 0), 0)]
     none = (0, 0)
-    return Summary(
+    return SplitSummary(
         images=len(images),
         classes={name: labels[label] for label, name in enumerate(found.classes)},
         smallest=sizes[0] if sizes else none,
@@ -77,9 +77,9 @@ def summarise(found: Found, split: str) -> Summary:
     )
 
 
-def duplicates_between(found: Found) -> list[tuple[Seen, Seen]]:
+def duplicates_between(found: DatasetReport) -> list[tuple[ImageInfo, ImageInfo]]:
     """Pair each image with its first exact copy in an earlier split: it was trained on, and then measured."""
-    first: dict[bytes, Seen] = {}
+    first: dict[bytes, ImageInfo] = {}
     pairs = []
     for image in found.images:  # in the order of the splits
         earlier = first.setdefault(image.digest, image)
@@ -88,7 +88,9 @@ def duplicates_between(found: Found) -> list[tuple[Seen, Seen]]:
     return pairs
 
 
-def print_summary(found: Found, summaries: dict[str, Summary], pairs: list[tuple[Seen, Seen]]) -> None:
+def print_summary(
+    found: DatasetReport, summaries: dict[str, SplitSummary], pairs: list[tuple[ImageInfo, ImageInfo]]
+) -> None:
     """Print what was found: classes, sizes, duplicates, warnings, bad files."""
     _print_classes(found, summaries)
     print()
@@ -116,7 +118,7 @@ def print_summary(found: Found, summaries: dict[str, Summary], pairs: list[tuple
         print("every image can be read")
 
 
-def _print_classes(found: Found, summaries: dict[str, Summary]) -> None:
+def _print_classes(found: DatasetReport, summaries: dict[str, SplitSummary]) -> None:
     from rich.console import Console
 
     from resnetlab.cli.tables import table
@@ -139,7 +141,7 @@ def _print_classes(found: Found, summaries: dict[str, Summary]) -> None:
     Console(markup=False).print(listing)
 
 
-def _sizes(summary: Summary) -> str:
+def _sizes(summary: SplitSummary) -> str:
     smallest, middle, largest = (f"{w}x{h}" for w, h in (summary.smallest, summary.median, summary.largest))
     if summary.commonest_images == summary.images:
         return f"all {smallest} pixels"
@@ -151,5 +153,5 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in counts.items())
 
 
-def _where(image: Seen) -> str:
+def _where(image: ImageInfo) -> str:
     return image.name if image.name.startswith(image.split) else f"{image.split} {image.name}"

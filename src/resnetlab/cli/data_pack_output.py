@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from resnetlab.config import DataConfig
 
 if TYPE_CHECKING:
-    from resnetlab.data.shards.format import Index
+    from resnetlab.data.shards.format import ShardIndex
 
 SHOWN = 10
 """Images left out that are named; `index.json` lists all."""
 
 
-def pack_and_tell(
+def run_pack(
     config: DataConfig,
     out: Path,
     *,
@@ -31,23 +31,23 @@ def pack_and_tell(
     from rich.console import Console
     from rich.progress import Progress
 
-    from resnetlab.data.shards.pack import Way, pack
+    from resnetlab.data.shards.pack import PackOptions, pack_dataset
 
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("packing", total=None)
-        index = pack(
+        index = pack_dataset(
             config,
             out,
-            Way(max_side, shard_mib),
+            PackOptions(max_side, shard_mib),
             workers=workers,
             cache_gib=cache_gib,
             on_progress=lambda stage, done, total: bar.update(task, description=stage, completed=done, total=total),
         )
     if as_json:
-        print(json.dumps({"out": str(out), "splits": counts(index), "left_out": list(index.left_out)}))
+        print(json.dumps({"out": str(out), "splits": split_counts(index), "left_out": list(index.left_out)}))
         return 0
-    for split, found in counts(index).items():
+    for split, found in split_counts(index).items():
         each = f"{found['samples']:,} images in {found['shards']:,} shard{'' if found['shards'] == 1 else 's'}"
         print(f"{split}: {each}, {found['bytes'] / 2**20:,.1f} MiB")
     for warning in index.warnings:
@@ -60,7 +60,7 @@ def pack_and_tell(
     return 0
 
 
-def counts(index: "Index") -> dict[str, dict[str, int]]:
+def split_counts(index: "ShardIndex") -> dict[str, dict[str, int]]:
     """Return samples, shards and bytes of each split."""
     return {
         split: {

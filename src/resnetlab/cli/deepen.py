@@ -53,16 +53,16 @@ def run(options: Options) -> int:
     """
     to, out, data = _look_before_loading(options)
 
-    from resnetlab.data.registry import title_of
-    from resnetlab.data.rng import generator
+    from resnetlab.data.registry import dataset_title
+    from resnetlab.data.rng import make_generator
     from resnetlab.models.deepen import deepen, deeper_config
     from resnetlab.models.model_file import load_model, save_model
 
     model, card = load_model(options.model)
     config = deeper_config(card.model, to)  # may refuse, and opening data takes time
     images = random_images(card) if data is None else training_images(card, data)
-    deeper = deepen(model, to, images=None if data is None else images, generator=generator(0, "deepen"))
-    difference, largest = compare(model, deeper, images)
+    deeper = deepen(model, to, images=None if data is None else images, generator=make_generator(0, "deepen"))
+    difference, largest = compare_logits(model, deeper, images)
     source = {
         "depth": card.model.depth,
         "blocks": list(card.model.stage_blocks),
@@ -80,7 +80,7 @@ def run(options: Options) -> int:
         "deepened_from": {"file": str(options.model), **_described(model)},
         "max_logit_difference": difference,
         "largest_logit": largest,
-        "images": f"{len(images)} {'random images' if data is None else f'training images of {title_of(data)}'}",
+        "images": f"{len(images)} {'random images' if data is None else f'training images of {dataset_title(data)}'}",
         "training_mode": _training_mode(config, calibrated=data is not None),
     }
     if options.json:
@@ -94,13 +94,13 @@ def random_images(card: "ModelCard") -> "Tensor":
     """Return images of random pixels, always the same, as the network sees them."""
     import torch
 
-    from resnetlab.data.rng import generator
+    from resnetlab.data.rng import make_generator
     from resnetlab.data.transforms import normalise
     from resnetlab.models.deepen import calibration_images
 
     size = card.preprocessing.image_size
     shape = (calibration_images(size), card.model.in_channels, size, size)
-    pixels = torch.randint(256, shape, generator=generator(0, "deepen", "images"), dtype=torch.uint8)
+    pixels = torch.randint(256, shape, generator=make_generator(0, "deepen", "images"), dtype=torch.uint8)
     return normalise(pixels, card.preprocessing)
 
 
@@ -110,7 +110,7 @@ def training_images(card: "ModelCard", config: DataConfig) -> "Tensor":
     Raises:
         ConfigError: where the images cannot be opened, or have other channels than the network reads.
     """
-    from resnetlab.data.loader import some_images
+    from resnetlab.data.loader import sample_images
     from resnetlab.data.open_dataset import open_data
     from resnetlab.evaluation.class_matching import check_channels
     from resnetlab.models.deepen import calibration_images
@@ -120,10 +120,10 @@ def training_images(card: "ModelCard", config: DataConfig) -> "Tensor":
     train = data.train.shown_in(card.model.in_channels)
     check_channels(card, train.channels, data.name)
     size = card.preprocessing.image_size
-    return some_images(train, card.preprocessing, calibration_images(size), workers=usable_cores())[0]
+    return sample_images(train, card.preprocessing, calibration_images(size), workers=usable_cores())[0]
 
 
-def compare(model: "ResNet", deeper: "ResNet", images: "Tensor") -> tuple[float, float]:
+def compare_logits(model: "ResNet", deeper: "ResNet", images: "Tensor") -> tuple[float, float]:
     """Return the largest difference of logits, and the largest logit.
 
     Raises:
@@ -161,7 +161,7 @@ def print_deepened(said: dict[str, Any]) -> None:
 
 def _look_before_loading(options: Options) -> tuple[int | tuple[int, ...], Path, DataConfig | None]:
     """Find what is wrong and needs no PyTorch to be found; return how deep, where to, and the data."""
-    from resnetlab.data.registry import kind_of
+    from resnetlab.data.registry import detect_kind
 
     to = options.to if options.blocks is None else options.blocks
     if to is None or (options.to is not None and options.blocks is not None):
@@ -173,7 +173,7 @@ def _look_before_loading(options: Options) -> tuple[int | tuple[int, ...], Path,
     if options.data is None:
         return to, options.out, None
     data = DataConfig(options.data, None if options.data_root is None else str(options.data_root))
-    kind_of(data)
+    detect_kind(data)
     return to, options.out, data
 
 

@@ -44,18 +44,20 @@ class Options:
 
 def run(options: Options) -> int:
     """Print and draw the signals of one network."""
-    run, out = found(options)
+    run, out = find_signals(options)
     from rich.console import Console
 
-    from resnetlab.study.figures.all_figures import draw_signals
-    from resnetlab.study.run_checks import symptoms
-    from resnetlab.training.record import finite
+    from resnetlab.study.figures.all_figures import draw_layer_stats
+    from resnetlab.study.run_checks import run_issues
+    from resnetlab.training.record import replace_non_finite
 
-    files = draw_signals(run, options.out or out)
-    seen = symptoms(run)
+    files = draw_layer_stats(run, options.out or out)
+    seen = run_issues(run)
     if options.json:
         said = {"run": run.row() | {"directory": str(options.path)}, "symptoms": [asdict(one) for one in seen]}
-        print(json.dumps(finite({**said, "signals": run.signals, "figures": [str(file) for file in files]})))
+        print(
+            json.dumps(replace_non_finite({**said, "signals": run.signals, "figures": [str(file) for file in files]}))
+        )
         return 0
     console = Console(markup=False)
     errors = (
@@ -79,7 +81,7 @@ def run(options: Options) -> int:
     return 0
 
 
-def found(options: Options) -> "tuple[Run, Path]":
+def find_signals(options: Options) -> "tuple[Run, Path]":
     """Return what is to be diagnosed, with signals, and where its figures go if nothing else is said.
 
     Raises:
@@ -91,7 +93,7 @@ def found(options: Options) -> "tuple[Run, Path]":
     if not path.is_dir():
         if not path.exists():
             raise ConfigError(f"{path}: no such run directory or model file")
-        return measured(path, options), path.with_name(f"{path.stem}-{FOLDER}")
+        return measure_model(path, options), path.with_name(f"{path.stem}-{FOLDER}")
     if not (path / "config.json").exists():
         if (path / RUNS).is_dir():
             raise ConfigError(f"{path} is a study; name one of its runs in {path / RUNS}, or use: resnetlab report")
@@ -103,10 +105,10 @@ def found(options: Options) -> "tuple[Run, Path]":
         raise ConfigError(f"{path}: no {MODEL} to measure on {options.data}; without --data its record is shown")
     if not (path / MODEL).exists():
         raise ConfigError(f"{path}: its record has no signals, and there is no {MODEL} to measure; train it first")
-    return measured(path / MODEL, options), path / FOLDER
+    return measure_model(path / MODEL, options), path / FOLDER
 
 
-def measured(path: Path, options: Options) -> "Run":
+def measure_model(path: Path, options: Options) -> "Run":
     """Listen to a model file on one batch of training images; nothing of the file changes.
 
     Raises:
@@ -114,13 +116,13 @@ def measured(path: Path, options: Options) -> "Run":
     """
     if options.batch_size < 2:
         raise ConfigError(f"batch-size must be at least 2, not {options.batch_size}")
-    from resnetlab.data.loader import some_images
+    from resnetlab.data.loader import sample_images
     from resnetlab.data.open_dataset import open_data
-    from resnetlab.evaluation.class_matching import check_channels, class_numbers
+    from resnetlab.evaluation.class_matching import check_channels, match_classes
     from resnetlab.models.model_file import load_model
     from resnetlab.serialization import from_json
     from resnetlab.study.results import Run
-    from resnetlab.training.layer_stats import measure
+    from resnetlab.training.layer_stats import measure_layer_stats
 
     model, card = load_model(path)
     known = card.provenance.get("config")
@@ -134,14 +136,14 @@ def measured(path: Path, options: Options) -> "Run":
     elif not known:
         raise ConfigError(f"{path} does not say what it was trained on; name images with --data")
     dataset = open_data(data, seen_as=card.preprocessing)
-    numbers = class_numbers(card.classes, dataset.classes, path.name, dataset.name)
+    numbers = match_classes(card.classes, dataset.classes, path.name, dataset.name)
     train = dataset.train.shown_in(card.model.in_channels)
     check_channels(card, train.channels, dataset.name)
-    images, labels = some_images(train, card.preprocessing, options.batch_size)
+    images, labels = sample_images(train, card.preprocessing, options.batch_size)
     start = {"data": {"classes": list(card.classes)}}
     result = {"status": "measured", **card.error}
     config = replace(config, model=card.model, data=data, weights=None)
-    return Run(path, config, "measured", start, (), result, (measure(model, images, numbers[labels]),))
+    return Run(path, config, "measured", start, (), result, (measure_layer_stats(model, images, numbers[labels]),))
 
 
 COLUMNS = ("grad_norm", "grad_to_weight", "activation_var", "dead_relu_pct", "response_std")
@@ -189,6 +191,6 @@ def stages(layers: Sequence[str]) -> list[list[int]]:
 
 
 def _figures(value: float | None) -> str:
-    from resnetlab.study.seed_stats import figures
+    from resnetlab.study.seed_stats import two_figures
 
-    return "–" if value is None else figures(value)
+    return "–" if value is None else two_figures(value)

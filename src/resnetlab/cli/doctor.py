@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from resnetlab.config import ConfigError, RunConfig
 
 if TYPE_CHECKING:
-    from resnetlab.training.profiler import Measured
+    from resnetlab.training.profiler import StageSpeeds
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def run(options: Options) -> int:
         ConfigError: as `train` does.
     """
     from resnetlab.cli import train
-    from resnetlab.system.allocator import keep_large_pages
+    from resnetlab.system.allocator import use_huge_pages
     from resnetlab.system.cores import usable_cores
 
     for name, value in (("seconds", options.seconds), ("cache-gib", options.cache_gib)):
@@ -66,29 +66,31 @@ def run(options: Options) -> int:
     if options.workers is not None and options.workers < 0:
         raise ConfigError(f"workers must be at least 0, not {options.workers}")
     same = ("data", "model", "data_root", "recipe", "batch_size", "image_size", "device", "on_bad_image")
-    config: RunConfig = train.fresh(train.Options(**{name: getattr(options, name) for name in same}))
+    config: RunConfig = train.new_config(train.Options(**{name: getattr(options, name) for name in same}))
     config = replace(config, precision=options.precision or "fp32", layout="channels_last", compile="off")
-    keep_large_pages()
-    from resnetlab.training.profiler import measure
+    use_huge_pages()
+    from resnetlab.training.profiler import measure_stages
 
     cores = usable_cores()
     workers = cores if options.workers is None else options.workers
-    found = measure(config, workers=workers, seconds=options.seconds, cache_gib=options.cache_gib, tell=tell)
+    found = measure_stages(
+        config, workers=workers, seconds=options.seconds, cache_gib=options.cache_gib, tell=print_stage
+    )
     if options.json:
         said = {**asdict(found), "bottleneck": found.bottleneck, "advice": advice(found, cores)}
         print(json.dumps(said))
     else:
-        print_found(config, found, cores)
+        print_report(config, found, cores)
     return 0
 
 
-def tell(stage: str) -> None:
+def print_stage(stage: str) -> None:
     """Tell a person who waits what is measured now."""
     if sys.stderr.isatty():
         print(f"measuring: {stage}", file=sys.stderr)
 
 
-def print_found(config: RunConfig, found: "Measured", cores: int) -> None:
+def print_report(config: RunConfig, found: "StageSpeeds", cores: int) -> None:
     """Print a table of the stages, which one holds the rest back, and what to change."""
     from rich.console import Console
 
@@ -113,7 +115,7 @@ def print_found(config: RunConfig, found: "Measured", cores: int) -> None:
     console.print(f"{found.bottleneck} holds the rest back: {advice(found, cores)}", width=width)
 
 
-def notes(found: "Measured") -> list[str]:
+def notes(found: "StageSpeeds") -> list[str]:
     """Return what must be known to read the table."""
     said = []
     if found.measured_batch < found.batch_size:
@@ -132,7 +134,7 @@ def notes(found: "Measured") -> list[str]:
     return said
 
 
-def advice(found: "Measured", cores: int) -> str:
+def advice(found: "StageSpeeds", cores: int) -> str:
     """Return one sentence: what to change."""
     return {
         "storage": _storage,
@@ -143,13 +145,13 @@ def advice(found: "Measured", cores: int) -> str:
     }[found.bottleneck](found, cores)
 
 
-def _smaller(found: "Measured") -> int | None:
+def _smaller(found: "StageSpeeds") -> int | None:
     """Return the shorter side that would do, where images are much larger than they are shown."""
     side = round(found.shown * 8 / 7)
     return side if found.side > 1.3 * side else None
 
 
-def _storage(found: "Measured", cores: int) -> str:
+def _storage(found: "StageSpeeds", cores: int) -> str:
     side = _smaller(found)
     smaller = f" --max-side {side}, for fewer bytes" if side else ""
     if found.far:
@@ -161,7 +163,7 @@ def _storage(found: "Measured", cores: int) -> str:
     return f"pack the images into shards (resnetlab data pack{smaller}), or put them on a faster disk of this machine."
 
 
-def _decoding(found: "Measured", cores: int) -> str:
+def _decoding(found: "StageSpeeds", cores: int) -> str:
     if found.workers < cores:
         return f"use more workers: --workers {cores} on these cores."
     side = _smaller(found)
@@ -170,15 +172,15 @@ def _decoding(found: "Measured", cores: int) -> str:
     return "the images are small already: take a machine with more cores, or a larger network."
 
 
-def _augmentation(found: "Measured", cores: int) -> str:
+def _augmentation(found: "StageSpeeds", cores: int) -> str:
     return "leave out jitter and lighting, or take a recipe without them, such as imagenet-90."
 
 
-def _transfer(found: "Measured", cores: int) -> str:
+def _transfer(found: "StageSpeeds", cores: int) -> str:
     return "images cross as bytes already: see that the device has all its lanes, and use fewer devices a host."
 
 
-def _step(found: "Measured", cores: int) -> str:
+def _step(found: "StageSpeeds", cores: int) -> str:
     if found.device == "cpu":
         return "the data keep up; bf16 (--precision auto measures it), a smaller image or network, or a GPU is faster."
     if "bf16" not in found.execution:

@@ -12,9 +12,9 @@ import tyro
 from resnetlab.config import ConfigError, DataConfig, Device
 
 if TYPE_CHECKING:
-    from resnetlab.data.eval_dataset import Judged
-    from resnetlab.evaluation.evaluator import Terms
-    from resnetlab.evaluation.html_report import Facts
+    from resnetlab.data.eval_dataset import EvalDataset
+    from resnetlab.evaluation.evaluator import EvaluationOptions
+    from resnetlab.evaluation.html_report import EvaluationSummary
     from resnetlab.evaluation.metrics import Evaluation
 
 PAGES = (".html", ".htm")
@@ -69,29 +69,29 @@ def run(options: Options) -> int:
     from rich.console import Console
 
     from resnetlab.cli.evaluate_output import print_evaluation
-    from resnetlab.evaluation.evaluator import examine, open_members
-    from resnetlab.evaluation.metrics import evaluate
-    from resnetlab.evaluation.predictions import merge
-    from resnetlab.evaluation.summary import facts_of
-    from resnetlab.training.distributed import joined
+    from resnetlab.evaluation.evaluator import evaluate_members, open_members
+    from resnetlab.evaluation.metrics import compute_metrics
+    from resnetlab.evaluation.predictions import merge_predictions
+    from resnetlab.evaluation.summary import summarise
+    from resnetlab.training.distributed import join_process_group
 
-    terms = terms_of(options)
-    with joined() as world:
+    terms = evaluation_options(options)
+    with join_process_group() as world:
         quiet = world.rank > 0
-        with Bar(quiet) as bar:
+        with ProgressBar(quiet) as bar:
             members = open_members(files, data, terms, bar.tell, None if quiet else bar.say, world)
             bar.expect(len(members) * -(-len(members[0].labels) // world.size))
-            part = examine(members, terms, rank=world.rank, of=world.size, tell=bar.advance)
-        judgement = merge(world.gather(part))
+            part = evaluate_members(members, terms, rank=world.rank, of=world.size, tell=bar.advance)
+        judgement = merge_predictions(world.gather(part))
     if quiet:
         return 0
-    evaluation = evaluate(judgement, members[0].card.classes)
-    facts = facts_of(members, terms, evaluation, command_of(options))
+    evaluation = compute_metrics(judgement, members[0].card.classes)
+    facts = summarise(members, terms, evaluation, reproduce_command(options))
     if options.json:
         print(json.dumps(as_json(evaluation, facts), ensure_ascii=False), flush=True)
     else:
         print_evaluation(evaluation, facts, Console(markup=False, highlight=False))
-    page = options.page or (None if options.json else page_beside(files[0]))
+    page = options.page or (None if options.json else default_page_path(files[0]))
     if page is not None:
         _write_page(page, evaluation, facts, members[0].judged)
         if not options.json:
@@ -99,16 +99,16 @@ def run(options: Options) -> int:
     return 0
 
 
-def _write_page(page: Path, evaluation: "Evaluation", facts: "Facts", judged: "Judged") -> None:
+def _write_page(page: Path, evaluation: "Evaluation", facts: "EvaluationSummary", judged: "EvalDataset") -> None:
     """Write the page, after everything was printed.
 
     Raises:
         OSError: where it cannot be written, saying what would work.
     """
-    from resnetlab.evaluation.evaluator import pictures
+    from resnetlab.evaluation.evaluator import eval_images
     from resnetlab.evaluation.html_report import write_page
 
-    thumbnails = pictures(judged, [mistake.position for mistake in evaluation.mistakes])
+    thumbnails = eval_images(judged, [mistake.position for mistake in evaluation.mistakes])
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         write_page(page, evaluation, facts, thumbnails)
@@ -119,19 +119,19 @@ def _write_page(page: Path, evaluation: "Evaluation", facts: "Facts", judged: "J
         ) from error
 
 
-def page_beside(file: Path) -> Path:
+def default_page_path(file: Path) -> Path:
     """Return where the page of a file goes; that of `net.onnx` takes not the place of that of `net.safetensors`."""
     kind = file.suffix.replace(".", "-") if file.suffix != ".safetensors" else ""
     return file.with_name(f"{file.stem}{kind}-evaluation.html")
 
 
-def terms_of(options: Options) -> "Terms":
+def evaluation_options(options: Options) -> "EvaluationOptions":
     """Return how the networks are to be judged.
 
     Raises:
         ConfigError: for options that do not go together.
     """
-    from resnetlab.evaluation.evaluator import Terms
+    from resnetlab.evaluation.evaluator import EvaluationOptions
     from resnetlab.system.cores import usable_cores
     from resnetlab.training.distributed import pick_device
 
@@ -141,7 +141,7 @@ def terms_of(options: Options) -> "Terms":
     protocol = options.protocol or ("ensemble" if len(options.models) > 1 else "one-crop")
     elsewhere = options.device == "auto" and options.backend in ("onnxruntime", "openvino")
     device = "cpu" if elsewhere else str(pick_device(options.device))
-    return Terms(
+    return EvaluationOptions(
         protocol,
         options.split,
         options.shorter_sides,
@@ -155,7 +155,7 @@ def terms_of(options: Options) -> "Terms":
     )
 
 
-def command_of(options: Options) -> str:
+def reproduce_command(options: Options) -> str:
     """Return the call that makes the same page again."""
     words = ["resnetlab", "evaluate", *map(str, options.models)]
     for name, default in Options.__dataclass_fields__.items():
@@ -167,7 +167,7 @@ def command_of(options: Options) -> str:
     return shlex.join(words)
 
 
-def as_json(evaluation: "Evaluation", facts: "Facts") -> dict[str, Any]:
+def as_json(evaluation: "Evaluation", facts: "EvaluationSummary") -> dict[str, Any]:
     """Return numbers and facts as one JSON object."""
     said = evaluation.as_json()
     for mistake, name in zip(said["mistakes"], facts.mistake_names, strict=False):  # no names: nothing to add
@@ -184,7 +184,7 @@ def as_json(evaluation: "Evaluation", facts: "Facts") -> dict[str, Any]:
     }
 
 
-class Bar:
+class ProgressBar:
     """A progress bar on stderr, for whoever watches a terminal."""
 
     def __init__(self, quiet: bool) -> None:
@@ -195,7 +195,7 @@ class Bar:
         self._progress = Progress(console=console, transient=True, disable=quiet or not console.is_terminal)
         self._task = self._progress.add_task("opening")
 
-    def __enter__(self) -> "Bar":
+    def __enter__(self) -> "ProgressBar":
         self._progress.start()
         return self
 
@@ -221,24 +221,24 @@ class Bar:
 
 def _look_before_loading(options: Options) -> tuple[list[Path], DataConfig | None]:
     """Find what is wrong and needs no PyTorch to be found; return the files and the data."""
-    from resnetlab.data.registry import kind_of
-    from resnetlab.inference.formats.exported_file import is_artefact
-    from resnetlab.models.model_card import model_file, read_card
+    from resnetlab.data.registry import detect_kind
+    from resnetlab.inference.formats.exported_file import is_exported_file
+    from resnetlab.models.model_card import find_model_file, read_card
 
     if not options.models:
         raise ConfigError("name a model file: resnetlab evaluate MODEL --data DATA")
     if len(options.models) > 1 and options.protocol == "one-crop":
         raise ConfigError("one-crop judges one network; several are averaged with --protocol ensemble")
-    files = [path if is_artefact(path) else model_file(path) for path in options.models]
+    files = [path if is_exported_file(path) else find_model_file(path) for path in options.models]
     for file in files:
-        if not is_artefact(file):
+        if not is_exported_file(file):
             read_card(file)
     if options.page is not None:
         _check_page(options.page, files)
     if options.data is None:
         return files, None
     data = DataConfig(options.data, None if options.data_root is None else str(options.data_root))
-    kind_of(data)
+    detect_kind(data)
     return files, data
 
 

@@ -4,14 +4,14 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 
 from resnetlab.cli.tables import table
-from resnetlab.evaluation.html_report import Facts
+from resnetlab.evaluation.html_report import EvaluationSummary
 from resnetlab.evaluation.metrics import Evaluation
 
 SHOWN = 12
 """Classes that the terminal lists, the worst first; the page has them all."""
 
 
-def print_evaluation(evaluation: Evaluation, facts: Facts, console: Console) -> None:
+def print_evaluation(evaluation: Evaluation, facts: EvaluationSummary, console: Console) -> None:
     """Print errors, calibration, and the classes that fare worst."""
     width = min(80, console.width)
     by = "" if set(facts.computed_by) <= {"torch fp32"} else f", computed by {' and '.join(facts.computed_by)}"
@@ -61,7 +61,7 @@ def print_classes(evaluation: Evaluation, console: Console) -> None:
     console.print()
 
 
-def _split(facts: Facts) -> str:
+def _split(facts: EvaluationSummary) -> str:
     return "all images" if facts.split == "all" else f"{facts.split} split"
 
 

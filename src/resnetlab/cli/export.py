@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from resnetlab.data.images.scan import Progress
     from resnetlab.export.export import Quantise
-    from resnetlab.inference.formats.exported_file import Artefact, Format
+    from resnetlab.inference.formats.exported_file import ExportedFile, Format
 
 MOST_IMAGES = 256
 """Pictures of the user's that are compared on, at most."""
@@ -70,7 +70,7 @@ def run(options: Options) -> int:
     pictures = _pictures(options)
     quantise = None if data is None else _quantise(data, 0.5 if options.allow_loss is None else options.allow_loss)
     artefact = export(options.model, out, kind, pictures=pictures, quantise=quantise)
-    said = described(artefact, time.monotonic() - begun)
+    said = describe_export(artefact, time.monotonic() - begun)
     if options.json:
         print(json.dumps(said, ensure_ascii=False))
     else:
@@ -78,7 +78,7 @@ def run(options: Options) -> int:
     return 0
 
 
-def described(artefact: "Artefact", time_s: float) -> dict[str, Any]:
+def describe_export(artefact: "ExportedFile", time_s: float) -> dict[str, Any]:
     """Return what is to be said of a file that was written."""
     files = artefact.files
     says = asdict(artefact.metadata)
@@ -116,14 +116,14 @@ def print_export(said: dict[str, Any]) -> None:
 
 def _look_before_loading(options: Options) -> tuple["Format", Path, DataConfig | None]:
     """Find what is wrong and needs no PyTorch to be found; return format, file and calibration images."""
-    from resnetlab.data.registry import kind_of
-    from resnetlab.inference.formats.exported_file import is_artefact
-    from resnetlab.models.model_card import model_file, read_card
+    from resnetlab.data.registry import detect_kind
+    from resnetlab.inference.formats.exported_file import is_exported_file
+    from resnetlab.models.model_card import find_model_file, read_card
 
-    if is_artefact(options.model):
+    if is_exported_file(options.model):
         raise ConfigError(f"{options.model} is an export itself; export the model file that it was made of")
     read_card(options.model)
-    kind, out = _destination(options, model_file(options.model))
+    kind, out = _destination(options, find_model_file(options.model))
     if not options.int8:
         for name in ("calibrate", "allow_loss", "data_root"):
             if getattr(options, name) is not None:
@@ -137,7 +137,7 @@ def _look_before_loading(options: Options) -> tuple["Format", Path, DataConfig |
     if loss is not None and not (math.isfinite(loss) and loss >= 0):
         raise ConfigError(f"allow-loss must be points of error, at least 0, not {loss}")
     data = DataConfig(options.calibrate, None if options.data_root is None else str(options.data_root))
-    kind_of(data)
+    detect_kind(data)
     return kind, out, data
 
 
@@ -166,12 +166,12 @@ def _pictures(options: Options) -> "np.ndarray | None":
     if options.images is None:
         return None
     from resnetlab.data.images.decode import BadImageError
-    from resnetlab.inference.inputs import inputs
-    from resnetlab.inference.probe_images import own
+    from resnetlab.inference.inputs import find_inputs
+    from resnetlab.inference.probe_images import user_images
     from resnetlab.models.model_card import read_card
 
     found: dict[str, bytes] = {}
-    for one in inputs(options.images):
+    for one in find_inputs(options.images):
         if one is None:
             continue
         if len(found) == MOST_IMAGES:
@@ -183,18 +183,18 @@ def _pictures(options: Options) -> "np.ndarray | None":
     if not found:
         raise ConfigError("--images names no pictures; leave it out, or name files, folders or globs")
     try:
-        return own(found, read_card(options.model).preprocessing)
+        return user_images(found, read_card(options.model).preprocessing)
     except BadImageError as error:
         raise ConfigError(str(error)) from error
 
 
 def _quantise(data: DataConfig, allowed_loss_pct: float) -> "Quantise":
     """Return what makes int8 of a graph."""
-    from resnetlab.export.quantize import quantised
+    from resnetlab.export.quantize import quantize
 
     def quantise(graph: Any, card: Any, model: Any) -> tuple[Any, dict[str, Any]]:
         with _bar() as tell:
-            return quantised(graph, card, data, allowed_loss_pct=allowed_loss_pct, model=model, tell=tell)
+            return quantize(graph, card, data, allowed_loss_pct=allowed_loss_pct, model=model, tell=tell)
 
     return quantise
 

@@ -61,35 +61,35 @@ def run(options: Options) -> int:
         ConfigError: for a mistake in the call, a file that cannot be read, or a network that is not one of ours.
     """
     _check(options)
-    from resnetlab.cli.inspect_output import lines
-    from resnetlab.inference.formats.exported_file import is_artefact
-    from resnetlab.models.model_card import model_file
-    from resnetlab.training.record import finite
+    from resnetlab.cli.inspect_output import format_lines
+    from resnetlab.inference.formats.exported_file import is_exported_file
+    from resnetlab.models.model_card import find_model_file
+    from resnetlab.training.record import replace_non_finite
 
-    if is_artefact(options.file):
+    if is_exported_file(options.file):
         _refuse_choices(options, "an export of resnetlab")
-        said = exported(options.file)
-    elif _is_ours(path := model_file(options.file)):
+        said = inspect_exported_file(options.file)
+    elif _is_ours(path := find_model_file(options.file)):
         _refuse_choices(options, "a model file of resnetlab", allowed=("save", "classes"))
-        said = ours(path, options)
+        said = inspect_model_file(path, options)
     else:
-        said = foreign(options, path)
+        said = inspect_weights(options, path)
     if options.json:
-        print(json.dumps(finite(said), ensure_ascii=False))
+        print(json.dumps(replace_non_finite(said), ensure_ascii=False))
     else:
-        for line in lines(said):
+        for line in format_lines(said):
             print(line)
     return 0
 
 
-def ours(path: Path, options: Options) -> dict[str, Any]:
+def inspect_model_file(path: Path, options: Options) -> dict[str, Any]:
     """Return what is to be said of a model file of this project; with `--save`, after it was written with other names.
 
     Raises:
         ConfigError: where `--save` comes without `--classes`, or they do not fit.
     """
-    from resnetlab.cli.inspect_conversion import renamed
-    from resnetlab.models.importing.weight_checks import of_values
+    from resnetlab.cli.inspect_conversion import rename_classes
+    from resnetlab.models.importing.weight_checks import value_warnings
     from resnetlab.models.model_file import load_model, save_model
 
     model, card = load_model(path)
@@ -100,37 +100,37 @@ def ours(path: Path, options: Options) -> dict[str, Any]:
                 f"{path} is a model file of resnetlab already; leave --save out, or add --classes with "
                 f"{len(card.classes)} other names"
             )
-        card = renamed(card, options.classes)
+        card = rename_classes(card, options.classes)
         options.save.parent.mkdir(parents=True, exist_ok=True)
         save_model(options.save, model, card)
         written = {"out": str(options.save)}
     return {
         "file": str(path),
         "kind": "a model file of resnetlab",
-        "network": described(card.model, sum(parameter.numel() for parameter in model.parameters())),
+        "network": describe_architecture(card.model, sum(parameter.numel() for parameter in model.parameters())),
         "classes": list(card.classes),
         "preprocessing": _preprocessing(card),
         "error": card.error,
         "provenance": card.provenance,
-        "odd": of_values(model.state_dict()),
+        "odd": value_warnings(model.state_dict()),
     } | written
 
 
-def exported(path: Path) -> dict[str, Any]:
+def inspect_exported_file(path: Path) -> dict[str, Any]:
     """Return what is to be said of an exported file; the network is described as it was before."""
     import torch
 
-    from resnetlab.inference.formats.exported_file import read_artefact
+    from resnetlab.inference.formats.exported_file import read_exported_file
     from resnetlab.models.resnet import ResNet
 
-    artefact = read_artefact(path)
+    artefact = read_exported_file(path)
     card, passport = artefact.card, artefact.metadata
     with torch.device("meta"):
         params = sum(parameter.numel() for parameter in ResNet(card.model).parameters())
     return {
         "file": str(path),
         "kind": f"an export of resnetlab: {passport.format}, {passport.precision}",
-        "network": described(card.model, params),
+        "network": describe_architecture(card.model, params),
         "classes": list(card.classes),
         "preprocessing": _preprocessing(card),
         "error": card.error,
@@ -140,15 +140,15 @@ def exported(path: Path) -> dict[str, Any]:
     }
 
 
-def foreign(options: Options, path: Path) -> dict[str, Any]:
+def inspect_weights(options: Options, path: Path) -> dict[str, Any]:
     """Return what is to be said of anybody else's file; with `--save`, after the model file was written."""
-    from resnetlab.cli.inspect_conversion import Said, make
-    from resnetlab.models.importing.assumptions import Choices
-    from resnetlab.models.importing.import_weights import read_foreign
+    from resnetlab.cli.inspect_conversion import ConversionOptions, build_card
+    from resnetlab.models.importing.assumptions import AssumptionOverrides
+    from resnetlab.models.importing.import_weights import import_weights
     from resnetlab.models.model_file import save_model
 
-    choices = Choices(options.shortcut, options.zero_channels, options.bottleneck_stride)
-    found = read_foreign(path, choices)
+    choices = AssumptionOverrides(options.shortcut, options.zero_channels, options.bottleneck_stride)
+    found = import_weights(path, choices)
     weights, model = found.weights, found.model
     said: dict[str, Any] = {
         "file": str(path),
@@ -157,13 +157,13 @@ def foreign(options: Options, path: Path) -> dict[str, Any]:
         "under": weights.under,
         "others": list(weights.others),
         "says": dict(weights.says),
-        "network": described(model.config, sum(parameter.numel() for parameter in model.parameters())),
+        "network": describe_architecture(model.config, sum(parameter.numel() for parameter in model.parameters())),
         "layout": found.layout.name,
         "unknown": [asdict(one) for one in found.unknown],
         "odd": list(found.odd),
     }
     if options.save is not None:
-        card, notes = make(Said(*(getattr(options, name) for name in FOR_SAVING)), path, found)
+        card, notes = build_card(ConversionOptions(*(getattr(options, name) for name in FOR_SAVING)), path, found)
         options.save.parent.mkdir(parents=True, exist_ok=True)
         save_model(options.save, model, card)
         written = {"out": str(options.save), "classes": list(card.classes), "notes": notes}
@@ -171,7 +171,7 @@ def foreign(options: Options, path: Path) -> dict[str, Any]:
     return said
 
 
-def described(config: ModelConfig, params: int) -> dict[str, Any]:
+def describe_architecture(config: ModelConfig, params: int) -> dict[str, Any]:
     """Return the architecture as values for a person or a program."""
     return {
         "name": config.name,

@@ -13,10 +13,10 @@ import numpy as np
 
 from resnetlab.config import ConfigError, ModelConfig, Preprocessing
 from resnetlab.data.registry import KNOWN
-from resnetlab.models.importing.import_weights import Foreign
-from resnetlab.models.importing.weight_checks import variance_seen
+from resnetlab.models.importing.import_weights import ImportedModel
+from resnetlab.models.importing.weight_checks import bn_variance_ratio
 from resnetlab.models.model_file import ModelCard
-from resnetlab.training.record import finite
+from resnetlab.training.record import replace_non_finite
 
 FULL = 255
 """What a pixel of full scale is in a file."""
@@ -25,7 +25,7 @@ CLEAR = FULL
 
 
 @dataclass(frozen=True)
-class Said:
+class ConversionOptions:
     """What weights do not hold and a model file needs, as the user gave it; `None` where nothing was said."""
 
     classes: tuple[str, ...] | None
@@ -39,7 +39,7 @@ class Said:
     crop_ratio: float | None
 
 
-def make(said: Said, path: Path, found: Foreign) -> tuple[ModelCard, list[str]]:
+def build_card(said: ConversionOptions, path: Path, found: ImportedModel) -> tuple[ModelCard, list[str]]:
     """Make the card; return what was done to the numbers given, in words, with it.
 
     Raises:
@@ -55,7 +55,7 @@ def make(said: Said, path: Path, found: Foreign) -> tuple[ModelCard, list[str]]:
     return ModelCard(config, classes, prepared, {"converted_from": _origin(path, found)}), notes
 
 
-def renamed(card: ModelCard, words: Sequence[str]) -> ModelCard:
+def rename_classes(card: ModelCard, words: Sequence[str]) -> ModelCard:
     """Return the card with other names of its classes, in their order; where it comes from keeps the old ones.
 
     Raises:
@@ -95,7 +95,7 @@ def class_names(words: Sequence[str], num_classes: int) -> tuple[str, ...]:
     return names
 
 
-def preprocessing(said: Said, config: ModelConfig) -> tuple[Preprocessing, list[str]]:
+def preprocessing(said: ConversionOptions, config: ModelConfig) -> tuple[Preprocessing, list[str]]:
     """Return the preprocessing that was said, and what was done to their numbers.
 
     Raises:
@@ -176,10 +176,10 @@ def _one_scale(mean: np.ndarray, std: np.ndarray | None) -> tuple[np.ndarray, np
 
 
 def _on_the_scale_seen(
-    found: Foreign, said: Said, prepared: Preprocessing, notes: list[str]
+    found: ImportedModel, said: ConversionOptions, prepared: Preprocessing, notes: list[str]
 ) -> tuple[Preprocessing, list[str]]:
     """Compare with what the weights saw in training; settle what was not said, and note a contradiction."""
-    times = variance_seen(found.model.state_dict(), prepared.std)
+    times = bn_variance_ratio(found.model.state_dict(), prepared.std)
     if times is None or 1 / CLEAR < times < CLEAR:
         return prepared, notes
     if said.std is None and notes and times > CLEAR:  # a mean of pixels from 0 to 255, and no word of a division
@@ -193,7 +193,7 @@ def _on_the_scale_seen(
     ]
 
 
-def _check_complete(said: Said, config: ModelConfig) -> None:
+def _check_complete(said: ConversionOptions, config: ModelConfig) -> None:
     """Say at once everything that a model file needs and was not said."""
     channels = config.in_channels
     missing = []
@@ -207,12 +207,12 @@ def _check_complete(said: Said, config: ModelConfig) -> None:
         raise ConfigError(f"a model file needs what weights do not hold: add {'; '.join(missing)}")
 
 
-def _origin(path: Path, found: "Foreign") -> dict[str, Any]:
+def _origin(path: Path, found: "ImportedModel") -> dict[str, Any]:
     return {
         "file": path.name,
         "sha256": _digest(path),
         "layout": found.layout.name,
-        "says": finite(dict(found.weights.says)),
+        "says": replace_non_finite(dict(found.weights.says)),
         "assumed": {one.what: one.taken for one in found.unknown},
         "odd": list(found.odd),
     }

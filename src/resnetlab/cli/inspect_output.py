@@ -14,7 +14,7 @@ SHORTCUTS = {
 }
 
 
-def lines(said: dict[str, Any]) -> Iterator[str]:
+def format_lines(said: dict[str, Any]) -> Iterator[str]:
     """Yield what a person reads, in lines of at most 80 columns but for paths."""
     net = said["network"]
     tensors = f", {said['num_tensors']:,} tensors" if "num_tensors" in said else ""

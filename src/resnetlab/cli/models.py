@@ -64,7 +64,7 @@ def print_catalogue(options: Options) -> None:
     rows = []
     for name in track(CATALOGUE, "counting", console=Console(stderr=True), transient=True):
         size, counted = count(name, options)
-        cells = {quantity: paper.find(name, quantity) for quantity in ("params", "macs")}
+        cells = {quantity: paper.find_result(name, quantity) for quantity in ("params", "macs")}
         rows.append(
             {
                 "name": name,

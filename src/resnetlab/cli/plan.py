@@ -12,7 +12,7 @@ from resnetlab.config import ConfigError
 if TYPE_CHECKING:
     from resnetlab.config import ModelConfig, Recipe
     from resnetlab.planning.devices import Device
-    from resnetlab.planning.plan import Hosts, Plan, Work
+    from resnetlab.planning.plan import Cluster, Plan, Workload
 
 DECODE_MS = 1.7
 """Of one core for a photograph of ImageNet, cropped and resized to 224 pixels: docs/results/decode-speed.txt."""
@@ -76,7 +76,7 @@ def run(options: Options) -> int:
     """
     if options.published:
         return print_published(options.json)
-    options, work, hosts = asked(options)
+    options, work, hosts = resolve_plan(options)
     from resnetlab.planning.plan import plan
 
     made = plan(work, hosts)
@@ -100,30 +100,30 @@ def run(options: Options) -> int:
     return 0
 
 
-def asked(options: Options) -> "tuple[Options, Work, Hosts]":
+def resolve_plan(options: Options) -> "tuple[Options, Workload, Cluster]":
     """Return the options with model and recipe named, and the work and the devices that they describe."""
     check(options)
-    from resnetlab.system.allocator import keep_large_pages
+    from resnetlab.system.allocator import use_huge_pages
 
-    keep_large_pages()  # as train does, before PyTorch is loaded: a core of this machine is measured
+    use_huge_pages()  # as train does, before PyTorch is loaded: a core of this machine is measured
     from resnetlab.planning.devices import HERE, device_named
-    from resnetlab.planning.plan import Hosts, image_s
-    from resnetlab.planning.workload import measured_here, work_of
+    from resnetlab.planning.plan import Cluster, image_s
+    from resnetlab.planning.workload import measure_here, workload_of
 
     device, (model, way) = device_named(options.device), training(options)
     if device.name == HERE and options.devices > device.per_node:
         raise ConfigError(f"{options.devices} devices here, and this machine has {device.per_node} cores")
     if options.cores is not None:
         device = replace(device, cores=options.cores)
-    work = work_of(model, options.data, way, options.image_size, half=False)
+    work = workload_of(model, options.data, way, options.image_size, half=False)
     storage = None if options.storage_mb_per_s is None else options.storage_mb_per_s * 1e6
     decode_s = options.decode_ms / 1000 if work.image_bytes else 0.0
-    hosts = Hosts(options.devices, device, decode_s, storage, options.price_per_hour)
-    found: list[tuple[Work, Hosts]] = []
+    hosts = Cluster(options.devices, device, decode_s, storage, options.price_per_hour)
+    found: list[tuple[Workload, Cluster]] = []
     for half in precisions(options.precision, work, device):
         some, around = replace(work, half=half), hosts
         if device.name == HERE:
-            measured_s = measured_here(model, some, options.devices)
+            measured_s = measure_here(model, some, options.devices)
             around = replace(hosts, image_s=measured_s + decode_s, decode_s=0.0)
         found.append((some, around))
     work, hosts = min(found, key=lambda pair: image_s(*pair))
@@ -142,7 +142,7 @@ def training(options: Options) -> "tuple[ModelConfig, Recipe]":
     return model, recipe(options.recipe or default_recipe(options.data, model), model, **changes)
 
 
-def precisions(asked: str, work: "Work", device: "Device") -> tuple[bool, ...]:
+def precisions(asked: str, work: "Workload", device: "Device") -> tuple[bool, ...]:
     """Return whether 16 bits are used, as asked; for `auto` what `train` would take or, in a long run, choose from.
 
     Raises:
@@ -185,12 +185,12 @@ def check(options: Options) -> None:
         raise ConfigError(f"image-size must be at most {LARGEST_SIDE}, not {options.image_size}")
 
 
-def print_plan(options: Options, work: "Work", hosts: "Hosts", made: "Plan") -> None:
+def print_plan(options: Options, work: "Workload", hosts: "Cluster", made: "Plan") -> None:
     """Print the plan for people."""
     device = hosts.device
     sizes = " then ".join(str(size) for _, size, _ in work.counted)
     epochs = f"{work.epochs:,.0f}" if work.epochs >= 100 else f"{work.epochs:.3g}"
-    wanted = f"{traffic(made.storage_bytes_per_s)} wanted" if work.image_bytes else "none: images stay in memory"
+    wanted = f"{format_rate(made.storage_bytes_per_s)} wanted" if work.image_bytes else "none: images stay in memory"
     computed = "bf16" if work.half else f"fp32{' (convolutions in TF32)' if device.tensor_single else ''}"
     chosen = f"--batch-size {work.batch_size}" if options.batch_size else "the recipe's (--batch-size for others)"
     rows: dict[str, Any] = {
@@ -198,61 +198,61 @@ def print_plan(options: Options, work: "Work", hosts: "Hosts", made: "Plan") -> 
         f"{work.num_images:,} images, {sizes} pixels",
         "on": f"{hosts.devices:,} x {device.title}, {computed}; {work.batch_size:,} images a step over all, {chosen}",
         "": "",
-        "time": f"{duration(3600 * made.hours)}: {amount(made.images_per_s, 0)} images/s, {made.steps:,} steps of "
-        f"{work.batch_size:,} images in {duration(made.step_s)} each; without validation",
-        "bottleneck": f"{made.bottleneck} (images/s that each part allows: {limits(made)})",
+        "time": f"{format_duration(3600 * made.hours)}: {format_amount(made.images_per_s, 0)} images/s, {made.steps:,} steps of "
+        f"{work.batch_size:,} images in {format_duration(made.step_s)} each; without validation",
+        "bottleneck": f"{made.bottleneck} (images/s that each part allows: {describe_limits(made)})",
         "memory": f"{made.memory_gib:.1f} of {device.memory_gib:.3g} GiB on each device",
         "storage": wanted
-        + ("" if options.storage_mb_per_s is None else f", {traffic(options.storage_mb_per_s * 1e6)} there"),
+        + ("" if options.storage_mb_per_s is None else f", {format_rate(options.storage_mb_per_s * 1e6)} there"),
         "exchange": "none: there is one device"
         if hosts.devices == 1
-        else f"{made.exchange_bytes / 1e6:,.1f} MB sent by each device a step, in {duration(made.exchange_s)}; "
+        else f"{made.exchange_bytes / 1e6:,.1f} MB sent by each device a step, in {format_duration(made.exchange_s)}; "
         + (
-            f"{duration(made.exposed_s)} of it are waited for"
+            f"{format_duration(made.exposed_s)} of it are waited for"
             if made.exposed_s
             else "all of it during the backward pass"
         ),
     }
     if made.money is not None:
         rows["money"] = (
-            f"{amount(made.money, 2)} at {amount(hosts.price_per_hour or 0, 2)} an hour and device, "
+            f"{format_amount(made.money, 2)} at {format_amount(hosts.price_per_hour or 0, 2)} an hour and device, "
             f"with {work.batch_size:,} images a step"
         )
-    show([*rows.items(), *(("note", note) for note in made.notes)])
+    print_pairs([*rows.items(), *(("note", note) for note in made.notes)])
 
 
-def show(rows: list[tuple[str, str]]) -> None:
+def print_pairs(rows: list[tuple[str, str]]) -> None:
     """Print names and words in two columns."""
     width = min(80, shutil.get_terminal_size().columns)
     for name, words in rows:
         print(textwrap.fill(words, width, initial_indent=f"{name:<12}", subsequent_indent=" " * 12) or "")
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a time as people say it."""
     for unit, length, least in (("days", 86_400, 2), ("hours", 3600, 1), ("minutes", 60, 2), ("s", 1, 1)):
         if seconds >= least * length:
-            return f"{amount(seconds / length, 1)} {unit}"
+            return f"{format_amount(seconds / length, 1)} {unit}"
     return f"{1000 * seconds:.3g} ms"
 
 
-def amount(number: float, decimals: int) -> str:
+def format_amount(number: float, decimals: int) -> str:
     """Return a number with so many decimals; one that is too small or large for them by its first three digits."""
     if number and not 10.0**-decimals <= number < 1e12:
         return f"{number:.3g}"
     return f"{number:,.{decimals}f}"
 
 
-def traffic(bytes_per_s: float) -> str:
+def format_rate(bytes_per_s: float) -> str:
     """Return bytes a second as people say them."""
     if bytes_per_s >= 1e10:
         return f"{bytes_per_s / 1e9:,.0f} GB/s"
     return f"{bytes_per_s / 1e6:,.0f} MB/s" if bytes_per_s >= 1e7 else f"{bytes_per_s / 1e6:.2g} MB/s"
 
 
-def limits(made: "Plan") -> str:
+def describe_limits(made: "Plan") -> str:
     """Return what each part alone allows."""
-    return ", ".join(f"{part} {amount(speed, 0)}" for part, speed in made.limits.items())
+    return ", ".join(f"{part} {format_amount(speed, 0)}" for part, speed in made.limits.items())
 
 
 def print_published(as_json: bool) -> int:
@@ -261,9 +261,9 @@ def print_published(as_json: bool) -> int:
 
     from resnetlab.cli.tables import table
     from resnetlab.planning.published_speeds import COMPARED, FIGURES
-    from resnetlab.planning.workload import predicted
+    from resnetlab.planning.workload import predict_published
 
-    found = [(figure, predicted(figure)) for figure in FIGURES]
+    found = [(figure, predict_published(figure)) for figure in FIGURES]
     if as_json:
         print(json.dumps([{**asdict(figure), "predicted_images_per_s": speed} for figure, speed in found]))
         return 0

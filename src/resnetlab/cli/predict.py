@@ -17,8 +17,8 @@ from resnetlab.config import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from resnetlab.inference.batch_predict import Answer
-    from resnetlab.inference.overlay_writer import Album
+    from resnetlab.inference.batch_predict import BatchResult
+    from resnetlab.inference.overlay_writer import OverlayWriter
     from resnetlab.inference.predictor import Prediction, Predictor
 
 NAME, CLASS, OTHER = 27, 22, 16
@@ -75,7 +75,7 @@ def run(options: Options) -> int:
     console = Console(markup=False)
     predictor = _predictor(options)
     album = _album(options, predictor)
-    progress = Progress()
+    progress = PredictProgress()
     with closing(_answers(options, predictor)) as made:
         for answer in made:
             drawing, lost = _drawn(album, answer)
@@ -93,7 +93,7 @@ def run(options: Options) -> int:
     return int(progress.failed > 0)
 
 
-def json_line(answer: "Answer", drawing: Path | None) -> str:
+def json_line(answer: "BatchResult", drawing: Path | None) -> str:
     """Return an answer as one JSON object without a line end."""
     said: dict[str, Any] = {"path": answer.name}
     if answer.prediction is None:
@@ -142,7 +142,7 @@ def print_line(name: str, prediction: "Prediction", classes: Sequence[str], cons
     console.print(Text.assemble(start, (best, "bold"), (others, "dim")), highlight=False, no_wrap=True)
 
 
-class Progress:
+class PredictProgress:
     """What standard error is told: each error in a line, and how far we are where nobody sees the answers pass."""
 
     def __init__(self) -> None:
@@ -150,7 +150,7 @@ class Progress:
         self._live = sys.stderr.isatty() and not sys.stdout.isatty()
         self._start = self._shown = time.monotonic()
 
-    def see(self, answer: "Answer") -> None:
+    def see(self, answer: "BatchResult") -> None:
         """Count an answer; tell its error."""
         self.done += 1
         if answer.prediction is None:
@@ -184,11 +184,11 @@ def _check(options: Options) -> None:
 
 def _predictor(options: Options) -> "Predictor":
     """Load the network, and share the cores between the threads that will call it."""
-    from resnetlab.inference.formats.exported_file import is_artefact
+    from resnetlab.inference.formats.exported_file import is_exported_file
     from resnetlab.models.model_card import read_card
     from resnetlab.system.cores import usable_cores
 
-    if not is_artefact(options.model):
+    if not is_exported_file(options.model):
         read_card(options.model)  # a mistake is told before PyTorch is loaded
     from resnetlab.inference.predictor import load
 
@@ -199,23 +199,25 @@ def _predictor(options: Options) -> "Predictor":
     return predictor
 
 
-def _answers(options: Options, predictor: "Predictor") -> Generator["Answer", None, None]:
+def _answers(options: Options, predictor: "Predictor") -> Generator["BatchResult", None, None]:
     """Begin."""
-    from resnetlab.inference.batch_predict import answers, default_batch_size
-    from resnetlab.inference.inputs import inputs
+    from resnetlab.inference.batch_predict import default_batch_size, predict_batches
+    from resnetlab.inference.inputs import find_inputs
     from resnetlab.system.cores import usable_cores
 
     also = None
     if options.explain:
-        from resnetlab.inference.explain import drawing
+        from resnetlab.inference.explain import render_overlay
 
-        also = partial(drawing, predictor)
+        also = partial(render_overlay, predictor)
     size = options.batch_size or default_batch_size(predictor.preprocessing.image_size, explained=options.explain)
     workers = options.workers or usable_cores()
-    return answers(predictor, inputs(options.paths), top=options.top, batch_size=size, workers=workers, also=also)
+    return predict_batches(
+        predictor, find_inputs(options.paths), top=options.top, batch_size=size, workers=workers, also=also
+    )
 
 
-def _drawn(album: "Album | None", answer: "Answer") -> tuple[Path | None, OSError | None]:
+def _drawn(album: "OverlayWriter | None", answer: "BatchResult") -> tuple[Path | None, OSError | None]:
     """Write an answer's drawing, if any; return its file, or why there is none."""
     if album is None or answer.prediction is None:
         return None, None
@@ -225,14 +227,14 @@ def _drawn(album: "Album | None", answer: "Answer") -> tuple[Path | None, OSErro
         return None, error
 
 
-def _album(options: Options, predictor: "Predictor") -> "Album | None":
+def _album(options: Options, predictor: "Predictor") -> "OverlayWriter | None":
     if not options.explain:
         return None
     from resnetlab.inference.explain import require
-    from resnetlab.inference.overlay_writer import Album
+    from resnetlab.inference.overlay_writer import OverlayWriter
 
     require(predictor.engine)  # a package that is missing is told before anything is made
-    return Album(options.out)
+    return OverlayWriter(options.out)
 
 
 def _tell(line: str) -> None:
@@ -252,12 +254,12 @@ def _cell(name: str, columns: int | None = None) -> str:
     """Return a name as a terminal can show it, so many columns wide if given: cut in the middle, or filled up."""
     from rich.cells import cell_len
 
-    from resnetlab.inference.inputs import shortened
+    from resnetlab.inference.inputs import shorten_middle
 
     shown = "".join(letter if letter.isprintable() else "?" for letter in name)
     if columns is None:
         return shown
-    return _filled(shortened(shown, columns, cell_len), columns)
+    return _filled(shorten_middle(shown, columns, cell_len), columns)
 
 
 def _filled(shown: str, columns: int) -> str:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resnetlab.study.display import time_text
-from resnetlab.training.callbacks import Listener, Progress
+from resnetlab.training.callbacks import Callback, Progress
 
 PLAIN_EVERY_S = 10.0
 """Seconds between plain lines, at least."""
@@ -25,13 +25,13 @@ WIDTH = 80
 """Columns a line takes at most."""
 
 
-class TrainDisplay(Listener):
+class TrainDisplay(Callback):
     """Show how one run goes; use it as a context, so that the terminal is left tidy."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         """Show on `console`: live where it is a terminal, plain lines where it is not. `clock` counts seconds."""
         self.console = console
-        self.speed = Speed(clock)
+        self.speed = StepRate(clock)
         self._clock = clock
         self._last: Progress | None = None
         self._next_plain_s = -math.inf
@@ -120,7 +120,7 @@ class TrainDisplay(Listener):
         return line
 
 
-class Speed:
+class StepRate:
     """Steps a second of late: a run that was resumed starts in the middle, and machines get other work."""
 
     def __init__(self, clock: Callable[[], float]) -> None:

@@ -61,28 +61,28 @@ def run(options: Options) -> int:
     if options.cores is not None and options.cores < 1:
         raise ConfigError(f"cores must be at least 1, not {options.cores}")
     limits = Limits(**{name: getattr(options, name) for name in Limits.__dataclass_fields__})
-    from resnetlab.models.model_card import model_file
+    from resnetlab.models.model_card import find_model_file
 
-    model_file(options.model)  # a path that is not there is told before anything is loaded
+    find_model_file(options.model)  # a path that is not there is told before anything is loaded
     try:
-        from resnetlab.serving.server import Place, Service, serve
+        from resnetlab.serving.server import ListenOptions, ServiceOptions, serve
     except ImportError as error:
         raise ConfigError(f"serving needs more packages ({error}); pip install 'resnetlab[serve]'") from error
     serve(
-        Service(options.model, options.backend, options.cores, limits),
-        Place(options.host, options.port, options.allow_host),
-        ready=tell,
-        log=note if options.access_log else None,
+        ServiceOptions(options.model, options.backend, options.cores, limits),
+        ListenOptions(options.host, options.port, options.allow_host),
+        ready=print_ready,
+        log=print_log_line if options.access_log else None,
     )
     return 0
 
 
-def tell(address: str, model: dict[str, Any]) -> None:
+def print_ready(address: str, model: dict[str, Any]) -> None:
     """Print where the server is, and what it serves."""
     what = f"{model['name']}, {len(model['classes'])} classes, {model['backend']} {model['precision']}"
     print(f"serving {what} on {address}", flush=True)
 
 
-def note(line: str) -> None:
+def print_log_line(line: str) -> None:
     """Print a line of the access log."""
     print(line, file=sys.stderr, flush=True)

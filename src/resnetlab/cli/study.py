@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from resnetlab.study.grid import Executor, Grid
-    from resnetlab.study.local_pool import Event, Job
+    from resnetlab.study.local_pool import Event, RunTask
     from resnetlab.study.presets import Preset
 
 
@@ -77,23 +77,23 @@ class Options:
 def run(options: Options) -> int:
     """Make the study's missing runs and its report; return 1 where a run of it failed."""
     from resnetlab.study.grid import run_study
-    from resnetlab.study.local_pool import Ended, warm_up
+    from resnetlab.study.local_pool import RunEnded, preload_torch
     from resnetlab.study.presets import preset_of
     from resnetlab.study.results import RUNS
-    from resnetlab.system.allocator import keep_large_pages
+    from resnetlab.system.allocator import use_huge_pages
     from resnetlab.system.cores import usable_cores
 
     preset = preset_of(options.preset)
     grid = grid_of(options, preset)
     check_executor(options)
     jobs = usable_cores() if options.jobs is None else options.jobs
-    keep_large_pages()  # PyTorch reads it in the processes that are forked
+    use_huge_pages()  # PyTorch reads it in the processes that are forked
     if options.executor == "local":
-        warm_up()
+        preload_torch()
     from rich.console import Console  # these load while PyTorch does, in the process that runs are forked from
 
     from resnetlab.cli.report import print_results
-    from resnetlab.study.display import Display
+    from resnetlab.study.display import StudyDisplay
     from resnetlab.study.report import write_report
 
     out = options.out or folder(options)
@@ -103,11 +103,11 @@ def run(options: Options) -> int:
     try:
         with (
             closing(run_study(grid, out, num_workers=jobs, fresh=options.fresh, executor=cluster)) as events,
-            Display(console) as display,
+            StudyDisplay(console) as display,
         ):
             for event in events:
                 display.see(event)
-                if isinstance(event, Ended) and event.error is not None:
+                if isinstance(event, RunEnded) and event.error is not None:
                     failed[event.job.out.name] = event.error
     except KeyboardInterrupt:
         console.print(f"stopped; finished runs are kept in {out}, the same command continues", soft_wrap=True)
@@ -117,7 +117,7 @@ def run(options: Options) -> int:
         results = write_report(out)
         print_results(results, out, console, json_wanted=options.json)
         rows = {Path(row["directory"]).name: row for row in results["runs"]}
-    failed |= failed_before(grid, rows)
+    failed |= failed_runs(grid, rows)
     if preset.may_diverge:
         failed = {name: error for name, error in failed.items() if rows.get(name, {}).get("status") != "diverged"}
     for name, error in failed.items():
@@ -147,25 +147,25 @@ def executor(options: Options, console: "Console") -> "Executor | None":
     if options.executor == "local":
         return None
 
-    def make(jobs: "Sequence[Job]") -> "Generator[Event]":
-        from resnetlab.study.display import label
-        from resnetlab.study.local_pool import Started
-        from resnetlab.study.ray_pool import run_jobs
+    def make(jobs: "Sequence[RunTask]") -> "Generator[Event]":
+        from resnetlab.study.display import task_label
+        from resnetlab.study.local_pool import RunStarted
+        from resnetlab.study.ray_pool import run_tasks
 
-        begun: set[Job] = set()
-        with closing(run_jobs(jobs, options.address, gpus=options.gpus_per_run)) as events:
+        begun: set[RunTask] = set()
+        with closing(run_tasks(jobs, options.address, gpus=options.gpus_per_run)) as events:
             for event in events:
-                if isinstance(event, Started) and event.job in begun:
-                    moved = f"{label(event.job)} lost its machine and goes on elsewhere from its last checkpoint"
+                if isinstance(event, RunStarted) and event.job in begun:
+                    moved = f"{task_label(event.job)} lost its machine and goes on elsewhere from its last checkpoint"
                     console.print(moved, soft_wrap=True, highlight=False)
-                if isinstance(event, Started):
+                if isinstance(event, RunStarted):
                     begun.add(event.job)
                 yield event
 
     return make
 
 
-def failed_before(grid: "Grid", rows: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def failed_runs(grid: "Grid", rows: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Return the grid's runs that ended without a result, by name, with their errors: a diverged one is not made again.
 
     `rows` are those of the report, by name.
@@ -183,8 +183,8 @@ def grid_of(options: Options, preset: "Preset") -> "Grid":
     Raises:
         ConfigError: for a value that cannot work.
     """
-    from resnetlab.data.registry import kind_of
-    from resnetlab.study.grid import Grid, Source
+    from resnetlab.data.registry import detect_kind
+    from resnetlab.study.grid import Grid, StudyData
     from resnetlab.training.recipes import recipe
 
     if options.train_images is not None and min(options.train_images, default=0) < 0:
@@ -197,11 +197,11 @@ def grid_of(options: Options, preset: "Preset") -> "Grid":
     root = None if options.data_root is None else str(options.data_root)
     sources = []
     for name in options.data:
-        kind_of(DataConfig(name, root))
+        detect_kind(DataConfig(name, root))
         named = options.recipe or ("digits" if name == "digits" else "cifar-paper")
         way = recipe(named, epochs=epochs, steps=steps, lr=options.lr)
         sources += [
-            Source(DataConfig(name, root, train_images=size, image_size=options.image_size), way) for size in sizes
+            StudyData(DataConfig(name, root, train_images=size, image_size=options.image_size), way) for size in sizes
         ]
     return Grid(
         sources=tuple(sources),

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from resnetlab.config import ConfigError, DataConfig, ModelConfig, RunConfig, read_config
-from resnetlab.system.process_group import announced, processes_here, restarts
+from resnetlab.system.process_group import local_world_size, process_group_from_env, restart_count
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from resnetlab.training.runtime_options import Session
+    from resnetlab.training.runtime_options import RuntimeOptions
 
 
 WAITING_PCT = 10.0
@@ -88,11 +88,11 @@ class Options:
     """Compile the step with torch.compile; likewise."""
     sync_bn: bool = False
     """With several processes (torchrun): normalise over the whole batch, as one process does."""
-    accumulate: int | None = None
+    grad_accum_steps: int | None = None
     """Parts that each process takes its images of a step in, for less memory; 1 if not given."""
-    patience_seconds: float = 600.0
+    timeout: float = 600.0
     """How long processes wait for one that is silent before all give up."""
-    recompute: bool = False
+    activation_checkpointing: bool = False
     """Make activations again in the backward pass: a third more time, far less memory."""
     device: Literal["auto", "cpu", "cuda"] | None = None
     """Where to compute; a GPU where there is one."""
@@ -113,26 +113,26 @@ class Options:
 def run(options: Options) -> int:
     """Train; return 0, or 130 or 143 where a signal stopped the run and its state is saved."""
     config, out = resolve(options)
-    session = session_of(options)
+    session = runtime_options(options)
     _look_before_loading(config, out)
 
     from rich.console import Console
 
     from resnetlab.cli.progress import TrainDisplay
-    from resnetlab.system.allocator import keep_large_pages
+    from resnetlab.system.allocator import use_huge_pages
 
-    keep_large_pages()
-    first = announced().is_first
+    use_huge_pages()
+    first = process_group_from_env().is_first
     console = Console(stderr=options.json, markup=False, quiet=not first)
     console.print("loading PyTorch and the images …", style="dim")
-    from resnetlab.training.signal_handling import InterruptedRunError, Interruption
+    from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
 
     try:
-        with Interruption() as interruption, TrainDisplay(console) as display:
-            from resnetlab.training.distributed import joined
+        with StopSignal() as interruption, TrainDisplay(console) as display:
+            from resnetlab.training.distributed import join_process_group
             from resnetlab.training.trainer import fit
 
-            with joined(options.patience_seconds) as world:
+            with join_process_group(options.timeout) as world:
                 session = replace(session, world=world)
                 fitted = fit(config, out, session=session, listener=display, interruption=interruption)
     except InterruptedRunError as stopped:
@@ -152,23 +152,23 @@ def resolve(options: Options) -> tuple[RunConfig, Path]:
     Raises:
         ConfigError: for an unknown name, a value out of range, or nothing to resume.
     """
-    from resnetlab.data.registry import title_of
+    from resnetlab.data.registry import dataset_title
 
     if options.resume and options.out is not None:
         if not (options.out / "config.json").exists():
             raise ConfigError(f"{options.out}: no run there to resume; leave --resume out to start one")
-        return overridden(read_config(options.out / "config.json"), options), options.out
-    config = fresh(options)
+        return override_config(read_config(options.out / "config.json"), options), options.out
+    config = new_config(options)
     tuned = "-finetuned" if options.model is None and options.weights is not None else ""
-    out = options.out or Path("runs") / f"{title_of(config.data)}-{config.model.name}{tuned}-seed{config.seed}"
+    out = options.out or Path("runs") / f"{dataset_title(config.data)}-{config.model.name}{tuned}-seed{config.seed}"
     if options.resume and not (out / "config.json").exists():
         raise ConfigError(f"{out}: no run there to resume; name its directory with --out")
     return config, out
 
 
-def fresh(options: Options) -> RunConfig:
+def new_config(options: Options) -> RunConfig:
     """Return the configuration that the options describe."""
-    from resnetlab.data.registry import LISTED, kind_of
+    from resnetlab.data.registry import LISTED, detect_kind
     from resnetlab.models.model_card import read_card
     from resnetlab.models.zoo import model_config
     from resnetlab.training.recipes import default_recipe, recipe
@@ -180,7 +180,7 @@ def fresh(options: Options) -> RunConfig:
         **_given(options, *DATA_FIELDS),
         root=None if options.data_root is None else str(options.data_root),
     )
-    own = kind_of(data) in LISTED
+    own = detect_kind(data) in LISTED
     if options.model is None and options.weights is not None:
         model, name = read_card(options.weights).model, options.recipe or "finetune"
     else:
@@ -199,10 +199,19 @@ def fresh(options: Options) -> RunConfig:
 
 DATA_FIELDS = ("split_seed", "train_images", "image_size", "on_bad_image")
 RECIPE_FIELDS = ("epochs", "steps", "batch_size", "lr", "keep", "frozen_epochs", "layer_decay")
-RUN_FIELDS = ("seed", "precision", "layout", "compile", "sync_bn", "accumulate", "recompute", "device")
+RUN_FIELDS = (
+    "seed",
+    "precision",
+    "layout",
+    "compile",
+    "sync_bn",
+    "grad_accum_steps",
+    "activation_checkpointing",
+    "device",
+)
 
 
-def overridden(config: RunConfig, options: Options) -> RunConfig:
+def override_config(config: RunConfig, options: Options) -> RunConfig:
     """Return a run's own configuration with the options that were given in place of its values.
 
     Where the recipe's learning rate goes with the batch, the run's own does too.
@@ -228,16 +237,16 @@ def overridden(config: RunConfig, options: Options) -> RunConfig:
     return replace(config, **values)
 
 
-def session_of(options: Options) -> "Session":
+def runtime_options(options: Options) -> "RuntimeOptions":
     """Return what concerns this session alone.
 
     Raises:
         ConfigError: for a value out of range.
     """
     from resnetlab.system.cores import usable_cores
-    from resnetlab.training.runtime_options import Session
+    from resnetlab.training.runtime_options import RuntimeOptions
 
-    workers = max(1, usable_cores() // processes_here()) if options.workers is None else options.workers
+    workers = max(1, usable_cores() // local_world_size()) if options.workers is None else options.workers
     if workers < 0:
         raise ConfigError(f"workers must be at least 0, not {workers}")
     if options.cache_gib <= 0:
@@ -246,15 +255,15 @@ def session_of(options: Options) -> "Session":
         raise ConfigError(f"checkpoint-seconds must be at least 0, not {options.checkpoint_seconds}")
     if options.checkpoint_steps is not None and options.checkpoint_steps < 1:
         raise ConfigError(f"checkpoint-steps must be at least 1, not {options.checkpoint_steps}")
-    if not 1 <= options.patience_seconds <= PATIENT:
-        raise ConfigError(f"patience-seconds must be from 1 to {PATIENT:,}, not {options.patience_seconds:g}")
+    if not 1 <= options.timeout <= PATIENT:
+        raise ConfigError(f"timeout must be from 1 to {PATIENT:,}, not {options.timeout:g}")
     if options.track not in (None, "tensorboard"):
         raise ConfigError(f"track {options.track!r} is unknown; known: tensorboard")
-    return Session(
+    return RuntimeOptions(
         workers=workers,
         cache_gib=options.cache_gib,
         resume=True,
-        fresh=options.fresh and restarts() == 0,  # what torchrun starts again goes on
+        fresh=options.fresh and restart_count() == 0,  # what torchrun starts again goes on
         allow_config_change=options.allow_config_change,
         checkpoint_s=options.checkpoint_seconds,
         checkpoint_steps=options.checkpoint_steps,
@@ -264,9 +273,9 @@ def session_of(options: Options) -> "Session":
 
 def _look_before_loading(config: RunConfig, out: Path) -> None:
     """Find what is wrong and needs no PyTorch to be found."""
-    from resnetlab.data.registry import kind_of
+    from resnetlab.data.registry import detect_kind
 
-    kind_of(config.data)
+    detect_kind(config.data)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; choose a folder with --out")
     start = None if config.weights is None else Path(config.weights).resolve()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from resnetlab.config import Preprocessing
-from resnetlab.data.images.encoded import Encoded
+from resnetlab.data.images.encoded import EncodedImages
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Split:
     at each position of the canonical order.
     """
 
-    images: Tensor | Encoded
+    images: Tensor | EncodedImages
     labels: Tensor
     names: Sequence[str] = ()
     shards: Tensor | None = None

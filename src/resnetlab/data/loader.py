@@ -13,10 +13,18 @@ from torch import Tensor
 from resnetlab.config import ConfigError, Preprocessing, Recipe
 from resnetlab.data.dataset import Split
 from resnetlab.data.images.encoded import Decoded
-from resnetlab.data.rng import generator
+from resnetlab.data.rng import make_generator
 from resnetlab.data.sampler import epoch_order
-from resnetlab.data.transforms import boxes, colour_jitter, lighting, normalise, random_crop, random_flip, resize_boxes
-from resnetlab.system.process_group import World
+from resnetlab.data.transforms import (
+    colour_jitter,
+    crop_boxes,
+    normalise,
+    pca_lighting,
+    random_crop,
+    random_flip,
+    resize_boxes,
+)
+from resnetlab.system.process_group import ProcessGroup
 
 DRAWS = 12
 """Random numbers of a training image: 0 crop down, 1 crop across, 2 flip, 3 scale or area, 4 aspect, 5 to 7 brightness,
@@ -32,9 +40,9 @@ Batches = Generated[Batch, None, None]
 """Batches in order; `close()` it to stop early."""
 
 
-def draws(seed: int, epoch: int, num_samples: int) -> Tensor:
+def augmentation_params(seed: int, epoch: int, num_samples: int) -> Tensor:
     """Return the random numbers of each position of an epoch: uniform in [0, 1), shape (num_samples, DRAWS)."""
-    return torch.rand(num_samples, DRAWS, generator=generator(seed, "augment", epoch))
+    return torch.rand(num_samples, DRAWS, generator=make_generator(seed, "augment", epoch))
 
 
 def steps_per_epoch(num_samples: int, batch_size: int) -> int:
@@ -61,7 +69,7 @@ def train_batches(
     first_step: int = 0,
     workers: int = 0,
     memory_format: torch.memory_format = torch.channels_last,
-    world: World = World(),  # noqa: B008  # frozen
+    world: ProcessGroup = ProcessGroup(),  # noqa: B008  # frozen
     parts: int = 1,
     size: int | None = None,
 ) -> Batches:
@@ -80,14 +88,14 @@ def train_batches(
     """
     num_steps = steps_per_epoch(len(split), recipe.batch_size)
     order = epoch_order(split, seed, epoch)
-    chance = draws(seed, epoch, len(split))
+    chance = augmentation_params(seed, epoch, len(split))
     if isinstance(split.images, Tensor):
         order, chance = order.to(split.images.device), chance.to(split.images.device)
 
     shown = size or preprocessing.image_size
 
     def box(sizes: Tensor, at: slice) -> Tensor:
-        return boxes(recipe, sizes, chance[at], shown)
+        return crop_boxes(recipe, sizes, chance[at], shown)
 
     batches = _slices(num_steps * recipe.batch_size, recipe.batch_size, first_step)
     slices = (part for whole in batches for part in _parts(whole, world, parts))
@@ -98,18 +106,18 @@ def train_batches(
                 f"only {len(images)} of the {recipe.batch_size // (world.size * parts)} images of a batch can be "
                 "decoded, and training needs 2; list the others with: resnetlab data check PATH"
             )
-        seen = augmented(preprocessing, recipe, images, chance[kept].to(images.device), memory_format)
+        seen = augment_batch(preprocessing, recipe, images, chance[kept].to(images.device), memory_format)
         yield seen, split.labels[order[kept]]
 
 
-def augmented(
+def augment_batch(
     preprocessing: Preprocessing,
     recipe: Recipe,
     images: Tensor,
     chances: Tensor,
     memory_format: torch.memory_format = torch.channels_last,
 ) -> Tensor:
-    """Return images, cut out if that is done while decoding, as the network sees them; `chances` are their `draws`."""
+    """Return images, cut out if that is done while decoding, as the network sees them; `chances` are their `augmentation_params`."""
     return _in_parts(partial(_augment, preprocessing, recipe), images, chances, memory_format)
 
 
@@ -128,12 +136,14 @@ def eval_batches(
     Raises:
         BadImageError: for an image that cannot be decoded, unless such images are left out.
     """
-    numbered = numbered_batches(split, preprocessing, batch_size, workers=workers, memory_format=memory_format)
+    numbered = eval_batches_with_positions(
+        split, preprocessing, batch_size, workers=workers, memory_format=memory_format
+    )
     for _, images, labels in numbered:
         yield images, labels
 
 
-def numbered_batches(
+def eval_batches_with_positions(
     split: Split,
     preprocessing: Preprocessing | None,
     batch_size: int = 256,
@@ -155,7 +165,7 @@ def numbered_batches(
             yield order[kept], images, split.labels[kept]
 
 
-def some_images(split: Split, preprocessing: Preprocessing, count: int, *, workers: int = 0) -> Batch:
+def sample_images(split: Split, preprocessing: Preprocessing, count: int, *, workers: int = 0) -> Batch:
     """Return `count` images of a split and their labels, as evaluation sees them; all of them where there are fewer.
 
     They are drawn over the whole split, in which samples stand class by class, and are always the same.
@@ -174,10 +184,10 @@ def _slices(num_positions: int, batch_size: int, first: int = 0) -> Iterator[sli
         yield slice(start, min(start + batch_size, num_positions))
 
 
-def _parts(whole: slice, world: World, parts: int) -> Iterator[slice]:
+def _parts(whole: slice, world: ProcessGroup, parts: int) -> Iterator[slice]:
     """Yield the positions that are this process's of each part of a batch, which are those of any number of them."""
     for number in range(parts):
-        part = World(number, parts).part(whole.stop - whole.start)
+        part = ProcessGroup(number, parts).part(whole.stop - whole.start)
         own = world.part(part.stop - part.start)
         start = whole.start + part.start
         yield slice(start + own.start, start + own.stop)
@@ -208,7 +218,7 @@ def _load(
             yield pixels, at
         return
     encoded = images
-    with encoded.ahead(order if coming is None else coming), threads(workers) as pool:
+    with encoded.ahead(order if coming is None else coming), thread_pool(workers) as pool:
 
         def begin(at: slice) -> Callable[[], Decoded]:
             samples = order[at]
@@ -236,7 +246,7 @@ def _ahead(
 
 
 @contextmanager
-def threads(num_threads: int) -> Iterator[Executor | None]:
+def thread_pool(num_threads: int) -> Iterator[Executor | None]:
     """Lend so many threads, none for 0; at the end, or an early one, what has not begun never will."""
     if num_threads == 0:
         yield None
@@ -279,7 +289,7 @@ def _augment(preprocessing: Preprocessing, recipe: Recipe, images: Tensor, chanc
         images = images.float().div_(255) if images.dtype == torch.uint8 else images
         images = images.contiguous()  # by planes: weighing red, green and blue takes half the time
         images = colour_jitter(images, recipe.jitter, chances[:, 5:8]) if recipe.jitter else images
-        images = lighting(images, recipe.lighting, chances[:, 8:11]) if recipe.lighting else images
+        images = pca_lighting(images, recipe.lighting, chances[:, 8:11]) if recipe.lighting else images
     images = normalise(images, preprocessing)
     if recipe.crop == "pad" and (recipe.crop_padding or recipe.flip):
         mirrored = chances[:, 2] < 0.5 if recipe.flip else None

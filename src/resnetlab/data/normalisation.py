@@ -20,7 +20,7 @@ CHUNK = 256
 """Images looked at together, so that memory stays small."""
 
 
-def per_channel(train: Split, crop_ratio: float = 1.0, workers: int = 1) -> Preprocessing:
+def channel_normalisation(train: Split, crop_ratio: float = 1.0, workers: int = 1) -> Preprocessing:
     """Return the preprocessing that gives each channel of the training split mean 0 and standard deviation 1.
 
     Of encoded images, whose own crop ratio counts, it is estimated from `SAMPLE` of them, chosen by a fixed seed and
@@ -42,7 +42,7 @@ def per_channel(train: Split, crop_ratio: float = 1.0, workers: int = 1) -> Prep
     return Preprocessing(size, tuple(mean.tolist()), tuple(s or 1.0 for s in std.tolist()), crop_ratio=crop_ratio)
 
 
-def per_pixel(train: Split, preprocessing: Preprocessing) -> Preprocessing:
+def pixel_normalisation(train: Split, preprocessing: Preprocessing) -> Preprocessing:
     """Return the preprocessing that subtracts from each pixel its mean over the training split, and divides by nothing.
 
     Means are rounded to 7 decimals, so that they go to JSON and back unchanged. Paper: section 4.2.

@@ -16,22 +16,30 @@ from torch import Tensor
 
 from resnetlab.config import DataConfig, Preprocessing
 from resnetlab.data.dataset import Dataset, Split
-from resnetlab.data.images.decode import view
-from resnetlab.data.images.encoded import Encoded
-from resnetlab.data.images.packed_sequences import Texts, join, take
-from resnetlab.data.images.scan import BadDataError, Progress, scan, stage
-from resnetlab.data.normalisation import per_channel
-from resnetlab.data.readers.cifar_mnist import open_archive
+from resnetlab.data.images.decode import decode_eval_view
+from resnetlab.data.images.encoded import EncodedImages
+from resnetlab.data.images.packed_sequences import PackedStrings, concatenate, take_items
+from resnetlab.data.images.scan import BadDataError, Progress, scan_images, stage_progress
+from resnetlab.data.normalisation import channel_normalisation
+from resnetlab.data.readers.cifar_mnist import read_archive
 from resnetlab.data.readers.folder import list_folder
 from resnetlab.data.readers.parquet import list_parquet
-from resnetlab.data.registry import Contents, check_left, is_address, kind_of, name_classes, path_of, title_of
-from resnetlab.data.residency import resized, shards_of, sizes_of, stays_resident, view_of
+from resnetlab.data.registry import (
+    DatasetListing,
+    check_skipped,
+    dataset_path,
+    dataset_title,
+    describe_classes,
+    detect_kind,
+    is_address,
+)
+from resnetlab.data.residency import eval_geometry, image_sizes, resize_known, shard_numbers, stays_resident
 from resnetlab.data.shards.format import list_shards
 from resnetlab.data.shards.remote import CACHE_GIB, list_remote
-from resnetlab.data.splits import stratified, subset
+from resnetlab.data.splits import stratified_split, stratified_subset
 from resnetlab.system.cores import usable_cores
 
-__all__ = ["open_data", "read_contents", "Dataset", "Split"]
+__all__ = ["open_data", "list_dataset", "Dataset", "Split"]
 
 HELD_OUT = {"val": 0.1}
 """What is taken from the training images where there is no validation split: 5,000 of CIFAR-10's (section 4.2)."""
@@ -41,7 +49,7 @@ HELD_OUT = {"val": 0.1}
 class _Open:
     """Every image of a data set in one place, and the canonical order of each split as it came."""
 
-    images: Tensor | Encoded
+    images: Tensor | EncodedImages
     labels: Tensor
     names: Sequence[str]
     orders: Mapping[str, Tensor]
@@ -58,7 +66,7 @@ class _Open:
             canonical = place.argsort()
         images = self.images[positions] if isinstance(self.images, Tensor) else self.images.subset(positions)
         shards = None if self.shards is None else self.shards[positions]
-        return Split(images, self.labels[positions], take(self.names, positions.numpy()), shards, canonical)
+        return Split(images, self.labels[positions], take_items(self.names, positions.numpy()), shards, canonical)
 
 
 def open_data(
@@ -90,27 +98,29 @@ def open_data(
         ConfigError: where the data are not there, in another layout, or damaged; or a class has nothing to train on.
         BadDataError: where some images cannot be read and `config.on_bad_image` is `fail`.
     """
-    kind = kind_of(config)
-    tell = on_progress or (lambda stage, done, total: None)
+    kind = detect_kind(config)
+    tell = on_progress or (lambda stage_progress, done, total: None)
     if kind == "digits":
         return _digits(config, workers, tell, seen_as)
     if kind in ("cifar", "idx"):
-        archive = open_archive(config)
+        archive = read_archive(config)
         parts = {"train": archive.train, "test": archive.test}
-        images, ratio = resized(torch.cat([part.images for part in parts.values()]), config, workers, tell, seen_as)
+        images, ratio = resize_known(
+            torch.cat([part.images for part in parts.values()]), config, workers, tell, seen_as
+        )
         labels = torch.cat([part.labels for part in parts.values()])
         digests = [_digest(image) for image in images.numpy()]
         orders = _orders({split: len(part.labels) for split, part in parts.items()}, labels, digests)
         opened = _Open(images, labels, archive.train.names + archive.test.names, orders, ratio)
         return _dataset(config, archive.classes, opened, workers, seen_as, warnings=archive.warnings)
-    contents = read_contents(config, cache_gib)
+    contents = list_dataset(config, cache_gib)
     opened, bad = _open_contents(contents, config, keep_encoded, workers, tell, seen_as)
-    check_left(contents, {split: opened.labels[order].tolist() for split, order in opened.orders.items()})
+    check_skipped(contents, {split: opened.labels[order].tolist() for split, order in opened.orders.items()})
     return _dataset(config, contents.classes, opened, workers, seen_as, tuple(bad), contents.warnings)
 
 
-def open_listed(
-    contents: Contents,
+def open_listing(
+    contents: DatasetListing,
     config: DataConfig,
     seen_as: Preprocessing,
     *,
@@ -126,12 +136,12 @@ def open_listed(
     Raises:
         BadDataError: where some images cannot be read and `config.on_bad_image` is `fail`, or none can.
     """
-    tell = on_progress or (lambda stage, done, total: None)
+    tell = on_progress or (lambda stage_progress, done, total: None)
     opened, bad = _open_contents(contents, config, keep_encoded, workers, tell, seen_as)
     return opened.take(torch.cat(list(opened.orders.values()))), tuple(bad)
 
 
-def read_contents(config: DataConfig, cache_gib: float = CACHE_GIB) -> Contents:
+def list_dataset(config: DataConfig, cache_gib: float = CACHE_GIB) -> DatasetListing:
     """List the images of a folder tree, of parquet files or of shards, whichever the path is; no image is decoded.
 
     Shards behind an address are kept in a cache of `cache_gib` GiB at most.
@@ -140,7 +150,7 @@ def read_contents(config: DataConfig, cache_gib: float = CACHE_GIB) -> Contents:
         ConfigError: as `list_folder`, `list_parquet`, `list_shards` and `list_remote` do.
         RemoteError: where an address does not answer.
     """
-    path, kind = path_of(config.name), kind_of(config)
+    path, kind = dataset_path(config.name), detect_kind(config)
     if kind == "shards":
         return list_remote(config, cache_gib) if is_address(config.name) else list_shards(path)
     return list_folder(path) if kind == "folder" else list_parquet(path)
@@ -156,20 +166,22 @@ def _digits(config: DataConfig, workers: int | None, tell: Progress, seen_as: Pr
     everything = np.arange(len(labels))
     train, rest = train_test_split(everything, test_size=540, stratify=labels, random_state=config.split_seed)
     if config.train_images is not None:
-        train = train[subset(torch.from_numpy(labels[train]), config.train_images, config.split_seed).numpy()]
+        train = train[
+            stratified_subset(torch.from_numpy(labels[train]), config.train_images, config.split_seed).numpy()
+        ]
     val, test = train_test_split(rest, test_size=270, stratify=labels[rest], random_state=config.split_seed)
-    seen, ratio = resized(torch.from_numpy(grey), config, workers, tell, seen_as)
+    seen, ratio = resize_known(torch.from_numpy(grey), config, workers, tell, seen_as)
 
     def split(rows: Any) -> Split:
         return Split(seen[torch.from_numpy(rows)], torch.from_numpy(labels[rows].astype(np.int64)))
 
     classes = tuple("0123456789")
-    preprocessing = seen_as or per_channel(split(train), ratio)
+    preprocessing = seen_as or channel_normalisation(split(train), ratio)
     return Dataset("digits", classes, preprocessing, split(train), split(val), split(test))
 
 
 def _open_contents(
-    contents: Contents,
+    contents: DatasetListing,
     config: DataConfig,
     keep_encoded: bool,
     workers: int | None,
@@ -178,32 +190,37 @@ def _open_contents(
 ) -> tuple[_Open, list[str]]:
     """Read the size of every image, decide how they are kept, and decode those that are to be resident."""
     listings = contents.splits.values()
-    names, places = join([listing.names for listing in listings]), join([listing.places for listing in listings])
+    names, places = (
+        concatenate([listing.names for listing in listings]),
+        concatenate([listing.places for listing in listings]),
+    )
     labels = torch.from_numpy(np.concatenate([np.asarray(listing.labels, np.int64) for listing in listings]))
     lengths = {split: len(listing) for split, listing in contents.splits.items()}
     max_pixels = config.max_megapixels * 1_000_000
-    sizes, bad = sizes_of(contents, names, places, max_pixels, workers, tell)
+    sizes, bad = image_sizes(contents, names, places, max_pixels, workers, tell)
     seen = sizes[:, 0] > 0
     good = sizes[seen]
     if len(good) == 0:
         raise BadDataError(bad, len(names), config.name)
-    size, ratio = view_of(good, config.image_size, seen_as)
+    size, ratio = eval_geometry(good, config.image_size, seen_as)
     if not stays_resident(good, size, config, keep_encoded):
         _refuse(bad, len(names), config)
         skip = config.on_bad_image == "skip"
         keys = names if bool(seen.all()) else [name if ok else None for name, ok in zip(names, seen, strict=True)]
-        images = Encoded(places, names, sizes, size, ratio, skip, max_pixels)
-        return _Open(images, labels, names, _orders(lengths, labels, keys), ratio, shards_of(contents)), bad
+        images = EncodedImages(places, names, sizes, size, ratio, skip, max_pixels)
+        return _Open(images, labels, names, _orders(lengths, labels, keys), ratio, shard_numbers(contents)), bad
     fit = torch.nonzero(seen).flatten().tolist()
     pixels = np.zeros((len(names), 3, size, size), np.uint8)
 
     def look(position: int, data: bytes) -> bytes:
         at = fit[position]
-        pixels[at] = view(data, size, ratio, max_pixels).transpose(2, 0, 1)
+        pixels[at] = decode_eval_view(data, size, ratio, max_pixels).transpose(2, 0, 1)
         return _digest(pixels[at])
 
-    names_fit, places_fit = take(names, np.array(fit)), take(places, np.array(fit))
-    digests, more = scan(names_fit, places_fit, look, workers=workers, on_progress=stage(tell, "decoding"))
+    names_fit, places_fit = take_items(names, np.array(fit)), take_items(places, np.array(fit))
+    digests, more = scan_images(
+        names_fit, places_fit, look, workers=workers, on_progress=stage_progress(tell, "decoding")
+    )
     _refuse(bad + more, len(names), config)
     by_position = dict(zip(fit, digests, strict=True))
     orders = _orders(lengths, labels, [by_position.get(at) for at in range(len(names))])
@@ -211,13 +228,13 @@ def _open_contents(
 
 
 def _orders(
-    lengths: Mapping[str, int], labels: Tensor, keys: Sequence[bytes | None] | Sequence[str | None] | Texts
+    lengths: Mapping[str, int], labels: Tensor, keys: Sequence[bytes | None] | Sequence[str | None] | PackedStrings
 ) -> dict[str, Tensor]:
     """Put the positions of each split into canonical order: by label, then by key; those without a key are left out."""
     orders, start = {}, 0
     for split, length in lengths.items():
         own = slice(start, start + length)
-        if isinstance(keys, Texts):
+        if isinstance(keys, PackedStrings):
             texts = keys.take(np.arange(start, start + length))
             there = np.lexsort((texts.sortable(), labels[own].numpy())) + start
             orders[split] = torch.from_numpy(there)
@@ -244,23 +261,23 @@ def _dataset(
     held_out = HELD_OUT | {"test": 0.1} if whole is not None else HELD_OUT if "val" not in orders else {}
     if held_out:
         source = whole if whole is not None else orders["train"]
-        parts = stratified(opened.labels[source], held_out, config.split_seed)
+        parts = stratified_split(opened.labels[source], held_out, config.split_seed)
         orders |= {name: source[rows] for name, rows in parts.items()}
         for name in held_out:
             rare = sorted(set(opened.labels[source].tolist()) - set(opened.labels[orders[name]].tolist()))
             if rare:
-                listed = name_classes([classes[label] for label in rare])
+                listed = describe_classes([classes[label] for label in rare])
                 warnings += (f"too few images to split: {name} has no image of {listed}",)
     if config.train_images is not None:
         orders["train"] = orders["train"][
-            subset(opened.labels[orders["train"]], config.train_images, config.split_seed)
+            stratified_subset(opened.labels[orders["train"]], config.train_images, config.split_seed)
         ]
     if "test" not in orders:
         warnings += ("there is no test split: the test error will be missing",)
     nothing = torch.empty(0, dtype=torch.int64)
     train, val, test = (opened.take(orders.get(name, nothing)) for name in ("train", "val", "test"))
-    preprocessing = seen_as or per_channel(train, opened.crop_ratio, workers or usable_cores())
-    return Dataset(title_of(config), classes, preprocessing, train, val, test, skipped, warnings)
+    preprocessing = seen_as or channel_normalisation(train, opened.crop_ratio, workers or usable_cores())
+    return Dataset(dataset_title(config), classes, preprocessing, train, val, test, skipped, warnings)
 
 
 def _refuse(bad: list[str], total: int, config: DataConfig) -> None:

@@ -1,6 +1,6 @@
 """What can be opened: data sets that have a name, and what is known of any other before an image is decoded.
 
-No torch, no numpy: commands ask `kind_of` before anything heavy loads.
+No torch, no numpy: commands ask `detect_kind` before anything heavy loads.
 """
 
 import difflib
@@ -17,7 +17,7 @@ from resnetlab.config import ConfigError, DataConfig
 if TYPE_CHECKING:
     import numpy as np
 
-    from resnetlab.data.images.storage import Place
+    from resnetlab.data.images.storage import ImageStorage
 
 Kind = Literal["digits", "cifar", "idx", "folder", "parquet", "shards"]
 LISTED = ("folder", "parquet", "shards")
@@ -57,7 +57,7 @@ IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-u
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownDataset:
     """A data set that has a name: which files it needs, and where they are published."""
 
     kind: Kind
@@ -76,15 +76,15 @@ class Known:
     """Images in the training and in the test set, as published."""
 
 
-def _idx(classes: tuple[str, ...], address: str, folder: str, *md5: str) -> Known:
+def _idx(classes: tuple[str, ...], address: str, folder: str, *md5: str) -> KnownDataset:
     archives = {f"{name}.gz": digest for name, digest in zip(IDX, md5, strict=True)}
-    return Known("idx", classes, address, archives, folder, IDX[:2], IDX[2:], (60_000, 10_000))
+    return KnownDataset("idx", classes, address, archives, folder, IDX[:2], IDX[2:], (60_000, 10_000))
 
 
 # MD5 and sizes: the pages of Krizhevsky (CIFAR), LeCun (MNIST) and Zalando Research (Fashion-MNIST).
-KNOWN: dict[str, Known] = {
-    "digits": Known("digits", tuple("0123456789")),
-    "cifar10": Known(
+KNOWN: dict[str, KnownDataset] = {
+    "digits": KnownDataset("digits", tuple("0123456789")),
+    "cifar10": KnownDataset(
         "cifar",
         CIFAR10,
         "https://www.cs.toronto.edu/~kriz/",
@@ -94,7 +94,7 @@ KNOWN: dict[str, Known] = {
         ("test_batch.bin",),
         (50_000, 10_000),
     ),
-    "cifar100": Known(
+    "cifar100": KnownDataset(
         "cifar",
         CIFAR100,
         "https://www.cs.toronto.edu/~kriz/",
@@ -126,12 +126,12 @@ KNOWN: dict[str, Known] = {
 
 
 @dataclass(frozen=True)
-class Listing:
+class SplitListing:
     """Images of one split that nobody has decoded yet; columns of one length."""
 
     names: Sequence[str] = ()
     """What an error calls them: `train/cat/0031.jpg`, `train-00000-of-00001.parquet row 17`."""
-    places: "Sequence[Place]" = ()
+    places: "Sequence[ImageStorage]" = ()
     """A file each, its content, or a piece of a shard."""
     labels: Sequence[int] = ()
     """Each an index of the classes."""
@@ -145,11 +145,11 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class Contents:
+class DatasetListing:
     """A data set before any image is decoded."""
 
     classes: tuple[str, ...]
-    splits: Mapping[str, Listing]
+    splits: Mapping[str, SplitListing]
     """`train` and maybe `val` and `test`; or `all`, where it is for us to split."""
     warnings: tuple[str, ...] = ()
 
@@ -182,7 +182,7 @@ def refuse_password(address: str) -> None:
             )
 
 
-def path_of(name: str) -> Path:
+def dataset_path(name: str) -> Path:
     """Return the folder or file that a path names."""
     try:
         return Path(name).expanduser()
@@ -190,7 +190,7 @@ def path_of(name: str) -> Path:
         return Path(name)
 
 
-def kind_of(config: DataConfig) -> Kind:
+def detect_kind(config: DataConfig) -> Kind:
     """Say what must be opened, from the name and a glance at the folder.
 
     Raises:
@@ -199,7 +199,7 @@ def kind_of(config: DataConfig) -> Kind:
     """
     if not is_path(config.name):
         return KNOWN[config.name].kind
-    path = path_of(config.name)
+    path = dataset_path(config.name)
     if is_address(config.name):
         refuse_password(config.name)
         return "shards"
@@ -222,14 +222,14 @@ def kind_of(config: DataConfig) -> Kind:
     )
 
 
-def title_of(config: DataConfig) -> str:
+def dataset_title(config: DataConfig) -> str:
     """Return what people call the data set: its name, or the last component of its path."""
     if is_address(config.name):
         return config.name.partition("?")[0].rstrip("/").rpartition("/")[2]
-    return path_of(config.name).resolve().name if is_path(config.name) else config.name
+    return dataset_path(config.name).resolve().name if is_path(config.name) else config.name
 
 
-def check_classes(contents: Contents) -> tuple[str, ...]:
+def check_classes(contents: DatasetListing) -> tuple[str, ...]:
     """Return a warning for each split that lacks some classes.
 
     Raises:
@@ -244,16 +244,16 @@ def check_classes(contents: Contents) -> tuple[str, ...]:
         unseen = [contents.classes[label] for label in sorted(count.keys() - seen.keys())]
         if unseen:
             raise ConfigError(
-                f"{split} has images of {name_classes(unseen)}, but train has none; "
+                f"{split} has images of {describe_classes(unseen)}, but train has none; "
                 f"add some to train, or take {'it' if len(unseen) == 1 else 'them'} out of {split}"
             )
         missing = [name for label, name in enumerate(contents.classes) if label not in count]
         if missing:
-            warnings.append(f"{split} has no image of {name_classes(missing)}")
+            warnings.append(f"{split} has no image of {describe_classes(missing)}")
     return tuple(warnings)
 
 
-def check_left(contents: Contents, left: Mapping[str, Collection[int]]) -> None:
+def check_skipped(contents: DatasetListing, left: Mapping[str, Collection[int]]) -> None:
     """Refuse a class of which every training image was left out, and a split of which every image was.
 
     `left` has the labels of the images that stayed, split by split.
@@ -264,11 +264,11 @@ def check_left(contents: Contents, left: Mapping[str, Collection[int]]) -> None:
     for split, listing in contents.splits.items():
         gone = sorted(set(listing.labels) - set(left[split]))
         if gone and (split in ("train", "all") or not left[split]):
-            names = name_classes([contents.classes[label] for label in gone])
+            names = describe_classes([contents.classes[label] for label in gone])
             raise ConfigError(f"{split} has no image of {names} left that can be read; replace the bad ones")
 
 
-def name_classes(names: Sequence[str]) -> str:
+def describe_classes(names: Sequence[str]) -> str:
     """Return a few class names as words: `class cat`, `3 classes (cat, dog, owl)`."""
     shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
     return f"class {shown}" if len(names) == 1 else f"{len(names)} classes ({shown})"

@@ -7,16 +7,16 @@ import torch
 from torch import Tensor
 
 from resnetlab.config import DataConfig, Preprocessing
-from resnetlab.data.images.decode import view
-from resnetlab.data.images.scan import Progress, scan, scan_headers, stage
-from resnetlab.data.images.storage import Place
-from resnetlab.data.registry import Contents
+from resnetlab.data.images.decode import decode_eval_view
+from resnetlab.data.images.scan import Progress, scan_headers, scan_images, stage_progress
+from resnetlab.data.images.storage import ImageStorage
+from resnetlab.data.registry import DatasetListing
 
 LARGEST_OWN = 256
 """Side in pixels up to which square images of one size are seen as they are."""
 
 
-def view_of(sizes: Tensor, image_size: int | None, seen_as: Preprocessing | None) -> tuple[int, float]:
+def eval_geometry(sizes: Tensor, image_size: int | None, seen_as: Preprocessing | None) -> tuple[int, float]:
     """Return the side that the network sees, and the crop ratio: 7/8, as for ImageNet, unless images fit or are small.
 
     `sizes` is int64 of shape (num_samples, 2): height and width.
@@ -31,7 +31,7 @@ def view_of(sizes: Tensor, image_size: int | None, seen_as: Preprocessing | None
 def stays_resident(sizes: Tensor, size: int, config: DataConfig, keep_encoded: bool, number: int | None = None) -> bool:
     """Say whether the images are decoded once and kept in memory, at the size that the network sees.
 
-    `sizes` is as for `view_of`, of all images, or of some where `number` says how many there are.
+    `sizes` is as for `eval_geometry`, of all images, or of some where `number` says how many there are.
     """
     same = bool((sizes == sizes[0]).all())
     if keep_encoded and (not same or int(sizes.max()) > size):
@@ -40,12 +40,12 @@ def stays_resident(sizes: Tensor, size: int, config: DataConfig, keep_encoded: b
     return (number or len(sizes)) * 3 * size**2 <= (room if same else room // 8)
 
 
-def resized(
+def resize_known(
     images: Tensor, config: DataConfig, workers: int | None, tell: Progress, seen_as: Preprocessing | None
 ) -> tuple[Tensor, float]:
     """Resize images of a known data set to another size, if one is wanted, exactly as if they came from files."""
     count, channels, height, width = images.shape
-    size, ratio = view_of(torch.tensor([[height, width]]), config.image_size, seen_as)
+    size, ratio = eval_geometry(torch.tensor([[height, width]]), config.image_size, seen_as)
     if size == height == width and ratio == 1:
         return images, ratio
     packed = [  # binary PGM or PPM: a header before the pixels
@@ -55,17 +55,17 @@ def resized(
     made = np.empty((count, channels, size, size), np.uint8)
 
     def look(position: int, data: bytes) -> None:
-        made[position] = view(data, size, ratio, height * width).transpose(2, 0, 1)[:channels]
+        made[position] = decode_eval_view(data, size, ratio, height * width).transpose(2, 0, 1)[:channels]
 
     names = [f"image {position}" for position in range(count)]
-    scan(names, packed, look, workers=workers, on_progress=stage(tell, "resizing"))
+    scan_images(names, packed, look, workers=workers, on_progress=stage_progress(tell, "resizing"))
     return torch.from_numpy(made), ratio
 
 
-def sizes_of(
-    contents: Contents,
+def image_sizes(
+    contents: DatasetListing,
     names: Sequence[str],
-    places: Sequence[Place],
+    places: Sequence[ImageStorage],
     max_pixels: int,
     workers: int | None,
     tell: Progress,
@@ -76,7 +76,9 @@ def sizes_of(
     """
     known = [listing.sizes for listing in contents.splits.values() if listing.sizes is not None]
     if len(known) < len(contents.splits):
-        headers, bad = scan_headers(names, places, max_pixels, workers=workers, on_progress=stage(tell, "measuring"))
+        headers, bad = scan_headers(
+            names, places, max_pixels, workers=workers, on_progress=stage_progress(tell, "measuring")
+        )
         return torch.tensor([(header.height, header.width) if header else (0, 0) for header in headers]), bad
     sizes = torch.from_numpy(np.concatenate(known))
     large = torch.nonzero(sizes.prod(1) > max_pixels).flatten().tolist()
@@ -88,7 +90,7 @@ def sizes_of(
     return sizes, bad
 
 
-def shards_of(contents: Contents) -> Tensor | None:
+def shard_numbers(contents: DatasetListing) -> Tensor | None:
     """Return the shard of each image, numbered through all splits, or `None` where any can be read at any time."""
     parts, start = [], 0
     for listing in contents.splits.values():

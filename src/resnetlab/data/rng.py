@@ -5,7 +5,7 @@ import hashlib
 from torch import Generator
 
 
-def generator(seed: int, *purpose: str | int) -> Generator:
+def make_generator(seed: int, *purpose: str | int) -> Generator:
     """Return a CPU generator for one purpose of one run; different purposes never share random numbers."""
     text = "/".join(str(part) for part in (seed, *purpose))
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from resnetlab.data.dataset import Split
-from resnetlab.data.rng import generator
+from resnetlab.data.rng import make_generator
 
 WINDOW = 4
 """Shards among which samples are mixed, where shards are read one after the other."""
@@ -12,7 +12,7 @@ WINDOW = 4
 
 def sample_order(seed: int, epoch: int, num_samples: int) -> Tensor:
     """Return the sample that stands at each position of an epoch: int64, shape (num_samples,), a permutation."""
-    return torch.randperm(num_samples, generator=generator(seed, "order", epoch))
+    return torch.randperm(num_samples, generator=make_generator(seed, "order", epoch))
 
 
 def epoch_order(split: Split, seed: int, epoch: int) -> Tensor:
@@ -23,7 +23,7 @@ def epoch_order(split: Split, seed: int, epoch: int) -> Tensor:
     """
     if split.shards is None:
         return sample_order(seed, epoch, len(split))
-    chance = generator(seed, "order", epoch)
+    chance = make_generator(seed, "order", epoch)
     by_shard = torch.argsort(split.shards, stable=True)
     counts = torch.unique(split.shards, return_counts=True)[1]
     members = by_shard.split(counts.tolist())

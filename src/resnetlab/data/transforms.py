@@ -84,7 +84,7 @@ def random_flip(images: Tensor, draws: Tensor) -> Tensor:
     return result
 
 
-def boxes(recipe: Recipe, sizes: Tensor, draws: Tensor, image_size: int) -> Tensor:
+def crop_boxes(recipe: Recipe, sizes: Tensor, draws: Tensor, image_size: int) -> Tensor:
     """Return which part of each image is cut out: (batch, 4), top, left, height, width as fractions of the image.
 
     `sizes` are height and width in pixels, shape (batch, 2), `draws` rows of `loader.draws`, `image_size` the side of
@@ -108,7 +108,7 @@ def boxes(recipe: Recipe, sizes: Tensor, draws: Tensor, image_size: int) -> Tens
 def resize_boxes(images: Tensor, boxes: Tensor, size: int) -> Tensor:
     """Cut a box out of each image and resize it: float (batch, channels, size, size), uint8 images scaled to 0 to 1.
 
-    `boxes` are those of `boxes`. Bilinear, without antialiasing: meant for boxes of no more than about `size` pixels.
+    `crop_boxes` are those of `crop_boxes`. Bilinear, without antialiasing: meant for boxes of no more than about `size` pixels.
     """
     images = images.float().div_(255) if images.dtype == torch.uint8 else images
     centres = (torch.arange(size, device=images.device) + 0.5) / size
@@ -133,7 +133,7 @@ def colour_jitter(images: Tensor, strength: float, draws: Tensor) -> Tensor:
     return (images * saturation + _grey(images) * (1 - saturation)).clamp_(0, 1)
 
 
-def lighting(images: Tensor, std: float, draws: Tensor) -> Tensor:
+def pca_lighting(images: Tensor, std: float, draws: Tensor) -> Tensor:
     """Shift each image's colour along the principal components of ImageNet's colours (Krizhevsky et al., 2012).
 
     Images are float, 0 to 1, and may leave that range. `draws` has shape (batch, 3), uniform in [0, 1); made normal,

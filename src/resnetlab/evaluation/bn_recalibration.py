@@ -8,7 +8,7 @@ from torch import nn
 
 from resnetlab.config import ConfigError, Preprocessing
 from resnetlab.data.dataset import Split
-from resnetlab.data.loader import some_images
+from resnetlab.data.loader import sample_images
 from resnetlab.data.sampler import epoch_order
 
 IMAGES = 8192
@@ -18,7 +18,7 @@ BATCH = 256
 
 
 @torch.no_grad()
-def recalibrate(model: nn.Module, train: Split, preprocessing: Preprocessing, *, workers: int = 0) -> int:
+def recalibrate_bn(model: nn.Module, train: Split, preprocessing: Preprocessing, *, workers: int = 0) -> int:
     """Replace every running mean and variance by the average over batches of training images, as evaluation sees them.
 
     Weights stay, and so does the mode the network is in.
@@ -44,7 +44,7 @@ def recalibrate(model: nn.Module, train: Split, preprocessing: Preprocessing, *,
     num_images = len(chosen) // batch * batch
     try:
         for samples in chosen[:num_images].split(batch):
-            images, _ = some_images(_part(train, samples), preprocessing, batch, workers=workers)
+            images, _ = sample_images(_part(train, samples), preprocessing, batch, workers=workers)
             model(images)
     finally:
         for layer, (momentum, training) in zip(layers, before, strict=True):

@@ -14,7 +14,7 @@ SHOWN = 8
 """Class names that an error lists of each side."""
 
 
-def class_numbers(
+def match_classes(
     ours: Sequence[str], theirs: Sequence[str], file: str, data: str, *, allow_missing: bool = False
 ) -> Tensor:
     """Return which of a network's classes each class of the data is: int64, shape (len(theirs),).

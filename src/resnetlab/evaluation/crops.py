@@ -13,7 +13,7 @@ from torch import Tensor
 
 from resnetlab.config import Preprocessing
 from resnetlab.data.images.decode import TALL, resize
-from resnetlab.data.images.encoded import Encoded
+from resnetlab.data.images.encoded import EncodedImages
 from resnetlab.data.transforms import normalise
 
 SCALES = (224, 256, 384, 480, 640)
@@ -28,12 +28,12 @@ def shorter_side(preprocessing: Preprocessing) -> int:
     return round(preprocessing.image_size * (ratio if ratio > 1 else ROOM))
 
 
-def scales(preprocessing: Preprocessing) -> tuple[int, ...]:
+def multi_scale_sides(preprocessing: Preprocessing) -> tuple[int, ...]:
     """Return the shorter sides, in pixels, at which the multi-scale protocol shows a picture."""
     return tuple(round(side * preprocessing.image_size / 224) for side in SCALES)
 
 
-def scaled(picture: np.ndarray, shorter: int) -> np.ndarray:
+def resize_shorter_side(picture: np.ndarray, shorter: int) -> np.ndarray:
     """Resize a picture so that its shorter side is `shorter`; of a very long one the middle, as evaluation sees it."""
     height, width = picture.shape[:2]
     longest = TALL * min(height, width)
@@ -56,7 +56,7 @@ def ten_crops(picture: np.ndarray, size: int) -> np.ndarray:
     return np.stack([*crops, *(crop[:, ::-1] for crop in crops)])
 
 
-def normalised(pictures: np.ndarray, preprocessing: Preprocessing | None) -> Tensor:
+def normalise_images(pictures: np.ndarray, preprocessing: Preprocessing | None) -> Tensor:
     """Turn pictures of one size (batch, height, width, channels) into what the network sees.
 
     A mean for each pixel is resized to pictures of another size. Without `preprocessing` only the layout changes: for a
@@ -73,8 +73,8 @@ def normalised(pictures: np.ndarray, preprocessing: Preprocessing | None) -> Ten
     return (images.float() / 255 - mean) / torch.tensor(preprocessing.std).view(1, -1, 1, 1)
 
 
-def pictures_of(
-    images: Tensor | Encoded, batch_size: int, min_side: int, pool: Executor | None = None
+def uncropped_images(
+    images: Tensor | EncodedImages, batch_size: int, min_side: int, pool: Executor | None = None
 ) -> Iterator[tuple[Tensor, list[np.ndarray]]]:
     """Yield the positions, int64, and the pictures of a few samples after another, as large as `min_side` needs them.
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from resnetlab.config import DataConfig
 from resnetlab.evaluation import metrics
-from resnetlab.evaluation.evaluator import Terms, examine, open_members
+from resnetlab.evaluation.evaluator import EvaluationOptions, evaluate_members, open_members
 from resnetlab.evaluation.metrics import Evaluation
-from resnetlab.evaluation.predictions import merge
+from resnetlab.evaluation.predictions import merge_predictions
 
 
 def evaluate(
@@ -28,8 +28,8 @@ def evaluate(
         ConfigError: where a file is no model file, the data cannot be opened, or classes or channels differ.
     """
     files = [Path(models)] if isinstance(models, Path | str) else [Path(model) for model in models]
-    agreed = Terms(**terms)
+    agreed = EvaluationOptions(**terms)
     if len(files) > 1 and "protocol" not in terms:
         agreed = replace(agreed, protocol="ensemble")
     members = open_members(files, DataConfig(data) if isinstance(data, str) else data, agreed, None)
-    return metrics.evaluate(merge([examine(members, agreed)]), members[0].card.classes)
+    return metrics.compute_metrics(merge_predictions([evaluate_members(members, agreed)]), members[0].card.classes)

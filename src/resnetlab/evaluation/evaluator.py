@@ -12,34 +12,34 @@ from torch import Tensor
 
 from resnetlab.config import ConfigError, DataConfig, RunConfig
 from resnetlab.data.dataset import Split
-from resnetlab.data.eval_dataset import Judged, open_judged, originals
-from resnetlab.data.images.encoded import Encoded
-from resnetlab.data.registry import path_of, title_of
+from resnetlab.data.eval_dataset import EvalDataset, open_eval_dataset, original_images
+from resnetlab.data.images.encoded import EncodedImages
+from resnetlab.data.registry import dataset_path, dataset_title
 from resnetlab.data.shards.remote import CACHE_GIB
-from resnetlab.evaluation.bn_recalibration import recalibrate
-from resnetlab.evaluation.class_matching import check_channels, class_numbers
-from resnetlab.evaluation.crops import scales, shorter_side
-from resnetlab.evaluation.predictions import Judgement
-from resnetlab.evaluation.protocols import Scores, ensemble, judge, multi_scale, one_crop, ten_crop
+from resnetlab.evaluation.bn_recalibration import recalibrate_bn
+from resnetlab.evaluation.class_matching import check_channels, match_classes
+from resnetlab.evaluation.crops import multi_scale_sides, shorter_side
+from resnetlab.evaluation.predictions import Predictions
+from resnetlab.evaluation.protocols import Scores, collect_predictions, ensemble, multi_scale, one_crop, ten_crop
 from resnetlab.inference.engines.base import Backend, Engine
-from resnetlab.inference.formats.exported_file import is_artefact
+from resnetlab.inference.formats.exported_file import is_exported_file
 from resnetlab.inference.open_engine import open_engine
 from resnetlab.models.model_file import ModelCard, load_model
 from resnetlab.models.resnet import ResNet
 from resnetlab.serialization import from_json
-from resnetlab.system.process_group import World
+from resnetlab.system.process_group import ProcessGroup
 
 Protocol = Literal["one-crop", "ten-crop", "multi-scale", "ensemble"]
 
 
 @dataclass(frozen=True)
-class Terms:
+class EvaluationOptions:
     """How networks are to be judged."""
 
     protocol: Protocol = "one-crop"
     """`ensemble` is one crop, averaged over several networks; several may also share any other protocol."""
     split: str | None = None
-    """One of `data.judged.SPLITS`; chosen as `open_judged` says if not given."""
+    """One of `data.judged.SPLITS`; chosen as `open_eval_dataset` says if not given."""
     sides: tuple[int, ...] = ()
     """Shorter sides in pixels: one for `ten-crop`, some for `multi-scale`; the paper's, in proportion, if empty."""
     recalibrate_bn: bool = False
@@ -68,13 +68,13 @@ class Terms:
 
 
 @dataclass(frozen=True)
-class Member:
+class EnsembleMember:
     """One network, and the images as it sees them."""
 
     file: Path
     model: ResNet | Engine
     card: ModelCard
-    judged: Judged
+    judged: EvalDataset
     labels: Tensor
     """Of each sample: the number that the first network gives its class."""
     columns: Tensor
@@ -87,20 +87,20 @@ class Member:
         """The runtime and what it computes in, in words."""
         return "torch fp32" if isinstance(self.model, ResNet) else f"{self.model.backend} {self.model.precision}"
 
-    def sides(self, terms: Terms) -> tuple[int, ...]:
+    def sides(self, terms: EvaluationOptions) -> tuple[int, ...]:
         """Return the shorter sides, in pixels, at which it looks at an image."""
         if terms.protocol == "ten-crop":
             return terms.sides or (shorter_side(self.card.preprocessing),)
-        return terms.sides or scales(self.card.preprocessing)
+        return terms.sides or multi_scale_sides(self.card.preprocessing)
 
-    def scores(self, terms: Terms, samples: Tensor) -> Scores:
+    def scores(self, terms: EvaluationOptions, samples: Tensor) -> Scores:
         """Judge some samples; positions count within `samples`, classes are numbered as the first network does."""
         preprocessing, labels, split = self.card.preprocessing, self.labels[samples], self.judged.split
         if terms.protocol in ("one-crop", "ensemble"):
             part = Split(_some(split.images, samples), labels).to(torch.device(terms.device))
             found = one_crop(self.model, part, preprocessing, workers=terms.workers)
         else:
-            whole = Split(originals(self.judged), self.labels).shown_in(self.card.model.in_channels)
+            whole = Split(original_images(self.judged), self.labels).shown_in(self.card.model.in_channels)
             images = _some(whole.images, samples)
             sides = self.sides(terms)
             if terms.protocol == "ten-crop":
@@ -115,11 +115,11 @@ class Member:
 def open_members(
     files: Sequence[Path],
     data: DataConfig | None,
-    terms: Terms,
+    terms: EvaluationOptions,
     on_progress: Callable[[str, int, int], None] | None,
     tell: Callable[[str], None] | None = None,
-    world: World = World(),  # noqa: B008  # frozen
-) -> list[Member]:
+    world: ProcessGroup = ProcessGroup(),  # noqa: B008  # frozen
+) -> list[EnsembleMember]:
     """Load networks, and open the same images for each; without `data` those that the network was trained on.
 
     `tell` hears which runtime was found to be the fastest, where that is asked for; of several processes of `world` the
@@ -129,21 +129,21 @@ def open_members(
         ConfigError: for a file that is no network of this project or cannot be judged so, data that cannot be opened,
             classes or channels that differ, or networks that held out different images.
     """
-    members: list[Member] = []
+    members: list[EnsembleMember] = []
     for file in files:
         model, card = _load(file, terms, tell, world)
         config = data_config(card, data, file)
         judged = _open(card, replace(config, on_bad_image=terms.on_bad_image), terms, on_progress)
         judged = replace(judged, split=judged.split.shown_in(card.model.in_channels))
         check_channels(card, judged.split.channels, judged.title)
-        numbers = class_numbers(
+        numbers = match_classes(
             card.classes, judged.classes, file.name, judged.title, allow_missing=terms.allow_missing_classes
         )
         columns = torch.arange(len(card.classes))
         if members:
             first = members[0]
             judged = replace(judged, split=_in_order(judged, first.judged, file, first.file))
-            columns = class_numbers(card.classes, first.card.classes, file.name, first.file.name)
+            columns = match_classes(card.classes, first.card.classes, file.name, first.file.name)
             labels = first.labels
         else:
             labels = numbers[judged.split.labels]
@@ -151,27 +151,34 @@ def open_members(
         if terms.recalibrate_bn and isinstance(model, ResNet):
             train = _open(card, judged.config, replace(terms, split="train"), on_progress).split
             train = train.shown_in(card.model.in_channels).to(torch.device(terms.device))
-            num_images = recalibrate(model, train, card.preprocessing, workers=terms.workers)
-        members.append(Member(file, model, card, judged, labels, columns, num_images))
+            num_images = recalibrate_bn(model, train, card.preprocessing, workers=terms.workers)
+        members.append(EnsembleMember(file, model, card, judged, labels, columns, num_images))
     return members
 
 
-def examine(
-    members: Sequence[Member], terms: Terms, *, rank: int = 0, of: int = 1, tell: Callable[[int], None] | None = None
-) -> Judgement:
+def evaluate_members(
+    members: Sequence[EnsembleMember],
+    terms: EvaluationOptions,
+    *,
+    rank: int = 0,
+    of: int = 1,
+    tell: Callable[[int], None] | None = None,
+) -> Predictions:
     """Judge every `of`-th sample from number `rank` on; together the ranks judge each sample exactly once.
 
     `tell` hears how many samples of this part were judged, by each network alone.
     """
     samples = torch.arange(len(members[0].labels))[rank::of]
 
-    def watched(member: Member) -> Scores:
+    def watched(member: EnsembleMember) -> Scores:
         for positions, labels, logs in member.scores(terms, samples):
             yield positions, labels, logs
             if tell:
                 tell(len(positions))
 
-    part = judge(ensemble([lambda member=member: watched(member) for member in members], len(samples)), len(samples))
+    part = collect_predictions(
+        ensemble([lambda member=member: watched(member) for member in members], len(samples)), len(samples)
+    )
     return replace(part, positions=samples.numpy()[part.positions])
 
 
@@ -189,12 +196,14 @@ def data_config(card: ModelCard, data: DataConfig | None, file: Path) -> DataCon
         return own
     if own is None:
         return data
-    if (data.name, title_of(data)) == (own.name, title_of(own)) or path_of(data.name) == path_of(own.name):
+    if (data.name, dataset_title(data)) == (own.name, dataset_title(own)) or dataset_path(data.name) == dataset_path(
+        own.name
+    ):
         return replace(own, root=data.root or own.root)
     return replace(data, split_seed=own.split_seed)
 
 
-def pictures(judged: Judged, positions: Sequence[int]) -> list[np.ndarray]:
+def eval_images(judged: EvalDataset, positions: Sequence[int]) -> list[np.ndarray]:
     """Return some images of a split as the network sees them: uint8 (height, width, channels)."""
     samples = torch.tensor(positions, dtype=torch.int64)
     images = _some(judged.split.images, samples)
@@ -203,28 +212,28 @@ def pictures(judged: Judged, positions: Sequence[int]) -> list[np.ndarray]:
 
 
 def _load(
-    file: Path, terms: Terms, tell: Callable[[str], None] | None, world: World
+    file: Path, terms: EvaluationOptions, tell: Callable[[str], None] | None, world: ProcessGroup
 ) -> tuple[ResNet | Engine, ModelCard]:
     """Return a network: of a model file the very module that training judged, unless another runtime is asked for."""
-    if terms.backend in (None, "torch") and not is_artefact(file):
+    if terms.backend in (None, "torch") and not is_exported_file(file):
         model, card = load_model(file)
         return model.to(torch.device(terms.device)), card
-    what = "an exported file" if is_artefact(file) else f"--backend {terms.backend}"
+    what = "an exported file" if is_exported_file(file) else f"--backend {terms.backend}"
     if terms.protocol == "multi-scale":
         raise ConfigError(f"multi-scale needs a model file and PyTorch: {what} has the size of its images fixed")
     if terms.recalibrate_bn:
         raise ConfigError(f"--recalibrate-bn needs a model file and PyTorch: in {what} no batch normalisation is left")
-    device = "cpu" if is_artefact(file) and file.suffix.lower() != ".pt2" else terms.device
+    device = "cpu" if is_exported_file(file) and file.suffix.lower() != ".pt2" else terms.device
     cores = torch.get_num_threads()  # fewer than there are where the processes of torchrun share them
     return open_engine(file, backend=terms.backend, cores=cores, device=device, tell=tell, world=world)
 
 
 def _open(
-    card: ModelCard, config: DataConfig, terms: Terms, on_progress: Callable[[str, int, int], None] | None
-) -> Judged:
+    card: ModelCard, config: DataConfig, terms: EvaluationOptions, on_progress: Callable[[str, int, int], None] | None
+) -> EvalDataset:
     provenance = card.provenance
     crop = provenance.get("config", {}).get("recipe", {}).get("crop", "pad")
-    return open_judged(
+    return open_eval_dataset(
         config,
         card.preprocessing,
         terms.split,
@@ -235,7 +244,7 @@ def _open(
     )
 
 
-def _in_order(judged: Judged, first: Judged, file: Path, first_file: Path) -> Split:
+def _in_order(judged: EvalDataset, first: EvalDataset, file: Path, first_file: Path) -> Split:
     """Return a split with its samples in the order they have for the first network.
 
     Raises:
@@ -254,5 +263,5 @@ def _in_order(judged: Judged, first: Judged, file: Path, first_file: Path) -> Sp
     return Split(_some(judged.split.images, order), judged.split.labels[order], wanted)
 
 
-def _some(images: Tensor | Encoded, samples: Tensor) -> Tensor | Encoded:
+def _some(images: Tensor | EncodedImages, samples: Tensor) -> Tensor | EncodedImages:
     return images[samples] if isinstance(images, Tensor) else images.subset(samples)

@@ -44,7 +44,7 @@ TEXT: dict[Any, Any] = {**STYLE, "svg.fonttype": "none", "text.parse_math": Fals
 
 
 @dataclass(frozen=True)
-class Drawn:
+class SvgFigure:
     """One figure as SVG."""
 
     wide: bytes
@@ -52,13 +52,13 @@ class Drawn:
     """For a phone: panels stacked, fewer classes."""
 
 
-def draw(evaluation: Evaluation) -> dict[str, Drawn | None]:
+def draw_figures(evaluation: Evaluation) -> dict[str, SvgFigure | None]:
     """Draw `classes`, `confusion` and `reliability`; `None` stands for one that has nothing to show."""
-    drawn: dict[str, Drawn | None] = {}
+    drawn: dict[str, SvgFigure | None] = {}
     for kind, figure_of in KINDS.items():
         with mpl.rc_context(TEXT):
             wide, tall = figure_of(evaluation, False), figure_of(evaluation, True)
-            drawn[kind] = Drawn(_svg(wide), _svg(tall)) if wide and tall else None
+            drawn[kind] = SvgFigure(_svg(wide), _svg(tall)) if wide and tall else None
     return drawn
 
 

@@ -10,9 +10,9 @@ import jinja2
 import numpy as np
 
 from resnetlab import __version__
-from resnetlab.evaluation.figures import draw, thumbnail
+from resnetlab.evaluation.figures import draw_figures, thumbnail
 from resnetlab.evaluation.metrics import Evaluation
-from resnetlab.system.atomic_files import write_whole
+from resnetlab.system.atomic_files import write_atomic
 
 OPEN = 30
 """Up to so many classes their table is open; a longer one is folded."""
@@ -27,7 +27,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Facts:
+class EvaluationSummary:
     """What a page says beside the numbers: what was judged, on what, and how."""
 
     title: str
@@ -55,7 +55,7 @@ class Facts:
     """File or row of each mistake of the evaluation, in order; empty where that says nothing."""
 
 
-def write_page(path: Path, evaluation: Evaluation, facts: Facts, thumbnails: Sequence[np.ndarray]) -> None:
+def write_page(path: Path, evaluation: Evaluation, facts: EvaluationSummary, thumbnails: Sequence[np.ndarray]) -> None:
     """Write the page, whole or not at all.
 
     Args:
@@ -69,10 +69,12 @@ def write_page(path: Path, evaluation: Evaluation, facts: Facts, thumbnails: Seq
         OSError: where the folder cannot be written; an old file is untouched.
         ValueError: where there are images, or names, for some of the mistakes alone.
     """
-    write_whole(path, page(evaluation, facts, thumbnails).encode(errors="replace"))  # names of files may be no Unicode
+    write_atomic(
+        path, render_page(evaluation, facts, thumbnails).encode(errors="replace")
+    )  # names of files may be no Unicode
 
 
-def page(evaluation: Evaluation, facts: Facts, thumbnails: Sequence[np.ndarray]) -> str:
+def render_page(evaluation: Evaluation, facts: EvaluationSummary, thumbnails: Sequence[np.ndarray]) -> str:
     """Return the page; see `write_page`."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("resnetlab", "."),
@@ -82,14 +84,14 @@ def page(evaluation: Evaluation, facts: Facts, thumbnails: Sequence[np.ndarray])
         lstrip_blocks=True,
     )
     environment.filters["pct"] = lambda value: f"{value:.2f}"
-    environment.filters["sure"] = sure
+    environment.filters["sure"] = format_confidence
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
     pictures = _one_each([thumbnail(image) for image in thumbnails], evaluation, "thumbnails")
     names = _one_each(facts.mistake_names, evaluation, "mistake_names")
     return environment.get_template("evaluation/html_report.html.j2").render(
         evaluation=evaluation,
         facts=facts,
-        figures=draw(evaluation),
+        figures=draw_figures(evaluation),
         mistakes=list(zip(evaluation.mistakes, pictures, names, strict=True)),
         taken_for={one.true: one for one in reversed(evaluation.confusions)},  # of each class the most frequent
         open_up_to=OPEN,
@@ -99,7 +101,7 @@ def page(evaluation: Evaluation, facts: Facts, thumbnails: Sequence[np.ndarray])
     )
 
 
-def sure(confidence: float) -> str:
+def format_confidence(confidence: float) -> str:
     """Return a confidence as people write it; only what is certain is 100 %."""
     words = "> 99 %" if 0.995 <= confidence < 1 else f"{100 * confidence:.0f} %"
     return words.replace(" ", "\N{NO-BREAK SPACE}")

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from resnetlab.config import ConfigError
-from resnetlab.evaluation.predictions import Judgement
+from resnetlab.evaluation.predictions import Predictions
 
 BINS = 15
 """Equal-width bins of the confidence (Guo et al. 2017, "On Calibration of Modern Neural Networks", Table 1)."""
@@ -137,7 +137,7 @@ class Evaluation:
         }
 
 
-def evaluate(judgement: Judgement, classes: Sequence[str]) -> Evaluation:
+def compute_metrics(judgement: Predictions, classes: Sequence[str]) -> Evaluation:
     """Work out every number of a judgement; `classes` are the names, in the order in which the model numbers them.
 
     Raises:
@@ -226,7 +226,7 @@ def calibration_error_pct(reliability: Sequence[Bin]) -> float | None:
     return 100 * sum(gaps) / sum(one.count for one in reliability) if gaps else None
 
 
-def confident_mistakes(judgement: Judgement, classes: Sequence[str], wrong: np.ndarray) -> tuple[Mistake, ...]:
+def confident_mistakes(judgement: Predictions, classes: Sequence[str], wrong: np.ndarray) -> tuple[Mistake, ...]:
     """Return the `MISTAKES` most confident samples among those marked `wrong`; ties by position."""
     rows = np.flatnonzero(wrong)
     order = np.lexsort((judgement.positions[rows], -judgement.confidence[rows]))

@@ -9,7 +9,7 @@ from resnetlab.config import ConfigError
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Predictions:
     """A row for each sample that was judged; from it every number of an evaluation follows."""
 
     positions: np.ndarray
@@ -26,16 +26,18 @@ class Judgement:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def first(self, num_samples: int) -> "Judgement":
+    def first(self, num_samples: int) -> "Predictions":
         """Return the first rows alone."""
-        return Judgement(**{name: getattr(self, name)[:num_samples] for name in Judgement.__dataclass_fields__})
+        return Predictions(**{name: getattr(self, name)[:num_samples] for name in Predictions.__dataclass_fields__})
 
 
-NOTHING = Judgement(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 0), np.int64), np.zeros(0), np.zeros(0))
+NOTHING = Predictions(
+    np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 0), np.int64), np.zeros(0), np.zeros(0)
+)
 """Of a part without samples."""
 
 
-def merge(parts: Sequence[Judgement]) -> Judgement:
+def merge_predictions(parts: Sequence[Predictions]) -> Predictions:
     """Put the judgements of several parts of a split together, in the order of the samples; some parts may be empty.
 
     Raises:
@@ -45,10 +47,12 @@ def merge(parts: Sequence[Judgement]) -> Judgement:
     parts = [part for part in parts if len(part)]
     if not parts:
         raise ConfigError("not one image of a split can be decoded; list them with: resnetlab data check PATH")
-    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in Judgement.__dataclass_fields__}
+    joined = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in Predictions.__dataclass_fields__
+    }
     order = np.argsort(joined["positions"], kind="stable")
     positions = joined["positions"][order]
     twice = positions[1:][positions[1:] == positions[:-1]]
     if len(twice):
         raise ValueError(f"sample {twice[0]} was judged twice")
-    return Judgement(**{name: values[order] for name, values in joined.items()})
+    return Predictions(**{name: values[order] for name, values in joined.items()})

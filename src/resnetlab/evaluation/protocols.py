@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from resnetlab.config import ConfigError, Preprocessing
 from resnetlab.data.dataset import Split
-from resnetlab.data.images.encoded import Encoded
-from resnetlab.data.loader import numbered_batches, threads
-from resnetlab.evaluation.crops import normalised, pictures_of, scaled, ten_crops
-from resnetlab.evaluation.predictions import NOTHING, Judgement, merge
+from resnetlab.data.images.encoded import EncodedImages
+from resnetlab.data.loader import eval_batches_with_positions, thread_pool
+from resnetlab.evaluation.crops import normalise_images, resize_shorter_side, ten_crops, uncropped_images
+from resnetlab.evaluation.predictions import NOTHING, Predictions, merge_predictions
 from resnetlab.inference.engines.base import Engine
-from resnetlab.system.process_group import World
+from resnetlab.system.process_group import ProcessGroup
 
 PIXELS = 64 * 224 * 224
 """Pixels that go through a network together, at most: 64 images of 224x224."""
@@ -36,7 +36,7 @@ Scores = Iterator[tuple[Tensor, Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class Score:
+class SplitScore:
     """What one pass over a split counted: every sample exactly once."""
 
     num_samples: int
@@ -50,14 +50,14 @@ class Score:
         return 100 * self.num_wrong / self.num_samples
 
 
-def single_view(
+def score_split(
     model: nn.Module,
     split: Split,
     preprocessing: Preprocessing,
     *,
     workers: int = 0,
-    world: World = World(),  # noqa: B008
-) -> Score:
+    world: ProcessGroup = ProcessGroup(),  # noqa: B008
+) -> SplitScore:
     """Judge a network on the original images of a split, in evaluation mode; the mode it was in comes back.
 
     Always in fp32, whatever the training computed in: it is how the model file will be used. `workers` threads decode
@@ -68,20 +68,20 @@ def single_view(
     """
     samples = torch.arange(len(split))[world.rank :: world.size]
     own = split if world.size == 1 else split.some(samples)
-    found = judge(one_crop(model, own, preprocessing, workers=workers), len(own))
-    judged = merge(world.gather(replace(found, positions=samples.numpy()[found.positions])))
+    found = collect_predictions(one_crop(model, own, preprocessing, workers=workers), len(own))
+    judged = merge_predictions(world.gather(replace(found, positions=samples.numpy()[found.positions])))
     wrong = (judged.top[:, 0] != judged.labels) | np.isnan(judged.confidence)
-    return Score(len(judged), int(wrong.sum()), float(judged.loss.mean()))
+    return SplitScore(len(judged), int(wrong.sum()), float(judged.loss.mean()))
 
 
-def judge(scores: Scores, num_samples: int) -> Judgement:
+def collect_predictions(scores: Scores, num_samples: int) -> Predictions:
     """Note of each sample what the evaluation needs: its label, the likeliest classes, and how likely they were.
 
     At most `num_samples` may come. Each is written into a place of its own in arrays that are there from the start:
     small ones kept from every batch would pin down the memory of the large ones between them, 0.7 MiB a batch.
     Where there is not one sample, it is `NOTHING`. Of classes that are equally likely the first comes first.
     """
-    found: Judgement | None = None
+    found: Predictions | None = None
     done = 0
     for positions, labels, logs in scores:
         if not len(positions):
@@ -96,26 +96,28 @@ def judge(scores: Scores, num_samples: int) -> Judgement:
         found.confidence[at] = ranked.values[:, 0].exp()
         found.loss[at] = -logs.gather(1, labels[:, None])[:, 0]
         done = at.stop
-    return merge([found.first(done)]) if found else NOTHING
+    return merge_predictions([found.first(done)]) if found else NOTHING
 
 
-def _room(num_samples: int, classes: int) -> Judgement:
+def _room(num_samples: int, classes: int) -> Predictions:
     """Return a judgement to be written into."""
     positions, labels = np.zeros(num_samples, np.int64), np.zeros(num_samples, np.int64)
     top = np.zeros((num_samples, classes), np.int64)
-    return Judgement(positions, labels, top, np.zeros(num_samples), np.zeros(num_samples))
+    return Predictions(positions, labels, top, np.zeros(num_samples), np.zeros(num_samples))
 
 
 def one_crop(network: Network, split: Split, preprocessing: Preprocessing, *, workers: int = 0) -> Scores:
     """Look once at the centre of each image, as the preprocessing says (section 4.2: the single original view)."""
     with _judging(network):
-        for positions, images, labels in numbered_batches(split, _outside(network, preprocessing), workers=workers):
+        for positions, images, labels in eval_batches_with_positions(
+            split, _outside(network, preprocessing), workers=workers
+        ):
             yield positions.cpu(), labels.cpu(), _log_probabilities(network, images)
 
 
 def ten_crop(
     network: Network,
-    images: Tensor | Encoded,
+    images: Tensor | EncodedImages,
     labels: Tensor,
     preprocessing: Preprocessing,
     shorter: int,
@@ -133,16 +135,18 @@ def ten_crop(
     if shorter < size:
         raise ConfigError(f"crops of {size} pixels cannot be cut from a shorter side of {shorter}; use {size} or more")
     batch_size = max(1, min(GATHER, PIXELS // (10 * size * size)))
-    with _judging(network), threads(workers) as pool:
-        for positions, pictures in pictures_of(images, batch_size, 2 * shorter, pool):
-            crops = [ten_crops(scaled(picture, shorter), size) for picture in pictures]
-            logs = _log_probabilities(network, normalised(np.concatenate(crops), _outside(network, preprocessing)))
+    with _judging(network), thread_pool(workers) as pool:
+        for positions, pictures in uncropped_images(images, batch_size, 2 * shorter, pool):
+            crops = [ten_crops(resize_shorter_side(picture, shorter), size) for picture in pictures]
+            logs = _log_probabilities(
+                network, normalise_images(np.concatenate(crops), _outside(network, preprocessing))
+            )
             yield positions, labels[positions], _mean(logs.view(len(pictures), 10, -1), dim=1)
 
 
 def multi_scale(
     model: nn.Module,
-    images: Tensor | Encoded,
+    images: Tensor | EncodedImages,
     labels: Tensor,
     preprocessing: Preprocessing,
     sides: Sequence[int],
@@ -159,9 +163,11 @@ def multi_scale(
     """
     if min(sides, default=0) < 1:
         raise ConfigError(f"shorter sides must be at least 1 pixel each, not {', '.join(map(str, sides)) or 'none'}")
-    with _judging(model), threads(workers) as pool:
-        for positions, pictures in pictures_of(images, GATHER, 2 * max(sides), pool):
-            by_side = [_whole(model, [scaled(one, side) for one in pictures], preprocessing) for side in sides]
+    with _judging(model), thread_pool(workers) as pool:
+        for positions, pictures in uncropped_images(images, GATHER, 2 * max(sides), pool):
+            by_side = [
+                _whole(model, [resize_shorter_side(one, side) for one in pictures], preprocessing) for side in sides
+            ]
             yield positions, labels[positions], _mean(torch.stack(by_side), dim=0)
 
 
@@ -195,7 +201,7 @@ def _whole(model: nn.Module, pictures: Sequence[np.ndarray], preprocessing: Prep
     for (height, width), places in by_shape.items():
         together = max(1, PIXELS // (height * width))
         for some in (places[start : start + together] for start in range(0, len(places), together)):
-            logs = _log_probabilities(model, normalised(np.stack([pictures[at] for at in some]), preprocessing))
+            logs = _log_probabilities(model, normalise_images(np.stack([pictures[at] for at in some]), preprocessing))
             for at, row in zip(some, logs, strict=True):
                 rows[at] = row
     return torch.stack(rows)

@@ -2,36 +2,38 @@
 
 from collections.abc import Sequence
 
-from resnetlab.evaluation.evaluator import Member, Terms
-from resnetlab.evaluation.html_report import Facts
+from resnetlab.evaluation.evaluator import EnsembleMember, EvaluationOptions
+from resnetlab.evaluation.html_report import EvaluationSummary
 from resnetlab.evaluation.metrics import Evaluation
 
 
-def facts_of(members: Sequence[Member], terms: Terms, evaluation: Evaluation, command: str) -> Facts:
+def summarise(
+    members: Sequence[EnsembleMember], terms: EvaluationOptions, evaluation: Evaluation, command: str
+) -> EvaluationSummary:
     """Return what was judged, on what, and how, in words."""
     first = members[0].judged
     names = tuple(member.card.model.name for member in members)
     num_left_out = len(first.skipped) + len(first.split) - evaluation.num_samples
-    return Facts(
+    return EvaluationSummary(
         title=f"{' + '.join(dict.fromkeys(names))} on {first.title}",
         models=names,
         files=tuple(str(member.file) for member in members),
         data=first.title,
         split=first.name,
-        protocol=protocol_in_words(members, terms),
+        protocol=describe_protocol(members, terms),
         computed_by=tuple(member.computed_by for member in members),
         command=command,
-        notes=notes_on(members, evaluation),
+        notes=evaluation_notes(members, evaluation),
         num_left_out=num_left_out,
         left_out=first.skipped,
-        provenance=tuple(line for member in members for line in origin_of(member)),
+        provenance=tuple(line for member in members for line in describe_origin(member)),
         mistake_names=tuple(first.split.names[one.position] for one in evaluation.mistakes)
         if first.split.names
         else (),
     )
 
 
-def protocol_in_words(members: Sequence[Member], terms: Terms) -> str:
+def describe_protocol(members: Sequence[EnsembleMember], terms: EvaluationOptions) -> str:
     """Return how often, and at which sizes, an image was looked at."""
     size, sides = members[0].card.preprocessing.image_size, ", ".join(map(str, members[0].sides(terms)))
     looks = {
@@ -41,7 +43,7 @@ def protocol_in_words(members: Sequence[Member], terms: Terms) -> str:
     return looks if len(members) == 1 else f"the mean of {len(members)} networks, each {looks}"
 
 
-def notes_on(members: Sequence[Member], evaluation: Evaluation) -> tuple[str, ...]:
+def evaluation_notes(members: Sequence[EnsembleMember], evaluation: Evaluation) -> tuple[str, ...]:
     """Return what a reader must know to take the numbers for what they are."""
     first, notes = members[0], list(members[0].judged.warnings)
     if any(member.judged.seen_in_training for member in members):
@@ -58,7 +60,7 @@ def notes_on(members: Sequence[Member], evaluation: Evaluation) -> tuple[str, ..
     return tuple(notes)
 
 
-def origin_of(member: Member) -> list[tuple[str, str]]:
+def describe_origin(member: EnsembleMember) -> list[tuple[str, str]]:
     """Return where a network comes from: a term and its words each."""
     known = member.card.provenance
     config, data, versions = (known.get(name, {}) for name in ("config", "data", "versions"))

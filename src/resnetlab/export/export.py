@@ -11,22 +11,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resnetlab.config import ConfigError
-from resnetlab.export.verify import BATCHES, DisagreementError, Trial, compare, in_int8, opened, trial
+from resnetlab.export.verify import (
+    BATCHES,
+    ExportMismatchError,
+    VerificationSet,
+    build_verification_set,
+    compare_logits,
+    open_exported,
+    with_int8_reference,
+)
 from resnetlab.inference import optional_packages
 from resnetlab.inference.formats import onnx_file, openvino_ir, torch_program
 from resnetlab.inference.formats.exported_file import (
     SUFFIXES,
     Agreement,
-    Artefact,
+    ExportedFile,
+    ExportMetadata,
     Format,
-    Passport,
-    is_artefact,
-    read_artefact,
+    is_exported_file,
+    read_exported_file,
 )
-from resnetlab.inference.formats.metadata import written
-from resnetlab.inference.formats.onnx_graph import onnx_model, program
-from resnetlab.inference.probe_images import photographs
-from resnetlab.models.model_card import ModelCard, model_file
+from resnetlab.inference.formats.metadata import encode_metadata
+from resnetlab.inference.formats.onnx_graph import export_program, onnx_model
+from resnetlab.inference.probe_images import probe_photographs
+from resnetlab.models.model_card import ModelCard, find_model_file
 from resnetlab.models.model_file import load_model
 from resnetlab.models.resnet import ResNet
 
@@ -46,7 +54,7 @@ def export(
     *,
     pictures: np.ndarray | None = None,
     quantise: Quantise | None = None,
-) -> Artefact:
+) -> ExportedFile:
     """Export a model file, and prove that the result agrees with it, in the runtime that it is for.
 
     Args:
@@ -65,14 +73,14 @@ def export(
         OSError: where the folder cannot be written.
     """
     _check(source, out, kind, quantise)
-    path = model_file(source)
+    path = find_model_file(source)
     model, card = load_model(path)
-    seen = photographs(card.preprocessing, BATCHES[-1]) if pictures is None else pictures
-    asked = trial(model, card.preprocessing, seen)
+    seen = probe_photographs(card.preprocessing, BATCHES[-1]) if pictures is None else pictures
+    asked = build_verification_set(model, card.preprocessing, seen)
     write, int8, graph = _writer(model, card, kind, quantise)
     if graph is not None:
-        asked = in_int8(asked, graph)
-    says = Passport(
+        asked = with_int8_reference(asked, graph)
+    says = ExportMetadata(
         format=kind,
         precision="fp32" if graph is None else "int8",
         agreement=Agreement(0.0, None, {}, 0.0, 0),
@@ -82,35 +90,35 @@ def export(
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-        draft = _Draft(Path(folder) / out.name, card, asked, write)
+        draft = _ExportDraft(Path(folder) / out.name, card, asked, write)
         says = replace(says, agreement=draft.proved(says))
         draft.proved(says)  # once more, now that it says how well it agrees: this is the file that stays
         for made in sorted(Path(folder).iterdir()):  # the `.bin` first: an `.xml` is never there without its own
             _sync(made)
             made.replace(out.parent / made.name)
-    return Artefact(out, card, says)
+    return ExportedFile(out, card, says)
 
 
 @dataclass(frozen=True)
-class _Draft:
+class _ExportDraft:
     """A file in a folder of its own that is not yet where it belongs."""
 
     path: Path
     card: ModelCard
-    asked: Trial
+    asked: VerificationSet
     write: Write
 
-    def proved(self, says: Passport) -> Agreement:
+    def proved(self, says: ExportMetadata) -> Agreement:
         """Write the file, open what was written, and compare."""
-        text = written(self.card, says)
+        text = encode_metadata(self.card, says)
         self.write(self.path, text)
-        read = read_artefact(self.path)
-        if written(read.card, read.metadata) != text:
-            raise DisagreementError(f"{self.path.name} is not written: it would not say what was to be said in it")
+        read = read_exported_file(self.path)
+        if encode_metadata(read.card, read.metadata) != text:
+            raise ExportMismatchError(f"{self.path.name} is not written: it would not say what was to be said in it")
         try:
-            return compare(self.asked, opened(self.path, says.format, says.precision))
-        except DisagreementError as error:
-            raise DisagreementError(f"{self.path.name} is not written: {error}") from error
+            return compare_logits(self.asked, open_exported(self.path, says.format, says.precision))
+        except ExportMismatchError as error:
+            raise ExportMismatchError(f"{self.path.name} is not written: {error}") from error
 
 
 def _writer(
@@ -118,7 +126,7 @@ def _writer(
 ) -> tuple[Write, dict[str, Any], Callable[[], bytes] | None]:
     """Make the graph; return what writes it, and of int8 what is to be said and the graph itself."""
     if kind == "torch-export":
-        made = program(model, card.preprocessing)
+        made = export_program(model, card.preprocessing)
         return lambda path, text: _write(path, torch_program.encode(made, text)), {}, None
     graph, int8 = onnx_model(model, card.preprocessing), {}
     if quantise is not None:
@@ -129,7 +137,7 @@ def _writer(
             _write(path, onnx_file.encode(graph, text))
         else:
             xml, weights = openvino_ir.encode(graph.SerializeToString(), text)
-            _write(openvino_ir.weights_of(path), weights)
+            _write(openvino_ir.weights_file(path), weights)
             _write(path, xml)
 
     return write, int8, None if quantise is None else graph.SerializeToString
@@ -137,7 +145,7 @@ def _writer(
 
 def _check(source: Path | str, out: Path, kind: Format, quantise: Quantise | None) -> None:
     """Find what is wrong and needs no network to be found."""
-    if is_artefact(source):
+    if is_exported_file(source):
         raise ConfigError(f"{source} is an export itself; export the model file that it was made of")
     if SUFFIXES.get(out.suffix.lower()) != kind:
         suffix = next(suffix for suffix, other in SUFFIXES.items() if other == kind)
@@ -148,7 +156,7 @@ def _check(source: Path | str, out: Path, kind: Format, quantise: Quantise | Non
         raise ConfigError(f"{out} is a folder; name a file")
     if kind != "torch-export":
         optional_packages.require("onnxruntime" if kind == "onnx" else "openvino")
-    weights = openvino_ir.weights_of(out)
+    weights = openvino_ir.weights_file(out)
     if kind == "openvino" and weights.exists() and not out.exists():
         raise ConfigError(
             f"{weights} is there, and the weights of {out.name} would take its place; choose another name"

@@ -18,16 +18,16 @@ from torch import Tensor
 
 from resnetlab.config import DataConfig
 from resnetlab.data.dataset import Split
-from resnetlab.data.images.scan import Progress, stage
-from resnetlab.data.loader import numbered_batches
+from resnetlab.data.images.scan import Progress, stage_progress
+from resnetlab.data.loader import eval_batches_with_positions
 from resnetlab.data.open_dataset import open_data
-from resnetlab.data.registry import title_of
+from resnetlab.data.registry import dataset_title
 from resnetlab.data.sampler import sample_order
 from resnetlab.evaluation import metrics
-from resnetlab.evaluation.class_matching import check_channels, class_numbers
+from resnetlab.evaluation.class_matching import check_channels, match_classes
 from resnetlab.evaluation.evaluator import data_config
-from resnetlab.evaluation.predictions import Judgement, merge
-from resnetlab.evaluation.protocols import Scores, judge, one_crop
+from resnetlab.evaluation.predictions import Predictions, merge_predictions
+from resnetlab.evaluation.protocols import Scores, collect_predictions, one_crop
 from resnetlab.inference import optional_packages
 from resnetlab.inference.engines.base import Engine
 from resnetlab.inference.engines.onnx_runtime import OnnxEngine
@@ -52,11 +52,11 @@ Told = Callable[[int, int], None]
 """How many images of a stage are done, and how many there are."""
 
 
-class QuantisationLossError(RuntimeError):
+class QuantizationLossError(RuntimeError):
     """A network that errs more in 8 bits than is allowed; the message has both errors."""
 
 
-def quantised(
+def quantize(
     graph: "ModelProto",
     card: ModelCard,
     data: DataConfig,
@@ -86,12 +86,12 @@ def quantised(
         ConfigError: where the data cannot be opened, or have other classes or channels; or a package is missing.
         QuantisationLossError: where the error becomes larger than is allowed.
     """
-    heard = tell or (lambda stage, done, total: None)
+    heard = tell or (lambda stage_progress, done, total: None)
     train, val, title = _opened(card, data, heard)
-    made = _integers(graph, _some(train, CALIBRATION_IMAGES, stage(heard, "calibrating")))
+    made = _integers(graph, _some(train, CALIBRATION_IMAGES, stage_progress(heard, "calibrating")))
     engine = OnnxEngine(made.SerializeToString, "int8", cores=usable_cores(), callers=1)
-    before = _judged(model, val, card, stage(heard, "judging the network"))
-    after = _judged(engine, val, card, stage(heard, "judging int8"))
+    before = _judged(model, val, card, stage_progress(heard, "judging the network"))
+    after = _judged(engine, val, card, stage_progress(heard, "judging int8"))
     return made, {
         "data": title,
         "calibration_images": min(CALIBRATION_IMAGES, len(train)),
@@ -107,8 +107,8 @@ def _opened(card: ModelCard, data: DataConfig, tell: Progress) -> tuple[Split, S
     config = data_config(card, data, Path(name))
     crop = card.provenance.get("config", {}).get("recipe", {}).get("crop", "pad")
     opened = open_data(config, keep_encoded=crop != "pad", seen_as=card.preprocessing, on_progress=tell)
-    title = title_of(config)
-    numbers = class_numbers(card.classes, opened.classes, name, title, allow_missing=True)
+    title = dataset_title(config)
+    numbers = match_classes(card.classes, opened.classes, name, title, allow_missing=True)
     seen = []
     for split in (opened.train, opened.val):
         shown = split.shown_in(card.model.in_channels)
@@ -121,14 +121,14 @@ def _some(train: Split, count: int, tell: Told) -> Iterator[np.ndarray]:
     """Yield training images drawn over all of them, always the same: uint8 (batch, height, width, channels)."""
     chosen = sample_order(0, 0, len(train))[:count]
     images = train.images[chosen] if isinstance(train.images, Tensor) else train.images.subset(chosen)
-    batches = numbered_batches(Split(images, train.labels[chosen]), None, TOGETHER, workers=_workers(train))
+    batches = eval_batches_with_positions(Split(images, train.labels[chosen]), None, TOGETHER, workers=_workers(train))
     with closing(batches):
         for positions, pixels, _ in batches:
             yield np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy())
             tell(int(positions[-1]) + 1, len(chosen))
 
 
-def _judged(network: ResNet | Engine, val: Split, card: ModelCard, tell: Told) -> Judgement:
+def _judged(network: ResNet | Engine, val: Split, card: ModelCard, tell: Told) -> Predictions:
     """Judge a network on validation images, as `resnetlab evaluate` does."""
 
     def watched() -> Scores:
@@ -136,7 +136,7 @@ def _judged(network: ResNet | Engine, val: Split, card: ModelCard, tell: Told) -
             yield positions, labels, logs
             tell(int(positions[-1]) + 1, len(val))
 
-    return merge([judge(watched(), len(val))])
+    return merge_predictions([collect_predictions(watched(), len(val))])
 
 
 def _workers(split: Split) -> int:
@@ -181,16 +181,18 @@ def _integers(graph: "ModelProto", views: Iterator[np.ndarray]) -> "ModelProto":
     return made
 
 
-def _compared(before: Judgement, after: Judgement, card: ModelCard, title: str, allowed_pct: float) -> dict[str, Any]:
+def _compared(
+    before: Predictions, after: Predictions, card: ModelCard, title: str, allowed_pct: float
+) -> dict[str, Any]:
     """Return errors and agreement.
 
     Raises:
         QuantisationLossError: where more is lost than allowed.
     """
-    errors = [metrics.evaluate(one, card.classes).top1 for one in (before, after)]
+    errors = [metrics.compute_metrics(one, card.classes).top1 for one in (before, after)]
     lost = 100 * (errors[1].num_wrong - errors[0].num_wrong) / len(before)
     if lost > allowed_pct:
-        raise QuantisationLossError(
+        raise QuantizationLossError(
             f"{card.model.name} in int8: top-1 error {errors[1].pct:.2f} %, and {errors[0].pct:.2f} % before, on "
             f"{len(before):,} validation images of {title}; {lost:.2f} points are lost and {allowed_pct:g} allowed: "
             "calibrate on more images, and such as it will see (--calibrate), or allow it (--allow-loss)"

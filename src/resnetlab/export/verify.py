@@ -14,8 +14,8 @@ from resnetlab.inference.engines.onnx_runtime import OnnxEngine
 from resnetlab.inference.engines.openvino_runtime import OpenVinoEngine
 from resnetlab.inference.engines.pytorch import TorchEngine
 from resnetlab.inference.formats.exported_file import Agreement, Format
-from resnetlab.inference.formats.openvino_ir import weights_of
-from resnetlab.inference.probe_images import noise
+from resnetlab.inference.formats.openvino_ir import weights_file
+from resnetlab.inference.probe_images import probe_noise
 from resnetlab.models.resnet import ResNet
 from resnetlab.system.cores import usable_cores
 
@@ -36,12 +36,12 @@ Answers = Callable[[np.ndarray], np.ndarray]
 """uint8 images (batch, height, width, channels) → logits, float32 (batch, classes)."""
 
 
-class DisagreementError(RuntimeError):
+class ExportMismatchError(RuntimeError):
     """An exported network that does not compute what its source does; the message has the figures."""
 
 
 @dataclass(frozen=True)
-class Trial:
+class VerificationSet:
     """What an exported network is asked, and what its source said."""
 
     num_images: int
@@ -56,7 +56,7 @@ class Trial:
     """What its int8 graph said, where that is exported."""
 
 
-def trial(model: ResNet, preprocessing: Preprocessing, pictures: np.ndarray) -> Trial:
+def build_verification_set(model: ResNet, preprocessing: Preprocessing, pictures: np.ndarray) -> VerificationSet:
     """Ask the source: pictures and as much noise, at batch 1 and 7.
 
     Args:
@@ -67,7 +67,7 @@ def trial(model: ResNet, preprocessing: Preprocessing, pictures: np.ndarray) -> 
     Raises:
         DisagreementError: where its logits are not finite, so that nothing can agree with them.
     """
-    source, random = TorchEngine(model, preprocessing), noise(preprocessing, BATCHES[-1])
+    source, random = TorchEngine(model, preprocessing), probe_noise(preprocessing, BATCHES[-1])
     real, views = [], []
     for images, are_real in ((pictures, True), (random, False)):
         for batch in _batches(images):
@@ -75,19 +75,19 @@ def trial(model: ResNet, preprocessing: Preprocessing, pictures: np.ndarray) -> 
             views.append(batch)
     logits = tuple(source.logits(batch) for batch in views)
     if not all(np.isfinite(one).all() for one in logits):
-        raise DisagreementError(
+        raise ExportMismatchError(
             f"{model.config.name} gives logits that are not finite: its weights are broken (did the training diverge?)"
         )
-    return Trial(len(pictures) + len(random), tuple(real), tuple(views), logits)
+    return VerificationSet(len(pictures) + len(random), tuple(real), tuple(views), logits)
 
 
-def in_int8(asked: Trial, graph: Callable[[], bytes]) -> Trial:
+def with_int8_reference(asked: VerificationSet, graph: Callable[[], bytes]) -> VerificationSet:
     """Ask the int8 graph of the source too, in the runtime in which it was judged."""
     answers = OnnxEngine(graph, "int8", cores=usable_cores(), callers=1).logits
     return replace(asked, int8=tuple(answers(batch) for batch in asked.views))
 
 
-def compare(asked: Trial, answers: Answers) -> Agreement:
+def compare_logits(asked: VerificationSet, answers: Answers) -> Agreement:
     """Ask an exported network the same, and compare; in int8 with the int8 graph, so that only the export is judged.
 
     Raises:
@@ -100,7 +100,7 @@ def compare(asked: Trial, answers: Answers) -> Agreement:
     by_batch = _differences(expected, found)
     if not all(difference <= tolerance for difference in by_batch.values()):  # nor where one is not a number
         figures = " and ".join(f"{difference:.3g} at batch {size}" for size, difference in by_batch.items())
-        raise DisagreementError(
+        raise ExportMismatchError(
             f"its logits are not the network's: they differ by up to {figures}; {tolerance:.2g} is "
             f"allowed (the largest logit is {largest:.3g})"
         )
@@ -116,7 +116,7 @@ def compare(asked: Trial, answers: Answers) -> Agreement:
     )
 
 
-def opened(path: Path, kind: Format, precision: Precision) -> Answers:
+def open_exported(path: Path, kind: Format, precision: Precision) -> Answers:
     """Open an exported file, just written and so trusted, in the runtime that it is for.
 
     Raises:
@@ -126,7 +126,7 @@ def opened(path: Path, kind: Format, precision: Precision) -> Answers:
     if kind == "onnx":
         return OnnxEngine(path.read_bytes, precision, cores=cores, callers=1).logits
     if kind == "openvino":
-        files = (path.read_bytes, weights_of(path).read_bytes)
+        files = (path.read_bytes, weights_file(path).read_bytes)
         return OpenVinoEngine(lambda: (files[0](), files[1]()), precision, cores=cores, callers=1).logits
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)  # PyTorch 2.11, of its own
@@ -152,7 +152,7 @@ def _differences(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) ->
     by_batch = {str(size): 0.0 for size in BATCHES}
     for one, other in zip(expected, found, strict=True):
         if one.shape != other.shape:
-            raise DisagreementError(f"its logits have the shape {other.shape}, and the network's {one.shape}")
+            raise ExportMismatchError(f"its logits have the shape {other.shape}, and the network's {one.shape}")
         largest = np.abs(one.astype(np.float64) - other).max()
         by_batch[str(len(one))] = float(np.maximum(by_batch[str(len(one))], largest))  # keeps what is not a number
     return by_batch

@@ -10,7 +10,7 @@ import numpy as np
 
 from resnetlab.config import Preprocessing
 from resnetlab.inference.engines.base import Backend, Engine, Precision
-from resnetlab.inference.probe_images import noise, photographs
+from resnetlab.inference.probe_images import probe_noise, probe_photographs
 from resnetlab.serialization import check
 
 SIZES = (1, 16)
@@ -27,7 +27,7 @@ AS_FAST = 1.03
 
 
 @dataclass(frozen=True)
-class Bound:
+class Tolerance:
     """How far answers may be from those of the reference and still be the same."""
 
     probability: float
@@ -36,10 +36,10 @@ class Bound:
     """The root mean square of the differences of logits, over the standard deviation of all logits."""
 
 
-BOUNDS: dict[Precision, Bound] = {
-    "fp32": Bound(probability=0.001, logit=0.001),
-    "bf16": Bound(probability=0.1, logit=0.05),
-    "int8": Bound(probability=0.1, logit=0.05),
+BOUNDS: dict[Precision, Tolerance] = {
+    "fp32": Tolerance(probability=0.001, logit=0.001),
+    "bf16": Tolerance(probability=0.1, logit=0.05),
+    "int8": Tolerance(probability=0.1, logit=0.05),
 }
 """By what a runtime computes in. In fp32 only sums stand in another order. bfloat16 keeps 8 bits of each number: of
 4,000 training images of CIFAR-10 the trained ResNet-20 and -56 call each what they did in fp32; logits are 0.8 % off,
@@ -62,7 +62,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Choice:
+class BackendSelection:
     """What was measured, and what follows. Runtimes are called by their candidates' names."""
 
     fastest: dict[str, str]
@@ -94,7 +94,7 @@ class Choice:
         return "; ".join([words, *(f"without {name}: {reason}" for name, reason in self.left_out.items())])
 
 
-class BySize:
+class BatchSizeEngine:
     """An `Engine` that leaves small batches to one engine and large ones to another; as exact as the less exact one."""
 
     def __init__(self, small: Engine, large: Engine, first_large: int) -> None:
@@ -117,14 +117,14 @@ class BySize:
         return self._small.head
 
 
-def probe(preprocessing: Preprocessing) -> np.ndarray:
+def probe_images(preprocessing: Preprocessing) -> np.ndarray:
     """Return the pictures on which answers are compared."""
-    return np.concatenate([photographs(preprocessing, PHOTOGRAPHS), noise(preprocessing, NOISE)])
+    return np.concatenate([probe_photographs(preprocessing, PHOTOGRAPHS), probe_noise(preprocessing, NOISE)])
 
 
-def choose(
+def select_backend(
     candidates: Mapping[str, Callable[[], Engine]], views: np.ndarray, *, sizes: Sequence[int] = SIZES, callers: int = 1
-) -> tuple[Choice, Engine]:
+) -> tuple[BackendSelection, Engine]:
     """Open all, leave out those that fail or answer otherwise than the first that opens, and measure the others.
 
     Args:
@@ -150,7 +150,7 @@ def choose(
             left_out[name] = str(error).strip().split("\n")[0][:200] or type(error).__name__
             continue
         wanted = wanted if engines else found
-        if reason := difference(wanted, found, BOUNDS[engine.precision]):
+        if reason := find_difference(wanted, found, BOUNDS[engine.precision]):
             left_out[name] = reason
         else:
             engines[name] = engine
@@ -158,26 +158,26 @@ def choose(
         raise errors[0]
     if len(engines) == 1:
         ((name, engine),) = engines.items()
-        return Choice({str(size): name for size in sizes}, {}, left_out), engine
-    ms = {size: measured(engines, views, size, callers, prepared=size == max(sizes)) for size in sizes}
+        return BackendSelection({str(size): name for size in sizes}, {}, left_out), engine
+    ms = {size: time_engines(engines, views, size, callers, prepared=size == max(sizes)) for size in sizes}
     fastest = {size: min(times, key=lambda name: times[name]) for size, times in ms.items()}
     for name in engines:
         if all(times[name] <= AS_FAST * min(times.values()) for times in ms.values()):
             fastest = dict.fromkeys(sizes, name)
             break
     by_name = {name: {str(size): round(ms[size][name], 3) for size in sizes} for name in engines}
-    choice = Choice({str(size): name for size, name in fastest.items()}, by_name, left_out)
-    return choice, chosen(choice, engines)
+    choice = BackendSelection({str(size): name for size, name in fastest.items()}, by_name, left_out)
+    return choice, selected_engine(choice, engines)
 
 
-def chosen(choice: Choice, engines: Mapping[str, Engine]) -> Engine:
+def selected_engine(choice: BackendSelection, engines: Mapping[str, Engine]) -> Engine:
     """Return the engine that a choice speaks of; of two, each gets the sizes nearer to its own."""
     sizes = sorted(choice.fastest, key=int)
     small, large = (engines[choice.fastest[size]] for size in (sizes[0], sizes[-1]))
-    return small if small is large else BySize(small, large, round((int(sizes[0]) * int(sizes[-1])) ** 0.5))
+    return small if small is large else BatchSizeEngine(small, large, round((int(sizes[0]) * int(sizes[-1])) ** 0.5))
 
 
-def difference(wanted: np.ndarray, found: np.ndarray, bound: Bound) -> str:
+def find_difference(wanted: np.ndarray, found: np.ndarray, bound: Tolerance) -> str:
     """Say in what the logits found differ from those wanted, both (num_images, num_classes), by more than a bound.
 
     Empty where they do not.
@@ -203,7 +203,7 @@ def difference(wanted: np.ndarray, found: np.ndarray, bound: Bound) -> str:
     return ""
 
 
-def measured(
+def time_engines(
     engines: Mapping[str, Engine], views: np.ndarray, size: int, callers: int, *, prepared: bool = False
 ) -> dict[str, float]:
     """Return the milliseconds that an image takes in batches of a size: medians of calls turn about.

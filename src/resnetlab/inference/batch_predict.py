@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from resnetlab.data.images.decode import BadImageError
-from resnetlab.inference.inputs import Input
+from resnetlab.inference.inputs import ImageInput
 from resnetlab.inference.predictor import Prediction, Predictor
 
 AHEAD = 2
@@ -32,7 +32,7 @@ Also = Callable[[bytes, np.ndarray, Prediction], Any]
 
 
 @dataclass(frozen=True)
-class Answer:
+class BatchResult:
     """What came of one input: a prediction, or an error."""
 
     name: str
@@ -47,15 +47,15 @@ def default_batch_size(image_size: int, *, explained: bool = False) -> int:
     return max(1, min(EXPLAINED if explained else LARGEST, PIXELS // image_size**2))
 
 
-def answers(
+def predict_batches(
     predictor: Predictor,
-    pictures: Iterable[Input | None],
+    pictures: Iterable[ImageInput | None],
     *,
     top: int = 5,
     batch_size: int = 32,
     workers: int = 1,
     also: Also | None = None,
-) -> Generator[Answer, None, None]:
+) -> Generator[BatchResult, None, None]:
     """Yield an answer for each picture, in order. Close it, or leave it, and its workers end.
 
     At most `workers + AHEAD` batches have begun that were not yet handed on; each worker holds one encoded file, or
@@ -65,7 +65,7 @@ def answers(
     Raises:
         BrokenNetworkError: where probabilities are not finite.
     """
-    begun: SimpleQueue[Future[list[Answer]] | BaseException | None] = SimpleQueue()
+    begun: SimpleQueue[Future[list[BatchResult]] | BaseException | None] = SimpleQueue()
     room = threading.Semaphore(workers + AHEAD)
     stopped = threading.Event()
     pool = ThreadPoolExecutor(workers, "predict")
@@ -96,8 +96,8 @@ def answers(
         pool.shutdown(cancel_futures=True)
 
 
-def _batches(pictures: Iterable[Input | None], batch_size: int) -> Iterator[list[Input]]:
-    batch: list[Input] = []
+def _batches(pictures: Iterable[ImageInput | None], batch_size: int) -> Iterator[list[ImageInput]]:
+    batch: list[ImageInput] = []
     for picture in pictures:
         if picture is not None:
             batch.append(picture)
@@ -109,10 +109,10 @@ def _batches(pictures: Iterable[Input | None], batch_size: int) -> Iterator[list
 
 
 def _answer(
-    predictor: Predictor, batch: Sequence[Input], *, top: int, also: Also | None, stopped: threading.Event
-) -> list[Answer]:
+    predictor: Predictor, batch: Sequence[ImageInput], *, top: int, also: Also | None, stopped: threading.Event
+) -> list[BatchResult]:
     """Read, decode and judge a batch."""
-    found: list[Answer] = []
+    found: list[BatchResult] = []
     seen: list[tuple[int, np.ndarray, bytes]] = []
     for one in batch:
         if stopped.is_set():
@@ -125,11 +125,11 @@ def _answer(
             error = str(reason)
         except MemoryError:
             error = "needs more memory than there is"
-        found.append(Answer(one.name, None, error))
+        found.append(BatchResult(one.name, None, error))
     if seen:
         said = predictor.named(predictor.judge(np.stack([view for _, view, _ in seen])), top)
         for (at, view, data), prediction in zip(seen, said, strict=True):
             if stopped.is_set():
                 return []
-            found[at] = Answer(found[at].name, prediction, "", also(data, view, prediction) if also else None)
+            found[at] = BatchResult(found[at].name, prediction, "", also(data, view, prediction) if also else None)
     return found

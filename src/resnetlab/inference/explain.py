@@ -15,11 +15,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from resnetlab.config import ConfigError
-from resnetlab.data.images.decode import view
+from resnetlab.data.images.decode import decode_eval_view
 from resnetlab.inference import optional_packages
 from resnetlab.inference.engines.base import Engine
 from resnetlab.inference.engines.pytorch import TorchEngine
-from resnetlab.inference.inputs import shortened
+from resnetlab.inference.inputs import shorten_middle
 from resnetlab.inference.predictor import Prediction, Predictor
 from resnetlab.inference.probe_images import luma
 from resnetlab.models.resnet import ResNet
@@ -94,24 +94,24 @@ def require(engine: Engine) -> None:
         optional_packages.onnx()
 
 
-def drawing(predictor: Predictor, data: bytes, seen: np.ndarray, prediction: Prediction) -> Image.Image:
+def render_overlay(predictor: Predictor, data: bytes, seen: np.ndarray, prediction: Prediction) -> Image.Image:
     """Draw what speaks for the predicted class over an encoded picture, of which the network saw the view `seen`.
 
     The part that the network saw, at least SIDE pixels a side; class and probability stand below.
     """
-    heat = heat_of(predictor.engine, seen, predictor.classes.index(prediction.label))
+    heat = heat_map(predictor.engine, seen, predictor.classes.index(prediction.label))
     size, ratio = predictor.preprocessing.image_size, predictor.preprocessing.crop_ratio
     side = max(SIDE, size)
-    picture = view(data, side, ratio, predictor.max_pixels)
+    picture = decode_eval_view(data, side, ratio, predictor.max_pixels)
     if seen.shape[2] == 1:
         picture = np.repeat(luma(picture), 3, axis=2)
-    return captioned(overlay(picture, heat), f"{prediction.label}  {100 * prediction.probability:.1f} %")
+    return add_caption(blend_heat_map(picture, heat), f"{prediction.label}  {100 * prediction.probability:.1f} %")
 
 
-def heat_of(engine: Engine, seen: np.ndarray, label: int) -> Tensor:
+def heat_map(engine: Engine, seen: np.ndarray, label: int) -> Tensor:
     """Return what speaks for a class in one view, place by place: float32, at least 0, of the size of the last map.
 
-    By `grad_cam` where PyTorch computes, up to a factor that `overlay` takes away. Elsewhere by its closed form: the
+    By `grad_cam` where PyTorch computes, up to a factor that `blend_heat_map` takes away. Elsewhere by its closed form: the
     head is linear and reads an average, so that the gradient that weighs a channel is the head's weight over the area.
 
     Raises:
@@ -124,7 +124,7 @@ def heat_of(engine: Engine, seen: np.ndarray, label: int) -> Tensor:
     return torch.einsum("c,chw->hw", torch.from_numpy(engine.head[label]), maps).clamp(min=0)
 
 
-def overlay(picture: np.ndarray, heat: Tensor) -> np.ndarray:
+def blend_heat_map(picture: np.ndarray, heat: Tensor) -> np.ndarray:
     """Lay a heat map, at least 0 and of any size, over a picture of faded colours: uint8 (height, width, 3).
 
     The hottest place is as hot as can be; where there is no heat, the picture shows alone.
@@ -140,7 +140,7 @@ def overlay(picture: np.ndarray, heat: Tensor) -> np.ndarray:
     return np.rint(faded * (1 - opacity) + colour * opacity).astype(np.uint8)
 
 
-def captioned(picture: np.ndarray, words: str) -> Image.Image:
+def add_caption(picture: np.ndarray, words: str) -> Image.Image:
     """Write one line below a picture; what has no glyph shows a box, what cannot be printed a question mark."""
     height, width = picture.shape[:2]
     page = Image.new("RGB", (width, height + STRIP), "black")
@@ -148,7 +148,7 @@ def captioned(picture: np.ndarray, words: str) -> Image.Image:
     font = _font()
     line = "".join(letter if letter.isprintable() else "?" for letter in words)
     ImageDraw.Draw(page).text(
-        (12, height + STRIP / 2), shortened(line, width - 24, font.getlength), "white", font, anchor="lm"
+        (12, height + STRIP / 2), shorten_middle(line, width - 24, font.getlength), "white", font, anchor="lm"
     )
     return page
 

@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 from resnetlab.data.images.decode import BadImageError
-from resnetlab.data.images.sniff import format_of
+from resnetlab.data.images.sniff import detect_format
 
 MAX_BYTES = 256 * 2**20
 """A file of more is no picture: it is refused before it fills the memory."""
@@ -27,11 +27,11 @@ def read_image(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
             if status.st_size > max_bytes:
                 raise BadImageError(_too_large(max_bytes, f"{status.st_size:,} bytes are"))
             head = file.read(HEAD)
-            if head and format_of(head) is None:
+            if head and detect_format(head) is None:
                 return head  # the decoder says so in its own words
-            return head + read_all(file.fileno(), max_bytes - len(head))
+            return head + read_limited(file.fileno(), max_bytes - len(head))
     except OSError as error:
-        raise BadImageError(reason(error)) from error
+        raise BadImageError(os_error_reason(error)) from error
 
 
 def _refuse_special(mode: int) -> None:
@@ -46,7 +46,7 @@ def _refuse_special(mode: int) -> None:
         raise BadImageError(f"is a {kinds.get(stat.S_IFMT(mode), 'special file')}, not a file")
 
 
-def read_all(handle: int, max_bytes: int) -> bytes:
+def read_limited(handle: int, max_bytes: int) -> bytes:
     """Read until the end; files that grow, and pipes, may not have said how long they are.
 
     Raises:
@@ -65,6 +65,6 @@ def _too_large(max_bytes: int, what: str) -> str:
     return f"is too large for an image: {what} more than {max_bytes // 2**20} MiB"
 
 
-def reason(error: OSError) -> str:
+def os_error_reason(error: OSError) -> str:
     """Return why a file cannot be read, in a few words."""
     return "no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)

@@ -10,10 +10,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from resnetlab.data.images.decode import BadImageError
-from resnetlab.data.images.sniff import format_of
+from resnetlab.data.images.sniff import detect_format
 from resnetlab.data.readers.folder import CLUTTER, SUFFIXES
 from resnetlab.inference import image_files
-from resnetlab.inference.image_files import HEAD, read_all, read_image, reason
+from resnetlab.inference.image_files import HEAD, os_error_reason, read_image, read_limited
 
 LONGEST_NAME = 1 << 16
 """Bytes without a line end that cannot be a path any more."""
@@ -29,7 +29,7 @@ PPM = re.compile(rb"P[1-6f]\s+(#|\d+\s+\d)")
 
 
 @dataclass(frozen=True)
-class Input:
+class ImageInput:
     """One picture that was asked for, or why there is none."""
 
     name: str
@@ -49,12 +49,12 @@ class Input:
         return self.place if isinstance(self.place, bytes) else read_image(self.place)
 
 
-def inputs(words: Iterable[str]) -> Iterator[Input | None]:
+def find_inputs(words: Iterable[str]) -> Iterator[ImageInput | None]:
     """Yield what each word means, one picture after the other; `None` where a stream has nothing more for now.
 
     A word is a file, a folder (every image in it and in the folders below, hidden ones and drawings of `--explain`
     excepted, sorted by name), a glob (`**` for any folders), or `-`: standard input, which is one image or names files
-    and folders, one a line or each ended by a NUL. A word that means nothing is an `Input` with its error.
+    and folders, one a line or each ended by a NUL. A word that means nothing is an `ImageInput` with its error.
     """
     for word in words:
         if word in ("-", "/dev/stdin"):
@@ -65,7 +65,7 @@ def inputs(words: Iterable[str]) -> Iterator[Input | None]:
             yield from _named(word)
 
 
-def shortened(text: str, room: float, length: Callable[[str], float]) -> str:
+def shorten_middle(text: str, room: float, length: Callable[[str], float]) -> str:
     """Return a text with its middle left out where its `length` would be more than `room`."""
     kept, shown = min(len(text), int(room)), text
     while length(shown) > room and kept > 0:
@@ -74,36 +74,36 @@ def shortened(text: str, room: float, length: Callable[[str], float]) -> str:
     return shown
 
 
-def _named(word: str) -> Iterator[Input]:
+def _named(word: str) -> Iterator[ImageInput]:
     """Yield a file, or the images of a folder."""
     path = Path(word)
     if not os.path.lexists(word):  # of the path "" would be the current folder
-        yield Input(word, None, "no such file or folder")
+        yield ImageInput(word, None, "no such file or folder")
     elif not _is_folder(path):
-        yield Input(word, path)
+        yield ImageInput(word, path)
     else:
         empty = True
         for image in _images(path, frozenset()):
             empty = False
             yield image
         if empty:
-            yield Input(word, None, f"no image in this folder ({', '.join(sorted(SUFFIXES - {''}))})")
+            yield ImageInput(word, None, f"no image in this folder ({', '.join(sorted(SUFFIXES - {''}))})")
 
 
-def _images(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Input]:
+def _images(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[ImageInput]:
     """Yield the images of a folder and of those in it, by name, but for one that we are already in (a loop)."""
     try:
         here = _identity(folder)
         names = [] if here in above else _visible(folder)
     except OSError as error:
-        yield Input(str(folder), None, reason(error))
+        yield ImageInput(str(folder), None, os_error_reason(error))
         return
     for name in names:
         path = folder / name
         if _is_folder(path):
             yield from _images(path, above | {here})
         elif _is_picture(path) and not _is_drawing(path):
-            yield Input(str(path), path)
+            yield ImageInput(str(path), path)
 
 
 def _visible(folder: Path) -> list[str]:
@@ -131,7 +131,7 @@ def _is_picture(path: Path) -> bool:
     if path.suffix:
         return path.suffix.lower() in SUFFIXES
     try:
-        return path.is_file() and format_of(_head(path)) is not None
+        return path.is_file() and detect_format(_head(path)) is not None
     except OSError:
         return False
 
@@ -149,7 +149,7 @@ def _head(path: Path, num_bytes: int = HEAD) -> bytes:
         return file.read(num_bytes)
 
 
-def _matching(pattern: str) -> Iterator[Input]:
+def _matching(pattern: str) -> Iterator[ImageInput]:
     """Yield the files that a glob matches, sorted; a folder that it matches stands for the images in it."""
     path = Path(pattern)
     parts = path.parts[1:] if path.anchor else path.parts
@@ -160,7 +160,7 @@ def _matching(pattern: str) -> Iterator[Input]:
         found = [one for one in found if not _is_folder(one)]
     pictures = [one for one in found if not _is_drawing(one)]
     if not pictures:
-        yield Input(pattern, None, "only drawings of --explain match; name them" if found else "no file matches")
+        yield ImageInput(pattern, None, "only drawings of --explain match; name them" if found else "no file matches")
     for one in pictures:
         yield from _named(str(one))
 
@@ -190,31 +190,31 @@ def _expand(folder: Path, parts: tuple[str, ...], above: frozenset[tuple[int, in
                 yield from _expand(folder / name, parts, above | {here})
 
 
-def _standard_input() -> Iterator[Input | None]:
+def _standard_input() -> Iterator[ImageInput | None]:
     """Yield the image on standard input, or what the names on it mean."""
     try:
         handle = sys.stdin.fileno()
     except (AttributeError, OSError, ValueError):
-        yield Input(STDIN, None, "standard input is closed")
+        yield ImageInput(STDIN, None, "standard input is closed")
         return
     try:
         head = _begin(handle)
         if not head:
-            yield Input(STDIN, None, "is empty")
+            yield ImageInput(STDIN, None, "is empty")
         elif _is_image(head):
-            yield Input(STDIN, head + read_all(handle, image_files.MAX_BYTES - len(head)))
+            yield ImageInput(STDIN, head + read_limited(handle, image_files.MAX_BYTES - len(head)))
         else:
             yield from _listed(handle, head)
     except BadImageError as error:
-        yield Input(STDIN, None, str(error))
+        yield ImageInput(STDIN, None, str(error))
     except OSError as error:
-        yield Input(STDIN, None, reason(error))
+        yield ImageInput(STDIN, None, os_error_reason(error))
 
 
 def _begin(handle: int) -> bytes:
     """Read as much of a stream as tells what it is; a short path does not wait for more."""
     head = b""
-    while len(head) < HEAD and (not {10, 0} & set(head) or format_of(head) == "PPM"):
+    while len(head) < HEAD and (not {10, 0} & set(head) or detect_format(head) == "PPM"):
         part = os.read(handle, 1 << 16)
         if not part:
             break
@@ -224,13 +224,13 @@ def _begin(handle: int) -> bytes:
 
 def _is_image(head: bytes) -> bool:
     """Say whether a stream is an image. `BM` also begins `BMW/1.jpg`, and a folder may be called `P1`."""
-    kind = format_of(head)
+    kind = detect_format(head)
     if kind == "BMP":
         return head[6:10] == b"\0\0\0\0"  # which it reserves
     return PPM.match(head) is not None if kind == "PPM" else kind is not None
 
 
-def _listed(handle: int, begun: bytes) -> Iterator[Input | None]:
+def _listed(handle: int, begun: bytes) -> Iterator[ImageInput | None]:
     """Yield what each name of a stream means, as it comes; `None` before the stream would be waited for."""
     waiting = begun
     separator = b""
@@ -241,7 +241,9 @@ def _listed(handle: int, begun: bytes) -> Iterator[Input | None]:
         for name in names:
             yield from _from_line(name)
         if len(waiting) > LONGEST_NAME:
-            yield Input(STDIN, None, f"neither an image nor a list of paths: {len(waiting):,} bytes without a line end")
+            yield ImageInput(
+                STDIN, None, f"neither an image nor a list of paths: {len(waiting):,} bytes without a line end"
+            )
             return
         if not select.select([handle], [], [], SOON_S)[0]:
             yield None
@@ -251,7 +253,7 @@ def _listed(handle: int, begun: bytes) -> Iterator[Input | None]:
     yield from _from_line(waiting)
 
 
-def _from_line(line: bytes) -> Iterator[Input]:
+def _from_line(line: bytes) -> Iterator[ImageInput]:
     name = os.fsdecode(line.removesuffix(b"\r"))
     if name.strip():
         yield from _named(name)

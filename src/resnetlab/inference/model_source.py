@@ -15,11 +15,11 @@ from resnetlab.inference.engines.onnx_runtime import OnnxEngine
 from resnetlab.inference.engines.openvino_runtime import Graph, OpenVinoEngine, has_bf16
 from resnetlab.inference.engines.pytorch import TorchEngine
 from resnetlab.inference.formats import openvino_ir, torch_program
-from resnetlab.inference.formats.exported_file import ArtefactError, Format, is_artefact, read_artefact
+from resnetlab.inference.formats.exported_file import ExportedFileError, Format, is_exported_file, read_exported_file
 from resnetlab.inference.formats.onnx_graph import onnx_model
-from resnetlab.inference.formats.sidecar_cache import Shelf, sha256_of
-from resnetlab.models.fuse_bn import folded
-from resnetlab.models.model_card import ModelCard, model_file, read_card
+from resnetlab.inference.formats.sidecar_cache import SidecarCache, file_sha256
+from resnetlab.models.fuse_bn import fuse_bn
+from resnetlab.models.model_card import ModelCard, find_model_file, read_card
 from resnetlab.models.model_file import load_model
 from resnetlab.models.resnet import ResNet
 
@@ -31,7 +31,7 @@ RUNS: dict[Format, tuple[Backend, ...]] = {
 """Which runtimes read a format."""
 
 
-class Source(ABC):
+class EngineSource(ABC):
     """A file, and what can be made of it."""
 
     path: Path
@@ -44,16 +44,16 @@ class Source(ABC):
     """What it is called."""
 
     @cached_property
-    def shelf(self) -> Shelf:
+    def shelf(self) -> SidecarCache:
         """What is kept beside it."""
-        return Shelf(self.path)
+        return SidecarCache(self.path)
 
     @abstractmethod
     def engine(self, candidate: Candidate, cores: int, callers: int, device: torch.device) -> Engine:
         """Return the engine of one candidate; see `open_engine`."""
 
 
-class ModelSource(Source):
+class ModelFileSource(EngineSource):
     """A model file: weights, which any runtime can have as a graph."""
 
     backends: tuple[Backend, ...] = ("torch", "onnxruntime", "openvino")
@@ -67,7 +67,7 @@ class ModelSource(Source):
     @cached_property
     def network(self) -> ResNet:
         """The network, folded, on the CPU."""
-        return folded(load_model(self.path)[0])
+        return fuse_bn(load_model(self.path)[0])
 
     @cached_property
     def graph(self) -> Callable[[], bytes]:
@@ -86,7 +86,7 @@ class ModelSource(Source):
         return again
 
     def engine(self, candidate: Candidate, cores: int, callers: int, device: torch.device) -> Engine:
-        """See `Source`."""
+        """See `EngineSource`."""
         if candidate.backend == "torch":
             return TorchEngine(self.network.to(device), self.card.preprocessing)
         optional_packages.require(candidate.backend)
@@ -96,17 +96,17 @@ class ModelSource(Source):
         return OpenVinoEngine(lambda: (graph(), b""), candidate.precision, cores=cores, callers=callers)
 
 
-class ExportSource(Source):
+class ExportedFileSource(EngineSource):
     """An exported file, which is what some runtimes read."""
 
     def __init__(self, path: Path) -> None:
-        artefact = read_artefact(path)
+        artefact = read_exported_file(path)
         self.path, self.card, self._format = path, artefact.card, artefact.metadata.format
         self.precision: Precision = artefact.metadata.precision
         self.backends, self.what = RUNS[self._format], f"an export in the format {self._format}"
 
     def engine(self, candidate: Candidate, cores: int, callers: int, device: torch.device) -> Engine:
-        """See `Source`."""
+        """See `EngineSource`."""
         if candidate.backend == "torch":
             return TorchEngine(_network_of(self.path, self.card).to(device), self.card.preprocessing)
         optional_packages.require(candidate.backend)
@@ -114,7 +114,7 @@ class ExportSource(Source):
 
         def graph() -> Graph:
             _check_unchanged(path, sha256)
-            return path.read_bytes(), openvino_ir.weights_of(
+            return path.read_bytes(), openvino_ir.weights_file(
                 path
             ).read_bytes() if path.suffix.lower() == ".xml" else b""
 
@@ -123,17 +123,17 @@ class ExportSource(Source):
         return OpenVinoEngine(graph, candidate.precision, cores=cores, callers=callers)
 
 
-def source_of(path: Path | str) -> Source:
+def find_source(path: Path | str) -> EngineSource:
     """Return what a path means: an exported file, a model file, or a run directory with one.
 
     Raises:
         ModelFileError: for a file that is missing, damaged, or nothing of this project.
     """
     path = Path(path)
-    return ExportSource(path) if is_artefact(path) else ModelSource(model_file(path))
+    return ExportedFileSource(path) if is_exported_file(path) else ModelFileSource(find_model_file(path))
 
 
-def candidates(source: Source) -> list[Candidate]:
+def backend_candidates(source: EngineSource) -> list[Candidate]:
     """Return the runtimes that are installed and can compute a file, the one to compare others with first."""
     there: list[Backend] = [one for one in source.backends if one == "torch" or optional_packages.installed(one)]
     found = [Candidate(backend, source.precision) for backend in there]
@@ -145,18 +145,18 @@ def candidates(source: Source) -> list[Candidate]:
 def _network_of(path: Path, card: ModelCard) -> ResNet:
     """Return the folded network of an exported program."""
     with torch.device("meta"):
-        network = folded(ResNet(card.model))
-    weights = torch_program.weights(path, path.read_bytes())
+        network = fuse_bn(ResNet(card.model))
+    weights = torch_program.read_weights(path, path.read_bytes())
     inside = {
         name.removeprefix("network."): torch.tensor(x) for name, x in weights.items() if name.startswith("network.")
     }
     try:
         network.load_state_dict(inside, assign=True)
     except RuntimeError as error:
-        raise ArtefactError(f"{path}: the weights do not fit the network it describes ({error})") from error
+        raise ExportedFileError(f"{path}: the weights do not fit the network it describes ({error})") from error
     return network
 
 
 def _check_unchanged(path: Path, sha256: str) -> None:
-    if sha256_of(path) != sha256:
+    if file_sha256(path) != sha256:
         raise ConfigError(f"{path}: has changed since it was opened; open it again")

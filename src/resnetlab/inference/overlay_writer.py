@@ -10,10 +10,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from resnetlab.config import ConfigError
 from resnetlab.inference.inputs import DRAWING, STDIN
-from resnetlab.system.atomic_files import write_whole
+from resnetlab.system.atomic_files import write_atomic
 
 
-class Album:
+class OverlayWriter:
     """A folder of drawings. None ever takes the place of another one, or of a file that is something else.
 
     Drawn again, the explanation of a picture takes the place of its old one.
@@ -66,14 +66,14 @@ def _write(path: Path, page: Image.Image, source: str) -> bool:
     info.add_itxt(DRAWING, _text(source))
     page.save(content, "PNG", pnginfo=info)
     if _explained(path) == _text(source):
-        write_whole(path, content.getvalue())
+        write_atomic(path, content.getvalue())
         return True
     try:
         path.touch(exist_ok=False)  # nobody else takes the name meanwhile
     except FileExistsError:
         return False
     try:
-        write_whole(path, content.getvalue())
+        write_atomic(path, content.getvalue())
     except BaseException:
         path.unlink()
         raise

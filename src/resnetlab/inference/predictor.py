@@ -11,8 +11,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from resnetlab.config import Preprocessing
-from resnetlab.data.images.color_modes import is_negative, rgb
-from resnetlab.data.images.decode import BadImageError, fit, view
+from resnetlab.data.images.color_modes import is_negative, to_rgb
+from resnetlab.data.images.decode import BadImageError, decode_eval_view, resize_center_crop
 from resnetlab.inference.engines.base import Engine
 from resnetlab.inference.engines.pytorch import TorchEngine
 from resnetlab.inference.open_engine import Wish, open_engine
@@ -153,17 +153,17 @@ class Predictor:
         size, ratio = self.preprocessing.image_size, self.preprocessing.crop_ratio
         if isinstance(image, str | Path):
             try:
-                seen = view(Path(image).read_bytes(), size, ratio, self.max_pixels)
+                seen = decode_eval_view(Path(image).read_bytes(), size, ratio, self.max_pixels)
             except BadImageError as error:
                 raise BadImageError(f"{image}: {error}") from error
         elif isinstance(image, bytes | bytearray | memoryview):
-            seen = view(bytes(image), size, ratio, self.max_pixels)
+            seen = decode_eval_view(bytes(image), size, ratio, self.max_pixels)
         else:
-            seen = fit(_pixels(image), size, ratio)
+            seen = resize_center_crop(_pixels(image), size, ratio)
         return luma(seen) if self.card.model.in_channels == 1 else seen
 
     def judge(self, views: np.ndarray) -> np.ndarray:
-        """Return the probability of each class for a batch of `view`s: float64 (num_images, num_classes).
+        """Return the probability of each class for a batch of `decode_eval_view`s: float64 (num_images, num_classes).
 
         Raises:
             BrokenNetworkError: where they are not finite.
@@ -239,7 +239,7 @@ def _pixels(image: Any) -> np.ndarray:
     if isinstance(image, Image.Image):
         if 0 in image.size:
             raise ValueError(f"a PIL image of {image.width} x {image.height} has no pixels")
-        return rgb(ImageOps.exif_transpose(image), negative=is_negative(image))
+        return to_rgb(ImageOps.exif_transpose(image), negative=is_negative(image))
     if isinstance(image, Tensor):
         values = image.detach().cpu()
         values = values.double() if values.is_floating_point() else values  # NumPy knows no bfloat16

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from resnetlab.config import Preprocessing
-from resnetlab.data.images.decode import BadImageError, fit, view
+from resnetlab.data.images.decode import BadImageError, decode_eval_view, resize_center_crop
 
 SMALLEST = 1 / 4
 """Side of the smallest crop over the shorter side of its photograph."""
 
 
-def photographs(preprocessing: Preprocessing, count: int) -> np.ndarray:
+def probe_photographs(preprocessing: Preprocessing, count: int) -> np.ndarray:
     """Return real pictures: uint8 (count, image_size, image_size, channels), RGB, or grey for one channel.
 
     Squares cut out of the two photographs that come with scikit-learn (a temple under a wide sky, a flower) in turn, at
@@ -26,17 +26,17 @@ def photographs(preprocessing: Preprocessing, count: int) -> np.ndarray:
     seen = []
     for index in range(count):
         crop = _square(sources[index % len(sources)], draws)
-        seen.append(fit(crop[:, ::-1] if index % 4 >= 2 else crop, size, ratio))
+        seen.append(resize_center_crop(crop[:, ::-1] if index % 4 >= 2 else crop, size, ratio))
     return _channels(_stacked(seen, size), preprocessing)
 
 
-def noise(preprocessing: Preprocessing, count: int) -> np.ndarray:
+def probe_noise(preprocessing: Preprocessing, count: int) -> np.ndarray:
     """Return pictures whose every pixel is drawn at random: uint8 (count, image_size, image_size, channels)."""
     size, channels = preprocessing.image_size, len(preprocessing.mean)
     return np.random.default_rng(1).integers(0, 256, (count, size, size, channels), dtype=np.uint8)
 
 
-def own(encoded: Mapping[str, bytes], preprocessing: Preprocessing) -> np.ndarray:
+def user_images(encoded: Mapping[str, bytes], preprocessing: Preprocessing) -> np.ndarray:
     """Return the user's own pictures, by name: uint8 (len(encoded), image_size, image_size, channels).
 
     Raises:
@@ -46,7 +46,7 @@ def own(encoded: Mapping[str, bytes], preprocessing: Preprocessing) -> np.ndarra
     seen = []
     for name, data in encoded.items():
         try:
-            seen.append(view(data, size, ratio))
+            seen.append(decode_eval_view(data, size, ratio))
         except BadImageError as error:
             raise BadImageError(f"{name}: {error}") from error
     return _channels(_stacked(seen, size), preprocessing)

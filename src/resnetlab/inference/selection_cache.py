@@ -8,8 +8,8 @@ from typing import Any
 
 from resnetlab import __version__
 from resnetlab.inference import optional_packages
-from resnetlab.inference.backend_selection import SIZES, Choice
-from resnetlab.inference.formats.sidecar_cache import Shelf
+from resnetlab.inference.backend_selection import SIZES, BackendSelection
+from resnetlab.inference.formats.sidecar_cache import SidecarCache
 from resnetlab.serialization import ConfigError, from_json, to_json
 
 Situation = dict[str, Any]
@@ -21,10 +21,10 @@ TOLD = ("vendor_id", "cpu family", "model", "model name", "stepping", "microcode
 """What Linux says of a processor that decides how fast it computes."""
 
 
-def situation(candidates: Sequence[str], cores: int, callers: int) -> Situation:
+def selection_key(candidates: Sequence[str], cores: int, callers: int) -> Situation:
     """Return the situation that we are in."""
     return {
-        "processor": processor(),
+        "processor": cpu_fingerprint(),
         "cores": cores,
         "callers": callers,
         "candidates": list(candidates),
@@ -33,7 +33,7 @@ def situation(candidates: Sequence[str], cores: int, callers: int) -> Situation:
     }
 
 
-def remembered(shelf: Shelf, now: Situation, *, exactly: bool = True) -> Choice | None:
+def load_selection(shelf: SidecarCache, now: Situation, *, exactly: bool = True) -> BackendSelection | None:
     """Return the choice that was measured in this situation; if not `exactly`, one with the cores split otherwise."""
     kept = list(reversed(shelf.choices()))
     found = [one for one in kept if one.get("situation") == now]
@@ -41,7 +41,7 @@ def remembered(shelf: Shelf, now: Situation, *, exactly: bool = True) -> Choice 
         found += [one for one in kept if _but_split(one.get("situation")) == _but_split(now)]
     for one in found:
         try:
-            choice = from_json(Choice, one["choice"])
+            choice = from_json(BackendSelection, one["choice"])
             if set(choice.fastest.values()) <= set(now["candidates"]):
                 return choice
         except (ConfigError, KeyError, TypeError):  # somebody else's idea of a choice
@@ -49,13 +49,13 @@ def remembered(shelf: Shelf, now: Situation, *, exactly: bool = True) -> Choice 
     return None
 
 
-def remember(shelf: Shelf, now: Situation, choice: Choice) -> None:
+def save_selection(shelf: SidecarCache, now: Situation, choice: BackendSelection) -> None:
     """Keep a choice, in place of one that was measured in the same situation; where that cannot be, do nothing."""
     same = [one for one in shelf.choices() if one.get("situation") == now]
     shelf.keep_choice({"situation": now, "choice": to_json(choice)}, instead_of=same)
 
 
-def processor() -> str:
+def cpu_fingerprint() -> str:
     """Return the name of this processor, and a digest of everything else that it says of itself."""
     try:
         first = CPUINFO.read_text().partition("\n\n")[0]

@@ -53,7 +53,7 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Cell:
+class PublishedResult:
     """One published number; `value` is in the unit of `quantity`."""
 
     network: str
@@ -80,16 +80,16 @@ class Cell:
         return self.table if self.source == "paper" else self.source
 
 
-def cells(
+def published_results(
     table: str,
     columns: Mapping[str, str],
     protocol: Protocol,
     rows: Mapping[str, Sequence[float | None]],
     source: str = "paper",
-) -> tuple[Cell, ...]:
+) -> tuple[PublishedResult, ...]:
     """Return a table's cells row by row; `columns` are quantities and their heads, `None` is a dash."""
     return tuple(
-        Cell(network, quantity, value, table, column, protocol, source=source)
+        PublishedResult(network, quantity, value, table, column, protocol, source=source)
         for network, values in rows.items()
         for (quantity, column), value in zip(columns.items(), values, strict=True)
         if value is not None
@@ -159,8 +159,8 @@ PARAMS = Protocol("counted, printed with two or three figures", "CIFAR-10", imag
 TOP5, ERROR = {"top5_error_pct": "top-5 err."}, {"test_error_pct": "error (%)"}
 BOTH = {"top1_error_pct": "top-1 err.", **TOP5}
 
-LEDGER: tuple[Cell, ...] = (
-    *cells(
+LEDGER: tuple[PublishedResult, ...] = (
+    *published_results(
         "Table 1",
         {"macs": "FLOPs"},
         MACS,
@@ -174,9 +174,11 @@ LEDGER: tuple[Cell, ...] = (
             "resnet152-v1": [11.3e9],
         },
     ),
-    *cells("Table 2", {"top1_error_pct": "plain"}, TEN_CROP, {"plain18": [27.94], "plain34": [28.54]}),
-    *cells("Table 2", {"top1_error_pct": "ResNet"}, TEN_CROP, {"resnet18-A": [27.88], "resnet34-A": [25.03]}),
-    *cells(
+    *published_results("Table 2", {"top1_error_pct": "plain"}, TEN_CROP, {"plain18": [27.94], "plain34": [28.54]}),
+    *published_results(
+        "Table 2", {"top1_error_pct": "ResNet"}, TEN_CROP, {"resnet18-A": [27.88], "resnet34-A": [25.03]}
+    ),
+    *published_results(
         "Table 3",
         BOTH,
         replace(TEN_CROP_OTHERS, words="validation, 10 crops; the paper's own test of it"),
@@ -184,8 +186,8 @@ LEDGER: tuple[Cell, ...] = (
             "VGG-16": [28.07, 9.33],
         },
     ),
-    *cells("Table 3", BOTH, TEN_CROP_OTHERS, {"GoogLeNet": [None, 9.15], "PReLU-net": [24.27, 7.38]}),
-    *cells(
+    *published_results("Table 3", BOTH, TEN_CROP_OTHERS, {"GoogLeNet": [None, 9.15], "PReLU-net": [24.27, 7.38]}),
+    *published_results(
         "Table 3",
         BOTH,
         TEN_CROP,
@@ -199,8 +201,8 @@ LEDGER: tuple[Cell, ...] = (
             "resnet152-v1": [21.43, 5.71],
         },
     ),
-    *cells("Table 4", TOP5, SINGLE_ON_TEST, {"VGG (ILSVRC'14)": [8.43]}),
-    *cells(
+    *published_results("Table 4", TOP5, SINGLE_ON_TEST, {"VGG (ILSVRC'14)": [8.43]}),
+    *published_results(
         "Table 4",
         BOTH,
         SINGLE_OTHERS,
@@ -211,7 +213,7 @@ LEDGER: tuple[Cell, ...] = (
             "BN-inception": [21.99, 5.81],
         },
     ),
-    *cells(
+    *published_results(
         "Table 4",
         BOTH,
         DENSE,
@@ -223,7 +225,7 @@ LEDGER: tuple[Cell, ...] = (
             "resnet152-v1": [19.38, 4.49],
         },
     ),
-    *cells(
+    *published_results(
         "Table 5",
         {"top5_error_pct": "top-5 err. (test)"},
         ENSEMBLE,
@@ -236,7 +238,7 @@ LEDGER: tuple[Cell, ...] = (
             "ResNet (ILSVRC'15)": [3.57],
         },
     ),
-    *cells(
+    *published_results(
         "Table 6",
         ERROR,
         CIFAR_OTHERS,
@@ -248,13 +250,19 @@ LEDGER: tuple[Cell, ...] = (
             "Highway, 32 layers": [8.80],
         },
     ),
-    *cells("Table 6", ERROR, CIFAR, {"resnet20": [8.75], "resnet32": [7.51], "resnet44": [7.17], "resnet56": [6.97]}),
-    *cells("Table 6", ERROR, CIFAR_DEEP, {"resnet1202": [7.93]}),
-    Cell("Highway, 19 layers", "test_error_pct", 7.72, "Table 6", "error (%), mean", CIFAR_OTHERS, 0.16, None),
-    Cell("Highway, 19 layers", "best_test_error_pct", 7.54, "Table 6", "error (%), best", CIFAR_OTHERS, None, None),
-    Cell("resnet110", "test_error_pct", 6.61, "Table 6", "error (%), mean", CIFAR_DEEP, 0.16, 5),
-    Cell("resnet110", "best_test_error_pct", 6.43, "Table 6", "error (%), best", CIFAR_DEEP, None, 5),
-    *cells(
+    *published_results(
+        "Table 6", ERROR, CIFAR, {"resnet20": [8.75], "resnet32": [7.51], "resnet44": [7.17], "resnet56": [6.97]}
+    ),
+    *published_results("Table 6", ERROR, CIFAR_DEEP, {"resnet1202": [7.93]}),
+    PublishedResult(
+        "Highway, 19 layers", "test_error_pct", 7.72, "Table 6", "error (%), mean", CIFAR_OTHERS, 0.16, None
+    ),
+    PublishedResult(
+        "Highway, 19 layers", "best_test_error_pct", 7.54, "Table 6", "error (%), best", CIFAR_OTHERS, None, None
+    ),
+    PublishedResult("resnet110", "test_error_pct", 6.61, "Table 6", "error (%), mean", CIFAR_DEEP, 0.16, 5),
+    PublishedResult("resnet110", "best_test_error_pct", 6.43, "Table 6", "error (%), best", CIFAR_DEEP, None, 5),
+    *published_results(
         "Table 6",
         {"params": "# params"},
         PARAMS,
@@ -270,8 +278,8 @@ LEDGER: tuple[Cell, ...] = (
             "resnet1202": [19.4e6],
         },
     ),
-    Cell("plain110", "test_error_pct", 60.0, "Figure 6", "error (%)", CIFAR_DEEP, above=True),
-    *cells(
+    PublishedResult("plain110", "test_error_pct", 60.0, "Figure 6", "error (%)", CIFAR_DEEP, above=True),
+    *published_results(
         "Table 7",
         {"map_pct": "07+12"},
         Protocol("baseline Faster R-CNN", "VOC 07 test"),
@@ -280,7 +288,7 @@ LEDGER: tuple[Cell, ...] = (
             "ResNet-101": [76.4],
         },
     ),
-    *cells(
+    *published_results(
         "Table 7",
         {"map_pct": "07++12"},
         Protocol("baseline Faster R-CNN", "VOC 12 test"),
@@ -289,7 +297,7 @@ LEDGER: tuple[Cell, ...] = (
             "ResNet-101": [73.8],
         },
     ),
-    *cells(
+    *published_results(
         "Table 8",
         {"map50_pct": "mAP@.5", "map_pct": "mAP@[.5, .95]"},
         Protocol("baseline Faster R-CNN", "COCO validation"),
@@ -303,6 +311,6 @@ LEDGER: tuple[Cell, ...] = (
 mean, since the best of five was chosen on the test set."""
 
 
-def find(network: str, quantity: str) -> Cell | None:
+def find_result(network: str, quantity: str) -> PublishedResult | None:
     """Return the paper's cell for a network and a quantity, the first of its tables, or `None` where it has none."""
     return next((cell for cell in LEDGER if (cell.network, cell.quantity) == (network, quantity)), None)

@@ -6,7 +6,7 @@ Each source's page and, where it has one, its training script were read for the 
 
 from dataclasses import replace
 
-from resnetlab.literature.paper import BEST_ON_TEST, CIFAR, TEN_CROP, Cell, Protocol, cells
+from resnetlab.literature.paper import BEST_ON_TEST, CIFAR, TEN_CROP, Protocol, PublishedResult, published_results
 
 ONE_CROP = replace(TEN_CROP, words="validation, centre crop of 224 of the shorter side 256", views="1 crop")
 FAIR = Protocol(
@@ -51,8 +51,8 @@ IDELBAYEV = replace(
 )
 IDELBAYEV_DEEP = replace(IDELBAYEV, words=f"{IDELBAYEV.words}; lr 0.01 for one epoch", warmup="lr 0.01 for one epoch")
 
-REPRODUCTIONS: tuple[Cell, ...] = (
-    *cells(
+REPRODUCTIONS: tuple[PublishedResult, ...] = (
+    *published_results(
         "README",
         {"top1_error_pct": "top-1", "top5_error_pct": "top-5"},
         ONE_CROP,
@@ -64,7 +64,7 @@ REPRODUCTIONS: tuple[Cell, ...] = (
         source="KaimingHe/deep-residual-networks",
     ),
     # Its ResNet-50 normalises after the addition, says its page; strides are in the 3x3 (v1.5).
-    *cells(
+    *published_results(
         "README",
         {"top1_error_pct": "Top-1 error", "top5_error_pct": "Top-5 error"},
         FAIR,
@@ -78,7 +78,9 @@ REPRODUCTIONS: tuple[Cell, ...] = (
         source="facebook/fb.resnet.torch",
     ),
     *(
-        Cell(network, "test_error_pct", mean, "README", "test error (%)", protocol, std, 5, "nabla0001/resnet")
+        PublishedResult(
+            network, "test_error_pct", mean, "README", "test error (%)", protocol, std, 5, "nabla0001/resnet"
+        )
         for network, mean, std, protocol in (
             ("plain20", 9.78, 0.13, NABLA),
             ("plain56", 12.95, 0.22, NABLA),
@@ -87,7 +89,7 @@ REPRODUCTIONS: tuple[Cell, ...] = (
             ("resnet110", 7.14, 0.20, NABLA_DEEP),
         )
     ),
-    *cells(
+    *published_results(
         "README",
         {"test_error_pct": "Error rate (%)"},
         TECHXZEN,
@@ -103,7 +105,7 @@ REPRODUCTIONS: tuple[Cell, ...] = (
         },
         source="techxzen/pytorch-residual-networks",
     ),
-    *cells(
+    *published_results(
         "README",
         {"test_error_pct": "PlainNet, 100 − accuracy"},
         FISH145,
@@ -115,7 +117,7 @@ REPRODUCTIONS: tuple[Cell, ...] = (
         },
         source="fish145/ResNet-on-Cifar10",
     ),
-    *cells(
+    *published_results(
         "README",
         {"test_error_pct": "Test err(this impl.)"},
         IDELBAYEV,
@@ -127,7 +129,7 @@ REPRODUCTIONS: tuple[Cell, ...] = (
         },
         source="akamaster/pytorch_resnet_cifar10",
     ),
-    *cells(
+    *published_results(
         "README",
         {"test_error_pct": "Test err(this impl.)"},
         IDELBAYEV_DEEP,
@@ -141,6 +143,6 @@ REPRODUCTIONS: tuple[Cell, ...] = (
 """Source by source, the one with a spread before those with single values."""
 
 
-def by_others(network: str, quantity: str) -> tuple[Cell, ...]:
+def independent_results(network: str, quantity: str) -> tuple[PublishedResult, ...]:
     """Return what was published after the paper for a network and a quantity."""
     return tuple(cell for cell in REPRODUCTIONS if (cell.network, cell.quantity) == (network, quantity))

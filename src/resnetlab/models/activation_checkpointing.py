@@ -19,7 +19,7 @@ Segment = tuple[nn.Module, ...]
 """Blocks that follow one another; of their maps only the first one's input is kept."""
 
 
-def run_recomputed(stages: Iterable[nn.Sequential], x: Tensor) -> Tensor:
+def run_checkpointed(stages: Iterable[nn.Sequential], x: Tensor) -> Tensor:
     """Run the stages on `x`, keeping each segment's input alone; the backward pass makes the rest again.
 
     Maps (batch, channels, height, width) to what the stages give one after another. Loss, gradients and the statistics
@@ -29,13 +29,13 @@ def run_recomputed(stages: Iterable[nn.Sequential], x: Tensor) -> Tensor:
     A segment's input is read a second time, so nothing may overwrite it in between. The blocks see to that: a ReLU
     overwrites a sum, or what a convolution or BN gave, and never what its block was given.
     """
-    *cut, last = (segments(stage) for stage in stages)
+    *cut, last = (checkpoint_segments(stage) for stage in stages)
     half = len(last) // 2
     for segment in (segment for stage in (*cut, last[:half]) for segment in stage):
         if torch.compiler.is_compiling():  # statistics are an effect, and the compiler makes those once by itself
             x = checkpoint(_run, segment, x, use_reentrant=False, preserve_rng_state=False)
         else:
-            once = _StatisticsStand(segment)
+            once = _FrozenStatistics(segment)
             x = checkpoint(
                 _run,
                 segment,
@@ -50,7 +50,7 @@ def run_recomputed(stages: Iterable[nn.Sequential], x: Tensor) -> Tensor:
     return x
 
 
-def segments(stage: nn.Sequential) -> list[Segment]:
+def checkpoint_segments(stage: nn.Sequential) -> list[Segment]:
     """Cut a stage of n blocks into segments of about sqrt(n / c) blocks, as even as they come.
 
     With s blocks in a segment, n / s inputs are kept, and of s blocks the c maps that the backward pass reads are there
@@ -74,7 +74,7 @@ def _run(segment: Segment, x: Tensor) -> Tensor:
     return x
 
 
-class _StatisticsStand(contextlib.AbstractContextManager[None]):
+class _FrozenStatistics(contextlib.AbstractContextManager[None]):
     """While it is entered, a forward pass in training mode leaves the segment's running statistics as they are.
 
     Not by `track_running_stats=False`: BN then hands autograd other tensors than the first time, which `checkpoint`

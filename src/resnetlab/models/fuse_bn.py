@@ -10,7 +10,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from resnetlab.models.resnet import ResNet
 
 
-def folded(model: ResNet) -> ResNet:
+def fuse_bn(model: ResNet) -> ResNet:
     """Return a copy, in evaluation mode, whose normalisations are identities; a network without them is just copied.
 
     Weights are multiplied in float64 and rounded once, so that logits differ in their last digits only.

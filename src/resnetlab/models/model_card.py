@@ -32,7 +32,7 @@ class ModelCard:
     """Errors measured at the end of training, in %, each under the name of its split."""
 
 
-def model_file(path: Path | str) -> Path:
+def find_model_file(path: Path | str) -> Path:
     """Return the model file that a path means: itself, or of a run directory the one inside.
 
     Raises:
@@ -54,12 +54,12 @@ def read_card(path: Path | str) -> ModelCard:
     Raises:
         ModelFileError: for a file that is missing, damaged, or not a model file of this project.
     """
-    path = model_file(path)
+    path = find_model_file(path)
     try:
         with safe_open(path, framework="np") as file:
             return parse_card(file.metadata() or {}, path)
     except (OSError, SafetensorError) as error:
-        raise unreadable(path, error) from error
+        raise unreadable_file(path, error) from error
 
 
 def parse_card(metadata: dict[str, str], path: Path) -> ModelCard:
@@ -84,7 +84,7 @@ def parse_card(metadata: dict[str, str], path: Path) -> ModelCard:
         raise ModelFileError(f"{path}: what it says of its network cannot be read ({error})") from error
 
 
-def unreadable(path: Path, error: Exception) -> ModelFileError:
+def unreadable_file(path: Path, error: Exception) -> ModelFileError:
     """Return the error for a file that is no safetensors file; it says what to do with a foreign checkpoint."""
     if path.suffix.lower() in (".pth", ".pt", ".th", ".tar", ".ckpt", ".bin"):
         return ModelFileError(f"{path}: not a safetensors file; make one of it: resnetlab inspect {path} --save FILE")

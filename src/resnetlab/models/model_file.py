@@ -8,10 +8,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from resnetlab.models.model_card import FORMAT, ModelCard, ModelFileError, model_file, parse_card, unreadable
+from resnetlab.models.model_card import FORMAT, ModelCard, ModelFileError, find_model_file, parse_card, unreadable_file
 from resnetlab.models.resnet import ResNet
 from resnetlab.serialization import to_json
-from resnetlab.system.atomic_files import write_whole
+from resnetlab.system.atomic_files import write_atomic
 
 __all__ = ["load_model", "save_model", "ModelCard", "ModelFileError"]
 
@@ -24,7 +24,7 @@ def save_model(path: Path | str, model: ResNet, card: ModelCard) -> None:
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     metadata = {"format": "pt", "resnetlab": json.dumps({"format": FORMAT, **to_json(card)})}
-    write_whole(Path(path), save(tensors, metadata))
+    write_atomic(Path(path), save(tensors, metadata))
 
 
 def load_model(path: Path | str) -> tuple[ResNet, ModelCard]:
@@ -33,13 +33,13 @@ def load_model(path: Path | str) -> tuple[ResNet, ModelCard]:
     Raises:
         ModelFileError: for a file that is missing, damaged, or not a model file of this project.
     """
-    path = model_file(path)
+    path = find_model_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise unreadable(path, error) from error
+        raise unreadable_file(path, error) from error
     card = parse_card(metadata, path)
     try:
         with torch.device("meta"):

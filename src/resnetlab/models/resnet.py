@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from resnetlab.config import ModelConfig
-from resnetlab.models.activation_checkpointing import run_recomputed
+from resnetlab.models.activation_checkpointing import run_checkpointed
 from resnetlab.models.blocks import BLOCKS, BasicBlock, Bottleneck, conv, norm, relu
 
 
@@ -20,19 +20,19 @@ class ResNet(nn.Module):
     Takes float images of shape (batch, in_channels, height, width), normalised as the model's `Preprocessing` says;
     gives logits of shape (batch, num_classes).
 
-    `recompute = True` has training keep few activations and make the others again in the backward pass: about
-    sqrt(depth) of the memory for a third more time, and the same numbers to the last bit (`models.recompute`). It is
+    `activation_checkpointing = True` has training keep few activations and make the others again in the backward pass: about
+    sqrt(depth) of the memory for a third more time, and the same numbers to the last bit (`models.activation_checkpointing`). It is
     no part of the configuration or of the state dict, and changes nothing in evaluation mode or without gradients;
     `features`, whose maps are kept, takes no part in it.
     """
 
-    recompute: bool
+    activation_checkpointing: bool
 
     def __init__(self, config: ModelConfig, generator: Generator | None = None) -> None:
         """Build the layers and initialise them from `generator` (PyTorch's global one if `None`)."""
         super().__init__()
         self.config = config
-        self.recompute = False
+        self.activation_checkpointing = False
         channels = config.stage_channels[0]
         kernel, stride = (7, 2) if config.stem == "imagenet" else (3, 1)
         self.conv1 = conv(config, config.in_channels, channels, kernel, stride)
@@ -88,8 +88,8 @@ class ResNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits: the last stage, averaged over the map, through the fully connected layer."""
         x = self.stem(images)
-        if self.recompute and self.training and torch.is_grad_enabled():
-            x = run_recomputed(self.stages.values(), x)
+        if self.activation_checkpointing and self.training and torch.is_grad_enabled():
+            x = run_checkpointed(self.stages.values(), x)
         else:
             for stage in self.stages.values():
                 x = stage(x)

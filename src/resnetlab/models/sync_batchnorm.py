@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from resnetlab.models.resnet import ResNet
 
 
-class SumOverAll(torch.autograd.Function):
+class AllReduceSum(torch.autograd.Function):
     """The sum of a tensor over all processes; its gradient is the sum of theirs, as each has used it.
 
     Of PyTorch's own, one is deprecated and the other private.
@@ -34,9 +34,9 @@ class SumOverAll(torch.autograd.Function):
         return total
 
 
-def sum_over_all(values: Tensor) -> Tensor:
+def all_reduce_sum(values: Tensor) -> Tensor:
     """Return the sum of a tensor over all processes, with its gradient."""
-    return SumOverAll.apply(values)  # pyright: ignore[reportReturnType]
+    return AllReduceSum.apply(values)  # pyright: ignore[reportReturnType]
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):
@@ -48,10 +48,10 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(input)
         values = input.to(torch.promote_types(input.dtype, torch.float32))
         count = values.new_full((1,), values.numel() // values.shape[1])
-        count, sums = torch.tensor_split(sum_over_all(torch.cat([count, values.sum((0, 2, 3))])), [1])
+        count, sums = torch.tensor_split(all_reduce_sum(torch.cat([count, values.sum((0, 2, 3))])), [1])
         mean = sums / count
         centred = values - mean.view(1, -1, 1, 1)
-        var = sum_over_all(centred.square().sum((0, 2, 3))) / count
+        var = all_reduce_sum(centred.square().sum((0, 2, 3))) / count
         self._remember(mean.detach(), var.detach(), count.detach().item())
         scale = (self.weight * torch.rsqrt(var + self.eps)).view(1, -1, 1, 1)
         return (centred * scale + self.bias.view(1, -1, 1, 1)).to(input.dtype)
@@ -67,7 +67,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
 
 
-def sync_norms(model: ResNet) -> None:
+def convert_sync_batchnorm(model: ResNet) -> None:
     """Have every batch normalisation of a network take its statistics over all processes; its tensors stay its own."""
     for parent in list(model.modules()):
         for name, module in list(parent.named_children()):

@@ -104,7 +104,7 @@ def build_model(
         return ResNet(config, generator)
 
 
-def advice(config: ModelConfig, image_size: int) -> str | None:
+def size_warning(config: ModelConfig, image_size: int) -> str | None:
     """Return a warning where a network and an image size (pixels) do not belong together, else `None`."""
     if config.stem == "imagenet" and image_size < 64:
         return (

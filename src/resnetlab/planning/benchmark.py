@@ -13,7 +13,9 @@ MEASURED = 128, 32
 LARGE = 64
 
 
-def measured_s(network: ResNet, image_size: int, batch_size: int, *, half: bool, seconds: float = 2.0) -> float:
+def time_training_image(
+    network: ResNet, image_size: int, batch_size: int, *, half: bool, seconds: float = 2.0
+) -> float:
     """Return the seconds that one thread of this process needs for a training image, measured on noise.
 
     Whole steps are repeated for so many seconds, three times at least; the median counts. The network is changed.

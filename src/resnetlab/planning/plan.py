@@ -35,7 +35,7 @@ NORMALISED = 32
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """What is to be done."""
 
     counted: Sequence[tuple[Cost, int, float]]
@@ -58,7 +58,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Hosts:
+class Cluster:
     """What surrounds the devices."""
 
     devices: int
@@ -98,7 +98,7 @@ class Plan:
     notes: tuple[str, ...]
 
 
-def plan(work: Work, hosts: Hosts) -> Plan:
+def plan(work: Workload, hosts: Cluster) -> Plan:
     """Predict a training; what does not fit a device's memory is said in the notes.
 
     Raises:
@@ -111,7 +111,7 @@ def plan(work: Work, hosts: Hosts) -> Plan:
         )
     each = math.ceil(work.batch_size / hosts.devices)  # the others wait for the one that has most
     compute_s = image_s(work, hosts) * each
-    sent, exchange_s = exchange(work.counted[0][0].params, hosts)
+    sent, exchange_s = gradient_exchange(work.counted[0][0].params, hosts)
     exposed_s = max(0.0, exchange_s - BACKWARD * compute_s)
     busy_s = (compute_s + exposed_s) / (TOGETHER if hosts.devices > 1 else 1)
     limits = {"devices": work.batch_size / busy_s}
@@ -146,7 +146,7 @@ def plan(work: Work, hosts: Hosts) -> Plan:
     return replace(made, notes=tuple(_notes(made, work, hosts, each)))
 
 
-def exchange(params: int, hosts: Hosts) -> tuple[float, float]:
+def gradient_exchange(params: int, hosts: Cluster) -> tuple[float, float]:
     """Return what each device sends to sum a step's gradients, in bytes, and how long that takes, in seconds.
 
     A ring inside each node, and between nodes a ring for each device's share (Patarasuk and Yuan, 2009): each sends
@@ -164,12 +164,12 @@ def exchange(params: int, hosts: Hosts) -> tuple[float, float]:
     return sent, inside + between
 
 
-def memory_gib(work: Work, device: Device, batch_size: int) -> float:
+def memory_gib(work: Workload, device: Device, batch_size: int) -> float:
     """Return what a device needs for its part of a step, at the largest side of the images."""
     return _fixed_gib(work, device) + batch_size * image_gib(work)
 
 
-def image_gib(work: Work) -> float:
+def image_gib(work: Workload) -> float:
     """Return what autograd keeps of one image, the image included; indices of the max pool have 64 bits in any case."""
     cost, size, _ = max(work.counted, key=lambda some: some[1])
     pools = sum(layer.activation_bytes for layer in cost.layers if layer.kind == "MaxPool2d")
@@ -179,12 +179,12 @@ def image_gib(work: Work) -> float:
     return (cost.activation_bytes + 4 * pixels) / GIB
 
 
-def operations(work: Work) -> int:
+def operations(work: Workload) -> int:
     """Return how many operations a forward pass launches: one for each layer, and ReLU after each normalisation."""
     return sum(2 if layer.kind == "BatchNorm2d" else 1 for layer in work.counted[0][0].layers)
 
 
-def image_s(work: Work, hosts: Hosts) -> float:
+def image_s(work: Workload, hosts: Cluster) -> float:
     """Return the seconds of one device for a training image, on average over the sides at which images are shown."""
     if hosts.image_s is not None:
         return hosts.image_s
@@ -194,18 +194,18 @@ def image_s(work: Work, hosts: Hosts) -> float:
     )
 
 
-def _fixed_gib(work: Work, device: Device) -> float:
+def _fixed_gib(work: Workload, device: Device) -> float:
     """Return what a device needs, however few images it has."""
     each = STATE_BYTES + (HALF_BYTES if work.half else 0)
     return device.framework_gib + each * work.counted[0][0].params / GIB
 
 
-def _notes(made: Plan, work: Work, hosts: Hosts, each: int) -> list[str]:
+def _notes(made: Plan, work: Workload, hosts: Cluster, each: int) -> list[str]:
     """Say what a person should know before they believe it."""
     notes = []
     if made.memory_gib > hosts.device.memory_gib:
         fit = int((0.95 * hosts.device.memory_gib - _fixed_gib(work, hosts.device)) / image_gib(work))
-        parts = f"train with --accumulate {math.ceil(each / fit)}, or take" if fit >= 2 else "take"
+        parts = f"train with --grad-accum-steps {math.ceil(each / fit)}, or take" if fit >= 2 else "take"
         notes.append(f"does not fit: {max(0, fit):,} images a device do, and it has {each:,}; {parts} more devices")
     if work.batch_size > ACCURATE_BATCH:
         notes.append(

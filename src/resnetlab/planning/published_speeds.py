@@ -9,7 +9,7 @@ IMAGENET_TRAIN = 1_281_167
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedSpeed:
     """A measured speed, and how it was measured."""
 
     model: str
@@ -38,30 +38,30 @@ _FFCV = "libffcv/ffcv-imagenet, 88 epochs, p4.24xlarge"
 _TIMM = "huggingface/pytorch-image-models, results/benchmark-train-amp-nhwc-pt112-cu113-rtx3090.csv"
 
 FIGURES = (
-    Published("resnet50", "a100", 1, True, WHOLE, 256, 2470, _NVIDIA),
-    Published("resnet50", "a100", 8, True, WHOLE, 256, 16_621, _NVIDIA),
-    Published("resnet50", "a100", 1, False, WHOLE, 256, 938, f"{_NVIDIA}, TF32"),
-    Published("resnet50", "a100", 8, False, WHOLE, 256, 7248, f"{_NVIDIA}, TF32"),
-    Published("resnet50", "v100", 1, True, WHOLE, 128, 1156, f"{_NVIDIA}, DGX-1 32 GB"),
-    Published("resnet50", "v100", 8, True, WHOLE, 128, 8056, f"{_NVIDIA}, DGX-1 32 GB"),
-    Published("resnet50", "v100", 1, False, WHOLE, 128, 356, f"{_NVIDIA}, DGX-1 32 GB"),
-    Published("resnet50", "v100", 8, False, WHOLE, 128, 2766, f"{_NVIDIA}, DGX-1 32 GB"),
-    Published("resnet50", "a100-40gb", 8, True, GROWING, 128, _in_minutes(88, 77.2), _FFCV),
-    Published("resnet18", "a100-40gb", 1, True, GROWING, 1024, _in_minutes(88, 187.3), _FFCV),
-    Published("resnet50", "a100", 1, True, WHOLE, 256, 2180, _MXNET, held_out=True),
-    Published("resnet50", "a100", 2, True, WHOLE, 256, 4332, _MXNET, held_out=True),
-    Published("resnet50", "a100", 8, True, WHOLE, 256, 16_925, _MXNET, held_out=True),
-    Published("resnet50", "a100", 1, False, WHOLE, 256, 1022, f"{_MXNET}, TF32", held_out=True),
-    Published("resnet50", "a100", 8, False, WHOLE, 256, 8001, f"{_MXNET}, TF32", held_out=True),
-    Published("resnet50", "v100", 1, True, WHOLE, 256, 1492, f"{_MXNET}, DGX-2", held_out=True),
-    Published("resnet50", "v100", 16, True, WHOLE, 256, 21_484, f"{_MXNET}, DGX-2", held_out=True),
-    Published("resnet50", "v100", 1, False, WHOLE, 128, 417, f"{_MXNET}, DGX-2", held_out=True),
-    Published("resnet50", "v100", 16, False, WHOLE, 128, 6338, f"{_MXNET}, DGX-2", held_out=True),
-    Published("resnet18", "rtx3090", 1, True, WHOLE, 512, 3482, _TIMM, held_out=True),
-    Published("resnet34", "rtx3090", 1, True, WHOLE, 512, 2037, _TIMM, held_out=True),
-    Published("resnet50", "rtx3090", 1, True, WHOLE, 512, 1218, _TIMM, held_out=True),
-    Published("resnet101", "rtx3090", 1, True, WHOLE, 256, 748, _TIMM, held_out=True),
-    Published("resnet152", "rtx3090", 1, True, WHOLE, 192, 501, _TIMM, held_out=True),
+    PublishedSpeed("resnet50", "a100", 1, True, WHOLE, 256, 2470, _NVIDIA),
+    PublishedSpeed("resnet50", "a100", 8, True, WHOLE, 256, 16_621, _NVIDIA),
+    PublishedSpeed("resnet50", "a100", 1, False, WHOLE, 256, 938, f"{_NVIDIA}, TF32"),
+    PublishedSpeed("resnet50", "a100", 8, False, WHOLE, 256, 7248, f"{_NVIDIA}, TF32"),
+    PublishedSpeed("resnet50", "v100", 1, True, WHOLE, 128, 1156, f"{_NVIDIA}, DGX-1 32 GB"),
+    PublishedSpeed("resnet50", "v100", 8, True, WHOLE, 128, 8056, f"{_NVIDIA}, DGX-1 32 GB"),
+    PublishedSpeed("resnet50", "v100", 1, False, WHOLE, 128, 356, f"{_NVIDIA}, DGX-1 32 GB"),
+    PublishedSpeed("resnet50", "v100", 8, False, WHOLE, 128, 2766, f"{_NVIDIA}, DGX-1 32 GB"),
+    PublishedSpeed("resnet50", "a100-40gb", 8, True, GROWING, 128, _in_minutes(88, 77.2), _FFCV),
+    PublishedSpeed("resnet18", "a100-40gb", 1, True, GROWING, 1024, _in_minutes(88, 187.3), _FFCV),
+    PublishedSpeed("resnet50", "a100", 1, True, WHOLE, 256, 2180, _MXNET, held_out=True),
+    PublishedSpeed("resnet50", "a100", 2, True, WHOLE, 256, 4332, _MXNET, held_out=True),
+    PublishedSpeed("resnet50", "a100", 8, True, WHOLE, 256, 16_925, _MXNET, held_out=True),
+    PublishedSpeed("resnet50", "a100", 1, False, WHOLE, 256, 1022, f"{_MXNET}, TF32", held_out=True),
+    PublishedSpeed("resnet50", "a100", 8, False, WHOLE, 256, 8001, f"{_MXNET}, TF32", held_out=True),
+    PublishedSpeed("resnet50", "v100", 1, True, WHOLE, 256, 1492, f"{_MXNET}, DGX-2", held_out=True),
+    PublishedSpeed("resnet50", "v100", 16, True, WHOLE, 256, 21_484, f"{_MXNET}, DGX-2", held_out=True),
+    PublishedSpeed("resnet50", "v100", 1, False, WHOLE, 128, 417, f"{_MXNET}, DGX-2", held_out=True),
+    PublishedSpeed("resnet50", "v100", 16, False, WHOLE, 128, 6338, f"{_MXNET}, DGX-2", held_out=True),
+    PublishedSpeed("resnet18", "rtx3090", 1, True, WHOLE, 512, 3482, _TIMM, held_out=True),
+    PublishedSpeed("resnet34", "rtx3090", 1, True, WHOLE, 512, 2037, _TIMM, held_out=True),
+    PublishedSpeed("resnet50", "rtx3090", 1, True, WHOLE, 512, 1218, _TIMM, held_out=True),
+    PublishedSpeed("resnet101", "rtx3090", 1, True, WHOLE, 256, 748, _TIMM, held_out=True),
+    PublishedSpeed("resnet152", "rtx3090", 1, True, WHOLE, 192, 501, _TIMM, held_out=True),
 )
 """ffcv's times are of whole trainings; they resize from 160 to 192 pixels after three quarters. A DGX-2 has 16
 devices in a node; the plan takes them for those of two DGX-1."""

@@ -8,17 +8,17 @@ import torch
 
 from resnetlab.config import ConfigError, DataConfig, ModelConfig, Recipe
 from resnetlab.data.images.scan import scan_headers
-from resnetlab.data.images.storage import num_bytes
-from resnetlab.data.open_dataset import HELD_OUT, read_contents
-from resnetlab.data.registry import INDEX, is_address, kind_of, path_of
-from resnetlab.data.residency import stays_resident, view_of
-from resnetlab.data.shards.fetch import Source
+from resnetlab.data.images.storage import stored_size
+from resnetlab.data.open_dataset import HELD_OUT, list_dataset
+from resnetlab.data.registry import INDEX, dataset_path, detect_kind, is_address
+from resnetlab.data.residency import eval_geometry, stays_resident
+from resnetlab.data.shards.fetch import RemoteReader
 from resnetlab.data.shards.format import read_index
 from resnetlab.models.cost import Cost, cost
 from resnetlab.models.zoo import build_model, model_config
-from resnetlab.planning.benchmark import measured_s
-from resnetlab.planning.plan import Hosts, Work, plan
-from resnetlab.planning.published_speeds import COMPARED, IMAGENET_TRAIN, Published
+from resnetlab.planning.benchmark import time_training_image
+from resnetlab.planning.plan import Cluster, Workload, plan
+from resnetlab.planning.published_speeds import COMPARED, IMAGENET_TRAIN, PublishedSpeed
 
 IMAGENET_BYTES = 137.8e9
 """Of the training archive, `ILSVRC2012_img_train.tar`."""
@@ -30,7 +30,7 @@ PHOTOGRAPHS = ((375, 500), (500, 375))
 """Height and width of ImageNet's images, most of them, and of images about which nothing is known: shown at 224."""
 
 
-class Images(NamedTuple):
+class ImageStats(NamedTuple):
     """What a plan needs to know of a data set."""
 
     number: int
@@ -46,16 +46,16 @@ class Images(NamedTuple):
 
 
 SETS = {
-    "imagenet": Images(IMAGENET_TRAIN, IMAGENET_BYTES / IMAGENET_TRAIN, 224, IMAGENET_TRAIN + 50_000, PHOTOGRAPHS),
-    "cifar10": Images(45_000, 3072.0, 32),
-    "cifar100": Images(45_000, 3072.0, 32),
-    "mnist": Images(54_000, 784.0, 28),
-    "fashion-mnist": Images(54_000, 784.0, 28),
-    "digits": Images(1257, 64.0, 8),
+    "imagenet": ImageStats(IMAGENET_TRAIN, IMAGENET_BYTES / IMAGENET_TRAIN, 224, IMAGENET_TRAIN + 50_000, PHOTOGRAPHS),
+    "cifar10": ImageStats(45_000, 3072.0, 32),
+    "cifar100": ImageStats(45_000, 3072.0, 32),
+    "mnist": ImageStats(54_000, 784.0, 28),
+    "fashion-mnist": ImageStats(54_000, 784.0, 28),
+    "digits": ImageStats(1257, 64.0, 8),
 }
 
 
-def work_of(model: ModelConfig, data: str, recipe: Recipe, image_size: int | None, *, half: bool) -> Work:
+def workload_of(model: ModelConfig, data: str, recipe: Recipe, image_size: int | None, *, half: bool) -> Workload:
     """Return the work of training a network on a data set as a recipe says.
 
     `data` is a name of `SETS`, or a folder, parquet files or shards as `train` takes them, which are counted and not
@@ -64,7 +64,7 @@ def work_of(model: ModelConfig, data: str, recipe: Recipe, image_size: int | Non
     Raises:
         ConfigError: where it is none of these, or a step has more images than there are.
     """
-    images = SETS[data] if data in SETS else count(data)
+    images = SETS[data] if data in SETS else count_images(data)
     num_images, image_size = images.number, image_size or images.side
     epoch_steps = num_images // recipe.batch_size
     if epoch_steps == 0:
@@ -77,17 +77,17 @@ def work_of(model: ModelConfig, data: str, recipe: Recipe, image_size: int | Non
     counted = [(cost(network, size), size, after - start) for (start, size), (after, _) in itertools.pairwise(starts)]
     steps = recipe.steps or recipe.epochs * epoch_steps
     image_bytes = 0.0 if stay_resident(images, image_size, recipe) else images.bytes
-    return Work(counted, model.shortcut != "none", num_images, image_bytes, steps, recipe.batch_size, half)
+    return Workload(counted, model.shortcut != "none", num_images, image_bytes, steps, recipe.batch_size, half)
 
 
-def stay_resident(images: Images, size: int, recipe: Recipe) -> bool:
+def stay_resident(images: ImageStats, size: int, recipe: Recipe) -> bool:
     """Say whether `train` decodes images once and keeps them in memory, shown at `size` pixels a side."""
     if not images.sizes:
         return True
     return stays_resident(torch.tensor(images.sizes), size, DataConfig(), recipe.crop != "pad", images.total)
 
 
-def count(data: str) -> Images:
+def count_images(data: str) -> ImageStats:
     """Count the images of a data set that are trained on, and their bytes on average; of some the headers are read.
 
     Of shards the index alone is read, whose bytes are those of the tar files, and which knows no sides: they are taken
@@ -98,7 +98,7 @@ def count(data: str) -> Images:
     """
     config = DataConfig(data)
     try:
-        kind = kind_of(config)
+        kind = detect_kind(config)
     except ConfigError as error:
         if is_address(data):
             raise
@@ -109,17 +109,17 @@ def count(data: str) -> Images:
         raise ConfigError(f"data {data!r}: no image to train on")
     held_out = {**HELD_OUT, "test": 0.1} if "all" in splits else HELD_OUT if "val" not in splits else {}
     some = tuple(sizes) or PHOTOGRAPHS
-    side, _ = view_of(torch.tensor(some), None, None)
+    side, _ = eval_geometry(torch.tensor(some), None, None)
     trained_on = round(number * (1 - sum(held_out.values())))
-    return Images(trained_on, total / number, side, sum(count for count, _ in splits.values()), some)
+    return ImageStats(trained_on, total / number, side, sum(count_images for count_images, _ in splits.values()), some)
 
 
 def _of_listings(config: DataConfig) -> tuple[dict[str, tuple[int, float]], list[tuple[int, int]]]:
     """Return images and bytes of each split, about; and height and width of some images."""
     splits, sizes = {}, []
-    for split, listing in read_contents(config).splits.items():
+    for split, listing in list_dataset(config).splits.items():
         step = max(1, -(-len(listing) // LOOKED_AT))
-        lengths = [length for place in listing.places[::step] if (length := num_bytes(place)) >= 0]
+        lengths = [length for place in listing.places[::step] if (length := stored_size(place)) >= 0]
         splits[split] = len(listing), sum(lengths) / max(1, len(lengths)) * len(listing)
         some = listing.places[:: max(1, -(-len(listing) // MEASURED))]
         headers, _ = scan_headers([""] * len(some), some, config.max_megapixels * 1_000_000)
@@ -131,11 +131,11 @@ def _of_shards(data: str) -> dict[str, tuple[int, float]]:
     """Return images and bytes of each split as `index.json` says."""
     if is_address(data):
         try:
-            text = Source(data).small(INDEX)
+            text = RemoteReader(data).small(INDEX)
         except FileNotFoundError:
             raise ConfigError(f"{data}: there is no {INDEX}, so no shards that resnetlab data pack made") from None
     else:
-        text = (path_of(data) / INDEX).read_bytes()
+        text = (dataset_path(data) / INDEX).read_bytes()
     index = read_index(text, f"{data}/{INDEX}")
     return {
         split: (sum(entry.samples for entry in entries), sum(entry.bytes for entry in entries))
@@ -143,11 +143,11 @@ def _of_shards(data: str) -> dict[str, tuple[int, float]]:
     }
 
 
-def predicted(figure: Published) -> float:
+def predict_published(figure: PublishedSpeed) -> float:
     """Return the images a second that a plan says where others measured."""
     counted = [(_cost(figure.model, size), size, share) for size, share in figure.sizes]
-    work = Work(counted, True, IMAGENET_TRAIN, 0.0, 1, figure.batch_size * figure.devices, figure.half)
-    return plan(work, Hosts(figure.devices, COMPARED[figure.device], decode_s=0.0)).images_per_s
+    work = Workload(counted, True, IMAGENET_TRAIN, 0.0, 1, figure.batch_size * figure.devices, figure.half)
+    return plan(work, Cluster(figure.devices, COMPARED[figure.device], decode_s=0.0)).images_per_s
 
 
 @cache
@@ -155,10 +155,12 @@ def _cost(name: str, size: int) -> Cost:
     return cost(build_model(model_config(name)), size)
 
 
-def measured_here(model: ModelConfig, work: Work, devices: int) -> float:
+def measure_here(model: ModelConfig, work: Workload, devices: int) -> float:
     """Return the seconds that a core of this machine needs for a training image, over the sides at which it is shown.
 
     One process measures, with one thread, however many devices the plan is about.
     """
     each = -(-work.batch_size // devices)
-    return sum(share * measured_s(build_model(model), size, each, half=work.half) for _, size, share in work.counted)
+    return sum(
+        share * time_training_image(build_model(model), size, each, half=work.half) for _, size, share in work.counted
+    )

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 
-class Gathering(Generic[Item]):
+class DynamicBatcher(Generic[Item]):
     """Where decoders put images, and the network takes batches; threads share it."""
 
     def __init__(self, max_batch: int, max_wait_s: float) -> None:
@@ -29,7 +29,7 @@ class Gathering(Generic[Item]):
         """Count an item as under way from now until the context ends; in it the item is `put`, or is given up."""
         with self._changed:
             self._under_way += 1
-        return _UnderWay(self)
+        return _InFlight(self)
 
     def put(self, item: Item) -> None:
         """Hand in an item that was expected."""
@@ -56,8 +56,8 @@ class Gathering(Generic[Item]):
             self._changed.notify()
 
 
-class _UnderWay(AbstractContextManager[None]):
-    def __init__(self, gathering: Gathering) -> None:
+class _InFlight(AbstractContextManager[None]):
+    def __init__(self, gathering: DynamicBatcher) -> None:
         self._gathering = gathering
 
     def __exit__(self, *_: object) -> None:

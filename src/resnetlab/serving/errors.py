@@ -16,7 +16,7 @@ GONE = 499
 """Nobody sends it: what is counted where a client left before its answer (nginx's number)."""
 
 
-class Problem(Exception):  # noqa: N818  (RFC 9457 calls it so)
+class RequestError(Exception):
     """An answer that is an error."""
 
     def __init__(self, status: int, detail: str, *, retry_after_s: int | None = None, close: bool = False) -> None:
@@ -37,28 +37,28 @@ class Problem(Exception):  # noqa: N818  (RFC 9457 calls it so)
         return {"type": "about:blank", "title": _title(self.status), "status": self.status, "detail": self.detail}
 
 
-class ClientGoneError(Exception):
+class ClientDisconnectedError(Exception):
     """A client that left before its answer."""
 
 
-def response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+def error_response(problem: RequestError, headers: Mapping[str, str] | None = None) -> Response:
     """Make the HTTP response of a problem."""
     content = json.dumps(problem.content(), ensure_ascii=False).encode()
     return Response(content, problem.status, {**problem.headers, **(headers or {})}, MEDIA_TYPE)
 
 
-def install(app: FastAPI) -> None:
+def install_error_handlers(app: FastAPI) -> None:
     """Have every error of an application answered as a problem."""
-    app.add_exception_handler(Problem, _known)
-    app.add_exception_handler(ClientGoneError, _gone)
+    app.add_exception_handler(RequestError, _known)
+    app.add_exception_handler(ClientDisconnectedError, _gone)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _of_http)
     app.add_exception_handler(Exception, _unknown)
 
 
 async def _known(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, Problem)
-    return response(error)
+    assert isinstance(error, RequestError)
+    return error_response(error)
 
 
 async def _gone(_request: Request, _error: Exception) -> Response:
@@ -67,10 +67,10 @@ async def _gone(_request: Request, _error: Exception) -> Response:
 
 async def _invalid(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return response(Problem(422, "; ".join(describe(one) for one in error.errors())))
+    return error_response(RequestError(422, "; ".join(describe_validation_error(one) for one in error.errors())))
 
 
-def describe(error: Mapping[str, Any]) -> str:
+def describe_validation_error(error: Mapping[str, Any]) -> str:
     """Say in one line where a value is wrong, and how; pydantic's message, and never the value itself."""
     return f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}"
 
@@ -83,11 +83,11 @@ async def _of_http(request: Request, error: Exception) -> Response:
     elif error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "another method")
         detail = f"{request.method} is not understood here; {allowed} is"
-    return response(Problem(error.status_code, detail), error.headers)
+    return error_response(RequestError(error.status_code, detail), error.headers)
 
 
 async def _unknown(_request: Request, _error: Exception) -> Response:
-    return response(Problem(500, "the server made a mistake; its log says which"))
+    return error_response(RequestError(500, "the server made a mistake; its log says which"))
 
 
 def _title(status: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from resnetlab.serving.errors import Problem, response
+from resnetlab.serving.errors import RequestError, error_response
 
 HEADERS_S = 10.0
 """Seconds in which the headers of a request must have come."""
@@ -19,10 +19,10 @@ REST_BYTES = 32 << 20
 """Bytes of a body that was not waited for (a full queue says so at once) and is thrown away, at most."""
 MOST = 512
 """Connections at a time: below the 1,024 files that a process usually may open."""
-FULL = Problem(503, f"{MOST} connections are open already; ask again", retry_after_s=1, close=True)
+FULL = RequestError(503, f"{MOST} connections are open already; ask again", retry_after_s=1, close=True)
 
 
-class Connection(AutoHTTPProtocol):  # pyright: ignore[reportGeneralTypeIssues, reportUntypedBaseClass]
+class LimitedHttpProtocol(AutoHTTPProtocol):  # pyright: ignore[reportGeneralTypeIssues, reportUntypedBaseClass]
     """uvicorn's protocol (by httptools where that is installed, else by h11) with limits."""
 
     connections: set[Any]
@@ -73,9 +73,9 @@ class Connection(AutoHTTPProtocol):  # pyright: ignore[reportGeneralTypeIssues, 
             self.transport.close()
 
 
-def _plain(problem: Problem) -> bytes:
+def _plain(problem: RequestError) -> bytes:
     """Return the whole HTTP answer of a problem."""
-    answer = response(problem)
+    answer = error_response(problem)
     lines = [f"HTTP/1.1 {problem.status} {problem.content()['title']}".encode()]
     return b"\r\n".join(
         [*lines, *(name + b": " + value for name, value in answer.raw_headers), b"", bytes(answer.body)]

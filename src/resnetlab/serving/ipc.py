@@ -12,13 +12,13 @@ LENGTHS = struct.Struct("!II")
 Frame = tuple[dict[str, Any], bytes]
 
 
-def pack(said: Mapping[str, Any], payload: bytes = b"") -> bytes:
+def encode_message(said: Mapping[str, Any], payload: bytes = b"") -> bytes:
     """Return a frame as bytes."""
     words = json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode()
     return LENGTHS.pack(len(words), len(payload)) + words + payload
 
 
-async def receive(reader: StreamReader) -> Frame | None:
+async def receive_message(reader: StreamReader) -> Frame | None:
     """Read a frame; `None` where the other side has ended, or breaks off."""
     try:
         size, extra = LENGTHS.unpack(await reader.readexactly(LENGTHS.size))
@@ -28,7 +28,7 @@ async def receive(reader: StreamReader) -> Frame | None:
         return None
 
 
-def read(file: BinaryIO) -> Frame | None:
+def read_message(file: BinaryIO) -> Frame | None:
     """Read a frame from a buffered file, waiting for it; `None` at its end."""
     head = file.read(LENGTHS.size)
     if len(head) < LENGTHS.size:

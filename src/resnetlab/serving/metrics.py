@@ -18,7 +18,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 """Bounds of the histogram of batches."""
 
 
-class Meters:
+class ServerMetrics:
     """Counters and histograms of one server."""
 
     def __init__(self) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from resnetlab.serving.errors import GONE, Problem, response
-from resnetlab.serving.metrics import Meters
+from resnetlab.serving.errors import GONE, RequestError, error_response
+from resnetlab.serving.metrics import ServerMetrics
 
 LINGER_S, LINGER_BYTES = 1.0, 8 << 20
 """How long, and how much, is still read of a body that was refused: who is cut off while sending sees no answer."""
@@ -26,13 +26,13 @@ WORK = "/v1/predict"
 READY = "/readyz"
 
 
-class Gate:
+class RequestMiddleware:
     """An ASGI application around another one."""
 
     def __init__(
         self,
         app: ASGIApp,
-        meters: Meters,
+        meters: ServerMetrics,
         paths: Iterable[str],
         hosts: frozenset[str] | None,
         log: Callable[[str], None] | None = None,
@@ -71,24 +71,24 @@ class Gate:
         refusal = self._refusal(scope, work)
         self.in_flight += work
         try:
-            await (self._app if refusal is None else response(refusal))(scope, receive, tell)
+            await (self._app if refusal is None else error_response(refusal))(scope, receive, tell)
         finally:
             self.in_flight -= work
             self._count(scope, status, time.monotonic() - begun)
 
-    def _refusal(self, scope: Scope, work: bool) -> Problem | None:
+    def _refusal(self, scope: Scope, work: bool) -> RequestError | None:
         """Return why a request goes no further, if it does not."""
         headers = Headers(scope=scope)
         if self._hosts is not None and (host := headers.get("host")) is not None and not _meant(host, self._hosts):
-            return Problem(
+            return RequestError(
                 421,
                 f"this server is not {host[:80]!r}; where it is meant to be, start it with --allow-host",
                 close=True,
             )
         if work and headers.get("sec-fetch-site") == "cross-site":
-            return Problem(403, "a page of another site may not have this server work", close=True)
+            return RequestError(403, "a page of another site may not have this server work", close=True)
         if self.draining and (work or scope["path"] == READY):
-            return Problem(503, "the server is stopping; ask again later", retry_after_s=5, close=True)
+            return RequestError(503, "the server is stopping; ask again later", retry_after_s=5, close=True)
         return None
 
     def _count(self, scope: Scope, status: int, took_s: float) -> None:

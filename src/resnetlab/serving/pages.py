@@ -4,7 +4,7 @@ from importlib.resources import files
 
 from fastapi import APIRouter, FastAPI, Response
 
-from resnetlab.serving.webpage import document
+from resnetlab.serving.webpage import web_page
 
 DOCS = b"""<!DOCTYPE html>
 <html lang="en">
@@ -27,9 +27,9 @@ FRESH = {"cache-control": "no-cache"}
 LASTING = {"cache-control": "public, max-age=3600"}
 
 
-def install(app: FastAPI) -> None:
+def install_pages(app: FastAPI) -> None:
     """Serve the pages: `/`, and `/docs` by Swagger UI, whose files come with the package `fastapi-swagger`."""
-    page, policy = document()
+    page, policy = web_page()
     router = APIRouter(include_in_schema=False)
     shown = {
         "/": (page, "text/html", {"content-security-policy": policy, **FRESH}),

@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 
 from fastapi import Request
 
-from resnetlab.serving.errors import ClientGoneError, Problem
+from resnetlab.serving.errors import ClientDisconnectedError, RequestError
 
 MIB = 1 << 20
 
 
-class Intake:
+class RequestBodyReader:
     """Reads bodies, and knows how many bytes of them the server holds."""
 
     def __init__(self, timeout_s: float, budget: int) -> None:
@@ -42,12 +42,14 @@ class Intake:
                     if size > max_bytes:
                         raise _too_large(max_bytes)
                     if self.held > self._budget:
-                        raise Problem(503, "the server holds too many images; ask again", retry_after_s=1, close=True)
+                        raise RequestError(
+                            503, "the server holds too many images; ask again", retry_after_s=1, close=True
+                        )
             data = parts[0] if len(parts) == 1 else b"".join(parts)
             parts.clear()
             yield data
         except TimeoutError:
-            raise Problem(
+            raise RequestError(
                 408, f"the body did not come within {self._timeout_s:g} s ({size:,} bytes did)", close=True
             ) from None
         finally:
@@ -58,7 +60,9 @@ def _check_headers(request: Request, max_bytes: int) -> None:
     """Refuse by its headers what need not be read."""
     coding = request.headers.get("content-encoding", "identity")
     if coding.lower() != "identity":
-        raise Problem(415, f"content-encoding {coding[:40]} is not understood; send the image as it is", close=True)
+        raise RequestError(
+            415, f"content-encoding {coding[:40]} is not understood; send the image as it is", close=True
+        )
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > max_bytes:
         raise _too_large(max_bytes, int(length))
@@ -70,12 +74,12 @@ async def _stream(request: Request) -> AsyncGenerator[bytes]:
     while more:
         message = await request.receive()
         if message["type"] == "http.disconnect":
-            raise ClientGoneError
+            raise ClientDisconnectedError
         more = message.get("more_body", False)
         if body := message.get("body", b""):
             yield body
 
 
-def _too_large(max_bytes: int, length: int | None = None) -> Problem:
+def _too_large(max_bytes: int, length: int | None = None) -> RequestError:
     said = "the body has" if length is None else f"the body has {length:,} bytes,"
-    return Problem(413, f"{said} more than {max_bytes / MIB:.4g} MiB; send a smaller image", close=True)
+    return RequestError(413, f"{said} more than {max_bytes / MIB:.4g} MiB; send a smaller image", close=True)

@@ -17,7 +17,7 @@ class ClassProbability(BaseModel):
     probability: float = Field(ge=0, le=1)
 
 
-class Times(BaseModel):
+class Timings(BaseModel):
     """Where the time went, in milliseconds."""
 
     queue: float = Field(description="Waiting: for the worker, for a decoder, for the batch.")
@@ -27,7 +27,7 @@ class Times(BaseModel):
     total: float = Field(description="From the whole request to its answer.")
 
 
-class Prediction(BaseModel):
+class PredictionResponse(BaseModel):
     """What the network says of one image."""
 
     label: str = Field(description="The most probable class.")
@@ -36,7 +36,7 @@ class Prediction(BaseModel):
     overlay: str | None = Field(
         default=None, description="With `explain`: the drawing as a data URI, `data:image/png;base64,…`."
     )
-    times_ms: Times
+    times_ms: Timings
 
 
 class ProblemDetails(BaseModel):
@@ -48,20 +48,20 @@ class ProblemDetails(BaseModel):
     detail: str = Field(description="What was wrong, and what would work.")
 
 
-class Batch(BaseModel):
+class BatchRequest(BaseModel):
     """Several images."""
 
     model_config = ConfigDict(extra="forbid")
     images: list[str] = Field(min_length=1, description="Encoded images (JPEG, PNG, …), each as base64.")
 
 
-class BatchAnswer(BaseModel):
+class BatchResponse(BaseModel):
     """An answer for each image, in order: what the network says of it, or why it could not be seen."""
 
-    predictions: list[Prediction | ProblemDetails]
+    predictions: list[PredictionResponse | ProblemDetails]
 
 
-class Served(BaseModel):
+class ModelInfo(BaseModel):
     """What is served, and within which limits."""
 
     name: str = Field(description="The network, such as `resnet50`.")

@@ -19,12 +19,12 @@ from fastapi import FastAPI
 from resnetlab import __version__
 from resnetlab.config import ConfigError
 from resnetlab.serving import errors, pages, routes
-from resnetlab.serving.http_protocol import Connection
+from resnetlab.serving.http_protocol import LimitedHttpProtocol
 from resnetlab.serving.limits import Limits
-from resnetlab.serving.metrics import Meters
-from resnetlab.serving.middleware import Gate
-from resnetlab.serving.request_body import Intake
-from resnetlab.serving.worker_supervisor import Crew
+from resnetlab.serving.metrics import ServerMetrics
+from resnetlab.serving.middleware import RequestMiddleware
+from resnetlab.serving.request_body import RequestBodyReader
+from resnetlab.serving.worker_supervisor import WorkerSupervisor
 
 LEAST_BUDGET = 256 << 20
 """Bytes of bodies that may be held together, at least."""
@@ -40,7 +40,7 @@ Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Place:
+class ListenOptions:
     """Where a server listens, and as whom."""
 
     host: str = "127.0.0.1"
@@ -51,7 +51,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Service:
+class ServiceOptions:
     """What is served, and how much of it."""
 
     model: Path
@@ -63,7 +63,11 @@ class Service:
 
 
 def serve(
-    service: Service, place: Place, *, ready: Callable[[str, dict[str, Any]], None], log: Log | None = None
+    service: ServiceOptions,
+    place: ListenOptions,
+    *,
+    ready: Callable[[str, dict[str, Any]], None],
+    log: Log | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; then finish what has begun.
 
@@ -74,7 +78,7 @@ def serve(
         ConfigError: where nothing can listen there, or the model cannot be opened.
         RuntimeError: where the worker cannot be started otherwise.
     """
-    with listen(place) as listener:
+    with open_socket(place) as listener:
         host, port = listener.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
         server = Server(service, allowed_hosts(place), log)
@@ -82,7 +86,7 @@ def serve(
             runner.run(server.live(listener, lambda model: ready(address, model)))
 
 
-def listen(place: Place) -> socket.socket:
+def open_socket(place: ListenOptions) -> socket.socket:
     """Open the socket.
 
     Raises:
@@ -104,7 +108,7 @@ def listen(place: Place) -> socket.socket:
     return listener
 
 
-def allowed_hosts(place: Place) -> frozenset[str] | None:
+def allowed_hosts(place: ListenOptions) -> frozenset[str] | None:
     """Return by which names a server may be asked for; `None` for any.
 
     On an address of this machine alone, no page elsewhere may reach it through a name that it binds to that address
@@ -126,9 +130,9 @@ def _is_local(host: str) -> bool:
 class Server(uvicorn.Server):
     """uvicorn's server with a worker beside it, which on a signal finishes what has begun before it stops."""
 
-    def __init__(self, service: Service, hosts: frozenset[str] | None, log: Log | None) -> None:
+    def __init__(self, service: ServiceOptions, hosts: frozenset[str] | None, log: Log | None) -> None:
         """Put it together; nothing is started."""
-        limits, meters = service.limits, Meters()
+        limits, meters = service.limits, ServerMetrics()
         settings = {
             "model": str(service.model),
             "backend": service.backend,
@@ -137,14 +141,14 @@ class Server(uvicorn.Server):
             "max_wait_s": limits.max_wait_ms / 1000,
             "max_pixels": limits.max_megapixels * 1_000_000,
         }
-        self.crew = Crew(settings, limits, meters)
-        app = application(self.crew, limits, meters)
-        self.gate = Gate(app, meters, {*app.openapi()["paths"], "/", "/docs", "/openapi.json"}, hosts, log)
+        self.crew = WorkerSupervisor(settings, limits, meters)
+        app = make_app(self.crew, limits, meters)
+        self.gate = RequestMiddleware(app, meters, {*app.openapi()["paths"], "/", "/docs", "/openapi.json"}, hosts, log)
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # or anybody could fill the log
         super().__init__(
             uvicorn.Config(
                 self.gate,
-                http=Connection,
+                http=LimitedHttpProtocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -181,13 +185,13 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def application(crew: Crew, limits: Limits, meters: Meters) -> FastAPI:
+def make_app(crew: WorkerSupervisor, limits: Limits, meters: ServerMetrics) -> FastAPI:
     """Put the endpoints and the pages together."""
     app = FastAPI(
         title="resnetlab", version=__version__, description=ABOUT, docs_url=None, redoc_url=None, redirect_slashes=False
     )
-    intake = Intake(limits.body_timeout_s, max(LEAST_BUDGET, 2 * limits.max_batch_bytes))
-    app.include_router(routes.routes(crew, intake, limits, meters))
-    errors.install(app)
-    pages.install(app)
+    intake = RequestBodyReader(limits.body_timeout_s, max(LEAST_BUDGET, 2 * limits.max_batch_bytes))
+    app.include_router(routes.make_router(crew, intake, limits, meters))
+    errors.install_error_handlers(app)
+    pages.install_pages(app)
     return app

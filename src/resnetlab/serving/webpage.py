@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import NamedTuple
 
 
-class Document(NamedTuple):
+class WebPage(NamedTuple):
     """A page and the policy that it is served with."""
 
     html: bytes
@@ -17,7 +17,7 @@ class Document(NamedTuple):
 
 
 @cache
-def document() -> Document:
+def web_page() -> WebPage:
     """Put the page together from the files beside this one and the style of all our pages."""
     style = _text("resnetlab", "html_style.css") + _text("resnetlab.serving", "web/page.css")
     script = _text("resnetlab.serving", "web/api.js") + "\n" + _text("resnetlab.serving", "web/page.js")
@@ -32,7 +32,7 @@ def document() -> Document:
         "form-action": "'none'",
         "frame-ancestors": "'none'",
     }
-    return Document(html.encode(), "; ".join(f"{kind} {source}" for kind, source in rules.items()))
+    return WebPage(html.encode(), "; ".join(f"{kind} {source}" for kind, source in rules.items()))
 
 
 def _text(package: str, name: str) -> str:

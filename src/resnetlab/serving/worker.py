@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from resnetlab.config import ConfigError
-from resnetlab.serving.batcher import Gathering
-from resnetlab.serving.ipc import pack, read
+from resnetlab.serving.batcher import DynamicBatcher
+from resnetlab.serving.ipc import encode_message, read_message
 from resnetlab.system.cores import usable_cores
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ PNG_EFFORT = 1
 
 
 @dataclass
-class Seen:
+class DecodedRequest:
     """An image on its way through."""
 
     asked: Mapping[str, Any]
@@ -52,7 +52,7 @@ class Worker:
         self._predictor = predictor
         self._out = out
         self._writing = threading.Lock()
-        self._gathering: Gathering[Seen] = Gathering(max_batch, max_wait_s)
+        self._gathering: DynamicBatcher[DecodedRequest] = DynamicBatcher(max_batch, max_wait_s)
         self._pool = ThreadPoolExecutor(cores, "decode")
 
     def take(self, asked: Mapping[str, Any], data: bytes) -> None:
@@ -73,7 +73,9 @@ class Worker:
                 view = self._predictor.view(data)
                 done = time.perf_counter()
                 self._gathering.put(
-                    Seen(asked, data if asked["explain"] else b"", view, done, {"decode": 1000 * (done - begun)})
+                    DecodedRequest(
+                        asked, data if asked["explain"] else b"", view, done, {"decode": 1000 * (done - begun)}
+                    )
                 )
             except TooLargeError as error:
                 self._refuse(asked, 413, f"the image {error}")
@@ -84,7 +86,7 @@ class Worker:
             except Exception as error:  # a fault of ours: it must cost one image, and no more
                 self._refuse(asked, 500, f"decoding failed ({type(error).__name__}: {error})")
 
-    def _judge(self, batch: list[Seen]) -> None:
+    def _judge(self, batch: list[DecodedRequest]) -> None:
         begun = time.perf_counter()
         try:
             rows = self._predictor.judge(np.stack([one.view for one in batch]))
@@ -103,13 +105,13 @@ class Worker:
                 frames.append(_answer(one, prediction, len(batch)))
         self._write(b"".join(frames))
 
-    def _explain(self, one: Seen, prediction: "Prediction", size: int) -> None:
+    def _explain(self, one: DecodedRequest, prediction: "Prediction", size: int) -> None:
         begun = time.perf_counter()
         try:
-            from resnetlab.inference.explain import drawing
+            from resnetlab.inference.explain import render_overlay
 
             file = BytesIO()
-            drawing(self._predictor, one.data, one.view, prediction).save(file, "PNG", compress_level=PNG_EFFORT)
+            render_overlay(self._predictor, one.data, one.view, prediction).save(file, "PNG", compress_level=PNG_EFFORT)
         except ConfigError as error:  # a package that is not installed
             self._refuse(one.asked, 501, str(error))
         except Exception as error:
@@ -119,7 +121,7 @@ class Worker:
             self._write(_answer(one, prediction, size, file.getvalue()))
 
     def _refuse(self, asked: Mapping[str, Any], status: int, detail: str) -> None:
-        self._write(pack({"id": asked["id"], "status": status, "detail": " ".join(detail.split())}))
+        self._write(encode_message({"id": asked["id"], "status": status, "detail": " ".join(detail.split())}))
 
     def _write(self, frames: bytes) -> None:
         with self._writing:
@@ -127,9 +129,9 @@ class Worker:
             self._out.flush()
 
 
-def _answer(one: Seen, prediction: "Prediction", size: int, drawing: bytes = b"") -> bytes:
+def _answer(one: DecodedRequest, prediction: "Prediction", size: int, drawing: bytes = b"") -> bytes:
     said = {"id": one.asked["id"], "top": prediction.top, "ms": one.ms, "batch": size}
-    return pack(said, drawing)
+    return encode_message(said, drawing)
 
 
 def main(settings: Mapping[str, Any]) -> None:
@@ -141,7 +143,7 @@ def main(settings: Mapping[str, Any]) -> None:
     loaded: Future[Worker] = Future()
 
     def listen() -> None:
-        while (frame := read(sys.stdin.buffer)) is not None:
+        while (frame := read_message(sys.stdin.buffer)) is not None:
             loaded.result().take(*frame)
         os._exit(0)
 
@@ -150,11 +152,13 @@ def main(settings: Mapping[str, Any]) -> None:
         predictor = _load(settings)
         worker = Worker(predictor, out, settings["max_batch"], settings["max_wait_s"], _cores(settings))
     except Exception as error:
-        out.write(pack({"failed": str(error) or type(error).__name__, "mistake": isinstance(error, ConfigError)}))
+        out.write(
+            encode_message({"failed": str(error) or type(error).__name__, "mistake": isinstance(error, ConfigError)})
+        )
         out.flush()
         os._exit(1)
     loaded.set_result(worker)
-    out.write(pack({"ready": _introduce(predictor)}))
+    out.write(encode_message({"ready": _introduce(predictor)}))
     out.flush()
     worker.run()
 

@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from resnetlab.config import ConfigError
-from resnetlab.serving.errors import Problem
-from resnetlab.serving.ipc import Frame, pack, receive
+from resnetlab.serving.errors import RequestError
+from resnetlab.serving.ipc import Frame, encode_message, receive_message
 from resnetlab.serving.limits import Limits
-from resnetlab.serving.metrics import Meters
+from resnetlab.serving.metrics import ServerMetrics
 
 GRACE_S = 2.0
 """Seconds beyond the deadline after which a worker that still has not answered is taken for hung."""
@@ -37,7 +37,7 @@ QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 
 
 @dataclass(frozen=True)
-class Reply:
+class WorkerReply:
     """What the worker said of one image."""
 
     top: list[tuple[str, float]]
@@ -49,29 +49,29 @@ class Reply:
 
 
 @dataclass
-class Job:
+class PendingRequest:
     """An image that was asked about."""
 
     number: int
     frame: bytes
-    answer: asyncio.Future[Reply]
+    answer: asyncio.Future[WorkerReply]
     asked: float
     """When, of `time.monotonic`."""
     sent: float = field(default=math.inf)
     """When the worker got it."""
 
 
-class Crew:
+class WorkerSupervisor:
     """The worker process, kept alive, and its queue."""
 
-    def __init__(self, settings: Mapping[str, Any], limits: Limits, meters: Meters) -> None:
+    def __init__(self, settings: Mapping[str, Any], limits: Limits, meters: ServerMetrics) -> None:
         """Take what the worker is started with; `run` starts it."""
         self._settings = settings
         self._limits = limits
         self._meters = meters
         self._numbers = itertools.count()
-        self._waiting: deque[Job] = deque()
-        self._sent: dict[int, Job] = {}
+        self._waiting: deque[PendingRequest] = deque()
+        self._sent: dict[int, PendingRequest] = {}
         self._process: Process | None = None
         self._failures = 0  # workers in a row that did not live long
         self._loadable = True
@@ -95,27 +95,27 @@ class Crew:
         """
         if not self._loadable:
             after_s = max(1, math.ceil(_pause_s(self._failures)))
-            raise Problem(503, f"{self.trouble}; it is tried again", retry_after_s=after_s)
+            raise RequestError(503, f"{self.trouble}; it is tried again", retry_after_s=after_s)
         waiting, sent = len(self._waiting), len(self._sent)
         free = self._limits.max_queue - waiting + (max(0, self._limits.window - sent) if self.trouble is None else 0)
         if images > free:
             after_s = min(60, max(1, math.ceil((waiting + sent) * self._pace_s)))
-            raise Problem(
+            raise RequestError(
                 429,
                 f"{waiting} images wait already, of at most {self._limits.max_queue}; ask again in {after_s} s",
                 retry_after_s=after_s,
             )
 
-    def ask(self, data: bytes, top: int, explain: bool) -> Job:
+    def ask(self, data: bytes, top: int, explain: bool) -> PendingRequest:
         """Have the worker look at an encoded image, and name `top` classes; `answer` waits for it."""
         number = next(self._numbers)
-        frame = pack({"id": number, "top": top, "explain": explain}, data)
-        job = Job(number, frame, asyncio.get_running_loop().create_future(), time.monotonic())
+        frame = encode_message({"id": number, "top": top, "explain": explain}, data)
+        job = PendingRequest(number, frame, asyncio.get_running_loop().create_future(), time.monotonic())
         self._waiting.append(job)
         self._send()
         return job
 
-    async def answer(self, job: Job) -> Reply:
+    async def answer(self, job: PendingRequest) -> WorkerReply:
         """Return what the worker said. Whoever is cancelled meanwhile leaves the queue.
 
         Raises:
@@ -126,7 +126,7 @@ class Crew:
                 return await job.answer
         except TimeoutError:
             where = "waiting for the worker" if job.sent == math.inf else "with the worker"
-            raise Problem(
+            raise RequestError(
                 503,
                 f"no answer within {self._limits.timeout_s:g} s (the image was {where}); ask again later",
                 retry_after_s=max(1, math.ceil(len(self._waiting) * self._pace_s)),
@@ -192,7 +192,7 @@ class Crew:
         reader = self._process.stdout
         assert reader is not None
         try:
-            first = await receive(reader)
+            first = await receive_message(reader)
             if first is None or "ready" not in first[0]:
                 self._refused(first)
                 return 0.0
@@ -203,7 +203,7 @@ class Crew:
             self._meters.ready.set(1)
             begun = time.monotonic()
             self._send()
-            while (frame := await receive(reader)) is not None:
+            while (frame := await receive_message(reader)) is not None:
                 self._heed(*frame)
             return time.monotonic() - begun
         finally:
@@ -227,7 +227,7 @@ class Crew:
         for job in self._sent.values():
             if not job.answer.done():
                 job.answer.set_exception(
-                    Problem(503, f"the worker {how} while it had this image; ask again", retry_after_s=1)
+                    RequestError(503, f"the worker {how} while it had this image; ask again", retry_after_s=1)
                 )
         self._sent.clear()
         self._gauge()
@@ -240,7 +240,7 @@ class Crew:
         self._meters.images.labels("answered" if outcome == 200 else str(outcome)).inc()
         if outcome != 200:
             if not job.answer.done():
-                job.answer.set_exception(Problem(outcome, said["detail"]))
+                job.answer.set_exception(RequestError(outcome, said["detail"]))
             return
         total = 1000 * (time.monotonic() - job.asked)
         ms = {"decode": said["ms"]["decode"], "inference": said["ms"]["inference"]}
@@ -253,7 +253,7 @@ class Crew:
         self._meters.total_s.observe(total / 1000)
         self._meters.batch.observe(said["batch"])
         if not job.answer.done():
-            job.answer.set_result(Reply(said["top"], {**ms, "total": total}, drawing))
+            job.answer.set_result(WorkerReply(said["top"], {**ms, "total": total}, drawing))
 
     async def _watch(self) -> None:
         """Kill a worker that answers no more."""

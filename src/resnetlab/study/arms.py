@@ -19,7 +19,7 @@ ARMS: dict[str, dict[str, Any]] = {
 4.2); A, B and C are the options of Table 3; `bottleneck` (9n+2 layers) has the blocks of Figure 5."""
 
 
-def network(arm: str, depth: int, **changes: Any) -> ModelConfig:
+def arm_network(arm: str, depth: int, **changes: Any) -> ModelConfig:
     """Return the CIFAR network that stands on one side of the experiment, with fields of `ModelConfig` changed.
 
     Raises:
@@ -47,6 +47,6 @@ def arm_of(model: ModelConfig) -> str:
     return "B" if model.shortcut == "project" else "C"
 
 
-def in_order(arms: Iterable[str]) -> list[str]:
+def ordered_arms(arms: Iterable[str]) -> list[str]:
     """Return each arm once, in the order in which they are shown: that of `ARMS`."""
     return sorted(set(arms), key=list(ARMS).index)

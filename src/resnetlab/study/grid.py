@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from resnetlab.config import ConfigError, DataConfig, ModelConfig, Norm, Precision, Recipe, RunConfig
-from resnetlab.data.registry import title_of
+from resnetlab.data.registry import dataset_title
 from resnetlab.serialization import differences
-from resnetlab.study.arms import arm_of, network
-from resnetlab.study.local_pool import Ended, Event, Job, Started, run_jobs
+from resnetlab.study.arms import arm_network, arm_of
+from resnetlab.study.local_pool import Event, RunEnded, RunStarted, RunTask, run_tasks
 from resnetlab.study.results import MODEL, RUNS, Run, read_run, read_runs
-from resnetlab.system.dir_lock import claimed, is_claimed
+from resnetlab.system.dir_lock import is_locked, lock_dir
 from resnetlab.training.recipes import for_network
 from resnetlab.training.record import Record
 
@@ -20,12 +20,12 @@ MADE_BY_A_STUDY = (RUNS, "figures", "results.csv", "results.json", "report.html"
 """What a study writes into its folder, and what starting afresh deletes; nothing else there is touched."""
 
 
-Executor = Callable[[Sequence[Job]], Generator[Event]]
+Executor = Callable[[Sequence[RunTask]], Generator[Event]]
 """Makes runs, and yields what happens as it happens."""
 
 
 @dataclass(frozen=True)
-class Source:
+class StudyData:
     """Images, and how networks are trained on them."""
 
     data: DataConfig
@@ -40,7 +40,7 @@ class Grid:
         ConfigError: for an axis that is empty, names something twice, or names something that does not exist.
     """
 
-    sources: tuple[Source, ...]
+    sources: tuple[StudyData, ...]
     depths: tuple[int, ...]
     arms: tuple[str, ...]
     num_seeds: int
@@ -56,7 +56,7 @@ class Grid:
     def __post_init__(self) -> None:
         _each_once("depth", self.depths)
         _each_once("arm", self.arms)
-        _each_once("data", [(title_of(source.data), source.data.train_images) for source in self.sources])
+        _each_once("data", [(dataset_title(source.data), source.data.train_images) for source in self.sources])
         if {"residual", "A"} <= set(self.arms):
             raise ConfigError("arms residual and A are the same network, option A; name one of them")
         if self.num_seeds < 1:
@@ -88,9 +88,9 @@ class Grid:
                 yield self._run("plain", shallow, source, seed), self._run("plain", deep, source, seed)
 
     def _network(self, arm: str, depth: int) -> ModelConfig:
-        return network(arm, depth, norm=self.norm, init_scale=self.init_scale)
+        return arm_network(arm, depth, norm=self.norm, init_scale=self.init_scale)
 
-    def _run(self, arm: str, depth: int, source: Source, seed: int) -> RunConfig:
+    def _run(self, arm: str, depth: int, source: StudyData, seed: int) -> RunConfig:
         model = self._network(arm, depth)
         return RunConfig(
             model,
@@ -104,16 +104,16 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Planned:
+class StudyPlan:
     """A study knows what it has to do: runs to make, and how many are there already."""
 
-    jobs: Sequence[Job]
+    jobs: Sequence[RunTask]
     num_reused: int
 
 
 def run_study(
     grid: Grid, out: Path, *, num_workers: int, fresh: bool = False, executor: Executor | None = None
-) -> Generator[Planned | Event]:
+) -> Generator[StudyPlan | Event]:
     """Make the grid's runs that are not in the folder yet; yield the plan, then what happens as it happens.
 
     Finished runs stay whatever comes: closing the iterator early stops the workers and leaves the rest to the next
@@ -124,26 +124,26 @@ def run_study(
         ConfigError: where `out` cannot be written, is in use, or holds runs of another recipe (without `fresh`).
         RecordError: where a record there is damaged.
     """
-    with claimed(out, "study"):
+    with lock_dir(out, "study"):
         if fresh:
             _clear(out)
         there = {run.directory.name: run for run in read_runs(out)}
         _refuse_another_recipe(there.values(), grid, out)
-        first = [Job(config, out / RUNS / run_name(config)) for config in grid.runs()]
+        first = [RunTask(config, out / RUNS / run_name(config)) for config in grid.runs()]
         then = [_deepened(before, after, out) for before, after in grid.constructions()]
         pending, later = ([job for job in jobs if not _is_settled(there.get(job.out.name))] for jobs in (first, then))
         for job in (*pending, *later):
-            if not (job.out / "checkpoint").exists() and not is_claimed(job.out):  # by a killed study's last worker
+            if not (job.out / "checkpoint").exists() and not is_locked(job.out):  # by a killed study's last worker
                 shutil.rmtree(job.out, ignore_errors=True)
-        yield Planned([*pending, *later], len(first) + len(then) - len(pending) - len(later))
-        run = executor or (lambda jobs: run_jobs(jobs, num_workers))
+        yield StudyPlan([*pending, *later], len(first) + len(then) - len(pending) - len(later))
+        run = executor or (lambda jobs: run_tasks(jobs, num_workers))
         yield from _noted(run(pending))
         possible = [job for job in later if Path(job.config.weights or "").exists()]
         yield from _noted(run(possible))
         for job in later:
             if job not in possible:
-                yield Started(job)
-                yield Ended(job, f"there is no {job.config.weights} to start from: that run did not finish")
+                yield RunStarted(job)
+                yield RunEnded(job, f"there is no {job.config.weights} to start from: that run did not finish")
 
 
 def run_name(config: RunConfig, origin: int | None = None) -> str:
@@ -154,9 +154,9 @@ def run_name(config: RunConfig, origin: int | None = None) -> str:
     return "-".join([*parts, f"seed{config.seed}"])
 
 
-def _deepened(before: RunConfig, after: RunConfig, out: Path) -> Job:
+def _deepened(before: RunConfig, after: RunConfig, out: Path) -> RunTask:
     config = replace(after, weights=str(out.resolve() / RUNS / run_name(before) / MODEL))
-    return Job(config, out / RUNS / run_name(config, before.model.depth), before.model.depth)
+    return RunTask(config, out / RUNS / run_name(config, before.model.depth), before.model.depth)
 
 
 def _is_settled(run: Run | None) -> bool:
@@ -166,12 +166,12 @@ def _is_settled(run: Run | None) -> bool:
 def _noted(events: Iterable[Event]) -> Iterator[Event]:
     """Pass events on; write the cause of a failure into the record where the run itself could not."""
     for event in events:
-        if isinstance(event, Ended) and event.error is not None:
+        if isinstance(event, RunEnded) and event.error is not None:
             _note_failure(event)
         yield event
 
 
-def _note_failure(event: Ended) -> None:
+def _note_failure(event: RunEnded) -> None:
     if not (event.job.out / "config.json").exists() or read_run(event.job.out).status != "unfinished":
         return  # it was told already, or it never got so far
     with suppress(OSError), Record(event.job.out / "record.jsonl") as record:  # a full disk is told all the same

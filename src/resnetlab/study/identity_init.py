@@ -7,14 +7,14 @@ training error than its shallower counterpart." No torch here.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from resnetlab.study.paired_comparison import Contrast
+from resnetlab.study.paired_comparison import PairedComparison
 from resnetlab.study.results import Run
 from resnetlab.study.rules import WORSE_POINTS
-from resnetlab.study.seed_stats import Spread, spread
+from resnetlab.study.seed_stats import SeedStats, seed_stats
 
 
 @dataclass(frozen=True)
-class Construction:
+class IdentityInitResult:
     """Training errors in %, over the seeds for which all four were measured."""
 
     source: str
@@ -23,15 +23,15 @@ class Construction:
     shallow: int
     deep: int
     seeds: tuple[int, ...]
-    trained: Spread
+    trained: SeedStats
     """Of the shallow network."""
-    constructed: Spread
+    constructed: SeedStats
     """Of that network with identity layers inserted, before any further step: equal by construction, measured."""
-    further: Spread
+    further: SeedStats
     """Of the constructed network, trained once more by the same recipe."""
-    scratch: Spread
+    scratch: SeedStats
     """Of the deep network from random weights."""
-    missed: Contrast
+    missed: PairedComparison
     """Training error of the deep network from random weights, less that of the constructed one."""
     max_logit_difference: float
     """Largest absolute difference of logits between the shallow and the constructed network, over images and seeds."""
@@ -53,14 +53,14 @@ class Construction:
         return self.missed.mean >= WORSE_POINTS and all(points > 0 for points in self.missed.points.values())
 
 
-def constructions(runs: Sequence[Run]) -> list[Construction]:
+def identity_init_results(runs: Sequence[Run]) -> list[IdentityInitResult]:
     """Gather what was constructed, one for each data set, arm and pair of depths."""
     done = [run for run in runs if run.status == "done"]
     plans = sorted({(run.source, run.arm, run.origin, run.depth) for run in done if run.origin is not None})
     return [made for plan in plans if (made := _gather(done, *plan))]
 
 
-def _gather(done: Sequence[Run], source: str, arm: str, shallow: int, deep: int) -> Construction | None:
+def _gather(done: Sequence[Run], source: str, arm: str, shallow: int, deep: int) -> IdentityInitResult | None:
     """Return the construction over the seeds that have all three runs; `None` where there is no such seed."""
     side = [run for run in done if (run.source, run.arm) == (source, arm)]
     trained = {run.seed: run for run in side if run.depth == shallow and not run.is_from_file}
@@ -71,7 +71,7 @@ def _gather(done: Sequence[Run], source: str, arm: str, shallow: int, deep: int)
         return None
     starts = {seed: deepened[seed].start["start"] for seed in seeds}
     constructed = {seed: start["train_error_pct"] for seed, start in starts.items()}
-    return Construction(
+    return IdentityInitResult(
         source,
         arm,
         shallow,
@@ -81,12 +81,12 @@ def _gather(done: Sequence[Run], source: str, arm: str, shallow: int, deep: int)
         constructed=_over(constructed.values()),
         further=_over(deepened[seed].result["train_error_pct"] for seed in seeds),
         scratch=_over(scratch[seed].result["train_error_pct"] for seed in seeds),
-        missed=Contrast({seed: scratch[seed].result["train_error_pct"] - constructed[seed] for seed in seeds}),
+        missed=PairedComparison({seed: scratch[seed].result["train_error_pct"] - constructed[seed] for seed in seeds}),
         max_logit_difference=max(start["max_logit_difference"] for start in starts.values()),
     )
 
 
-def _over(values: Iterable[float]) -> Spread:
-    found = spread(list(values))
+def _over(values: Iterable[float]) -> SeedStats:
+    found = seed_stats(list(values))
     assert found is not None  # there is a seed
     return found

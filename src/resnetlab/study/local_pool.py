@@ -19,7 +19,7 @@ from resnetlab.system.cores import usable_cores
 
 
 @dataclass(frozen=True)
-class Job:
+class RunTask:
     """A run to be made: what, and where."""
 
     config: RunConfig
@@ -29,45 +29,45 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Started:
+class RunStarted:
     """A worker has taken a job."""
 
-    job: Job
+    job: RunTask
 
 
 @dataclass(frozen=True)
-class Told:
+class RunProgress:
     """A run says where it stands."""
 
-    job: Job
+    job: RunTask
     step: int
     total_steps: int
     train_error_pct: float
 
 
 @dataclass(frozen=True)
-class Ended:
+class RunEnded:
     """A run is over; `error` says why it failed, or is `None`."""
 
-    job: Job
+    job: RunTask
     error: str | None
 
 
-Event = Started | Told | Ended
+Event = RunStarted | RunProgress | RunEnded
 
 
-def warm_up() -> None:
+def preload_torch() -> None:
     """Have the process that runs are forked from start loading PyTorch now, while the caller does something else."""
     if _context().get_start_method() != "forkserver":
         return
     # Ctrl-C is for the study, which stops its workers itself: the server starts with it held back, and then ignores it.
     multiprocessing.resource_tracker.ensure_running()  # before: where it has to start, it lets signals through again
-    with ctrl_c_held_back():
+    with defer_sigint():
         multiprocessing.forkserver.ensure_running()
 
 
 @contextmanager
-def ctrl_c_held_back() -> Generator[None]:
+def defer_sigint() -> Generator[None]:
     """Let Ctrl-C wait, not be lost, while a process is started: half a start would leave a worker that complains.
 
     A handler of ours holds it back from this process, whose other threads may be handed it; the mask is for the process
@@ -89,33 +89,33 @@ def ctrl_c_held_back() -> Generator[None]:
         signal.raise_signal(signal.SIGINT)
 
 
-def run_jobs(jobs: Sequence[Job], num_workers: int) -> Generator[Event]:
+def run_tasks(jobs: Sequence[RunTask], num_workers: int) -> Generator[Event]:
     """Run jobs, at most `num_workers` at once, in their order; yield what happens as it happens.
 
     Each run has a process of its own, so one that is killed takes no other with it. Closing the iterator early (an
     exception, Ctrl-C) stops the workers; finished runs stay.
     """
-    warm_up()
+    preload_torch()
     context = _context()
     waiting = list(jobs)
     places = _places(num_workers)
-    running: dict[Connection, tuple[Job, BaseProcess, int | None]] = {}
+    running: dict[Connection, tuple[RunTask, BaseProcess, int | None]] = {}
     try:
         while waiting or running:
             while waiting and places:
                 job, core = waiting.pop(0), places.pop(0)
                 ours, theirs = context.Pipe(duplex=False)
                 process = context.Process(target=_enter, args=(job.config, job.out, theirs, core), daemon=True)
-                with ctrl_c_held_back():
+                with defer_sigint():
                     process.start()
                     theirs.close()  # so that the pipe ends when the worker does
                     running[ours] = (job, process, core)
-                yield Started(job)
+                yield RunStarted(job)
             for pipe in wait(list(running)):
                 assert isinstance(pipe, Connection)
                 job, process, core = running[pipe]
                 event = _next(pipe, job, process)
-                if isinstance(event, Ended):
+                if isinstance(event, RunEnded):
                     del running[pipe]
                     places.append(core)
                 yield event
@@ -126,19 +126,19 @@ def run_jobs(jobs: Sequence[Job], num_workers: int) -> Generator[Event]:
             process.join()
 
 
-def _next(pipe: Connection, job: Job, process: BaseProcess) -> Event:
+def _next(pipe: Connection, job: RunTask, process: BaseProcess) -> Event:
     try:
         message = pipe.recv()
     except EOFError:  # it died without a word
         process.join()
         code = process.exitcode or 0
         killed = f"killed by signal {-code}" + (", perhaps for want of memory" if code == -9 else "")
-        return Ended(job, killed if code < 0 else f"the worker left with exit status {code}")
+        return RunEnded(job, killed if code < 0 else f"the worker left with exit status {code}")
     if isinstance(message, tuple):
-        return Told(job, *message)
+        return RunProgress(job, *message)
     pipe.close()
     process.join()
-    return Ended(job, message)
+    return RunEnded(job, message)
 
 
 def _places(num_workers: int) -> list[int | None]:
@@ -152,11 +152,11 @@ def _places(num_workers: int) -> list[int | None]:
 
 
 def _enter(config: RunConfig, out: Path, pipe: Connection, core: int | None) -> None:
-    from resnetlab.study.worker import work  # here, so that the study's own process never loads torch
+    from resnetlab.study.worker import run_task  # here, so that the study's own process never loads torch
 
     if core is not None:
         os.sched_setaffinity(0, {core})
-    work(config, out, pipe)
+    run_task(config, out, pipe)
 
 
 def _context() -> ForkServerContext | SpawnContext:

@@ -8,14 +8,14 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from resnetlab.study.arms import in_order
+from resnetlab.study.arms import ordered_arms
 from resnetlab.study.results import Run
 from resnetlab.study.run_metrics import train_error, unseen_error_pct
 from resnetlab.study.seed_stats import interval_95
 
 
 @dataclass(frozen=True)
-class Contrast:
+class PairedComparison:
     """What one side has less what the other has, seed by seed."""
 
     points: dict[int, float]
@@ -51,16 +51,16 @@ class Contrast:
         )
 
 
-def contrast(
+def compare_pairs(
     low: Mapping[int, Run], high: Mapping[int, Run], quantity: Callable[[Run], float | None]
-) -> Contrast | None:
+) -> PairedComparison | None:
     """Compare two sides (seed to run) over the seeds for which both have the quantity; `None` where there are none."""
     points: dict[int, float] = {}
     for seed in sorted(low.keys() & high.keys()):
         before, after = quantity(low[seed]), quantity(high[seed])
         if before is not None and after is not None:
             points[seed] = after - before
-    return Contrast(points) if points else None
+    return PairedComparison(points) if points else None
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,14 @@ class DepthEffect:
     shallow: int
     deep: int
     train_images: int | None
-    train: Contrast
+    train: PairedComparison
     """Of final training error; above 0: the deeper network fits worse."""
-    unseen: Contrast | None
+    unseen: PairedComparison | None
     """Of the final test error, or validation error where there is no test split."""
 
 
 @dataclass(frozen=True)
-class Group:
+class RunGroup:
     """The runs of one arm on one data set that started from random weights and ended, be it in NaN."""
 
     data: str
@@ -112,18 +112,20 @@ class Group:
         for size in self.sizes:
             shallow, *_, deep = depths if len(depths := self.depths(size)) > 1 else (0, 0)
             before, after = self.at(shallow, size), self.at(deep, size)
-            train = contrast(before, after, train_error)
+            train = compare_pairs(before, after, train_error)
             if shallow != deep and train:
-                unseen = contrast(before, after, lambda run: unseen_error_pct(run) if run.status == "done" else None)
+                unseen = compare_pairs(
+                    before, after, lambda run: unseen_error_pct(run) if run.status == "done" else None
+                )
                 found.append(DepthEffect(self.data, self.arm, shallow, deep, size, train, unseen))
         return found
 
 
-def groups(runs: Sequence[Run]) -> list[Group]:
+def group_runs(runs: Sequence[Run]) -> list[RunGroup]:
     """Sort runs into groups: those that ended by themselves, not those that were killed or failed."""
     there = [run for run in runs if run.status in ("done", "diverged") and not run.is_from_file]
     return [
-        Group(data, arm, tuple(run for run in there if (run.data, run.arm) == (data, arm)))
+        RunGroup(data, arm, tuple(run for run in there if (run.data, run.arm) == (data, arm)))
         for data in sorted({run.data for run in there})
-        for arm in in_order(run.arm for run in there if run.data == data)
+        for arm in ordered_arms(run.arm for run in there if run.data == data)
     ]

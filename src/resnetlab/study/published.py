@@ -10,11 +10,11 @@ from typing import Any
 
 from resnetlab.config import ModelConfig, Recipe
 from resnetlab.data.registry import CIFAR10
-from resnetlab.literature.paper import BEST_ON_VAL, LAST_EPOCH, Cell, Protocol, find
-from resnetlab.literature.reproductions import by_others
+from resnetlab.literature.paper import BEST_ON_VAL, LAST_EPOCH, Protocol, PublishedResult, find_result
+from resnetlab.literature.reproductions import independent_results
 from resnetlab.models.zoo import model_config
 from resnetlab.study.results import Run
-from resnetlab.study.seed_stats import Spread, spread
+from resnetlab.study.seed_stats import SeedStats, seed_stats
 
 QUANTITY = "test_error_pct"
 INSIDE = 2.0
@@ -41,15 +41,15 @@ SAID: dict[str, tuple[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PublishedComparison:
     """The seeds of one network by one protocol, beside one published number."""
 
     data: str
     """Name of the data set; of a path its last part."""
-    cell: Cell
+    cell: PublishedResult
     protocol: Protocol
     """How the runs were made."""
-    ours: Spread
+    ours: SeedStats
     """Test error over the seeds, in %."""
 
     @property
@@ -80,7 +80,7 @@ class Comparison:
     @property
     def deviations(self) -> tuple[str, ...]:
         """In what the protocol of the runs differs from that of the cell, each way in words."""
-        return deviations(self.protocol, self.cell.protocol)
+        return protocol_differences(self.protocol, self.cell.protocol)
 
     @property
     def is_reproduction(self) -> bool:
@@ -92,7 +92,7 @@ class Comparison:
         """The comparison in words, with the numbers and the rule."""
         cell, ours, points = self.cell, self.ours, self.difference_points
         runs = "one seed" if ours.count == 1 else f"{ours.count} seeds"
-        published = f"above {cell.value:g} %" if cell.above else f"{Spread(cell.value, cell.spread, 1)} %"
+        published = f"above {cell.value:g} %" if cell.above else f"{SeedStats(cell.value, cell.spread, 1)} %"
         if not self.is_reproduction:
             verdict = f"not a reproduction: {'; '.join(self.deviations)}"
         elif cell.above:
@@ -110,7 +110,7 @@ class Comparison:
         )
 
 
-def comparisons(runs: Sequence[Run]) -> list[Comparison]:
+def published_comparisons(runs: Sequence[Run]) -> list[PublishedComparison]:
     """Put the finished runs of each network and protocol beside the paper's number, or, where it has none, others'."""
     groups: dict[tuple[str, str, Protocol], list[float]] = {}
     for run in runs:
@@ -119,14 +119,14 @@ def comparisons(runs: Sequence[Run]) -> list[Comparison]:
             groups.setdefault(key, []).append(run.result[QUANTITY])
     listed = []
     for (data, network, protocol), errors in groups.items():
-        cell, ours = find(network, QUANTITY), spread(errors)
+        cell, ours = find_result(network, QUANTITY), seed_stats(errors)
         if ours is not None:
-            beside = by_others(network, QUANTITY) if cell is None else (cell,)
-            listed += [Comparison(data, published, protocol, ours) for published in beside]
+            beside = independent_results(network, QUANTITY) if cell is None else (cell,)
+            listed += [PublishedComparison(data, published, protocol, ours) for published in beside]
     return listed
 
 
-def row(run: Run, listed: Sequence[Comparison]) -> dict[str, Any]:
+def comparison_columns(run: Run, listed: Sequence[PublishedComparison]) -> dict[str, Any]:
     """Return a run's columns of `results.csv` from the comparisons of its study; `None` where nothing is comparable.
 
     The difference is the run's own; whether it is inside the spread is said of its seeds together. Where the paper has
@@ -143,7 +143,7 @@ def row(run: Run, listed: Sequence[Comparison]) -> dict[str, Any]:
     }
 
 
-def deviations(ours: Protocol, theirs: Protocol) -> tuple[str, ...]:
+def protocol_differences(ours: Protocol, theirs: Protocol) -> tuple[str, ...]:
     """Return each way in which our protocol differs from another, and what of the other is not published.
 
     `200 steps instead of 64,000`, `no flips`.
@@ -230,8 +230,8 @@ def _schedule(recipe: Recipe) -> str:
 
 def _warmup(recipe: Recipe) -> str:
     ways = [f"lr rising over {recipe.warmup_steps} steps"] if recipe.warmup_steps else []
-    if recipe.cautious_lr is not None:
-        ways.append(f"lr {recipe.cautious_lr:g} until the training error is below {recipe.cautious_until_pct:g} %")
+    if recipe.initial_lr is not None:
+        ways.append(f"lr {recipe.initial_lr:g} until the training error is below {recipe.initial_lr_until_pct:g} %")
     return " and ".join(ways) or "no warm-up"
 
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.config import ConfigError
-from resnetlab.study.local_pool import Ended, Event, Job, Started, Told, ctrl_c_held_back
-from resnetlab.study.ray_task import Desk, work
+from resnetlab.study.local_pool import Event, RunEnded, RunProgress, RunStarted, RunTask, defer_sigint
+from resnetlab.study.ray_task import ProgressActor, run_task
 from resnetlab.system.cores import usable_cores
 
 RETRIES = 5
@@ -39,8 +39,8 @@ STOP = "stop"
 GONE = "Ray has ended on this machine; what runs have saved is kept, and the same command continues"
 
 
-def run_jobs(
-    jobs: Sequence[Job],
+def run_tasks(
+    jobs: Sequence[RunTask],
     address: str | None = None,
     *,
     cpus: float = 1,
@@ -50,7 +50,7 @@ def run_jobs(
     """Run jobs as tasks of a Ray cluster, as many at once as it has room for; yield what happens as it happens.
 
     `address` is HOST:PORT or `auto` (the cluster of this machine); without it a cluster of this machine alone is
-    started, or RAY_ADDRESS is heeded. Each task asks for so many `cpus` and `gpus`. A second `Started` says that a run
+    started, or RAY_ADDRESS is heeded. Each task asks for so many `cpus` and `gpus`. A second `RunStarted` says that a run
     lost its machine and goes on elsewhere. Closing the iterator early has the runs save their state and leave.
 
     Raises:
@@ -64,7 +64,7 @@ def run_jobs(
     ours, theirs = context.Pipe()
     address = address or os.environ.get("RAY_ADDRESS")
     process = context.Process(target=_drive, args=(theirs, jobs, address, cpus, gpus, checkpoint_s), daemon=True)
-    with ctrl_c_held_back():
+    with defer_sigint():
         process.start()
         theirs.close()  # so that the pipe ends when the process does
     try:
@@ -100,7 +100,7 @@ def _heard(pipe: Connection) -> Any:
 
 
 def _drive(
-    pipe: Connection, jobs: Sequence[Job], address: str | None, cpus: float, gpus: float, checkpoint_s: float
+    pipe: Connection, jobs: Sequence[RunTask], address: str | None, cpus: float, gpus: float, checkpoint_s: float
 ) -> None:
     """Be the process that speaks to Ray: send "connected", then events, then "done" or an exception."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the study, which says STOP
@@ -113,7 +113,9 @@ def _drive(
         try:
             _check_room(ray, {"CPU": cpus, "GPU": gpus})
             pipe.send("connected")
-            _make(ray, pipe, jobs, ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(work), checkpoint_s)
+            _make(
+                ray, pipe, jobs, ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(run_task), checkpoint_s
+            )
         except ray.exceptions.RayError as error:
             raise RuntimeError(f"{GONE} ({type(error).__name__})") from error
         finally:
@@ -125,7 +127,7 @@ def _drive(
         pipe.send(error if isinstance(error, ConfigError) else RuntimeError(_line(error)))
 
 
-def _make(ray: Any, pipe: Connection, jobs: Sequence[Job], task: Any, checkpoint_s: float) -> None:
+def _make(ray: Any, pipe: Connection, jobs: Sequence[RunTask], task: Any, checkpoint_s: float) -> None:
     """Have every job made, and send what happens, until all have ended or the study says STOP.
 
     Raises:
@@ -146,12 +148,12 @@ def _make(ray: Any, pipe: Connection, jobs: Sequence[Job], task: Any, checkpoint
                 if jobs[name] not in running.values():  # a last word may come after the end
                     continue
                 begun.add(name)
-                pipe.send(Started(jobs[name]) if told is None else Told(jobs[name], *told))
+                pipe.send(RunStarted(jobs[name]) if told is None else RunProgress(jobs[name], *told))
             for one in ended:
                 job = running.pop(one)
                 if jobs.index(job) not in begun:  # it was lost before it could say a word
-                    pipe.send(Started(job))
-                pipe.send(Ended(job, _outcome(ray, one)))
+                    pipe.send(RunStarted(job))
+                pipe.send(RunEnded(job, _outcome(ray, one)))
     except (EOFError, BrokenPipeError, ray.exceptions.RayError):
         grace_s = 0.0  # without this study another may begin in the folder at any moment; without Ray nobody answers
         raise
@@ -222,7 +224,7 @@ def _desk(ray: Any) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=here)(Desk).remote()
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(ProgressActor).remote()
 
 
 def _token(folder: Path) -> Path:

@@ -25,7 +25,7 @@ Word = tuple[int, int, float] | None
 """What a run tells: step, steps in all, training error in %; `None` that it begins."""
 
 
-def work(
+def run_task(
     config: RunConfig, out: Path, here: Path, token: Path, desk: Any, name: int, checkpoint_s: float
 ) -> str | None:
     """Make one run, on whatever machine this is; return what went wrong, or `None`.
@@ -33,16 +33,16 @@ def work(
     Raises:
         ConfigError: where this machine does not see the study's folder.
     """
-    from resnetlab.training.signal_handling import InterruptedRunError, Interruption
+    from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
 
-    with Interruption() as interruption:  # Ray cancels by SIGINT, and ends a machine's processes by SIGTERM
+    with StopSignal() as interruption:  # Ray cancels by SIGINT, and ends a machine's processes by SIGTERM
         if not _appears(token):
             machine = os.uname().nodename
             raise ConfigError(f"{machine} does not see the study's {out.parent}; --out is a folder all machines share")
         import ray
         import torch
 
-        from resnetlab.training.runtime_options import Session
+        from resnetlab.training.runtime_options import RuntimeOptions
         from resnetlab.training.trainer import fit
 
         with contextlib.suppress(OSError):
@@ -51,7 +51,7 @@ def work(
         teller = _teller(desk, name)
         with contextlib.suppress(Timeout, OSError), FileLock(out / LOCK, timeout=CLAIM_S):
             pass  # whoever still writes there is lost, or will hear that the run is not its own any more
-        session = Session(resume=True, checkpoint_s=checkpoint_s)
+        session = RuntimeOptions(resume=True, checkpoint_s=checkpoint_s)
         try:
             fit(config, out, session=session, listener=teller, interruption=interruption)
         except InterruptedRunError as stopped:
@@ -68,11 +68,11 @@ def _teller(desk: Any, name: int) -> Any:
     import ray
     from ray.exceptions import RayError
 
-    from resnetlab.training.callbacks import Listener, Progress
+    from resnetlab.training.callbacks import Callback, Progress
 
     attempt = ray.get(desk.begin.remote(name))
 
-    class Teller(Listener):
+    class Teller(Callback):
         def __init__(self) -> None:
             self._asked: Any = None
             self._answered_s = time.monotonic()
@@ -93,7 +93,7 @@ def _teller(desk: Any, name: int) -> Any:
     return Teller()
 
 
-class Desk:
+class ProgressActor:
     """Where runs tell how far they are; an actor on the study's own machine, which is lost only with the study."""
 
     def __init__(self) -> None:

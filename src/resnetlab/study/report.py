@@ -13,17 +13,17 @@ import jinja2
 
 from resnetlab import __version__
 from resnetlab.config import ConfigError
-from resnetlab.study.figures.all_figures import KINDS, Picture, draw
-from resnetlab.study.identity_init import constructions
-from resnetlab.study.paired_comparison import groups
-from resnetlab.study.published import comparisons, row
+from resnetlab.study.figures.all_figures import KINDS, FigureFile, draw_figures
+from resnetlab.study.identity_init import identity_init_results
+from resnetlab.study.paired_comparison import group_runs
+from resnetlab.study.published import comparison_columns, published_comparisons
 from resnetlab.study.results import RUNS, Run, read_runs
 from resnetlab.study.rules import LEARNT, RULES
-from resnetlab.study.seed_stats import figures
-from resnetlab.study.table import CONVERGENCE_PCT, lines
-from resnetlab.study.verdict import findings
-from resnetlab.system.atomic_files import write_whole
-from resnetlab.training.record import finite
+from resnetlab.study.seed_stats import two_figures
+from resnetlab.study.table import CONVERGENCE_PCT, table_rows
+from resnetlab.study.verdict import verdicts
+from resnetlab.system.atomic_files import write_atomic
+from resnetlab.training.record import replace_non_finite
 
 TITLE = "Does depth help?"
 
@@ -42,24 +42,24 @@ def write_report(out: Path) -> dict[str, Any]:
     runs = read_runs(out)
     if not runs:
         raise ConfigError(f"{out}: no study here (no {RUNS}/ with runs); make one with: resnetlab study --out {out}")
-    study = Study(runs)
+    study = StudyReport(runs)
     results = study.as_json()
-    write_whole(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    write_whole(out / "results.csv", table_csv(results["runs"]))
-    write_whole(out / "report.html", page(study, draw(runs, out / "figures")))
+    write_atomic(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomic(out / "results.csv", table_csv(results["runs"]))
+    write_atomic(out / "report.html", render_page(study, draw_figures(runs, out / "figures")))
     return results
 
 
-class Study:
+class StudyReport:
     """Everything a report says of some runs, worked out once."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = runs
-        self.lines = lines(runs)
-        self.findings = findings(runs)
-        self.effects = [effect for group in groups(runs) for effect in group.effects()]
-        self.constructions = constructions(runs)
-        self.published = comparisons(runs)
+        self.lines = table_rows(runs)
+        self.findings = verdicts(runs)
+        self.effects = [effect for group in group_runs(runs) for effect in group.effects()]
+        self.constructions = identity_init_results(runs)
+        self.published = published_comparisons(runs)
 
     def as_json(self) -> dict[str, Any]:
         """Return the numbers as plain JSON values, `None` for those that are not finite."""
@@ -76,7 +76,7 @@ class Study:
             for one in self.published
         ]
         everything = {
-            "runs": [{**run.row(), **row(run, self.published)} for run in self.runs],
+            "runs": [{**run.row(), **comparison_columns(run, self.published)} for run in self.runs],
             "table": [dataclasses.asdict(line) for line in self.lines],
             "findings": [dataclasses.asdict(finding) for finding in self.findings],
             "depth_effects": effects,
@@ -84,7 +84,7 @@ class Study:
             "published": beside,
             "resnetlab": __version__,
         }
-        return finite(everything)
+        return replace_non_finite(everything)
 
 
 def table_csv(rows: Sequence[dict[str, Any]]) -> str:
@@ -96,7 +96,7 @@ def table_csv(rows: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def page(study: Study, pictures: Sequence[Picture]) -> str:
+def render_page(study: StudyReport, pictures: Sequence[FigureFile]) -> str:
     """Return the report: one HTML file that holds its own pictures and fetches nothing."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("resnetlab", "."),
@@ -105,7 +105,7 @@ def page(study: Study, pictures: Sequence[Picture]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["few"] = lambda spread: figures(spread.mean) if spread else "–"
+    environment.filters["few"] = lambda spread: two_figures(spread.mean) if spread else "–"
     environment.filters["base64"] = lambda path: base64.b64encode(path.read_bytes()).decode()
     runs = study.runs
     begun = {run.source: run for run in reversed(runs) if run.start}

@@ -31,7 +31,7 @@ LEAST_SEEDS = 2
 
 
 @dataclass(frozen=True)
-class Rule:
+class VerdictRule:
     """When a verdict is given, and why the line is drawn there."""
 
     kind: str
@@ -39,34 +39,34 @@ class Rule:
     source: str
 
 
-FAILING: tuple[Rule, ...] = (
-    Rule(
+FAILING: tuple[VerdictRule, ...] = (
+    VerdictRule(
         "degradation",
         f"the deepest networks end at least {WORSE_POINTS:g} points of training error above the shallowest on average, "
         "above them in every seed, the 95 % interval is above zero, and no gradient vanishes or explodes",
         "He et al., sections 1 and 4.1, Figures 1 and 4; the line: ours, below the 3 points of test error "
         "between plain-20 and plain-56 in the closest reproduction on CIFAR-10 (nabla0001/resnet)",
     ),
-    Rule(
+    VerdictRule(
         "vanishing",
         f"the median layer of the deepest networks could not move by {100 * STILL:g} % of its length in the whole run "
         "and they have not learnt, while the shallowest move and have; so in every seed, interval likewise",
         "the phenomenon: Glorot and Bengio 2010; the line: ours, a layer that stays where it was drawn has not learnt",
     ),
-    Rule(
+    VerdictRule(
         "exploding",
         f"at the first step the gradient of the median layer is {EXPLODED:g} times its weights or more, or not finite, "
         "in the deepest networks, which do not learn, and not in the shallowest; so in every seed, interval likewise",
         "the phenomenon: Glorot and Bengio 2010; the line: ours, below 10 in every network tried that learns",
     ),
-    Rule(
+    VerdictRule(
         "learning rate too high",
         "the deepest networks diverge or do not learn in any seed although their gradients are sound at the start, "
         f"after a first step of {100 * LONG_STEP:g} % of the weights or more, or a running loss of {LOSS_RISE:g} times "
         "the first",
         "the line: ours; a common rule of thumb for a sound step is 0.1 % of the weights (Stanford's CS231n)",
     ),
-    Rule(
+    VerdictRule(
         "overfitting",
         f"training error is at most {FITTED_PCT:g} % in every seed (with the fewest images, or at both "
         f"depths), and the error on unseen images rises by {OVERFITTED_POINTS:g} points or more with depth, "
@@ -74,7 +74,7 @@ FAILING: tuple[Rule, ...] = (
         "the interval above zero",
         "He et al., section 4.2: 1202 layers, 7.93 % test error against 6.43 % with 110, at similar training errors",
     ),
-    Rule(
+    VerdictRule(
         "under-trained",
         f"every run, of every depth, ends above {UNFINISHED_PCT:g} % training error with a running loss that fell by "
         f"{100 * FALLING_SHARE:g} % or more in the last quarter",
@@ -83,18 +83,18 @@ FAILING: tuple[Rule, ...] = (
 )
 """What can be wrong. Several can hold at once."""
 
-HEALTHY = Rule(
+HEALTHY = VerdictRule(
     "healthy",
     f"nothing of the above; the deepest networks have learnt with sound gradients, and a rise "
     f"of {WORSE_POINTS:g} points of training error "
     "from the shallowest is ruled out by the 95 % interval",
     "He et al., section 4.1",
 )
-NOT_ENOUGH = Rule(
+NOT_ENOUGH = VerdictRule(
     "not enough evidence",
     f"neither: too few seeds (below {LEAST_SEEDS}), one depth, an effect inside the spread, or nothing recorded",
     "a claim from one seed is none",
 )
-RULES: tuple[Rule, ...] = (*FAILING, HEALTHY, NOT_ENOUGH)
+RULES: tuple[VerdictRule, ...] = (*FAILING, HEALTHY, NOT_ENOUGH)
 
 LEARNT = f"a network has learnt when its training error is below {100 * LEARNT_SHARE:g} % of the error of guessing"

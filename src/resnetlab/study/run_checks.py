@@ -26,11 +26,11 @@ from resnetlab.study.run_metrics import (
     movement,
     train_error,
 )
-from resnetlab.study.seed_stats import figures
+from resnetlab.study.seed_stats import two_figures
 
 
 @dataclass(frozen=True)
-class Symptom:
+class RunIssue:
     """What one run shows."""
 
     kind: str
@@ -50,7 +50,7 @@ def has_sound_gradients(run: Run) -> bool | None:
     return None if moved is None or first is None else moved >= STILL and first < EXPLODED
 
 
-def is_shaken(run: Run) -> bool:
+def is_unstable(run: Run) -> bool:
     """Say whether steps were too long: NaN, a first step that is much of the weights, or a loss that rose."""
     update, rise = first_update(run), loss_rise(run)
     return run.status == "diverged" or (update or 0) >= LONG_STEP or (rise or 0) >= LOSS_RISE
@@ -68,36 +68,38 @@ def is_unfinished(run: Run) -> bool:
     return error is not None and error > UNFINISHED_PCT and fall is not None and fall >= FALLING_SHARE
 
 
-def symptoms(run: Run) -> list[Symptom]:
+def run_issues(run: Run) -> list[RunIssue]:
     """Return every sign that a run shows; none is good news, as far as one run can tell."""
     if run.status in ("unfinished", "failed"):
         return [
-            Symptom(run.status, str(run.result.get("error", "it has no result yet; its signs can be told when it has")))
+            RunIssue(
+                run.status, str(run.result.get("error", "it has no result yet; its signs can be told when it has"))
+            )
         ]
-    found = [Symptom("diverged", str(run.result.get("error")))] if run.status == "diverged" else []
+    found = [RunIssue("diverged", str(run.result.get("error")))] if run.status == "diverged" else []
     first, moved, dead, width = first_gradient(run), movement(run), dead_relus_pct(run), gap(run)
     learnt = has_learnt(run)
     if not learnt and moved is not None and moved < STILL:
         found.append(
-            Symptom(
+            RunIssue(
                 "vanishing",
-                f"the median layer could move by {figures(moved)} of its own length in the "
+                f"the median layer could move by {two_figures(moved)} of its own length in the "
                 f"whole run, less than {100 * STILL:g} %, and the network has not learnt",
             )
         )
     if not learnt and first is not None and first >= EXPLODED:
         found.append(
-            Symptom(
+            RunIssue(
                 "exploding",
-                f"at the first sample the gradient of the median layer is {figures(first)} "
+                f"at the first sample the gradient of the median layer is {two_figures(first)} "
                 f"times its weights, above {EXPLODED:g}, and the network has not learnt",
             )
         )
-    elif not learnt and is_shaken(run):
-        found.append(Symptom("learning rate too high", _shaken(run)))
+    elif not learnt and is_unstable(run):
+        found.append(RunIssue("learning rate too high", _shaken(run)))
     if has_fitted(run) and width is not None and width >= WIDE_GAP_POINTS:
         found.append(
-            Symptom(
+            RunIssue(
                 "overfitting",
                 f"the training set is fitted, and the error on unseen images {width:.1f} "
                 f"points higher, above {WIDE_GAP_POINTS:g}",
@@ -105,7 +107,7 @@ def symptoms(run: Run) -> list[Symptom]:
         )
     if is_unfinished(run):
         found.append(
-            Symptom(
+            RunIssue(
                 "under-trained",
                 f"the training error is {train_error(run):.1f} %, and the running loss "
                 f"fell by {100 * (late_fall(run) or 0):.0f} % in the last quarter",
@@ -113,7 +115,7 @@ def symptoms(run: Run) -> list[Symptom]:
         )
     if dead is not None and dead >= DEAD_PCT:
         found.append(
-            Symptom(
+            RunIssue(
                 "dead ReLUs",
                 f"{dead:.0f} % of a layer's channels, on average, are zero on every image, above {DEAD_PCT:g}",
             )
@@ -121,7 +123,7 @@ def symptoms(run: Run) -> list[Symptom]:
     error = train_error(run)
     if not found and not learnt and error is not None:
         found.append(
-            Symptom(
+            RunIssue(
                 "not learnt",
                 f"the training error, {error:.1f} %, is more than half that of guessing "
                 f"({chance_error_pct(run):.1f} %), and no rule for a single run says why",
@@ -133,7 +135,7 @@ def symptoms(run: Run) -> list[Symptom]:
 def _shaken(run: Run) -> str:
     update, rise = first_update(run), loss_rise(run)
     words = [
-        "" if update is None else f"the first step is {figures(update)} of the weights in the median layer",
-        "" if rise is None else f"the running loss rises to {figures(rise)} times the first",
+        "" if update is None else f"the first step is {two_figures(update)} of the weights in the median layer",
+        "" if rise is None else f"the running loss rises to {two_figures(rise)} times the first",
     ]
     return f"{' and '.join(filter(None, words)) or 'it ended in NaN'}, and the network has not learnt"

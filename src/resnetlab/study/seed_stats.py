@@ -10,7 +10,7 @@ T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 
 
 
 @dataclass(frozen=True)
-class Spread:
+class SeedStats:
     """Mean and sample standard deviation of one number over seeds."""
 
     mean: float
@@ -22,7 +22,7 @@ class Spread:
         return f"{self.mean:.2f}" if self.std is None else f"{self.mean:.2f} ± {self.std:.2f}"
 
 
-def spread(values: Sequence[float | None]) -> Spread | None:
+def seed_stats(values: Sequence[float | None]) -> SeedStats | None:
     """Return mean and standard deviation of the values that are there, or `None` where there is none.
 
     With a value that is not finite the mean is infinite, and without deviation.
@@ -31,8 +31,8 @@ def spread(values: Sequence[float | None]) -> Spread | None:
     if not there:
         return None
     if not all(map(math.isfinite, there)):
-        return Spread(math.inf, None, len(there))
-    return Spread(statistics.fmean(there), statistics.stdev(there) if len(there) > 1 else None, len(there))
+        return SeedStats(math.inf, None, len(there))
+    return SeedStats(statistics.fmean(there), statistics.stdev(there) if len(there) > 1 else None, len(there))
 
 
 def interval_95(values: Sequence[float]) -> tuple[float, float] | None:
@@ -44,7 +44,7 @@ def interval_95(values: Sequence[float]) -> tuple[float, float] | None:
     return mean - half, mean + half
 
 
-def figures(value: float) -> str:
+def two_figures(value: float) -> str:
     """Return a number to two figures, as people write it: `0.042`, `170`, `2.4e−8`, `not finite`."""
     if not math.isfinite(value):
         return "not finite"
@@ -52,10 +52,10 @@ def figures(value: float) -> str:
     return (f"{mantissa}e{int(exponent)}" if exponent else mantissa).replace("-", "−")
 
 
-def span(values: Iterable[float | None]) -> str:
+def format_range(values: Iterable[float | None]) -> str:
     """Return the lowest and the highest of some numbers as words: `1.9 to 2.4`; those that are missing are left out."""
     there = sorted(value for value in values if value is not None)
     if not there:
         return "unknown"
-    low, high = figures(there[0]), figures(there[-1])
+    low, high = two_figures(there[0]), two_figures(there[-1])
     return low if low == high else f"{low} to {high}"

@@ -12,14 +12,14 @@ from resnetlab.study.run_metrics import (
     residual_ratio,
     steepest_gradient,
 )
-from resnetlab.study.seed_stats import Spread, spread
+from resnetlab.study.seed_stats import SeedStats, seed_stats
 
 CONVERGENCE_PCT = (50, 20, 10, 5)
 """Training errors, in %, whose first step is looked for: the paper's "easier to optimise" (section 4.1)."""
 
 
 @dataclass(frozen=True)
-class Line:
+class TableRow:
     """A line of the report's table: every seed of one data set, depth and arm."""
 
     data: str
@@ -31,25 +31,25 @@ class Line:
     num_failed: int
     params: int | None
     macs: int | None
-    train_error_pct: Spread | None
-    val_error_pct: Spread | None
-    test_error_pct: Spread | None
-    time_s: Spread | None
+    train_error_pct: SeedStats | None
+    val_error_pct: SeedStats | None
+    test_error_pct: SeedStats | None
+    time_s: SeedStats | None
     steps_to: dict[int, tuple[float, int] | None]
     """Training error in % to the median step that reaches it and how many seeds do, or `None` where none does."""
-    first_gradient: Spread | None
+    first_gradient: SeedStats | None
     """Gradient over weights of the median layer, at the first step."""
-    steepest_gradient: Spread | None
+    steepest_gradient: SeedStats | None
     """That of the layer where it is largest."""
-    movement: Spread | None
+    movement: SeedStats | None
     """How far the median layer could move in the whole run, in units of its own length."""
-    dead_relus_pct: Spread | None
+    dead_relus_pct: SeedStats | None
     """Share of dead ReLUs at the last sample, in %."""
-    residual_ratio: Spread | None
+    residual_ratio: SeedStats | None
     """||F(x)|| over the norm of what the shortcut adds, at the last sample, mean over blocks; residual arms alone."""
 
 
-def lines(runs: Sequence[Run]) -> list[Line]:
+def table_rows(runs: Sequence[Run]) -> list[TableRow]:
     """Return the table: one line for each data set and network, over its seeds."""
     grouped: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
@@ -57,15 +57,15 @@ def lines(runs: Sequence[Run]) -> list[Line]:
     return [_line(group) for group in grouped.values()]
 
 
-def _line(group: Sequence[Run]) -> Line:
+def _line(group: Sequence[Run]) -> TableRow:
     done = [run for run in group if run.status == "done"]
     ended = [run for run in group if run.status in ("done", "diverged")]
     counted = next((run.start for run in group if run.start), {})
 
-    def over_seeds(quantity: str) -> Spread | None:
-        return spread([run.result[quantity] for run in done])
+    def over_seeds(quantity: str) -> SeedStats | None:
+        return seed_stats([run.result[quantity] for run in done])
 
-    return Line(
+    return TableRow(
         data=group[0].data,
         network=group[0].network,
         arm=group[0].arm,
@@ -79,11 +79,11 @@ def _line(group: Sequence[Run]) -> Line:
         test_error_pct=over_seeds("test_error_pct"),
         time_s=over_seeds("time_s"),
         steps_to={pct: _steps_to(done, pct) for pct in CONVERGENCE_PCT},
-        first_gradient=spread([first_gradient(run) for run in ended]),
-        steepest_gradient=spread([steepest_gradient(run) for run in ended]),
-        movement=spread([movement(run) for run in ended]),
-        dead_relus_pct=spread([dead_relus_pct(run) for run in ended]),
-        residual_ratio=spread([residual_ratio(run) for run in ended]),
+        first_gradient=seed_stats([first_gradient(run) for run in ended]),
+        steepest_gradient=seed_stats([steepest_gradient(run) for run in ended]),
+        movement=seed_stats([movement(run) for run in ended]),
+        dead_relus_pct=seed_stats([dead_relus_pct(run) for run in ended]),
+        residual_ratio=seed_stats([residual_ratio(run) for run in ended]),
     )
 
 

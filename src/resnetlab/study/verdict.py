@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from resnetlab.study.paired_comparison import Contrast, Group, contrast, groups
+from resnetlab.study.paired_comparison import PairedComparison, RunGroup, compare_pairs, group_runs
 from resnetlab.study.results import Run
 from resnetlab.study.rules import (
     EXPLODED,
@@ -22,7 +22,14 @@ from resnetlab.study.rules import (
     UNFINISHED_PCT,
     WORSE_POINTS,
 )
-from resnetlab.study.run_checks import has_fitted, has_learnt, has_sound_gradients, is_shaken, is_unfinished, symptoms
+from resnetlab.study.run_checks import (
+    has_fitted,
+    has_learnt,
+    has_sound_gradients,
+    is_unfinished,
+    is_unstable,
+    run_issues,
+)
 from resnetlab.study.run_metrics import (
     first_gradient,
     first_update,
@@ -34,14 +41,14 @@ from resnetlab.study.run_metrics import (
     train_error,
     unseen_error_pct,
 )
-from resnetlab.study.seed_stats import span
+from resnetlab.study.seed_stats import format_range
 
 Side = Mapping[int, Run]
 """Seed to run: the networks of one depth."""
 
 
 @dataclass(frozen=True)
-class Finding:
+class Verdict:
     """One verdict on one arm and data set, in words, with the numbers that it rests on."""
 
     data: str
@@ -51,19 +58,19 @@ class Finding:
     sentence: str
 
 
-def findings(runs: Sequence[Run]) -> list[Finding]:
+def verdicts(runs: Sequence[Run]) -> list[Verdict]:
     """Judge every arm on every data set: all failing kinds that hold; else `healthy` or `not enough evidence`."""
     found = []
-    for group in groups(runs):
+    for group in group_runs(runs):
         said = {kind: sentence for kind, rule in JUDGES.items() if (sentence := rule(group))}
         if not said:
             healthy = _healthy(group)
             said = {"healthy": healthy} if healthy else {"not enough evidence": _missing(group) + _signs(group)}
-        found += [Finding(group.data, group.arm, kind, sentence) for kind, sentence in said.items()]
+        found += [Verdict(group.data, group.arm, kind, sentence) for kind, sentence in said.items()]
     return found
 
 
-def _degradation(group: Group) -> str | None:
+def _degradation(group: RunGroup) -> str | None:
     worse = _worse(group)
     ends = group.ends()
     if worse is None or ends is None or not all(has_sound_gradients(ends[1][seed]) for seed in worse.points):
@@ -72,7 +79,7 @@ def _degradation(group: Group) -> str | None:
     return (
         f"{_effect(group, worse)}. The deeper networks fit their own training set worse, in every seed, so it is not "
         "overfitting; by the rules of this report their gradients neither vanish nor explode (at the first step "
-        f"{span(map(first_gradient, deep))} of the weights in the median layer, {span(map(steepest_gradient, deep))} "
+        f"{format_range(map(first_gradient, deep))} of the weights in the median layer, {format_range(map(steepest_gradient, deep))} "
         f"in the steepest): it is optimisation that fails.{_far_from_done(ends[0])}"
     )
 
@@ -82,88 +89,90 @@ def _far_from_done(shallow: Side) -> str:
     errors = [error for run in shallow.values() if (error := train_error(run)) is not None]
     if statistics.fmean(errors) <= UNFINISHED_PCT:
         return ""
-    return f" {_name(shallow)} has not fitted it either ({span(errors)} %), so more steps may tell another story."
+    return (
+        f" {_name(shallow)} has not fitted it either ({format_range(errors)} %), so more steps may tell another story."
+    )
 
 
-def _vanishing(group: Group) -> str | None:
+def _vanishing(group: RunGroup) -> str | None:
     sides = _failing_side(group, lambda run: (moved := movement(run)) is not None and moved < STILL)
-    difference = sides and contrast(sides[1], sides[0], lambda run: _log10(movement(run)))
+    difference = sides and compare_pairs(sides[1], sides[0], lambda run: _log10(movement(run)))
     if not sides or not difference or not difference.is_clear:
         return None
     shallow, deep = sides
     return (
-        f"{_name(deep)} has not learnt (training error {span(map(train_error, deep.values()))} %) and hardly moved: "
-        f"its median layer could go {span(map(movement, deep.values()))} of its own length in the whole run, less "
+        f"{_name(deep)} has not learnt (training error {format_range(map(train_error, deep.values()))} %) and hardly moved: "
+        f"its median layer could go {format_range(map(movement, deep.values()))} of its own length in the whole run, less "
         f"than {100 * STILL:g} %, because its gradients are so small; {_name(shallow)}, with the same learning rate, "
-        f"{span(map(movement, shallow.values()))}, and learns. So in each of {len(difference.points)} seeds, on "
+        f"{format_range(map(movement, shallow.values()))}, and learns. So in each of {len(difference.points)} seeds, on "
         f"average {difference.mean:.1f} powers of ten apart (95 % interval {difference.interval_text})."
     )
 
 
-def _exploding(group: Group) -> str | None:
+def _exploding(group: RunGroup) -> str | None:
     sides = _failing_side(group, lambda run: (first := first_gradient(run)) is not None and first >= EXPLODED)
-    difference = sides and contrast(sides[0], sides[1], lambda run: _log10(first_gradient(run)))
+    difference = sides and compare_pairs(sides[0], sides[1], lambda run: _log10(first_gradient(run)))
     if not sides or not difference or not difference.is_clear:
         return None
     shallow, deep = sides
     num_diverged = sum(run.status == "diverged" for run in deep.values())
     return (
         f"{_name(deep)} does not learn ({num_diverged} of {len(deep)} runs end in NaN): at the first step the gradient "
-        f"of its median layer is {span(map(first_gradient, deep.values()))} times its weights, and "
-        f"{span(map(first_gradient, shallow.values()))} times in {_name(shallow)}, which learns. So in each of "
+        f"of its median layer is {format_range(map(first_gradient, deep.values()))} times its weights, and "
+        f"{format_range(map(first_gradient, shallow.values()))} times in {_name(shallow)}, which learns. So in each of "
         f"{len(difference.points)} seeds, on average {difference.mean:.1f} powers of ten apart (95 % interval "
         f"{difference.interval_text})."
     )
 
 
-def _lr_too_high(group: Group) -> str | None:
+def _lr_too_high(group: RunGroup) -> str | None:
     size = group.sizes[-1]
     deep = group.at(group.depths(size)[-1], size)
     sound_at_start = all((first := first_gradient(run)) is not None and first < EXPLODED for run in deep.values())
     if len(deep) < LEAST_SEEDS or not sound_at_start or any(map(has_learnt, deep.values())):
         return None
-    if not all(map(is_shaken, deep.values())):
+    if not all(map(is_unstable, deep.values())):
         return None
     num_diverged = sum(run.status == "diverged" for run in deep.values())
     lr = next(iter(deep.values())).config.recipe.lr
     return (
         f"{_name(deep)} does not learn in any of {len(deep)} seeds ({num_diverged} end in NaN) although its gradients "
-        f"are sound at the start ({span(map(first_gradient, deep.values()))} of the weights): with lr {lr:g} the "
-        f"first step is {span(map(first_update, deep.values()))} of the weights, and the highest running loss "
-        f"{span(map(loss_rise, deep.values()))} times the first. Try lr {lr / 10:g}."
+        f"are sound at the start ({format_range(map(first_gradient, deep.values()))} of the weights): with lr {lr:g} the "
+        f"first step is {format_range(map(first_update, deep.values()))} of the weights, and the highest running loss "
+        f"{format_range(map(loss_rise, deep.values()))} times the first. Try lr {lr / 10:g}."
     )
 
 
-def _overfitting(group: Group) -> str | None:
+def _overfitting(group: RunGroup) -> str | None:
     return _overfitting_with_fewer_images(group) or _overfitting_with_depth(group)
 
 
-def _overfitting_with_fewer_images(group: Group) -> str | None:
+def _overfitting_with_fewer_images(group: RunGroup) -> str | None:
     """Look at every depth: is the gap wider with the fewest images than with the most?"""
     few, many = group.sizes[0], group.sizes[-1]
     depths = [depth for depth in group.depths(few) if few != many and depth in group.depths(many)]
     sentences = []
     for depth in depths:
         small, large = group.at(depth, few), group.at(depth, many)
-        wider = contrast(large, small, gap)
+        wider = compare_pairs(large, small, gap)
         if not wider or not wider.is_clear or wider.mean < OVERFITTED_POINTS or not _fits(small):
             return None
         sentences.append(
-            f"{_name(small)} fits the training set ({span(map(train_error, small.values()))} %) and errs by "
-            f"{span(map(gap, small.values()))} points more on unseen images; trained on "
-            f"{'all' if many is None else format(many, ',')} images, by {span(map(gap, large.values()))}. The gap is "
+            f"{_name(small)} fits the training set ({format_range(map(train_error, small.values()))} %) and errs by "
+            f"{format_range(map(gap, small.values()))} points more on unseen images; trained on "
+            f"{'all' if many is None else format(many, ',')} images, by {format_range(map(gap, large.values()))}. The gap is "
             f"{wider.mean:.1f} points wider on average over {len(wider.points)} seeds (95 % interval "
             f"{wider.interval_text})."
         )
     return " ".join(sentences) or None
 
 
-def _overfitting_with_depth(group: Group) -> str | None:
+def _overfitting_with_depth(group: RunGroup) -> str | None:
     """Look at every number of training images: do the deeper networks err more on unseen ones?"""
     sentences = []
     for size in group.sizes:
         ends = group.ends(size)
-        worse = ends and contrast(*ends, unseen_error_pct)
+        worse = ends and compare_pairs(*ends, unseen_error_pct)
         if not ends or not worse or not worse.is_clear or worse.mean < OVERFITTED_POINTS or not all(map(_fits, ends)):
             return None
         sentences.append(
@@ -174,18 +183,18 @@ def _overfitting_with_depth(group: Group) -> str | None:
     return " ".join(sentences)
 
 
-def _under_trained(group: Group) -> str | None:
+def _under_trained(group: RunGroup) -> str | None:
     size = group.sizes[-1]
     runs = [run for run in group.runs if run.train_images == size]
     if len({run.seed for run in runs}) < LEAST_SEEDS or not all(map(is_unfinished, runs)):
         return None
     return (
-        f"all {len(runs)} runs end with {span(map(train_error, runs))} % training error while their running loss "
-        f"still falls, by {span(100 * (late_fall(run) or 0) for run in runs)} % in the last quarter; train longer."
+        f"all {len(runs)} runs end with {format_range(map(train_error, runs))} % training error while their running loss "
+        f"still falls, by {format_range(100 * (late_fall(run) or 0) for run in runs)} % in the last quarter; train longer."
     )
 
 
-JUDGES: dict[str, Callable[[Group], str | None]] = {
+JUDGES: dict[str, Callable[[RunGroup], str | None]] = {
     "degradation": _degradation,
     "vanishing": _vanishing,
     "exploding": _exploding,
@@ -196,7 +205,7 @@ JUDGES: dict[str, Callable[[Group], str | None]] = {
 """Failing kind to the function that looks for it."""
 
 
-def _healthy(group: Group) -> str | None:
+def _healthy(group: RunGroup) -> str | None:
     effect, ends = _main_effect(group), group.ends()
     if effect is None or ends is None or effect.interval is None or effect.interval[1] >= WORSE_POINTS:
         return None
@@ -207,7 +216,7 @@ def _healthy(group: Group) -> str | None:
     return f"{_effect(group, effect)}; {WORSE_POINTS:g} points or more are ruled out, and gradients are sound.{better}"
 
 
-def _missing(group: Group) -> str:
+def _missing(group: RunGroup) -> str:
     """Say what a verdict would have needed."""
     effect, ends = _main_effect(group), group.ends()
     if ends is None:
@@ -221,30 +230,30 @@ def _missing(group: Group) -> str:
     if any(has_sound_gradients(run) is None for run in deep):
         return f"{basis}, but no signals were recorded, which would tell whether gradients vanish or explode."
     if effect.interval[1] < WORSE_POINTS and not all(map(has_learnt, deep)):
-        errors = span(map(train_error, deep))
+        errors = format_range(map(train_error, deep))
         return f"{basis}, but the deeper networks have not learnt either (training error {errors} %)."
     return f"{basis}, which leaves more than one reading open."
 
 
-def _signs(group: Group) -> str:
+def _signs(group: RunGroup) -> str:
     """Say which signs single runs show: no evidence of what depth does, but where to look."""
-    counts = Counter(symptom.kind for run in group.runs for symptom in symptoms(run))
+    counts = Counter(symptom.kind for run in group.runs for symptom in run_issues(run))
     words = [f"{kind} ({count} of {len(group.runs)})" for kind, count in counts.most_common()]
     return f" Single runs show signs of: {', '.join(words)}." if words else ""
 
 
-def _main_effect(group: Group) -> Contrast | None:
+def _main_effect(group: RunGroup) -> PairedComparison | None:
     ends = group.ends()
-    return ends and contrast(*ends, train_error)
+    return ends and compare_pairs(*ends, train_error)
 
 
-def _worse(group: Group) -> Contrast | None:
+def _worse(group: RunGroup) -> PairedComparison | None:
     """Return the effect of depth on training error where it is clear and large enough."""
     effect = _main_effect(group)
     return effect if effect and effect.is_clear and effect.mean >= WORSE_POINTS else None
 
 
-def _failing_side(group: Group, fails: Callable[[Run], bool]) -> tuple[Side, Side] | None:
+def _failing_side(group: RunGroup, fails: Callable[[Run], bool]) -> tuple[Side, Side] | None:
     """Return the ends where in every seed the deep network fails and has not learnt, and the shallow one does neither.
 
     That is the contrast of vanishing and exploding: what all runs do alike says nothing of depth.
@@ -263,7 +272,7 @@ def _fits(side: Side) -> bool:
     return all(map(has_fitted, side.values()))
 
 
-def _effect(group: Group, effect: Contrast) -> str:
+def _effect(group: RunGroup, effect: PairedComparison) -> str:
     ends = group.ends()
     assert ends is not None  # an effect has two ends
     over = f"on average over {len(effect.points)} seeds (signs {effect.signs}; 95 % interval {effect.interval_text})"

@@ -10,23 +10,29 @@ import sklearn.model_selection  # noqa: F401  # loaded here once, so that every 
 import torch
 
 from resnetlab.config import RunConfig
-from resnetlab.system.allocator import keep_large_pages
-from resnetlab.training.callbacks import Listener, Progress
-from resnetlab.training.runtime_options import Session
-from resnetlab.training.signal_handling import InterruptedRunError, Interruption
+from resnetlab.system.allocator import use_huge_pages
+from resnetlab.training.callbacks import Callback, Progress
+from resnetlab.training.runtime_options import RuntimeOptions
+from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
 from resnetlab.training.trainer import fit
 
 torch.optim.SGD([torch.zeros(1)])  # PyTorch loads another second's worth of modules at the first optimiser
 
 
-def work(config: RunConfig, out: Path, pipe: Connection) -> None:
+def run_task(config: RunConfig, out: Path, pipe: Connection) -> None:
     """Run one configuration into `out`, telling its progress through `pipe`, then `None` or what went wrong."""
     torch.set_num_threads(1)
-    keep_large_pages()
+    use_huge_pages()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the study, which stops its workers
     try:
-        with Interruption((signal.SIGTERM,)) as interruption:
-            fit(config, out, session=Session(resume=True), listener=_Teller(pipe), interruption=interruption)
+        with StopSignal((signal.SIGTERM,)) as interruption:
+            fit(
+                config,
+                out,
+                session=RuntimeOptions(resume=True),
+                listener=_ProgressSender(pipe),
+                interruption=interruption,
+            )
     except InterruptedRunError as stopped:  # the study stops: what was done is saved
         raise SystemExit(stopped.status) from None
     except Exception as error:
@@ -35,7 +41,7 @@ def work(config: RunConfig, out: Path, pipe: Connection) -> None:
     pipe.send(None)
 
 
-class _Teller(Listener):
+class _ProgressSender(Callback):
     """Sends a run's progress to the study."""
 
     def __init__(self, pipe: Connection) -> None:

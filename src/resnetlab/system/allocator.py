@@ -9,7 +9,7 @@ LARGEST = 1 << 25
 """Bytes; glibc takes no higher threshold."""
 
 
-def keep_large_pages() -> None:
+def use_huge_pages() -> None:
     """Have PyTorch's CPU tensors lie in huge pages that stay with this process; call it before PyTorch is loaded.
 
     A step makes and drops maps of megabytes. By default each comes in pages of 4 KiB that the kernel clears one by one,

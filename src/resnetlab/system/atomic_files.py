@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 
-def write_whole(path: Path, content: bytes | str) -> None:
+def write_atomic(path: Path, content: bytes | str) -> None:
     """Write `content` so that a reader, or a power cut, finds the old file or the new one and nothing between.
 
     Raises:
@@ -27,8 +27,8 @@ def write_whole(path: Path, content: bytes | str) -> None:
         raise
 
 
-def target_of(name: str) -> str | None:
-    """Return the name of the file that `write_whole` was writing when it was killed, and left one of this name."""
+def final_name(name: str) -> str | None:
+    """Return the name of the file that `write_atomic` was writing when it was killed, and left one of this name."""
     found = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}", name)  # mkstemp's eight characters
     return found[1] if found else None
 

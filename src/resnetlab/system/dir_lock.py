@@ -11,7 +11,7 @@ from resnetlab.serialization import ConfigError
 LOCK = ".lock"
 
 
-def is_claimed(out: Path) -> bool:
+def is_locked(out: Path) -> bool:
     """Say whether a process holds a folder."""
     if not (out / LOCK).exists():
         return False
@@ -23,7 +23,7 @@ def is_claimed(out: Path) -> bool:
 
 
 @contextmanager
-def claimed(out: Path, who: str) -> Iterator[None]:
+def lock_dir(out: Path, who: str) -> Iterator[None]:
     """Make a folder and hold it against another `who`, such as a run; a killed process lets go by itself.
 
     A folder of which nothing came is removed again.

@@ -19,7 +19,7 @@ class LostProcessError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class World:
+class ProcessGroup:
     """Which of them this is, and what they tell each other; all of them call every method, in the same order."""
 
     rank: int = 0
@@ -76,7 +76,7 @@ class World:
         return slice(length * self.rank // self.size, length * (self.rank + 1) // self.size)
 
 
-def announced() -> World:
+def process_group_from_env() -> ProcessGroup:
     """Return which process of how many torchrun's variables say that this is; without them it is alone.
 
     Raises:
@@ -84,17 +84,17 @@ def announced() -> World:
     """
     size = _number("WORLD_SIZE", 1)
     if size == 1:
-        return World()
+        return ProcessGroup()
     rank = _number("RANK")
     _number("MASTER_PORT")
     if "MASTER_ADDR" not in os.environ:
         raise ConfigError(f"WORLD_SIZE is {size} and MASTER_ADDR is missing; {HOW}")
     if not 0 <= rank < size:
         raise ConfigError(f"RANK is {rank} and WORLD_SIZE {size}: ranks go from 0 to {size - 1}; {HOW}")
-    return World(rank, size)
+    return ProcessGroup(rank, size)
 
 
-def processes_here() -> int:
+def local_world_size() -> int:
     """Return how many processes of the run share this machine.
 
     Raises:
@@ -103,7 +103,7 @@ def processes_here() -> int:
     return _number("LOCAL_WORLD_SIZE", 1)
 
 
-def restarts() -> int:
+def restart_count() -> int:
     """Return how often torchrun has started all processes again after one was lost.
 
     Raises:

@@ -34,7 +34,7 @@ class Progress:
         }
 
 
-class Listener:
+class Callback:
     """Hears what a run says, and does nothing about it; override what you want to hear."""
 
     def start(self, lines: Sequence[str]) -> None:

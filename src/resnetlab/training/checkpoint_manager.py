@@ -14,7 +14,7 @@ class UnsavedError(RuntimeError):
     """Something of a run could not be written; the message names it and says why."""
 
 
-class Saver:
+class CheckpointManager:
     """Saves a run's checkpoints at an interval."""
 
     def __init__(

@@ -37,9 +37,9 @@ def run_differences(a: Path, b: Path) -> list[str]:
         same = one.dtype == other.dtype and one.shape == other.shape
         if not same or one.contiguous().numpy().tobytes() != other.contiguous().numpy().tobytes():
             found.append(f"tensor {name} differs")
-    if timeless(first.state) != timeless(second.state):
+    if without_times(first.state) != without_times(second.state):
         found.append("the checkpoints' counters differ")
-    ours, theirs = (timeless(read_record(path / RECORD)) for path in (a, b))
+    ours, theirs = (without_times(read_record(path / RECORD)) for path in (a, b))
     if len(ours) != len(theirs):
         found.append(f"the records have {len(ours)} and {len(theirs)} lines")
     return found + [
@@ -49,10 +49,10 @@ def run_differences(a: Path, b: Path) -> list[str]:
     ]
 
 
-def timeless(value: Any) -> Any:
+def without_times(value: Any) -> Any:
     """Return a record or a state without the fields that hold times."""
     if isinstance(value, dict):
-        return {key: timeless(item) for key, item in value.items() if key not in TIMES}
+        return {key: without_times(item) for key, item in value.items() if key not in TIMES}
     if isinstance(value, list):
-        return [timeless(item) for item in value]
+        return [without_times(item) for item in value]
     return value

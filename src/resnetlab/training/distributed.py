@@ -19,9 +19,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from resnetlab.config import ConfigError
 from resnetlab.models.resnet import ResNet
-from resnetlab.system.process_group import LostProcessError, World, announced
+from resnetlab.system.process_group import LostProcessError, ProcessGroup, process_group_from_env
 
-PATIENCE_S = 600.0
+TIMEOUT_S = 600.0
 """Seconds that processes wait for one another before they give up."""
 CALL_S = 3.0
 """Seconds in which those that are left say that they are."""
@@ -37,34 +37,41 @@ SAID = (
 SIDE = 32
 """Pixels a side that every network takes."""
 
-__all__ = ["World", "LostProcessError", "joined", "pick_device", "same_statistics", "shared_network"]
+__all__ = [
+    "ProcessGroup",
+    "LostProcessError",
+    "join_process_group",
+    "pick_device",
+    "broadcast_bn_statistics",
+    "wrap_ddp",
+]
 
 
 @contextmanager
-def joined(patience_s: float = PATIENCE_S) -> Iterator[World]:
+def join_process_group(timeout_s: float = TIMEOUT_S) -> Iterator[ProcessGroup]:
     """Join the processes that torchrun started; without it there is this one alone.
 
     Raises:
         ConfigError: where the environment says half of what torchrun would say.
         LostProcessError: where one of them is lost while they work together.
     """
-    if announced().size == 1:
-        yield World()
+    if process_group_from_env().size == 1:
+        yield ProcessGroup()
         return
     # Imported once the group is there, this module keeps it in ten default arguments, and then its threads outlive the
     # interpreter: "terminate called without an active exception", now and then.
     importlib.import_module("torch.distributed.nn.functional")
-    store, rank, size = next(iter(rendezvous("env://", timeout=timedelta(seconds=patience_s))))
+    store, rank, size = next(iter(rendezvous("env://", timeout=timedelta(seconds=timeout_s))))
     # torchrun's own store may outlive an attempt; addresses of processes that are gone must not be found in it.
     store = PrefixStore(f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}-of-{size}", store)
     kinds = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(
-        kinds, store=PrefixStore("group", store), rank=rank, world_size=size, timeout=timedelta(seconds=patience_s)
+        kinds, store=PrefixStore("group", store), rank=rank, world_size=size, timeout=timedelta(seconds=timeout_s)
     )
-    naming = partial(_naming, store, rank, size, patience_s)
+    naming = partial(_naming, store, rank, size, timeout_s)
     try:
         with naming():
-            yield World(rank, size, naming)
+            yield ProcessGroup(rank, size, naming)
     except BaseException as error:
         _forget(error)
         raise
@@ -91,7 +98,7 @@ def pick_device(device: str) -> torch.device:
     return torch.device(device, number)
 
 
-def shared_network(model: ResNet, world: World) -> nn.Module:
+def wrap_ddp(model: ResNet, world: ProcessGroup) -> nn.Module:
     """Return what the forward pass goes through: the network itself, or wrapped so that gradients are averaged.
 
     Only parameters that learn now are summed, so it is made anew where that changes. Statistics of batch normalisation
@@ -121,7 +128,7 @@ def _settle(network: nn.Module, model: ResNet) -> None:
         buffer.copy_(value)
 
 
-def same_statistics(model: ResNet, world: World) -> None:
+def broadcast_bn_statistics(model: ResNet, world: ProcessGroup) -> None:
     """Give every process the first one's statistics of batch normalisation, by which the network will be judged."""
     if world.size > 1:
         for buffer in model.buffers():
@@ -162,17 +169,17 @@ def _is_loss(error: RuntimeError) -> bool:
 
 
 @contextmanager
-def _naming(store: Store, rank: int, size: int, patience_s: float) -> Iterator[None]:
+def _naming(store: Store, rank: int, size: int, timeout_s: float) -> Iterator[None]:
     """Make of an error of the body that means that another process is lost one that says which; the group is left."""
     try:
         yield
     except RuntimeError as error:
         if not _is_loss(error):
             raise
-        raise LostProcessError(_who_is_lost(store, rank, size, patience_s, error)) from error
+        raise LostProcessError(_who_is_lost(store, rank, size, timeout_s, error)) from error
 
 
-def _who_is_lost(store: Store, rank: int, size: int, patience_s: float, error: RuntimeError) -> str:
+def _who_is_lost(store: Store, rank: int, size: int, timeout_s: float, error: RuntimeError) -> str:
     """Have those that are left say so, and return a line on the others.
 
     They sum in a ring, in which only its neighbours notice at once that one is gone. The others wait for these, and
@@ -189,7 +196,7 @@ def _who_is_lost(store: Store, rank: int, size: int, patience_s: float, error: R
     except RuntimeError:
         return f"the store that torchrun keeps for its processes is gone, and with it the machine of the first; {again}"
     if not lost:
-        return f"the connection between the processes broke, or one was silent for {patience_s:g} s; {again}"
+        return f"the connection between the processes broke, or one was silent for {timeout_s:g} s; {again}"
     if len(lost) == 1:
         return f"process {lost[0]} of {size} is gone or does not answer; {again}"
     return f"processes {', '.join(map(str, lost))} of {size} are gone or do not answer; {again}"

@@ -66,7 +66,7 @@ class Execution:
         return "; ".join([f"{self.name}: {self.images_per_s[self.name]:,.0f} images/s", *others])
 
 
-def forward_of(model: nn.Module, execution: Execution, label_smoothing: float = 0.0) -> Forward:
+def make_forward(model: nn.Module, execution: Execution, label_smoothing: float = 0.0) -> Forward:
     """Return the forward pass and its loss, computed as `execution` says; the loss itself is always fp32."""
     device_type = next(model.parameters()).device.type
 
@@ -86,7 +86,7 @@ def forward_of(model: nn.Module, execution: Execution, label_smoothing: float = 
     return torch.compile(forward, mode=mode)
 
 
-def fixed(config: RunConfig) -> Execution:
+def default_execution(config: RunConfig) -> Execution:
     """Return the execution without any measurement: what is set by hand, and the defaults for `auto`."""
     return Execution(
         precision="fp32" if config.precision == "auto" else config.precision,
@@ -95,7 +95,7 @@ def fixed(config: RunConfig) -> Execution:
     )
 
 
-def choose(
+def select_execution(
     config: RunConfig, model: ResNet, batch: Callable[[], tuple[Tensor, Tensor]], macs: int, total_steps: int
 ) -> tuple[Execution, Forward]:
     """Measure the ways that are left open, where the run is long enough to pay for it, and return the fastest.
@@ -105,7 +105,7 @@ def choose(
     Raises:
         ConfigError: where compilation was asked for and does not work here.
     """
-    start, smoothing = fixed(config), config.recipe.label_smoothing
+    start, smoothing = default_execution(config), config.recipe.label_smoothing
     batch_size = config.recipe.batch_size
     expected_s = 3 * macs * batch_size * total_steps / ASSUMED_MACS_PER_S
     undecided = "auto" in (config.precision, config.layout, config.compile)
@@ -120,17 +120,17 @@ def choose(
 
     best = replace(start, compile=False)
     with _unchanged(model):
-        fastest = speed(best, forward_of(model, best, smoothing))
+        fastest = speed(best, make_forward(model, best, smoothing))
         for other in _others(config, best):
-            found = speed(other, forward_of(model, other, smoothing))
+            found = speed(other, make_forward(model, other, smoothing))
             if found > fastest * WORTHWHILE:
                 best, fastest = other, found
-        forward = forward_of(model, best, smoothing)
+        forward = make_forward(model, best, smoothing)
         left_s = total_steps * batch_size / fastest
         if start.compile or (config.compile == "auto" and left_s > COMPILE_PAYS_S):
             compiled = replace(best, compile=True)
             with contextlib.suppress(*(() if start.compile else (Exception,))):  # no compiler here: do without
-                candidate = forward_of(model, compiled, smoothing)
+                candidate = make_forward(model, compiled, smoothing)
                 if speed(compiled, candidate) > fastest * WORTHWHILE or start.compile:
                     best, forward = compiled, candidate
     return replace(best, images_per_s=speeds), forward
@@ -139,7 +139,7 @@ def choose(
 def _compiled_or_refused(
     model: ResNet, way: Execution, batch: Callable[[], tuple[Tensor, Tensor]], label_smoothing: float
 ) -> Forward:
-    forward = forward_of(model, way, label_smoothing)
+    forward = make_forward(model, way, label_smoothing)
     if way.compile:
         images, labels = batch()
         try:

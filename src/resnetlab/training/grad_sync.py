@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from resnetlab.system.process_group import World
-from resnetlab.training.signal_handling import Interruption
+from resnetlab.system.process_group import ProcessGroup
+from resnetlab.training.signal_handling import StopSignal
 
 
 @dataclass
-class Part:
+class BatchStats:
     """What came of some images of a batch."""
 
     loss_sum: float = 0.0
@@ -36,15 +36,15 @@ class Part:
 
 
 @dataclass
-class Together:
+class GradSync:
     """How the processes of a run take a step together; alone, with the whole batch at once, it is nothing."""
 
-    world: World = field(default_factory=World)
+    world: ProcessGroup = field(default_factory=ProcessGroup)
     parts: int = 1
     """Parts that each process takes its images in, one after the other."""
     network: nn.Module | None = None
     """What the forward pass goes through; gradients are averaged after the last part alone."""
-    interruption: Interruption | None = None
+    interruption: StopSignal | None = None
 
     @property
     def size(self) -> int:
@@ -65,19 +65,19 @@ class Together:
         else:
             yield
 
-    def agree(self, part: Part) -> Part:
+    def agree(self, part: BatchStats) -> BatchStats:
         """Return what came of the whole batch, and hear whether one of the others was asked to stop.
 
         A loss that is not finite in one of them is not finite in all.
         """
         if self.size == 1:
             return part
-        interruption = self.interruption or Interruption()
+        interruption = self.interruption or StopSignal()
         asked = interruption.signum is not None
         loss, wrong, images, some_asked = self.world.sums([part.loss_sum, part.num_wrong, part.num_images, asked])
         if some_asked:
             interruption.agreed, interruption.signum = True, interruption.signum or signal.SIGTERM
-        return Part(loss, int(wrong), int(images))
+        return BatchStats(loss, int(wrong), int(images))
 
 
-ALONE = Together()
+ALONE = GradSync()

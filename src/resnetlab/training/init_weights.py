@@ -12,10 +12,10 @@ from torch import Tensor
 
 from resnetlab.config import ConfigError, Preprocessing, RunConfig
 from resnetlab.data.dataset import Dataset, Split
-from resnetlab.data.loader import some_images
-from resnetlab.data.rng import generator
-from resnetlab.evaluation.class_matching import class_numbers
-from resnetlab.evaluation.protocols import single_view
+from resnetlab.data.loader import sample_images
+from resnetlab.data.rng import make_generator
+from resnetlab.evaluation.class_matching import match_classes
+from resnetlab.evaluation.protocols import score_split
 from resnetlab.models.deepen import calibration_images, deepen, max_difference
 from resnetlab.models.model_card import read_card
 from resnetlab.models.model_file import load_model
@@ -28,7 +28,7 @@ FREE = ("name", "num_classes", "init_scale", "zero_init_residual", "stage_blocks
 """Fields in which a file's network may differ: what does not shape its layers, the head, and the depth."""
 
 
-def seen_before(config: RunConfig, checkpoint: Checkpoint | None) -> Preprocessing | None:
+def source_preprocessing(config: RunConfig, checkpoint: Checkpoint | None) -> Preprocessing | None:
     """Return how the network that a run starts from sees images, at the size that the run shows them; else `None`.
 
     A resumed run has it from its checkpoint and needs the file no more. (Checkpoints from before files had a say in
@@ -52,7 +52,7 @@ def seen_before(config: RunConfig, checkpoint: Checkpoint | None) -> Preprocessi
     return dataclasses.replace(seen, image_size=size)
 
 
-def shown(data: Dataset, channels: int, weights: str | None) -> dict[str, Split]:
+def match_channels(data: Dataset, channels: int, weights: str | None) -> dict[str, Split]:
     """Return the splits of a data set as a network of so many channels is shown them.
 
     Raises:
@@ -67,7 +67,7 @@ def shown(data: Dataset, channels: int, weights: str | None) -> dict[str, Split]
     return splits
 
 
-def start_from(
+def init_from_file(
     config: RunConfig, model: ResNet, classes: Sequence[str], train: Split, preprocessing: Preprocessing, workers: int
 ) -> dict[str, Any]:
     """Give a network the weights of the file `config.weights`.
@@ -97,9 +97,9 @@ def start_from(
     start: dict[str, Any] = {"file": path}
     given = source
     if card.model.stage_blocks != wanted.stage_blocks:
-        images, _ = some_images(train, preprocessing, calibration_images(preprocessing.image_size), workers=workers)
+        images, _ = sample_images(train, preprocessing, calibration_images(preprocessing.image_size), workers=workers)
         try:
-            given = deepen(source, wanted.stage_blocks, images=images, generator=generator(config.seed, "weights"))
+            given = deepen(source, wanted.stage_blocks, images=images, generator=make_generator(config.seed, "weights"))
         except ConfigError as error:
             raise ConfigError(f"{path} cannot be made {wanted.name} ({error})") from error
         start |= {"depth": card.model.depth, "max_logit_difference": max_difference(source, given, images)}
@@ -107,7 +107,7 @@ def start_from(
     body = {key: value for key, value in given.state_dict().items() if not key.startswith(HEAD)}
     model.load_state_dict({**model.state_dict(), **body, **head})
     if "depth" in start:
-        start["train_error_pct"] = single_view(model, train, preprocessing, workers=workers).error_pct
+        start["train_error_pct"] = score_split(model, train, preprocessing, workers=workers).error_pct
     return start
 
 
@@ -117,7 +117,7 @@ def _head(model: ResNet, theirs: Sequence[str], ours: Sequence[str]) -> tuple[st
     Classes are matched by name, as evaluation does.
     """
     try:
-        rows = class_numbers(theirs, ours, "the file", "the data").tolist()
+        rows = match_classes(theirs, ours, "the file", "the data").tolist()
     except ConfigError:  # other names
         return "new", {}
     tensors = {f"{HEAD}{key}": value[rows] for key, value in model.fc.state_dict().items()}
@@ -131,8 +131,8 @@ HEADS = {
 }
 
 
-def described(start: dict[str, Any]) -> str:
-    """Return what `start_from` found as people read it."""
+def describe_init(start: dict[str, Any]) -> str:
+    """Return what `init_from_file` found as people read it."""
     words = f"{start['file']}: {HEADS[start['head']]}"
     if "depth" not in start:
         return words

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from resnetlab.models.blocks import Block
 from resnetlab.models.resnet import ResNet
-from resnetlab.training.execution import Execution, Forward, forward_of
+from resnetlab.training.execution import Execution, Forward, make_forward
 
 NUM_SAMPLES = 50
 """How often a run is listened to, about: columns enough for a heat map."""
@@ -35,7 +35,7 @@ DIGITS = 5
 
 
 @dataclass(frozen=True)
-class Sampler:
+class LayerStatsHook:
     """When a run is listened to, and how the step is computed then."""
 
     model: ResNet
@@ -46,12 +46,12 @@ class Sampler:
     total_steps: int
 
     @contextmanager
-    def listen(self, step: int) -> Iterator["Heard | None"]:
+    def listen(self, step: int) -> Iterator["LayerStats | None"]:
         """Listen to the forward passes made inside, where the step is due; else give `None`."""
         if not self.due(step):
             yield None
             return
-        heard = Heard(self.model)
+        heard = LayerStats(self.model)
         handles = [module.register_forward_hook(hook) for module, hook in heard.hooks()]
         try:
             yield heard
@@ -64,13 +64,13 @@ class Sampler:
         return self.every > 0 and (step % self.every == 0 or step == self.total_steps - 1)
 
 
-def interval(wanted: int | None, total_steps: int) -> int:
+def sampling_interval(wanted: int | None, total_steps: int) -> int:
     """Return the steps between samples: what was wanted, or what gives `NUM_SAMPLES` at `LEAST_STEPS` or more."""
     return max(LEAST_STEPS, math.ceil(total_steps / NUM_SAMPLES)) if wanted is None else wanted
 
 
 @dataclass(frozen=True)
-class Layer:
+class ConvLayer:
     """A convolution with its place in the network."""
 
     name: str
@@ -83,9 +83,9 @@ class Layer:
     """It is a shortcut, which no ReLU follows directly."""
 
 
-def layers(model: ResNet) -> list[Layer]:
+def conv_layers(model: ResNet) -> list[ConvLayer]:
     """Return every convolution in the order in which the network computes them; a block's projection comes last."""
-    found = [Layer("conv1", model.conv1, model.bn1)]
+    found = [ConvLayer("conv1", model.conv1, model.bn1)]
     for number, stage in enumerate(model.stages.values(), start=1):
         for position, block in enumerate(stage):
             assert isinstance(block, Block)
@@ -93,24 +93,24 @@ def layers(model: ResNet) -> list[Layer]:
     return found
 
 
-def _inside(block: Block, name: str) -> Iterator[Layer]:
+def _inside(block: Block, name: str) -> Iterator[ConvLayer]:
     parts = dict(block.named_children())
     count = sum(part.startswith("conv") for part in parts)
     for index in range(1, count + 1):
         conv = parts[f"conv{index}"]
         assert isinstance(conv, nn.Conv2d)
-        yield Layer(f"{name}.conv{index}", conv, parts[f"bn{index}"], block if index == count else None)
+        yield ConvLayer(f"{name}.conv{index}", conv, parts[f"bn{index}"], block if index == count else None)
     if isinstance(block.downsample, nn.Sequential):
         conv, norm = block.downsample
         assert isinstance(conv, nn.Conv2d)
-        yield Layer(f"{name}.downsample.0", conv, norm, projects=True)
+        yield ConvLayer(f"{name}.downsample.0", conv, norm, projects=True)
 
 
-class Heard:
+class LayerStats:
     """What one step let be heard; tensors of one number each, until `signal` reads them all at once."""
 
     def __init__(self, model: ResNet) -> None:
-        self.layers = layers(model)
+        self.layers = conv_layers(model)
         self.blocks = {layer.name.rpartition(".")[0]: layer.ends for layer in self.layers if layer.ends is not None}
         self._values: dict[tuple[str, str], Tensor] = {}
         self._sums: dict[str, Tensor] = {}
@@ -128,7 +128,7 @@ class Heard:
             if block.downsample is not None:
                 yield block.downsample, partial(self._shortcut, name)
 
-    def _response(self, layer: Layer, _module: nn.Module, _inputs: object, output: Tensor) -> None:
+    def _response(self, layer: ConvLayer, _module: nn.Module, _inputs: object, output: Tensor) -> None:
         seen = output.detach()[:NUM_IMAGES].float()
         self._values[layer.name, "response_std"] = seen.std()
         if layer.ends is not None:
@@ -203,7 +203,7 @@ Of each block, `residual_ratio` is ||F(x)|| over the norm of what the shortcut a
 """
 
 
-def measure(model: ResNet, images: Tensor, labels: Tensor) -> dict[str, Any]:
+def measure_layer_stats(model: ResNet, images: Tensor, labels: Tensor) -> dict[str, Any]:
     """Listen to one forward and backward pass of a batch in training mode; the network is as before afterwards.
 
     Args:
@@ -214,7 +214,7 @@ def measure(model: ResNet, images: Tensor, labels: Tensor) -> dict[str, Any]:
     Returns:
         A `signal` line for step 0, learning rate 0.
     """
-    sampler = Sampler(model, forward_of(model, Execution()), every=1, total_steps=1)
+    sampler = LayerStatsHook(model, make_forward(model, Execution()), every=1, total_steps=1)
     before, was_training = copy.deepcopy(model.state_dict()), model.training
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     model.zero_grad()

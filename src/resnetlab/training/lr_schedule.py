@@ -9,8 +9,8 @@ from resnetlab.config import Recipe
 def lr_at(step: int, total_steps: int, recipe: Recipe, *, cautious: bool = False, num_drops: int = 0) -> float:
     """Return the learning rate of step `step` of `total_steps`, counted from 0.
 
-    `cautious` says that the training error has not yet fallen below the recipe's `cautious_until_pct`; `num_drops` is
-    what `drops` counted.
+    `cautious` says that the training error has not yet fallen below the recipe's `initial_lr_until_pct`; `num_drops` is
+    what `num_lr_drops` counted.
 
     `linear` and `cosine` fall from the end of the warm-up on, where the rate is the recipe's, to 0: as ffcv-imagenet
     (`get_lr`: 0 at epoch 0, lr at 2, 0 at 16, straight lines between) and NVIDIA DeepLearningExamples
@@ -19,8 +19,8 @@ def lr_at(step: int, total_steps: int, recipe: Recipe, *, cautious: bool = False
     Paper: sections 3.4 (`plateau`) and 4.2 (`step`: divided by 10 at 32k and 48k of 64k iterations; 110 layers start
     with 0.01).
     """
-    if cautious and recipe.cautious_lr is not None:
-        return recipe.cautious_lr
+    if cautious and recipe.initial_lr is not None:
+        return recipe.initial_lr
     if step < recipe.warmup_steps:
         return recipe.lr * (step + 1) / recipe.warmup_steps
     if recipe.schedule == "step":
@@ -35,7 +35,7 @@ def lr_at(step: int, total_steps: int, recipe: Recipe, *, cautious: bool = False
     return recipe.lr
 
 
-def drops(val_errors: Sequence[float], patience: int) -> int:
+def num_lr_drops(val_errors: Sequence[float], patience: int) -> int:
     """Return how often `plateau` has divided after these validation errors, one for each epoch so far.
 
     It divides when `patience` epochs in a row brought no new lowest error, and then counts afresh.

@@ -15,7 +15,7 @@ from resnetlab.models.resnet import ResNet
 from resnetlab.training.init_weights import HEAD
 
 
-def distance(name: str, num_stages: int) -> int:
+def layer_distance(name: str, num_stages: int) -> int:
     """Return how many groups back from the head a parameter stands: head 0, last stage 1, first stage N, stem N + 1."""
     part = name.partition(".")[0]
     if part == "fc":
@@ -36,7 +36,7 @@ def make_optimizer(model: ResNet, config: RunConfig) -> torch.optim.Optimizer:
 
 
 def parameter_groups(model: ResNet, config: RunConfig) -> list[dict[str, Any]]:
-    """Return the optimizer's groups, each with its `lr_scale`: `layer_decay` to the power of its `distance`.
+    """Return the optimizer's groups, each with its `lr_scale`: `layer_decay` to the power of its `layer_distance`.
 
     Parameters of one scale go together. In a run that starts from a file head and batch normalisation are apart from
     the rest, as each of the three has momentum or has none: the fused step cannot do with a mixture.
@@ -44,7 +44,7 @@ def parameter_groups(model: ResNet, config: RunConfig) -> list[dict[str, Any]]:
     norms = _norm_parameters(model)
     groups: dict[tuple[float, str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        scale = config.recipe.layer_decay ** distance(name, len(model.stages))
+        scale = config.recipe.layer_decay ** layer_distance(name, len(model.stages))
         kind = "head" if name.startswith(HEAD) else "norm" if name in norms else "body"
         decays = config.recipe.decay_norms or parameter.dim() > 1
         groups.setdefault((scale, kind if config.weights is not None else "all", decays), []).append(parameter)

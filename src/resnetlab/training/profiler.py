@@ -11,12 +11,12 @@ from torch import Tensor
 
 from resnetlab.config import RunConfig
 from resnetlab.data.dataset import Split
-from resnetlab.data.images.encoded import Encoded
-from resnetlab.data.images.packed_sequences import Pieces
-from resnetlab.data.images.storage import forget, read_place
-from resnetlab.data.loader import augmented, draws, threads
+from resnetlab.data.images.encoded import EncodedImages
+from resnetlab.data.images.packed_sequences import PackedByteRanges
+from resnetlab.data.images.storage import drop_page_cache, read_image_bytes
+from resnetlab.data.loader import augment_batch, augmentation_params, thread_pool
 from resnetlab.data.shards.remote import CACHE_GIB, RemoteShard
-from resnetlab.data.transforms import boxes
+from resnetlab.data.transforms import crop_boxes
 from resnetlab.training.optimizer import set_mode
 from resnetlab.training.trainer_setup import Training, prepare
 
@@ -33,7 +33,7 @@ how many there are, and 256 photographs take minutes."""
 
 
 @dataclass(frozen=True)
-class Measured:
+class StageSpeeds:
     """Speeds in images a second; `None` for a stage that there is nothing to do in."""
 
     speeds: dict[str, float | None]
@@ -73,14 +73,14 @@ class Measured:
         return min(parts, key=lambda name: parts[name])
 
 
-def measure(
+def measure_stages(
     config: RunConfig,
     *,
     workers: int,
     seconds: float = 1.0,
     cache_gib: float = CACHE_GIB,
     tell: Callable[[str], None] = lambda stage: None,
-) -> Measured:
+) -> StageSpeeds:
     """Open the data, build the network, and measure each stage for about so many seconds; nothing is written.
 
     `tell` hears what is done next.
@@ -101,7 +101,7 @@ def measure(
     speeds: dict[str, float | None] = dict.fromkeys(STAGES)
     bytes_per_s, cold = None, False
     recipe, shown = training.config.recipe, training.side(0)
-    if isinstance(split.images, Encoded):
+    if isinstance(split.images, EncodedImages):
         order = training.order(0)
         tell("storage")
         if split.shards is None:
@@ -112,23 +112,27 @@ def measure(
         speeds["decoding"] = _decoding(split.images, training, workers, seconds)
     tell("augmentation, transfer and step")
     batch, labels = _some(split, training)
-    chance = draws(0, 0, len(batch)).to(batch.device)
+    chance = augmentation_params(0, 0, len(batch)).to(batch.device)
     layout = training.execution.memory_format
 
     def augment() -> int:
-        return len(augmented(training.preprocessing, recipe, batch, chance, layout))
+        return len(augment_batch(training.preprocessing, recipe, batch, chance, layout))
 
     speeds["augmentation"] = _rate(augment, seconds, training.device)
-    if training.device.type == "cuda" and isinstance(split.images, Encoded):
+    if training.device.type == "cuda" and isinstance(split.images, EncodedImages):
         host = batch.cpu()
         speeds["transfer"] = _rate(lambda: len(host.to(training.device)), seconds, training.device)
-    ready = augmented(training.preprocessing, recipe, batch, chance, layout)
+    ready = augment_batch(training.preprocessing, recipe, batch, chance, layout)
     speeds["step"] = _rate(lambda: _step(training, ready, labels), seconds, training.device)
     tell("all together")
     together = _together(training, 2 * seconds)
-    side = float(split.images.sizes.min(1).values.float().mean()) if isinstance(split.images, Encoded) else float(shown)
+    side = (
+        float(split.images.sizes.min(1).values.float().mean())
+        if isinstance(split.images, EncodedImages)
+        else float(shown)
+    )
     far = split.shards is not None
-    return Measured(
+    return StageSpeeds(
         speeds,
         together,
         bytes_per_s,
@@ -144,17 +148,17 @@ def measure(
     )
 
 
-def _storage(images: Encoded, order: Tensor, workers: int, seconds: float) -> tuple[float, float, bool]:
+def _storage(images: EncodedImages, order: Tensor, workers: int, seconds: float) -> tuple[float, float, bool]:
     """Read the bytes of images in an epoch's order; return images and bytes a second, and whether they were cold."""
     chosen = order[:COLD].tolist()
     places = [images.places[sample] for sample in chosen]
-    cold = all(forget(place) for place in places)
+    cold = all(drop_page_cache(place) for place in places)
     count = total = 0
-    with threads(workers) as pool:
+    with thread_pool(workers) as pool:
         assert pool is not None
         start_s = time.perf_counter()
         for some in range(0, len(places), 16 * workers):
-            total += sum(map(len, pool.map(read_place, places[some : some + 16 * workers])))
+            total += sum(map(len, pool.map(read_image_bytes, places[some : some + 16 * workers])))
             count += len(places[some : some + 16 * workers])
             if time.perf_counter() - start_s > seconds:
                 break
@@ -162,9 +166,9 @@ def _storage(images: Encoded, order: Tensor, workers: int, seconds: float) -> tu
     return count / gone_s, total / gone_s, cold
 
 
-def _fetching(images: Encoded, order: Tensor, seconds: float) -> tuple[float, float]:
+def _fetching(images: EncodedImages, order: Tensor, seconds: float) -> tuple[float, float]:
     """Read shards in an epoch's order as they are fetched, but past the cache; return images and bytes a second."""
-    assert isinstance(images.places, Pieces)
+    assert isinstance(images.places, PackedByteRanges)
     places, count, total = images.places, 0.0, 0
     used, first = np.unique(places.which[order.numpy()], return_index=True)
     start_s = time.perf_counter()
@@ -180,12 +184,12 @@ def _fetching(images: Encoded, order: Tensor, seconds: float) -> tuple[float, fl
     return count / gone_s, total / gone_s
 
 
-def _decoding(images: Encoded, training: Training, workers: int, seconds: float) -> float:
+def _decoding(images: EncodedImages, training: Training, workers: int, seconds: float) -> float:
     """Decode images that are in memory, as training does, in as many threads."""
     chosen = training.order(0)[:HELD]
-    kept = replace(images.subset(chosen), places=[read_place(images.places[at]) for at in chosen.tolist()])
+    kept = replace(images.subset(chosen), places=[read_image_bytes(images.places[at]) for at in chosen.tolist()])
     batches = _batches(len(kept), training.config.recipe.batch_size)
-    with threads(workers) as pool:
+    with thread_pool(workers) as pool:
         return _rate(lambda: len(_decoded(kept, training, next(batches), pool)), seconds)
 
 
@@ -197,12 +201,12 @@ def _batches(count: int, size: int) -> Iterator[Tensor]:
         start += size
 
 
-def _decoded(images: Encoded, training: Training, samples: Tensor, pool: Executor | None) -> Tensor:
+def _decoded(images: EncodedImages, training: Training, samples: Tensor, pool: Executor | None) -> Tensor:
     """Cut some images out as the recipe does, or return their views."""
     recipe, shown = training.config.recipe, training.side(0)
     if recipe.crop == "pad":
         return images.begin_views(samples, pool)()[0]
-    box = boxes(recipe, images.sizes[samples], draws(0, 0, len(samples)), shown)
+    box = crop_boxes(recipe, images.sizes[samples], augmentation_params(0, 0, len(samples)), shown)
     return images.begin_crops(samples, box, pool, shown)()[0]
 
 
@@ -212,7 +216,7 @@ def _some(split: Split, training: Training) -> tuple[Tensor, Tensor]:
     labels = split.labels[samples.to(split.labels.device)]
     if isinstance(split.images, Tensor):
         return split.images[samples.to(split.images.device)], labels
-    with threads(max(1, training.workers)) as pool:
+    with thread_pool(max(1, training.workers)) as pool:
         pixels = _decoded(split.images, training, samples, pool)
     return pixels.to(training.device), labels[: len(pixels)]
 

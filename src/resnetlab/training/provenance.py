@@ -65,8 +65,8 @@ def describe(
         "step": "/10 at " + ", ".join(f"{math.ceil(m * total_steps):,}" for m in recipe.milestones),
         "plateau": f"/10 after {recipe.patience} epochs without a lower validation error",
     }.get(recipe.schedule, recipe.schedule)
-    if recipe.cautious_lr is not None:
-        schedule += f", {recipe.cautious_lr:g} until the training error is below {recipe.cautious_until_pct:g} %"
+    if recipe.initial_lr is not None:
+        schedule += f", {recipe.initial_lr:g} until the training error is below {recipe.initial_lr_until_pct:g} %"
     if warmup := max(recipe.warmup_epochs, recipe.warmup_steps / epoch_steps):
         schedule += f", {warmup:.3g} epochs of warm-up"
     sides = [str(side) for _, side in recipe.train_sizes] or [str(preprocessing.image_size)]

@@ -138,8 +138,8 @@ def for_network(recipe: Recipe, model: ModelConfig) -> Recipe:
     """
     if recipe.name == "finetune" and model.stem == "imagenet":
         return dataclasses.replace(recipe, crop="resized", crop_padding=0)
-    if recipe.name == "cifar-paper" and model.depth >= CAUTIOUS_DEPTH and recipe.cautious_lr is None:
-        return dataclasses.replace(recipe, cautious_lr=0.01)
+    if recipe.name == "cifar-paper" and model.depth >= CAUTIOUS_DEPTH and recipe.initial_lr is None:
+        return dataclasses.replace(recipe, initial_lr=0.01)
     return recipe
 
 

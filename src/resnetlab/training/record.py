@@ -51,7 +51,7 @@ class Record:
             raise ValueError(f"record kind {kind!r} is unknown; known: {', '.join(KINDS)}")
         if self._file is None:
             return
-        line = json.dumps({"kind": kind, **finite(values)}, ensure_ascii=False, allow_nan=False)
+        line = json.dumps({"kind": kind, **replace_non_finite(values)}, ensure_ascii=False, allow_nan=False)
         self._waiting += line.encode() + b"\n"
         with suppress(OSError):
             self.flush(sync=kind in ("run", "result"))
@@ -114,12 +114,12 @@ def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
     return entry
 
 
-def finite(value: Any) -> Any:
+def replace_non_finite(value: Any) -> Any:
     """Return JSON values with `None` for every number that is not finite, for which JSON has no name."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: replace_non_finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
+        return [replace_non_finite(item) for item in value]
     return value

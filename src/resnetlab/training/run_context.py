@@ -3,13 +3,13 @@
 import dataclasses
 from pathlib import Path
 
-from resnetlab.training.callbacks import Listener
-from resnetlab.training.init_weights import described
+from resnetlab.training.callbacks import Callback
+from resnetlab.training.init_weights import describe_init
 from resnetlab.training.provenance import describe, run_line
 from resnetlab.training.record import Record
-from resnetlab.training.run_dir import Beginning
-from resnetlab.training.runtime_options import Session
-from resnetlab.training.signal_handling import Interruption
+from resnetlab.training.run_dir import ResumePoint
+from resnetlab.training.runtime_options import RuntimeOptions
+from resnetlab.training.signal_handling import StopSignal
 from resnetlab.training.trainer_setup import Training
 
 
@@ -19,9 +19,9 @@ class Around:
 
     out: Path | None
     record: Record
-    session: Session
-    listener: Listener
-    interruption: Interruption
+    session: RuntimeOptions
+    listener: Callback
+    interruption: StopSignal
 
     def warn(self, message: str) -> None:
         """Tell people and the record."""
@@ -29,7 +29,7 @@ class Around:
         self.listener.warn(message)
 
 
-def open_record(training: Training, beginning: Beginning, around: Around) -> None:
+def open_record(training: Training, beginning: ResumePoint, around: Around) -> None:
     """Write what is known before the first step, or what has changed since the last one; tell people either way."""
     shared, parts = training.shared(), training.together.parts
     if beginning.checkpoint is None:
@@ -53,7 +53,7 @@ def open_record(training: Training, beginning: Beginning, around: Around) -> Non
         training.epoch_steps,
     )
     if training.start:
-        lines.append(f"start    {described(training.start)}")
+        lines.append(f"start    {describe_init(training.start)}")
     if shared:
         taken = f", {parts} parts a step" if parts > 1 else ""
         lines.append(
@@ -64,7 +64,7 @@ def open_record(training: Training, beginning: Beginning, around: Around) -> Non
     training.tell_of_bad_images(around.warn)
 
 
-def normalised_otherwise(training: Training, beginning: Beginning) -> str | None:
+def normalised_otherwise(training: Training, beginning: ResumePoint) -> str | None:
     """Say from when on batch normalisation sees another number of images than before the run was continued."""
     before = beginning.checkpoint.state if beginning.checkpoint else {}
     if "processes" not in before or training.config.model.norm == "none" or training.config.recipe.freeze_bn:

@@ -9,7 +9,7 @@ from typing import Any
 
 from resnetlab.config import ConfigError, RunConfig, read_config
 from resnetlab.serialization import differences, to_json
-from resnetlab.system.atomic_files import write_whole
+from resnetlab.system.atomic_files import write_atomic
 from resnetlab.training.checkpoint import Checkpoint, load_checkpoint
 from resnetlab.training.record import read_record
 
@@ -17,7 +17,7 @@ CONFIG, RECORD, MODEL, CHECKPOINT = "config.json", "record.jsonl", "model.safete
 
 
 @dataclass(frozen=True)
-class Beginning:
+class ResumePoint:
     """Where a run begins: at the start, at a checkpoint, or not at all because it is done."""
 
     checkpoint: Checkpoint | None = None
@@ -32,7 +32,7 @@ class Beginning:
         return self.checkpoint.state["record_bytes"] if self.checkpoint else 0
 
 
-def begin(out: Path, config: RunConfig, *, resume: bool, fresh: bool, allow_config_change: bool) -> Beginning:
+def open_run_dir(out: Path, config: RunConfig, *, resume: bool, fresh: bool, allow_config_change: bool) -> ResumePoint:
     """Look at a claimed folder and say where the run begins; its configuration is on disk afterwards.
 
     `fresh` deletes the run that is there, and nothing else in the folder.
@@ -58,27 +58,27 @@ def begin(out: Path, config: RunConfig, *, resume: bool, fresh: bool, allow_conf
                 f"{out} holds a run made otherwise ({'; '.join(changed)}); add --allow-config-change to continue it "
                 "so, --fresh to start over, or choose another folder with --out"
             )
-        result = result_of(out)
+        result = read_result(out)
         if not changed and result.get("status") == "done":
-            return Beginning(result=result)
+            return ResumePoint(result=result)
         if not changed and result.get("status") == "diverged":
             raise ConfigError(
                 f"{out}: this run diverged, and would again ({result.get('error')}); change it, for example with --lr, "
                 "and add --allow-config-change to continue from its last checkpoint"
             )
         checkpoint = checkpoint or load_checkpoint(out / CHECKPOINT)
-    write_whole(out / CONFIG, json.dumps(to_json(config), indent=2) + "\n")
-    return Beginning(checkpoint, None, changed)
+    write_atomic(out / CONFIG, json.dumps(to_json(config), indent=2) + "\n")
+    return ResumePoint(checkpoint, None, changed)
 
 
-def forget_unless_begun(out: Path) -> None:
+def remove_unstarted(out: Path) -> None:
     """Delete what a run has left that never took its first step: a mistake in the call leaves nothing behind."""
     begun = (out / CHECKPOINT).exists() or any(line["kind"] == "run" for line in read_record(out / RECORD))
     if not begun:
         _clear(out)
 
 
-def result_of(out: Path) -> dict[str, Any]:
+def read_result(out: Path) -> dict[str, Any]:
     """Return the `result` line of a run directory; empty where there is none yet.
 
     Raises:

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass, field
 
-from resnetlab.system.process_group import World
+from resnetlab.system.process_group import ProcessGroup
 
 
 @dataclass(frozen=True)
-class Session:
+class RuntimeOptions:
     """How a run is carried out this time. Nothing here changes what comes out of it."""
 
-    world: World = field(default_factory=World)
+    world: ProcessGroup = field(default_factory=ProcessGroup)
     """The processes that train together; the first one writes and speaks."""
     workers: int = 0
     """Threads that decode images ahead; 0 decodes in the training's own."""

@@ -22,7 +22,7 @@ class InterruptedRunError(BaseException):
         self.status = 128 + signum
 
 
-class Interruption:
+class StopSignal:
     """What asks a run to stop. As a context it takes over the signals; otherwise it never asks.
 
     The first signal is kept until `check` is called, or raised where it falls inside `at_once`. A second one ends the
@@ -38,7 +38,7 @@ class Interruption:
         self._at_once = True
         self._before: dict[int, object] = {}
 
-    def __enter__(self) -> "Interruption":
+    def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
             for signum in self._heeded:
                 self._before[signum] = signal.signal(signum, self._heed)

@@ -18,7 +18,7 @@ KINDS = ("tensorboard",)
 _numbers = itertools.count()
 
 
-class Tracker:
+class MetricLogger:
     """Takes numbers and keeps none: what a run has that nobody tracks. Use it as a context."""
 
     def scalars(self, step: int, values: Mapping[str, float | None]) -> None:
@@ -27,7 +27,7 @@ class Tracker:
     def close(self) -> None:
         """Finish; what comes later is not noted."""
 
-    def __enter__(self) -> "Tracker":
+    def __enter__(self) -> "MetricLogger":
         return self
 
     def __exit__(
@@ -36,7 +36,7 @@ class Tracker:
         self.close()
 
 
-def open_tracker(kind: str | None, out: Path, first_step: int, warn: Callable[[str], None]) -> Tracker:
+def open_logger(kind: str | None, out: Path, first_step: int, warn: Callable[[str], None]) -> MetricLogger:
     """Return what a run tells its numbers to.
 
     Args:
@@ -50,16 +50,16 @@ def open_tracker(kind: str | None, out: Path, first_step: int, warn: Callable[[s
         ConfigError: for an unknown kind, or where its package is not installed.
     """
     if kind is None:
-        return Tracker()
+        return MetricLogger()
     if kind not in KINDS:
         raise ConfigError(f"--track {kind} is unknown; known: {', '.join(KINDS)}")
     try:
-        return EventFile(out / "tensorboard", first_step, warn)
+        return TensorBoardWriter(out / "tensorboard", first_step, warn)
     except ImportError as error:
         raise ConfigError("--track tensorboard needs tensorboard: pip install 'resnetlab[track]'") from error
 
 
-class EventFile(Tracker):
+class TensorBoardWriter(MetricLogger):
     """Writes a TensorBoard event file; every number is on disk before `scalars` returns.
 
     Not by PyTorch's `SummaryWriter`: that one writes in a thread, which prints a traceback and dies when the disk is
@@ -67,7 +67,7 @@ class EventFile(Tracker):
     """
 
     def __init__(self, folder: Path, first_step: int, warn: Callable[[str], None]) -> None:
-        """Start a file in `folder`; see `open_tracker`.
+        """Start a file in `folder`; see `open_logger`.
 
         Raises:
             ImportError: where tensorboard is not installed.

@@ -12,7 +12,7 @@ from resnetlab.training.checkpoint import Checkpoint
 
 
 @dataclass
-class Best:
+class BestWeights:
     """The epoch with the lowest validation error so far, the first of equals, and its weights if they are wanted."""
 
     with_weights: bool
@@ -28,7 +28,7 @@ class Best:
 
 
 @dataclass
-class Window:
+class MetricWindow:
     """Sums over the steps since progress was last told."""
 
     num_steps: int = 0
@@ -38,7 +38,7 @@ class Window:
 
 
 @dataclass
-class State:
+class TrainState:
     """What changes as a run goes on, beside weights and momentum."""
 
     step: int = 0
@@ -46,7 +46,7 @@ class State:
     epochs_done: int = 0
     """Epochs that are trained, judged and in the record."""
     cautious: bool = False
-    """The learning rate is still the recipe's `cautious_lr`."""
+    """The learning rate is still the recipe's `initial_lr`."""
     num_skipped: int = 0
     """Steps whose loss was not finite."""
     streak: int = 0
@@ -55,7 +55,7 @@ class State:
     """Validation error after each epoch, in %."""
     curve: list[dict[str, Any]] = field(default_factory=list)
     """What was told of the epoch under way, a `Progress` each."""
-    window: Window = field(default_factory=Window)
+    window: MetricWindow = field(default_factory=MetricWindow)
     left_out: list[str] = field(default_factory=list)
     """Images that could not be decoded when a batch needed them, each as `NAME: REASON`."""
     train_time_s: float = 0.0
@@ -69,16 +69,16 @@ class State:
     """Seconds in all, over all sessions, up to the last save."""
 
 
-def pack(state: State, best: Best, model: ResNet, optimizer: Optimizer, **more: Any) -> Checkpoint:
+def pack(state: TrainState, best: BestWeights, model: ResNet, optimizer: Optimizer, **more: Any) -> Checkpoint:
     """Gather a checkpoint; `more` goes into its state as it is (JSON values)."""
     tensors: dict[str, Tensor] = {f"model.{key}": value for key, value in model.state_dict().items()}
-    tensors |= {f"momentum.{name}": buffer for name, buffer in momentum(model, optimizer).items()}
+    tensors |= {f"momentum.{name}": buffer for name, buffer in momentum_buffers(model, optimizer).items()}
     tensors |= {f"best.{key}": value for key, value in best.weights.items()}
     epoch = {"epoch": best.epoch, "error_pct": best.error_pct if best.epoch else None}
     return Checkpoint({**more, "run": asdict(state), "best": epoch}, tensors)
 
 
-def unpack(checkpoint: Checkpoint, best: Best, model: ResNet, optimizer: Optimizer) -> State:
+def unpack(checkpoint: Checkpoint, best: BestWeights, model: ResNet, optimizer: Optimizer) -> TrainState:
     """Put a checkpoint's content back into network, optimizer and `best`, and return the state.
 
     Raises:
@@ -101,10 +101,10 @@ def unpack(checkpoint: Checkpoint, best: Best, model: ResNet, optimizer: Optimiz
     best.error_pct = float("inf") if saved["error_pct"] is None else saved["error_pct"]
     best.weights = by_kind["best"]
     run = checkpoint.state["run"]
-    return State(**{**run, "window": Window(**run["window"])})
+    return TrainState(**{**run, "window": MetricWindow(**run["window"])})
 
 
-def momentum(model: ResNet, optimizer: Optimizer) -> dict[str, Tensor]:
+def momentum_buffers(model: ResNet, optimizer: Optimizer) -> dict[str, Tensor]:
     """Return the optimizer's momentum by the name of the parameter; empty before the first step."""
     found = {
         name: optimizer.state.get(parameter, {}).get("momentum_buffer") for name, parameter in model.named_parameters()

@@ -14,10 +14,10 @@ from resnetlab.config import Recipe
 from resnetlab.models.resnet import ResNet
 from resnetlab.training.callbacks import Progress
 from resnetlab.training.execution import Forward
-from resnetlab.training.grad_sync import ALONE, Part, Together
-from resnetlab.training.layer_stats import Sampler
-from resnetlab.training.lr_schedule import drops, lr_at
-from resnetlab.training.train_state import State, Window
+from resnetlab.training.grad_sync import ALONE, BatchStats, GradSync
+from resnetlab.training.layer_stats import LayerStatsHook
+from resnetlab.training.lr_schedule import lr_at, num_lr_drops
+from resnetlab.training.train_state import MetricWindow, TrainState
 
 POINTS = 13
 """How often in an epoch the training says how it goes."""
@@ -36,7 +36,7 @@ class DivergedError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Taken:
+class StepResult:
     """What a step leaves to be told; mostly nothing."""
 
     progress: Progress | None = None
@@ -51,11 +51,11 @@ def train_steps(
     forward: Forward,
     batches: Iterator[tuple[Tensor, Tensor]],
     recipe: Recipe,
-    state: State,
+    state: TrainState,
     steps: range,
-    sampler: Sampler,
-    together: Together = ALONE,
-) -> Iterator[Taken]:
+    sampler: LayerStatsHook,
+    together: GradSync = ALONE,
+) -> Iterator[StepResult]:
     """Take the steps that an epoch (`steps`, numbered through the run) still lacks; yield after each.
 
     With several processes each takes its part of every batch, and all of them count, skip and stop at the same steps.
@@ -94,19 +94,19 @@ def train_steps(
             speed = images_since / (time.perf_counter() - told_s)
             told = _tell(state, steps, total_steps, lr, speed, recipe)
             told_s, images_since = time.perf_counter(), 0
-        yield Taken(told, signal)
+        yield StepResult(told, signal)
         if state.streak == PATIENCE:
             raise diverged(whole.loss, state, steps, total_steps, lr)
 
 
 def _backward(
-    forward: Forward, batches: Iterator[tuple[Tensor, Tensor]], batch_size: int, together: Together
-) -> tuple[Part, float]:
+    forward: Forward, batches: Iterator[tuple[Tensor, Tensor]], batch_size: int, together: GradSync
+) -> tuple[BatchStats, float]:
     """Take this process's part of a batch forward and back; return what came of it, and seconds waited for images.
 
     Gradients are afterwards those of the mean loss over `batch_size` images, whoever had them.
     """
-    found, wait_s = Part(), 0.0
+    found, wait_s = BatchStats(), 0.0
     for number in range(together.parts):
         start_s = time.perf_counter()
         images, labels = next(batches)
@@ -133,13 +133,13 @@ def _update(optimizer: torch.optim.Optimizer, lr: float, scale: float) -> None:
     optimizer.step()
 
 
-def lr_now(state: State, total_steps: int, recipe: Recipe) -> float:
+def lr_now(state: TrainState, total_steps: int, recipe: Recipe) -> float:
     """Return the learning rate of the next step."""
-    num_drops = drops(state.val_errors, recipe.patience) if recipe.schedule == "plateau" else 0
+    num_drops = num_lr_drops(state.val_errors, recipe.patience) if recipe.schedule == "plateau" else 0
     return lr_at(state.step, total_steps, recipe, cautious=state.cautious, num_drops=num_drops)
 
 
-def diverged(loss: float, state: State, steps: range, total_steps: int, lr: float) -> DivergedError:
+def diverged(loss: float, state: TrainState, steps: range, total_steps: int, lr: float) -> DivergedError:
     """Return the error that says where the loss was not finite, and what to try."""
     first = state.step - state.streak + 1
     where = f"steps {first} to {state.step}" if state.streak > 1 else f"step {first}"
@@ -173,14 +173,14 @@ def _copy(source: list[Tensor], target: list[Tensor]) -> None:
         torch._foreach_copy_(target, source)  # pyright: ignore[reportPrivateImportUsage]
 
 
-def _undo(before: list[Tensor], buffers: list[Tensor], state: State) -> None:
+def _undo(before: list[Tensor], buffers: list[Tensor], state: TrainState) -> None:
     """Put BN's statistics back as they were before a step whose loss was not finite, and count it."""
     _copy(before, buffers)
     state.num_skipped += 1
     state.streak += 1
 
 
-def _count(state: State, whole: Part) -> None:
+def _count(state: TrainState, whole: BatchStats) -> None:
     state.streak = 0
     state.window.num_steps += 1
     state.window.loss += whole.loss
@@ -189,10 +189,10 @@ def _count(state: State, whole: Part) -> None:
 
 
 def _tell(
-    state: State, steps: range, total_steps: int, lr: float, images_per_s: float, recipe: Recipe
+    state: TrainState, steps: range, total_steps: int, lr: float, images_per_s: float, recipe: Recipe
 ) -> Progress | None:
     """Close the window: a word about it, and whether the learning rate need still be cautious."""
-    window, state.window = state.window, Window()
+    window, state.window = state.window, MetricWindow()
     if window.num_steps == 0:
         return None
     error_pct = 100 * window.num_wrong / window.num_images
@@ -209,6 +209,6 @@ def _tell(
     kept = asdict(progress)
     del kept["images_per_s"]  # the one number that another session would not repeat
     state.curve.append(kept)
-    if error_pct < recipe.cautious_until_pct:
+    if error_pct < recipe.initial_lr_until_pct:
         state.cautious = False
     return progress

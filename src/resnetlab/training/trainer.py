@@ -14,26 +14,26 @@ from resnetlab.config import ConfigError, RunConfig
 from resnetlab.data.shards.fetch import RemoteError
 from resnetlab.models.model_file import ModelCard, load_model, save_model
 from resnetlab.models.resnet import ResNet
-from resnetlab.system.dir_lock import claimed
-from resnetlab.training.callbacks import Listener
+from resnetlab.system.dir_lock import lock_dir
+from resnetlab.training.callbacks import Callback
 from resnetlab.training.checkpoint import Checkpoint
-from resnetlab.training.checkpoint_manager import Saver, UnsavedError
-from resnetlab.training.distributed import same_statistics
+from resnetlab.training.checkpoint_manager import CheckpointManager, UnsavedError
+from resnetlab.training.distributed import broadcast_bn_statistics
 from resnetlab.training.optimizer import set_mode
 from resnetlab.training.provenance import provenance
 from resnetlab.training.record import Record
 from resnetlab.training.run_context import Around, open_record
-from resnetlab.training.run_dir import CHECKPOINT, MODEL, RECORD, Beginning, begin, forget_unless_begun
-from resnetlab.training.runtime_options import Session
-from resnetlab.training.signal_handling import InterruptedRunError, Interruption
-from resnetlab.training.tensorboard import Tracker, open_tracker
+from resnetlab.training.run_dir import CHECKPOINT, MODEL, RECORD, ResumePoint, open_run_dir, remove_unstarted
+from resnetlab.training.runtime_options import RuntimeOptions
+from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
+from resnetlab.training.tensorboard import MetricLogger, open_logger
 from resnetlab.training.train_state import pack
-from resnetlab.training.train_step import DivergedError, Taken, diverged, lr_now, summary, train_steps
+from resnetlab.training.train_step import DivergedError, StepResult, diverged, lr_now, summary, train_steps
 from resnetlab.training.trainer_setup import Training, prepare
 
 
 @dataclasses.dataclass(frozen=True)
-class Fitted:
+class TrainResult:
     """What `fit` gives back."""
 
     model: ResNet
@@ -47,10 +47,10 @@ def fit(
     config: RunConfig,
     out: Path | str | None = None,
     *,
-    session: Session | None = None,
-    listener: Listener | None = None,
-    interruption: Interruption | None = None,
-) -> Fitted:
+    session: RuntimeOptions | None = None,
+    listener: Callback | None = None,
+    interruption: StopSignal | None = None,
+) -> TrainResult:
     """Train a network, judge it, and leave a run directory.
 
     Args:
@@ -67,17 +67,17 @@ def fit(
         InterruptedRunError: after a signal; the state is saved.
         UnsavedError: where the run is done but could not be written.
     """
-    session, listener, interruption = session or Session(), listener or Listener(), interruption or Interruption()
+    session, listener, interruption = session or RuntimeOptions(), listener or Callback(), interruption or StopSignal()
     world = session.world
     interruption.shared = world.size > 1
     if out is None:
         with Record(None) as record:
-            return _fit(config, Beginning(), Around(None, record, session, listener, interruption))
+            return _fit(config, ResumePoint(), Around(None, record, session, listener, interruption))
     out = Path(out)
     with contextlib.ExitStack() as stack:
         beginning = world.from_first(lambda: _begin(out, config, session, stack))
         if beginning.result is not None:
-            return Fitted(*world.from_first(lambda: load_model(out / MODEL)), beginning.result)
+            return TrainResult(*world.from_first(lambda: load_model(out / MODEL)), beginning.result)
         if not world.is_first:
             with Record(None) as record:
                 return _fit(config, beginning, Around(None, record, session, listener, interruption))
@@ -85,19 +85,19 @@ def fit(
             with Record(out / RECORD, keep_bytes=beginning.record_bytes) as record:
                 return _fit(config, beginning, Around(out, record, session, listener, interruption))
         except (ConfigError, InterruptedRunError, RemoteError):
-            forget_unless_begun(out)
+            remove_unstarted(out)
             raise
 
 
-def _begin(out: Path, config: RunConfig, session: Session, stack: contextlib.ExitStack) -> Beginning:
+def _begin(out: Path, config: RunConfig, session: RuntimeOptions, stack: contextlib.ExitStack) -> ResumePoint:
     """Claim the run directory for as long as `stack` stands, and look where the run begins."""
-    stack.enter_context(claimed(out, "run"))
-    return begin(
+    stack.enter_context(lock_dir(out, "run"))
+    return open_run_dir(
         out, config, resume=session.resume, fresh=session.fresh, allow_config_change=session.allow_config_change
     )
 
 
-def _fit(config: RunConfig, beginning: Beginning, around: Around) -> Fitted:
+def _fit(config: RunConfig, beginning: ResumePoint, around: Around) -> TrainResult:
     """Train and judge with the record open; whatever happens stands in it."""
     earlier_s = beginning.checkpoint.state["run"]["time_s"] if beginning.checkpoint else 0.0
     start_s = time.perf_counter() - earlier_s
@@ -119,7 +119,7 @@ def _fit(config: RunConfig, beginning: Beginning, around: Around) -> Fitted:
         raise
 
 
-def _carry_out(config: RunConfig, beginning: Beginning, around: Around, start_s: float) -> Fitted:
+def _carry_out(config: RunConfig, beginning: ResumePoint, around: Around, start_s: float) -> TrainResult:
     """Train, judge and write what is left of it."""
     session = around.session
     training = prepare(
@@ -127,7 +127,7 @@ def _carry_out(config: RunConfig, beginning: Beginning, around: Around, start_s:
     )
     training.together.interruption = around.interruption
     out, step = around.out, training.state.step
-    with open_tracker(out and session.track, out or Path(), step, around.warn) as tracker:
+    with open_logger(out and session.track, out or Path(), step, around.warn) as tracker:
         open_record(training, beginning, around)
         try:
             saver = train(training, around, tracker, start_s)
@@ -142,10 +142,10 @@ def _carry_out(config: RunConfig, beginning: Beginning, around: Around, start_s:
         raise
     training.hear_of_bad_images(around.warn)
     result["time_s"] = time.perf_counter() - start_s
-    return leave(around, saver, Fitted(model, card, result))
+    return leave(around, saver, TrainResult(model, card, result))
 
 
-def train(training: Training, around: Around, tracker: Tracker, start_s: float) -> Saver:
+def train(training: Training, around: Around, tracker: MetricLogger, start_s: float) -> CheckpointManager:
     """Take every step that is left, and save now and then; the state is on disk at the end, also of a stopped run."""
     state, record, interruption = training.state, around.record, around.interruption
 
@@ -157,7 +157,7 @@ def train(training: Training, around: Around, tracker: Tracker, start_s: float) 
         )
 
     out, session = around.out, around.session
-    saver = Saver(
+    saver = CheckpointManager(
         out and out / CHECKPOINT,
         gather,
         around.warn,
@@ -192,7 +192,7 @@ def train(training: Training, around: Around, tracker: Tracker, start_s: float) 
     return saver
 
 
-def train_epoch(training: Training) -> Iterator[Taken]:
+def train_epoch(training: Training) -> Iterator[StepResult]:
     """Take the steps that the epoch under way still lacks; yield after each."""
     state = training.state
     first = state.epochs_done * training.epoch_steps
@@ -216,11 +216,11 @@ def train_epoch(training: Training) -> Iterator[Taken]:
         raise diverged(float("nan"), state, steps, training.total_steps, lr)
 
 
-def finish_epoch(training: Training, interruption: Interruption) -> dict[str, Any]:
+def finish_epoch(training: Training, interruption: StopSignal) -> dict[str, Any]:
     """Judge the network on the validation split; return the epoch's line. A signal leaves everything as it was."""
     state = training.state
     lr = state.curve[-1]["lr"] if state.curve else None
-    same_statistics(training.model, training.together.world)
+    broadcast_bn_statistics(training.model, training.together.world)
     worker_speed = training.worker_images_per_s()  # before others are decoded
     with interruption.at_once():
         val = training.score(training.model, "val")
@@ -288,7 +288,7 @@ def batch_positions(training: Training) -> dict[str, Any]:
     }
 
 
-def leave(around: Around, saver: Saver, fitted: Fitted) -> Fitted:
+def leave(around: Around, saver: CheckpointManager, fitted: TrainResult) -> TrainResult:
     """Write the model file and the result line.
 
     Raises:

@@ -10,28 +10,28 @@ from torch import Tensor
 
 from resnetlab.config import ConfigError, ModelConfig, Preprocessing, Recipe, RunConfig
 from resnetlab.data.dataset import Dataset, Split
-from resnetlab.data.images.encoded import Encoded
+from resnetlab.data.images.encoded import EncodedImages
 from resnetlab.data.loader import steps_per_epoch, train_batches
-from resnetlab.data.normalisation import per_pixel
+from resnetlab.data.normalisation import pixel_normalisation
 from resnetlab.data.open_dataset import open_data
-from resnetlab.data.rng import generator
+from resnetlab.data.rng import make_generator
 from resnetlab.data.sampler import epoch_order
 from resnetlab.data.shards.remote import CACHE_GIB
-from resnetlab.evaluation.protocols import Score, single_view
+from resnetlab.evaluation.protocols import SplitScore, score_split
 from resnetlab.models.cost import cost
 from resnetlab.models.resnet import ResNet
-from resnetlab.models.sync_batchnorm import sync_norms
-from resnetlab.models.zoo import advice, build_model
+from resnetlab.models.sync_batchnorm import convert_sync_batchnorm
+from resnetlab.models.zoo import build_model, size_warning
 from resnetlab.serialization import to_json
-from resnetlab.system.process_group import World
+from resnetlab.system.process_group import ProcessGroup
 from resnetlab.training.checkpoint import Checkpoint
-from resnetlab.training.distributed import pick_device, shared_network
-from resnetlab.training.execution import Execution, Forward, choose, forward_of
-from resnetlab.training.grad_sync import Together
-from resnetlab.training.init_weights import seen_before, shown, start_from
-from resnetlab.training.layer_stats import Sampler, interval
+from resnetlab.training.distributed import pick_device, wrap_ddp
+from resnetlab.training.execution import Execution, Forward, make_forward, select_execution
+from resnetlab.training.grad_sync import GradSync
+from resnetlab.training.init_weights import init_from_file, match_channels, source_preprocessing
+from resnetlab.training.layer_stats import LayerStatsHook, sampling_interval
 from resnetlab.training.optimizer import make_optimizer
-from resnetlab.training.train_state import Best, State, unpack
+from resnetlab.training.train_state import BestWeights, TrainState, unpack
 
 
 @dataclass
@@ -53,12 +53,12 @@ class Training:
     optimizer: torch.optim.Optimizer
     execution: Execution
     forward: Forward
-    sampler: Sampler
-    best: Best
-    state: State
+    sampler: LayerStatsHook
+    best: BestWeights
+    state: TrainState
     epoch_steps: int
     workers: int
-    together: Together
+    together: GradSync
     """The other processes, if there are any."""
     warnings: tuple[str, ...]
     """What is known before the first step and goes into the record."""
@@ -114,11 +114,11 @@ class Training:
         learning = [parameter.requires_grad for parameter in self.model.parameters()]
         if self.together.size == 1 or learning == self.learning:
             return
-        network = shared_network(self.model, self.together.world)
+        network = wrap_ddp(self.model, self.together.world)
         smoothing = self.config.recipe.label_smoothing
         self.together.network, self.learning = network, learning
-        self.forward = forward_of(network, self.execution, smoothing)
-        eager = forward_of(network, dataclasses.replace(self.execution, compile=False), smoothing)
+        self.forward = make_forward(network, self.execution, smoothing)
+        eager = make_forward(network, dataclasses.replace(self.execution, compile=False), smoothing)
         self.sampler = dataclasses.replace(self.sampler, forward=eager)
 
     def order(self, epoch: int) -> Tensor:
@@ -132,7 +132,7 @@ class Training:
             self.leave_out([bad], warn)
 
         for name, split in self.splits.items():
-            if isinstance(split.images, Encoded):
+            if isinstance(split.images, EncodedImages):
                 self.splits[name] = dataclasses.replace(split, images=split.images.telling(report))
 
     def leave_out(self, images: Iterable[str], warn: Callable[[str], None]) -> None:
@@ -165,11 +165,11 @@ class Training:
     def worker_images_per_s(self) -> float | None:
         """Return the images that a thread decoded in a second since this was asked last, or `None`."""
         images = self.splits["train"].images
-        return images.tally.take() if isinstance(images, Encoded) else None
+        return images.tally.take() if isinstance(images, EncodedImages) else None
 
-    def score(self, model: ResNet, split: str) -> Score:
+    def score(self, model: ResNet, split: str) -> SplitScore:
         """Judge a network on one of the splits, which the processes share."""
-        return single_view(
+        return score_split(
             model, self.splits[split], self.preprocessing, workers=self.workers, world=self.together.world
         )
 
@@ -185,7 +185,7 @@ def prepare(
     checkpoint: Checkpoint | None,
     *,
     workers: int = 0,
-    world: World = World(),  # noqa: B008
+    world: ProcessGroup = ProcessGroup(),  # noqa: B008
     cache_gib: float = CACHE_GIB,
 ) -> Training:
     """Open the data, build the network, choose how to compute, and put a checkpoint's content back.
@@ -198,26 +198,26 @@ def prepare(
     """
     device, recipe = pick_device(config.device), config.recipe
     _check_parts(config, world)
-    seen = seen_before(config, checkpoint)
+    seen = source_preprocessing(config, checkpoint)
     data = _open(config, checkpoint, seen, cache_gib)
     preprocessing = data.preprocessing
     if recipe.normalise == "pixel" and seen is None:
-        preprocessing = per_pixel(data.train, preprocessing)
+        preprocessing = pixel_normalisation(data.train, preprocessing)
     in_model = dataclasses.replace(config.model, in_channels=data.channels, num_classes=len(data.classes))
     config = dataclasses.replace(config, model=in_model)
-    resident = shown(data, data.channels, config.weights)
+    resident = match_channels(data, data.channels, config.weights)
     splits = {name: split.to(device) for name, split in resident.items()}
     epoch_steps = steps_per_epoch(len(data.train), recipe.batch_size)
     total_steps = recipe.steps or recipe.epochs * epoch_steps
     recipe = _warmed_up(recipe, epoch_steps)
     config = dataclasses.replace(config, recipe=recipe)
 
-    model = build_model(config.model, generator=generator(config.seed, "weights"))
+    model = build_model(config.model, generator=make_generator(config.seed, "weights"))
     macs = cost(model, preprocessing.image_size).macs
     start: dict[str, Any] = {}
     if config.weights is not None and checkpoint is None:
-        start = start_from(config, model, data.classes, resident["train"], preprocessing, workers)
-    model.recompute = config.recompute
+        start = init_from_file(config, model, data.classes, resident["train"], preprocessing, workers)
+    model.activation_checkpointing = config.activation_checkpointing
     model.to(device)
 
     def batch() -> tuple[Tensor, Tensor]:
@@ -225,23 +225,23 @@ def prepare(
 
     if checkpoint:
         execution = Execution(**checkpoint.state["execution"])
-        forward = forward_of(model, execution, recipe.label_smoothing)
+        forward = make_forward(model, execution, recipe.label_smoothing)
     else:
         execution, forward = _chosen(config, model, batch, macs, total_steps, world)
     if config.sync_bn and world.size > 1:  # not before: what is measured, one process measures alone
-        sync_norms(model)
+        convert_sync_batchnorm(model)
     model.to(memory_format=execution.memory_format)  # pyright: ignore[reportCallIssue]  # a stub lacks it
     optimizer = make_optimizer(model, config)
-    best, state = Best(with_weights=recipe.keep == "best"), State(cautious=recipe.cautious_lr is not None)
+    best, state = BestWeights(with_weights=recipe.keep == "best"), TrainState(cautious=recipe.initial_lr is not None)
     if checkpoint:
         state = unpack(checkpoint, best, model, optimizer)
         if checkpoint.state["epoch_steps"] != epoch_steps:  # another batch size: the epoch under way starts again
-            state = dataclasses.replace(State(), **_between_epochs(state, epoch_steps))
+            state = dataclasses.replace(TrainState(), **_between_epochs(state, epoch_steps))
     eager = forward
     if execution.compile:
-        eager = forward_of(model, dataclasses.replace(execution, compile=False), recipe.label_smoothing)
-    together = Together(world, config.accumulate)
-    sampler = Sampler(model, eager, interval(config.signal_steps, total_steps), total_steps)
+        eager = make_forward(model, dataclasses.replace(execution, compile=False), recipe.label_smoothing)
+    together = GradSync(world, config.grad_accum_steps)
+    sampler = LayerStatsHook(model, eager, sampling_interval(config.layer_stats_steps, total_steps), total_steps)
     return Training(
         config,
         data,
@@ -273,17 +273,17 @@ def _warmed_up(recipe: Recipe, epoch_steps: int) -> Recipe:
 
 def _warnings(model: ModelConfig, data: Dataset, preprocessing: Preprocessing) -> tuple[str, ...]:
     """Return what is known before the first step: of network and images, of the data, of images left out."""
-    warning = advice(model, preprocessing.image_size)
+    warning = size_warning(model, preprocessing.image_size)
     skipped = (f"left out: {bad}" for bad in data.skipped)
     return (*((warning,) if warning else ()), *data.warnings, *skipped)
 
 
-def _check_parts(config: RunConfig, world: World) -> None:
-    shares = world.size * config.accumulate
+def _check_parts(config: RunConfig, world: ProcessGroup) -> None:
+    shares = world.size * config.grad_accum_steps
     if config.recipe.batch_size // shares < 2:
         processes = "1 process" if world.size == 1 else f"{world.size} processes"
         raise ConfigError(
-            f"a batch of {config.recipe.batch_size} for {processes} with --accumulate {config.accumulate} leaves some "
+            f"a batch of {config.recipe.batch_size} for {processes} with --grad-accum-steps {config.grad_accum_steps} leaves some "
             f"with fewer than 2 images at a time; give --batch-size {2 * shares} or more, or fewer processes or parts"
         )
 
@@ -294,12 +294,12 @@ def _chosen(
     batch: Callable[[], tuple[Tensor, Tensor]],
     macs: int,
     total_steps: int,
-    world: World,
+    world: ProcessGroup,
 ) -> tuple[Execution, Forward]:
     if world.size == 1:
-        return choose(config, model, batch, macs, total_steps)
-    execution = world.from_first(lambda: choose(config, model, batch, macs, total_steps)[0])
-    return execution, forward_of(model, execution, config.recipe.label_smoothing)
+        return select_execution(config, model, batch, macs, total_steps)
+    execution = world.from_first(lambda: select_execution(config, model, batch, macs, total_steps)[0])
+    return execution, make_forward(model, execution, config.recipe.label_smoothing)
 
 
 def _open(config: RunConfig, checkpoint: Checkpoint | None, seen: Preprocessing | None, cache_gib: float) -> Dataset:
@@ -314,7 +314,7 @@ def _open(config: RunConfig, checkpoint: Checkpoint | None, seen: Preprocessing 
     return data
 
 
-def _between_epochs(state: State, epoch_steps: int) -> dict[str, Any]:
+def _between_epochs(state: TrainState, epoch_steps: int) -> dict[str, Any]:
     """Return the fields of a state that stay when the epoch under way is started again."""
     kept = ("epochs_done", "cautious", "num_skipped", "val_errors", "left_out", "train_time_s", "wait_s", "time_s")
     fields = {name: getattr(state, name) for name in kept}

@@ -11,7 +11,7 @@ import pytest
 import simplejpeg
 from PIL import Image, ImageOps
 
-from resnetlab.data.images.decode import BadImageError, crop, decode, read_header, view
+from resnetlab.data.images.decode import BadImageError, decode, decode_crop, decode_eval_view, read_header
 
 RNG = np.random.default_rng(0)
 SMOOTH = np.stack([*np.meshgrid(np.linspace(20, 230, 90), np.linspace(0, 255, 60)), np.full((60, 90), 99.0)], -1)
@@ -245,7 +245,7 @@ def pillow_view(image: Image.Image, size: int, crop_ratio: float) -> np.ndarray:
 @pytest.mark.parametrize(("size", "crop_ratio"), [(32, 1.0), (32, 0.875), (60, 0.9), (100, 1.0)])
 def test_the_view_is_pillows(size, crop_ratio):
     for image in (RGB, RGB.rotate(90, expand=True)):
-        pixels = view(saved(image, "PNG"), size, crop_ratio)
+        pixels = decode_eval_view(saved(image, "PNG"), size, crop_ratio)
         assert pixels.shape == (size, size, 3)
         assert np.abs(pixels.astype(int) - pillow_view(image, size, crop_ratio)).max() <= 1
 
@@ -253,13 +253,13 @@ def test_the_view_is_pillows(size, crop_ratio):
 def test_a_scaled_view_looks_the_same():
     large = RGB.resize((1600, 1200), Image.Resampling.BICUBIC)
     data = saved(large, "JPEG", quality=95)
-    difference = view(data, 64, 0.875).astype(int) - pillow_view(Image.open(BytesIO(data)), 64, 0.875)
+    difference = decode_eval_view(data, 64, 0.875).astype(int) - pillow_view(Image.open(BytesIO(data)), 64, 0.875)
     assert np.abs(difference).mean() < 1
 
 
 def test_the_view_of_an_image_of_that_size_is_the_image():
     square = RGB.crop((0, 0, 60, 60))
-    np.testing.assert_array_equal(view(saved(square, "PNG"), 60), np.asarray(square))
+    np.testing.assert_array_equal(decode_eval_view(saved(square, "PNG"), 60), np.asarray(square))
 
 
 def test_the_view_of_a_very_long_image_takes_little_memory(monkeypatch):
@@ -270,13 +270,15 @@ def test_the_view_of_a_very_long_image_takes_little_memory(monkeypatch):
         return np.broadcast_to(pixels[:1, :1], (height, width, 3))
 
     monkeypatch.setattr("resnetlab.data.images.decode.resize", resized)
-    assert view(saved(Image.new("RGB", (60_000, 1), "red"), "PNG"), 32).tolist() == [[[255, 0, 0]] * 32] * 32
+    assert (
+        decode_eval_view(saved(Image.new("RGB", (60_000, 1), "red"), "PNG"), 32).tolist() == [[[255, 0, 0]] * 32] * 32
+    )
     assert asked == [(32, 128)]
 
 
 def test_a_crop_is_the_box_resized():
     cut = RGB.crop((18, 6, 72, 36)).resize((24, 24), Image.Resampling.BILINEAR)
-    pixels = crop(saved(RGB, "PNG"), (0.1, 0.2, 0.5, 0.6), 24)
+    pixels = decode_crop(saved(RGB, "PNG"), (0.1, 0.2, 0.5, 0.6), 24)
     assert np.abs(pixels.astype(int) - np.asarray(cut)).max() <= 1
 
 
@@ -291,10 +293,10 @@ def test_no_detail_that_a_crop_can_show_is_lost(orientation):
     for top, left, height, width in ((0.0, 0.25, 1.0, 0.25), (0.5, 0.0, 0.25, 1.0), (0.25, 0.5, 0.5, 0.25)):
         edges = (1280 * left, 320 * top, 1280 * (left + width), 320 * (top + height))
         expected = upright.resize((80, 80), Image.Resampling.BILINEAR, box=edges)
-        pixels = crop(data, (top, left, height, width), 80)[:, :, 0].astype(int)
+        pixels = decode_crop(data, (top, left, height, width), 80)[:, :, 0].astype(int)
         assert np.abs(pixels - np.asarray(expected)).mean() < 4
 
 
 def test_the_smallest_box_is_a_pixel():
-    pixels = crop(saved(RGB, "PNG"), (1.0, 1.0, 0.0, 0.0), 4)
+    pixels = decode_crop(saved(RGB, "PNG"), (1.0, 1.0, 0.0, 0.0), 4)
     assert (pixels == np.asarray(RGB)[-1, -1]).all()

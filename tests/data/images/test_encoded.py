@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from helpers.images import encode, pictures
-from resnetlab.data.images.decode import BadImageError, crop, view
-from resnetlab.data.images.encoded import Encoded
+from resnetlab.data.images.decode import BadImageError, decode_crop, decode_eval_view
+from resnetlab.data.images.encoded import EncodedImages
 
 COUNT = 30
 PLACES = [encode(picture, "JPEG" if i % 2 else "PNG") for i, picture in enumerate(pictures(COUNT, 20))]
 NAMES = [f"train/{i}.jpg" for i in range(COUNT)]  # whatever is in them
-IMAGES = Encoded(PLACES, NAMES, torch.full((COUNT, 2), 20), image_size=16, crop_ratio=0.8)
+IMAGES = EncodedImages(PLACES, NAMES, torch.full((COUNT, 2), 20), image_size=16, crop_ratio=0.8)
 SAMPLES = torch.tensor([3, 0, 29, 7, 7, 11, 12, 13, 14, 15, 16, 17])
 
 
-def damaged(report=lambda message: None, skip_bad=True) -> Encoded:
+def damaged(report=lambda message: None, skip_bad=True) -> EncodedImages:
     places = [*PLACES]
     places[7], places[12], places[29] = places[7][:300], b"", b"some text"
     return replace(IMAGES, places=places, skip_bad=skip_bad, report=report, _reported={})
@@ -36,7 +36,7 @@ def test_views_are_views_in_the_order_asked_for(pool):
     assert images.shape == (12, 3, 16, 16)
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert good.tolist() == [True] * 12
-    expected = np.stack([view(PLACES[i], 16, 0.8) for i in SAMPLES.tolist()])
+    expected = np.stack([decode_eval_view(PLACES[i], 16, 0.8) for i in SAMPLES.tolist()])
     np.testing.assert_array_equal(images.permute(0, 2, 3, 1).numpy(), expected)
     assert torch.equal(IMAGES.views(SAMPLES, pool)[0], images)
 
@@ -45,7 +45,9 @@ def test_crops_are_crops_each_with_its_own_box(pool):
     boxes = torch.rand(12, 4, generator=torch.Generator().manual_seed(0)) / 2
     images, good = IMAGES.crops(SAMPLES, boxes)
     assert good.all()
-    expected = np.stack([crop(PLACES[i], box, 16) for i, box in zip(SAMPLES.tolist(), boxes.tolist(), strict=True)])
+    expected = np.stack(
+        [decode_crop(PLACES[i], box, 16) for i, box in zip(SAMPLES.tolist(), boxes.tolist(), strict=True)]
+    )
     np.testing.assert_array_equal(images.permute(0, 2, 3, 1).numpy(), expected)
     assert torch.equal(IMAGES.crops(SAMPLES, boxes, pool)[0], images)
 
@@ -89,7 +91,9 @@ def test_files_are_read_and_missing_ones_are_bad(tmp_path):
     paths = [tmp_path / "a.png", tmp_path / "gone.png", tmp_path]
     paths[0].write_bytes(PLACES[0])
     told = []
-    images = Encoded(paths, ["a", "gone", "folder"], torch.full((3, 2), 20), 16, 0.8, skip_bad=True, report=told.append)
+    images = EncodedImages(
+        paths, ["a", "gone", "folder"], torch.full((3, 2), 20), 16, 0.8, skip_bad=True, report=told.append
+    )
     kept, good = images.views(torch.arange(3))
     assert good.tolist() == [True, False, False]
     assert torch.equal(kept, IMAGES.views(torch.tensor([0]))[0])

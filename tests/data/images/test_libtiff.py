@@ -86,7 +86,7 @@ def test_threads_hear_of_their_own_image_only(capfd):
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_forked_process_hears_as_well(capfd):
-    with libtiff.complaints():
+    with libtiff.capture_errors():
         pass
     child = os.fork()
     if child == 0:
@@ -111,7 +111,7 @@ def test_where_libtiff_cannot_be_told_all_is_as_it_was(monkeypatch):
 
 def test_what_libtiff_says_while_nobody_decodes_is_not_kept():
     libtiff._note(b"earlier", b"Out of memory")
-    with libtiff.complaints() as said:
+    with libtiff.capture_errors() as said:
         libtiff._note(None, b"No space for %s.")
         libtiff._note(b"later", b"Out of memory")
     libtiff._note(b"later", b"Out of memory")
@@ -130,4 +130,4 @@ def test_what_libtiff_says_while_nobody_decodes_is_not_kept():
     ],
 )
 def test_a_message_without_its_values(message, words):
-    assert libtiff.readable("Codec", message) == words
+    assert libtiff.readable_message("Codec", message) == words

@@ -6,7 +6,7 @@ import pytest
 from helpers.images import encode, pictures
 from resnetlab.config import ConfigError
 from resnetlab.data.images.decode import BadImageError, Header
-from resnetlab.data.images.scan import CHUNK, BadDataError, scan, scan_headers
+from resnetlab.data.images.scan import CHUNK, BadDataError, scan_headers, scan_images
 
 
 def look(position, data):
@@ -19,7 +19,7 @@ def test_results_are_in_order_and_bad_images_named():
     count = 3 * CHUNK + 5
     places = [str(position).encode() for position in range(count)]
     names = [f"row {position}" for position in range(count)]
-    results, bad = scan(names, places, look, workers=3)
+    results, bad = scan_images(names, places, look, workers=3)
     expected = [None if at % 50 == 7 else (at, str(at).encode()) for at in range(count)]
     assert results == expected
     assert bad == [f"row {at}: wrong {at}" for at in (7, 57, 107, 157)]
@@ -27,7 +27,7 @@ def test_results_are_in_order_and_bad_images_named():
 
 def test_progress_is_told_from_this_thread():
     told = []
-    scan(
+    scan_images(
         ["a"] * 100,
         [b""] * 100,
         lambda at, data: None,
@@ -38,7 +38,7 @@ def test_progress_is_told_from_this_thread():
 
 def test_a_file_that_is_gone_is_a_bad_image(tmp_path):
     (tmp_path / "there").write_bytes(b"x")
-    results, bad = scan(["there", "gone"], [tmp_path / "there", tmp_path / "gone"], lambda at, data: data)
+    results, bad = scan_images(["there", "gone"], [tmp_path / "there", tmp_path / "gone"], lambda at, data: data)
     assert results == [b"x", None]
     assert bad == ["gone: cannot be read (No such file or directory)"]
 
@@ -52,17 +52,17 @@ def test_other_errors_are_raised_and_stop_the_rest():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        scan(["a"] * 10_000, [b""] * 10_000, fail, workers=1)
+        scan_images(["a"] * 10_000, [b""] * 10_000, fail, workers=1)
     assert len(seen) < 10_000 / CHUNK
 
 
 def test_nothing_to_look_at():
-    assert scan([], [], look) == ([], [])
+    assert scan_images([], [], look) == ([], [])
 
 
 def test_workers_must_be_one_at_least():
     with pytest.raises(ConfigError, match="workers must be at least 1, not 0"):
-        scan([], [], look, workers=0)
+        scan_images([], [], look, workers=0)
 
 
 def test_headers_of_files_and_bytes(tmp_path):

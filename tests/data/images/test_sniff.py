@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from resnetlab.data.images.decode import BadImageError, decode, read_header
-from resnetlab.data.images.sniff import doubt, format_of
+from resnetlab.data.images.sniff import detect_format, implausible_size
 
 N = 5000
 """Side, in pixels, of images of one colour."""
@@ -65,7 +65,7 @@ def test_no_valid_image_is_refused(name):
     header = read_header(data)  # it doubts, but for JPEG
     assert header.height * header.width > 1_000_000
     tags = getattr(Image.open(BytesIO(data)), "tag_v2", None)
-    assert doubt(data, header.format, header.height, header.width, tags) is None
+    assert implausible_size(data, header.format, header.height, header.width, tags) is None
 
 
 @pytest.mark.parametrize("name", ["png 1-bit", "gif of two colours", "jpeg progressive grey", "tiff group 4"])
@@ -125,8 +125,10 @@ def test_the_head_of_a_jpeg_is_believed():
 
 
 def test_the_bound_of_a_png_is_zlibs():
-    assert doubt(packed_png(3000, 3000, 3000 * 3001), "PNG", 3000, 3000) is None  # zeros, and a filter byte a row
-    assert doubt(packed_png(3000, 3000, 2800 * 3001), "PNG", 3000, 3000) is not None
+    assert (
+        implausible_size(packed_png(3000, 3000, 3000 * 3001), "PNG", 3000, 3000) is None
+    )  # zeros, and a filter byte a row
+    assert implausible_size(packed_png(3000, 3000, 2800 * 3001), "PNG", 3000, 3000) is not None
 
 
 def test_a_small_claim_needs_no_guard():
@@ -140,12 +142,12 @@ def test_what_nobody_can_bound_is_left_to_the_limit():
         header = struct.pack(
             "<2sIHHIIiiHHIIiiII", b"BM", 1078, 0, 0, 1078, 40, 9000, 9000, 1, 8, compression, 0, 0, 0, 256, 0
         )
-        assert (doubt(header + bytes(1100), "BMP", 9000, 9000) is not None) == refused
+        assert (implausible_size(header + bytes(1100), "BMP", 9000, 9000) is not None) == refused
     arithmetic = b"\xff\xd8\xff\xc9\x00\x0b\x08\x23\x28\x23\x28\x01\x01\x11\x00\xff\xda" + bytes(100)
-    assert doubt(arithmetic, "JPEG", 9000, 9000) is None
-    assert doubt(arithmetic.replace(b"\xff\xc9", b"\xff\xc0"), "JPEG", 9000, 9000) is not None
-    assert doubt(b"RIFF....WEBPVP8L" + bytes(100), "WebP", 9000, 9000) is None
-    assert doubt(b"", "PNG", 9000, 9000) is None  # a damaged header is the decoder's to tell
+    assert implausible_size(arithmetic, "JPEG", 9000, 9000) is None
+    assert implausible_size(arithmetic.replace(b"\xff\xc9", b"\xff\xc0"), "JPEG", 9000, 9000) is not None
+    assert implausible_size(b"RIFF....WEBPVP8L" + bytes(100), "WebP", 9000, 9000) is None
+    assert implausible_size(b"", "PNG", 9000, 9000) is None  # a damaged header is the decoder's to tell
 
 
 @pytest.mark.parametrize(
@@ -162,4 +164,4 @@ def test_what_nobody_can_bound_is_left_to_the_limit():
     ],
 )
 def test_the_first_bytes_tell_the_format(head, kind):
-    assert format_of(head) == kind
+    assert detect_format(head) == kind

@@ -12,7 +12,7 @@ import pytest
 
 from resnetlab.config import ConfigError, DataConfig
 from resnetlab.data.readers import cifar_mnist
-from resnetlab.data.readers.cifar_mnist import cache_folder, open_archive
+from resnetlab.data.readers.cifar_mnist import cache_folder, read_archive
 from resnetlab.data.registry import CIFAR10, IDX, KNOWN
 
 RNG = np.random.default_rng(0)
@@ -90,7 +90,7 @@ def published(monkeypatch):
 
 def test_cifar10_unpacked(tmp_path):
     folder = write(tmp_path / "cifar-10-batches-bin", cifar10_files())
-    inside, above = (open_archive(DataConfig("cifar10", str(root))) for root in (folder, tmp_path))
+    inside, above = (read_archive(DataConfig("cifar10", str(root))) for root in (folder, tmp_path))
     assert inside.classes == above.classes == CIFAR10
     assert inside.train.labels.tolist() == above.train.labels.tolist() == [1, 0, 2, 0, 3, 0, 4, 0, 5, 0]
     assert inside.test.labels.tolist() == [9, 8, 7]
@@ -105,15 +105,15 @@ def test_cifar10_unpacked(tmp_path):
 def test_class_names_come_from_the_file(tmp_path):
     names = "\n".join(f"thing{n}" for n in range(10)) + "\n\n"
     write(tmp_path, cifar10_files() | {"batches.meta.txt": names.encode()})
-    assert open_archive(DataConfig("cifar10", str(tmp_path))).classes[9] == "thing9"
+    assert read_archive(DataConfig("cifar10", str(tmp_path))).classes[9] == "thing9"
     (tmp_path / "batches.meta.txt").write_text("one two")
     with pytest.raises(ConfigError, match=r"batches.meta.txt: 2 class names, not 10"):
-        open_archive(DataConfig("cifar10", str(tmp_path)))
+        read_archive(DataConfig("cifar10", str(tmp_path)))
 
 
 def test_cifar100_has_fine_labels(tmp_path):
     write(tmp_path, {"train.bin": records((3, 99), (4, 0)), "test.bin": records((19, 50))})
-    found = open_archive(DataConfig("cifar100", str(tmp_path)))
+    found = read_archive(DataConfig("cifar100", str(tmp_path)))
     assert found.train.labels.tolist() == [99, 0]
     assert found.test.labels.tolist() == [50]
     assert np.array_equal(found.train.images[1].numpy().ravel(), PIXELS[1])
@@ -127,7 +127,7 @@ def test_idx(tmp_path, folder, packed):
     files = idx_files()
     written = {f"{name}.gz": gzip.compress(content) for name, content in files.items()} if packed else files
     write(tmp_path / folder, written)
-    found = open_archive(DataConfig("fashion-mnist", str(tmp_path)))
+    found = read_archive(DataConfig("fashion-mnist", str(tmp_path)))
     assert found.train.images.shape == (5, 1, 28, 28)
     assert found.train.images.numpy().tobytes() == files[IDX[0]][16:]
     assert found.train.labels.tolist() == [0, 1, 2, 3, 4]
@@ -139,7 +139,7 @@ def test_an_archive_is_read_in_memory(tmp_path, published):
     content = tar(cifar10_files(), "../../outside/")
     published("cifar10", "cifar-10-binary.tar.gz", content)
     write(tmp_path, {"cifar-10-binary.tar.gz": content})
-    found = open_archive(DataConfig("cifar10", str(tmp_path)))
+    found = read_archive(DataConfig("cifar10", str(tmp_path)))
     assert found.test.labels.tolist() == [9, 8, 7]
     assert found.classes == CIFAR10  # the link to another file is not followed
     assert [path.name for path in tmp_path.iterdir()] == ["cifar-10-binary.tar.gz"]
@@ -148,7 +148,7 @@ def test_an_archive_is_read_in_memory(tmp_path, published):
 def test_an_archive_that_is_another_file(tmp_path):
     write(tmp_path, {"cifar-10-binary.tar.gz": b"half of it"})
     with pytest.raises(ConfigError, match=r"cifar-10-binary.tar.gz: damaged, or another file \(MD5 .*; remove it"):
-        open_archive(DataConfig("cifar10", str(tmp_path)))
+        read_archive(DataConfig("cifar10", str(tmp_path)))
 
 
 def test_files_of_the_other_mnist(tmp_path, published):
@@ -156,7 +156,7 @@ def test_files_of_the_other_mnist(tmp_path, published):
     published("fashion-mnist", f"{IDX[0]}.gz", content)
     write(tmp_path, {f"{IDX[0]}.gz": content})
     with pytest.raises(ConfigError, match="this is a file of fashion-mnist, not of mnist; give each a folder"):
-        open_archive(DataConfig("mnist", str(tmp_path)))
+        read_archive(DataConfig("mnist", str(tmp_path)))
 
 
 def test_download(tmp_path, server, published, capsys):
@@ -164,9 +164,9 @@ def test_download(tmp_path, server, published, capsys):
     published("cifar10", "cifar-10-binary.tar.gz", content)
     write(server, {"cifar-10-binary.tar.gz": content})
     root = tmp_path / "new" / "root"
-    first = open_archive(DataConfig("cifar10", str(root)))
+    first = read_archive(DataConfig("cifar10", str(root)))
     (server / "cifar-10-binary.tar.gz").unlink()
-    again = open_archive(DataConfig("cifar10", str(root)))
+    again = read_archive(DataConfig("cifar10", str(root)))
     assert first.train.labels.tolist() == again.train.labels.tolist()
     assert [path.name for path in root.iterdir()] == ["cifar-10-binary.tar.gz"]
     assert capsys.readouterr().out == ""
@@ -178,7 +178,7 @@ def test_download_of_four_files_to_the_cache(tmp_path, server, published, monkey
         packed = gzip.compress(content)
         published("mnist", f"{name}.gz", packed)
         write(server, {f"{name}.gz": packed})
-    assert len(open_archive(DataConfig("mnist")).train.labels) == 5
+    assert len(read_archive(DataConfig("mnist")).train.labels) == 5
     assert sorted(path.name for path in (cache_folder() / "mnist").iterdir()) == sorted(f"{name}.gz" for name in IDX)
 
 
@@ -192,7 +192,7 @@ def test_a_broken_download_leaves_nothing(tmp_path, server, content, reason):
     with pytest.raises(
         ConfigError, match=rf"cifar100 is not in .*root and cannot be downloaded \(.*({reason})"
     ) as error:
-        open_archive(DataConfig("cifar100", str(tmp_path / "root")))
+        read_archive(DataConfig("cifar100", str(tmp_path / "root")))
     assert list((tmp_path / "root").iterdir()) == []
     assert "put cifar-100-binary.tar.gz there yourself, from http://127.0.0.1" in str(error.value)
     assert "\n" not in str(error.value)
@@ -207,7 +207,7 @@ def test_a_server_that_hangs_up(tmp_path, monkeypatch):
     with pytest.raises(
         ConfigError, match=r"cannot be downloaded \(timed out\); put cifar-10-binary.tar.gz there"
     ) as error:
-        open_archive(DataConfig("cifar10", str(tmp_path)))
+        read_archive(DataConfig("cifar10", str(tmp_path)))
     assert "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz" in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -215,7 +215,7 @@ def test_a_server_that_hangs_up(tmp_path, monkeypatch):
 def test_a_root_that_cannot_be_made(tmp_path, server):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"is not in .*file.root and cannot be downloaded \(.*Not a directory"):
-        open_archive(DataConfig("cifar10", str(tmp_path / "file" / "root")))
+        read_archive(DataConfig("cifar10", str(tmp_path / "file" / "root")))
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_a_root_that_cannot_be_made(tmp_path, server):
 def test_damaged_cifar(tmp_path, files, message):
     write(tmp_path, {name: content for name, content in (cifar10_files() | files).items() if content is not None})
     with pytest.raises(ConfigError, match=message):
-        open_archive(DataConfig("cifar10", str(tmp_path)))
+        read_archive(DataConfig("cifar10", str(tmp_path)))
 
 
 IMAGES, LABELS = (idx_files()[name] for name in IDX[:2])
@@ -261,5 +261,5 @@ IMAGES, LABELS = (idx_files()[name] for name in IDX[:2])
 def test_damaged_idx(tmp_path, files, message):
     write(tmp_path, {name: content for name, content in (idx_files() | files).items() if content is not None})
     with pytest.raises(ConfigError, match=message) as error:
-        open_archive(DataConfig("mnist", str(tmp_path)))
+        read_archive(DataConfig("mnist", str(tmp_path)))
     assert str(tmp_path) in str(error.value) or "missing" in str(error.value)

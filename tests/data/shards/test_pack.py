@@ -21,14 +21,14 @@ from resnetlab.cli.main import main
 from resnetlab.config import ConfigError, DataConfig
 from resnetlab.data.images.decode import decode, read_header
 from resnetlab.data.images.scan import BadDataError
-from resnetlab.data.open_dataset import open_data, read_contents
+from resnetlab.data.open_dataset import list_dataset, open_data
 from resnetlab.data.shards import pack as packing
 from resnetlab.data.shards.format import read_index
-from resnetlab.data.shards.pack import Way, pack
+from resnetlab.data.shards.pack import PackOptions, pack_dataset
 
 from conftest import resnetlab
 
-SMALL = Way(shard_mib=1)
+SMALL = PackOptions(shard_mib=1)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def files(out: Path) -> dict[str, bytes]:
 
 
 def test_samples_are_named_as_webdataset_wants_them(folder, tmp_path, many):
-    index = pack(DataConfig(str(folder)), tmp_path / "out", SMALL)
+    index = pack_dataset(DataConfig(str(folder)), tmp_path / "out", SMALL)
     assert len(index.splits["train"]) == 4
     found = every(tmp_path / "out", "train")
     keys = sorted({name.partition(".")[0] for name in found})
@@ -75,7 +75,7 @@ def test_samples_are_named_as_webdataset_wants_them(folder, tmp_path, many):
 
 
 def test_samples_are_mixed(folder, tmp_path):
-    pack(DataConfig(str(folder)), tmp_path / "out", SMALL)
+    pack_dataset(DataConfig(str(folder)), tmp_path / "out", SMALL)
     found = every(tmp_path / "out", "train")
     labels = [int(data) for name, data in found.items() if name.endswith(".cls")]
     changes = sum(a != b for a, b in pairwise(labels))
@@ -85,7 +85,7 @@ def test_samples_are_mixed(folder, tmp_path):
 
 def test_the_index_says_where_images_lie_and_what_they_are(folder, tmp_path):
     out = tmp_path / "out"
-    index = pack(DataConfig(str(folder)), out, SMALL)
+    index = pack_dataset(DataConfig(str(folder)), out, SMALL)
     assert read_index((out / "index.json").read_bytes(), "") == index
     for entries in index.splits.values():
         for entry in entries:
@@ -93,7 +93,7 @@ def test_the_index_says_where_images_lie_and_what_they_are(folder, tmp_path):
             assert hashlib.sha256(content).hexdigest() == entry.sha256
             assert len(content) == entry.bytes
             assert hashlib.sha256((out / entry.index_file).read_bytes()).hexdigest() == entry.index_sha256
-    listing = read_contents(DataConfig(str(out))).splits["train"]
+    listing = list_dataset(DataConfig(str(out))).splits["train"]
     for name, place, size in zip(listing.names, listing.places, listing.sizes.tolist(), strict=True):  # pyright: ignore
         data = place.read()  # pyright: ignore
         assert data == (folder / name).read_bytes()
@@ -103,13 +103,13 @@ def test_the_index_says_where_images_lie_and_what_they_are(folder, tmp_path):
 
 def test_equal_sources_and_options_give_equal_files(folder, tmp_path, many):
     for name, workers in (("one", 1), ("other", 3)):
-        pack(DataConfig(str(folder)), tmp_path / name, SMALL, workers=workers)
+        pack_dataset(DataConfig(str(folder)), tmp_path / name, SMALL, workers=workers)
     assert files(tmp_path / "one") == files(tmp_path / "other")
 
 
 def test_max_side_makes_larger_images_smaller(tmp_path):
     source = photographs(tmp_path / "source", sides=(20, 60))
-    index = pack(DataConfig(str(source)), tmp_path / "out", Way(max_side=32, shard_mib=1))
+    index = pack_dataset(DataConfig(str(source)), tmp_path / "out", PackOptions(max_side=32, shard_mib=1))
     found = every(tmp_path / "out", "train")
     changed = 0
     for name, data in found.items():
@@ -135,16 +135,16 @@ def test_max_side_makes_larger_images_smaller(tmp_path):
 
 def test_a_picture_that_is_made_smaller_is_still_that_picture(tmp_path):
     smooth = np.linspace(0, 255, 200 * 300 * 3).reshape(200, 300, 3).astype(np.uint8)
-    from resnetlab.data.shards.writer import taken
+    from resnetlab.data.shards.writer import encode_sample
 
-    made = taken(encode(smooth), 100, 10**8)
+    made = encode_sample(encode(smooth), 100, 10**8)
     assert (made.height, made.width, made.suffix) == (100, 150, "jpg")
     assert np.abs(decode(made.data).astype(int) - smooth[::2, ::2].astype(int)).mean() < 3
 
 
 def test_what_was_packed_when_it_was_stopped_is_kept(folder, tmp_path, many, monkeypatch):
     config, whole, out = DataConfig(str(folder)), tmp_path / "whole", tmp_path / "out"
-    pack(config, whole, SMALL)
+    pack_dataset(config, whole, SMALL)
     write, written = packing.write_shard, []
 
     def stopping(out, draft, *args, **options):
@@ -155,7 +155,7 @@ def test_what_was_packed_when_it_was_stopped_is_kept(folder, tmp_path, many, mon
 
     monkeypatch.setattr(packing, "write_shard", stopping)
     with pytest.raises(KeyboardInterrupt):
-        pack(config, out, SMALL, workers=1)
+        pack_dataset(config, out, SMALL, workers=1)
     assert not (out / "index.json").exists()
     with pytest.raises(ConfigError, match=f"^{out}: its packing was not finished; give the same resnetlab data pack "):
         open_data(DataConfig(str(out)))
@@ -164,7 +164,7 @@ def test_what_was_packed_when_it_was_stopped_is_kept(folder, tmp_path, many, mon
     monkeypatch.setattr(
         packing, "write_shard", lambda out, draft, *a, **b: (written.append(draft.name), write(out, draft, *a, **b))[1]
     )
-    pack(config, out, SMALL, workers=1)
+    pack_dataset(config, out, SMALL, workers=1)
     assert written.count("train-000000") == 1
     assert written.count("train-000001") == 2
     assert files(out) == files(whole)
@@ -174,19 +174,19 @@ def test_shards_do_not_go_into_what_is_packed(tmp_path):
     source = photographs(tmp_path / "source", train=12)
     for out in (source, source / "train" / "shards"):
         with pytest.raises(ConfigError, match=rf"^{out} lies in {source}, which is packed; choose a folder beside it"):
-            pack(DataConfig(str(source)), out, SMALL)
+            pack_dataset(DataConfig(str(source)), out, SMALL)
     assert not (source / "train" / "shards").exists()
 
 
 @pytest.mark.parametrize("options", [{"max_side": 0}, {"shard_mib": 0}])
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ConfigError, match="must be at least 1, not 0"):
-        Way(**options)
+        PackOptions(**options)
 
 
 def test_there_are_no_more_shards_than_samples(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(packing, "PER_SAMPLE", 6 << 20)
-    index = pack(DataConfig(str(folder)), tmp_path / "out", SMALL)
+    index = pack_dataset(DataConfig(str(folder)), tmp_path / "out", SMALL)
     assert {split: [entry.samples for entry in entries] for split, entries in index.splits.items()} == {
         "train": [1] * 60,
         "val": [1] * 12,
@@ -203,7 +203,7 @@ def spoilt(tmp_path):
 
 def test_bad_images_stop_it_and_are_named(spoilt, tmp_path):
     with pytest.raises(BadDataError, match=r"2 of 72 images cannot be read: .*--on-bad-image skip") as refused:
-        pack(DataConfig(str(spoilt)), tmp_path / "out", SMALL)
+        pack_dataset(DataConfig(str(spoilt)), tmp_path / "out", SMALL)
     assert sorted(refused.value.bad) == [
         "train/ant/000.png: not an image that can be read (JPEG, PNG, WebP, GIF, BMP, TIFF, PPM)",
         "train/bee/001.jpeg: is empty",
@@ -211,15 +211,15 @@ def test_bad_images_stop_it_and_are_named(spoilt, tmp_path):
     assert not list((tmp_path / "out").glob("*train*"))
     for name in ("train/ant/000.png", "train/bee/001.jpeg"):  # mended, it is no longer what the first call began with
         (spoilt / name).write_bytes(encode(pictures(1)[0]))
-    assert pack(DataConfig(str(spoilt)), tmp_path / "out", SMALL).left_out == ()
+    assert pack_dataset(DataConfig(str(spoilt)), tmp_path / "out", SMALL).left_out == ()
 
 
 def test_bad_images_are_left_out_and_listed_where_that_is_asked_for(spoilt, tmp_path):
     config = DataConfig(str(spoilt), on_bad_image="skip")
-    index = pack(config, tmp_path / "out", SMALL)
+    index = pack_dataset(config, tmp_path / "out", SMALL)
     assert len(index.left_out) == 2
     assert sum(entry.samples for entry in index.splits["train"]) == 58
-    assert pack(config, tmp_path / "out", SMALL) == index
+    assert pack_dataset(config, tmp_path / "out", SMALL) == index
     ours, theirs = (
         open_data(DataConfig(str(path), on_bad_image="skip"), keep_encoded=True) for path in (tmp_path / "out", spoilt)
     )
@@ -230,8 +230,8 @@ def test_bad_images_are_left_out_and_listed_where_that_is_asked_for(spoilt, tmp_
 def test_parquet_and_shards_are_packed_too(tmp_path):
     some = [encode(picture) for picture in pictures(8)]
     source = parquet(tmp_path / "rows" / "train-00000-of-00001.parquet", some, [0, 1] * 4, ["no", "yes"]).parent
-    pack(DataConfig(str(source)), tmp_path / "one", SMALL)
-    pack(DataConfig(str(tmp_path / "one")), tmp_path / "two", Way(shard_mib=2))
+    pack_dataset(DataConfig(str(source)), tmp_path / "one", SMALL)
+    pack_dataset(DataConfig(str(tmp_path / "one")), tmp_path / "two", PackOptions(shard_mib=2))
     opened = [open_data(DataConfig(str(path))) for path in (source, tmp_path / "one", tmp_path / "two")]
     assert len({data.fingerprint for data in opened}) == 1
     assert "train-00000-of-00001.parquet row 0" in [*opened[2].train.names, *opened[2].val.names]

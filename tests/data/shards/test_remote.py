@@ -19,19 +19,19 @@ from helpers.remote_shards import SHARDS, WAY, cached, config, gib, opened, pack
 from helpers.web_server import serving
 from resnetlab.cli.main import main
 from resnetlab.config import ConfigError, DataConfig, RunConfig
-from resnetlab.data.eval_dataset import open_judged
-from resnetlab.data.images.encoded import Encoded
+from resnetlab.data.eval_dataset import open_eval_dataset
+from resnetlab.data.images.encoded import EncodedImages
 from resnetlab.data.loader import eval_batches, train_batches
-from resnetlab.data.open_dataset import open_data, read_contents
-from resnetlab.data.registry import kind_of, title_of
+from resnetlab.data.open_dataset import list_dataset, open_data
+from resnetlab.data.registry import dataset_title, detect_kind
 from resnetlab.data.sampler import WINDOW
 from resnetlab.data.shards import remote
-from resnetlab.data.shards.format import Entry, Index, list_shards
-from resnetlab.data.shards.pack import Way, pack
+from resnetlab.data.shards.format import ShardEntry, ShardIndex, list_shards
+from resnetlab.data.shards.pack import PackOptions, pack_dataset
 from resnetlab.models.zoo import model_config
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
-from resnetlab.training.runtime_options import Session
+from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.trainer import fit
 
 pytest.importorskip("aiohttp")
@@ -49,18 +49,18 @@ def server(shards):
 
 
 def test_an_address_is_a_data_set_that_nobody_asks_before_it_is_opened():
-    assert kind_of(DataConfig("https://example.invalid/some/shards")) == "shards"
-    assert title_of(DataConfig("s3://bucket/some/shards/")) == "shards"
+    assert detect_kind(DataConfig("https://example.invalid/some/shards")) == "shards"
+    assert dataset_title(DataConfig("s3://bucket/some/shards/")) == "shards"
 
 
 def test_only_indices_are_fetched_to_list_them(server, shards, tmp_path):
-    found, here = read_contents(config(server, tmp_path)), list_shards(shards)
+    found, here = list_dataset(config(server, tmp_path)), list_shards(shards)
     assert not [name for name in server.asked if name.endswith(".tar")]
     assert found.classes == here.classes
     for split, listing in found.splits.items():
         assert list(listing.names) == list(here.splits[split].names)
         assert list(listing.labels) == list(here.splits[split].labels)
-    read_contents(config(server, tmp_path))
+    list_dataset(config(server, tmp_path))
     assert server.asked["index.json"] == 2
     assert server.asked["train-000000.npz"] == 1
 
@@ -77,7 +77,7 @@ def test_indices_are_read_one_at_a_time(server, tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "load", alone)
     for _ in ("fetched", "from the cache"):
-        read_contents(config(server, tmp_path))
+        list_dataset(config(server, tmp_path))
 
 
 def test_they_hold_what_the_shards_here_hold(server, shards, tmp_path):
@@ -85,8 +85,8 @@ def test_they_hold_what_the_shards_here_hold(server, shards, tmp_path):
     assert far.train.shards is not None
     for name, split in far.splits.items():
         assert sorted(split.names) == sorted(near.splits[name].names)
-    assert isinstance(far.val.images, Encoded)
-    assert isinstance(near.val.images, Encoded)
+    assert isinstance(far.val.images, EncodedImages)
+    assert isinstance(near.val.images, EncodedImages)
     at = [list(near.val.names).index(name) for name in far.val.names]
     assert torch.equal(far.val.images.views(torch.arange(12))[0], near.val.images.views(torch.tensor(at))[0])
 
@@ -103,7 +103,7 @@ def test_equal_images_have_the_fingerprint_that_they_have_here(server, shards, t
 
 def test_what_a_network_was_trained_on_is_known_wherever_it_is_judged(tmp_path):
     source = photographs(tmp_path / "source", train=30, val=0) / "train"
-    pack(DataConfig(str(source)), tmp_path / "shards", Way(shard_mib=1))
+    pack_dataset(DataConfig(str(source)), tmp_path / "shards", PackOptions(shard_mib=1))
     with serving(tmp_path / "shards") as server:
         places = [
             DataConfig(name, root=str(tmp_path), image_size=16)
@@ -112,7 +112,7 @@ def test_what_a_network_was_trained_on_is_known_wherever_it_is_judged(tmp_path):
         for trained in places:
             data = open_data(trained, keep_encoded=True)
             for judged in places:
-                found = open_judged(judged, data.preprocessing, trained_on=data.fingerprint, keep_encoded=True)
+                found = open_eval_dataset(judged, data.preprocessing, trained_on=data.fingerprint, keep_encoded=True)
                 assert found.name == "test"
                 assert sorted(found.split.names) == sorted(data.test.names)
 
@@ -184,14 +184,14 @@ def test_validation_reads_shard_after_shard(server, shards, tmp_path):
 
 def test_a_training_from_an_address_is_that_of_equal_order(server, tmp_path):
     run = RunConfig(model_config("resnet8"), config(server, tmp_path), recipe("imagenet-90", batch_size=12, epochs=2))
-    one = fit(run, session=Session(workers=2, cache_gib=1))
-    other = fit(run, session=Session(workers=0, cache_gib=1))
+    one = fit(run, session=RuntimeOptions(workers=2, cache_gib=1))
+    other = fit(run, session=RuntimeOptions(workers=0, cache_gib=1))
     assert all(torch.equal(tensor, other.model.state_dict()[name]) for name, tensor in one.model.state_dict().items())
 
 
 def test_a_network_is_judged_on_an_address_within_its_cache(server, shards, tmp_path, capsys):
     run = RunConfig(model_config("resnet8"), DataConfig(str(shards), image_size=16), WAY)
-    fit(run, tmp_path / "run", session=Session(workers=0))
+    fit(run, tmp_path / "run", session=RuntimeOptions(workers=0))
     words = [
         "evaluate",
         str(tmp_path / "run"),
@@ -231,7 +231,7 @@ def test_a_cache_that_is_too_small_is_refused(server, shards, tmp_path):
 
 @pytest.mark.parametrize("num_bytes", [40_960, 1_048_576, 3_610_624, 268_439_552])
 def test_the_cache_that_is_advised_suffices(num_bytes):
-    index = Index((), {"train": (Entry("a.tar", 1, num_bytes, "", ""),)})
+    index = ShardIndex((), {"train": (ShardEntry("a.tar", 1, num_bytes, "", ""),)})
     with pytest.raises(ConfigError) as refused:
         remote._check_room(index, 1e-9)
     advised = re.search(r"--cache-gib (\S+) or more", str(refused.value))
@@ -244,7 +244,7 @@ def test_the_least_recently_used_leave(server, shards, tmp_path, monkeypatch):
     monkeypatch.setattr(remote, "TOUCH_S", 0.0)
     data = opened(server, tmp_path, cache_gib=gib(shards, WINDOW + 2))
     images = data.train.images
-    assert isinstance(images, Encoded)
+    assert isinstance(images, EncodedImages)
     first = data.train.shards.unique_consecutive(return_counts=True)[1].cumsum(0) - 1  # pyright: ignore
     for shard in range(SHARDS):
         images.views(first[shard : shard + 1])

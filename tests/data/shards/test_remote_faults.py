@@ -15,7 +15,7 @@ from helpers.remote_shards import WAY, cached, opened, packed, whole
 from helpers.web_server import serving
 from resnetlab.cli.main import main
 from resnetlab.config import ConfigError, DataConfig
-from resnetlab.data.images.encoded import Encoded
+from resnetlab.data.images.encoded import EncodedImages
 from resnetlab.data.loader import train_batches
 from resnetlab.data.open_dataset import open_data
 from resnetlab.data.registry import CREDENTIALS
@@ -215,8 +215,8 @@ def test_a_disk_that_is_full_is_no_image_s_fault(server, tmp_path, monkeypatch):
 
     monkeypatch.setattr(remote.ShardCache, "filling", full)
     images = data.train.images
-    assert isinstance(images, Encoded)
+    assert isinstance(images, EncodedImages)
     store = images.places.shards[0].store  # pyright: ignore
-    store._open = remote.Descriptors(1)
+    store._open = remote.OpenFileCache(1)
     with pytest.raises(RemoteError, match=r"the cache cannot be written \(No space left on device\); make room"):
         replace(images, skip_bad=True).views(torch.arange(1))

@@ -12,17 +12,17 @@ import torch
 
 from helpers.photographs import CLASSES, photographs
 from resnetlab.config import ConfigError, DataConfig, RunConfig
-from resnetlab.data.eval_dataset import open_judged
-from resnetlab.data.images.encoded import Encoded
-from resnetlab.data.open_dataset import open_data, read_contents
-from resnetlab.data.registry import kind_of
-from resnetlab.data.shards.format import damaged, list_shards, pack_rows, read_arrays
-from resnetlab.data.shards.pack import Way, pack
+from resnetlab.data.eval_dataset import open_eval_dataset
+from resnetlab.data.images.encoded import EncodedImages
+from resnetlab.data.open_dataset import list_dataset, open_data
+from resnetlab.data.registry import detect_kind
+from resnetlab.data.shards.format import find_damaged, list_shards, pack_rows, read_arrays
+from resnetlab.data.shards.pack import PackOptions, pack_dataset
 from resnetlab.models.zoo import model_config
-from resnetlab.training.compare_runs import run_differences, timeless
+from resnetlab.training.compare_runs import run_differences, without_times
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
-from resnetlab.training.runtime_options import Session
+from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.trainer import fit
 
 MADE = "train-000000"
@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def shards(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("shards") / "insects"
-    pack(DataConfig(str(folder)), out, Way(shard_mib=1))
+    pack_dataset(DataConfig(str(folder)), out, PackOptions(shard_mib=1))
     return out
 
 
@@ -51,10 +51,10 @@ def opened(path, **options):
 
 
 def test_a_folder_with_our_index_is_a_data_set(shards, tmp_path):
-    assert kind_of(DataConfig(str(shards))) == "shards"
+    assert detect_kind(DataConfig(str(shards))) == "shards"
     (tmp_path / "cat").mkdir()
     (tmp_path / "index.json").write_text('{"somebody": "else\'s"}')
-    assert kind_of(DataConfig(str(tmp_path))) == "folder"
+    assert detect_kind(DataConfig(str(tmp_path))) == "folder"
 
 
 def test_open_they_are_the_folder(folder, shards):
@@ -68,8 +68,8 @@ def test_open_they_are_the_folder(folder, shards):
         assert torch.equal(split.labels, other.labels)
         assert split.shards is None
         if len(split):
-            assert isinstance(split.images, Encoded)
-            assert isinstance(other.images, Encoded)
+            assert isinstance(split.images, EncodedImages)
+            assert isinstance(other.images, EncodedImages)
             assert torch.equal(split.images.sizes, other.images.sizes)
             samples = torch.arange(len(split))
             assert torch.equal(split.images.views(samples)[0], other.images.views(samples)[0])
@@ -91,28 +91,29 @@ def test_two_epochs_are_those_of_the_folder_to_the_bit(folder, shards, workers, 
     way = recipe("imagenet-90", batch_size=12, epochs=2, lr=0.02)
     for name, path in (("folder", folder), ("shards", shards)):
         config = RunConfig(model_config("resnet8"), DataConfig(str(path), image_size=16), way, device="cpu")
-        fit(config, tmp_path / name, session=Session(workers=workers))
+        fit(config, tmp_path / name, session=RuntimeOptions(workers=workers))
     assert run_differences(tmp_path / "folder", tmp_path / "shards") == ["line 1 of the record differs"]
     one, other = (read_record(tmp_path / name / "record.jsonl") for name in ("folder", "shards"))
     assert one[0]["config"]["data"].pop("name") != other[0]["config"]["data"].pop("name")
-    assert timeless(one) == timeless(other)
+    assert without_times(one) == without_times(other)
     assert all(line["worker_images_per_s"] > 0 for line in one if line["kind"] == "epoch")
 
 
 def test_they_are_judged_as_the_folder_is(folder, shards):
     seen = opened(folder).preprocessing
-    ours, theirs = (open_judged(DataConfig(str(path)), seen, keep_encoded=True) for path in (shards, folder))
+    ours, theirs = (open_eval_dataset(DataConfig(str(path)), seen, keep_encoded=True) for path in (shards, folder))
     assert ours.name == theirs.name == "val"
     assert list(ours.split.names) == list(theirs.split.names)
     every = [
-        open_judged(DataConfig(str(path)), seen, "all", trained_on="x", keep_encoded=True) for path in (shards, folder)
+        open_eval_dataset(DataConfig(str(path)), seen, "all", trained_on="x", keep_encoded=True)
+        for path in (shards, folder)
     ]
     assert list(every[0].split.names) == list(every[1].split.names)
     assert torch.equal(every[0].split.labels, every[1].split.labels)
 
 
 def test_columns_are_small(shards):
-    listing = read_contents(DataConfig(str(shards))).splits["train"]
+    listing = list_dataset(DataConfig(str(shards))).splits["train"]
     assert listing.sizes is not None
     assert listing.sizes.shape == (60, 2)
     assert listing.shards is None
@@ -276,13 +277,13 @@ def test_an_index_json_that_was_cut_is_refused(copy, length):
 
 
 def test_what_was_changed_since_is_found(copy):
-    assert damaged(copy, 2) == {}
+    assert find_damaged(copy, 2) == {}
     for name, at in ((f"{MADE}.tar", 700), ("val-000000.npz", 300)):
         content = bytearray((copy / name).read_bytes())
         content[at] ^= 1
         (copy / name).write_bytes(content)
     told = []
-    assert damaged(copy, 2, lambda done, total: told.append((done, total))) == {
+    assert find_damaged(copy, 2, lambda done, total: told.append((done, total))) == {
         "train-000000.tar": "its SHA-256 is not that of index.json; pack it again, or copy it again",
         "val-000000.npz": "its SHA-256 is not that of index.json; pack it again, or copy it again",
     }

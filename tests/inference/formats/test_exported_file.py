@@ -15,7 +15,7 @@ from helpers.exported_files import CARD, KINDS, SAYS, SEEN, exports_in, refusal,
 from resnetlab.config import ConfigError
 from resnetlab.inference import optional_packages
 from resnetlab.inference.formats import metadata, onnx_file
-from resnetlab.inference.formats.exported_file import is_artefact, read_artefact
+from resnetlab.inference.formats.exported_file import is_exported_file, read_exported_file
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +33,10 @@ def copies(exports, tmp_path):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_what_was_written_is_read(exports, name):
-    artefact = read_artefact(exports / name)
+    artefact = read_exported_file(exports / name)
     assert artefact.card == CARD
     assert artefact.metadata == replace(SAYS, format=KINDS[name])
-    assert is_artefact(exports / name)
+    assert is_exported_file(exports / name)
     assert all(file.exists() for file in artefact.files)
     assert len(artefact.files) == (2 if name == "net.xml" else 1)
 
@@ -95,19 +95,19 @@ def test_nothing_there(tmp_path):
         (tmp_path / "net.bin").write_bytes(b"")
         assert "empty" in refusal(tmp_path / name)
     (tmp_path / "folder.onnx").mkdir()
-    assert not is_artefact(tmp_path / "folder.onnx")
+    assert not is_exported_file(tmp_path / "folder.onnx")
     assert "not a plain file" in refusal(tmp_path / "folder.onnx")
     os.mkfifo(tmp_path / "pipe.onnx")
     assert "not a plain file" in refusal(tmp_path / "pipe.onnx")
 
 
 def test_names(copies):
-    assert not is_artefact(copies / "net.safetensors")
+    assert not is_exported_file(copies / "net.safetensors")
     assert "no export" in refusal(copies / "net.safetensors")
-    assert is_artefact(copies / "net.bin")
+    assert is_exported_file(copies / "net.bin")
     assert "name net.xml" in refusal(copies / "net.bin")
     (copies / "net.xml").unlink()
-    assert not is_artefact(copies / "net.bin")  # weights of anybody
+    assert not is_exported_file(copies / "net.bin")  # weights of anybody
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -173,5 +173,5 @@ def test_text_without_end(tmp_path, monkeypatch):
 def test_a_package_that_is_missing(exports, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ConfigError, match=r"pip install 'resnetlab\[export\]'"):
-        read_artefact(exports / "net.onnx")
-    assert read_artefact(exports / "net.xml").card == CARD
+        read_exported_file(exports / "net.onnx")
+    assert read_exported_file(exports / "net.xml").card == CARD

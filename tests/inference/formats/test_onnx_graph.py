@@ -10,8 +10,8 @@ import torch
 
 from resnetlab.config import Preprocessing
 from resnetlab.data.transforms import normalise
-from resnetlab.inference.formats.onnx_graph import Shipped, onnx_model, program
-from resnetlab.inference.probe_images import noise
+from resnetlab.inference.formats.onnx_graph import ExportableNetwork, export_program, onnx_model
+from resnetlab.inference.probe_images import probe_noise
 from resnetlab.models.zoo import build_model
 
 COLOUR = Preprocessing(16, (0.48, 0.46, 0.41), (0.23, 0.22, 0.22), crop_ratio=0.875)
@@ -39,7 +39,7 @@ def test_pixels_in_logits_out(preprocessing, changes):
     model = network(preprocessing, **changes)
     graph = onnx_model(model, preprocessing)
     onnx.checker.check_model(graph, full_check=True)
-    views = noise(preprocessing, 5)
+    views = probe_noise(preprocessing, 5)
     found = onnxruntime.InferenceSession(graph.SerializeToString()).run(["logits"], {"images": views})[0]
     assert isinstance(found, np.ndarray)
     images = torch.from_numpy(views).permute(0, 3, 1, 2)
@@ -71,7 +71,7 @@ def test_what_the_graph_looks_like(caplog, capfd, recwarn):
 
 
 def test_nothing_of_this_machine_goes_along_in_a_program():
-    made = program(network(), COLOUR)
+    made = export_program(network(), COLOUR)
     assert made.example_inputs is None
     assert all("stack_trace" not in node.meta for node in made.graph.nodes)
 
@@ -79,6 +79,6 @@ def test_nothing_of_this_machine_goes_along_in_a_program():
 def test_the_network_itself_stays_as_it_was():
     model = network()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    Shipped(model, COLOUR).requires_grad_(False)
+    ExportableNetwork(model, COLOUR).requires_grad_(False)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.requires_grad for parameter in model.parameters())

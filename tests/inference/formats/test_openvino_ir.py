@@ -37,7 +37,7 @@ def test_weights_that_are_missing_or_of_another_export(copies):
 def resealed(path, content):
     place = content.rindex(openvino_ir.MARK) + len(openvino_ir.MARK)
     opened = content[:place] + checksum.OPEN.encode() + content[place + checksum.DIGITS :]
-    path.write_bytes(checksum.sealed(opened, openvino_ir.MARK, path.with_suffix(".bin")))
+    path.write_bytes(checksum.embed_checksum(opened, openvino_ir.MARK, path.with_suffix(".bin")))
     return refusal(path)
 
 

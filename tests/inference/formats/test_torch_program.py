@@ -9,7 +9,7 @@ import torch
 
 from helpers.exported_files import CARD, MODEL, SEEN, refusal, text, the_program, write
 from resnetlab.inference.formats import checksum, onnx_graph, torch_program
-from resnetlab.inference.formats.exported_file import ArtefactError, read_artefact
+from resnetlab.inference.formats.exported_file import ExportedFileError, read_exported_file
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +35,13 @@ def rezipped(path, exports, change, **settings):
         for name, content in entries.items():
             archive.writestr(f"net/{name}", content)
         archive.comment = torch_program.MARK + checksum.OPEN.encode()
-    path.write_bytes(checksum.sealed(buffer.getvalue(), torch_program.MARK))
+    path.write_bytes(checksum.embed_checksum(buffer.getvalue(), torch_program.MARK))
     return path
 
 
 def test_an_archive_may_be_written_anew(tmp_path, exports):
     """Or the tests below would show nothing."""
-    assert read_artefact(rezipped(tmp_path / "net.pt2", exports, lambda entries: None)).card == CARD
+    assert read_exported_file(rezipped(tmp_path / "net.pt2", exports, lambda entries: None)).card == CARD
 
 
 def test_no_pickle_comes_in(tmp_path, exports):
@@ -77,8 +77,8 @@ def test_archives_that_are_made_to_harm(tmp_path, exports):
 
 
 def test_weights_of_a_program(exports):
-    shipped = onnx_graph.Shipped(MODEL, SEEN)
-    found = torch_program.weights(exports / "net.pt2", (exports / "net.pt2").read_bytes())
+    shipped = onnx_graph.ExportableNetwork(MODEL, SEEN)
+    found = torch_program.read_weights(exports / "net.pt2", (exports / "net.pt2").read_bytes())
     assert set(found) == set(shipped.state_dict())
     assert all(np.array_equal(found[name], value.numpy()) for name, value in shipped.state_dict().items())
 
@@ -87,5 +87,5 @@ def test_weights_that_do_not_fit_their_list(tmp_path, exports):
     path = tmp_path / "net.pt2"
     name = "data/weights/weight_0"
     rezipped(path, exports, lambda entries: entries.update({name: entries[name][:-4]}))
-    with pytest.raises(ArtefactError, match="damaged"):
-        torch_program.weights(path, path.read_bytes())
+    with pytest.raises(ExportedFileError, match="damaged"):
+        torch_program.read_weights(path, path.read_bytes())

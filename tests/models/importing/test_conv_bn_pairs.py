@@ -10,8 +10,8 @@ from torch import nn
 
 from helpers import public_resnets as originals
 from helpers.public_resnets import Module, conv
-from resnetlab.models.importing.import_weights import read_foreign
-from resnetlab.models.importing.state_dict_layers import layers_of, outline, registered
+from resnetlab.models.importing.import_weights import import_weights
+from resnetlab.models.importing.state_dict_layers import find_blocks, is_registration_order, layers_of
 from resnetlab.models.importing.unsupported import UnsupportedError
 from resnetlab.models.zoo import build_model
 
@@ -99,7 +99,7 @@ def apart(original, model):
 
 
 def assumed(path):
-    return {one.what: one.taken for one in read_foreign(path).unknown}
+    return {one.what: one.taken for one in import_weights(path).unknown}
 
 
 CONSTANT = ((8, 1), (8, 1))
@@ -107,13 +107,13 @@ CONSTANT = ((8, 1), (8, 1))
 
 def test_keys_that_somebody_sorted_are_not_in_order():
     keys = list(build_model("resnet8").state_dict())
-    assert registered(keys)
-    assert not registered(sorted(keys))
+    assert is_registration_order(keys)
+    assert not is_registration_order(sorted(keys))
     without = [key for key in keys if key.endswith(("running_mean", "running_var")) or "conv" in key]
-    assert registered(without)
-    assert not registered(sorted(without))
+    assert is_registration_order(without)
+    assert not is_registration_order(sorted(without))
     by_type = sorted(keys, key=lambda key: (not key.endswith("num_batches_tracked"), key))  # as safetensors does
-    assert not registered(by_type)
+    assert not is_registration_order(by_type)
 
 
 @pytest.mark.parametrize("change", [sorted, lambda keys: [*keys[60:], *keys[:60]]], ids=["sorted", "turned"])
@@ -121,38 +121,38 @@ def test_blocks_stand_in_the_order_of_their_numbers(tmp_path, change):
     net = originals.randomise(Net(blocks=((8, 1),) * 12))
     state = net.state_dict()
     torch.save({key: state[key] for key in change(list(state))}, tmp_path / "a.pth")
-    assert apart(net, read_foreign(tmp_path / "a.pth").model) < 1e-5
+    assert apart(net, import_weights(tmp_path / "a.pth").model) < 1e-5
 
 
 def test_names_that_do_not_count_stay_in_the_order_of_the_network():
     names = [f"{stage}.{number}" for stage in ("wide2a", "narrow", "wide2b") for number in (0, 10, 9)]
     shapes = {f"{name}.conv{number}.weight": (8, 8, 3, 3) for name in names for number in (1, 2)}
-    found = list(outline(layers_of(shapes, in_order=True)).blocks)
+    found = list(find_blocks(layers_of(shapes, in_order=True)).blocks)
     assert found == [f"{stage}.{number}" for stage in ("wide2a", "wide2b", "narrow") for number in (0, 9, 10)]
 
 
 @pytest.mark.parametrize("blocks", [CONSTANT, ((8, 1), (16, 2))])
 def test_names_without_numbers_are_paired_by_the_order_of_the_network(tmp_path, blocks):
     net = originals.randomise(Net(Irregular, blocks))
-    assert apart(net, read_foreign(saved(tmp_path / "a.pth", net)).model) < 1e-5
+    assert apart(net, import_weights(saved(tmp_path / "a.pth", net)).model) < 1e-5
     with pytest.raises(UnsupportedError, match=r"layers\.0\.end, layers\.0\.start differ by more than a number"):
-        read_foreign(saved(tmp_path / "a.safetensors", net))
+        import_weights(saved(tmp_path / "a.safetensors", net))
 
 
 def test_the_same_word_puts_a_convolution_and_its_norm_together(tmp_path):
     net = originals.randomise(Net(Alike))
-    assert apart(net, read_foreign(saved(tmp_path / "a.pth", net)).model) < 1e-5
+    assert apart(net, import_weights(saved(tmp_path / "a.pth", net)).model) < 1e-5
     shuffled = dict(reversed(net.state_dict().items()))
     torch.save(shuffled, tmp_path / "b.pth")
     with pytest.raises(UnsupportedError, match="nothing tells what comes first"):
-        read_foreign(tmp_path / "b.pth")
+        import_weights(tmp_path / "b.pth")
 
 
 def test_pre_activation_of_constant_width_is_told_by_the_order(tmp_path):
     """Every tensor fits both; the order of registration does not."""
     net = originals.randomise(Net(NormFirst, CONSTANT))
     with pytest.raises(UnsupportedError, match="with pre-activation"):
-        read_foreign(saved(tmp_path / "a.pth", net))
+        import_weights(saved(tmp_path / "a.pth", net))
     assert assumed(saved(tmp_path / "a.safetensors", net))["BN"] == "after each convolution"
     widening = originals.randomise(Net())
     assert "BN" not in assumed(saved(tmp_path / "b.safetensors", widening))
@@ -161,13 +161,13 @@ def test_pre_activation_of_constant_width_is_told_by_the_order(tmp_path):
 def test_a_norm_behind_the_blocks_is_not_that_of_the_stem(tmp_path):
     net = originals.randomise(Net(blocks=CONSTANT, norm_last=True))
     with pytest.raises(UnsupportedError, match="norm is registered after them"):
-        read_foreign(saved(tmp_path / "a.pth", net))
+        import_weights(saved(tmp_path / "a.pth", net))
 
 
 def test_projections_where_channels_do_not_change_may_stride(tmp_path):
     inside = originals.randomise(Net(blocks=((8, 1), (8, 1), (8, 2), (16, 2), (16, 1))))
     with pytest.raises(UnsupportedError, match=r"layers\.2 projects within a stage"):
-        read_foreign(saved(tmp_path / "a.pth", inside))
+        import_weights(saved(tmp_path / "a.pth", inside))
     first = originals.randomise(Net(blocks=((8, 2), (8, 1), (16, 2))))
     assert assumed(saved(tmp_path / "b.pth", first))["stride of layers.0.shortcut.0"] == "1"
     usual = assumed(saved(tmp_path / "c.pth", originals.randomise(Net())))
@@ -181,7 +181,7 @@ def test_projections_where_channels_do_not_change_may_stride(tmp_path):
 def test_pools_in_projections_are_seen_or_said_to_be_unseen(tmp_path, suffix):
     net = originals.randomise(Net(PooledBehind))
     with pytest.raises(UnsupportedError, match=r"shortcut\.2 does not stand directly behind layers\.2\.shortcut\.0"):
-        read_foreign(saved(tmp_path / f"a{suffix}", net))
+        import_weights(saved(tmp_path / f"a{suffix}", net))
     net = originals.randomise(Net(PooledUnseen))
     said = assumed(saved(tmp_path / f"b{suffix}", net))
     assert said["projection where it halves"] == "its 1x1 convolution strides, no average"

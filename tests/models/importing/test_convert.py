@@ -8,9 +8,9 @@ from torch import nn
 from helpers import public_resnets as originals
 from helpers import rare_resnets as rarities
 from resnetlab.models.blocks import PadShortcut
-from resnetlab.models.importing.convert import BN_EPSILON, append_zero_channels, norm_of, translate
-from resnetlab.models.importing.infer_architecture import recognise
-from resnetlab.models.importing.zero_channels import CLEAR, seen_placement
+from resnetlab.models.importing.convert import BN_EPSILON, append_zero_channels, bn_of_conv, convert_state_dict
+from resnetlab.models.importing.infer_architecture import infer_architecture
+from resnetlab.models.importing.zero_channels import CLEAR, infer_zero_channels
 from resnetlab.models.zoo import build_model
 
 
@@ -76,8 +76,8 @@ def test_appending_moves_numbers_and_makes_none():
 
 def translated(net):
     tensors = net.state_dict()
-    network = recognise({key: tuple(x.shape) for key, x in tensors.items()}, in_order=True)
-    return translate(tensors, network, build_model(network.config).state_dict())
+    network = infer_architecture({key: tuple(x.shape) for key, x in tensors.items()}, in_order=True)
+    return convert_state_dict(tensors, network, build_model(network.config).state_dict())
 
 
 def batch_norm(x, state, name):
@@ -114,7 +114,9 @@ def test_projections_where_nothing_changes_make_option_c_of_it():
     first = net.layer1[0]
     first.downsample = nn.Sequential(originals.conv(8, 8, 1), nn.BatchNorm2d(8))
     originals.randomise(net)
-    model = build_model(recognise({k: tuple(x.shape) for k, x in net.state_dict().items()}, in_order=True).config)
+    model = build_model(
+        infer_architecture({k: tuple(x.shape) for k, x in net.state_dict().items()}, in_order=True).config
+    )
     assert model.config.shortcut == "project_all"
     model.load_state_dict(translated(net))
     images = torch.rand(2, 3, 64, 64)
@@ -125,7 +127,7 @@ def test_projections_where_nothing_changes_make_option_c_of_it():
 def test_the_norm_after_a_convolution():
     names = {"conv1": "bn1", "layer1.10.conv3": "layer1.10.bn3", "layer2.0.downsample.0": "layer2.0.downsample.1"}
     for conv, norm in names.items():
-        assert norm_of(f"{conv}.bias") == norm
+        assert bn_of_conv(f"{conv}.bias") == norm
 
 
 def test_our_epsilon_is_that_of_pytorch():
@@ -134,24 +136,26 @@ def test_our_epsilon_is_that_of_pytorch():
 
 def test_evidence_needs_a_difference_between_channels():
     model = build_model("resnet20", generator=torch.Generator().manual_seed(0))
-    assert seen_placement(model.state_dict(), model.config)[0] is None  # fresh
+    assert infer_zero_channels(model.state_dict(), model.config)[0] is None  # fresh
     for front, expected in ((0, "append"), (8, "split")):
         state = originals.randomise(build_model("resnet20")).state_dict()
-        assert seen_placement(state, model.config)[0] is None  # numbers that say nothing
+        assert infer_zero_channels(state, model.config)[0] is None  # numbers that say nothing
         for stage, fed, start in ((2, 16, front), (3, 32, 2 * front)):
             for block in range(3):
                 state[f"layer{stage}.{block}.bn2.bias"][start : start + fed] -= 1.5
                 state[f"layer{stage}.{block}.conv1.weight"][:, start : start + fed] *= 1.5 if block else 1
-        seen, score = seen_placement(state, model.config)
+        seen, score = infer_zero_channels(state, model.config)
         assert seen == expected
         assert abs(score) > CLEAR
-        assert seen_placement(state, build_model("plain20").config)[0] == expected  # whatever is said of the network
+        assert (
+            infer_zero_channels(state, build_model("plain20").config)[0] == expected
+        )  # whatever is said of the network
 
 
 def test_numbers_that_are_none_are_no_evidence():
     model = build_model("resnet8")
     torch.nn.init.constant_(model.get_parameter("layer2.0.bn2.bias"), torch.nan)
-    assert seen_placement(model.state_dict(), model.config)[0] is None
+    assert infer_zero_channels(model.state_dict(), model.config)[0] is None
 
 
 @pytest.mark.parametrize(
@@ -167,4 +171,4 @@ def test_numbers_that_are_none_are_no_evidence():
 )
 def test_evidence_can_be_looked_for_in_every_network(changes):
     model = build_model("resnet20", **changes)
-    assert seen_placement(model.state_dict(), model.config)[0] is None
+    assert infer_zero_channels(model.state_dict(), model.config)[0] is None

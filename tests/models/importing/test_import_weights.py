@@ -10,9 +10,9 @@ from helpers import rare_resnets as rarities
 from resnetlab.config import ConfigError, DataConfig, Preprocessing
 from resnetlab.data.loader import eval_batches
 from resnetlab.data.open_dataset import open_data
-from resnetlab.evaluation.protocols import single_view
-from resnetlab.models.importing.assumptions import Choices
-from resnetlab.models.importing.import_weights import read_foreign
+from resnetlab.evaluation.protocols import score_split
+from resnetlab.models.importing.assumptions import AssumptionOverrides
+from resnetlab.models.importing.import_weights import import_weights
 from resnetlab.models.importing.unsupported import UnsupportedError
 from resnetlab.models.model_card import ModelFileError
 from resnetlab.models.zoo import build_model
@@ -38,46 +38,64 @@ def apart(original, model, channels=3, side=32):
 NETS = {
     "torchvision basic": (
         lambda: originals.Torchvision(),
-        Choices(),
+        AssumptionOverrides(),
         ("project", "basic", "imagenet"),
         64,
         "torchvision",
     ),
     "torchvision bottleneck": (
         lambda: originals.Torchvision((2, 1, 1, 2), bottleneck=True),
-        *(Choices(), ("project", "bottleneck", "imagenet"), 64, "torchvision"),
+        *(AssumptionOverrides(), ("project", "bottleneck", "imagenet"), 64, "torchvision"),
     ),
     "the same, v1": (
         lambda: originals.Torchvision((2, 1, 1, 2), bottleneck=True, v1=True),
-        *(Choices(bottleneck_stride="1x1"), ("project", "bottleneck", "imagenet"), 64, "torchvision"),
+        *(AssumptionOverrides(bottleneck_stride="1x1"), ("project", "bottleneck", "imagenet"), 64, "torchvision"),
     ),
     "option C": (
         lambda: originals.Torchvision(where="everywhere"),
-        *(Choices(), ("project_all", "basic", "imagenet"), 64, "torchvision"),
+        *(AssumptionOverrides(), ("project_all", "basic", "imagenet"), 64, "torchvision"),
     ),
     "biases before BN": (
         lambda: originals.Torchvision(bias=True),
-        *(Choices(), ("project", "basic", "imagenet"), 64, "torchvision"),
+        *(AssumptionOverrides(), ("project", "basic", "imagenet"), 64, "torchvision"),
     ),
-    "akamaster": (lambda: originals.Akamaster(), Choices(), ("pad", "basic", "cifar"), 32, "akamaster"),
-    "kuangliu": (lambda: originals.Kuangliu(), Choices(), ("project", "basic", "cifar"), 32, "kuangliu"),
+    "akamaster": (lambda: originals.Akamaster(), AssumptionOverrides(), ("pad", "basic", "cifar"), 32, "akamaster"),
+    "kuangliu": (lambda: originals.Kuangliu(), AssumptionOverrides(), ("project", "basic", "cifar"), 32, "kuangliu"),
     "kuangliu 50": (
         lambda: originals.Kuangliu(bottleneck=True),
-        *(Choices(), ("project", "bottleneck", "cifar"), 32, "kuangliu"),
+        *(AssumptionOverrides(), ("project", "bottleneck", "cifar"), 32, "kuangliu"),
     ),
-    "weiaicunzai": (lambda: originals.Weiaicunzai(), Choices(), ("project", "basic", "cifar"), 32, "weiaicunzai"),
+    "weiaicunzai": (
+        lambda: originals.Weiaicunzai(),
+        AssumptionOverrides(),
+        ("project", "basic", "cifar"),
+        32,
+        "weiaicunzai",
+    ),
     "weiaicunzai 50": (
         lambda: originals.Weiaicunzai(bottleneck=True),
-        *(Choices(), ("project", "bottleneck", "cifar"), 32, "weiaicunzai"),
+        *(AssumptionOverrides(), ("project", "bottleneck", "cifar"), 32, "weiaicunzai"),
     ),
-    "D-X-Y": (lambda: originals.DXY(), Choices(), ("pad", "basic", "cifar"), 32, "D-X-Y"),
-    "Hugging Face": (lambda: rarities.HuggingFace(), Choices(), ("project", "basic", "imagenet"), 64, "Hugging Face"),
+    "D-X-Y": (lambda: originals.DXY(), AssumptionOverrides(), ("pad", "basic", "cifar"), 32, "D-X-Y"),
+    "Hugging Face": (
+        lambda: rarities.HuggingFace(),
+        AssumptionOverrides(),
+        ("project", "basic", "imagenet"),
+        64,
+        "Hugging Face",
+    ),
     "Hugging Face 50": (
         lambda: rarities.HuggingFace(bottleneck=True),
-        *(Choices(), ("project", "bottleneck", "imagenet"), 64, "Hugging Face"),
+        *(AssumptionOverrides(), ("project", "bottleneck", "imagenet"), 64, "Hugging Face"),
     ),
-    "no names at all": (lambda: rarities.D2L(), Choices(), ("project", "basic", "cifar"), 32, "unknown"),
-    "Detectron2": (lambda: rarities.Detectron(), Choices(), ("project", "bottleneck", "imagenet"), 64, "Detectron2"),
+    "no names at all": (lambda: rarities.D2L(), AssumptionOverrides(), ("project", "basic", "cifar"), 32, "unknown"),
+    "Detectron2": (
+        lambda: rarities.Detectron(),
+        AssumptionOverrides(),
+        ("project", "bottleneck", "imagenet"),
+        64,
+        "Detectron2",
+    ),
 }
 
 
@@ -91,7 +109,7 @@ def test_computes_what_the_original_does(tmp_path, name, kind):
         torch.save({"epoch": 3, "state_dict": keys_of(original, "module.")}, path)
     else:
         save_file(keys_of(original), path)
-    found = read_foreign(path, choices)
+    found = import_weights(path, choices)
     config = found.model.config
     assert (config.shortcut, config.block, config.stem) == told
     assert layout in found.layout.name
@@ -104,25 +122,25 @@ def test_computes_what_the_original_does(tmp_path, name, kind):
 def test_without_batch_normalisation(tmp_path, plain, bottleneck):
     original = originals.randomise(rarities.Bare(plain, bottleneck))
     torch.save(original.state_dict(), tmp_path / "bare.pt")
-    choices = Choices(shortcut="none") if plain else Choices(zero_channels="split")
-    found = read_foreign(tmp_path / "bare.pt", choices)
+    choices = AssumptionOverrides(shortcut="none") if plain else AssumptionOverrides(zero_channels="split")
+    found = import_weights(tmp_path / "bare.pt", choices)
     assert found.model.config.norm == "none"
     assert found.model.config.arm == ("plain" if plain else "residual")
     assert apart(original, found.model, channels=1) < 1e-5
     if not plain:  # the other placement is another function: the test above is not empty
-        appended = read_foreign(tmp_path / "bare.pt", Choices(zero_channels="append"))
+        appended = import_weights(tmp_path / "bare.pt", AssumptionOverrides(zero_channels="append"))
         assert apart(original, appended.model, channels=1) > 1e-3
 
 
 def test_the_wrong_choice_is_another_function(tmp_path):
     for net, wrong in [
-        (originals.Akamaster(1), Choices(zero_channels="append")),
-        (originals.DXY(1), Choices(zero_channels="split")),
-        (originals.DXY(1), Choices(shortcut="none")),
-        (originals.Weiaicunzai(bottleneck=True), Choices(bottleneck_stride="1x1")),
+        (originals.Akamaster(1), AssumptionOverrides(zero_channels="append")),
+        (originals.DXY(1), AssumptionOverrides(zero_channels="split")),
+        (originals.DXY(1), AssumptionOverrides(shortcut="none")),
+        (originals.Weiaicunzai(bottleneck=True), AssumptionOverrides(bottleneck_stride="1x1")),
     ]:
         torch.save(originals.randomise(net).state_dict(), tmp_path / "a.th")
-        assert apart(net, read_foreign(tmp_path / "a.th", wrong).model) > 1e-3
+        assert apart(net, import_weights(tmp_path / "a.th", wrong).model) > 1e-3
 
 
 PREFIXES = ("module.", "module.module.", "model.", "backbone.", "encoder.", "1.", "net.module.")
@@ -132,7 +150,7 @@ PREFIXES = ("module.", "module.module.", "model.", "backbone.", "encoder.", "1."
 def test_prefixes(tmp_path, prefix):
     original = originals.randomise(originals.Kuangliu())
     torch.save(keys_of(original, prefix), tmp_path / "a.pt")
-    assert apart(original, read_foreign(tmp_path / "a.pt").model) < 1e-5
+    assert apart(original, import_weights(tmp_path / "a.pt").model) < 1e-5
 
 
 @pytest.mark.parametrize("head", ["fc", "classifier", "classifier.1", "head", "head.fc", "last_linear"])
@@ -140,7 +158,7 @@ def test_a_backbone_and_a_head_of_any_name(tmp_path, head):
     original = originals.randomise(originals.Torchvision())
     change = lambda key: key.replace("fc.", f"{head}.") if key.startswith("fc.") else f"backbone.{key}"  # noqa: E731
     torch.save({"model": keys_of(original, change=change)}, tmp_path / "a.tar")
-    assert apart(original, read_foreign(tmp_path / "a.tar").model, side=64) < 1e-5
+    assert apart(original, import_weights(tmp_path / "a.tar").model, side=64) < 1e-5
 
 
 @pytest.mark.parametrize("old", [True, False])
@@ -152,7 +170,7 @@ def test_wrappers(tmp_path, wrapper, old):
         optimiser = {"state": {0: {"momentum_buffer": torch.ones(3, 3)}}, "param_groups": [{"lr": 0.1}]}
         content = {"optimizer": optimiser, "ema": {"w": torch.ones(2)}, name: content, "epoch": 7, "acc": float("nan")}
     torch.save(content, tmp_path / "a.th", _use_new_zipfile_serialization=not old)
-    found = read_foreign(tmp_path / "a.th")
+    found = import_weights(tmp_path / "a.th")
     assert apart(original, found.model) < 1e-5
     assert (found.weights.under, found.weights.says["epoch"], found.weights.others) == (wrapper, 7, ("ema",))
 
@@ -165,7 +183,7 @@ def test_what_is_odd_is_said(tmp_path):
     torch.save(state, tmp_path / "a.pt")
     original.fc.bias.data.zero_()
     original.layer1[0].bn1.running_var[2:4] = 0
-    found = read_foreign(tmp_path / "a.pt")
+    found = import_weights(tmp_path / "a.pt")
     assert found.odd == (
         "16 convolutions have a bias before batch normalisation; it went into the running mean",
         "no num_batches_tracked: an old file (before PyTorch 0.4.1), or frozen; set to 0",
@@ -178,7 +196,7 @@ def test_what_is_odd_is_said(tmp_path):
     state["layer2.0.conv1.weight"][0, 0, 0, 0] = float("inf")
     state["fc.weight"][:2, 0] = float("nan")
     torch.save(state, tmp_path / "b.pt")
-    found = read_foreign(tmp_path / "b.pt")
+    found = import_weights(tmp_path / "b.pt")
     assert found.not_finite == 3
     assert "3 numbers are not finite, in layer2.0.conv1.weight, fc.weight" in found.odd
     assert "variances below 0 in layer1.0.bn1.running_var" in found.odd
@@ -188,12 +206,12 @@ def test_a_head_without_outputs_is_refused_with_the_name_of_the_file(tmp_path):
     state = originals.DXY().state_dict()
     torch.save(state | {"classifier.weight": torch.ones(0, 64), "classifier.bias": torch.ones(0)}, tmp_path / "a.pt")
     with pytest.raises(ConfigError, match=r"a\.pt: num_classes must be at least 1"):
-        read_foreign(tmp_path / "a.pt")
+        import_weights(tmp_path / "a.pt")
 
 
 def test_a_fresh_network_says_that_it_has_seen_nothing(tmp_path):
     torch.save(build_model("resnet8").state_dict(), tmp_path / "a.pt")
-    found = read_foreign(tmp_path / "a.pt")
+    found = import_weights(tmp_path / "a.pt")
     assert found.odd == ("every running mean is 0 and every variance 1: batch normalisation has not seen an image",)
 
 
@@ -201,7 +219,7 @@ def test_a_fresh_network_says_that_it_has_seen_nothing(tmp_path):
 def test_other_precisions_become_float32(tmp_path, dtype):
     original = originals.randomise(originals.Akamaster(1)).to(dtype)
     save_file(keys_of(original), tmp_path / "a.safetensors")
-    found = read_foreign(tmp_path / "a.safetensors")
+    found = import_weights(tmp_path / "a.safetensors")
     assert found.odd[0] == f"numbers of type {str(dtype).removeprefix('torch.')}; read as float32"
     assert {x.dtype for x in found.model.state_dict().values()} == {torch.float32, torch.int64}
     assert apart(original.float(), found.model) < 1e-5
@@ -217,7 +235,7 @@ def test_batch_normalisation_without_scale_and_a_head_that_is_a_convolution(tmp_
             del state[f"{name}.weight"], state[f"{name}.bias"]
     state["linear.weight"] = state["linear.weight"][:, :, None, None]
     torch.save(state, tmp_path / "a.pt")
-    found = read_foreign(tmp_path / "a.pt")
+    found = import_weights(tmp_path / "a.pt")
     assert apart(original, found.model) < 1e-5
     assert found.odd == ("batch normalisation without scale and shift; set to 1 and 0",)
 
@@ -225,7 +243,7 @@ def test_batch_normalisation_without_scale_and_a_head_that_is_a_convolution(tmp_
 def test_reading_changes_neither_the_file_nor_the_generator(tmp_path):
     torch.save(originals.randomise(originals.DXY()).state_dict(), tmp_path / "a.pt")
     before, state = (tmp_path / "a.pt").read_bytes(), torch.get_rng_state()
-    model = read_foreign(tmp_path / "a.pt").model
+    model = import_weights(tmp_path / "a.pt").model
     model.conv1.weight.data.fill_(0)  # pyright: ignore[reportCallIssue]
     assert (tmp_path / "a.pt").read_bytes() == before
     assert torch.equal(torch.get_rng_state(), state)
@@ -237,37 +255,37 @@ def test_numbers_that_are_none(tmp_path):
         state["stage_1.0.conv_a.weight"] = change(state["stage_1.0.conv_a.weight"])
         torch.save(state, tmp_path / "a.pt")
         with pytest.raises((UnsupportedError, ModelFileError), match=r"stage_1\.0\.conv_a\.weight has numbers|refused"):
-            read_foreign(tmp_path / "a.pt")
+            import_weights(tmp_path / "a.pt")
 
 
 def test_choices_that_contradict_the_weights(tmp_path):
     torch.save(originals.Kuangliu().state_dict(), tmp_path / "b.pt")
     torch.save(originals.DXY().state_dict(), tmp_path / "a.pt")
     for name, choices, message in [
-        ("b", Choices(shortcut="none"), "those of this network have some [(]option B"),
-        ("b", Choices(zero_channels="split"), "--zero-channels is for option A"),
-        ("a", Choices(shortcut="none", zero_channels="split"), "--zero-channels is for option A"),
-        ("a", Choices(bottleneck_stride="1x1"), "--bottleneck-stride is for bottlenecks"),
+        ("b", AssumptionOverrides(shortcut="none"), "those of this network have some [(]option B"),
+        ("b", AssumptionOverrides(zero_channels="split"), "--zero-channels is for option A"),
+        ("a", AssumptionOverrides(shortcut="none", zero_channels="split"), "--zero-channels is for option A"),
+        ("a", AssumptionOverrides(bottleneck_stride="1x1"), "--bottleneck-stride is for bottlenecks"),
     ]:
         with pytest.raises(ConfigError, match=message):
-            read_foreign(tmp_path / f"{name}.pt", choices)
+            import_weights(tmp_path / f"{name}.pt", choices)
 
 
 @pytest.mark.skipif(not (SHARED / "weights").exists(), reason="../shared/data/weights is missing")
 def test_published_weights_show_where_their_zero_channels_are(tmp_path):
     for name, layers in (("resnet20-12fca82f", 20), ("resnet56-4bfd9763", 56)):
-        found = read_foreign(SHARED / "weights" / f"{name}.th")
+        found = import_weights(SHARED / "weights" / f"{name}.th")
         assert (found.model.config.name, found.model.config.depth) == (f"resnet{layers}", layers)
         zeros = next(one for one in found.unknown if "zero" in one.what)
         assert zeros.taken.startswith("half in front")
         assert "the weights show it" in zeros.because
         state = {key.removeprefix("module.").replace("linear", "fc"): x for key, x in found.weights.tensors.items()}
         save_file(state, tmp_path / f"{name}.safetensors")  # names that say nothing: the weights still do
-        again = read_foreign(tmp_path / f"{name}.safetensors")
+        again = import_weights(tmp_path / f"{name}.safetensors")
         assert torch.equal(again.model.fc.weight, found.model.fc.weight)
-        contrary = read_foreign(tmp_path / f"{name}.safetensors", Choices(zero_channels="append"))
+        contrary = import_weights(tmp_path / f"{name}.safetensors", AssumptionOverrides(zero_channels="append"))
         assert any("the weights speak for zero channels half in front" in one for one in contrary.odd)
-        as_plain = read_foreign(tmp_path / f"{name}.safetensors", Choices(shortcut="none"))
+        as_plain = import_weights(tmp_path / f"{name}.safetensors", AssumptionOverrides(shortcut="none"))
         assert any("look as those of option A" in one for one in as_plain.odd)
 
 
@@ -280,10 +298,10 @@ def test_published_weights_classify_what_they_are_known_to(name, n, right):
     original = originals.Akamaster(n)
     state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     original.load_state_dict({key.removeprefix("module."): tensor for key, tensor in state.items()}, strict=False)
-    model = read_foreign(path).model
+    model = import_weights(path).model
     test = open_data(DataConfig(str(SHARED / "cifar10"))).test
     prepared = Preprocessing(32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    assert single_view(model, test, prepared).num_wrong == 10_000 - right
+    assert score_split(model, test, prepared).num_wrong == 10_000 - right
     seen = 0
     with torch.no_grad():
         for images, _ in eval_batches(test, prepared):

@@ -9,10 +9,10 @@ from torch import nn
 
 from helpers import public_resnets as originals
 from helpers import rare_resnets as rarities
-from resnetlab.models.importing.assumptions import Choices, choose
-from resnetlab.models.importing.infer_architecture import named, recognise
-from resnetlab.models.importing.residual_branch import branches
-from resnetlab.models.importing.state_dict_layers import layers_of, natural, outline
+from resnetlab.models.importing.assumptions import AssumptionOverrides, apply_overrides
+from resnetlab.models.importing.infer_architecture import infer_architecture, with_zoo_name
+from resnetlab.models.importing.residual_branch import analyse_block
+from resnetlab.models.importing.state_dict_layers import find_blocks, layers_of, natural_sort_key
 from resnetlab.models.importing.unsupported import UnsupportedError
 from resnetlab.models.zoo import CATALOGUE, build_model, model_config
 
@@ -22,7 +22,7 @@ def shapes_of(net):
 
 
 def told(shapes, **choices):
-    return choose(recognise(shapes, in_order=True).config, Choices(**choices))
+    return apply_overrides(infer_architecture(shapes, in_order=True).config, AssumptionOverrides(**choices))
 
 
 NAMES = [name for name in CATALOGUE if "1202" not in name] + ["resnet50-cifar", "resnet164", "plain8"]
@@ -40,8 +40,8 @@ def test_every_network_of_the_catalogue(name):
         choices["bottleneck_stride"] = config.bottleneck_stride
     assert told(shapes, **choices) == config
     mixed = dict(sorted(shapes.items()))  # as safetensors has them: layer3.10 before layer3.2
-    found = recognise(mixed, in_order=False)
-    assert choose(found.config, Choices(**choices)) == config
+    found = infer_architecture(mixed, in_order=False)
+    assert apply_overrides(found.config, AssumptionOverrides(**choices)) == config
     assert all(ours == theirs for ours, theirs in found.keys.items())
     assert set(found.keys) == set(shapes)
     assert found.left_over == ()
@@ -61,7 +61,7 @@ def test_widths_classes_channels_and_options():
         {"stem": "imagenet"},
         {"stage_blocks": (2,), "stage_channels": (16,)},
     ]:
-        config = named(model_config("resnet20", **{"block": "basic", **change}))
+        config = with_zoo_name(model_config("resnet20", **{"block": "basic", **change}))
         assert told(shapes_of(build_model(config))) == config, change
 
 
@@ -77,7 +77,7 @@ def test_a_name_of_the_catalogue_means_that_network():
 
 def test_numbers_count_as_numbers():
     names = ["layer10.0", "layer2.10.conv1", "layer2.9.conv2", "layer2.9.conv1", "conv1", "a"]
-    assert sorted(names, key=natural) == [
+    assert sorted(names, key=natural_sort_key) == [
         "a",
         "conv1",
         "layer2.9.conv1",
@@ -106,7 +106,7 @@ def test_blocks_are_the_innermost_numbered_parts_of_two_convolutions():
         (originals.Weiaicunzai(), ["conv2_x.0", "conv2_x.1"]),
         (rarities.D2L(), ["net.3", "net.4"]),
     ]:
-        found = outline(layers_of(shapes_of(net), in_order=True))
+        found = find_blocks(layers_of(shapes_of(net), in_order=True))
         assert list(found.blocks)[:2] == names
         assert len([layer for layer in found.outside if layer.kind == "conv"]) == 1
 
@@ -114,7 +114,7 @@ def test_blocks_are_the_innermost_numbered_parts_of_two_convolutions():
 def test_the_order_of_names_does_not_decide_what_shapes_do():
     block = {"b.0.conv_1x1_a.weight": (4, 16, 1, 1), "b.0.conv_1x1_c.weight": (16, 4, 1, 1)}
     block |= {"b.0.conv_3x3_b.weight": (4, 4, 3, 3)}
-    found = branches("b.0", layers_of(block, in_order=True), in_order=True)
+    found = analyse_block("b.0", layers_of(block, in_order=True), in_order=True)
     assert [unit.conv.name[-1] for unit in found.branch] == ["a", "b", "c"]
 
 
@@ -135,7 +135,7 @@ def deep():
 def refused(shapes, *parts):
     for in_order in (True, False):
         with pytest.raises(UnsupportedError) as error:
-            recognise(shapes, in_order=in_order)
+            infer_architecture(shapes, in_order=in_order)
         for part in parts:
             assert part in str(error.value)
 
@@ -216,7 +216,7 @@ def test_what_is_learnt_outside_the_blocks_is_not_dropped(basic):
     refused(basic | {"act.weight": (8,)}, more)
     refused(basic | {"scales": (4,), "class_bias": (5,), "a": (1,), "b": (1,)}, "scales, class_bias, a and 1 more")
     harmless = {"criterion.weight": (5,), "val_metrics.total": (), "global_step": (), "n_averaged": ()}
-    found = recognise(basic | harmless, in_order=True)
+    found = infer_architecture(basic | harmless, in_order=True)
     assert found.left_over == ("criterion.weight", "val_metrics.total", "global_step")
 
 

@@ -8,7 +8,7 @@ WHITE_IS_ZERO = 0
 """The photometric interpretation of a negative, in TIFF 6.0."""
 
 
-def rgb(image: Image.Image, *, negative: bool = False) -> np.ndarray:
+def to_rgb(image: Image.Image, *, negative: bool = False) -> np.ndarray:
     """Return the pixels of a loaded image of any mode as uint8 RGB in memory of their own.
 
     Grey of 16 bits, 32 bits or floats is scaled as `decode` says; where it is a `negative`, full scale becomes black.

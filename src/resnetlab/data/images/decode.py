@@ -27,9 +27,9 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from resnetlab.data.images.color_modes import is_negative, match_transparency, rgb
-from resnetlab.data.images.libtiff import complaints
-from resnetlab.data.images.sniff import doubt, format_of, segments
+from resnetlab.data.images.color_modes import is_negative, match_transparency, to_rgb
+from resnetlab.data.images.libtiff import capture_errors
+from resnetlab.data.images.sniff import detect_format, implausible_size, jpeg_segments
 
 # Pillow's classes are called by themselves: `Image.open` has a pixel limit of its own, and knows formats without need.
 PLUGINS: dict[str, type[ImageFile]] = {
@@ -101,17 +101,17 @@ def decode(data: bytes, max_pixels: int = 100_000_000, min_side: int | None = No
     return np.ascontiguousarray(_decode(data, max_pixels, min_side or 0, min_side or 0))
 
 
-def view(data: bytes, size: int, crop_ratio: float = 1.0, max_pixels: int = 100_000_000) -> np.ndarray:
-    """Decode the evaluation view, which is that of `fit`: uint8 (size, size, 3).
+def decode_eval_view(data: bytes, size: int, crop_ratio: float = 1.0, max_pixels: int = 100_000_000) -> np.ndarray:
+    """Decode the evaluation view, which is that of `resize_center_crop`: uint8 (size, size, 3).
 
     Raises:
         BadImageError: as `decode` does.
     """
     needed = 2 * round(size / crop_ratio)  # errors are measured here: more care than for a crop
-    return fit(_decode(data, max_pixels, needed, needed), size, crop_ratio)
+    return resize_center_crop(_decode(data, max_pixels, needed, needed), size, crop_ratio)
 
 
-def fit(pixels: np.ndarray, size: int, crop_ratio: float = 1.0) -> np.ndarray:
+def resize_center_crop(pixels: np.ndarray, size: int, crop_ratio: float = 1.0) -> np.ndarray:
     """Resize an image (height, width, 3), its shorter side to `size / crop_ratio`, and cut out the centre.
 
     With an antialiased triangle filter, as Pillow does; where nothing need be resized, pixels stay as they are.
@@ -125,7 +125,7 @@ def fit(pixels: np.ndarray, size: int, crop_ratio: float = 1.0) -> np.ndarray:
     return _centre(resize(pixels, round(height * scale), round(width * scale)), size, size)
 
 
-def crop(data: bytes, box: Sequence[float], size: int, max_pixels: int = 100_000_000) -> np.ndarray:
+def decode_crop(data: bytes, box: Sequence[float], size: int, max_pixels: int = 100_000_000) -> np.ndarray:
     """Decode a box of the upright image, resized: uint8 (size, size, 3).
 
     `box` is (top, left, height, width) as fractions of the image, inside it; its edges are rounded to whole pixels. A
@@ -155,7 +155,7 @@ def _kind(data: bytes) -> str:
     """Return the format that the first bytes tell."""
     if not data:
         raise BadImageError("is empty")
-    if kind := format_of(data):
+    if kind := detect_format(data):
         return kind
     raise BadImageError(f"not an image that can be read ({', '.join(PLUGINS)})")
 
@@ -194,7 +194,7 @@ def _check_pixels(height: int, width: int, max_pixels: int) -> None:
 
 
 def _check_bytes(data: bytes, kind: str, claimed: Header | ImageFile) -> None:
-    if reason := doubt(data, kind, claimed.height, claimed.width, getattr(claimed, "tag_v2", {})):
+    if reason := implausible_size(data, kind, claimed.height, claimed.width, getattr(claimed, "tag_v2", {})):
         raise BadImageError(reason)
 
 
@@ -226,7 +226,7 @@ def _decode(data: bytes, max_pixels: int, min_height: int, min_width: int) -> np
         image = _open(data, kind, max_pixels)
         _check_bytes(data, kind, image)
         _load(data, kind, image)
-        return _upright(rgb(image, negative=is_negative(image)), _orientation(data, kind, image))
+        return _upright(to_rgb(image, negative=is_negative(image)), _orientation(data, kind, image))
 
 
 def _load(data: bytes, kind: str, image: ImageFile) -> None:
@@ -236,7 +236,7 @@ def _load(data: bytes, kind: str, image: ImageFile) -> None:
         if kind == "PNG":
             match_transparency(image, bits=data[24])
         return
-    with complaints() as said:
+    with capture_errors() as said:
         image.load()
     if said:
         raise BadImageError(f"damaged TIFF (libtiff: {said[0]})")
@@ -252,7 +252,7 @@ def _orientation(data: bytes, kind: str, image: ImageFile) -> int:
 
 def _jpeg_orientation(data: bytes) -> int:
     """Look for EXIF among the segments before the scan."""
-    for marker, at in segments(data):
+    for marker, at in jpeg_segments(data):
         if marker == 0xE1 and data.startswith(b"Exif\0\0", at + 4):
             return _exif_orientation(data, at + 10)
     return 1

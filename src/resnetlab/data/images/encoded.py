@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnetlab.data.images.decode import BadImageError, crop, decode, view
-from resnetlab.data.images.packed_sequences import Pieces, take
-from resnetlab.data.images.storage import Place, num_bytes, read_place
+from resnetlab.data.images.decode import BadImageError, decode, decode_crop, decode_eval_view
+from resnetlab.data.images.packed_sequences import PackedByteRanges, take_items
+from resnetlab.data.images.storage import ImageStorage, read_image_bytes, stored_size
 
 CHUNK = 8
 """Images a thread decodes in one go: handing each over by itself would cost up to a tenth of decoding it."""
@@ -23,7 +23,7 @@ Decoded = tuple[Tensor, Tensor]
 """Pixels of the samples that could be decoded, and a bool mask of which they are."""
 
 
-class Tally:
+class DecodeStats:
     """What decoding took, counted by the threads that decode."""
 
     def __init__(self) -> None:
@@ -45,13 +45,13 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedImages:
     """Images of any size, each a file, a piece of a shard, or bytes in memory.
 
     `sizes` is int64 of shape (num_samples, 2): height and width as a viewer shows them, in pixels. `names` differ.
     """
 
-    places: Sequence[Place]
+    places: Sequence[ImageStorage]
     names: Sequence[str]
     sizes: Tensor
     image_size: int
@@ -63,7 +63,7 @@ class Encoded:
     max_pixels: int = 100_000_000
     report: Callable[[str], None] = lambda message: None
     """Told `NAME: REASON`, once for each image that is left out, by the thread that asked for it."""
-    tally: Tally = field(default_factory=Tally, repr=False, compare=False)
+    tally: DecodeStats = field(default_factory=DecodeStats, repr=False, compare=False)
     """Shared by all subsets."""
     _reported: dict[str, object] = field(default_factory=dict, repr=False, compare=False)
 
@@ -74,21 +74,23 @@ class Encoded:
         """Return a digest of names and lengths in bytes, for a fingerprint; a file that is missing has none."""
         digest = hashlib.sha256()
         for name, place in zip(self.names, self.places, strict=True):
-            digest.update(f"{name}\0{num_bytes(place)}\n".encode("utf-8", "surrogateescape"))
+            digest.update(f"{name}\0{stored_size(place)}\n".encode("utf-8", "surrogateescape"))
         return digest.digest()
 
-    def subset(self, samples: Tensor) -> "Encoded":
+    def subset(self, samples: Tensor) -> "EncodedImages":
         """Return some of the images, in the order given by int64 `samples`; what was reported is not reported again."""
         rows = samples.numpy()
-        return replace(self, places=take(self.places, rows), names=take(self.names, rows), sizes=self.sizes[samples])
+        return replace(
+            self, places=take_items(self.places, rows), names=take_items(self.names, rows), sizes=self.sizes[samples]
+        )
 
-    def telling(self, report: Callable[[str], None]) -> "Encoded":
+    def telling(self, report: Callable[[str], None]) -> "EncodedImages":
         """Return the same images with somebody else to report to, who has heard of none yet."""
         return replace(self, report=report, _reported={})
 
     def ahead(self, samples: Tensor) -> AbstractContextManager[None]:
         """Have what is far away brought here before it is read, while the context lasts, in the order of `samples`."""
-        return self.places.ahead(samples.numpy()) if isinstance(self.places, Pieces) else nullcontext()
+        return self.places.ahead(samples.numpy()) if isinstance(self.places, PackedByteRanges) else nullcontext()
 
     def views(self, samples: Tensor, pool: Executor | None = None) -> Decoded:
         """Decode the evaluation view of each sample, in the threads of a pool if given.
@@ -135,7 +137,7 @@ class Encoded:
         """Let a pool begin with `views` and return at once; what is returned waits for the result."""
 
         def decode_view(data: bytes, _: int) -> np.ndarray:
-            return view(data, self.image_size, self.crop_ratio, self.max_pixels)
+            return decode_eval_view(data, self.image_size, self.crop_ratio, self.max_pixels)
 
         return self._begin(samples, decode_view, pool, self.image_size)
 
@@ -148,10 +150,10 @@ class Encoded:
         """
         corners, side = boxes.tolist(), size or self.image_size
 
-        def decode_crop(data: bytes, position: int) -> np.ndarray:
-            return crop(data, corners[position], side, self.max_pixels)
+        def decode_one(data: bytes, position: int) -> np.ndarray:
+            return decode_crop(data, corners[position], side, self.max_pixels)
 
-        return self._begin(samples, decode_crop, pool, side)
+        return self._begin(samples, decode_one, pool, side)
 
     def _begin(
         self, samples: Tensor, decode: Callable[[bytes, int], np.ndarray], pool: Executor | None, side: int
@@ -199,8 +201,8 @@ class Encoded:
             self.report(f"{name}: {reason}")
 
 
-def _read(place: Place) -> bytes:
+def _read(place: ImageStorage) -> bytes:
     try:
-        return read_place(place)
+        return read_image_bytes(place)
     except OSError as error:
         raise BadImageError(error.strerror or str(error)) from error

@@ -18,17 +18,17 @@ ErrorHandler = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p)
 _CONVERSION = re.compile(r"%[^a-zA-Z%]*[a-zA-Z]+")
 
 
-class _Heard(threading.local):
+class _ThreadErrors(threading.local):
     """What this thread has heard; `None` while it does not listen."""
 
     said: list[str] | None = None
 
 
-_heard = _Heard()
+_heard = _ThreadErrors()
 
 
 @contextmanager
-def complaints() -> Iterator[list[str]]:
+def capture_errors() -> Iterator[list[str]]:
     """Gather what libtiff calls an error in this thread until the block ends: the first only, and no numbers in it.
 
     From the first block on, no thread's errors go to standard error. Where Pillow's libtiff cannot be told so (it is
@@ -43,7 +43,7 @@ def complaints() -> Iterator[list[str]]:
         _heard.said = None
 
 
-def readable(module: str, message: str) -> str:
+def readable_message(module: str, message: str) -> str:
     """Return the words of a `printf` format up to the first value they ask for: `Bad code word at line …`."""
     before, *more = _CONVERSION.split(message.removeprefix("%s: "), maxsplit=1)
     words = before.strip().rstrip(".") or f"an error in {module}"
@@ -54,7 +54,7 @@ def _note(module: bytes | None, message: bytes | None) -> None:
     """Hear an error, in the thread that decodes."""
     said = _heard.said
     if said is not None and not said:  # a fax may have an error in each of its lines
-        said.append(readable(*((text or b"").decode("ascii", "replace") for text in (module, message))))
+        said.append(readable_message(*((text or b"").decode("ascii", "replace") for text in (module, message))))
 
 
 def _find() -> Any | None:

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
-from resnetlab.data.images.storage import Piece, Shard
+from resnetlab.data.images.storage import ByteRange, Shard
 
 T = TypeVar("T")
 
@@ -17,10 +17,10 @@ TOGETHER = 1 << 14
 """Strings that are looked at together, so that memory stays small."""
 
 
-class Column(Sequence[T], Generic[T]):
-    """A sequence that makes its items on demand; `take` and slices give columns again."""
+class PackedSequence(Sequence[T], Generic[T]):
+    """A sequence that makes its items on demand; `take_items` and slices give columns again."""
 
-    def take(self, rows: np.ndarray) -> "Column[T]":
+    def take(self, rows: np.ndarray) -> "PackedSequence[T]":
         """Return the items of some rows, int64, in that order."""
         raise NotImplementedError
 
@@ -31,8 +31,8 @@ class Column(Sequence[T], Generic[T]):
     @overload
     def __getitem__(self, index: int) -> T: ...
     @overload
-    def __getitem__(self, index: slice) -> "Column[T]": ...
-    def __getitem__(self, index: int | slice) -> "T | Column[T]":
+    def __getitem__(self, index: slice) -> "PackedSequence[T]": ...
+    def __getitem__(self, index: int | slice) -> "T | PackedSequence[T]":
         if isinstance(index, slice):
             return self.take(np.arange(len(self))[index])
         if not -len(self) <= index < len(self):
@@ -50,7 +50,7 @@ class Column(Sequence[T], Generic[T]):
     __hash__ = None  # type: ignore[assignment]  # as of a list
 
 
-class Texts(Column[str]):
+class PackedStrings(PackedSequence[str]):
     """Strings, in UTF-8 one behind the other."""
 
     def __init__(self, text: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> None:
@@ -58,7 +58,7 @@ class Texts(Column[str]):
         self.text, self.starts, self.ends = text, starts, ends
 
     @classmethod
-    def of(cls, strings: Iterable[str]) -> "Texts":
+    def of(cls, strings: Iterable[str]) -> "PackedStrings":
         """Pack some strings, one after the other."""
         text, ends = bytearray(), array("q")
         for string in strings:
@@ -67,7 +67,7 @@ class Texts(Column[str]):
         return cls.packed(bytes(text), np.array(ends, np.int64))
 
     @classmethod
-    def packed(cls, text: bytes | np.ndarray, ends: np.ndarray) -> "Texts":
+    def packed(cls, text: bytes | np.ndarray, ends: np.ndarray) -> "PackedStrings":
         """Take strings that stand one behind the other without a gap."""
         text = text if isinstance(text, np.ndarray) else np.frombuffer(text, np.uint8)
         return cls(text, np.concatenate([np.zeros(1, np.int64), ends[:-1]])[: len(ends)], ends)
@@ -79,9 +79,9 @@ class Texts(Column[str]):
         """Return one string."""
         return self.text[self.starts[row] : self.ends[row]].tobytes().decode("utf-8", "surrogateescape")
 
-    def take(self, rows: np.ndarray) -> "Texts":
+    def take(self, rows: np.ndarray) -> "PackedStrings":
         """Return some of them; the bytes are shared."""
-        return Texts(self.text, self.starts[rows], self.ends[rows])
+        return PackedStrings(self.text, self.starts[rows], self.ends[rows])
 
     def sortable(self) -> np.ndarray:
         """Return an array that sorts as the strings do: UTF-8 keeps the order of characters."""
@@ -95,17 +95,17 @@ class Texts(Column[str]):
         return padded.view(f"S{longest}")[:, 0]
 
 
-class Files(Column[Path]):
+class PackedPaths(PackedSequence[Path]):
     """Files below one folder."""
 
-    def __init__(self, root: Path, names: Texts) -> None:
+    def __init__(self, root: Path, names: PackedStrings) -> None:
         """Take the folder, and the files' paths below it."""
         self.root, self.names = root, names
 
     @classmethod
-    def of(cls, root: Path, paths: Iterable[Path]) -> "Files":
+    def of(cls, root: Path, paths: Iterable[Path]) -> "PackedPaths":
         """Take some files below `root`."""
-        return cls(root, Texts.of(str(path.relative_to(root)) for path in paths))
+        return cls(root, PackedStrings.of(str(path.relative_to(root)) for path in paths))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -114,12 +114,12 @@ class Files(Column[Path]):
         """Return one path."""
         return self.root / self.names.item(row)
 
-    def take(self, rows: np.ndarray) -> "Files":
+    def take(self, rows: np.ndarray) -> "PackedPaths":
         """Return some of them."""
-        return Files(self.root, self.names.take(rows))
+        return PackedPaths(self.root, self.names.take(rows))
 
 
-class Pieces(Column[Piece]):
+class PackedByteRanges(PackedSequence[ByteRange]):
     """Pieces of shards."""
 
     def __init__(self, shards: Sequence[Shard], which: np.ndarray, offsets: np.ndarray, lengths: np.ndarray) -> None:
@@ -129,13 +129,13 @@ class Pieces(Column[Piece]):
     def __len__(self) -> int:
         return len(self.which)
 
-    def item(self, row: int) -> Piece:
+    def item(self, row: int) -> ByteRange:
         """Return one piece."""
-        return Piece(self.shards[self.which[row]], int(self.offsets[row]), int(self.lengths[row]))
+        return ByteRange(self.shards[self.which[row]], int(self.offsets[row]), int(self.lengths[row]))
 
-    def take(self, rows: np.ndarray) -> "Pieces":
+    def take(self, rows: np.ndarray) -> "PackedByteRanges":
         """Return some of them; the shards are shared."""
-        return Pieces(self.shards, self.which[rows], self.offsets[rows], self.lengths[rows])
+        return PackedByteRanges(self.shards, self.which[rows], self.offsets[rows], self.lengths[rows])
 
     def ahead(self, rows: np.ndarray) -> AbstractContextManager[None]:
         """Have shards brought here before they are read, while the context lasts, in the order of `rows`."""
@@ -144,39 +144,39 @@ class Pieces(Column[Piece]):
         return coming[0].bring(coming) if coming else nullcontext()
 
 
-def take(items: Sequence[T], rows: np.ndarray) -> Sequence[T]:
+def take_items(items: Sequence[T], rows: np.ndarray) -> Sequence[T]:
     """Return some items of a sequence, in the order of `rows`: of a column a column, else a tuple."""
-    return items.take(rows) if isinstance(items, Column) else tuple(items[row] for row in rows.tolist())
+    return items.take(rows) if isinstance(items, PackedSequence) else tuple(items[row] for row in rows.tolist())
 
 
-def join(parts: Sequence[Sequence[T]]) -> Sequence[T]:
+def concatenate(parts: Sequence[Sequence[T]]) -> Sequence[T]:
     """Put sequences together, in their order: of columns of one kind a column, else a tuple."""
     if len(parts) == 1:
         return parts[0]
-    if parts and all(isinstance(part, Texts) for part in parts):
+    if parts and all(isinstance(part, PackedStrings) for part in parts):
         return _join_texts(parts)  # type: ignore[return-value]
-    if parts and all(isinstance(part, Files) and part.root == parts[0].root for part in parts):  # type: ignore[attr-defined]
-        return Files(parts[0].root, _join_texts([part.names for part in parts]))  # type: ignore[attr-defined,return-value]
-    if parts and all(isinstance(part, Pieces) for part in parts):
+    if parts and all(isinstance(part, PackedPaths) and part.root == parts[0].root for part in parts):  # type: ignore[attr-defined]
+        return PackedPaths(parts[0].root, _join_texts([part.names for part in parts]))  # type: ignore[attr-defined,return-value]
+    if parts and all(isinstance(part, PackedByteRanges) for part in parts):
         return _join_pieces(parts)  # type: ignore[return-value]
     return tuple(chain.from_iterable(parts))
 
 
-def _join_texts(parts: Sequence[Any]) -> Texts:
+def _join_texts(parts: Sequence[Any]) -> PackedStrings:
     texts = list({id(part.text): part.text for part in parts}.values())
     starts_of = dict(zip(map(id, texts), np.cumsum([0, *map(len, texts)]).tolist(), strict=False))
     text = texts[0] if len(texts) == 1 else np.concatenate(texts)
     shifts = [starts_of[id(part.text)] for part in parts]
     starts = np.concatenate([part.starts + shift for part, shift in zip(parts, shifts, strict=True)])
     ends = np.concatenate([part.ends + shift for part, shift in zip(parts, shifts, strict=True)])
-    return Texts(text, starts, ends)
+    return PackedStrings(text, starts, ends)
 
 
-def _join_pieces(parts: Sequence[Any]) -> Pieces:
+def _join_pieces(parts: Sequence[Any]) -> PackedByteRanges:
     number: dict[Shard, int] = {}
     which = []
     for part in parts:
         own = np.array([number.setdefault(shard, len(number)) for shard in part.shards], np.int64)
         which.append(own[part.which])
     offsets, lengths = (np.concatenate([getattr(part, name) for part in parts]) for name in ("offsets", "lengths"))
-    return Pieces(tuple(number), np.concatenate(which), offsets, lengths)
+    return PackedByteRanges(tuple(number), np.concatenate(which), offsets, lengths)

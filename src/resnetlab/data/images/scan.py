@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from resnetlab.config import ConfigError
 from resnetlab.data.images.decode import BadImageError, Header, read_header
-from resnetlab.data.images.storage import Piece, Place, read_place
+from resnetlab.data.images.storage import ByteRange, ImageStorage, read_image_bytes
 from resnetlab.system.cores import usable_cores
 
 T = TypeVar("T")
@@ -35,9 +35,9 @@ class BadDataError(ConfigError):
         )
 
 
-def scan(
+def scan_images(
     names: Sequence[str],
-    places: Sequence[Place],
+    places: Sequence[ImageStorage],
     look: Callable[[int, bytes], T],
     *,
     workers: int | None = None,
@@ -53,14 +53,14 @@ def scan(
     """
 
     def look_at(position: int) -> T:
-        return look(position, read_place(places[position]))
+        return look(position, read_image_bytes(places[position]))
 
     return _in_chunks(names, look_at, workers, on_progress)
 
 
 def scan_headers(
     names: Sequence[str],
-    places: Sequence[Place],
+    places: Sequence[ImageStorage],
     max_pixels: int,
     *,
     workers: int | None = None,
@@ -68,13 +68,13 @@ def scan_headers(
 ) -> tuple[list[Header | None], list[str]]:
     """Read the header of each image and decode none: of a JPEG file only the first bytes leave the disk.
 
-    Returns and raises as `scan` does.
+    Returns and raises as `scan_images` does.
     """
 
     def look_at(position: int) -> Header:
         place = places[position]
-        if isinstance(place, bytes | Piece):
-            return read_header(read_place(place), max_pixels)
+        if isinstance(place, bytes | ByteRange):
+            return read_header(read_image_bytes(place), max_pixels)
         with place.open("rb") as file:
             data = file.read(HEAD)
             if len(data) == HEAD and data.startswith(b"\xff\xd8"):  # others may say how they are turned at their end
@@ -87,7 +87,7 @@ def scan_headers(
     return _in_chunks(names, look_at, workers, on_progress)
 
 
-def stage(tell: Progress, name: str) -> Callable[[int, int], None]:
+def stage_progress(tell: Progress, name: str) -> Callable[[int, int], None]:
     """Return what tells `tell` of the progress of one stage."""
     return lambda done, total: tell(name, done, total)
 

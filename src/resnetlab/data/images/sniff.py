@@ -45,7 +45,7 @@ _ARITHMETIC = {0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 """Markers of a JPEG's frame where it is not Huffman-coded."""
 
 
-def format_of(head: bytes) -> str | None:
+def detect_format(head: bytes) -> str | None:
     """Return the format that the first 12 bytes of a file tell: `JPEG`, `PNG`, `WebP`, …; `None` for no image."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"
@@ -54,7 +54,7 @@ def format_of(head: bytes) -> str | None:
     return next((kind for signature, kind in SIGNATURES.items() if head.startswith(signature)), None)
 
 
-def segments(data: bytes) -> Iterator[tuple[int, int]]:
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
     """Yield the marker of each segment of a JPEG before its first scan, and where it begins."""
     at = 2
     while data[at : at + 1] == b"\xff" and at + 4 <= len(data) and data[at + 1] != 0xDA:
@@ -65,7 +65,9 @@ def segments(data: bytes) -> Iterator[tuple[int, int]]:
             at += 2 + int.from_bytes(data[at + 2 : at + 4])
 
 
-def doubt(data: bytes, kind: str, height: int, width: int, tags: Mapping[int, Any] | None = None) -> str | None:
+def implausible_size(
+    data: bytes, kind: str, height: int, width: int, tags: Mapping[int, Any] | None = None
+) -> str | None:
     """Return why these bytes cannot be an image of so many pixels, `None` where they can.
 
     `height` and `width` are what the header claims, `tags` those of a TIFF.
@@ -96,7 +98,7 @@ def _needed_bytes(data: bytes, kind: str, height: int, width: int, tags: Mapping
 
 
 def _jpeg(data: bytes, height: int, width: int) -> float:
-    if any(marker in _ARITHMETIC for marker, _ in segments(data)):
+    if any(marker in _ARITHMETIC for marker, _ in jpeg_segments(data)):
         return 0
     return height * width / JPEG_PIXELS
 

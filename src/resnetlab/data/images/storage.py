@@ -14,7 +14,7 @@ OPEN_SHARDS = 128
 """Shards held open at a time; a process may often open 1,024 files, and other things need some."""
 
 
-class Descriptor:
+class OpenFile:
     """A file open for reading by position; closed when the last who uses it lets go."""
 
     def __init__(self, path: Path) -> None:
@@ -31,16 +31,16 @@ class Descriptor:
             os.close(self.number)
 
 
-class Descriptors:
+class OpenFileCache:
     """The files that were read last, held open; threads share them, since each read says where."""
 
     def __init__(self, limit: int = OPEN_SHARDS) -> None:
         """Hold so many at most."""
         self.limit = limit
-        self._held: OrderedDict[Path, Descriptor] = OrderedDict()
+        self._held: OrderedDict[Path, OpenFile] = OrderedDict()
         self._lock = threading.Lock()
 
-    def held(self, path: Path) -> Descriptor | None:
+    def held(self, path: Path) -> OpenFile | None:
         """Return the open file, if it is one of those."""
         with self._lock:
             found = self._held.get(path)
@@ -48,7 +48,7 @@ class Descriptors:
                 self._held.move_to_end(path)
             return found
 
-    def open(self, path: Path) -> Descriptor:
+    def open(self, path: Path) -> OpenFile:
         """Return the open file.
 
         Raises:
@@ -57,7 +57,7 @@ class Descriptors:
         found = self.held(path)
         if found is not None:
             return found
-        opened = Descriptor(path)
+        opened = OpenFile(path)
         with self._lock:
             opened = self._held.setdefault(path, opened)  # of two threads one was first
             while len(self._held) > self.limit:
@@ -83,7 +83,7 @@ class Shard(Protocol):
         """SHA-256 of the file as it was packed, in hex; nothing where that is not known."""
         ...
 
-    def open(self) -> Descriptor:
+    def open(self) -> OpenFile:
         """Return the file, open; one that is far away is brought here first."""
         ...
 
@@ -104,7 +104,7 @@ class LocalShard:
         """The file's name."""
         return self.path.name
 
-    def open(self) -> Descriptor:
+    def open(self) -> OpenFile:
         """Return the file, open.
 
         Raises:
@@ -117,11 +117,11 @@ class LocalShard:
         return nullcontext()
 
 
-_OPEN = Descriptors()
+_OPEN = OpenFileCache()
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class ByteRange:
     """Some bytes of a shard: an image."""
 
     shard: Shard
@@ -145,11 +145,11 @@ class Piece:
         return data
 
 
-Place = Path | bytes | Piece
+ImageStorage = Path | bytes | ByteRange
 """A file, the content of one, or a piece of a shard."""
 
 
-def read_place(place: Place) -> bytes:
+def read_image_bytes(place: ImageStorage) -> bytes:
     """Return the bytes of an image.
 
     Raises:
@@ -157,10 +157,10 @@ def read_place(place: Place) -> bytes:
     """
     if isinstance(place, bytes):
         return place
-    return place.read() if isinstance(place, Piece) else place.read_bytes()
+    return place.read() if isinstance(place, ByteRange) else place.read_bytes()
 
 
-def forget(place: Place) -> bool:
+def drop_page_cache(place: ImageStorage) -> bool:
     """Have the kernel drop the pages it keeps of an image's file or shard; say whether that can be asked for.
 
     What a disk or a network file system keeps itself stays there.
@@ -170,16 +170,16 @@ def forget(place: Place) -> bool:
     """
     if isinstance(place, bytes) or not hasattr(os, "posix_fadvise"):
         return False
-    file = place.shard.open() if isinstance(place, Piece) else Descriptor(place)
+    file = place.shard.open() if isinstance(place, ByteRange) else OpenFile(place)
     os.posix_fadvise(file.number, 0, 0, os.POSIX_FADV_DONTNEED)  # all: pages in which others begin would stay
     return True
 
 
-def num_bytes(place: Place) -> int:
+def stored_size(place: ImageStorage) -> int:
     """Return the length of an image, -1 of a file that cannot be seen."""
     if isinstance(place, bytes):
         return len(place)
-    if isinstance(place, Piece):
+    if isinstance(place, ByteRange):
         return place.length
     try:
         return place.stat().st_size

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from resnetlab.config import ConfigError, DataConfig
-from resnetlab.data.registry import KNOWN, Known
+from resnetlab.data.registry import KNOWN, KnownDataset
 
 TIMEOUT_S = 30
 CIFAR_PIXELS = 3 * 32 * 32
@@ -27,7 +27,7 @@ IDX_IMAGES, IDX_LABELS = 0x00000803, 0x00000801
 
 
 @dataclass(frozen=True)
-class Pixels:
+class RawImages:
     """Images as published: uint8 (num_samples, channels, height, width); labels int64; where each came from."""
 
     images: Tensor
@@ -36,16 +36,16 @@ class Pixels:
 
 
 @dataclass(frozen=True)
-class Archive:
+class RawDataset:
     """A known data set, before any split for validation."""
 
     classes: tuple[str, ...]
-    train: Pixels
-    test: Pixels
+    train: RawImages
+    test: RawImages
     warnings: tuple[str, ...] = ()
 
 
-def open_archive(config: DataConfig) -> Archive:
+def read_archive(config: DataConfig) -> RawDataset:
     """Read a known data set from its folder or archive below `config.root`, or download it there.
 
     Raises:
@@ -67,7 +67,7 @@ def open_archive(config: DataConfig) -> Archive:
             warnings += (
                 f"{config.name}: {len(images.labels):,} {split} images were found; {published:,} are published",
             )
-    return Archive(classes, train, test, warnings)
+    return RawDataset(classes, train, test, warnings)
 
 
 def cache_folder() -> Path:
@@ -119,7 +119,7 @@ Reader = Callable[[str], tuple[str, bytes] | None]
 """From the name of a file in the unpacked folder to what an error calls it and its content; `None` if missing."""
 
 
-def _reader(name: str, known: Known, root: Path) -> tuple[Reader, tuple[str, ...]]:
+def _reader(name: str, known: KnownDataset, root: Path) -> tuple[Reader, tuple[str, ...]]:
     """Return what reads a data set's files, from the folder or the archive, which is downloaded if need be."""
     folders = (root, root / known.folder)
     unpacked = next((folder for folder in folders if (folder / known.train[0]).is_file()), None)
@@ -139,7 +139,7 @@ def _reader(name: str, known: Known, root: Path) -> tuple[Reader, tuple[str, ...
     return content.get, warnings
 
 
-def _own_folder(root: Path, name: str, known: Known) -> Path:
+def _own_folder(root: Path, name: str, known: KnownDataset) -> Path:
     """Return the folder of one of the idx sets: their files share names, so in a common root each has its own."""
     first = known.train[0]
     used = [folder for folder in (root, root / known.folder) if any(folder.glob(f"{first}*"))]
@@ -157,7 +157,7 @@ def _fetch(name: str, address: str, path: Path, md5: str) -> None:
         ) from error
 
 
-def _check_md5(name: str, known: Known, path: Path, md5: str) -> tuple[str, ...]:
+def _check_md5(name: str, known: KnownDataset, path: Path, md5: str) -> tuple[str, ...]:
     """Refuse a CIFAR archive that is not the published one; of idx files, which may be packed anew, only warn."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
@@ -188,7 +188,7 @@ def _from_folder(folder: Path, file: str) -> tuple[str, bytes] | None:
     return None
 
 
-def _from_tar(path: Path, known: Known) -> dict[str, tuple[str, bytes]]:
+def _from_tar(path: Path, known: KnownDataset) -> dict[str, tuple[str, bytes]]:
     """Read the files we know from an archive, in memory: no member's path is ever used as one."""
     wanted = {*known.train, *known.test, "batches.meta.txt", "fine_label_names.txt"}
     content = {}
@@ -211,7 +211,7 @@ def _needed(file: str, read: Reader) -> tuple[str, bytes]:
     return found
 
 
-def _cifar_classes(name: str, known: Known, read: Reader) -> tuple[str, ...]:
+def _cifar_classes(name: str, known: KnownDataset, read: Reader) -> tuple[str, ...]:
     """Read the class names; those built in where their file is missing."""
     found = read("batches.meta.txt" if name == "cifar10" else "fine_label_names.txt")
     if found is None:
@@ -223,7 +223,7 @@ def _cifar_classes(name: str, known: Known, read: Reader) -> tuple[str, ...]:
     return classes
 
 
-def _cifar(files: tuple[str, ...], read: Reader, num_classes: int) -> Pixels:
+def _cifar(files: tuple[str, ...], read: Reader, num_classes: int) -> RawImages:
     """Read records of a label (CIFAR-100: a coarse and a fine one) and 32x32 pixels, channel by channel."""
     label_bytes = 2 if num_classes == 100 else 1
     record = label_bytes + CIFAR_PIXELS
@@ -237,10 +237,10 @@ def _cifar(files: tuple[str, ...], read: Reader, num_classes: int) -> Pixels:
         labels.append(_labels(rows[:, label_bytes - 1], num_classes, where))
         names += [f"{file} image {row}" for row in range(len(rows))]
     together = torch.from_numpy(np.concatenate(images))
-    return Pixels(together, torch.from_numpy(np.concatenate(labels)), tuple(names))
+    return RawImages(together, torch.from_numpy(np.concatenate(labels)), tuple(names))
 
 
-def _idx(files: tuple[str, ...], read: Reader, num_classes: int) -> Pixels:
+def _idx(files: tuple[str, ...], read: Reader, num_classes: int) -> RawImages:
     """Read grey 28x28 images and their labels."""
     (where, images), (labels_where, labels) = (_needed(file, read) for file in files)
     pixels = _idx_array(images, IDX_IMAGES, where)
@@ -250,7 +250,7 @@ def _idx(files: tuple[str, ...], read: Reader, num_classes: int) -> Pixels:
     if len(pixels) != len(numbers):
         raise ConfigError(f"{labels_where}: {len(numbers):,} labels for {len(pixels):,} images; get both again")
     names = tuple(f"{files[0]} image {row}" for row in range(len(pixels)))
-    return Pixels(torch.from_numpy(pixels.copy())[:, None], torch.from_numpy(numbers), names)
+    return RawImages(torch.from_numpy(pixels.copy())[:, None], torch.from_numpy(numbers), names)
 
 
 def _idx_array(content: bytes, magic: int, where: str) -> np.ndarray:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from resnetlab.config import ConfigError
-from resnetlab.data.images.packed_sequences import Files, Texts, join
-from resnetlab.data.readers.ilsvrc import are_wnids, class_names, flat_validation, is_validation
-from resnetlab.data.registry import Contents, Listing, check_classes
+from resnetlab.data.images.packed_sequences import PackedPaths, PackedStrings, concatenate
+from resnetlab.data.readers.ilsvrc import are_wnids, is_validation, read_flat_validation, synset_names
+from resnetlab.data.registry import DatasetListing, SplitListing, check_classes
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ""}
 """Of image files, in lower case; a file without any is taken for an image as well."""
@@ -33,10 +33,10 @@ class _Tree:
 
     def name(self, path: Path) -> str:
         """Return a path below the root as everybody can print it, the same on every file system."""
-        return printable(str(path.relative_to(self.root).as_posix()))
+        return printable_name(str(path.relative_to(self.root).as_posix()))
 
 
-def list_folder(root: Path) -> Contents:
+def list_folder(root: Path) -> DatasetListing:
     """List every image of a folder tree by split and class; no image is opened.
 
     The layout of ILSVRC-2012 is known too (`data.ilsvrc`), with its flat validation folder and its class names.
@@ -55,14 +55,14 @@ def list_folder(root: Path) -> Contents:
     folder_names = tuple(sorted({name for split in found.values() for name in split}))
     _check_layout(tree, folders, found)
     labels = {name: label for label, name in enumerate(folder_names)}
-    classes = class_names(root, folder_names) if are_wnids(folder_names) else folder_names
-    contents = Contents(
+    classes = synset_names(root, folder_names) if are_wnids(folder_names) else folder_names
+    contents = DatasetListing(
         classes, {split: _listing(tree, by_class, labels) for split, by_class in found.items()}, _warnings(tree)
     )
-    return Contents(classes, contents.splits, contents.warnings + check_classes(contents))
+    return DatasetListing(classes, contents.splits, contents.warnings + check_classes(contents))
 
 
-def printable(name: str) -> str:
+def printable_name(name: str) -> str:
     """Return a file's name in NFC; bytes that are no UTF-8 become question marks."""
     return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "replace"))
 
@@ -91,24 +91,24 @@ def _split_folders(tree: _Tree) -> dict[str, Path]:
     return {split: folders[split] for split in ("train", "val", "test") if split in folders}
 
 
-def _classes_in(tree: _Tree, folder: Path) -> dict[str, Files]:
+def _classes_in(tree: _Tree, folder: Path) -> dict[str, PackedPaths]:
     """List the images of each class folder, by class name."""
     if _is_flat(folder):
-        return {name: Files.of(tree.root, paths) for name, paths in _by_list(tree, folder).items()}
-    found: dict[str, Files] = {}
+        return {name: PackedPaths.of(tree.root, paths) for name, paths in _by_list(tree, folder).items()}
+    found: dict[str, PackedPaths] = {}
     origin: dict[str, Path] = {}
     for path in _visible(folder):
         if not path.is_dir():
             _leave_out(tree, path)
             continue
-        name = printable(path.name)
+        name = printable_name(path.name)
         if name in found:
             raise ConfigError(
                 f"{tree.root}: two folders are both called {tree.name(path)} (written in different Unicode forms: "
                 f"{origin[name].name!a} and {path.name!a}); merge them"
             )
         origin[name] = path
-        found[name] = Files.of(tree.root, _images(tree, path, frozenset()))
+        found[name] = PackedPaths.of(tree.root, _images(tree, path, frozenset()))
     return found
 
 
@@ -126,7 +126,7 @@ def _by_list(tree: _Tree, folder: Path) -> dict[str, list[Path]]:
     for path in _visible(folder):
         if not is_validation(path.name):
             _leave_out(tree, path)
-    flat, found = flat_validation(folder), {}
+    flat, found = read_flat_validation(folder), {}
     for path, wnid in zip(flat.images, flat.wnids, strict=True):
         found.setdefault(wnid, []).append(path)
     return found
@@ -168,7 +168,7 @@ def _leave_out(tree: _Tree, path: Path) -> None:
         tree.loose[parent] = tree.loose.get(parent, 0) + 1
 
 
-def _check_layout(tree: _Tree, folders: dict[str, Path], found: dict[str, dict[str, Files]]) -> None:
+def _check_layout(tree: _Tree, folders: dict[str, Path], found: dict[str, dict[str, PackedPaths]]) -> None:
     """Refuse a tree without images, images without classes, and classes without images."""
     for split, folder in folders.items():
         where = str(folder)
@@ -186,12 +186,12 @@ def _check_layout(tree: _Tree, folders: dict[str, Path], found: dict[str, dict[s
             raise ConfigError(f"{where}: no image in it; add some, or remove the folder")
 
 
-def _listing(tree: _Tree, by_class: dict[str, Files], labels: dict[str, int]) -> Listing:
-    places = join([by_class[name] for name in sorted(by_class)])
+def _listing(tree: _Tree, by_class: dict[str, PackedPaths], labels: dict[str, int]) -> SplitListing:
+    places = concatenate([by_class[name] for name in sorted(by_class)])
     numbers = array("q")
     for name in sorted(by_class):
         numbers.extend([labels[name]] * len(by_class[name]))
-    return Listing(Texts.of(tree.name(path) for path in places), places, numbers)
+    return SplitListing(PackedStrings.of(tree.name(path) for path in places), places, numbers)
 
 
 def _warnings(tree: _Tree) -> tuple[str, ...]:

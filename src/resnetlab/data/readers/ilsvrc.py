@@ -23,7 +23,7 @@ ABOVE = 4
 
 
 @dataclass(frozen=True)
-class Flat:
+class FlatValidation:
     """A flat validation folder, and the WordNet number of each of its images."""
 
     images: Sequence[Path]
@@ -35,7 +35,7 @@ def is_validation(name: str) -> bool:
     return VALIDATION.fullmatch(name) is not None
 
 
-def flat_validation(folder: Path) -> Flat:
+def read_flat_validation(folder: Path) -> FlatValidation:
     """Read the labels of a flat validation folder; whatever else lies in it is left to the caller.
 
     Raises:
@@ -58,10 +58,10 @@ def flat_validation(folder: Path) -> Flat:
     missing = [path.name for path in images if path.stem not in by_stem]
     if missing:
         raise ConfigError(f"{found}: has no label for {missing[0]} ({len(missing):,} images of {len(images):,})")
-    return Flat(images, [by_stem[path.stem] for path in images])
+    return FlatValidation(images, [by_stem[path.stem] for path in images])
 
 
-def class_names(folder: Path, wnids: Sequence[str]) -> tuple[str, ...]:
+def synset_names(folder: Path, wnids: Sequence[str]) -> tuple[str, ...]:
     """Return a name for each WordNet number: its first synonym, with the number where two are called alike.
 
     Numbers stay where there is no list of names.

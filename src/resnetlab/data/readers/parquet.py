@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetlab.config import ConfigError
-from resnetlab.data.registry import Contents, Listing, check_classes
+from resnetlab.data.registry import DatasetListing, SplitListing, check_classes
 
 if TYPE_CHECKING:
     from pyarrow import Schema
@@ -40,7 +40,7 @@ class _Row:
     label: int | str
 
 
-def list_parquet(path: Path) -> Contents:
+def list_parquet(path: Path) -> DatasetListing:
     """Read the encoded images of one parquet file, or of a folder of `train-*`, `validation-*` and `test-*` files.
 
     Rows count from 0. Class names come from the `huggingface` metadata, else they are the labels, sorted.
@@ -67,12 +67,12 @@ def list_parquet(path: Path) -> Contents:
     if twice:
         raise ConfigError(f"{path}: two classes are both called {twice[0]!r}; give each a name of its own")
     splits = {
-        split: Listing(
+        split: SplitListing(
             tuple(row.name for row in some), tuple(row.data for row in some), tuple(number[row.label] for row in some)
         )
         for split, some in rows.items()
     }
-    return Contents(names, splits, warnings + check_classes(Contents(names, splits)))
+    return DatasetListing(names, splits, warnings + check_classes(DatasetListing(names, splits)))
 
 
 def find_columns(schema: "Schema", path: Path) -> Columns:

@@ -9,8 +9,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from resnetlab.config import ConfigError
-from resnetlab.data.images.storage import num_bytes as num_bytes_of
-from resnetlab.system.atomic_files import write_whole
+from resnetlab.data.images.storage import stored_size as num_bytes_of
+from resnetlab.system.atomic_files import write_atomic
 
 PART, LOCK = ".part", ".lock"
 FORGOTTEN_S = 86_400
@@ -21,7 +21,7 @@ class ShardCache:
     """Files that can be fetched again, kept as long as there is room."""
 
     def __init__(self, folder: Path, num_bytes: int) -> None:
-        """Keep them in `folder`, `num_bytes` at most.
+        """Keep them in `folder`, `stored_size` at most.
 
         Raises:
             ConfigError: where the folder cannot be made.
@@ -41,7 +41,7 @@ class ShardCache:
     def keep(self, path: Path, content: bytes) -> None:
         """Keep a small file; where it cannot be written, it is not kept."""
         with suppress(OSError):
-            write_whole(path, content)
+            write_atomic(path, content)
 
     def touch(self, path: Path) -> None:
         """Note that a file is used, if it is there."""

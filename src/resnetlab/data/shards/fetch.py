@@ -30,7 +30,7 @@ class RemoteError(RuntimeError):
     """Something behind an address that cannot be read or kept; the message says what, how often it was tried, why."""
 
 
-class Source:
+class RemoteReader:
     """A folder behind an address."""
 
     def __init__(self, address: str) -> None:

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from resnetlab.config import ConfigError
-from resnetlab.data.images.packed_sequences import Pieces, Texts, join
+from resnetlab.data.images.packed_sequences import PackedByteRanges, PackedStrings, concatenate
 from resnetlab.data.images.storage import LocalShard, Shard
-from resnetlab.data.registry import INDEX, Contents, Listing, check_classes
+from resnetlab.data.registry import INDEX, DatasetListing, SplitListing, check_classes
 from resnetlab.serialization import from_json
 
 FORMAT = "resnetlab shards 1"
@@ -38,7 +38,7 @@ PARSING = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Entry:
+class ShardEntry:
     """One shard, as `index.json` knows it."""
 
     file: str
@@ -55,11 +55,11 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Index:
+class ShardIndex:
     """What `index.json` says."""
 
     classes: tuple[str, ...]
-    splits: Mapping[str, tuple[Entry, ...]]
+    splits: Mapping[str, tuple[ShardEntry, ...]]
     left_out: tuple[str, ...] = ()
     """Images that could not be read when it was packed, each as `NAME: REASON`."""
     warnings: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ class Index:
 
 
 @dataclass(frozen=True)
-class Rows:
+class ShardRows:
     """The samples of one shard: int64 columns of one length, and their original names."""
 
     offset: np.ndarray
@@ -83,13 +83,13 @@ class Rows:
     height: np.ndarray
     """In pixels, as a viewer shows the image."""
     width: np.ndarray
-    names: Texts
+    names: PackedStrings
 
     def __len__(self) -> int:
         return len(self.offset)
 
 
-def read_index(text: bytes | str, where: str) -> Index:
+def read_index(text: bytes | str, where: str) -> ShardIndex:
     """Read an `index.json`.
 
     Raises:
@@ -101,9 +101,9 @@ def read_index(text: bytes | str, where: str) -> Index:
         if found != FORMAT:
             raise ConfigError(f"{where}: its format is {found!r}, and this version reads {FORMAT!r}")
         splits = {
-            split: tuple(from_json(Entry, entry) for entry in entries) for split, entries in said["splits"].items()
+            split: tuple(from_json(ShardEntry, entry) for entry in entries) for split, entries in said["splits"].items()
         }
-        index = Index(
+        index = ShardIndex(
             tuple(map(str, said["classes"])),
             splits,
             tuple(said["left_out"]),
@@ -136,7 +136,7 @@ def _refuse_twice(names: Sequence[str], where: str) -> None:
         raise ConfigError(f"{where}: {often[0]!r} is listed twice")
 
 
-def pack_rows(rows: Rows, **more: np.ndarray) -> bytes:
+def pack_rows(rows: ShardRows, **more: np.ndarray) -> bytes:
     """Return the content of a shard's `.npz`, with other arrays beside the samples'."""
     file = io.BytesIO()
     columns = {name: getattr(rows, name) for name in COLUMNS}
@@ -158,7 +158,7 @@ def read_arrays(data: bytes, where: str) -> dict[str, np.ndarray]:
         raise ConfigError(f"{where}: damaged ({error}); pack it again, or fetch it again") from error
 
 
-def read_rows(data: bytes, entry: Entry, num_classes: int, where: str) -> Rows:
+def read_rows(data: bytes, entry: ShardEntry, num_classes: int, where: str) -> ShardRows:
     """Read the index of a shard, and see that it is the one that was packed, and all it says possible.
 
     Raises:
@@ -186,10 +186,10 @@ def read_rows(data: bytes, entry: Entry, num_classes: int, where: str) -> Rows:
     )
     if not possible:
         raise ConfigError(f"{where}: does not fit {entry.file} of {entry.samples:,} samples; pack it again")
-    return Rows(**columns, names=Texts.packed(text, ends))
+    return ShardRows(**columns, names=PackedStrings.packed(text, ends))
 
 
-def list_shards(folder: Path) -> Contents:
+def list_shards(folder: Path) -> DatasetListing:
     """List the images of a folder of shards; no image is opened.
 
     Raises:
@@ -197,7 +197,7 @@ def list_shards(folder: Path) -> Contents:
     """
     index = read_index(_read(folder / INDEX), str(folder / INDEX))
 
-    def rows_of(entry: Entry) -> Rows:
+    def rows_of(entry: ShardEntry) -> ShardRows:
         path = folder / entry.file
         try:
             length = path.stat().st_size
@@ -208,40 +208,44 @@ def list_shards(folder: Path) -> Contents:
         where = folder / entry.index_file
         return read_rows(_read(where), entry, len(index.classes), str(where))
 
-    return contents_of(index, rows_of, lambda entry: LocalShard(folder / entry.file, entry.sha256))
+    return build_listing(index, rows_of, lambda entry: LocalShard(folder / entry.file, entry.sha256))
 
 
-def contents_of(
-    index: Index, rows_of: Callable[[Entry], Rows], shard_of: Callable[[Entry], Shard], *, sequential: bool = False
-) -> Contents:
+def build_listing(
+    index: ShardIndex,
+    rows_of: Callable[[ShardEntry], ShardRows],
+    shard_of: Callable[[ShardEntry], Shard],
+    *,
+    sequential: bool = False,
+) -> DatasetListing:
     """Put the samples of all shards together, in the order in which they lie; `sequential` shards are read whole."""
     splits = {}
     for split in (name for name in SPLITS if name in index.splits):
         entries = index.splits[split]
         rows = [rows_of(entry) for entry in entries]
         splits[split] = _listing(rows, [shard_of(entry) for entry in entries], sequential)
-    contents = Contents(index.classes, splits, index.warnings + _left_out(index))
-    return Contents(index.classes, splits, contents.warnings + check_classes(contents))
+    contents = DatasetListing(index.classes, splits, index.warnings + _left_out(index))
+    return DatasetListing(index.classes, splits, contents.warnings + check_classes(contents))
 
 
-def _listing(rows: Sequence[Rows], shards: Sequence[Shard], sequential: bool) -> Listing:
+def _listing(rows: Sequence[ShardRows], shards: Sequence[Shard], sequential: bool) -> SplitListing:
     if not rows:
-        return Listing()
+        return SplitListing()
 
     def column(name: str) -> np.ndarray:
         return np.concatenate([getattr(some, name) for some in rows])
 
     which = np.repeat(np.arange(len(rows)), [len(some) for some in rows])
-    return Listing(
-        join([some.names for some in rows]),
-        Pieces(shards, which, column("offset"), column("length")),
+    return SplitListing(
+        concatenate([some.names for some in rows]),
+        PackedByteRanges(shards, which, column("offset"), column("length")),
         array("q", column("label").tobytes()),
         np.stack([column("height"), column("width")], 1),
         which if sequential else None,
     )
 
 
-def _left_out(index: Index) -> tuple[str, ...]:
+def _left_out(index: ShardIndex) -> tuple[str, ...]:
     count = len(index.left_out)
     return (f"{count:,} images were left out when this was packed; index.json lists them",) if count else ()
 
@@ -257,7 +261,7 @@ def _read(path: Path) -> bytes:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); pack it again") from error
 
 
-def damaged(folder: Path, workers: int, tell: Callable[[int, int], None] | None = None) -> dict[str, str]:
+def find_damaged(folder: Path, workers: int, tell: Callable[[int, int], None] | None = None) -> dict[str, str]:
     """Read every shard and its index whole; return the names of files that are not as they were packed, and why.
 
     `tell` hears how many shards are done, and how many there are.
@@ -268,7 +272,7 @@ def damaged(folder: Path, workers: int, tell: Callable[[int, int], None] | None 
     index = read_index(_read(folder / INDEX), str(folder / INDEX))
     entries = [entry for entries in index.splits.values() for entry in entries]
 
-    def look(entry: Entry) -> dict[str, str]:
+    def look(entry: ShardEntry) -> dict[str, str]:
         wanted = {entry.file: entry.sha256, entry.index_file: entry.index_sha256}
         return {name: reason for name, sha256 in wanted.items() if (reason := _unlike(folder / name, sha256))}
 

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.config import ConfigError, DataConfig
-from resnetlab.data.images.storage import Place
-from resnetlab.data.registry import INDEX, PLAN, Contents
-from resnetlab.data.shards.format import SPLITS, Index, read_index
-from resnetlab.data.shards.writer import Way
-from resnetlab.system.atomic_files import target_of, write_whole
+from resnetlab.data.images.storage import ImageStorage
+from resnetlab.data.registry import INDEX, PLAN, DatasetListing
+from resnetlab.data.shards.format import SPLITS, ShardIndex, read_index
+from resnetlab.data.shards.writer import PackOptions
+from resnetlab.system.atomic_files import final_name, write_atomic
 from resnetlab.system.dir_lock import LOCK
 
 SHARD = re.compile(rf"({'|'.join(SPLITS)})-\d{{6,}}\.(tar|npz)")
 
 
-def plan_of(config: DataConfig, contents: Contents, way: Way) -> dict[str, Any]:
+def packing_manifest(config: DataConfig, contents: DatasetListing, way: PackOptions) -> dict[str, Any]:
     """Return all that the shards follow from, but for `on_bad_image`: what was left out tells that."""
     images = hashlib.sha256(repr((contents.classes, list(contents.splits))).encode())
     times = hashlib.sha256()
@@ -40,7 +40,7 @@ def plan_of(config: DataConfig, contents: Contents, way: Way) -> dict[str, Any]:
     }
 
 
-def _look(place: Place) -> tuple[int, int, str]:
+def _look(place: ImageStorage) -> tuple[int, int, str]:
     """Return an image's length, when it was last changed (ns), and what stands for its content, where that is known."""
     if isinstance(place, bytes):
         return len(place), 0, hashlib.sha256(place).hexdigest()
@@ -53,19 +53,19 @@ def _look(place: Place) -> tuple[int, int, str]:
     return status.st_size, status.st_mtime_ns, ""
 
 
-def sweep(out: Path) -> None:
+def remove_temporary_files(out: Path) -> None:
     """Remove what a packing that was killed had begun to write; nobody else may be packing there.
 
     Raises:
         OSError: where that cannot be done.
     """
     for path in [*out.iterdir()]:
-        begun = target_of(path.name)
+        begun = final_name(path.name)
         if begun in (INDEX, PLAN) or (path.name.startswith(".") and SHARD.fullmatch(begun or path.name[1:])):
             path.unlink()
 
 
-def held(out: Path, plan: Mapping[str, Any], *, skip: bool) -> Index | None:
+def read_completed(out: Path, plan: Mapping[str, Any], *, skip: bool) -> ShardIndex | None:
     """Return the index of a folder that was packed to its end; see that what it holds was packed by this plan.
 
     Raises:
@@ -84,7 +84,7 @@ def held(out: Path, plan: Mapping[str, Any], *, skip: bool) -> Index | None:
         if any(out.glob("*.npz")):
             _compare(out, _read_plan(out / PLAN), plan)
         else:  # nothing came of it: images that could not be read, and were mended since
-            clear(out)
+            clear_packing(out)
         return None
     others = [path.name for path in out.iterdir() if path.name != LOCK]
     if others:
@@ -92,7 +92,7 @@ def held(out: Path, plan: Mapping[str, Any], *, skip: bool) -> Index | None:
     return None
 
 
-def begin(out: Path, plan: Mapping[str, Any], spoilt: Iterable[str] = ()) -> None:
+def start_packing(out: Path, plan: Mapping[str, Any], spoilt: Iterable[str] = ()) -> None:
     """Note the plan of a folder that is not whole, or not any more, for the files `spoilt`: they are removed.
 
     The index goes last: until then a call after a kill finds again what is missing.
@@ -100,13 +100,13 @@ def begin(out: Path, plan: Mapping[str, Any], spoilt: Iterable[str] = ()) -> Non
     Raises:
         OSError: where the folder cannot be written.
     """
-    write_whole(out / PLAN, json.dumps(plan, ensure_ascii=False, indent=1))
+    write_atomic(out / PLAN, json.dumps(plan, ensure_ascii=False, indent=1))
     for name in spoilt:
         (out / name).unlink(missing_ok=True)
     (out / INDEX).unlink(missing_ok=True)
 
 
-def clear(out: Path) -> None:
+def clear_packing(out: Path) -> None:
     """Remove the shards of a folder that is not whole, and its plan.
 
     Raises:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnetlab.config import ConfigError, DataConfig
-from resnetlab.data.images.storage import Descriptor, Descriptors
+from resnetlab.data.images.storage import OpenFile, OpenFileCache
 from resnetlab.data.readers.cifar_mnist import cache_folder
-from resnetlab.data.registry import INDEX, Contents
+from resnetlab.data.registry import INDEX, DatasetListing
 from resnetlab.data.sampler import WINDOW
 from resnetlab.data.shards.cache import ShardCache
-from resnetlab.data.shards.fetch import RemoteError, Source
-from resnetlab.data.shards.format import Entry, Index, Rows, contents_of, read_index, read_rows
+from resnetlab.data.shards.fetch import RemoteError, RemoteReader
+from resnetlab.data.shards.format import ShardEntry, ShardIndex, ShardRows, build_listing, read_index, read_rows
 
 __all__ = ["CACHE_GIB", "RemoteError", "list_remote"]
 
@@ -29,7 +29,7 @@ AT_ONCE = 8
 """Indices that are fetched at a time."""
 
 
-def list_remote(config: DataConfig, cache_gib: float = CACHE_GIB) -> Contents:
+def list_remote(config: DataConfig, cache_gib: float = CACHE_GIB) -> DatasetListing:
     """List the images of a folder of shards behind an address; of these only the indices are fetched.
 
     The cache lies in `config.root`, or in the user's cache folder, in a folder `shards`; processes share it.
@@ -39,7 +39,7 @@ def list_remote(config: DataConfig, cache_gib: float = CACHE_GIB) -> Contents:
             one more.
         RemoteError: where the address does not answer.
     """
-    source = Source(config.name)
+    source = RemoteReader(config.name)
     try:
         index = read_index(source.small(INDEX), f"{config.name}/{INDEX}")
     except FileNotFoundError:
@@ -50,23 +50,23 @@ def list_remote(config: DataConfig, cache_gib: float = CACHE_GIB) -> Contents:
     entries = [entry for some in index.splits.values() for entry in some]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = dict(zip(entries, pool.map(lambda entry: _rows(source, cache, entry, index), entries), strict=True))
-    store = Store(source, cache)
-    return contents_of(index, found.__getitem__, lambda entry: RemoteShard(entry, store), sequential=True)
+    store = RemoteShardStore(source, cache)
+    return build_listing(index, found.__getitem__, lambda entry: RemoteShard(entry, store), sequential=True)
 
 
-class Store:
+class RemoteShardStore:
     """The shards of one data set, wherever they are at the moment."""
 
-    def __init__(self, source: Source, cache: ShardCache) -> None:
+    def __init__(self, source: RemoteReader, cache: ShardCache) -> None:
         """Fetch from `source` what `cache` lacks."""
         self.source, self.cache = source, cache
-        self._open = Descriptors(2 * WINDOW)
+        self._open = OpenFileCache(2 * WINDOW)
         self._progress = threading.Condition()
-        self._begun: set[Entry] = set()
-        self._used_s: dict[Entry, float] = {}
+        self._begun: set[ShardEntry] = set()
+        self._used_s: dict[ShardEntry, float] = {}
         self._failed: RemoteError | None = None
 
-    def open(self, entry: Entry) -> Descriptor:
+    def open(self, entry: ShardEntry) -> OpenFile:
         """Return a shard, open; it is fetched if need be.
 
         Raises:
@@ -99,14 +99,14 @@ class Store:
             with suppress(FileNotFoundError):  # another process needed the room meanwhile
                 return self._open.open(path)
 
-    def _touch(self, entry: Entry, path: Path) -> None:
+    def _touch(self, entry: ShardEntry, path: Path) -> None:
         """Note now and then that a shard is used."""
         now_s = time.monotonic()
         if now_s - self._used_s.get(entry, -math.inf) > TOUCH_S:
             self._used_s[entry] = now_s
             self.cache.touch(path)
 
-    def fetch(self, entry: Entry, stop: threading.Event | None = None) -> None:
+    def fetch(self, entry: ShardEntry, stop: threading.Event | None = None) -> None:
         """See that the cache holds a shard, and make room for it; `stop` ends all waiting.
 
         Raises:
@@ -124,7 +124,7 @@ class Store:
             self._open.drop(path)
 
     @contextmanager
-    def bring(self, entries: Sequence[Entry]) -> Iterator[None]:
+    def bring(self, entries: Sequence[ShardEntry]) -> Iterator[None]:
         """Fetch shards before they are read, while the context lasts: so many ahead as the cache has room for."""
         room = self.cache.num_bytes // max(entry.bytes for entry in entries)
         ahead = max(0, min(WINDOW, room - WINDOW))
@@ -159,8 +159,8 @@ class Store:
 class RemoteShard:
     """A shard behind an address."""
 
-    entry: Entry
-    store: Store
+    entry: ShardEntry
+    store: RemoteShardStore
 
     @property
     def name(self) -> str:
@@ -172,7 +172,7 @@ class RemoteShard:
         """SHA-256 of the file as it was packed, in hex."""
         return self.entry.sha256
 
-    def open(self) -> Descriptor:
+    def open(self) -> OpenFile:
         """Return the file, open; it is fetched if need be.
 
         Raises:
@@ -193,7 +193,7 @@ class RemoteShard:
         return self.store.bring([shard.entry for shard in shards])
 
 
-def _check_room(index: Index, cache_gib: float) -> None:
+def _check_room(index: ShardIndex, cache_gib: float) -> None:
     largest = max((entry.bytes for entries in index.splits.values() for entry in entries), default=0)
     needed = (WINDOW + 1) * largest / 2**30
     if cache_gib < needed:
@@ -209,7 +209,7 @@ def _rounded_up(number: float) -> float:
     return float(f"{math.ceil(number / unit) * unit:.3g}")
 
 
-def _rows(source: Source, cache: ShardCache, entry: Entry, index: Index) -> Rows:
+def _rows(source: RemoteReader, cache: ShardCache, entry: ShardEntry, index: ShardIndex) -> ShardRows:
     where = f"{source.address}/{entry.index_file}"
     path = cache.path(entry.index_sha256)
     data = path.read_bytes() if path.exists() else b""

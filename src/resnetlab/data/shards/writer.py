@@ -19,11 +19,11 @@ import simplejpeg
 
 from resnetlab.config import ConfigError
 from resnetlab.data.images.decode import BadImageError, decode, read_header, resize
-from resnetlab.data.images.packed_sequences import Texts
-from resnetlab.data.images.storage import read_place
-from resnetlab.data.registry import Contents, Listing
-from resnetlab.data.shards.format import COLUMNS, Entry, Rows, pack_rows, read_arrays, read_rows
-from resnetlab.system.atomic_files import write_whole
+from resnetlab.data.images.packed_sequences import PackedStrings
+from resnetlab.data.images.storage import read_image_bytes
+from resnetlab.data.registry import DatasetListing, SplitListing
+from resnetlab.data.shards.format import COLUMNS, ShardEntry, ShardRows, pack_rows, read_arrays, read_rows
+from resnetlab.system.atomic_files import write_atomic
 
 QUALITY = 90
 """Of JPEG files that are written; with chroma at half the resolution, as cameras do."""
@@ -31,7 +31,7 @@ SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WebP": "webp", "GIF": "gif", "BMP": "b
 
 
 @dataclass(frozen=True)
-class Way:
+class PackOptions:
     """How to pack."""
 
     max_side: int | None = None
@@ -47,7 +47,7 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Draft:
+class ShardPlan:
     """A shard to be written."""
 
     split: str
@@ -64,7 +64,7 @@ class Draft:
 
 
 @dataclass(frozen=True)
-class Taken:
+class EncodedSample:
     """An image as it is packed."""
 
     data: bytes
@@ -74,10 +74,10 @@ class Taken:
 
 
 @dataclass(frozen=True)
-class Made:
+class WrittenShard:
     """A shard that was written."""
 
-    entry: Entry
+    entry: ShardEntry
     """What `index.json` says of it."""
     bad: list[str]
     """Images left out, each as `NAME: REASON`."""
@@ -94,7 +94,7 @@ class BadShardError(Exception):
         self.bad = bad
 
 
-def taken(data: bytes, max_side: int | None, max_pixels: int) -> Taken:
+def encode_sample(data: bytes, max_side: int | None, max_pixels: int) -> EncodedSample:
     """Return an image as it is packed: its own bytes, or smaller where its shorter side is above `max_side`.
 
     Raises:
@@ -102,15 +102,17 @@ def taken(data: bytes, max_side: int | None, max_pixels: int) -> Taken:
     """
     header = read_header(data, max_pixels)
     if max_side is None or min(header.height, header.width) <= max_side:
-        return Taken(data, header.height, header.width, SUFFIXES[header.format])
+        return EncodedSample(data, header.height, header.width, SUFFIXES[header.format])
     pixels = decode(data, max_pixels, 2 * max_side)
     scale = max_side / min(pixels.shape[:2])
     pixels = resize(pixels, *(max(max_side, round(side * scale)) for side in pixels.shape[:2]))
     encoded = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=QUALITY, colorsubsampling="420")
-    return Taken(encoded, pixels.shape[0], pixels.shape[1], SUFFIXES["JPEG"])
+    return EncodedSample(encoded, pixels.shape[0], pixels.shape[1], SUFFIXES["JPEG"])
 
 
-def write_shard(out: Path, draft: Draft, contents: Contents, way: Way, max_pixels: int, *, skip: bool) -> Made:
+def write_shard(
+    out: Path, draft: ShardPlan, contents: DatasetListing, way: PackOptions, max_pixels: int, *, skip: bool
+) -> WrittenShard:
     """Write one shard and its index.
 
     Raises:
@@ -137,8 +139,8 @@ def write_shard(out: Path, draft: Draft, contents: Contents, way: Way, max_pixel
     finally:
         temporary.unlink(missing_ok=True)
     table = np.array(columns, np.int64).reshape(-1, len(COLUMNS))
-    rows = Rows(*table.T, names=Texts.of(names))
-    reasons = Texts.of(bad)
+    rows = ShardRows(*table.T, names=PackedStrings.of(names))
+    reasons = PackedStrings.of(bad)
     data = pack_rows(
         rows,
         sha256=np.frombuffer(bytes.fromhex(hashed.sha256), np.uint8),
@@ -146,11 +148,11 @@ def write_shard(out: Path, draft: Draft, contents: Contents, way: Way, max_pixel
         bad_text=reasons.text,
         bad_ends=reasons.ends,
     )
-    write_whole(out / f"{draft.name}.npz", data)
-    return Made(_entry(draft, len(rows), hashed.num_bytes, hashed.sha256, data), bad, _labels(rows))
+    write_atomic(out / f"{draft.name}.npz", data)
+    return WrittenShard(_entry(draft, len(rows), hashed.num_bytes, hashed.sha256, data), bad, _labels(rows))
 
 
-def made_before(out: Path, draft: Draft, *, skip: bool) -> Made | None:
+def read_written(out: Path, draft: ShardPlan, *, skip: bool) -> WrittenShard | None:
     """Return what is known of a shard that an earlier call made; `None` where it lacks images that are not to be."""
     path, index = out / f"{draft.name}.tar", out / f"{draft.name}.npz"
     if not (path.exists() and index.exists()):
@@ -158,31 +160,36 @@ def made_before(out: Path, draft: Draft, *, skip: bool) -> Made | None:
     data = index.read_bytes()
     with suppress(ConfigError, KeyError, IndexError):
         arrays = read_arrays(data, str(index))
-        bad = list(Texts.packed(arrays["bad_text"], arrays["bad_ends"]))
+        bad = list(PackedStrings.packed(arrays["bad_text"], arrays["bad_ends"]))
         sha256 = arrays["sha256"].tobytes().hex()
         entry = _entry(draft, len(draft.samples) - len(bad), int(arrays["bytes"][0]), sha256, data)
         rows = read_rows(data, entry, 1 << 62, str(index))
         if path.stat().st_size == entry.bytes and (skip or not bad):
-            return Made(entry, bad, _labels(rows))
+            return WrittenShard(entry, bad, _labels(rows))
     return None
 
 
-def _entry(draft: Draft, samples: int, length: int, sha256: str, index: bytes) -> Entry:
-    return Entry(f"{draft.name}.tar", samples, length, sha256, hashlib.sha256(index).hexdigest())
+def _entry(draft: ShardPlan, samples: int, length: int, sha256: str, index: bytes) -> ShardEntry:
+    return ShardEntry(f"{draft.name}.tar", samples, length, sha256, hashlib.sha256(index).hexdigest())
 
 
-def _labels(rows: Rows) -> frozenset[int]:
+def _labels(rows: ShardRows) -> frozenset[int]:
     return frozenset(np.unique(rows.label).tolist())
 
 
 def _images(
-    draft: Draft, listing: Listing, way: Way, max_pixels: int, bad: list[str]
-) -> Iterator[tuple[int, str, int, Taken]]:
+    draft: ShardPlan, listing: SplitListing, way: PackOptions, max_pixels: int, bad: list[str]
+) -> Iterator[tuple[int, str, int, EncodedSample]]:
     """Yield key, name, label and image of each sample, one in memory at a time; note what cannot be read in `bad`."""
     for key, row in enumerate(draft.samples.tolist(), start=draft.first):
         name = str(listing.names[row])
         try:
-            yield key, name, listing.labels[row], taken(read_place(listing.places[row]), way.max_side, max_pixels)
+            yield (
+                key,
+                name,
+                listing.labels[row],
+                encode_sample(read_image_bytes(listing.places[row]), way.max_side, max_pixels),
+            )
         except BadImageError as error:
             bad.append(f"{name}: {error}")
         except OSError as error:

@@ -9,7 +9,7 @@ import numpy as np
 from resnetlab.inference import optional_packages
 from resnetlab.inference.engines.base import Backend, Precision
 from resnetlab.inference.formats.exported_file import INPUT, OUTPUT
-from resnetlab.inference.formats.onnx_head import head_of, pooled
+from resnetlab.inference.formats.onnx_head import head_weights, pooled_feature_map
 
 
 class OnnxEngine:
@@ -52,7 +52,7 @@ class OnnxEngine:
         """The name of the last map, the graph with that as its output, and the weights of the head."""
         onnx = optional_packages.onnx()
         model = onnx.load_model_from_string(self._read())
-        name, head = pooled(model.graph), head_of(model.graph)
+        name, head = pooled_feature_map(model.graph), head_weights(model.graph)
         del model.graph.output[:]
         model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
         return name, self._opened(model.SerializeToString()), head

@@ -11,7 +11,7 @@ OPEN = "0" * DIGITS
 CHUNK = 2**20
 
 
-def sealed(content: bytes, mark: bytes, beside: Path | None = None) -> bytes:
+def embed_checksum(content: bytes, mark: bytes, beside: Path | None = None) -> bytes:
     """Return a file's content with its seal in the place of the zeros that follow the last `mark`.
 
     Args:
@@ -24,7 +24,7 @@ def sealed(content: bytes, mark: bytes, beside: Path | None = None) -> bytes:
     return content[:start] + _digest(content, start, beside) + content[start + DIGITS :]
 
 
-def holds(content: bytes, mark: bytes, beside: Path | None = None) -> bool:
+def verify_checksum(content: bytes, mark: bytes, beside: Path | None = None) -> bool:
     """Say whether a file's content, and that of the file beside it, are what was sealed.
 
     Raises:

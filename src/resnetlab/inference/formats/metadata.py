@@ -27,7 +27,7 @@ MAX_TEXT = 2**26
 """Nor is one that says more of itself, in bytes; a mean for each of 224 x 224 pixels takes 3 MB."""
 
 
-class ArtefactError(ModelFileError):
+class ExportedFileError(ModelFileError):
     """A file that is no export of this project, or that must not be opened; the message names it and says why."""
 
 
@@ -48,7 +48,7 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Passport:
+class ExportMetadata:
     """What an exported file says beside the card."""
 
     format: Format
@@ -68,12 +68,12 @@ class Passport:
         one_of("precision", self.precision, Literal["fp32", "int8"])
 
 
-def written(card: ModelCard, passport: Passport) -> str:
+def encode_metadata(card: ModelCard, passport: ExportMetadata) -> str:
     """Return the text; it is ASCII, and parts of a file's seal."""
     return json.dumps({"format": NUMBER, "card": to_json(card), "passport": to_json(passport)})
 
 
-def understood(text: str, path: Path, kind: Format) -> tuple[ModelCard, Passport]:
+def parse_metadata(text: str, path: Path, kind: Format) -> tuple[ModelCard, ExportMetadata]:
     """Read the text of a file of one format; `path` is for the error.
 
     Raises:
@@ -84,43 +84,43 @@ def understood(text: str, path: Path, kind: Format) -> tuple[ModelCard, Passport
         content = json.loads(text)
         number = content["format"]
         if isinstance(number, int) and number > NUMBER:
-            raise ArtefactError(
+            raise ExportedFileError(
                 f"{path}: written by a newer resnetlab (layout {number}); this one reads {NUMBER}: "
                 "update resnetlab, or export it here again"
             )
         check(number == NUMBER, f"layout {number!r} is unknown")
-        card, passport = from_json(ModelCard, content["card"]), from_json(Passport, content["passport"])
+        card, passport = from_json(ModelCard, content["card"]), from_json(ExportMetadata, content["passport"])
         check(passport.format == kind, f"its text is of the format {passport.format}")
         _fit(card)
-    except ArtefactError:
+    except ExportedFileError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ArtefactError(f"{path}: what it says of its network cannot be read ({_reason(error)})") from error
+        raise ExportedFileError(f"{path}: what it says of its network cannot be read ({_reason(error)})") from error
     return card, passport
 
 
-def not_ours(path: Path, what: str, kind: Format) -> ArtefactError:
+def foreign_file_error(path: Path, what: str, kind: Format) -> ExportedFileError:
     """Return the error for a file that says nothing of this project."""
-    return ArtefactError(
+    return ExportedFileError(
         f"{path}: {what}, but not one that resnetlab exported (it does not say which classes it knows and how it sees "
         f"images); make one: resnetlab export MODEL --format {kind}"
     )
 
 
-def expected(card: ModelCard) -> Mapping[str, tuple[int, ...]]:
+def expected_shapes(card: ModelCard) -> Mapping[str, tuple[int, ...]]:
     """Return the shapes, without the batch, of what the network of a card takes and gives, by name."""
     size = card.preprocessing.image_size
     return {INPUT: (size, size, card.model.in_channels), OUTPUT: (card.model.num_classes,)}
 
 
-def check_end(found: Mapping[str, End], wanted: Mapping[str, End], path: Path) -> None:
+def check_tensor(found: Mapping[str, End], wanted: Mapping[str, End], path: Path) -> None:
     """Refuse a graph that takes or gives something else than its card says.
 
     Raises:
         ArtefactError: with both.
     """
     if found != wanted:
-        raise ArtefactError(
+        raise ExportedFileError(
             f"{path}: its graph has {_words(found)}, and its card says {_words(wanted)}; export it again"
         )
 

@@ -10,13 +10,13 @@ from resnetlab.inference.formats.metadata import (
     INPUT,
     KEY,
     OUTPUT,
-    ArtefactError,
     End,
-    Passport,
-    check_end,
-    expected,
-    not_ours,
-    understood,
+    ExportedFileError,
+    ExportMetadata,
+    check_tensor,
+    expected_shapes,
+    foreign_file_error,
+    parse_metadata,
 )
 from resnetlab.models.model_card import ModelCard
 
@@ -32,10 +32,12 @@ def encode(model: "ModelProto", text: str) -> bytes:
     said = optional_packages.onnx().ModelProto()
     for key, value in ((KEY, text), (checksum.NAME, checksum.OPEN)):  # the seal last: it is looked for from the end
         said.metadata_props.add(key=key, value=value)
-    return checksum.sealed(model.SerializeToString() + said.SerializeToString(), MARK)  # messages in a row are merged
+    return checksum.embed_checksum(
+        model.SerializeToString() + said.SerializeToString(), MARK
+    )  # messages in a row are merged
 
 
-def read(path: Path, content: bytes) -> tuple[ModelCard, Passport]:
+def read(path: Path, content: bytes) -> tuple[ModelCard, ExportMetadata]:
     """Read what a file says of itself, after everything that could make it unsafe or wrong was looked for.
 
     Raises:
@@ -47,18 +49,20 @@ def read(path: Path, content: bytes) -> tuple[ModelCard, Passport]:
         model = onnx.load_model_from_string(content)
         model.graph.input  # noqa: B018  # protobuf decodes some parts when they are first asked for
     except Exception as error:  # what protobuf raises differs between its implementations
-        raise ArtefactError(f"{path}: not an ONNX model, or a damaged one") from error
+        raise ExportedFileError(f"{path}: not an ONNX model, or a damaged one") from error
     said = {item.key: item.value for item in model.metadata_props}
     if KEY not in said:
         raise (
-            not_ours(path, "an ONNX model", "onnx")
+            foreign_file_error(path, "an ONNX model", "onnx")
             if model.graph.node
-            else ArtefactError(f"{path}: not an ONNX model, or a damaged one")
+            else ExportedFileError(f"{path}: not an ONNX model, or a damaged one")
         )
     _refuse(model, path)
-    if not checksum.holds(content, MARK):
-        raise ArtefactError(f"{path}: damaged, or changed since it was exported (its SHA-256 differs); export it again")
-    card, passport = understood(said[KEY], path, "onnx")
+    if not checksum.verify_checksum(content, MARK):
+        raise ExportedFileError(
+            f"{path}: damaged, or changed since it was exported (its SHA-256 differs); export it again"
+        )
+    card, passport = parse_metadata(said[KEY], path, "onnx")
     _compare_shapes(model.graph, card, path)
     return card, passport
 
@@ -66,18 +70,18 @@ def read(path: Path, content: bytes) -> tuple[ModelCard, Passport]:
 def _refuse(model: "ModelProto", path: Path) -> None:
     """Refuse what no export of ours has: other files, code of others, loops."""
     if any(_is_outside(tensor) for tensor in _tensors(model)):
-        raise ArtefactError(
+        raise ExportedFileError(
             f"{path}: has weights outside of itself (external data), and another file is never opened; "
             "an export of resnetlab is one file"
         )
     if len(model.functions) or len(model.training_info):
-        raise ArtefactError(f"{path}: holds functions or training steps; an export of resnetlab is one graph")
+        raise ExportedFileError(f"{path}: holds functions or training steps; an export of resnetlab is one graph")
     for node in model.graph.node:
         if node.domain not in ("", "ai.onnx"):
             name = f"{node.domain}.{node.op_type}"[:80]
-            raise ArtefactError(f"{path}: uses {name!r}, an operator that is not ONNX's own")
+            raise ExportedFileError(f"{path}: uses {name!r}, an operator that is not ONNX's own")
         if any(one.HasField("g") or len(one.graphs) for one in node.attribute):
-            raise ArtefactError(
+            raise ExportedFileError(
                 f"{path}: has a graph inside a graph ({node.op_type[:40]!r}); no network of resnetlab has"
             )
 
@@ -103,7 +107,7 @@ def _compare_shapes(graph: Any, card: ModelCard, path: Path) -> None:
     kept = {tensor.name for tensor in graph.initializer}
     inputs = [one for one in graph.input if one.name not in kept]
     for name, kind, found in ((INPUT, "UINT8", inputs), (OUTPUT, "FLOAT", graph.output)):
-        check_end({one.name: _shape(one) for one in found}, {name: (kind, *expected(card)[name])}, path)
+        check_tensor({one.name: _shape(one) for one in found}, {name: (kind, *expected_shapes(card)[name])}, path)
 
 
 def _shape(value: Any) -> End:

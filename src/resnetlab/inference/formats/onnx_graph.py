@@ -13,7 +13,7 @@ from torch.export import Dim, ExportedProgram
 from resnetlab.config import Preprocessing
 from resnetlab.inference import optional_packages
 from resnetlab.inference.formats.metadata import INPUT, OUTPUT
-from resnetlab.models.fuse_bn import folded
+from resnetlab.models.fuse_bn import fuse_bn
 from resnetlab.models.resnet import ResNet
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ NOTES = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torc
 REGISTRATION = "torch.onnx._internal.exporter._registration"
 
 
-class Shipped(nn.Module):
+class ExportableNetwork(nn.Module):
     """A network with its normalisation: uint8 images (batch, height, width, channels) → logits (batch, num_classes).
 
     Pixels stand as image libraries give them, colours last.
@@ -40,7 +40,7 @@ class Shipped(nn.Module):
         size, channels = preprocessing.image_size, len(preprocessing.mean)
         mean = torch.tensor(preprocessing.pixel_mean or preprocessing.mean, dtype=torch.float32)
         shape = (channels, size, size) if preprocessing.pixel_mean else (channels, 1, 1)
-        self.network = folded(model)
+        self.network = fuse_bn(model)
         self.register_buffer("mean", mean.view(shape))
         self.register_buffer("std", torch.tensor(preprocessing.std, dtype=torch.float32).view(channels, 1, 1))
 
@@ -52,9 +52,9 @@ class Shipped(nn.Module):
         return self.network.fc(x.mean((2, 3)))  # the network's own pooling becomes nine nodes of ONNX, with a Gather
 
 
-def program(model: ResNet, preprocessing: Preprocessing) -> ExportedProgram:
+def export_program(model: ResNet, preprocessing: Preprocessing) -> ExportedProgram:
     """Return the program of a network with its normalisation, for any number of images; without sample inputs."""
-    shipped = Shipped(model, preprocessing).eval().requires_grad_(False)
+    shipped = ExportableNetwork(model, preprocessing).eval().requires_grad_(False)
     size, channels = preprocessing.image_size, len(preprocessing.mean)
     sample = torch.zeros(2, size, size, channels, dtype=torch.uint8)  # two: a size of one would be taken as fixed
     with _quiet():
@@ -74,7 +74,7 @@ def onnx_model(model: ResNet, preprocessing: Preprocessing) -> "ModelProto":
     """
     optional_packages.onnx()
     optional_packages.onnxscript()
-    made = program(model, preprocessing)
+    made = export_program(model, preprocessing)
     with _quiet():
         exported = torch.onnx.export(
             made, dynamo=True, verbose=False, input_names=[INPUT], output_names=[OUTPUT], dynamic_shapes=BATCH

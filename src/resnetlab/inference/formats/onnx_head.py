@@ -10,12 +10,12 @@ POOLS = ("GlobalAveragePool", "ReduceMean", "AveragePool")
 HEADS = ("Gemm", "MatMul")
 
 
-def pooled(graph: Any) -> str:
+def pooled_feature_map(graph: Any) -> str:
     """Return the name of what the last pooling averages: float (batch, channels, height, width)."""
     return _last(graph, POOLS).input[0]
 
 
-def head_of(graph: Any) -> np.ndarray:
+def head_weights(graph: Any) -> np.ndarray:
     """Return the weights of the head: float32 (num_classes, channels), whichever way the graph has them."""
     node = _last(graph, HEADS)
     weights = _constant(graph, node.input[1]).astype(np.float32)

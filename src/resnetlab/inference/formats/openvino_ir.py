@@ -12,13 +12,13 @@ from resnetlab.inference.formats.metadata import (
     INPUT,
     KEY,
     OUTPUT,
-    ArtefactError,
     End,
-    Passport,
-    check_end,
-    expected,
-    not_ours,
-    understood,
+    ExportedFileError,
+    ExportMetadata,
+    check_tensor,
+    expected_shapes,
+    foreign_file_error,
+    parse_metadata,
 )
 from resnetlab.models.model_card import ModelCard
 
@@ -27,7 +27,7 @@ BODIES = ("body", "then_body", "else_body")
 """Where XML has the graphs inside of loops and branches."""
 
 
-def weights_of(path: Path) -> Path:
+def weights_file(path: Path) -> Path:
     """Return the file of weights that belongs to an `.xml`; OpenVINO looks for it there, too."""
     return path.with_suffix(".bin")
 
@@ -45,11 +45,11 @@ def encode(onnx_file: bytes, text: str) -> tuple[bytes, bytes]:
     with TemporaryDirectory(prefix="resnetlab-") as folder:
         path = Path(folder) / "model.xml"
         openvino.save_model(model, path, compress_to_fp16=False)
-        weights = weights_of(path)
-        return checksum.sealed(path.read_bytes(), MARK, weights), weights.read_bytes()
+        weights = weights_file(path)
+        return checksum.embed_checksum(path.read_bytes(), MARK, weights), weights.read_bytes()
 
 
-def read(path: Path, content: bytes, num_bytes: int) -> tuple[ModelCard, Passport]:
+def read(path: Path, content: bytes, num_bytes: int) -> tuple[ModelCard, ExportMetadata]:
     """Read what an `.xml` says of itself, after everything that could make it unsafe or wrong was looked for.
 
     Args:
@@ -62,23 +62,23 @@ def read(path: Path, content: bytes, num_bytes: int) -> tuple[ModelCard, Passpor
     """
     graph = _parsed(path, content)
     if KEY not in graph.says:
-        raise not_ours(path, "an OpenVINO network", "openvino")
+        raise foreign_file_error(path, "an OpenVINO network", "openvino")
     if graph.foreign:
-        raise ArtefactError(f"{path}: uses {graph.foreign}, which no network of resnetlab has")
-    weights = weights_of(path)
+        raise ExportedFileError(f"{path}: uses {graph.foreign}, which no network of resnetlab has")
+    weights = weights_file(path)
     if graph.end > num_bytes:
-        raise ArtefactError(
+        raise ExportedFileError(
             f"{weights}: has {num_bytes:,} bytes, and {path.name} asks for {graph.end:,}; it was cut "
             "off, or is of another export"
         )
-    if not checksum.holds(content, MARK, weights):
-        raise ArtefactError(
+    if not checksum.verify_checksum(content, MARK, weights):
+        raise ExportedFileError(
             f"{path}: it or {weights.name} is damaged, changed since it was exported, or of another "
             "export (their SHA-256 differs); export it again"
         )
-    card, passport = understood(graph.says[KEY], path, "openvino")
-    shapes = expected(card)
-    check_end(graph.ends, {INPUT: ("U8", *shapes[INPUT]), OUTPUT: ("FP32", *shapes[OUTPUT])}, path)
+    card, passport = parse_metadata(graph.says[KEY], path, "openvino")
+    shapes = expected_shapes(card)
+    check_tensor(graph.ends, {INPUT: ("U8", *shapes[INPUT]), OUTPUT: ("FP32", *shapes[OUTPUT])}, path)
     return card, passport
 
 
@@ -106,12 +106,12 @@ def _parsed(path: Path, content: bytes) -> _Graph:
     try:
         parser.Parse(content, True)
     except _DoctypeError as error:
-        raise ArtefactError(
+        raise ExportedFileError(
             f"{path}: declares a document type, which OpenVINO never writes and which can make XML "
             "fill the memory; export it again"
         ) from error
     except (expat.ExpatError, ValueError, KeyError, IndexError, UnicodeError) as error:
-        raise ArtefactError(f"{path}: not an OpenVINO network, or a damaged one ({error})") from error
+        raise ExportedFileError(f"{path}: not an OpenVINO network, or a damaged one ({error})") from error
     return reader.graph
 
 

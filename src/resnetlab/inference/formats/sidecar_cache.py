@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.inference.formats.metadata import MAX_BYTES
-from resnetlab.system.atomic_files import write_whole
+from resnetlab.system.atomic_files import write_atomic
 
 FORMAT = 1
 NOTES, GRAPH = "choice.json", "graph.onnx"
@@ -25,7 +25,7 @@ MOST = 16
 CHUNK = 2**20
 
 
-class Shelf:
+class SidecarCache:
     """The folder beside one file, as it now is."""
 
     def __init__(self, path: Path) -> None:
@@ -34,9 +34,9 @@ class Shelf:
         Raises:
             OSError: where it cannot be.
         """
-        self.sha256 = sha256_of(path)
+        self.sha256 = file_sha256(path)
         self._path = path
-        self._folder = beside(path)
+        self._folder = sidecar_folder(path)
 
     def graph(self, versions: dict[str, str]) -> bytes | None:
         """Return the graph that packages of these versions made of the file, if it is kept."""
@@ -87,7 +87,7 @@ class Shelf:
             self._folder.mkdir(mode=0o755, exist_ok=True)
             if not _ours(self._folder, self._path):
                 return False
-            write_whole(self._folder / name, content)
+            write_atomic(self._folder / name, content)
             (self._folder / name).chmod(0o644)
             return True
         except OSError:
@@ -96,12 +96,12 @@ class Shelf:
             return False
 
 
-def beside(path: Path) -> Path:
+def sidecar_folder(path: Path) -> Path:
     """Return the folder in which things are kept beside a file; mostly it is not there."""
     return path.with_name(f".{path.name}.resnetlab")
 
 
-def sha256_of(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, and of OpenVINO's weights beside it, in hexadecimal digits."""
     digest = hashlib.sha256()
     for part in (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,):

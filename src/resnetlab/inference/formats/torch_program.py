@@ -17,11 +17,11 @@ from resnetlab.inference.formats.metadata import (
     INPUT,
     KEY,
     OUTPUT,
-    ArtefactError,
-    Passport,
-    expected,
-    not_ours,
-    understood,
+    ExportedFileError,
+    ExportMetadata,
+    expected_shapes,
+    foreign_file_error,
+    parse_metadata,
 )
 from resnetlab.models.model_card import ModelCard
 
@@ -54,10 +54,10 @@ def encode(program: "ExportedProgram", text: str) -> bytes:
     torch.export.save(program, buffer, extra_files={KEY: text})
     with zipfile.ZipFile(buffer, "a") as archive:
         archive.comment = MARK + checksum.OPEN.encode()
-    return checksum.sealed(buffer.getvalue(), MARK)
+    return checksum.embed_checksum(buffer.getvalue(), MARK)
 
 
-def read(path: Path, content: bytes) -> tuple[ModelCard, Passport]:
+def read(path: Path, content: bytes) -> tuple[ModelCard, ExportMetadata]:
     """Read what a file says of itself, after everything that could make it unsafe or wrong was looked for.
 
     Raises:
@@ -67,23 +67,23 @@ def read(path: Path, content: bytes) -> tuple[ModelCard, Passport]:
         with zipfile.ZipFile(BytesIO(content)) as archive:
             names = _names(archive, path, len(content))
             if TEXT not in names:
-                raise not_ours(path, "a zip archive, perhaps a program of torch.export", "torch-export")
+                raise foreign_file_error(path, "a zip archive, perhaps a program of torch.export", "torch-export")
             _refuse(archive, names, path)
-            if not checksum.holds(content, MARK):
-                raise ArtefactError(
+            if not checksum.verify_checksum(content, MARK):
+                raise ExportedFileError(
                     f"{path}: damaged, or changed since it was exported (its SHA-256 differs); export it again"
                 )
-            card, passport = understood(archive.read(names[TEXT]).decode(), path, "torch-export")
+            card, passport = parse_metadata(archive.read(names[TEXT]).decode(), path, "torch-export")
             _listed(archive, names, path)
             _compare_shapes(json.loads(archive.read(names[PROGRAM])), card, path)
-    except ArtefactError:
+    except ExportedFileError:
         raise
     except Exception as error:  # zipfile has a kind of error for each kind of damage, and lets others through
         raise _damaged(path, error) from error
     return card, passport
 
 
-def weights(path: Path, content: bytes) -> dict[str, np.ndarray]:
+def read_weights(path: Path, content: bytes) -> dict[str, np.ndarray]:
     """Return the float32 weights of a file that was `read`, by the names that the network gives them.
 
     Raises:
@@ -96,7 +96,7 @@ def weights(path: Path, content: bytes) -> dict[str, np.ndarray]:
                 name: _array(archive.read(names[WEIGHTS + one["path_name"]]), one["tensor_meta"])
                 for name, one in _listed(archive, names, path).items()
             }
-    except ArtefactError:
+    except ExportedFileError:
         raise
     except Exception as error:
         raise _damaged(path, error) from error
@@ -106,19 +106,19 @@ def _names(archive: zipfile.ZipFile, path: Path, num_bytes: int) -> dict[str, zi
     """Return what is in the archive, without the folder that everything is in."""
     entries = archive.infolist()
     if any(one.compress_type != zipfile.ZIP_STORED for one in entries) or sum(e.file_size for e in entries) > num_bytes:
-        raise ArtefactError(
+        raise ExportedFileError(
             f"{path}: holds more than its {num_bytes:,} bytes (compressed); torch.export compresses nothing"
         )
     names = {one.filename.partition("/")[2]: one for one in entries}
     if len(names) < len(entries):
-        raise ArtefactError(f"{path}: holds two files of one name; export it again")
+        raise ExportedFileError(f"{path}: holds two files of one name; export it again")
     return names
 
 
 def _refuse(archive: zipfile.ZipFile, names: dict[str, zipfile.ZipInfo], path: Path) -> None:
     """Refuse what no export of ours has: pickles, and whatever else is not known."""
     if names[SAMPLES].file_size:
-        raise ArtefactError(
+        raise ExportedFileError(
             f"{path}: holds sample inputs, which are a pickle, and unpickling may run code; "
             "an export of resnetlab has none"
         )
@@ -127,11 +127,11 @@ def _refuse(archive: zipfile.ZipFile, names: dict[str, zipfile.ZipInfo], path: P
         if not known and not (
             name.startswith(f"{WEIGHTS}weight_") and name.removeprefix(f"{WEIGHTS}weight_").isdecimal()
         ):
-            raise ArtefactError(f"{path}: holds {name[:80]!r}, which no export of resnetlab has")
+            raise ExportedFileError(f"{path}: holds {name[:80]!r}, which no export of resnetlab has")
     if json.loads(archive.read(names[CONSTANTS_LIST]))["config"]:
-        raise ArtefactError(f"{path}: holds constants beside the weights, which no export of resnetlab has")
+        raise ExportedFileError(f"{path}: holds constants beside the weights, which no export of resnetlab has")
     if archive.read(names["byteorder"]) != b"little":
-        raise ArtefactError(f"{path}: has its numbers in an order of bytes that is not little-endian")
+        raise ExportedFileError(f"{path}: has its numbers in an order of bytes that is not little-endian")
 
 
 def _listed(archive: zipfile.ZipFile, names: dict[str, zipfile.ZipInfo], path: Path) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def _listed(archive: zipfile.ZipFile, names: dict[str, zipfile.ZipInfo], path: P
     listed = json.loads(archive.read(names[WEIGHTS_LIST]))["config"]
     for name, one in listed.items():
         if one["use_pickle"]:
-            raise ArtefactError(f"{path}: has {name[:80]} as a pickle, and unpickling may run code")
+            raise ExportedFileError(f"{path}: has {name[:80]} as a pickle, and unpickling may run code")
     return listed
 
 
@@ -149,9 +149,9 @@ def _compare_shapes(says: dict[str, Any], card: ModelCard, path: Path) -> None:
     names = {INPUT: graph["inputs"][-1]["as_tensor"]["name"], OUTPUT: graph["outputs"][0]["as_tensor"]["name"]}
     for end, name in names.items():
         batch, *sides = graph["tensor_values"][name]["sizes"]
-        found, wanted = tuple(side.get("as_int") for side in sides), expected(card)[end]
+        found, wanted = tuple(side.get("as_int") for side in sides), expected_shapes(card)[end]
         if found != wanted or "as_int" in batch:
-            raise ArtefactError(
+            raise ExportedFileError(
                 f"{path}: its program has {end} of {found}, and its card says (batch, {', '.join(map(str, wanted))}); "
                 "export it again"
             )
@@ -170,6 +170,6 @@ def _array(content: bytes, meta: dict[str, Any]) -> np.ndarray:
     return np.ascontiguousarray(packed.transpose(np.argsort(order)))
 
 
-def _damaged(path: Path, error: Exception) -> ArtefactError:
+def _damaged(path: Path, error: Exception) -> ExportedFileError:
     what = f"{error} is missing" if isinstance(error, KeyError) else str(error).split("\n")[0][:120]
-    return ArtefactError(f"{path}: not an archive of torch.export, or a damaged one ({what})")
+    return ExportedFileError(f"{path}: not an archive of torch.export, or a damaged one ({what})")

@@ -4,12 +4,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from resnetlab.config import ConfigError, ModelConfig
-from resnetlab.models.importing.infer_architecture import Recognised, named
+from resnetlab.models.importing.infer_architecture import InferredArchitecture, with_zoo_name
 from resnetlab.models.importing.key_formats import Placement
 
 
 @dataclass(frozen=True)
-class Choices:
+class AssumptionOverrides:
     """What the user says of a network where its weights do not; `None` leaves it to the convention."""
 
     shortcut: Literal["none", "pad"] | None = None
@@ -18,7 +18,7 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Unknown:
+class Assumption:
     """Something that weights do not tell."""
 
     what: str
@@ -30,7 +30,7 @@ class Unknown:
     """The option for another answer; empty where there is no other that a network of ours can be."""
 
 
-def choose(config: ModelConfig, choices: Choices) -> ModelConfig:
+def apply_overrides(config: ModelConfig, choices: AssumptionOverrides) -> ModelConfig:
     """Return the configuration with what the user says of it.
 
     Raises:
@@ -47,10 +47,12 @@ def choose(config: ModelConfig, choices: Choices) -> ModelConfig:
     if choices.zero_channels is not None and (config.shortcut != "pad" or choices.shortcut == "none"):
         raise ConfigError("--zero-channels is for option A, and this network has other shortcuts; leave it out")
     stride = choices.bottleneck_stride or config.bottleneck_stride
-    return named(replace(config, shortcut=choices.shortcut or config.shortcut, bottleneck_stride=stride))
+    return with_zoo_name(replace(config, shortcut=choices.shortcut or config.shortcut, bottleneck_stride=stride))
 
 
-def unknowns(network: Recognised, choices: Choices, zeros: tuple[Placement, str]) -> list[Unknown]:
+def list_assumptions(
+    network: InferredArchitecture, choices: AssumptionOverrides, zeros: tuple[Placement, str]
+) -> list[Assumption]:
     """List what weights do not tell of a network, and what was taken for it.
 
     `zeros` says where option A's zero channels were taken to be, and why.
@@ -63,40 +65,40 @@ def unknowns(network: Recognised, choices: Choices, zeros: tuple[Placement, str]
         taken = "residual (option A)" if config.shortcut == "pad" else "plain"
         other = "none" if config.shortcut == "pad" else "pad"
         because = said if choices.shortcut else "as most are; a plain network has the same tensors"
-        found.append(Unknown("plain or residual", taken, because, f"--shortcut {other}"))
+        found.append(Assumption("plain or residual", taken, because, f"--shortcut {other}"))
     if config.shortcut == "pad" and config.stage_channels[0] < config.stage_channels[-1] * config.expansion:
         placement, why = zeros
         taken = "behind the others" if placement == "append" else "half in front of the others, half behind"
         other = "split" if placement == "append" else "append"
-        found.append(Unknown("option A's zero channels", taken, why, f"--zero-channels {other}"))
-        found.append(Unknown("option A's map where it halves", "every second position, no average", paper))
+        found.append(Assumption("option A's zero channels", taken, why, f"--zero-channels {other}"))
+        found.append(Assumption("option A's map where it halves", "every second position, no average", paper))
     found += _of_projections(network)
     if config.block == "bottleneck":
         first = config.bottleneck_stride == "1x1"
         taken = "in the first 1x1 (v1)" if first else "in the 3x3 (v1.5)"
         because = said if choices.bottleneck_stride else convention
         other = f"--bottleneck-stride {'3x3' if first else '1x1'}"
-        found.append(Unknown("stride of bottlenecks", taken, because, other))
+        found.append(Assumption("stride of bottlenecks", taken, because, other))
     stem = "stride 2, then 3x3/2 max pool" if config.stem == "imagenet" else "stride 1, no pool"
-    found.append(Unknown("stem", stem, paper))
-    found.append(Unknown("map", "halved by each later stage, averaged at the end", paper))
-    found.append(Unknown("ReLU", "after each BN but the last of a block, and after the addition", paper))
+    found.append(Assumption("stem", stem, paper))
+    found.append(Assumption("map", "halved by each later stage, averaged at the end", paper))
+    found.append(Assumption("ReLU", "after each BN but the last of a block, and after the addition", paper))
     if config.norm == "batch" and config.block == "basic" and len(set(config.stage_channels)) == 1:
-        found.append(Unknown("BN", "after each convolution", f"{paper}; before each (pre-activation) it fits too"))
+        found.append(Assumption("BN", "after each convolution", f"{paper}; before each (pre-activation) it fits too"))
     if config.norm == "batch":
-        found.append(Unknown("epsilon of BN", "1e-5", "as PyTorch has it unless told otherwise"))
+        found.append(Assumption("epsilon of BN", "1e-5", "as PyTorch has it unless told otherwise"))
     return found
 
 
-def _of_projections(network: Recognised) -> list[Unknown]:
+def _of_projections(network: InferredArchitecture) -> list[Assumption]:
     """List what is taken for granted of projections: where they stride, and that they alone do it."""
     config, paper, found = network.config, "as in the paper", []
     if config.shortcut in ("project", "project_all") and len(config.stage_blocks) > 1:
-        found.append(Unknown("projection where it halves", "its 1x1 convolution strides, no average", paper))
+        found.append(Assumption("projection where it halves", "its 1x1 convolution strides, no average", paper))
     num_projecting = sum(key.endswith("downsample.0.weight") for key in network.keys)
     everywhere = num_projecting == sum(config.stage_blocks) > len(config.stage_blocks)
     first = network.keys.get("layer1.0.downsample.0.weight")
     if first is not None and config.expansion == 1 and not everywhere:  # nothing changes there but perhaps the size
         name = first.removesuffix(".weight")
-        found.append(Unknown(f"stride of {name}", "1", f"{paper}, although channels do not change there"))
+        found.append(Assumption(f"stride of {name}", "1", f"{paper}, although channels do not change there"))
     return found

@@ -6,14 +6,16 @@ import torch
 from torch import Tensor
 
 from resnetlab.config import ModelConfig
-from resnetlab.models.importing.infer_architecture import Recognised
+from resnetlab.models.importing.infer_architecture import InferredArchitecture
 from resnetlab.models.importing.unsupported import UnsupportedError
 
 BN_EPSILON = 1e-5
 """What `torch.nn.BatchNorm2d` adds to a variance."""
 
 
-def translate(tensors: Mapping[str, Tensor], network: Recognised, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert_state_dict(
+    tensors: Mapping[str, Tensor], network: InferredArchitecture, expected: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """Return the state dict of `ResNet(network.config)`: float32 copies under our keys.
 
     `expected` is the state dict of such a network, for its shapes.
@@ -40,12 +42,12 @@ def translate(tensors: Mapping[str, Tensor], network: Recognised, expected: Mapp
         state[key] = tensor.reshape(wanted.shape)
     for key in sorted(set(network.keys) - set(expected)):  # biases before BN: ours have none
         bias = _number(tensors[network.keys[key]], network.keys[key], torch.empty(0))
-        mean = norm_of(key) + ".running_mean"
+        mean = bn_of_conv(key) + ".running_mean"
         state[mean] = (state[mean].double() - bias.double()).float()
     return state
 
 
-def norm_of(conv: str) -> str:
+def bn_of_conv(conv: str) -> str:
     """Return which batch normalisation follows a convolution, given the key of one of its tensors."""
     layer = conv.rpartition(".")[0]
     if layer.endswith("downsample.0"):

@@ -6,27 +6,27 @@ from pathlib import Path
 import torch
 
 from resnetlab.config import ConfigError
-from resnetlab.models.importing.assumptions import Choices, Unknown, choose, unknowns
-from resnetlab.models.importing.convert import append_zero_channels, translate
-from resnetlab.models.importing.infer_architecture import recognise
-from resnetlab.models.importing.key_formats import Layout, Placement
-from resnetlab.models.importing.weight_checks import not_finite, oddities
-from resnetlab.models.importing.weights_file import Weights, read_weights
-from resnetlab.models.importing.zero_channels import CLEAR, seen_placement
+from resnetlab.models.importing.assumptions import Assumption, AssumptionOverrides, apply_overrides, list_assumptions
+from resnetlab.models.importing.convert import append_zero_channels, convert_state_dict
+from resnetlab.models.importing.infer_architecture import infer_architecture
+from resnetlab.models.importing.key_formats import KeyFormat, Placement
+from resnetlab.models.importing.weight_checks import count_non_finite, weight_warnings
+from resnetlab.models.importing.weights_file import WeightsFile, read_weights
+from resnetlab.models.importing.zero_channels import CLEAR, infer_zero_channels
 from resnetlab.models.resnet import ResNet
 
 WORDS: dict[Placement, str] = {"append": "behind the others", "split": "half in front, half behind"}
 
 
 @dataclass(frozen=True)
-class Foreign:
+class ImportedModel:
     """A network that came out of a file, and what is known of the file."""
 
     model: ResNet
     """On the CPU, in evaluation mode, float32."""
-    weights: Weights
-    layout: Layout
-    unknown: tuple[Unknown, ...]
+    weights: WeightsFile
+    layout: KeyFormat
+    unknown: tuple[Assumption, ...]
     """What the weights do not tell, and what was taken for it."""
     odd: tuple[str, ...]
     """A sentence each."""
@@ -34,7 +34,7 @@ class Foreign:
     """Numbers that are NaN or infinite."""
 
 
-def read_foreign(path: Path | str, choices: Choices = Choices()) -> Foreign:  # noqa: B008  # frozen
+def import_weights(path: Path | str, choices: AssumptionOverrides = AssumptionOverrides()) -> ImportedModel:  # noqa: B008  # frozen
     """Read a file of weights, say which network it is, and make that network.
 
     The network computes what the original does, up to the rounding of sums in another order, if what was taken for
@@ -47,16 +47,18 @@ def read_foreign(path: Path | str, choices: Choices = Choices()) -> Foreign:  # 
     """
     weights = read_weights(path)
     try:
-        network = recognise({key: tuple(x.shape) for key, x in weights.tensors.items()}, in_order=weights.in_order)
-        network = replace(network, config=choose(network.config, choices))
+        network = infer_architecture(
+            {key: tuple(x.shape) for key, x in weights.tensors.items()}, in_order=weights.in_order
+        )
+        network = replace(network, config=apply_overrides(network.config, choices))
         with torch.random.fork_rng(devices=[]):  # layers draw weights when they are made
             model = ResNet(network.config)
-        state = translate(weights.tensors, network, model.state_dict())
+        state = convert_state_dict(weights.tensors, network, model.state_dict())
     except ConfigError as error:
         raise type(error)(f"{path}: {error}") from error
     config = network.config
-    odd = list(oddities(weights.tensors, network, state))
-    seen, score = seen_placement(state, config)
+    odd = list(weight_warnings(weights.tensors, network, state))
+    seen, score = infer_zero_channels(state, config)
     placement: Placement = network.layout.zero_channels or "append"
     why = f"as {network.layout.name} has it" if network.layout.zero_channels else "as this project has it"
     if seen is not None:
@@ -71,5 +73,5 @@ def read_foreign(path: Path | str, choices: Choices = Choices()) -> Foreign:  # 
     if config.shortcut == "pad" and placement == "split":
         state = append_zero_channels(state, config)
     model.load_state_dict(state)
-    unknown = unknowns(network, choices, (placement, why))
-    return Foreign(model.eval(), weights, network.layout, tuple(unknown), tuple(odd), not_finite(state))
+    unknown = list_assumptions(network, choices, (placement, why))
+    return ImportedModel(model.eval(), weights, network.layout, tuple(unknown), tuple(odd), count_non_finite(state))

@@ -9,37 +9,45 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from resnetlab.config import Block, ConfigError, ModelConfig, Shortcut
-from resnetlab.models.importing.conv_bn_pairs import Unit
-from resnetlab.models.importing.key_formats import Layout, layout_of
-from resnetlab.models.importing.residual_branch import Branches, branches
-from resnetlab.models.importing.state_dict_layers import LEAVES, Layer, Outline, Shape, layers_of, outline, registered
+from resnetlab.models.importing.conv_bn_pairs import ConvBN
+from resnetlab.models.importing.key_formats import KeyFormat, detect_key_format
+from resnetlab.models.importing.residual_branch import ResidualBlockLayers, analyse_block
+from resnetlab.models.importing.state_dict_layers import (
+    LEAVES,
+    NetworkOutline,
+    Shape,
+    StateDictLayer,
+    find_blocks,
+    is_registration_order,
+    layers_of,
+)
 from resnetlab.models.importing.unsupported import (
     UnsupportedError,
-    not_supported,
     refuse_chain,
     refuse_copies,
     refuse_families,
     refuse_left_over,
     refuse_stem,
+    unsupported,
 )
 from resnetlab.models.zoo import model_config
 
 
 @dataclass(frozen=True)
-class Recognised:
+class InferredArchitecture:
     """A network of ours, and where its tensors are."""
 
     config: ModelConfig
     """What keys and shapes say; what they do not is filled in as the layout has it (`unknowns`)."""
     keys: Mapping[str, str]
     """Our key → the file's. A bias before BN is among them, and what the file lacks is not."""
-    layout: Layout
+    layout: KeyFormat
     """Whose keys these are."""
     left_over: tuple[str, ...]
     """Keys of the file that belong to no layer of the network: what only training uses."""
 
 
-def recognise(shapes: Mapping[str, Shape], *, in_order: bool) -> Recognised:
+def infer_architecture(shapes: Mapping[str, Shape], *, in_order: bool) -> InferredArchitecture:
     """Say which network has these keys and shapes.
 
     `in_order` says that the file keeps the order of keys; whether it is that of the network the keys tell.
@@ -47,27 +55,29 @@ def recognise(shapes: Mapping[str, Shape], *, in_order: bool) -> Recognised:
     Raises:
         UnsupportedError: for everything that is not a network of ours, saying what it is as far as that can be told.
     """
-    in_order = in_order and registered(shapes)
+    in_order = in_order and is_registration_order(shapes)
     layers = layers_of(shapes, in_order=in_order)
     refuse_families(layers)
-    found = outline(layers)
+    found = find_blocks(layers)
     if not found.blocks:
         refuse_chain(layers)
     refuse_copies(tuple(found.blocks))
-    blocks = [branches(name, its, in_order=in_order) for name, its in found.blocks.items()]
+    blocks = [analyse_block(name, its, in_order=in_order) for name, its in found.blocks.items()]
     stem, head, left_over = _ends(found, blocks)
     if in_order:
         _check_stem(stem, layers, blocks)
     left = {key: shapes[key] for layer in left_over for key in layer.keys.values()}
     refuse_left_over(left, _ours(blocks), stem.conv.shape[1])
     config = _configuration(blocks, stem, head)
-    layout = layout_of(blocks[0].branch[0].conv.name, _shortcut_name(blocks), head.name)
-    config = named(replace(config, bottleneck_stride=layout.bottleneck_stride))
+    layout = detect_key_format(blocks[0].branch[0].conv.name, _shortcut_name(blocks), head.name)
+    config = with_zoo_name(replace(config, bottleneck_stride=layout.bottleneck_stride))
     keys = _keys(config, blocks, stem, head)
-    return Recognised(config, keys, layout, tuple(left))
+    return InferredArchitecture(config, keys, layout, tuple(left))
 
 
-def _ends(found: Outline, blocks: Sequence[Branches]) -> tuple[Unit, Layer, list[Layer]]:
+def _ends(
+    found: NetworkOutline, blocks: Sequence[ResidualBlockLayers]
+) -> tuple[ConvBN, StateDictLayer, list[StateDictLayer]]:
     """Return the stem, the head, and what stands outside the blocks without being either.
 
     Raises:
@@ -82,27 +92,27 @@ def _ends(found: Outline, blocks: Sequence[Branches]) -> tuple[Unit, Layer, list
         linear, convs = as_head, [conv for conv in convs if conv is not as_head[0]]
     first = blocks[0].in_channels
     if any(block.norm_first for block in blocks) or (not norms and blocks[0].branch[0].norm is not None):
-        raise not_supported(
+        raise unsupported(
             f"{name} with pre-activation (He et al. 2016, Identity Mappings)",
             "batch normalisation comes before the convolutions there",
         )
     if len(convs) != 1 or convs[0].kernel not in (3, 7) or convs[0].out_channels != first:
         refuse_stem(convs, name)
     if len(norms) > 1 or (norms and (norms[0].out_channels != first or blocks[0].branch[0].norm is None)):
-        raise not_supported(f"{name} with more batch normalisation outside its blocks", f"such as {norms[-1].name}")
+        raise unsupported(f"{name} with more batch normalisation outside its blocks", f"such as {norms[-1].name}")
     if len(linear) != 1:
         heads = f"{len(linear)} linear layers: {', '.join(layer.name for layer in linear)}" if linear else "none"
-        raise not_supported(f"{name} without a head of one linear layer", f"it has {heads}")
+        raise unsupported(f"{name} without a head of one linear layer", f"it has {heads}")
     if linear[0].shape[1] != channels:
-        raise not_supported(
+        raise unsupported(
             f"{name} with a head that does not read the average of the last map",
             f"{linear[0].name} reads {linear[0].shape[1]} numbers, and the last stage puts out {channels} channels",
         )
     used = [*convs, *norms, *linear]
-    return Unit(convs[0], norms[0] if norms else None), linear[0], [x for x in found.outside if x not in used]
+    return ConvBN(convs[0], norms[0] if norms else None), linear[0], [x for x in found.outside if x not in used]
 
 
-def _check_stem(stem: Unit, layers: Sequence[Layer], blocks: Sequence[Branches]) -> None:
+def _check_stem(stem: ConvBN, layers: Sequence[StateDictLayer], blocks: Sequence[ResidualBlockLayers]) -> None:
     """Refuse batch normalisation that is registered behind blocks, and so is not the stem's.
 
     Raises:
@@ -112,25 +122,25 @@ def _check_stem(stem: Unit, layers: Sequence[Layer], blocks: Sequence[Branches])
         return
     between = layers[layers.index(stem.conv) : layers.index(stem.norm)]
     if any(block.branch[0].conv in between for block in blocks):
-        raise not_supported(
+        raise unsupported(
             f"{_ours(blocks)} with batch normalisation behind its blocks",
             f"{stem.norm.name} is registered after them; the paper has it after the first convolution",
         )
 
 
-def _configuration(blocks: Sequence[Branches], stem: Unit, head: Layer) -> ModelConfig:
+def _configuration(blocks: Sequence[ResidualBlockLayers], stem: ConvBN, head: StateDictLayer) -> ModelConfig:
     """Return the architecture that shapes say."""
     stages = _stages(blocks)
     channels = tuple(stage[0].inner_channels for stage in stages)
     kinds = {len(block.branch) for block in blocks}
     name, first = _ours(blocks), blocks[0].in_channels
     if len(kinds) != 1:
-        raise not_supported(f"{name} of two kinds of block", "all blocks of a network have two convolutions, or three")
+        raise unsupported(f"{name} of two kinds of block", "all blocks of a network have two convolutions, or three")
     norms = {block.branch[0].norm is None for block in blocks}
     if len(norms) != 1:
-        raise not_supported(f"{name} with batch normalisation in some blocks alone", "all blocks have it, or none")
+        raise unsupported(f"{name} with batch normalisation in some blocks alone", "all blocks have it, or none")
     if channels[0] != first:
-        raise not_supported(
+        raise unsupported(
             f"{name} whose stem is narrower or wider than its first stage (a wide ResNet)",
             f"the stem puts out {first} channels, and the first stage works with {channels[0]}",
         )
@@ -147,10 +157,10 @@ def _configuration(blocks: Sequence[Branches], stem: Unit, head: Layer) -> Model
     )
 
 
-def _stages(blocks: Sequence[Branches]) -> list[list[Branches]]:
+def _stages(blocks: Sequence[ResidualBlockLayers]) -> list[list[ResidualBlockLayers]]:
     """Put blocks together that stand in one container and work with as many channels."""
-    stages: list[list[Branches]] = []
-    before: Branches | None = None
+    stages: list[list[ResidualBlockLayers]] = []
+    before: ResidualBlockLayers | None = None
     for block in blocks:
         if before is not None and block.in_channels != before.out_channels:
             raise UnsupportedError(
@@ -164,13 +174,13 @@ def _stages(blocks: Sequence[Branches]) -> list[list[Branches]]:
     return stages
 
 
-def _shortcuts(stages: Sequence[Sequence[Branches]], name: str) -> Shortcut:
+def _shortcuts(stages: Sequence[Sequence[ResidualBlockLayers]], name: str) -> Shortcut:
     """Return the paper's option; `pad` where no shortcut has weights, which `none` has not either."""
     all_blocks = [block for stage in stages for block in stage]
     projecting = {block.name for block in all_blocks if block.shortcut is not None}
     if not projecting:
         if any(block.out_channels < block.in_channels for block in all_blocks):
-            raise not_supported(f"{name} that gets narrower", "and without projections nothing fits its identities")
+            raise unsupported(f"{name} that gets narrower", "and without projections nothing fits its identities")
         return "pad"
     if len(projecting) == len(all_blocks):
         return "project_all" if len(all_blocks) > len(stages) or _changes(stages) != projecting else "project"
@@ -179,13 +189,13 @@ def _shortcuts(stages: Sequence[Sequence[Branches]], name: str) -> Shortcut:
     if projecting > _changes(stages):  # held as option C, whose projections can pass on what they read
         _refuse_strides(stages, name)
         return "project_all"
-    raise not_supported(
+    raise unsupported(
         f"{name} whose shortcuts are neither option A, B nor C",
         f"they have weights in {', '.join(sorted(projecting))}; B has them where the shape changes, C everywhere",
     )
 
 
-def _refuse_strides(stages: Sequence[Sequence[Branches]], name: str) -> None:
+def _refuse_strides(stages: Sequence[Sequence[ResidualBlockLayers]], name: str) -> None:
     """Refuse projections inside a stage where other blocks of the network have none: they may be there for a stride.
 
     Raises:
@@ -193,20 +203,22 @@ def _refuse_strides(stages: Sequence[Sequence[Branches]], name: str) -> None:
     """
     inside = next((block.name for stage in stages for block in stage[1:] if block.shortcut is not None), None)
     if inside is not None:
-        raise not_supported(
+        raise unsupported(
             f"{name} whose shortcuts are neither option A, B nor C",
             f"{inside} projects within a stage, as if it strode there, which weights do not tell, and others do not "
             "project",
         )
 
 
-def _changes(stages: Sequence[Sequence[Branches]]) -> set[str]:
+def _changes(stages: Sequence[Sequence[ResidualBlockLayers]]) -> set[str]:
     """Return the names of the blocks that stride or change the number of channels."""
     first = {stage[0].name for stage in stages[1:]}
     return first | {stages[0][0].name} if stages[0][0].in_channels != stages[0][0].out_channels else first
 
 
-def _keys(config: ModelConfig, blocks: Sequence[Branches], stem: Unit, head: Layer) -> dict[str, str]:
+def _keys(
+    config: ModelConfig, blocks: Sequence[ResidualBlockLayers], stem: ConvBN, head: StateDictLayer
+) -> dict[str, str]:
     """Return our key → the file's."""
     keys = _unit_keys("conv1", "bn1", stem)
     remaining = iter(blocks)
@@ -220,21 +232,21 @@ def _keys(config: ModelConfig, blocks: Sequence[Branches], stem: Unit, head: Lay
     return keys | {f"fc.{leaf}": key for leaf, key in head.keys.items() if leaf in LEAVES}
 
 
-def _unit_keys(conv: str, norm: str, unit: Unit) -> dict[str, str]:
+def _unit_keys(conv: str, norm: str, unit: ConvBN) -> dict[str, str]:
     keys = {f"{conv}.{leaf}": key for leaf, key in unit.conv.keys.items()}
     return keys if unit.norm is None else keys | {f"{norm}.{leaf}": key for leaf, key in unit.norm.keys.items()}
 
 
-def _shortcut_name(blocks: Sequence[Branches]) -> str:
+def _shortcut_name(blocks: Sequence[ResidualBlockLayers]) -> str:
     return next((block.shortcut.conv.name for block in blocks if block.shortcut is not None), "")
 
 
-def _ours(blocks: Sequence[Branches]) -> str:
+def _ours(blocks: Sequence[ResidualBlockLayers]) -> str:
     """Return what a ResNet of such blocks is called."""
     return f"a ResNet of {sum(len(block.branch) for block in blocks) + 2} layers"
 
 
-def named(config: ModelConfig) -> ModelConfig:
+def with_zoo_name(config: ModelConfig) -> ModelConfig:
     """Give a network the name that the catalogue has for one of its layers."""
     family = "plain" if config.shortcut == "none" else "resnet"
     for suffix in ("", "-v1", "-cifar", "-cifar-v1"):

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from resnetlab.models.importing.conv_bn_pairs import Unit, in_sequence, pair, starts_with_norm
-from resnetlab.models.importing.state_dict_layers import Layer
-from resnetlab.models.importing.unsupported import UnsupportedError, is_attention, not_supported, refuse_extra
+from resnetlab.models.importing.conv_bn_pairs import ConvBN, order_layers, pair_conv_bn, starts_with_norm
+from resnetlab.models.importing.state_dict_layers import StateDictLayer
+from resnetlab.models.importing.unsupported import UnsupportedError, is_attention, refuse_extra, unsupported
 
 _SHORTCUT = re.compile(
     r"(downsample|down_sample|down|short_?cut|skip|identity|proj|branch1|sc($|_)|side)", re.IGNORECASE
@@ -16,13 +16,13 @@ _SHORTCUT = re.compile(
 
 
 @dataclass(frozen=True)
-class Branches:
+class ResidualBlockLayers:
     """A block, understood."""
 
     name: str
-    branch: tuple[Unit, ...]
+    branch: tuple[ConvBN, ...]
     """F: two convolutions of 3x3, or 1x1, 3x3, 1x1."""
-    shortcut: Unit | None
+    shortcut: ConvBN | None
     """The projection, where there is one."""
     starts_with_norm: bool
     """Whether batch normalisation is known to come before the first convolution; shapes may say so as well."""
@@ -56,7 +56,7 @@ class Branches:
         return self.starts_with_norm or (before and not after)
 
 
-def branches(name: str, layers: Sequence[Layer], *, in_order: bool) -> Branches:
+def analyse_block(name: str, layers: Sequence[StateDictLayer], *, in_order: bool) -> ResidualBlockLayers:
     """Tell the convolutions of a block apart, by shape where that is enough and by name or order where it is not.
 
     With `in_order` the layers stand in the order in which the network registered them.
@@ -73,24 +73,29 @@ def branches(name: str, layers: Sequence[Layer], *, in_order: bool) -> Branches:
     branch, shortcut = _split(name, convs, [conv for conv in convs if conv in named], in_order)
     if named or len(norms) == len(branch):
         on_branch, on_shortcut = [n for n in norms if n not in named], [n for n in norms if n in named]
-        made = pair(name, branch, on_branch, in_order=in_order), pair(name, shortcut, on_shortcut, in_order=in_order)
+        made = (
+            pair_conv_bn(name, branch, on_branch, in_order=in_order),
+            pair_conv_bn(name, shortcut, on_shortcut, in_order=in_order),
+        )
     else:
-        units = pair(name, in_sequence(convs, in_order=in_order) if norms else convs, norms, in_order=in_order)
+        units = pair_conv_bn(name, order_layers(convs, in_order=in_order) if norms else convs, norms, in_order=in_order)
         of = {unit.conv.name: unit for unit in units}
         made = [of[conv.name] for conv in branch], [of[conv.name] for conv in shortcut]
     first = starts_with_norm([layer for layer in layers if layer not in named], in_order=in_order)
-    block = Branches(name, tuple(made[0]), made[1][0] if made[1] else None, first)
+    block = ResidualBlockLayers(name, tuple(made[0]), made[1][0] if made[1] else None, first)
     _check(block)
     return block
 
 
-def _split(name: str, convs: list[Layer], named: list[Layer], in_order: bool) -> tuple[list[Layer], list[Layer]]:
+def _split(
+    name: str, convs: list[StateDictLayer], named: list[StateDictLayer], in_order: bool
+) -> tuple[list[StateDictLayer], list[StateDictLayer]]:
     """Return the convolutions of the branch in order, and that of the shortcut if any."""
     branch = [conv for conv in convs if conv not in named]
     kernels = [conv.kernel for conv in branch]
     if not named and sorted(kernels) in ([1, 3, 3], [1, 1, 1, 3]):  # the shortcut has no name that is known
         points = [conv for conv in branch if conv.kernel == 1]
-        named = points if len(points) == 1 else in_sequence(points, in_order=in_order)[-1:]
+        named = points if len(points) == 1 else order_layers(points, in_order=in_order)[-1:]
         branch.remove(named[0])
         kernels = [conv.kernel for conv in branch]
     if sorted(kernels) == [1, 1, 3]:
@@ -103,19 +108,19 @@ def _split(name: str, convs: list[Layer], named: list[Layer], in_order: bool) ->
             f"{name} has convolutions of {has}, and the paper's blocks have 3x3, 3x3 or 1x1, 3x3, 1x1"
         )
     else:
-        branch = in_sequence(branch, in_order=in_order)
+        branch = order_layers(branch, in_order=in_order)
     if len(named) > 1 or any(conv.kernel != 1 for conv in named):
         has = ", ".join(f"{conv.name} ({conv.kernel}x{conv.kernel})" for conv in named)
-        raise not_supported("a ResNet with other shortcuts", f"{has}; the paper's projection is one 1x1 convolution")
+        raise unsupported("a ResNet with other shortcuts", f"{has}; the paper's projection is one 1x1 convolution")
     return branch, named
 
 
-def _is_shortcut(block: str, layer: Layer) -> bool:
+def _is_shortcut(block: str, layer: StateDictLayer) -> bool:
     inner = layer.name.removeprefix(f"{block}.").split(".")
     return any(_SHORTCUT.match(part) for part in inner)
 
 
-def _check(block: Branches) -> None:
+def _check(block: ResidualBlockLayers) -> None:
     """Refuse what does not fit together.
 
     Raises:
@@ -126,13 +131,13 @@ def _check(block: Branches) -> None:
         if conv.shape[1] != before.out_channels:
             groups, rest = divmod(before.out_channels, conv.shape[1])
             if rest == 0 and groups > 1:
-                raise not_supported("a ResNeXt", f"{conv.name} is in {groups} groups")
+                raise unsupported("a ResNeXt", f"{conv.name} is in {groups} groups")
             raise UnsupportedError(
                 f"{conv.name} reads {conv.shape[1]} channels, and {before.name} gives {before.out_channels}"
             )
     if len(convs) == 3 and block.out_channels != 4 * block.inner_channels:
         times = block.out_channels / block.inner_channels
-        raise not_supported(
+        raise unsupported(
             "a wide ResNet, or another with bottlenecks of other proportions",
             f"{block.name} puts out {times:g} times the {block.inner_channels} channels inside it, and the paper's 4",
         )
@@ -148,7 +153,7 @@ def _check(block: Branches) -> None:
             )
 
 
-def _check_shortcut(block: Branches, shortcut: Unit) -> None:
+def _check_shortcut(block: ResidualBlockLayers, shortcut: ConvBN) -> None:
     conv = shortcut.conv
     if conv.shape[:2] != (block.out_channels, block.in_channels):
         raise UnsupportedError(
@@ -157,7 +162,7 @@ def _check_shortcut(block: Branches, shortcut: Unit) -> None:
         )
     parent, _, position = conv.name.rpartition(".")
     if position.isdecimal() and position != "0" and parent != block.name:
-        raise not_supported(
+        raise unsupported(
             "a ResNet with average pooling in its shortcuts (ResNet-D)",
             f"{conv.name} is not the first of its shortcut, and what stands before it has no weights",
         )

@@ -17,7 +17,7 @@ _NUMBERED = re.compile(r"(?!conv|stem|bn|norm)[a-z_]*\d+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Layer:
+class StateDictLayer:
     """Tensors that share a prefix."""
 
     name: str
@@ -41,15 +41,15 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Outline:
+class NetworkOutline:
     """A network as its names tell it: what stands in blocks, in order, and what stands outside of them."""
 
-    blocks: Mapping[str, tuple[Layer, ...]]
+    blocks: Mapping[str, tuple[StateDictLayer, ...]]
     """The layers of each block under its name, `module.layer1.0`."""
-    outside: tuple[Layer, ...]
+    outside: tuple[StateDictLayer, ...]
 
 
-def registered(keys: Iterable[str]) -> bool:
+def is_registration_order(keys: Iterable[str]) -> bool:
     """Say whether keys stand in the order in which a network registered its layers.
 
     PyTorch names what a layer has in the order of `LEAVES`; whoever sorts keys puts `bias` before `weight`.
@@ -62,13 +62,13 @@ def registered(keys: Iterable[str]) -> bool:
             if LEAVES.index(leaf) < seen.get(name, 0):
                 return False
             seen[name] = LEAVES.index(leaf)
-    return keys not in (sorted(keys), sorted(keys, key=natural))
+    return keys not in (sorted(keys), sorted(keys, key=natural_sort_key))
 
 
-def layers_of(shapes: Mapping[str, Shape], *, in_order: bool) -> list[Layer]:
+def layers_of(shapes: Mapping[str, Shape], *, in_order: bool) -> list[StateDictLayer]:
     """Group the keys of a state dict to layers.
 
-    With `in_order` they stay in the order they have (`registered`); else they are put in the order a person counts in:
+    With `in_order` they stay in the order they have (`is_registration_order`); else they are put in the order a person counts in:
     `layer.2` before `layer.10`.
     """
     grouped: dict[str, dict[str, str]] = {}
@@ -76,11 +76,11 @@ def layers_of(shapes: Mapping[str, Shape], *, in_order: bool) -> list[Layer]:
         name, _, leaf = key.rpartition(".")
         if leaf not in IGNORED:
             grouped.setdefault(name, {})[leaf] = key
-    names = list(grouped) if in_order else sorted(grouped, key=natural)
+    names = list(grouped) if in_order else sorted(grouped, key=natural_sort_key)
     return [_layer(name, grouped[name], shapes) for name in names]
 
 
-def outline(layers: Sequence[Layer]) -> Outline:
+def find_blocks(layers: Sequence[StateDictLayer]) -> NetworkOutline:
     """Find the blocks: the innermost numbered parts that hold two convolutions or more.
 
     They stand in the order of their numbers; where names differ in more than a number, in that of the layers.
@@ -94,16 +94,16 @@ def outline(layers: Sequence[Layer]) -> Outline:
             found[inside[-1]] = None
     # `1.conv1` beside `1.layer1.0.conv1`: what holds blocks is none itself
     names = [name for name in found if not any(other.startswith(f"{name}.") for other in found)]
-    blocks: dict[str, list[Layer]] = {name: [] for name in _counted(names)}
+    blocks: dict[str, list[StateDictLayer]] = {name: [] for name in _counted(names)}
     outside = []
     for layer in layers:
         parts = (*_parents(layer.name), layer.name)
         home = next((part for part in parts if part in blocks), None)
         (outside if home is None else blocks[home]).append(layer)
-    return Outline({name: tuple(its) for name, its in blocks.items()}, tuple(outside))
+    return NetworkOutline({name: tuple(its) for name, its in blocks.items()}, tuple(outside))
 
 
-def natural(name: str) -> list[tuple[int, int, str]]:
+def natural_sort_key(name: str) -> list[tuple[int, int, str]]:
     """Return what names are sorted by where numbers in them count as numbers."""
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
 
@@ -115,7 +115,9 @@ def _counted(names: Sequence[str]) -> list[str]:
     def place(name: str) -> list[tuple[int, list[tuple[int, int, str]]]]:
         parts = name.split(".")
         begins = [(".".join(parts[:at]), re.split(r"\d", part)[0]) for at, part in enumerate(parts)]
-        return [(first.setdefault(one, len(first)), natural(part)) for one, part in zip(begins, parts, strict=True)]
+        return [
+            (first.setdefault(one, len(first)), natural_sort_key(part)) for one, part in zip(begins, parts, strict=True)
+        ]
 
     places = {name: place(name) for name in names}
     return sorted(names, key=places.__getitem__)
@@ -127,12 +129,12 @@ def _parents(name: str) -> list[str]:
     return [".".join(parts[:end]) for end in range(1, len(parts))]
 
 
-def _layer(name: str, keys: Mapping[str, str], shapes: Mapping[str, Shape]) -> Layer:
+def _layer(name: str, keys: Mapping[str, str], shapes: Mapping[str, Shape]) -> StateDictLayer:
     weight = shapes.get(keys.get("weight", ""), ())
     mean = shapes.get(keys.get("running_mean", ""), ())
     known = set(keys) <= set(LEAVES)
     if known and len(mean) == 1 and "running_var" in keys and len(weight) <= 1:
-        return Layer(name, "norm", mean, keys)
+        return StateDictLayer(name, "norm", mean, keys)
     if known and not mean and len(weight) in (2, 4):
-        return Layer(name, "conv" if len(weight) == 4 else "linear", weight, keys)
-    return Layer(name, "other", weight, keys)
+        return StateDictLayer(name, "conv" if len(weight) == 4 else "linear", weight, keys)
+    return StateDictLayer(name, "other", weight, keys)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from resnetlab.config import ConfigError
-from resnetlab.models.importing.state_dict_layers import Layer, Shape
+from resnetlab.models.importing.state_dict_layers import Shape, StateDictLayer
 
 FAMILIES: tuple[tuple[str, str], ...] = (
     (r"denselayer|denseblock|dense_block", "a DenseNet"),
@@ -35,12 +35,12 @@ class UnsupportedError(ConfigError):
     """A network that this project cannot hold; the message says which one it is, and why not."""
 
 
-def not_supported(what: str, why: str) -> UnsupportedError:
+def unsupported(what: str, why: str) -> UnsupportedError:
     """Return the error for a network of which it is known what it is."""
     return UnsupportedError(f"this is {what}, which is not supported: {why}")
 
 
-def refuse_families(layers: Sequence[Layer]) -> None:
+def refuse_families(layers: Sequence[StateDictLayer]) -> None:
     """Refuse what its names or its shapes give away as another family.
 
     Raises:
@@ -48,24 +48,24 @@ def refuse_families(layers: Sequence[Layer]) -> None:
     """
     convs = [layer for layer in layers if layer.kind == "conv"]
     if sum(layer.kind == "linear" for layer in layers) > max(3, len(convs)):
-        raise not_supported(
+        raise unsupported(
             "a transformer, or another network of linear layers", "a ResNet has convolutions and one linear layer"
         )
     keys = [key for layer in layers for key in layer.keys.values()]
     for pattern, family in FAMILIES:
         match = next((key for key in keys if re.search(pattern, key)), None)
         if match is not None:
-            raise not_supported(
+            raise unsupported(
                 family, f"it has {match}, and a ResNet has convolutions, batch normalisation and one linear layer"
             )
     if not convs:
         raise UnsupportedError("no convolution is in it, so it is no ResNet")
     depthwise = [layer for layer in convs if layer.shape[1] == 1 and layer.kernel > 1]
     if len(depthwise) > 1:
-        raise not_supported("a network of depthwise convolutions", f"such as {depthwise[1].name}")
+        raise unsupported("a network of depthwise convolutions", f"such as {depthwise[1].name}")
 
 
-def refuse_chain(layers: Sequence[Layer]) -> None:
+def refuse_chain(layers: Sequence[StateDictLayer]) -> None:
     """Refuse a network without blocks, whose strides and pools nothing tells.
 
     Raises:
@@ -73,7 +73,7 @@ def refuse_chain(layers: Sequence[Layer]) -> None:
     """
     num_convs = sum(layer.kind == "conv" for layer in layers)
     num_linear = sum(layer.kind == "linear" for layer in layers)
-    raise not_supported(
+    raise unsupported(
         f"a chain of {num_convs} convolutions and {num_linear} linear layers",
         "it has no blocks (numbered parts of two or three convolutions each, such as layer1.0), so nothing tells where "
         "it strides and pools, as in a VGG or an AlexNet",
@@ -99,12 +99,12 @@ def refuse_copies(blocks: Sequence[str]) -> None:
         twins = [other for other, theirs in inside.items() if theirs == its]
         stages = {block.rpartition(".")[0] for block in its}
         if len(twins) > 1 and len(stages) > 1:  # the stages of one network are alike too, but hold blocks alone
-            raise not_supported(
+            raise unsupported(
                 f"{len(twins)} networks in one file ({', '.join(twins)})", f"save one of them alone, such as {name}"
             )
 
 
-def refuse_stem(convs: Sequence[Layer], name: str) -> None:
+def refuse_stem(convs: Sequence[StateDictLayer], name: str) -> None:
     """Refuse a stem that is not one convolution.
 
     Raises:
@@ -112,20 +112,20 @@ def refuse_stem(convs: Sequence[Layer], name: str) -> None:
     """
     kernels = ", ".join(f"{conv.kernel}x{conv.kernel}" for conv in convs)
     if len(convs) > 1:
-        raise not_supported(
+        raise unsupported(
             f"{name} with a deep stem (ResNet-C or ResNet-D)",
             f"{len(convs)} convolutions ({kernels}) stand outside the blocks, and the paper's stem is one",
         )
     why = f"its first convolution is {kernels}" if convs else "no convolution stands before its blocks"
-    raise not_supported(f"{name} with another stem", f"{why}; known are 3x3 and 7x7")
+    raise unsupported(f"{name} with another stem", f"{why}; known are 3x3 and 7x7")
 
 
-def is_attention(block: str, layer: Layer) -> bool:
+def is_attention(block: str, layer: StateDictLayer) -> bool:
     """Say whether a layer of a block is called as those of squeeze-and-excitation and the like are."""
     return ATTENTION.search(layer.name.removeprefix(f"{block}.")) is not None
 
 
-def refuse_extra(block: str, layer: Layer, name: str) -> None:
+def refuse_extra(block: str, layer: StateDictLayer, name: str) -> None:
     """Refuse a block that has more in it than convolutions and batch normalisation: this layer.
 
     Raises:
@@ -133,13 +133,13 @@ def refuse_extra(block: str, layer: Layer, name: str) -> None:
     """
     inner = layer.name.removeprefix(block).strip(".") or next(iter(layer.keys))
     if is_attention(block, layer):
-        raise not_supported(f"{name} with squeeze-and-excitation or another attention", f"{block} has {inner}")
+        raise unsupported(f"{name} with squeeze-and-excitation or another attention", f"{block} has {inner}")
     if len(layer.shape) == 1:
-        raise not_supported(
+        raise unsupported(
             f"{name} without running statistics (group, layer or instance normalisation)",
             f"{layer.name} has a scale, but no running_mean",
         )
-    raise not_supported(f"{name} with more in its blocks", f"{block} has {inner}")
+    raise unsupported(f"{name} with more in its blocks", f"{block} has {inner}")
 
 
 def refuse_left_over(left: Mapping[str, Shape], name: str, in_channels: int) -> None:
@@ -153,11 +153,11 @@ def refuse_left_over(left: Mapping[str, Shape], name: str, in_channels: int) -> 
         return
     some = ", ".join(used[:3]) + (f" and {len(used) - 3} more" if len(used) > 3 else "")
     if all(_NORMALISATION.search(key) and math.prod(left[key]) == in_channels for key in used):
-        raise not_supported(
+        raise unsupported(
             f"{name} that normalises its images itself",
             f"it has {some}; save the state_dict() without them, and give their values as --mean and --std",
         )
-    raise not_supported(
+    raise unsupported(
         f"{name} with more outside its blocks",
         f"it has {some}; where nothing is computed with them, save the state_dict() without them",
     )

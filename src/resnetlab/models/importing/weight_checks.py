@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from resnetlab.models.importing.infer_architecture import Recognised
+from resnetlab.models.importing.infer_architecture import InferredArchitecture
 
 SHOWN = 3
 """Keys that are named; of others the number is said."""
@@ -14,20 +14,22 @@ DEVIATION = 0.25
 """Of the pixels of photographs, from 0 to 1: 0.25 in CIFAR-10, 0.22 to 0.23 in ImageNet."""
 
 
-def oddities(tensors: Mapping[str, Tensor], network: Recognised, state: Mapping[str, Tensor]) -> tuple[str, ...]:
+def weight_warnings(
+    tensors: Mapping[str, Tensor], network: InferredArchitecture, state: Mapping[str, Tensor]
+) -> tuple[str, ...]:
     """Say what a careful reader of the file would stop at, a sentence each.
 
     `state` is what was made of the file (`convert.translate`); values are judged there, in float32.
     """
-    return (*_of_keys(tensors, network, state), *of_values(state))
+    return (*_of_keys(tensors, network, state), *value_warnings(state))
 
 
-def not_finite(state: Mapping[str, Tensor]) -> int:
+def count_non_finite(state: Mapping[str, Tensor]) -> int:
     """Count the numbers that are NaN or infinite."""
     return sum(int((~torch.isfinite(tensor)).sum()) for tensor in state.values())
 
 
-def _of_keys(tensors: Mapping[str, Tensor], network: Recognised, state: Mapping[str, Tensor]) -> list[str]:
+def _of_keys(tensors: Mapping[str, Tensor], network: InferredArchitecture, state: Mapping[str, Tensor]) -> list[str]:
     keys, said = network.keys, []
     batch = network.config.norm == "batch"
     kinds = {
@@ -69,12 +71,12 @@ def _of_keys(tensors: Mapping[str, Tensor], network: Recognised, state: Mapping[
     return said
 
 
-def of_values(state: Mapping[str, Tensor]) -> list[str]:
+def value_warnings(state: Mapping[str, Tensor]) -> list[str]:
     """Say what is odd about the numbers of a state dict of ours."""
     said = []
     wrong = [key for key, tensor in state.items() if not bool(torch.isfinite(tensor).all())]
     if wrong:
-        said.append(f"{not_finite(state):,} numbers are not finite, in {_some(wrong)}")
+        said.append(f"{count_non_finite(state):,} numbers are not finite, in {_some(wrong)}")
     variances = {key: tensor for key, tensor in state.items() if key.endswith("running_var")}
     below = [key for key, tensor in variances.items() if bool((tensor < 0).any())]
     if below:
@@ -91,7 +93,7 @@ def of_values(state: Mapping[str, Tensor]) -> list[str]:
     return said
 
 
-def variance_seen(state: Mapping[str, Tensor], std: Sequence[float]) -> float | None:
+def bn_variance_ratio(state: Mapping[str, Tensor], std: Sequence[float]) -> float | None:
     """Return how many times larger than expected the first batch normalisation's variances are: their median.
 
     Expected is what the first convolution gives of independent pixels, from 0 to 1, that were divided by `std`.

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from resnetlab.models.model_card import ModelFileError, model_file
+from resnetlab.models.model_card import ModelFileError, find_model_file
 
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params")
 """Under which name a checkpoint keeps the weights, the likeliest first."""
@@ -30,7 +30,7 @@ KNOWN_STARTS: tuple[tuple[bytes, str], ...] = (
 
 
 @dataclass(frozen=True)
-class Weights:
+class WeightsFile:
     """The tensors of a file, and what else it says."""
 
     tensors: Mapping[str, Tensor]
@@ -47,13 +47,13 @@ class Weights:
     """Names of other sets of tensors in the file, which were not looked at."""
 
 
-def read_weights(path: Path | str) -> Weights:
+def read_weights(path: Path | str) -> WeightsFile:
     """Read safetensors, or what `torch.save` wrote (with `weights_only=True`); of a folder, its model.safetensors.
 
     Raises:
         ModelFileError: for anything else; the message names the file and says what it is as far as that can be told.
     """
-    path = model_file(path)
+    path = find_model_file(path)
     try:
         with path.open("rb") as file:
             start = file.read(512)
@@ -69,7 +69,7 @@ def read_weights(path: Path | str) -> Weights:
     raise ModelFileError(f"{path}: {_what_it_is(start)}")
 
 
-def _from_safetensors(path: Path) -> Weights:
+def _from_safetensors(path: Path) -> WeightsFile:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -80,10 +80,10 @@ def _from_safetensors(path: Path) -> Weights:
             }
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         raise ModelFileError(f"{path}: cannot be read as safetensors ({error})") from error
-    return Weights(tensors, in_order=False, container="safetensors", says=says)
+    return WeightsFile(tensors, in_order=False, container="safetensors", says=says)
 
 
-def _from_torch(path: Path, *, mmap: bool) -> Weights:
+def _from_torch(path: Path, *, mmap: bool) -> WeightsFile:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of deprecations inside an old file
@@ -104,7 +104,7 @@ def _from_torch(path: Path, *, mmap: bool) -> Weights:
                 says[str(key)] = value
             elif key != under[-1] and isinstance(value, Mapping) and _tensors(value):
                 others.append(str(key))
-    return Weights(tensors, True, "a PyTorch checkpoint", ".".join(under), says, tuple(others))
+    return WeightsFile(tensors, True, "a PyTorch checkpoint", ".".join(under), says, tuple(others))
 
 
 def _find(content: object, depth: int = 0) -> tuple[tuple[str, ...], dict[str, Tensor]] | None:

@@ -15,7 +15,7 @@ CIFAR-10 networks (56, 127), appended in 20 layers after 1,500 steps on CIFAR-10
 deviation is 4 to 11, and 37 the most (docs/log.md)."""
 
 
-def seen_placement(state: Mapping[str, Tensor], config: ModelConfig) -> tuple[Placement | None, float]:
+def infer_zero_channels(state: Mapping[str, Tensor], config: ModelConfig) -> tuple[Placement | None, float]:
     """Return where the weights say the zero channels are, if they say so clearly, and the score.
 
     Channels that a shortcut feeds and channels that only the branches feed come to differ in training: in scale and

@@ -8,14 +8,14 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from resnetlab.figure_style import STYLE
-from resnetlab.study.figures.curves import curves
+from resnetlab.study.figures.curves import error_curves
 from resnetlab.study.figures.depth import depth_figure
 from resnetlab.study.figures.layer_stats import heat_maps, responses
 from resnetlab.study.results import Run
 
 
 @dataclass(frozen=True)
-class Picture:
+class FigureFile:
     """One figure on disk."""
 
     kind: str
@@ -31,10 +31,15 @@ class Picture:
 Draw = Callable[[Sequence[Run], bool], Figure | None]
 """Runs of one source, and whether panels are stacked, to a figure; `None` where there is nothing to show."""
 
-KINDS: dict[str, Draw] = {"training": curves, "depth": depth_figure, "gradients": heat_maps, "responses": responses}
+KINDS: dict[str, Draw] = {
+    "training": error_curves,
+    "depth": depth_figure,
+    "gradients": heat_maps,
+    "responses": responses,
+}
 
 
-def draw(runs: Sequence[Run], folder: Path) -> list[Picture]:
+def draw_figures(runs: Sequence[Run], folder: Path) -> list[FigureFile]:
     """Draw every figure of each data set into `folder`, as PNG and SVG, and for phones with its panels stacked."""
     folder.mkdir(parents=True, exist_ok=True)
     pictures = []
@@ -47,14 +52,14 @@ def draw(runs: Sequence[Run], folder: Path) -> list[Picture]:
                 if wide is None or tall is None:
                     continue
                 wide.savefig(folder / f"{stem}.png", dpi=160)
-                picture = Picture(kind, title, folder / f"{stem}.svg", folder / f"{stem}-tall.svg")
+                picture = FigureFile(kind, title, folder / f"{stem}.svg", folder / f"{stem}-tall.svg")
                 for figure, path in ((wide, picture.wide), (tall, picture.tall)):
                     figure.savefig(path, metadata={"Date": None})  # same records, same bytes
             pictures.append(picture)
     return pictures
 
 
-def draw_signals(run: Run, folder: Path) -> list[Path]:
+def draw_layer_stats(run: Run, folder: Path) -> list[Path]:
     """Draw one run's gradients and responses into `folder` as PNG; return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     files = []

@@ -8,18 +8,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from resnetlab.figure_style import COLOURS, head, note, panels
-from resnetlab.study.arms import in_order
+from resnetlab.study.arms import ordered_arms
 from resnetlab.study.results import Run
 
 Points = tuple[list[int], list[float]]
 
 
-def curves(runs: Sequence[Run], tall: bool) -> Figure | None:
+def error_curves(runs: Sequence[Run], tall: bool) -> Figure | None:
     """Return the figure of one data set: a panel an arm, plain first; dashed training error, solid validation."""
     runs = [run for run in runs if run.epochs]
     if not runs:
         return None
-    arms = in_order(run.arm for run in runs)
+    arms = ordered_arms(run.arm for run in runs)
     depths = sorted({run.depth for run in runs})
     figure, axes_of = panels(len(arms), tall=tall, across=3, sharey=True)
     for axes in axes_of[len(arms) :]:

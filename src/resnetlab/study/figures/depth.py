@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from resnetlab.figure_style import COLOURS, head, note, panels
-from resnetlab.study.arms import in_order
+from resnetlab.study.arms import ordered_arms
 from resnetlab.study.results import Run
 
 ERRORS = {"train_error_pct": "training error", "test_error_pct": "test error", "val_error_pct": "validation error"}
@@ -24,7 +24,7 @@ def depth_figure(runs: Sequence[Run], tall: bool) -> Figure | None:
     shown = dict(list(shown.items())[:2])
     figure, axes_of = panels(len(shown), tall=tall, height=3.0)
     for axes, (key, name) in zip(axes_of, shown.items(), strict=True):
-        for index, arm in enumerate(in_order(run.arm for run in runs)):
+        for index, arm in enumerate(ordered_arms(run.arm for run in runs)):
             _line(axes, [run for run in runs if run.arm == arm], key, COLOURS[index], arm)
         head(axes, name)
         axes.set_xscale("log")

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from resnetlab.figure_style import COLOURS, SOFT, head, note, panels
-from resnetlab.study.arms import in_order
+from resnetlab.study.arms import ordered_arms
 from resnetlab.study.results import Run
 
 FLOOR = 1e-12
@@ -41,7 +41,7 @@ def heat_maps(runs: Sequence[Run], tall: bool) -> Figure | None:
     Of several seeds the median is drawn; of more than two arms the deepest networks. What is not finite is crossed out.
     """
     runs = few_enough(runs)
-    cells = [(depth, arm) for depth in sorted({run.depth for run in runs}) for arm in in_order(r.arm for r in runs)]
+    cells = [(depth, arm) for depth in sorted({run.depth for run in runs}) for arm in ordered_arms(r.arm for r in runs)]
     grouped = {cell: group for cell in cells if (group := [run for run in runs if (run.depth, run.arm) == cell])}
     if not grouped:
         return None
@@ -91,7 +91,7 @@ def responses(runs: Sequence[Run], tall: bool) -> Figure | None:
     runs = few_enough(runs)
     networks = {
         (arm, depth): [run for run in runs if (run.arm, run.depth) == (arm, depth)]
-        for arm in in_order(run.arm for run in runs)
+        for arm in ordered_arms(run.arm for run in runs)
         for depth in sorted({run.depth for run in runs})
     }
     lines = {network: mean_responses(group) for network, group in networks.items() if group}
@@ -100,7 +100,7 @@ def responses(runs: Sequence[Run], tall: bool) -> Figure | None:
         return None
     figure, (original, ordered) = panels(2, tall=tall, height=3.0, sharey=True)
     depths = sorted({depth for _, depth in lines})
-    arms = in_order(arm for arm, _ in lines)
+    arms = ordered_arms(arm for arm, _ in lines)
     for (arm, depth), line in lines.items():
         place = arms.index(arm) if len(arms) > 2 else depths.index(depth)
         look: dict[str, Any] = {

@@ -4,7 +4,7 @@ Memory is counted on tensors: what autograd keeps after the forward pass of a sm
 for, and the most that one segment makes again at a time. Beside it the peak resident memory of one real step, in a
 process of its own. Times are of whole steps at a batch that fits without recomputation too, the two sides in turn.
 
-    python benchmarks/recompute.py --pairs 3
+    python benchmarks/activation_checkpointing.py --pairs 3
 """
 
 import argparse
@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from resnetlab.models.activation_checkpointing import segments
+from resnetlab.models.activation_checkpointing import checkpoint_segments
 from resnetlab.models.resnet import ResNet
 from resnetlab.models.zoo import build_model
 
@@ -71,12 +71,12 @@ def memory(name: str, batch: int) -> dict[str, float]:
     model = build_model(name).train()
     images = torch.randn(PROBE, 3, 32, 32)
     without = kept_bytes(model, lambda: model(images), batch)
-    model.recompute = True
+    model.activation_checkpointing = True
     kept = kept_bytes(model, lambda: model(images), batch)
     x = model.stem(images)
     largest = 0
     for stage in model.stages.values():
-        for segment in segments(stage):
+        for segment in checkpoint_segments(stage):
             x = x.detach().requires_grad_()  # the input is counted with what is kept
             run = torch.nn.Sequential(*segment)
             largest = max(largest, kept_bytes(model, lambda run=run, x=x: run(x), batch, x))
@@ -110,12 +110,12 @@ def times(name: str, batch: int, pairs: int) -> dict[str, Any]:
     model, step = trainer(name, batch)
     seconds: dict[bool, list[float]] = {False: [], True: []}
     for index in range(-1, pairs):
-        for recompute in (False, True) if index % 2 else (True, False):  # neither is always second
-            model.recompute = recompute
+        for activation_checkpointing in (False, True) if index % 2 else (True, False):  # neither is always second
+            model.activation_checkpointing = activation_checkpointing
             start = time.perf_counter()
             step()
             if index >= 0:
-                seconds[recompute].append(time.perf_counter() - start)
+                seconds[activation_checkpointing].append(time.perf_counter() - start)
     ratios = [again / kept for again, kept in zip(seconds[True], seconds[False], strict=True)]
     return {
         "batch": batch,
@@ -129,7 +129,7 @@ def times(name: str, batch: int, pairs: int) -> dict[str, Any]:
 def real_step(name: str, batch: int) -> dict[str, float]:
     """Return the peak resident memory of this process in GiB, before and after one step with recomputation."""
     model, step = trainer(name, batch)
-    model.recompute = True
+    model.activation_checkpointing = True
     before = peak_rss_gib()
     start = time.perf_counter()
     step()
