@@ -1,16 +1,17 @@
-"""The ledger's cells against the figures as printed, and our networks beside the sizes the paper prints."""
+"""Compare the published results with the tables as printed, and our networks' sizes with the paper's."""
 
 from collections import Counter
 
 import pytest
 
-from resnetlab.literature.paper import BEST_ON_TEST, LEDGER, Protocol, find_result
+from resnetlab.literature.paper import PUBLISHED, find_result
+from resnetlab.literature.protocol import BEST_ON_TEST, Protocol
 from resnetlab.literature.reproductions import REPRODUCTIONS, independent_results
 from resnetlab.models.cost import cost
 from resnetlab.models.zoo import build_model, model_config
 
-EVERY = LEDGER + REPRODUCTIONS
-OURS_OF_TABLE_6 = {
+ALL_RESULTS = PUBLISHED + REPRODUCTIONS
+RESNETS_OF_TABLE_6 = {
     "test_error_pct": {
         "resnet20": 8.75,
         "resnet32": 7.51,
@@ -34,19 +35,19 @@ OURS_OF_TABLE_6 = {
 def value(table, network, quantity, column=None):
     (cell,) = [
         cell
-        for cell in LEDGER
+        for cell in PUBLISHED
         if (cell.table, cell.network, cell.quantity) == (table, network, quantity) and column in (None, cell.column)
     ]
     return cell.value
 
 
-def test_no_cell_stands_twice():
-    keys = Counter((cell.source, cell.table, cell.column, cell.network, cell.quantity) for cell in EVERY)
+def test_no_cell_is_listed_twice():
+    keys = Counter((cell.source, cell.table, cell.column, cell.network, cell.quantity) for cell in ALL_RESULTS)
     assert max(keys.values()) == 1
 
 
-def test_every_table_is_there():
-    assert Counter(cell.table for cell in LEDGER) == {
+def test_every_table_is_complete():
+    assert Counter(cell.table for cell in PUBLISHED) == {
         "Table 1": 7,
         "Table 2": 4,
         "Table 3": 19,
@@ -77,7 +78,7 @@ def test_every_table_is_there():
         ("Table 8", "ResNet-101", "map50_pct", 48.4),
     ],
 )
-def test_figures(table, network, quantity, expected):
+def test_values(table, network, quantity, expected):
     assert value(table, network, quantity) == expected
 
 
@@ -86,30 +87,30 @@ def test_detection_on_two_test_sets():
     assert value("Table 7", "VGG-16", "map_pct", "07++12") == 70.4
 
 
-@pytest.mark.parametrize("quantity", OURS_OF_TABLE_6)
-def test_table_6_of_ours_is_complete(quantity):
+@pytest.mark.parametrize("quantity", RESNETS_OF_TABLE_6)
+def test_table_6_has_every_resnet(quantity):
     found = {
         cell.network: cell.value
-        for cell in LEDGER
+        for cell in PUBLISHED
         if cell.table == "Table 6" and cell.network.startswith("resnet") and cell.quantity == quantity
     }
-    assert found == OURS_OF_TABLE_6[quantity]
+    assert found == RESNETS_OF_TABLE_6[quantity]
 
 
-def test_find():
+def test_find_result():
     cell = find_result("resnet110", "test_error_pct")
     assert cell is not None
-    assert (cell.value, cell.spread, cell.num_runs, cell.where) == (6.61, 0.16, 5, "Table 6")
+    assert (cell.value, cell.std, cell.num_runs, cell.reference) == (6.61, 0.16, 5, "Table 6")
     assert find_result("resnet110", "top1_error_pct") is None
     assert find_result("plain20", "test_error_pct") is None
     plain = find_result("plain110", "test_error_pct")
     assert plain is not None
-    assert (plain.value, plain.above, plain.where) == (60.0, True, "Figure 6")
+    assert (plain.value, plain.is_lower_bound, plain.reference) == (60.0, True, "Figure 6")
 
 
 def test_reproductions():
     found = independent_results("plain56", "test_error_pct")
-    assert [(cell.source.split("/")[0], cell.value, cell.spread, cell.num_runs) for cell in found] == [
+    assert [(cell.source.split("/")[0], cell.value, cell.std, cell.num_runs) for cell in found] == [
         ("nabla0001", 12.95, 0.22, 5),
         ("techxzen", 15.39, None, 1),
         ("fish145", 14.74, None, 1),
@@ -118,33 +119,33 @@ def test_reproductions():
     assert [cell.value for cell in independent_results("resnet34", "top1_error_pct")] == [26.73]
 
 
-def test_networks_have_names_that_the_zoo_knows():
-    """Ours alone: a capital letter begins the name of somebody else's, and ends that of a shortcut."""
-    ours = {cell.network for cell in EVERY if cell.network[0].islower()}
-    assert len(ours) == 25
-    for name in ours:
+def test_the_zoo_has_every_network():
+    """Names of other authors' networks start with a capital letter; a final capital letter names the shortcut."""
+    names = {cell.network for cell in ALL_RESULTS if cell.network[0].islower()}
+    assert len(names) == 25
+    for name in names:
         base, _, option = name.partition("-")
         assert model_config(base if option in ("A", "B", "C") else name).name
 
 
-def test_protocols_of_single_values_are_no_paper_protocol():
-    """The best epoch on test is not the paper's, and what is not published cannot be met."""
-    papers = find_result("resnet20", "test_error_pct")
-    assert papers is not None
-    single = [cell for cell in REPRODUCTIONS if cell.protocol.data == "CIFAR-10" and cell.spread is None]
+def test_protocols_of_single_values_differ_from_the_papers():
+    """They tested the best epoch on test, or do not state the epoch."""
+    paper = find_result("resnet20", "test_error_pct")
+    assert paper is not None
+    single = [cell for cell in REPRODUCTIONS if cell.protocol.data == "CIFAR-10" and cell.std is None]
     assert len(single) == 18
     for cell in single:
-        assert cell.protocol.kept in (BEST_ON_TEST, None)
-        assert cell.protocol != papers.protocol
+        assert cell.protocol.tested_epoch in (BEST_ON_TEST, None)
+        assert cell.protocol != paper.protocol
 
 
-def test_words_do_not_make_a_protocol():
-    assert Protocol("one way", "CIFAR-10", steps=5) == Protocol("in other words", "CIFAR-10", steps=5)
-    assert Protocol("one way", "CIFAR-10", steps=5) != Protocol("one way", "CIFAR-10", steps=6)
+def test_descriptions_are_not_compared():
+    assert Protocol("one description", "CIFAR-10", steps=5) == Protocol("another description", "CIFAR-10", steps=5)
+    assert Protocol("one description", "CIFAR-10", steps=5) != Protocol("one description", "CIFAR-10", steps=6)
 
 
 @pytest.mark.parametrize("network", ["resnet20", "resnet56", "resnet110"])
-def test_our_sizes_are_the_papers(network):
+def test_parameter_counts_match_the_paper(network):
     published = find_result(network, "params")
     assert published is not None
     assert cost(build_model(network), 32).params == pytest.approx(published.value, rel=0.03)

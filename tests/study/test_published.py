@@ -7,7 +7,8 @@ import pytest
 
 from resnetlab.config import DataConfig, RunConfig
 from resnetlab.data.registry import CIFAR10
-from resnetlab.literature.paper import BEST_ON_TEST, CIFAR, Protocol
+from resnetlab.literature.paper import CIFAR
+from resnetlab.literature.protocol import BEST_ON_TEST, Protocol
 from resnetlab.literature.reproductions import REPRODUCTIONS
 from resnetlab.models.zoo import model_config
 from resnetlab.study.published import SAID, comparison_columns, protocol_differences, protocol_of, published_comparisons
@@ -55,7 +56,7 @@ def only(runs):
 
 def test_a_reproduction_inside_the_spread():
     found = only(seeds([8.5, 8.7, 8.9]))
-    assert (found.data, found.network, found.cell.where) == ("cifar10", "residual-20", "Table 6")
+    assert (found.data, found.network, found.cell.reference) == ("cifar10", "residual-20", "Table 6")
     assert (found.deviations, found.is_reproduction, found.inside) == ((), True, True)
     assert found.difference_points == pytest.approx(-0.05)
     assert found.sentence == (
@@ -146,7 +147,7 @@ def test_seeds_of_different_protocols_stand_apart():
 def test_plain_networks_stand_beside_others_figures():
     spread, single, other = published_comparisons(seeds([9.7, 9.8, 9.9], network="plain20"))
     assert spread.network == "plain-20"
-    assert (spread.cell.where, spread.cell.value) == ("nabla0001/resnet", 9.78)
+    assert (spread.cell.reference, spread.cell.value) == ("nabla0001/resnet", 9.78)
     assert spread.deviations == ("mean per pixel instead of mean and deviation per channel",)
     assert spread.inside
     assert "batch 128 instead of 100" in single.deviations
@@ -162,7 +163,7 @@ def test_a_plain_network_by_the_protocol_of_others():
 
 
 def test_the_best_epoch_on_test_is_never_a_target():
-    best = [cell for cell in REPRODUCTIONS if cell.protocol.kept == BEST_ON_TEST]
+    best = [cell for cell in REPRODUCTIONS if cell.protocol.tested_epoch == BEST_ON_TEST]
     assert len(best) == 6
     for cell in best:
         differs = protocol_differences(CIFAR, cell.protocol)
@@ -173,7 +174,7 @@ def test_the_best_epoch_on_test_is_never_a_target():
 @pytest.mark.parametrize(("error", "kept"), [(88.0, True), (20.0, False)])
 def test_plain_110_has_a_bound(error, kept):
     found = only([made("plain110", error)])
-    assert (found.is_reproduction, found.inside, found.cell.where) == (True, kept, "Figure 6")
+    assert (found.is_reproduction, found.inside, found.cell.reference) == (True, kept, "Figure 6")
     assert "(Figure 6: above 60 %)" in found.sentence
     assert ("not as published" in found.sentence) is not kept
 
@@ -259,5 +260,5 @@ def test_row():
 
 
 def test_every_field_of_a_protocol_is_compared():
-    assert set(SAID) | {"words", "data", "augmentation"} == {field.name for field in dataclasses.fields(Protocol)}
+    assert set(SAID) | {"description", "data", "augmentation"} == {field.name for field in dataclasses.fields(Protocol)}
     assert all(getattr(CIFAR, field) is not None for field in SAID)

@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Published numbers: the paper's tables (`paper`) and later reproductions (`reproductions`), with their protocols."""

@@ -1,14 +1,15 @@
-"""What was published after the paper, by its authors and by others, and how it was measured. No torch here.
+"""Numbers that the paper's authors and others published after the paper, and the protocol of each.
 
-Each source's page and, where it has one, its training script were read for the protocol. What they leave open is
-`None`, and no run can match that.
+The protocols come from each source's page and, where it has one, its training script. A value that a source leaves open
+is `None`, and no run can match it.
 """
 
 from dataclasses import replace
 
-from resnetlab.literature.paper import BEST_ON_TEST, CIFAR, TEN_CROP, Protocol, PublishedResult, published_results
+from resnetlab.literature.paper import CIFAR, TEN_CROP
+from resnetlab.literature.protocol import BEST_ON_TEST, Protocol, PublishedResult, published_results
 
-ONE_CROP = replace(TEN_CROP, words="validation, centre crop of 224 of the shorter side 256", views="1 crop")
+ONE_CROP = replace(TEN_CROP, description="validation, centre crop of 224 of the shorter side 256", views="1 crop")
 FAIR = Protocol(
     "validation, centre crop of 224; trained with crops of random scale and aspect ratio and stronger colours",
     "ImageNet",
@@ -19,56 +20,58 @@ FAIR = Protocol(
 
 NABLA = replace(
     CIFAR,
-    words="as the paper, but for images normalised by mean and deviation of each channel",
+    description="as the paper, except that images are normalised by mean and deviation of each channel",
     normalise="mean and deviation per channel",
 )
 NABLA_DEEP = replace(
     NABLA,
-    words=f"{NABLA.words}; lr 0.01 for 400 steps, 0.1, and at 32k at once 0.001 (its train.py)",
+    description=f"{NABLA.description}; lr 0.01 for 400 steps, 0.1, and at 32k at once 0.001 (its train.py)",
     warmup="lr 0.01 for 400 steps",
     schedule="divided by 100 at 50 % and by 10 at 75 %",
 )
 TECHXZEN = replace(
     CIFAR,
-    words="trained on all 50k, batch 100, padding by edge pixels; the test set was looked at all along (its run.py), "
-    "and which number is printed is not said",
+    description="trained on all 50k, batch 100, padding by edge pixels; tested in every epoch (its run.py), and which "
+    "number is printed is not stated",
     num_train=50_000,
     num_val=0,
     batch_size=100,
     augmentation=("crops from 4 edge pixels repeated", "flips"),
     normalise="mean per channel",
-    kept=None,
+    tested_epoch=None,
 )
-FISH145 = Protocol("without augmentation; the rest is not said", "CIFAR-10", num_test=10_000, augmentation=())
+FISH145 = Protocol("without augmentation; nothing else is published", "CIFAR-10", num_test=10_000, augmentation=())
 IDELBAYEV = replace(
     CIFAR,
-    words="trained on all 50k for 200 epochs; the best epoch on the test set",
+    description="trained on all 50k for 200 epochs; the best epoch on the test set",
     num_train=50_000,
     num_val=0,
     steps=78_200,  # 200 epochs of 391, the last batch of each a short one
     normalise="mean and deviation per channel",
-    kept=BEST_ON_TEST,
+    tested_epoch=BEST_ON_TEST,
 )
-IDELBAYEV_DEEP = replace(IDELBAYEV, words=f"{IDELBAYEV.words}; lr 0.01 for one epoch", warmup="lr 0.01 for one epoch")
+IDELBAYEV_DEEP = replace(
+    IDELBAYEV, description=f"{IDELBAYEV.description}; lr 0.01 for one epoch", warmup="lr 0.01 for one epoch"
+)
 
 REPRODUCTIONS: tuple[PublishedResult, ...] = (
     *published_results(
         "README",
         {"top1_error_pct": "top-1", "top5_error_pct": "top-5"},
         ONE_CROP,
-        {
+        rows={
             "resnet50-v1": [24.7, 7.8],
             "resnet101-v1": [23.6, 7.1],
             "resnet152-v1": [23.0, 6.7],
         },
         source="KaimingHe/deep-residual-networks",
     ),
-    # Its ResNet-50 normalises after the addition, says its page; strides are in the 3x3 (v1.5).
+    # According to its page, its ResNet-50 normalises after the addition. Strides are in the 3x3 (v1.5).
     *published_results(
         "README",
         {"top1_error_pct": "Top-1 error", "top5_error_pct": "Top-5 error"},
         FAIR,
-        {
+        rows={
             "resnet18": [30.43, 10.76],
             "resnet34": [26.73, 8.74],
             "resnet50": [24.01, 7.02],
@@ -79,7 +82,15 @@ REPRODUCTIONS: tuple[PublishedResult, ...] = (
     ),
     *(
         PublishedResult(
-            network, "test_error_pct", mean, "README", "test error (%)", protocol, std, 5, "nabla0001/resnet"
+            network,
+            "test_error_pct",
+            mean,
+            table="README",
+            column="test error (%)",
+            protocol=protocol,
+            std=std,
+            num_runs=5,
+            source="nabla0001/resnet",
         )
         for network, mean, std, protocol in (
             ("plain20", 9.78, 0.13, NABLA),
@@ -93,7 +104,7 @@ REPRODUCTIONS: tuple[PublishedResult, ...] = (
         "README",
         {"test_error_pct": "Error rate (%)"},
         TECHXZEN,
-        {
+        rows={
             "plain20": [10.08],
             "plain32": [11.15],
             "plain44": [14.12],
@@ -109,7 +120,7 @@ REPRODUCTIONS: tuple[PublishedResult, ...] = (
         "README",
         {"test_error_pct": "PlainNet, 100 − accuracy"},
         FISH145,
-        {
+        rows={
             "plain20": [9.90],
             "plain32": [13.04],
             "plain44": [15.55],
@@ -121,7 +132,7 @@ REPRODUCTIONS: tuple[PublishedResult, ...] = (
         "README",
         {"test_error_pct": "Test err(this impl.)"},
         IDELBAYEV,
-        {
+        rows={
             "resnet20": [8.27],
             "resnet32": [7.37],
             "resnet44": [6.90],
@@ -133,16 +144,16 @@ REPRODUCTIONS: tuple[PublishedResult, ...] = (
         "README",
         {"test_error_pct": "Test err(this impl.)"},
         IDELBAYEV_DEEP,
-        {
+        rows={
             "resnet110": [6.32],
             "resnet1202": [6.18],
         },
         source="akamaster/pytorch_resnet_cifar10",
     ),
 )
-"""Source by source, the one with a spread before those with single values."""
+"""All numbers, source by source; the source with a standard deviation precedes those with single values."""
 
 
 def independent_results(network: str, quantity: str) -> tuple[PublishedResult, ...]:
-    """Return what was published after the paper for a network and a quantity."""
+    """Return the results of a network and a quantity that were published after the paper."""
     return tuple(cell for cell in REPRODUCTIONS if (cell.network, cell.quantity) == (network, quantity))

@@ -10,7 +10,8 @@ from typing import Any
 
 from resnetlab.config import ModelConfig, Recipe
 from resnetlab.data.registry import CIFAR10
-from resnetlab.literature.paper import BEST_ON_VAL, LAST_EPOCH, Protocol, PublishedResult, find_result
+from resnetlab.literature.paper import find_result
+from resnetlab.literature.protocol import BEST_ON_VAL, LAST_EPOCH, Protocol, PublishedResult
 from resnetlab.literature.reproductions import independent_results
 from resnetlab.models.zoo import model_config
 from resnetlab.study.results import Run
@@ -33,7 +34,7 @@ SAID: dict[str, tuple[str, str]] = {
     "momentum": ("momentum", "momentum {}"),
     "weight_decay": ("weight decay", "weight decay {}"),
     "normalise": ("normalisation", "{}"),
-    "kept": ("tested epoch", "kept {}"),
+    "tested_epoch": ("tested epoch", "kept {}"),
     "views": ("views", "{}"),
     "precision": ("precision", "{}"),
 }
@@ -65,7 +66,7 @@ class PublishedComparison:
     @property
     def spread_points(self) -> float | None:
         """The larger of our standard deviation and the published one, in points; `None` where neither is known."""
-        return max((std for std in (self.ours.std, self.cell.spread) if std is not None), default=None)
+        return max((std for std in (self.ours.std, self.cell.std) if std is not None), default=None)
 
     @property
     def inside(self) -> bool | None:
@@ -73,7 +74,7 @@ class PublishedComparison:
 
         Where only a bound is published: whether ours keeps to it.
         """
-        if self.cell.above:
+        if self.cell.is_lower_bound:
             return self.difference_points > 0
         return None if self.spread_points is None else abs(self.difference_points) <= INSIDE * self.spread_points
 
@@ -92,10 +93,10 @@ class PublishedComparison:
         """The comparison in words, with the numbers and the rule."""
         cell, ours, points = self.cell, self.ours, self.difference_points
         runs = "one seed" if ours.count == 1 else f"{ours.count} seeds"
-        published = f"above {cell.value:g} %" if cell.above else f"{SeedStats(cell.value, cell.spread, 1)} %"
+        published = f"above {cell.value:g} %" if cell.is_lower_bound else f"{SeedStats(cell.value, cell.std, 1)} %"
         if not self.is_reproduction:
             verdict = f"not a reproduction: {'; '.join(self.deviations)}"
-        elif cell.above:
+        elif cell.is_lower_bound:
             verdict = f"by the same protocol, {'as' if self.inside else 'not as'} published"
         elif self.spread_points is None:
             verdict = "by the same protocol; single values on both sides have no spread to judge by"
@@ -106,7 +107,7 @@ class PublishedComparison:
             )
         return (
             f"{self.network} on {self.data} ends at {ours} % test error over {runs}, {abs(points):.2f} points "
-            f"{'above' if points > 0 else 'below'} the published ({cell.where}: {published}); {verdict}."
+            f"{'above' if points > 0 else 'below'} the published ({cell.reference}: {published}); {verdict}."
         )
 
 
@@ -138,7 +139,7 @@ def comparison_columns(run: Run, listed: Sequence[PublishedComparison]) -> dict[
         "paper_error_pct": found and found.cell.value,
         "paper_difference_points": found and run.result[QUANTITY] - found.cell.value,
         "paper_inside_spread": found and found.inside,
-        "paper_where": found and found.cell.where,
+        "paper_where": found and found.cell.reference,
         "paper_deviations": found and "; ".join(found.deviations),
     }
 
@@ -191,7 +192,7 @@ def protocol_of(run: Run) -> Protocol | None:
             weight_decay=recipe.weight_decay,
             augmentation=_augmentation(recipe),
             normalise="mean per pixel" if recipe.normalise == "pixel" else "mean and deviation per channel",
-            kept=LAST_EPOCH if recipe.keep == "last" else BEST_ON_VAL,
+            tested_epoch=LAST_EPOCH if recipe.keep == "last" else BEST_ON_VAL,
             views="single view",
             precision=run.start["execution"]["precision"],
         )
