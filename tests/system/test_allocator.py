@@ -1,4 +1,4 @@
-"""Large tensors lie in huge pages that stay: the kernel does not clear the same memory at every step."""
+"""Huge pages: the kernel does not clear the same memory again at every step."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 CODE = """
 import resource
-from resnetlab.system.allocator import keep_large_pages
+from resnetlab.system.allocator import use_huge_pages
 {call}
 import torch
 from resnetlab.models.zoo import build_model
@@ -23,7 +23,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 5)
 """
 
 
-def faults(call, **environment):
+def page_faults_per_step(call, **environment):
     done = subprocess.run(
         [sys.executable, "-c", CODE.format(call=call)],
         capture_output=True,
@@ -36,14 +36,14 @@ def faults(call, **environment):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
-def test_pages_are_cleared_once():
-    with_them = faults("keep_large_pages()")
-    assert faults("", THP_MEM_ALLOC_ENABLE="0") > 3 * max(with_them, 100)  # pages a step
+def test_huge_pages_avoid_page_faults():
+    with_huge_pages = page_faults_per_step("use_huge_pages()")
+    assert page_faults_per_step("", THP_MEM_ALLOC_ENABLE="0") > 3 * max(with_huge_pages, 100)
 
 
-def test_an_environment_that_says_otherwise_is_left_alone():
+def test_environment_variables_take_precedence():
     code = (
-        "import os; from resnetlab.system.allocator import keep_large_pages; keep_large_pages(); "
+        "import os; from resnetlab.system.allocator import use_huge_pages; use_huge_pages(); "
         "print(os.environ['THP_MEM_ALLOC_ENABLE'])"
     )
     environment = {**os.environ, "THP_MEM_ALLOC_ENABLE": "0"}

@@ -14,7 +14,7 @@ def test_writes_and_replaces(tmp_path):
     assert os.listdir(tmp_path) == ["a.txt"]  # noqa: PTH208
 
 
-def test_others_may_read_it(tmp_path):
+def test_other_users_may_read_the_file(tmp_path):
     old = os.umask(0o022)
     try:
         write_atomic(tmp_path / "a", "x")
@@ -38,9 +38,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["index.json", ".packing.json", "a"])
-def test_what_a_killed_write_leaves_is_known_by_its_name(tmp_path, monkeypatch, name):
-    left = []
-    monkeypatch.setattr(os, "fsync", lambda descriptor: left.extend(path.name for path in tmp_path.iterdir()))
+def test_temporary_files_of_a_killed_write_are_identified(tmp_path, monkeypatch, name):
+    temporary = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: temporary.extend(path.name for path in tmp_path.iterdir()))
     write_atomic(tmp_path / name, "x")
-    assert [final_name(found) for found in left] == [name]
+    assert [final_name(found) for found in temporary] == [name]
     assert final_name(name) is None

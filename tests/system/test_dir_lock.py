@@ -1,4 +1,4 @@
-"""A folder is held against others, and let go of."""
+"""The lock of an output folder."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from resnetlab.config import ConfigError
 from resnetlab.system.dir_lock import is_locked, lock_dir
 
 
-def test_held_and_let_go_of(tmp_path):
+def test_lock_and_release(tmp_path):
     out = tmp_path / "run"
     assert not is_locked(out)
     with lock_dir(out, "run"):
@@ -17,7 +17,7 @@ def test_held_and_let_go_of(tmp_path):
     assert not is_locked(out)
 
 
-def test_a_folder_of_which_nothing_came_is_removed(tmp_path):
+def test_an_empty_folder_is_removed(tmp_path):
     with lock_dir(tmp_path / "run", "run"):
         pass
     assert not (tmp_path / "run").exists()

@@ -1,25 +1,25 @@
-"""Memory as training wants it: huge pages, and nothing handed back between steps. No torch here."""
+"""Settings of the CPU memory allocator: huge pages, and no memory returned to the kernel between steps."""
 
 import ctypes
 import os
 import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-LARGEST = 1 << 25
-"""Bytes; glibc takes no higher threshold."""
+MAX_MMAP_THRESHOLD = 1 << 25
+"""Bytes; glibc accepts no higher threshold."""
 
 
 def use_huge_pages() -> None:
-    """Have PyTorch's CPU tensors lie in huge pages that stay with this process; call it before PyTorch is loaded.
+    """Place PyTorch's CPU tensors in huge pages that stay with this process. Call it before PyTorch is imported.
 
-    A step makes and drops maps of megabytes. By default each comes in pages of 4 KiB that the kernel clears one by one,
-    again and again: a fifth of the step of ResNet-20 (docs/log.md). An environment that says otherwise is left alone;
-    where there is no glibc, nothing happens.
+    Each step allocates and frees feature maps of several megabytes. By default the kernel provides them in pages of
+    4 KiB and clears each page every time, which takes a fifth of the step of ResNet-20 (docs/log.md).
+    Environment variables that the user has set take precedence. Without glibc only PyTorch's variable is set.
     """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read by PyTorch at its first allocation
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch reads it at its first allocation
     if sys.platform != "linux" or "MALLOC_TRIM_THRESHOLD_" in os.environ:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, LARGEST)
+        mallopt(M_MMAP_THRESHOLD, MAX_MMAP_THRESHOLD)
         mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)

@@ -1,4 +1,4 @@
-"""Write a file whole or not at all."""
+"""Atomic writes: a file is written completely or not at all."""
 
 import os
 import re
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write `content` so that a reader, or a power cut, finds the old file or the new one and nothing between.
+    """Write a file such that readers, also after a power cut, find either the old or the new content.
 
     Raises:
-        OSError: where the folder cannot be written; the old file is untouched.
+        OSError: If the folder cannot be written. The old file is then unchanged.
     """
     data = content.encode() if isinstance(content, str) else content
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -20,7 +20,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; a report is to be read by others
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; other users may read a report
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -28,9 +28,9 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def final_name(name: str) -> str | None:
-    """Return the name of the file that `write_atomic` was writing when it was killed, and left one of this name."""
-    found = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}", name)  # mkstemp's eight characters
-    return found[1] if found else None
+    """Return the target of a temporary file that a killed `write_atomic` left behind, or `None` for any other file."""
+    match = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}", name)  # mkstemp appends eight characters
+    return match[1] if match else None
 
 
 def _umask() -> int:

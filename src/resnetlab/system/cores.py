@@ -1,8 +1,8 @@
-"""How many cores are ours."""
+"""The number of processor cores that this process may use."""
 
 import os
 
 
 def usable_cores() -> int:
-    """Return on how many cores this process may run, at least 1."""
+    """Return the number of cores on which this process may run, at least 1."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

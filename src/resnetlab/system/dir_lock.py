@@ -1,4 +1,4 @@
-"""Hold a folder against a second process that would write into it."""
+"""A lock on an output folder, so that only one process writes into it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +12,7 @@ LOCK = ".lock"
 
 
 def is_locked(out: Path) -> bool:
-    """Say whether a process holds a folder."""
+    """Return whether a process holds the lock of a folder."""
     if not (out / LOCK).exists():
         return False
     try:
@@ -23,22 +23,28 @@ def is_locked(out: Path) -> bool:
 
 
 @contextmanager
-def lock_dir(out: Path, who: str) -> Iterator[None]:
-    """Make a folder and hold it against another `who`, such as a run; a killed process lets go by itself.
+def lock_dir(out: Path, purpose: str) -> Iterator[None]:
+    """Create a folder and hold its lock. The lock of a killed process is released by the operating system.
 
-    A folder of which nothing came is removed again.
+    A folder that holds nothing but the lock at the end is removed.
+
+    Args:
+        out: The folder.
+        purpose: What the folder is for, such as `run`; the error message names it.
 
     Raises:
-        ConfigError: where it is in use, or cannot be made.
+        ConfigError: If another process holds the lock, or the folder cannot be created.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = FileLock(out / LOCK, timeout=0)
         lock.acquire()
     except Timeout:
-        raise ConfigError(f"{out} is in use by another {who}; wait for it, or choose another with --out") from None
+        raise ConfigError(
+            f"{out} is in use by another {purpose}; wait until it ends, or give another folder with --out"
+        ) from None
     except OSError as error:
-        raise ConfigError(f"{out} cannot be written ({error.strerror}); choose another folder with --out") from error
+        raise ConfigError(f"{out} cannot be written ({error.strerror}); give another folder with --out") from error
     try:
         yield
     finally:

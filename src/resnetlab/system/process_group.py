@@ -1,4 +1,4 @@
-"""The processes that work on one thing together, as torchrun starts them. Alone, one needs no torch."""
+"""The processes of one distributed job, as torchrun starts them. A job of one process does not import PyTorch."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -10,41 +10,44 @@ from resnetlab.serialization import ConfigError
 
 T = TypeVar("T")
 
-HOW = "start several processes by torchrun, or unset WORLD_SIZE for one"
-"""What works where the variables of the environment do not."""
+REMEDY = "start several processes with torchrun, or unset WORLD_SIZE to run one"
+"""The end of each error message about torchrun's environment variables."""
 
 
 class LostProcessError(RuntimeError):
-    """A process of the run is gone, or does not answer; the message says which."""
+    """A process of the job has died or does not respond; the message gives its rank."""
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """Which of them this is, and what they tell each other; all of them call every method, in the same order."""
+    """This process's rank, and the collectives. All processes must call each collective, in the same order."""
 
     rank: int = 0
-    """Number of this process, from 0."""
+    """Rank of this process, from 0."""
     size: int = 1
-    naming: Callable[[], AbstractContextManager[None]] = field(default=nullcontext, repr=False, compare=False)
-    """A context in which an error that means that another process is lost becomes one that names it."""
+    """Number of processes."""
+    name_lost_processes: Callable[[], AbstractContextManager[None]] = field(
+        default=nullcontext, repr=False, compare=False
+    )
+    """A context that replaces errors caused by the loss of another process with a `LostProcessError`."""
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that writes and speaks."""
+        """Whether this process has rank 0, which alone prints and writes files."""
         return self.rank == 0
 
-    def gather(self, found: T) -> list[T]:
-        """Return what every process found, in the order of ranks, in each of them."""
+    def gather(self, value: T) -> list[T]:
+        """Return the values of all processes, in the order of ranks, in every process."""
         if self.size == 1:
-            return [found]
+            return [value]
         import torch.distributed as dist
 
-        everything: list[T] = [found] * self.size
-        dist.all_gather_object(everything, found)
-        return everything
+        values: list[T] = [value] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
     def sums(self, numbers: Sequence[float]) -> list[float]:
-        """Return the sums over all processes, in double precision; one that is not finite stays so."""
+        """Return each number's sum over all processes, in double precision. Values that are not finite propagate."""
         if self.size == 1:
             return list(numbers)
         import torch
@@ -55,69 +58,69 @@ class ProcessGroup:
         return total.tolist()
 
     def from_first(self, work: Callable[[], T]) -> T:
-        """Have the first process do something; return what came of it, or raise its error, in all of them."""
+        """Run a function in the process with rank 0; return its result, or raise its exception, in every process."""
         if self.size == 1:
             return work()
         import torch.distributed as dist
 
-        told: list[Any] = [None, None]
+        outcome: list[Any] = [None, None]
         if self.is_first:
             try:
-                told[0] = work()
+                outcome[0] = work()
             except Exception as error:
-                told[1] = error
-        dist.broadcast_object_list(told, src=0)
-        if told[1] is not None:
-            raise told[1]
-        return told[0]
+                outcome[1] = error
+        dist.broadcast_object_list(outcome, src=0)
+        if outcome[1] is not None:
+            raise outcome[1]
+        return outcome[0]
 
     def part(self, length: int) -> slice:
-        """Return which of `length` things in a row are this process's: as many as the others', or one less."""
+        """Return this process's slice of `length` items. The slices are contiguous, and differ by at most one item."""
         return slice(length * self.rank // self.size, length * (self.rank + 1) // self.size)
 
 
 def process_group_from_env() -> ProcessGroup:
-    """Return which process of how many torchrun's variables say that this is; without them it is alone.
+    """Return the rank and size from torchrun's environment variables; without them, a group of one process.
 
     Raises:
-        ConfigError: for variables that are missing, are no numbers or do not fit together.
+        ConfigError: If a variable is missing or not a number, or if the variables contradict each other.
     """
-    size = _number("WORLD_SIZE", 1)
+    size = _env_number("WORLD_SIZE", 1)
     if size == 1:
         return ProcessGroup()
-    rank = _number("RANK")
-    _number("MASTER_PORT")
+    rank = _env_number("RANK")
+    _env_number("MASTER_PORT")
     if "MASTER_ADDR" not in os.environ:
-        raise ConfigError(f"WORLD_SIZE is {size} and MASTER_ADDR is missing; {HOW}")
+        raise ConfigError(f"WORLD_SIZE is {size} and MASTER_ADDR is missing; {REMEDY}")
     if not 0 <= rank < size:
-        raise ConfigError(f"RANK is {rank} and WORLD_SIZE {size}: ranks go from 0 to {size - 1}; {HOW}")
+        raise ConfigError(f"RANK is {rank} and WORLD_SIZE {size}: ranks go from 0 to {size - 1}; {REMEDY}")
     return ProcessGroup(rank, size)
 
 
 def local_world_size() -> int:
-    """Return how many processes of the run share this machine.
+    """Return the number of the job's processes on this machine.
 
     Raises:
-        ConfigError: where LOCAL_WORLD_SIZE is no number.
+        ConfigError: If LOCAL_WORLD_SIZE is not a number.
     """
-    return _number("LOCAL_WORLD_SIZE", 1)
+    return _env_number("LOCAL_WORLD_SIZE", 1)
 
 
 def restart_count() -> int:
-    """Return how often torchrun has started all processes again after one was lost.
+    """Return how often torchrun has restarted all processes after the loss of one.
 
     Raises:
-        ConfigError: where TORCHELASTIC_RESTART_COUNT is no number.
+        ConfigError: If TORCHELASTIC_RESTART_COUNT is not a number.
     """
-    return _number("TORCHELASTIC_RESTART_COUNT", 0)
+    return _env_number("TORCHELASTIC_RESTART_COUNT", 0)
 
 
-def _number(name: str, otherwise: int | None = None) -> int:
-    """Return a variable of the environment, at least 0; 1 where it counts processes."""
-    least = 1 if name.endswith("WORLD_SIZE") else 0
-    text = os.environ.get(name, otherwise)
+def _env_number(name: str, default: int | None = None) -> int:
+    """Return an environment variable as a number of at least 0, or of at least 1 for a count of processes."""
+    minimum = 1 if name.endswith("WORLD_SIZE") else 0
+    text = os.environ.get(name, default)
     if text is None:
-        raise ConfigError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']} and {name} is missing; {HOW}")
-    if not str(text).strip().isdecimal() or int(text) < least:
-        raise ConfigError(f"{name} must be a whole number, at least {least}, not {text!r}; {HOW}")
+        raise ConfigError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']} and {name} is missing; {REMEDY}")
+    if not str(text).strip().isdecimal() or int(text) < minimum:
+        raise ConfigError(f"{name} must be a whole number, at least {minimum}, not {text!r}; {REMEDY}")
     return int(text)
