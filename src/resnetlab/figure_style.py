@@ -1,4 +1,4 @@
-"""How figures look, and what several of them need. No torch here."""
+"""The style of all figures, and helpers for panels, titles and captions."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,9 +8,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-"""Okabe and Ito's palette, told apart by the colour-blind."""
+"""Okabe and Ito's palette; colour-blind readers can distinguish its colours."""
 
-SOFT = "#555555"
+GREY = "#555555"
+"""Colour of captions and other secondary text."""
 
 STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -20,29 +21,31 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def panels(count: int, *, tall: bool, across: int = 0, height: float = 3.4, **share: Any) -> tuple[Figure, list[Axes]]:
-    """Return a figure with its panels, row by row.
+def create_panels(
+    count: int, *, tall: bool, across: int = 0, height: float = 3.4, sharey: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure and its panels, row by row.
 
     Args:
-        count: Panels that are needed; there may be some more, to fill the last row.
-        tall: Stack them, for a phone.
-        across: Panels in a row, all of them if 0.
-        height: Of one panel, in inches.
-        share: Which axes are shared, as for `Figure.subplots`.
+        count: Number of panels needed. The list may hold more, because the last row is complete.
+        tall: Stack the panels in one column, for a phone.
+        across: Panels in a row; 0 means all in one row.
+        height: Height of one panel, in inches.
+        sharey: Whether all panels share their y axis.
     """
     across = 1 if tall else min(across or count, count)
     down = -(-count // across)
     width = 4.6 if tall else max(9.2, 4.6 * across)
     figure = Figure(figsize=(width, height * down + 0.4), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(down, across, squeeze=False, **share).flat)
+    return figure, list(figure.subplots(down, across, squeeze=False, sharey=sharey).flat)
 
 
-def head(axes: Axes, title: str) -> None:
-    """Give a panel its title."""
+def set_panel_title(axes: Axes, title: str) -> None:
+    """Set the title of a panel."""
     axes.set_title(title, loc="left", fontweight="bold")
 
 
-def note(figure: Figure, words: Iterable[str], *, tall: bool) -> None:
-    """Say above a figure how it is read."""
-    figure.suptitle(("\n" if tall else "; ").join(words), fontsize=9, color=SOFT)
+def add_caption(figure: Figure, sentences: Iterable[str], *, tall: bool) -> None:
+    """Write above a figure how to read it."""
+    figure.suptitle(("\n" if tall else "; ").join(sentences), fontsize=9, color=GREY)

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from resnetlab.figure_style import COLOURS, head, note, panels
+from resnetlab.figure_style import COLOURS, add_caption, create_panels, set_panel_title
 from resnetlab.study.arms import ordered_arms
 from resnetlab.study.results import Run
 
@@ -21,7 +21,7 @@ def error_curves(runs: Sequence[Run], tall: bool) -> Figure | None:
         return None
     arms = ordered_arms(run.arm for run in runs)
     depths = sorted({run.depth for run in runs})
-    figure, axes_of = panels(len(arms), tall=tall, across=3, sharey=True)
+    figure, axes_of = create_panels(len(arms), tall=tall, across=3, sharey=True)
     for axes in axes_of[len(arms) :]:
         axes.set_axis_off()
     for axes, arm in zip(axes_of, arms, strict=False):
@@ -31,7 +31,7 @@ def error_curves(runs: Sequence[Run], tall: bool) -> Figure | None:
             if group:
                 _band(axes, [run.curve() for run in group], colour, "--", None)
                 _band(axes, [run.validation() for run in group], colour, "-", f"{arm}-{depth}")
-        head(axes, f"{arm} networks")
+        set_panel_title(axes, f"{arm} networks")
         axes.set_xlabel("steps")
         axes.set_ylabel("error, %")
         axes.set_ylim(0, 100)
@@ -40,7 +40,7 @@ def error_curves(runs: Sequence[Run], tall: bool) -> Figure | None:
         axes.legend(frameon=False, loc="best")
     seeds = len({run.seed for run in runs})
     band = f"line: mean of {seeds} seeds, band: lowest to highest" if seeds > 1 else "one seed"
-    note(figure, ("dashed: training error, solid: validation error", band), tall=tall)
+    add_caption(figure, ("dashed: training error, solid: validation error", band), tall=tall)
     return figure
 
 

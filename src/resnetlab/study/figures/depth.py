@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from resnetlab.figure_style import COLOURS, head, note, panels
+from resnetlab.figure_style import COLOURS, add_caption, create_panels, set_panel_title
 from resnetlab.study.arms import ordered_arms
 from resnetlab.study.results import Run
 
@@ -22,11 +22,11 @@ def depth_figure(runs: Sequence[Run], tall: bool) -> Figure | None:
         return None
     shown = {key: name for key, name in ERRORS.items() if any(run.result.get(key) is not None for run in runs)}
     shown = dict(list(shown.items())[:2])
-    figure, axes_of = panels(len(shown), tall=tall, height=3.0)
+    figure, axes_of = create_panels(len(shown), tall=tall, height=3.0)
     for axes, (key, name) in zip(axes_of, shown.items(), strict=True):
         for index, arm in enumerate(ordered_arms(run.arm for run in runs)):
             _line(axes, [run for run in runs if run.arm == arm], key, COLOURS[index], arm)
-        head(axes, name)
+        set_panel_title(axes, name)
         axes.set_xscale("log")
         axes.set_xticks(depths, [str(depth) for depth in depths])
         axes.minorticks_off()
@@ -37,7 +37,7 @@ def depth_figure(runs: Sequence[Run], tall: bool) -> Figure | None:
         axes.legend(frameon=False, loc="best")
     seeds = len({run.seed for run in runs})
     bars = f"dot: mean of {seeds} seeds, bar: lowest to highest" if seeds > 1 else "one seed"
-    note(figure, (f"final error against depth; {bars}",), tall=tall)
+    add_caption(figure, (f"final error against depth; {bars}",), tall=tall)
     return figure
 
 

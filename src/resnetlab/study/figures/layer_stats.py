@@ -12,7 +12,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from resnetlab.figure_style import COLOURS, SOFT, head, note, panels
+from resnetlab.figure_style import COLOURS, GREY, add_caption, create_panels, set_panel_title
 from resnetlab.study.arms import ordered_arms
 from resnetlab.study.results import Run
 
@@ -46,7 +46,7 @@ def heat_maps(runs: Sequence[Run], tall: bool) -> Figure | None:
     if not grouped:
         return None
     across = 2 if len({arm for _, arm in grouped}) == 2 else 3
-    figure, axes_of = panels(len(grouped), tall=tall, across=across, height=2.5)
+    figure, axes_of = create_panels(len(grouped), tall=tall, across=across, height=2.5)
     maps = {cell: gradient_map(group) for cell, group in grouped.items()}
     finite = np.concatenate([values[np.isfinite(values)] for _, values in maps.values()])
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
@@ -56,7 +56,7 @@ def heat_maps(runs: Sequence[Run], tall: bool) -> Figure | None:
         axes.set_facecolor("#dddddd")
         if not np.isfinite(values).all():
             axes.patch.set(hatch="xx", edgecolor="#999999")
-        head(axes, f"{arm}-{depth}")
+        set_panel_title(axes, f"{arm}-{depth}")
         axes.set_xlabel("step")
         axes.set_ylabel("convolution")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -67,7 +67,7 @@ def heat_maps(runs: Sequence[Run], tall: bool) -> Figure | None:
     bar.set_label("gradient norm, power of ten")
     seeds = len({run.seed for run in runs})
     of = f"median of {seeds} seeds" if seeds > 1 else "one seed"
-    note(figure, ("norm of the gradient of each convolution's weights", of), tall=tall)
+    add_caption(figure, ("norm of the gradient of each convolution's weights", of), tall=tall)
     return figure
 
 
@@ -98,7 +98,7 @@ def responses(runs: Sequence[Run], tall: bool) -> Figure | None:
     lines = {network: line for network, line in lines.items() if line}
     if not lines:
         return None
-    figure, (original, ordered) = panels(2, tall=tall, height=3.0, sharey=True)
+    figure, (original, ordered) = create_panels(2, tall=tall, height=3.0, sharey=True)
     depths = sorted({depth for _, depth in lines})
     arms = ordered_arms(arm for arm, _ in lines)
     for (arm, depth), line in lines.items():
@@ -113,7 +113,9 @@ def responses(runs: Sequence[Run], tall: bool) -> Figure | None:
     for axes, title, label in ((original, "original order", "layer"), (ordered, "sorted", "layer, by magnitude")):
         _finish(axes, title, label, log=max(map(max, lines.values())) > 100 * min(map(min, lines.values())))
     original.legend(frameon=False, fontsize=9)
-    note(figure, ("standard deviation of each 3×3 layer's response", "after BN, before ReLU and addition"), tall=tall)
+    add_caption(
+        figure, ("standard deviation of each 3×3 layer's response", "after BN, before ReLU and addition"), tall=tall
+    )
     return figure
 
 
@@ -128,10 +130,10 @@ def mean_responses(runs: Sequence[Run]) -> list[float]:
 
 
 def _finish(axes: Axes, title: str, label: str, *, log: bool) -> None:
-    head(axes, title)
+    set_panel_title(axes, title)
     axes.set_xlabel(label)
     axes.set_ylabel("standard deviation")
-    axes.grid(axis="y", alpha=0.25, color=SOFT)
+    axes.grid(axis="y", alpha=0.25, color=GREY)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if log:
         axes.set_yscale("log")
