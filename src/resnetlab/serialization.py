@@ -1,4 +1,4 @@
-"""Frozen dataclasses to JSON and back, checked on the way; and the one error for values that cannot work."""
+"""Conversion of frozen dataclasses to and from JSON with type checks, and `ConfigError` for invalid values."""
 
 import dataclasses
 import json
@@ -11,31 +11,31 @@ T = TypeVar("T")
 
 
 class ConfigError(ValueError):
-    """A value the user gave that cannot work; the message names it and what would work."""
+    """An invalid value from the user. The message names the value and a valid one."""
 
 
 def check(condition: bool, message: str) -> None:
-    """Raise `ConfigError` with the message unless the condition holds."""
+    """Raise `ConfigError` with a message unless a condition holds."""
     if not condition:
         raise ConfigError(message)
 
 
 def one_of(name: str, value: object, kind: Any) -> None:
-    """Raise `ConfigError` unless the value is among those of a `Literal`."""
-    choices = typing.get_args(kind)
-    check(value in choices, f"{name} {value!r} is unknown; choose one of: {', '.join(choices)}")
+    """Raise `ConfigError` unless a field's value is one of the values of a `Literal`."""
+    allowed = typing.get_args(kind)
+    check(value in allowed, f"{name} {value!r} is unknown; choose one of: {', '.join(allowed)}")
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """Turn a configuration into plain JSON values (tuples become lists)."""
+    """Return a configuration as plain JSON values; tuples become lists."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def from_json(kind: type[T], values: Mapping[str, Any]) -> T:
-    """Build a configuration of class `kind` from JSON values; fields left out take their defaults.
+    """Return a configuration of class `kind` from JSON values; missing fields take their defaults.
 
     Raises:
-        ConfigError: for an unknown field, a value of the wrong type, or one the class refuses.
+        ConfigError: If a field is unknown, a value has the wrong type, or the class rejects it.
     """
     check(isinstance(values, Mapping), f"{kind.__name__} must be an object, not {values!r}")
     hints = typing.get_type_hints(kind)
@@ -48,15 +48,15 @@ def from_json(kind: type[T], values: Mapping[str, Any]) -> T:
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Name every field in which two configurations of one class differ, as `recipe.epochs: 7 -> 3`."""
-    found = []
+    """Return each field in which two configurations of one class differ, such as `recipe.epochs: 7 -> 3`."""
+    changes = []
     for item in dataclasses.fields(old):
         before, after = getattr(old, item.name), getattr(new, item.name)
         if dataclasses.is_dataclass(before):
-            found += differences(before, after, f"{prefix}{item.name}.")
+            changes += differences(before, after, f"{prefix}{item.name}.")
         elif before != after:
-            found.append(f"{prefix}{item.name}: {before} -> {after}")
-    return found
+            changes.append(f"{prefix}{item.name}: {before} -> {after}")
+    return changes
 
 
 def _parse(name: str, hint: Any, value: Any) -> Any:
@@ -70,7 +70,7 @@ def _parse(name: str, hint: Any, value: Any) -> Any:
         check(isinstance(value, list | tuple), f"{name} must be a list, not {value!r}")
         return tuple(_parse(name, typing.get_args(hint)[0], item) for item in value)
     if origin in (Literal, types.UnionType):
-        return value  # the class itself checks what it allows
+        return value  # the class checks these itself
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     wrong = not isinstance(value, hint) or (hint is int and isinstance(value, bool))
