@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from resnetlab.data.open_dataset import open_data
     from resnetlab.evaluation.evaluate import evaluate
     from resnetlab.inference.predictor import Prediction, Predictor, load
+    from resnetlab.models.blocks import register_block
     from resnetlab.models.cost import cost
     from resnetlab.models.deepen import deepen
     from resnetlab.models.model_file import load_model, save_model
@@ -25,6 +26,7 @@ _HOME = {
     "build_model": "models.zoo",
     "model_config": "models.zoo",
     "ResNet": "models.resnet",
+    "register_block": "models.blocks",
     "cost": "models.cost",
     "deepen": "models.deepen",
     "load_model": "models.model_file",
@@ -48,6 +50,7 @@ __all__ = [
     "build_model",
     "model_config",
     "ResNet",
+    "register_block",
     "cost",
     "deepen",
     "load_model",

@@ -12,7 +12,6 @@ from typing import Literal
 from resnetlab.serialization import ConfigError, check, from_json, one_of
 
 Shortcut = Literal["none", "pad", "project", "project_all"]
-Block = Literal["basic", "bottleneck"]
 Norm = Literal["batch", "none"]
 Schedule = Literal["constant", "step", "linear", "cosine", "plateau"]
 Crop = Literal["pad", "scale", "resized"]
@@ -20,6 +19,37 @@ Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 Layout = Literal["auto", "channels_last", "contiguous"]
 Compile = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True)
+class BlockProperties:
+    """The properties of a residual block that a configuration needs."""
+
+    num_convs: int
+    """Convolutions in the residual function."""
+    expansion: int
+    """Output channels of the block over its inner channels."""
+
+
+BLOCK_PROPERTIES: dict[str, BlockProperties] = {
+    "basic": BlockProperties(num_convs=2, expansion=1),
+    "bottleneck": BlockProperties(num_convs=3, expansion=4),
+}
+"""Every known block by name; `resnetlab.register_block` adds to it."""
+
+
+def block_properties(name: str) -> BlockProperties:
+    """Return the properties of a block.
+
+    Raises:
+        ConfigError: if no block has this name.
+    """
+    known = ", ".join(BLOCK_PROPERTIES)
+    check(
+        name in BLOCK_PROPERTIES,
+        f"block {name!r} is unknown; choose one of: {known}; or add it with resnetlab.register_block",
+    )
+    return BLOCK_PROPERTIES[name]
 
 
 @dataclass(frozen=True)
@@ -41,8 +71,8 @@ class ModelConfig:
     """Blocks of each stage, each at least 1."""
     stage_channels: tuple[int, ...] = (64, 128, 256, 512)
     """Channels inside the blocks of each stage, each at least 1; the stem puts out the first."""
-    block: Block = "basic"
-    """`basic`: two 3x3 convolutions; `bottleneck`: 1x1, 3x3, 1x1 (section 4.1, Figure 5)."""
+    block: str = "basic"
+    """`basic`: two 3x3 convolutions; `bottleneck`: 1x1, 3x3, 1x1 (section 4.1, Figure 5); or a registered block."""
     stem: Literal["imagenet", "cifar"] = "imagenet"
     """`imagenet`: 7x7/2 convolution and 3x3/2 max pool; `cifar`: 3x3 convolution."""
     shortcut: Shortcut = "project"
@@ -61,7 +91,7 @@ class ModelConfig:
     """Channels of the images, at least 1."""
 
     def __post_init__(self) -> None:
-        one_of("block", self.block, Block)
+        block_properties(self.block)
         one_of("shortcut", self.shortcut, Shortcut)
         one_of("stem", self.stem, Literal["imagenet", "cifar"])
         one_of("bottleneck_stride", self.bottleneck_stride, Literal["1x1", "3x3"])
@@ -90,13 +120,12 @@ class ModelConfig:
     @property
     def depth(self) -> int:
         """Layers with weights along the main path: convolutions and the head, as the paper counts."""
-        per_block = 2 if self.block == "basic" else 3
-        return per_block * sum(self.stage_blocks) + 2
+        return block_properties(self.block).num_convs * sum(self.stage_blocks) + 2
 
     @property
     def expansion(self) -> int:
         """Channels a block puts out, as a multiple of those inside it."""
-        return 1 if self.block == "basic" else 4
+        return block_properties(self.block).expansion
 
 
 @dataclass(frozen=True)

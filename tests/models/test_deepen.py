@@ -277,7 +277,7 @@ def test_configuration(config, to, name, blocks):
         (model_config("resnet18"), 50, "depth 50 does not fit resnet18: with basic blocks Table 1 has 34 layers; or"),
         (model_config("resnet50"), 110, "with bottleneck blocks Table 1 has 101 and 152 layers; or give the blocks"),
         (model_config("resnet34"), 50, "with basic blocks Table 1 has nothing deeper; or give the blocks of each"),
-        (CUSTOM, 20, "mine has 2 3 blocks, for which no rule says what 20 layers are; give the blocks of each stage"),
+        (CUSTOM, 20, "mine has 2 3 blocks, and no rule derives those of 20 layers; give the blocks of each stage"),
         (model_config("plain29", **BOTTLENECK), 56, "a plain bottleneck cannot be the identity: it squeezes 4c chan"),
     ],
 )

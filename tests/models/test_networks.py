@@ -103,12 +103,12 @@ def test_plain_block_has_no_way_round():
 def test_a_residual_block_of_zeros_is_the_identity(block):
     kind = "basic" if block is BasicBlock else "bottleneck"
     width = 4 if block is BasicBlock else 16
-    made = block(config(shortcut="pad", block=kind), width, 4, 1)
+    made = block(config(shortcut="pad", block=kind), width, 4, stride=1)
     for parameter in made.parameters():
         torch.nn.init.zeros_(parameter)
     x = torch.rand(2, width, 5, 5)
     assert torch.equal(made(x), x)
-    plain = block(config(shortcut="none", block=kind), width, 4, 1)
+    plain = block(config(shortcut="none", block=kind), width, 4, stride=1)
     for parameter in plain.parameters():
         torch.nn.init.zeros_(parameter)
     assert not torch.equal(plain(x), x)

@@ -50,7 +50,7 @@ def test_bottlenecks_make_9n_plus_2():
         ("resnet21", {"block": "bottleneck"}, "9n\\+2; the nearest are 20 and 29"),
         ("resnet", {}, "model 'resnet' is unknown; use a name such as resnet18"),
         ("vgg16", {}, "model 'vgg16' is unknown"),
-        ("resnet34-v1", {}, "has no bottleneck to stride"),
+        ("resnet34-v1", {}, "has no bottlenecks; use -v1 with 50, 101 or 152 layers"),
         ("resnet18", {"shortcuts": "pad"}, "ModelConfig has no field 'shortcuts'; it has: name, stage_blocks"),
         ("resnet18", {"shortcut": "A"}, "shortcut 'A' is unknown; choose one of"),
     ],

@@ -96,10 +96,10 @@ def random_images(card: "ModelCard") -> "Tensor":
 
     from resnetlab.data.rng import make_generator
     from resnetlab.data.transforms import normalise
-    from resnetlab.models.deepen import calibration_images
+    from resnetlab.models.deepen import num_calibration_images
 
     size = card.preprocessing.image_size
-    shape = (calibration_images(size), card.model.in_channels, size, size)
+    shape = (num_calibration_images(size), card.model.in_channels, size, size)
     pixels = torch.randint(256, shape, generator=make_generator(0, "deepen", "images"), dtype=torch.uint8)
     return normalise(pixels, card.preprocessing)
 
@@ -113,14 +113,14 @@ def training_images(card: "ModelCard", config: DataConfig) -> "Tensor":
     from resnetlab.data.loader import sample_images
     from resnetlab.data.open_dataset import open_data
     from resnetlab.evaluation.class_matching import check_channels
-    from resnetlab.models.deepen import calibration_images
+    from resnetlab.models.deepen import num_calibration_images
     from resnetlab.system.cores import usable_cores
 
     data = open_data(config, keep_encoded=True, seen_as=card.preprocessing)
-    train = data.train.shown_in(card.model.in_channels)
+    train = data.train.with_channels(card.model.in_channels)
     check_channels(card, train.channels, data.name)
     size = card.preprocessing.image_size
-    return sample_images(train, card.preprocessing, calibration_images(size), workers=usable_cores())[0]
+    return sample_images(train, card.preprocessing, num_calibration_images(size), workers=usable_cores())[0]
 
 
 def compare_logits(model: "ResNet", deeper: "ResNet", images: "Tensor") -> tuple[float, float]:

@@ -1,7 +1,7 @@
-"""Trade time for memory: keep few maps in the forward pass, and make the others again for the backward pass.
+"""Activation checkpointing: store few activations in the forward pass and recompute the others in the backward pass.
 
-Gradient checkpointing, as others call it (Chen et al., 2016, "Training Deep Nets with Sublinear Memory Cost"). It
-brings the paper's 1202-layer network to machines of a usual size.
+It trades time for memory, so that the paper's 1202-layer network fits ordinary machines.
+Source: Chen et al. (2016), "Training Deep Nets with Sublinear Memory Cost".
 """
 
 import contextlib
@@ -13,37 +13,37 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from resnetlab.models.blocks import Bottleneck
+from resnetlab.models.blocks import Block
 
 Segment = tuple[nn.Module, ...]
-"""Blocks that follow one another; of their maps only the first one's input is kept."""
+"""Consecutive blocks; of their activations, only the input of the first block is stored."""
 
 
 def run_checkpointed(stages: Iterable[nn.Sequential], x: Tensor) -> Tensor:
-    """Run the stages on `x`, keeping each segment's input alone; the backward pass makes the rest again.
+    """Run the stages on maps `x` (batch, channels, height, width), storing only the input of each segment.
 
-    Maps (batch, channels, height, width) to what the stages give one after another. Loss, gradients and the statistics
-    of batch normalisation are the same, to the last bit, as without. The second half of the last stage keeps its maps:
-    there they are smallest, while a block takes as long as any other. That is a sixth less to make again.
+    Loss, gradients and batch-normalisation statistics are bit-identical to those without checkpointing. The second
+    half of the last stage stores its activations: they are smallest there, while a block takes as long as any other.
+    That leaves a sixth less to recompute.
 
-    A segment's input is read a second time, so nothing may overwrite it in between. The blocks see to that: a ReLU
-    overwrites a sum, or what a convolution or BN gave, and never what its block was given.
+    A segment's input is read a second time, so nothing may overwrite it in between. Blocks guarantee this: a ReLU
+    overwrites a sum or the output of a convolution or BN, never the input of its block.
     """
-    *cut, last = (checkpoint_segments(stage) for stage in stages)
+    *full, last = (checkpoint_segments(stage) for stage in stages)
     half = len(last) // 2
-    for segment in (segment for stage in (*cut, last[:half]) for segment in stage):
-        if torch.compiler.is_compiling():  # statistics are an effect, and the compiler makes those once by itself
+    for segment in (segment for stage in (*full, last[:half]) for segment in stage):
+        if torch.compiler.is_compiling():  # the compiler itself updates the statistics only once
             x = checkpoint(_run, segment, x, use_reentrant=False, preserve_rng_state=False)
         else:
-            once = _FrozenStatistics(segment)
+            frozen = _FrozenStatistics(segment)
             x = checkpoint(
                 _run,
                 segment,
                 x,
                 use_reentrant=False,
                 preserve_rng_state=False,  # the network draws no random numbers
-                determinism_check="none",  # shapes follow from the input; noting them all takes 5 % of a small step
-                context_fn=lambda once=once: (contextlib.nullcontext(), once),
+                determinism_check="none",  # recording all shapes would take 5 % of a small step
+                context_fn=lambda frozen=frozen: (contextlib.nullcontext(), frozen),
             )
     for segment in last[half:]:
         x = _run(segment, x)
@@ -51,18 +51,21 @@ def run_checkpointed(stages: Iterable[nn.Sequential], x: Tensor) -> Tensor:
 
 
 def checkpoint_segments(stage: nn.Sequential) -> list[Segment]:
-    """Cut a stage of n blocks into segments of about sqrt(n / c) blocks, as even as they come.
+    """Cut a stage of n blocks into segments of about sqrt(n / c) blocks, with sizes as equal as possible.
 
-    With s blocks in a segment, n / s inputs are kept, and of s blocks the c maps that the backward pass reads are there
-    at one time; n / s + c s is least at s = sqrt(n / c). A basic block has c = 4 (what each BN reads, and what each
-    ReLU leaves), a bottleneck 3, counted in its output: 2 maps, and 4 of a quarter of the channels.
+    With s blocks in a segment, n / s inputs are stored, and the c maps of each of s blocks are alive at one time;
+    n / s + c s is least at s = sqrt(n / c). Here c counts, in units of the block's output, what the backward pass
+    reads: the input of each BN and the output of each ReLU. It is 4 for a basic block and 3 for a bottleneck (2 maps,
+    and 4 of a quarter of the channels).
 
-    Every stage is cut alike although its maps are half the size of those before it: the peaks while the stages go
-    backward, one after another, then come out alike too.
+    Every stage is cut by the same rule although its maps are half the size of those before it: the memory peaks of the
+    stages, which run backward one after another, are then equal.
     """
     blocks = list(stage)
-    inner_maps = 3 if isinstance(blocks[0], Bottleneck) else 4
-    size = max(1, round(math.sqrt(len(blocks) / inner_maps)))
+    block = blocks[0]
+    assert isinstance(block, Block)
+    maps_per_block = 2 + 2 * (block.num_convs - 1) / block.expansion
+    size = max(1, round(math.sqrt(len(blocks) / maps_per_block)))
     count = math.ceil(len(blocks) / size)
     cuts = [len(blocks) * i // count for i in range(count + 1)]
     return [tuple(blocks[cuts[i] : cuts[i + 1]]) for i in range(count)]
@@ -75,10 +78,10 @@ def _run(segment: Segment, x: Tensor) -> Tensor:
 
 
 class _FrozenStatistics(contextlib.AbstractContextManager[None]):
-    """While it is entered, a forward pass in training mode leaves the segment's running statistics as they are.
+    """A context in which forward passes in training mode leave the segment's running statistics unchanged.
 
-    Not by `track_running_stats=False`: BN then hands autograd other tensors than the first time, which `checkpoint`
-    refuses. It may be entered again, for a backward pass that is made twice (`retain_graph`).
+    `track_running_stats=False` would not do: BN would then give autograd other tensors than the first time, and
+    `checkpoint` refuses that. The context can be entered again, for a second backward pass (`retain_graph`).
     """
 
     def __init__(self, segment: Segment) -> None:
@@ -88,7 +91,7 @@ class _FrozenStatistics(contextlib.AbstractContextManager[None]):
     def __enter__(self) -> None:
         self._before = [(norm.momentum, norm.num_batches_tracked) for norm in self._norms]
         for norm in self._norms:
-            norm.momentum = 0.0  # new = (1 - 0) old + 0 seen
+            norm.momentum = 0.0  # new = (1 - 0) * old + 0 * batch
             norm.num_batches_tracked = None
 
     def __exit__(self, *_error: object) -> None:

@@ -1,4 +1,4 @@
-"""A deeper network that computes the same: blocks that are the identity, at the end of each stage.
+"""A deeper network that computes the same function: identity blocks are appended to each stage.
 
 Paper: section 1. "There exists a solution by construction to the deeper model: the added layers are identity mapping,
 and the other layers are copied from the learned shallower model." So depth alone need never make a network worse.
@@ -14,51 +14,53 @@ import torch
 from torch import Generator, Tensor, nn
 
 from resnetlab.config import ConfigError, ModelConfig
-from resnetlab.models.blocks import BasicBlock, Bottleneck
+from resnetlab.models.blocks import Block
 from resnetlab.models.resnet import ResNet
 from resnetlab.models.zoo import IMAGENET, blocks_per_stage, model_config
 from resnetlab.serialization import check
 
-CALIBRATION = 256
-"""Images to calibrate on, where `CALIBRATION_PIXELS` allows."""
+CALIBRATION_IMAGES = 256
+"""Images of a calibration batch, if `CALIBRATION_PIXELS` allows."""
 CALIBRATION_PIXELS = 1 << 22
-"""Pixels of them all: 256 images of 128x128, 83 of 224x224. They go through the network together."""
+"""Most pixels of a calibration batch: 256 images of 128x128, 83 of 224x224. One forward pass takes the whole batch."""
 
 Moments = tuple[Tensor, Tensor]
-"""Variance (biased) and mean of each channel over the positions of all images of a batch."""
+"""Biased variance and mean of each channel, over all images and positions of a batch; each of shape (channels,)."""
 
 
 def deepen(
     model: ResNet, to: int | Sequence[int], *, images: Tensor | None = None, generator: Generator | None = None
 ) -> ResNet:
-    """Return a deeper network that computes the same function; the given one stays as it is.
+    """Return a deeper network that computes the same function; the given network stays unchanged.
 
-    It is a copy, every weight and key in its place, with blocks that are the identity after the last of each stage.
-    Blocks read what a ReLU gave, which is never negative, so the ReLU at their own end changes nothing.
+    The result is a copy with every weight and key in place, and with identity blocks behind the last block of each
+    stage. Blocks read the output of a ReLU, which is never negative, so their own last ReLU changes nothing.
 
-    - Options A and B (`pad`, `project`): the shortcut is the identity, and F = 0 since scale and shift of its last BN
-      are (its last convolution, with `norm="none"`). Logits are the same to the last bit, in evaluation and in training
-      mode. The other weights of F are drawn as usual, and all learn from the second step on.
-    - Plain (`none`): both 3x3 kernels pass each channel on, and so must BN. Option C (`project_all`): F = 0, and kernel
-      and BN of the shortcut pass each channel on.
+    - Options A and B (`pad`, `project`): the shortcut is the identity. F = 0, since scale and shift of its last BN are
+      0 (its last convolution with `norm="none"`). Logits are bit-identical in evaluation and in training mode. The
+      other weights of F are drawn as usual, and all of them learn from the second step on.
+    - Plain (`none`): every convolution and BN of the block passes each channel on. Option C (`project_all`): F = 0, and
+      the projection and its BN pass each channel on.
 
-    Where BN passes channels on (`needs_calibration`), evaluation mode gives the same logits to the last bit, on a
-    device that convolves in full fp32. Training mode is another matter: there BN takes mean and deviation from the
-    batch, and gives back what it read only if its shift and scale are these two. With `images` they are those of that
-    batch; then training mode computes the same on this batch, and evaluation mode on every image, both up to rounding.
-    On another batch, training mode computes the same but for the difference between the statistics of the two batches,
-    and a channel that was constant on `images` comes out as that constant, near enough. Without `images` shift and
-    scale are 0 and 1, and training mode computes another function. With `norm="none"` both modes are exact.
+    Where BN passes channels on (`needs_calibration`), evaluation mode gives bit-identical logits on a device that
+    convolves in full fp32. In training mode BN normalises with the batch's mean and deviation, so it passes a batch on
+    only if shift and scale equal these two. With `images`, they are set to the statistics of that batch. Then training
+    mode computes the same on this batch, and evaluation mode on every image, both up to rounding. On another batch,
+    training mode differs by the difference between the statistics of the two batches. A channel that was constant on
+    `images` comes out as nearly that constant. Without `images`, shift and scale are 0 and 1, and training mode
+    computes another function. With `norm="none"` both modes are exact.
+
+    A registered block must fit `Block`'s contract; `max_difference` measures whether the construction holds.
 
     Args:
-        model: Trained or not; the result has its device, dtype and mode.
-        to: Depth in layers, or the blocks of each stage; `deeper_config` says which depths fit.
-        images: What BN is calibrated on where that is needed, at least a batch of what training will see: float images
-            of shape (batch, in_channels, height, width), normalised as the model expects, on its device.
-        generator: Draws the other weights of F; PyTorch's global one if `None`.
+        model: Trained or untrained; the result has its device, dtype and mode.
+        to: Depth in layers, or the blocks of each stage; see `deeper_config`.
+        images: The batch on which BN is calibrated where needed: float images (batch, in_channels, height, width),
+            normalised as the model expects, on its device. Use at least a training batch.
+        generator: Draws the other weights of F; PyTorch's global generator if `None`.
 
     Raises:
-        ConfigError: as `deeper_config` does.
+        ConfigError: as `deeper_config`; or if a plain block has a convolution that cannot pass its input on.
     """
     config = deeper_config(model.config, to)
     moments = stage_moments(model, images) if images is not None and needs_calibration(config) else {}
@@ -67,105 +69,113 @@ def deepen(
     drawn = ResNet(config, generator).to(model.fc.weight).train(model.training)
     for name, stage in deeper.stages.items():
         for block in list(drawn.stages[name])[len(stage) :]:
+            assert isinstance(block, Block)
             make_identity(block, moments.get(name))
             stage.append(block)
     return deeper
 
 
-def calibration_images(image_size: int) -> int:
-    """Return how many images of so many pixels a side are enough to calibrate on, and fit in a laptop's memory."""
-    return max(2, min(CALIBRATION, CALIBRATION_PIXELS // image_size**2))
+def num_calibration_images(image_size: int) -> int:
+    """Return how many images of `image_size` pixels a side make a calibration batch that fits a laptop's memory."""
+    return max(2, min(CALIBRATION_IMAGES, CALIBRATION_PIXELS // image_size**2))
 
 
 def needs_calibration(config: ModelConfig) -> bool:
-    """Say whether inserted blocks pass their input through BN, so that training mode is the same for a batch alone."""
+    """Return whether identity blocks pass their input through BN, so that training mode depends on the batch."""
     return config.norm == "batch" and config.shortcut in ("none", "project_all")
 
 
 @torch.no_grad()
 def max_difference(model: nn.Module, deeper: nn.Module, images: Tensor) -> float:
-    """Return the largest absolute difference of two networks' logits, in evaluation mode; their modes come back."""
-    with _evaluating(model, deeper):
+    """Return the largest absolute difference of two networks' logits in evaluation mode; restore their modes."""
+    with _evaluation_mode(model, deeper):
         return float((model(images) - deeper(images)).abs().max())
 
 
 def deeper_config(config: ModelConfig, to: int | Sequence[int]) -> ModelConfig:
-    """Return the configuration of a deeper network, given its depth in layers or the blocks of each stage.
+    """Return the configuration of a deeper network, from its depth in layers or the blocks of each stage.
 
-    A depth says the blocks where there is a rule: 6n+2 (9n+2 with bottlenecks) for three stages of n blocks each, and
-    Table 1 for the ImageNet networks (18 to 34; 50 to 101 and 152). The name follows: plain20 becomes plain56.
+    A depth determines the blocks of two families: three stages of n blocks each have 6n+2 layers (9n+2 with
+    bottlenecks), and Table 1 lists the ImageNet networks (18 to 34; 50 to 101 and 152). The name follows the depth:
+    plain20 becomes plain56.
 
     Raises:
-        ConfigError: where the depth does not fit, or is not above what there is; where a stage would lose blocks; for a
-            plain bottleneck, which squeezes 4c channels through c and so cannot be the identity.
+        ConfigError: if the depth does not fit or is not larger; if a stage would lose blocks; for a plain network whose
+            block expands its channels (a bottleneck): it squeezes 4c channels through c and cannot be the identity.
     """
+    expansion = config.expansion
     check(
-        config.shortcut != "none" or config.block != "bottleneck",
-        "a plain bottleneck cannot be the identity: it squeezes 4c channels through c; deepen a residual network, or a "
-        "plain one of basic blocks",
+        config.shortcut != "none" or expansion == 1,
+        f"a plain {config.block} cannot be the identity: it squeezes {expansion}c channels through c; "
+        "deepen a residual network, or a plain network of basic blocks",
     )
     name, old = config.name, config.stage_blocks
     new = _blocks_of_depth(config, to) if isinstance(to, int) else tuple(to)
     check(
         len(new) == len(old),
-        f"{_words(new)} are the blocks of {len(new)} stages, and {name} has {len(old)}; give {len(old)} numbers",
+        f"{_join(new)} are the blocks of {len(new)} stages, and {name} has {len(old)}; give {len(old)} numbers",
     )
     for stage, (before, after) in enumerate(zip(old, new, strict=True), start=1):
         check(after >= before, f"stage {stage} of {name} has {before} blocks; give {before} or more, not {after}")
-    check(new != old, f"{name} has {config.depth} layers already; give a stage more blocks than {_words(old)}")
+    check(new != old, f"{name} has {config.depth} layers already; give a stage more blocks than {_join(old)}")
     deeper = replace(config, stage_blocks=new)
-    return replace(deeper, name=_label(deeper))
+    return replace(deeper, name=_deeper_name(deeper))
 
 
 @torch.no_grad()
 def stage_moments(model: ResNet, images: Tensor) -> dict[str, Moments]:
-    """Measure the map after each stage on a batch in training mode; the running statistics that move are a copy's.
+    """Measure the map after each stage on a batch in training mode; a copy runs, so no running statistics move.
 
-    Every layer inserted at the end of a stage reads this map, since those before it pass it on.
+    Every identity block at the end of a stage reads this map, since the blocks before it pass it on.
     """
     maps = copy.deepcopy(model).train().features(images)
     return {name: torch.var_mean(x, (0, 2, 3), correction=0) for name, x in maps.items()}
 
 
 @torch.no_grad()
-def make_identity(block: nn.Module, moments: Moments | None = None) -> None:
-    """Make a freshly drawn block, of stride 1 and as many channels out as in, the identity for inputs of at least 0.
+def make_identity(block: Block, moments: Moments | None = None) -> None:
+    """Make a new block of stride 1, with as many output as input channels, the identity for inputs of at least 0.
 
-    `moments` are those of its input, for BN in training mode.
+    `moments` are the statistics of the block's input; BN is calibrated with them for training mode.
+
+    Raises:
+        ConfigError: if the block is plain and one of its convolutions changes the number of channels.
     """
-    assert isinstance(block, BasicBlock | Bottleneck)
+    layers = block.conv_layers()
     if block.downsample is None:
-        assert isinstance(block, BasicBlock)
-        _pass_on(block.conv1, block.bn1, moments)
-        _pass_on(block.conv2, block.bn2, moments)
+        for conv, norm in layers:
+            _pass_channels_on(conv, norm, moments)
         return
-    conv, bn = (block.conv2, block.bn2) if isinstance(block, BasicBlock) else (block.conv3, block.bn3)
-    for parameter in (bn if isinstance(bn, nn.BatchNorm2d) else conv).parameters():
+    conv, norm = layers[-1]
+    for parameter in (norm if isinstance(norm, nn.BatchNorm2d) else conv).parameters():
         nn.init.zeros_(parameter)
     if isinstance(block.downsample, nn.Sequential):
-        projection, bn = block.downsample
-        _pass_on(projection, bn, moments)
+        projection, norm = block.downsample
+        assert isinstance(projection, nn.Conv2d)
+        _pass_channels_on(projection, norm, moments)
 
 
-def _pass_on(conv: nn.Module, bn: nn.Module, moments: Moments | None) -> None:
-    """Make a convolution and the BN after it the identity; a bias is 0 as drawn."""
-    assert isinstance(conv, nn.Conv2d)
-    nn.init.dirac_(conv.weight)
-    if not isinstance(bn, nn.BatchNorm2d):
+def _pass_channels_on(conv: nn.Conv2d, norm: nn.Module, moments: Moments | None) -> None:
+    """Make a convolution and the BN behind it the identity; a bias is 0 from the initialisation."""
+    inputs, outputs = conv.in_channels, conv.out_channels
+    check(inputs == outputs, f"a convolution from {inputs} to {outputs} channels cannot be the identity")
+    nn.init.dirac_(conv.weight, conv.groups)
+    if not isinstance(norm, nn.BatchNorm2d):
         return
-    assert bn.running_mean is not None
-    assert bn.running_var is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     if moments is None:
-        bn.running_var.fill_(1 - bn.eps)  # var + eps is then 1, exactly, in fp32 and in fp64
+        norm.running_var.fill_(1 - norm.eps)  # var + eps is then 1, exactly, in fp32 and in fp64
         return
     var, mean = moments
-    bn.running_var.copy_(var)  # biased, as training mode divides by it: the scale must fit both modes
-    bn.running_mean.copy_(mean)
-    bn.weight.copy_((var + bn.eps).sqrt())
-    bn.bias.copy_(mean)
+    norm.running_var.copy_(var)  # biased, as training mode divides by it: the scale must fit both modes
+    norm.running_mean.copy_(mean)
+    norm.weight.copy_((var + norm.eps).sqrt())
+    norm.bias.copy_(mean)
 
 
 def _blocks_of_depth(config: ModelConfig, depth: int) -> tuple[int, ...]:
+    """Return the blocks of each stage of the deeper network of `depth` layers in the family of `config`."""
     name, blocks = config.name, config.stage_blocks
     check(depth > config.depth, f"{name} has {config.depth} layers already; give a depth above that, not {depth}")
     if (config.block, blocks) in IMAGENET.values():
@@ -180,13 +190,12 @@ def _blocks_of_depth(config: ModelConfig, depth: int) -> tuple[int, ...]:
     if len(blocks) == 3 and len(set(blocks)) == 1:
         return (blocks_per_stage(depth, config.block),) * 3
     raise ConfigError(
-        f"{name} has {_words(blocks)} blocks, for which no rule says what {depth} layers are; give the blocks of each "
-        "stage"
+        f"{name} has {_join(blocks)} blocks, and no rule derives those of {depth} layers; give the blocks of each stage"
     )
 
 
-def _label(config: ModelConfig) -> str:
-    """Return what the catalogue calls such layers, else `custom`; a label that is no catalogue name stays."""
+def _deeper_name(config: ModelConfig) -> str:
+    """Return the catalogue name of such layers, else `custom`; a name outside the catalogue stays."""
     old = re.fullmatch(r"(resnet|plain)\d+(-cifar)?(-v1)?", config.name)
     if old is None:
         return config.name
@@ -198,13 +207,13 @@ def _label(config: ModelConfig) -> str:
     return "custom"
 
 
-def _words(blocks: Sequence[int]) -> str:
+def _join(blocks: Sequence[int]) -> str:
     return " ".join(map(str, blocks))
 
 
 @contextmanager
-def _evaluating(*networks: nn.Module) -> Iterator[None]:
-    """Put networks into evaluation mode for a while; each module's own mode comes back."""
+def _evaluation_mode(*networks: nn.Module) -> Iterator[None]:
+    """Put networks into evaluation mode for a while; restore each module's own mode."""
     modes = [(module, module.training) for network in networks for module in network.modules()]
     try:
         for network in networks:

@@ -1,7 +1,6 @@
-"""Batch normalisation folded into the convolution before it: the same function, fewer layers."""
+"""Batch normalisation folded into the convolution before it: the same function with fewer layers."""
 
 import copy
-from itertools import pairwise
 
 import torch
 from torch import nn
@@ -11,23 +10,26 @@ from resnetlab.models.resnet import ResNet
 
 
 def fuse_bn(model: ResNet) -> ResNet:
-    """Return a copy, in evaluation mode, whose normalisations are identities; a network without them is just copied.
+    """Return a copy in evaluation mode whose batch normalisations are identities.
 
-    Weights are multiplied in float64 and rounded once, so that logits differ in their last digits only.
+    Weights are multiplied in float64 and rounded once, so logits differ in their last digits only. A network without
+    batch normalisation is only copied.
     """
     result = copy.deepcopy(model).eval()
     for parent in list(result.modules()):
-        children = list(parent.named_children())
-        for (_, conv), (name, bn) in pairwise(children):
-            if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
+        layers = dict(parent.named_children())
+        for name, bn in layers.items():
+            if isinstance(bn, nn.BatchNorm2d):
+                conv = layers["0" if name == "1" else name.replace("bn", "conv")]  # 0 and 1 in projections
+                assert isinstance(conv, nn.Conv2d)
                 _fold(conv, bn)
                 setattr(parent, name, nn.Identity())
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in result.modules())
     return result
 
 
 @torch.no_grad()
 def _fold(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> None:
+    """Fold a batch normalisation into its convolution, in place."""
     double = [
         None if x is None else x.double()
         for x in (conv.weight, conv.bias, bn.running_mean, bn.running_var, bn.weight, bn.bias)

@@ -1,6 +1,6 @@
-"""Stem, stages, head: one class for the plain and the residual network.
+"""The network: stem, stages of blocks, and head. One class serves plain and residual networks.
 
-Paper: section 3.3 and Table 1 (ImageNet), section 4.2 (CIFAR).
+Paper: He et al. (2015), section 3.3 and Table 1 (ImageNet), section 4.2 (CIFAR).
 """
 
 import math
@@ -11,19 +11,18 @@ from torch import Generator, Tensor, nn
 
 from resnetlab.config import ModelConfig
 from resnetlab.models.activation_checkpointing import run_checkpointed
-from resnetlab.models.blocks import BLOCKS, BasicBlock, Bottleneck, conv, norm, relu
+from resnetlab.models.blocks import BLOCKS, Block, make_conv, make_norm, relu
 
 
 class ResNet(nn.Module):
     """A network of the paper, plain (`shortcut="none"`) or residual, with torchvision's state-dict keys.
 
-    Takes float images of shape (batch, in_channels, height, width), normalised as the model's `Preprocessing` says;
-    gives logits of shape (batch, num_classes).
+    Maps float images (batch, in_channels, height, width), normalised by the model's `Preprocessing`, to logits
+    (batch, num_classes).
 
-    `activation_checkpointing = True` has training keep few activations and make the others again in the backward pass: about
-    sqrt(depth) of the memory for a third more time, and the same numbers to the last bit (`models.activation_checkpointing`). It is
-    no part of the configuration or of the state dict, and changes nothing in evaluation mode or without gradients;
-    `features`, whose maps are kept, takes no part in it.
+    With `activation_checkpointing = True`, training stores few activations and recomputes the others in the backward
+    pass: about sqrt(depth) of the memory for a third more time, and bit-identical results. The switch is not part of
+    the configuration or the state dict. It has no effect in evaluation mode, without gradients, or on `features`.
     """
 
     activation_checkpointing: bool
@@ -35,14 +34,15 @@ class ResNet(nn.Module):
         self.activation_checkpointing = False
         channels = config.stage_channels[0]
         kernel, stride = (7, 2) if config.stem == "imagenet" else (3, 1)
-        self.conv1 = conv(config, config.in_channels, channels, kernel, stride)
-        self.bn1 = norm(config, channels)
+        self.conv1 = make_conv(config, config.in_channels, channels, kernel=kernel, stride=stride)
+        self.bn1 = make_norm(config, channels)
         self.maxpool = nn.MaxPool2d(3, 2, padding=1) if config.stem == "imagenet" else nn.Identity()
-        block = BLOCKS[config.block]
+        block_class = BLOCKS[config.block]
         for index, (num_blocks, inner) in enumerate(zip(config.stage_blocks, config.stage_channels, strict=True)):
             stage = nn.Sequential()
             for position in range(num_blocks):
-                stage.append(block(config, channels, inner, stride=2 if index > 0 and position == 0 else 1))
+                stride = 2 if index > 0 and position == 0 else 1
+                stage.append(block_class(config, channels, inner, stride=stride))
                 channels = inner * config.expansion
             self.add_module(f"layer{index + 1}", stage)
         self.fc = nn.Linear(channels, config.num_classes)
@@ -71,13 +71,14 @@ class ResNet(nn.Module):
         return {"stem": first, **maps}
 
     def stem(self, images: Tensor) -> Tensor:
-        """Return what the first stage reads: convolution, BN, ReLU, and the max pool of the ImageNet stem."""
+        """Return the input of the first stage: convolution, BN, ReLU, and the max pool of the ImageNet stem."""
         return self.maxpool(relu(self.bn1(self.conv1(images))))
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the map after the stem (pooling included) and after each stage: a backbone's outputs.
+        """Return the map after the stem (with its max pool) and after each stage, for use as a backbone.
 
-        Each has shape (batch, feature_channels[name], about height / feature_strides[name], likewise width).
+        With s = feature_strides[name], a map has shape
+        (batch, feature_channels[name], ceil(height / s), ceil(width / s)).
         """
         x = self.stem(images)
         maps = {"stem": x}
@@ -86,7 +87,7 @@ class ResNet(nn.Module):
         return maps
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits: the last stage, averaged over the map, through the fully connected layer."""
+        """Return logits (batch, num_classes): stem, stages, global average pooling, fully connected layer."""
         x = self.stem(images)
         if self.activation_checkpointing and self.training and torch.is_grad_enabled():
             x = run_checkpointed(self.stages.values(), x)
@@ -97,13 +98,13 @@ class ResNet(nn.Module):
 
 
 def initialise(model: ResNet, generator: Generator | None = None) -> None:
-    """Draw every weight anew: He initialisation for convolutions, times `init_scale`; biases 0.
+    """Draw every weight anew: He initialisation times `init_scale` for convolutions; all biases are 0.
 
-    Projections are drawn last, after the head, so that for one generator state the plain network and options A, B and
-    C share every weight they have in common: the arms of a study start from the same point.
+    Projections are drawn last, after the head. For one generator state, the plain network and options A, B and C
+    then share every weight they have in common, so all arms of a study start from the same point.
 
-    Paper: section 3.4 and its reference [13]. Differs: the fan-out form, as in the authors' CIFAR networks' public
-    descendants (fb.resnet.torch, torchvision); for equal channels and stride 1 the two forms are the same.
+    Paper: section 3.4 and its reference [13]. Differs: the fan-out form, as in fb.resnet.torch and torchvision. For
+    equal channels and stride 1 both forms are the same.
     """
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     layers.sort(key=lambda item: "downsample" in item[0])  # stable: the main path keeps its order
@@ -121,6 +122,6 @@ def initialise(model: ResNet, generator: Generator | None = None) -> None:
             module.reset_parameters()
     if model.config.zero_init_residual:
         for module in model.modules():
-            if isinstance(module, BasicBlock | Bottleneck):
-                last = module.bn2 if isinstance(module, BasicBlock) else module.bn3
-                nn.init.zeros_(last.weight)  # pyright: ignore[reportArgumentType]  # norm="batch" is checked
+            if isinstance(module, Block):
+                _, last_norm = module.conv_layers()[-1]
+                nn.init.zeros_(last_norm.weight)  # pyright: ignore[reportArgumentType]  # norm="batch" is checked

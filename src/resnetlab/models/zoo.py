@@ -1,10 +1,10 @@
-"""From a name people know to a `ModelConfig`, and from there to a network. Loads torch only to build one."""
+"""Named networks: a name such as `resnet56` to a `ModelConfig`, and that to a network."""
 
 import dataclasses
 import re
 from typing import TYPE_CHECKING, Any
 
-from resnetlab.config import ConfigError, ModelConfig
+from resnetlab.config import ConfigError, ModelConfig, block_properties
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -18,7 +18,7 @@ IMAGENET: dict[int, tuple[str, tuple[int, ...]]] = {
     101: ("bottleneck", (3, 4, 23, 3)),
     152: ("bottleneck", (3, 8, 36, 3)),
 }
-"""Table 1: depth, block, blocks of each stage. These depths always mean the ImageNet networks."""
+"""Table 1: depth → block, and blocks of each stage. These depths always mean the ImageNet networks."""
 
 CATALOGUE: tuple[str, ...] = (
     *("plain18", "plain34", "resnet18", "resnet34"),
@@ -26,20 +26,24 @@ CATALOGUE: tuple[str, ...] = (
     *(f"plain{depth}" for depth in (20, 32, 44, 56, 110)),
     *(f"resnet{depth}" for depth in (20, 32, 44, 56, 110, 1202)),
 )
-"""The paper's networks. Every other depth 6n+2 has a name too: `resnet8`, `plain164`, `resnet50-cifar`."""
+"""The networks of the paper. Every other depth 6n+2 has a name too: `resnet8`, `plain164`, `resnet50-cifar`."""
 
 _NAME = re.compile(r"(resnet|plain)(\d+)(-cifar)?(-v1)?")
 
 
 def model_config(name: str, **changes: Any) -> ModelConfig:
-    """Return the configuration a catalogue name stands for, with any field of `ModelConfig` changed.
+    """Return the configuration of a named network.
 
     `resnet18` … `resnet152` and `plain18` … are the ImageNet networks (option B; v1.5, or v1 with `-v1`). `resnetN` and
-    `plainN` with N = 6n+2 are the CIFAR ones (option A), with N = 9n+2 where `block="bottleneck"`; `-cifar` says so
-    where N could mean both (`resnet50-cifar`).
+    `plainN` with N = 6n+2 are the CIFAR networks (option A); with `block="bottleneck"`, N = 9n+2. The suffix `-cifar`
+    selects the CIFAR network where N is also an ImageNet depth (`resnet50-cifar`).
+
+    Args:
+        name: A name of the catalogue, or of another depth 6n+2.
+        **changes: Fields of `ModelConfig` and their values, such as `num_classes=37`.
 
     Raises:
-        ConfigError: a `ValueError` that names what is wrong and the nearest that works.
+        ConfigError: (a `ValueError`) for an unknown name, field or value; the message names the nearest that works.
     """
     match = _NAME.fullmatch(name)
     if match is None:
@@ -58,7 +62,7 @@ def model_config(name: str, **changes: Any) -> ModelConfig:
         fields["shortcut"] = fields["shortcut"] or "pad"
     if v1:
         if fields["block"] != "bottleneck":
-            raise ConfigError(f"model {name!r} has no bottleneck to stride; -v1 fits 50, 101 and 152 layers")
+            raise ConfigError(f"model {name!r} has no bottlenecks; use -v1 with 50, 101 or 152 layers")
         fields["bottleneck_stride"] = "1x1"
     unknown = sorted(set(changes) - {f.name for f in dataclasses.fields(ModelConfig)})
     if unknown:
@@ -68,12 +72,14 @@ def model_config(name: str, **changes: Any) -> ModelConfig:
 
 
 def blocks_per_stage(depth: int, block: str = "basic") -> int:
-    """Return n for a CIFAR network of `depth` = 6n+2 layers (9n+2 with bottlenecks).
+    """Return n, the blocks of each of the three stages of a CIFAR network of `depth` = 6n+2 layers.
+
+    A block of c convolutions gives 3c n + 2 layers: 9n+2 with bottlenecks.
 
     Raises:
-        ConfigError: where the depth does not fit; the message names the nearest that do.
+        ConfigError: if the depth does not fit; the message names the nearest depths that do.
     """
-    per_n = 9 if block == "bottleneck" else 6
+    per_n = 3 * block_properties(block).num_convs
     n, rest = divmod(depth - 2, per_n)
     if rest == 0 and n >= 1:
         return n
@@ -85,30 +91,33 @@ def blocks_per_stage(depth: int, block: str = "basic") -> int:
 def build_model(
     model: str | ModelConfig, num_classes: int | None = None, *, generator: "Generator | None" = None, **changes: Any
 ) -> "ResNet":
-    """Build a network from a catalogue name or a configuration, with fields changed.
+    """Build a network with random weights, such as `build_model("resnet34", num_classes=37, shortcut="pad")`.
 
-    `build_model("resnet34", num_classes=37, shortcut="pad")`. The weights are drawn from `generator`, or from
-    PyTorch's global one (`torch.manual_seed`).
+    Args:
+        model: A name (`model_config`) or a configuration.
+        num_classes: Outputs of the head; those of `model` if `None`.
+        generator: Draws the weights; PyTorch's global generator (`torch.manual_seed`) if `None`.
+        **changes: Other fields of `ModelConfig` and their values.
 
     Raises:
-        ConfigError: a `ValueError`, for an unknown name, field or value.
+        ConfigError: (a `ValueError`) for an unknown name, field or value.
     """
-    import torch  # here, so that names can be read without loading it
+    import torch  # here, so that `model_config` does not load it
 
     from resnetlab.models.resnet import ResNet
 
     if num_classes is not None:
         changes["num_classes"] = num_classes
     config = model_config(model, **changes) if isinstance(model, str) else dataclasses.replace(model, **changes)
-    with torch.random.fork_rng(devices=[], enabled=generator is not None):  # PyTorch's layers draw when they are made
+    with torch.random.fork_rng(devices=[], enabled=generator is not None):  # layers draw weights when built
         return ResNet(config, generator)
 
 
 def size_warning(config: ModelConfig, image_size: int) -> str | None:
-    """Return a warning where a network and an image size (pixels) do not belong together, else `None`."""
+    """Return a warning if the images, of `image_size` pixels a side, are too small for the network, else `None`."""
     if config.stem == "imagenet" and image_size < 64:
         return (
-            f"{config.name} is an ImageNet network: on {image_size}-pixel images its last stage sees a map of "
+            f"{config.name} is an ImageNet network: on {image_size}-pixel images its last stage works on a map of "
             f"{-(-image_size // 32)}x{-(-image_size // 32)}; use a 6n+2 network such as resnet20 or resnet56"
         )
     return None

@@ -16,7 +16,7 @@ from resnetlab.data.loader import sample_images
 from resnetlab.data.rng import make_generator
 from resnetlab.evaluation.class_matching import match_classes
 from resnetlab.evaluation.protocols import score_split
-from resnetlab.models.deepen import calibration_images, deepen, max_difference
+from resnetlab.models.deepen import deepen, max_difference, num_calibration_images
 from resnetlab.models.model_card import read_card
 from resnetlab.models.model_file import load_model
 from resnetlab.models.resnet import ResNet
@@ -58,7 +58,7 @@ def match_channels(data: Dataset, channels: int, weights: str | None) -> dict[st
     Raises:
         ConfigError: where it has the images in colour, and the network of the file `weights` sees grey ones.
     """
-    splits = {name: split.shown_in(channels) for name, split in data.splits.items()}
+    splits = {name: split.with_channels(channels) for name, split in data.splits.items()}
     if splits["train"].channels != channels:
         raise ConfigError(
             f"the network of {weights} sees images of {channels} channel{'s' * (channels > 1)}, and those of "
@@ -67,9 +67,7 @@ def match_channels(data: Dataset, channels: int, weights: str | None) -> dict[st
     return splits
 
 
-def init_from_file(
-    config: RunConfig, model: ResNet, classes: Sequence[str], train: Split, preprocessing: Preprocessing, workers: int
-) -> dict[str, Any]:
+def init_from_file(config: RunConfig, model: ResNet, data: "RunData") -> dict[str, Any]:
     """Give a network the weights of the file `config.weights`.
 
     The head is the file's where the classes are: row by row, whatever order they stand in. Other classes, even as many,
@@ -97,7 +95,7 @@ def init_from_file(
     start: dict[str, Any] = {"file": path}
     given = source
     if card.model.stage_blocks != wanted.stage_blocks:
-        images, _ = sample_images(train, preprocessing, calibration_images(preprocessing.image_size), workers=workers)
+        images, _ = sample_images(train, preprocessing, num_calibration_images(preprocessing.image_size), workers=workers)
         try:
             given = deepen(source, wanted.stage_blocks, images=images, generator=make_generator(config.seed, "weights"))
         except ConfigError as error:
@@ -117,7 +115,7 @@ def _head(model: ResNet, theirs: Sequence[str], ours: Sequence[str]) -> tuple[st
     Classes are matched by name, as evaluation does.
     """
     try:
-        rows = match_classes(theirs, ours, "the file", "the data").tolist()
+        rows = match_classes(theirs, ours, model_name="the file", data_name="the data").tolist()
     except ConfigError:  # other names
         return "new", {}
     tensors = {f"{HEAD}{key}": value[rows] for key, value in model.fc.state_dict().items()}

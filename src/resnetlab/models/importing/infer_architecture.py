@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from resnetlab.config import Block, ConfigError, ModelConfig, Shortcut
+from resnetlab.config import ConfigError, ModelConfig, Shortcut
 from resnetlab.models.importing.conv_bn_pairs import ConvBN
 from resnetlab.models.importing.key_formats import KeyFormat, detect_key_format
 from resnetlab.models.importing.residual_branch import ResidualBlockLayers, analyse_block
@@ -144,7 +144,7 @@ def _configuration(blocks: Sequence[ResidualBlockLayers], stem: ConvBN, head: St
             f"{name} whose stem is narrower or wider than its first stage (a wide ResNet)",
             f"the stem puts out {first} channels, and the first stage works with {channels[0]}",
         )
-    block: Block = "basic" if kinds == {2} else "bottleneck"
+    block = "basic" if kinds == {2} else "bottleneck"
     return ModelConfig(
         stage_blocks=tuple(len(stage) for stage in stages),
         stage_channels=channels,
