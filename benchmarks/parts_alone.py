@@ -10,7 +10,7 @@ import numpy as np
 
 from resnetlab.inference.engines.base import Backend
 from resnetlab.inference.predictor import Predictor, load
-from resnetlab.serving.worker_supervisor import QUIET
+from resnetlab.serving.worker_supervisor import PASSIVE_OPENMP
 from resnetlab.system.cores import usable_cores
 
 _alone: dict[str, Predictor] = {}
@@ -18,7 +18,7 @@ _alone: dict[str, Predictor] = {}
 
 def open_alone(model: Path, backend: Backend | Literal["auto"], served: str) -> None:
     """Load what the server has, with all cores, as its worker does."""
-    os.environ |= QUIET
+    os.environ |= PASSIVE_OPENMP
     predictor = load(model, backend=backend, cores=usable_cores(), callers=1)
     own = f"{predictor.engine.backend} {predictor.engine.precision}"
     if own != served:
@@ -32,7 +32,7 @@ def one_alone(pictures: list[bytes], seconds: float) -> float:
     while time.perf_counter() < end:
         for picture in pictures:
             start = time.perf_counter()
-            predictor.named(predictor.judge(predictor.view(picture)[None]), 5)
+            predictor.rank_classes(predictor.predict_probabilities(predictor.preprocess(picture)[None]), 5)
             times.append(time.perf_counter() - start)
     return statistics.median(times)
 
@@ -40,7 +40,7 @@ def one_alone(pictures: list[bytes], seconds: float) -> float:
 def batches_alone(pictures: list[bytes], size: int, seconds: float) -> float:
     """Return images a second of the network alone, at full batches of pictures decoded beforehand."""
     predictor = _alone["predictor"]
-    views = np.stack([predictor.view(pictures[at % len(pictures)]) for at in range(size)])
+    views = np.stack([predictor.preprocess(pictures[at % len(pictures)]) for at in range(size)])
     predictor.engine.logits(views)
     count, start = 0, time.perf_counter()
     while time.perf_counter() < start + seconds:

@@ -1,4 +1,4 @@
-"""`resnetlab serve` as it is called: what it serves besides model files, and what it says of a mistake."""
+"""`resnetlab serve`: exported files, greyscale models, options, and error messages."""
 
 import re
 import socket
@@ -13,7 +13,7 @@ from conftest import resnetlab
 
 pytest.importorskip("fastapi")
 
-from helpers.http_client import predictions, problem, same, served
+from helpers.http_client import parse_prediction, problem_detail, run_server, same_top
 from resnetlab.cli import serve
 from resnetlab.cli.main import parse
 from resnetlab.config import ConfigError
@@ -31,91 +31,92 @@ def predictor(model):
 
 
 @pytest.mark.slow
-def test_an_exported_file_is_served_too(model, predictor, tmp_path):
+def test_an_exported_file_is_served(model, predictor, tmp_path):
     pytest.importorskip("onnxruntime")
     exported = tmp_path / "model.onnx"
-    done = resnetlab("export", model, "--format", "onnx", "--out", exported)
-    assert done.returncode == 0, done.stderr
+    result = resnetlab("export", model, "--format", "onnx", "--out", exported)
+    assert result.returncode == 0, result.stderr
     data = saved(picture(width=300, height=200), "JPEG")
-    with served(exported, "--backend", "onnxruntime") as server:
-        answer = server.post(data, explain=1)
-        assert same(predictions(answer)[1], predictor(data).top)
-        assert answer.json()["overlay"].startswith("data:image/png;base64,")
+    with run_server(exported, "--backend", "onnxruntime") as server:
+        response = server.post(data, explain=1)
+        assert same_top(parse_prediction(response)[1], predictor(data).top)
+        assert response.json()["overlay"].startswith("data:image/png;base64,")
         assert server.http.get("/v1/model").json()["backend"] == "onnxruntime"
 
 
 @pytest.mark.slow
-def test_without_faster_parsers_it_is_still_prompt(model, predictor, tmp_path):
-    """By h11 and asyncio alone: no answer may wait for a packet that was put off (Nagle's algorithm, 40 ms)."""
+def test_without_uvloop_and_httptools_responses_are_not_delayed(model, predictor, tmp_path):
+    """With h11 and asyncio alone, no response may be delayed by Nagle's algorithm (40 ms)."""
     for name in ("uvloop", "httptools"):
         (tmp_path / f"{name}.py").write_text("raise ImportError")
-    data, took = one("png"), []
-    with served(model, PYTHONPATH=str(tmp_path)) as server:
+    data, times_s = one("png"), []
+    with run_server(model, PYTHONPATH=str(tmp_path)) as server:
         for _ in range(40):
-            begun = time.perf_counter()
-            label, _ = predictions(server.post(data))
-            took.append(time.perf_counter() - begun)
+            start = time.perf_counter()
+            label, _ = parse_prediction(server.post(data))
+            times_s.append(time.perf_counter() - start)
             assert label == predictor(data).label
-        assert sorted(took)[10] < 0.035
-        assert problem(server.post(bytes(20 << 20)), 413)
+        assert sorted(times_s)[10] < 0.035
+        assert problem_detail(server.post(bytes(20 << 20)), 413)
 
 
 @pytest.mark.slow
-def test_grey_networks_are_served_too(tmp_path):
+def test_a_greyscale_model_is_served(tmp_path):
     grey = model_file(tmp_path / "grey.safetensors", GREY)
-    words = ("--access-log", "--allow-host", "cats.example", "--host", "localhost")
-    with served(grey, *words, clean=False) as server:
+    options = ("--access-log", "--allow-host", "cats.example", "--host", "localhost")
+    with run_server(grey, *options, expect_empty_stderr=False) as server:
         data = one("jpg")
-        assert same(predictions(server.post(data))[1], load(grey)(data).top)
+        assert same_top(parse_prediction(server.post(data))[1], load(grey)(data).top)
         assert server.http.get("/v1/model").json()["channels"] == 1
         assert server.http.get("/healthz", headers={"host": "cats.example"}).status_code == 200
         assert server.http.get("/healthz", headers={"host": "dogs.example"}).status_code == 421
-        assert server.end() == 0
+        assert server.stop() == 0
         assert re.search(r"^127\.0\.0\.1 POST /v1/predict 200 \d+\.\d ms$", server.stderr(), re.M)
 
 
 @pytest.mark.parametrize(
-    ("words", "reason"),
+    ("options", "reason"),
     [
         (("--host", "256.1.1.1"), "cannot listen on 256.1.1.1"),
         (("--port", 70_000), "port must be from 0 to 65535"),
         (("--max-queue", 0), "max-queue must be at least 1"),
-        (("--timeout-s", 0), "timeout-s must be above 0"),
+        (("--timeout", 0), "timeout must be above 0 seconds"),
+        (("--body-timeout", "nan"), "body-timeout must be above 0 seconds"),
         (("--max-wait-ms", -1), "max-wait-ms must be at least 0"),
         (("--cores", 0), "cores must be at least 1"),
-        (("--max-batch-images", 500), "more than the queue holds"),
+        (("--max-batch-images", 500), "must be at most max-queue"),
     ],
 )
-def test_mistakes_in_the_call(model, words, reason):
+def test_an_invalid_option_is_rejected(model, options, reason):
     with pytest.raises(ConfigError, match=reason):
-        serve.run(parse(serve.Options, "serve", [str(model), *map(str, words)]))
+        serve.run(parse(serve.Options, "serve", [str(model), *map(str, options)]))
 
 
-def test_a_mistake_is_one_line(model, tmp_path):
-    taken = socket.create_server(("127.0.0.1", 0))
-    for words, reason in {
-        (model, "--port", taken.getsockname()[1]): "(Address already in use); choose others",
+def test_an_error_is_one_line(model, tmp_path):
+    occupied = socket.create_server(("127.0.0.1", 0))
+    for arguments, reason in {
+        (model, "--port", occupied.getsockname()[1]): "(Address already in use); choose others",
         (tmp_path / "none.safetensors",): "no such model file",
     }.items():
-        done = resnetlab("serve", *map(str, words))
-        assert done.returncode == 2, done.stderr
-        assert len(done.stderr.splitlines()) == 1
-        assert reason in done.stderr
-        assert done.stdout == ""
-    taken.close()
+        result = resnetlab("serve", *map(str, arguments))
+        assert result.returncode == 2, result.stderr
+        assert len(result.stderr.splitlines()) == 1
+        assert reason in result.stderr
+        assert result.stdout == ""
+    occupied.close()
 
 
 @pytest.mark.slow
-def test_a_file_that_is_no_model_is_one_line(tmp_path):
+def test_a_file_that_is_not_a_model_is_rejected(tmp_path):
     (tmp_path / "words.safetensors").write_text("words")
-    done = resnetlab("serve", tmp_path / "words.safetensors", "--port", "0")
-    assert done.returncode == 2
-    assert "cannot be read as safetensors" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    result = resnetlab("serve", tmp_path / "words.safetensors", "--port", "0")
+    assert result.returncode == 2
+    assert "cannot be read as safetensors" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_missing_package_is_named(model, tmp_path):
+def test_a_missing_package_is_reported(model, tmp_path):
     (tmp_path / "uvicorn.py").write_text("raise ImportError('No module named uvicorn')")
-    done = resnetlab("serve", model, PYTHONPATH=str(tmp_path))
-    assert done.returncode == 2
-    assert "pip install 'resnetlab[serve]'" in done.stderr
+    result = resnetlab("serve", model, PYTHONPATH=str(tmp_path))
+    assert result.returncode == 2
+    assert "pip install 'resnetlab[serve]'" in result.stderr

@@ -1,4 +1,4 @@
-"""A real `resnetlab serve` on a free port of this machine, for the tests of this room."""
+"""Start a real `resnetlab serve` on a free port of this machine, and send HTTP requests to it."""
 
 import json
 import os
@@ -17,59 +17,61 @@ from typing import Any
 import httpx
 import pytest
 
-PROBLEM = "application/problem+json"
-CLOSE = 1e-4
-"""By how much probabilities may differ between batches of different sizes."""
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+PROBABILITY_TOLERANCE = 1e-4
+"""Largest difference between probabilities that were computed in batches of different sizes."""
 
 
-class Served:
-    """A server that runs."""
+class RunningServer:
+    """A server process and an HTTP client for it."""
 
-    def __init__(self, process: subprocess.Popen[str], said: str) -> None:
+    def __init__(self, process: subprocess.Popen[str], ready_line: str) -> None:
         self.process = process
-        self.said = said
-        found = re.search(r"on (http://\S+:(\d+)/)$", said)
-        assert found is not None, said
-        self.url, self.port = found[1], int(found[2])
+        self.ready_line = ready_line
+        match = re.search(r"on (http://\S+:(\d+)/)$", ready_line)
+        assert match is not None, ready_line
+        self.url, self.port = match[1], int(match[2])
         self.http = httpx.Client(base_url=self.url, timeout=60)
-        self.errors: list[str] = []
-        self._reading = threading.Thread(target=self._read, daemon=True)
-        self._reading.start()
+        self._stderr_lines: list[str] = []
+        self._stderr_thread = threading.Thread(target=self._read_stderr, daemon=True)
+        self._stderr_thread.start()
 
-    def _read(self) -> None:
+    def _read_stderr(self) -> None:
         assert self.process.stderr is not None
-        self.errors.extend(self.process.stderr)
+        self._stderr_lines.extend(self.process.stderr)
 
     def post(self, data: Any, path: str = "/v1/predict", **query: Any) -> httpx.Response:
         return self.http.post(path, content=data, params=query)
 
-    def worker(self) -> int:
-        """Return the process id of the worker, 0 where there is none."""
+    def worker_pid(self) -> int:
+        """Return the process id of the worker, 0 if there is none."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         return int(children[0]) if children else 0
 
-    def metric(self, line: str) -> float:
-        """Return the value of a line of `/metrics`, 0 where there is none."""
-        for one in self.http.get("/metrics").text.splitlines():
-            if one.startswith(line + " "):
-                return float(one.rpartition(" ")[2])
+    def metric(self, name: str) -> float:
+        """Return the value of a metric (name with labels) from `/metrics`, 0 if it is missing."""
+        for line in self.http.get("/metrics").text.splitlines():
+            if line.startswith(name + " "):
+                return float(line.rpartition(" ")[2])
         return 0.0
 
-    def end(self, signum: int = signal.SIGTERM) -> int:
+    def stop(self, signum: int = signal.SIGTERM) -> int:
         """Send a signal; return the exit status."""
         self.process.send_signal(signum)
         return self.process.wait(30)
 
     def stderr(self) -> str:
-        """Return what it wrote to standard error until its end."""
-        self._reading.join(10)
-        return "".join(self.errors)
+        """Return the standard error of the process after its exit."""
+        self._stderr_thread.join(10)
+        return "".join(self._stderr_lines)
 
 
 @contextmanager
-def served(model: Path, *words: object, clean: bool = True, **environment: str) -> Iterator[Served]:
-    """Serve a model file by PyTorch, unless said otherwise; see that nothing was written to standard error."""
-    command = [sys.executable, "-m", "resnetlab", "serve", model, "--port", 0, "--backend", "torch", *words]
+def run_server(
+    model: Path, *options: object, expect_empty_stderr: bool = True, **environment: str
+) -> Iterator[RunningServer]:
+    """Serve a model file, with PyTorch unless `options` name another backend."""
+    command = [sys.executable, "-m", "resnetlab", "serve", model, "--port", 0, "--backend", "torch", *options]
     process = subprocess.Popen(
         list(map(str, command)),
         stdout=subprocess.PIPE,
@@ -80,17 +82,17 @@ def served(model: Path, *words: object, clean: bool = True, **environment: str) 
     assert process.stdout is not None
     assert process.stderr is not None
     try:
-        said = process.stdout.readline().rstrip()
-        if not said:
+        ready_line = process.stdout.readline().rstrip()
+        if not ready_line:
             process.wait(30)
             raise AssertionError(process.stderr.read())
-        server = Served(process, said)
+        server = RunningServer(process, ready_line)
         with server.http:
             yield server
         if process.poll() is None:
-            assert server.end() == 0
-        loud = server.stderr()
-        assert not clean or loud == ""
+            assert server.stop() == 0
+        stderr = server.stderr()
+        assert not expect_empty_stderr or stderr == ""
     finally:
         process.kill()
         process.wait()
@@ -99,63 +101,62 @@ def served(model: Path, *words: object, clean: bool = True, **environment: str) 
 
 
 @contextmanager
-def stopped(process: int) -> Iterator[None]:
-    """Hold a process: it stands for one that is busy for as long as the test likes."""
-    os.kill(process, signal.SIGSTOP)
+def paused(pid: int) -> Iterator[None]:
+    """Pause a process (SIGSTOP) inside the context; it stands for a busy or hung one."""
+    os.kill(pid, signal.SIGSTOP)
     try:
         yield
     finally:
         with suppress(ProcessLookupError):
-            os.kill(process, signal.SIGCONT)
+            os.kill(pid, signal.SIGCONT)
 
 
-def problem(response: httpx.Response, status: int) -> str:
-    """See that an answer is a problem of that status; return its detail."""
+def problem_detail(response: httpx.Response, status: int) -> str:
+    """Assert that a response has this status and valid problem details; return their `detail`."""
     assert response.status_code == status, response.text
-    assert response.headers["content-type"] == PROBLEM
-    said = response.json()
-    assert said["type"] == "about:blank"
-    assert said["status"] == status
-    assert said["title"]
-    return said["detail"]
+    assert response.headers["content-type"] == PROBLEM_MEDIA_TYPE
+    problem = response.json()
+    assert problem["type"] == "about:blank"
+    assert problem["status"] == status
+    assert problem["title"]
+    return problem["detail"]
 
 
-def until(holds: Callable[[], bool], seconds: float = 20) -> None:
-    """Wait until something holds."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it does not"
+def wait_until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
+    """Wait until a condition is true."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"the condition is still false after {timeout_s:g} s"
         time.sleep(0.02)
 
 
 @contextmanager
-def line(port: int) -> Iterator[socket.socket]:
-    """Open a connection to speak HTTP by hand."""
+def open_connection(port: int) -> Iterator[socket.socket]:
+    """Open a TCP connection, to send requests byte by byte."""
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         yield connection
 
 
-def heard(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
-    """Read one answer to its end: status, headers, body."""
+def read_response(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    """Read one response and return status, headers and body."""
     with connection.makefile("rb") as file:
         status = int(file.readline().split()[1])
         headers = {}
-        while one := file.readline().strip():
-            name, _, value = one.decode().partition(":")
+        while line := file.readline().strip():
+            name, _, value = line.decode().partition(":")
             headers[name.lower()] = value.strip()
         return status, headers, file.read(int(headers.get("content-length", 0)))
 
 
-def predictions(response: httpx.Response) -> tuple[str, list[tuple[str, float]]]:
-    """Return label, and classes with their probabilities, of a good answer."""
+def parse_prediction(response: httpx.Response) -> tuple[str, list[tuple[str, float]]]:
+    """Assert that a response has status 200; return its label, and its classes with probabilities."""
     assert response.status_code == 200, response.text
-    said = json.loads(response.content)
-    return said["label"], [(one["class"], one["probability"]) for one in said["top"]]
+    content = json.loads(response.content)
+    return content["label"], [(entry["class"], entry["probability"]) for entry in content["top"]]
 
 
-def same(top: list[tuple[str, float]], expected: tuple[tuple[str, float], ...]) -> bool:
-    """Say whether an answer is the expected one, whatever batch it went with."""
-    close = [probability for _, probability in top] == pytest.approx(
-        [probability for _, probability in expected], abs=CLOSE
-    )
+def same_top(top: list[tuple[str, float]], expected: tuple[tuple[str, float], ...]) -> bool:
+    """Return whether two predictions agree; probabilities may differ by what the batch size changes."""
+    expected_probabilities = [probability for _, probability in expected]
+    close = [probability for _, probability in top] == pytest.approx(expected_probabilities, abs=PROBABILITY_TOLERANCE)
     return close and top[0][0] == expected[0][0]

@@ -1,4 +1,4 @@
-"""Batches form of what is here, and nobody waits for what may never come."""
+"""`DynamicBatcher`: batch sizes, order, waiting for items in flight, threads."""
 
 import threading
 import time
@@ -7,93 +7,93 @@ import pytest
 
 from resnetlab.serving.batcher import DynamicBatcher
 
-LONG_S = 30.0
-"""A wait that no test would sit out."""
+NEVER_S = 30.0
+"""A `max_wait_s` that would make a test fail by its duration."""
 
 
-def put(gathering: DynamicBatcher[int], *items: int) -> None:
+def put(batcher: DynamicBatcher[int], *items: int) -> None:
     for item in items:
-        with gathering.expect():
-            gathering.put(item)
+        with batcher.reserve():
+            batcher.put(item)
 
 
-def later(gathering: DynamicBatcher[int], item: int | None, after_s: float) -> threading.Thread:
-    """Expect an item now, and put it, or give it up, some time later."""
-    expected = gathering.expect()
+def put_later(batcher: DynamicBatcher[int], item: int | None, delay_s: float) -> threading.Thread:
+    """Reserve now, and put the item (or drop it, for `None`) after a delay."""
+    reservation = batcher.reserve()
 
-    def arrive() -> None:
-        time.sleep(after_s)
-        with expected:
+    def put_item() -> None:
+        time.sleep(delay_s)
+        with reservation:
             if item is not None:
-                gathering.put(item)
+                batcher.put(item)
 
-    thread = threading.Thread(target=arrive)
+    thread = threading.Thread(target=put_item)
     thread.start()
     return thread
 
 
-def test_a_single_one_does_not_wait():
-    gathering = DynamicBatcher[int](16, LONG_S)
-    begun = time.monotonic()
-    put(gathering, 1)
-    assert gathering.take() == [1]
-    assert time.monotonic() - begun < 1
+def test_a_single_item_does_not_wait():
+    batcher = DynamicBatcher[int](16, NEVER_S)
+    start = time.monotonic()
+    put(batcher, 1)
+    assert batcher.get_batch() == [1]
+    assert time.monotonic() - start < 1
 
 
-def test_what_has_gathered_goes_together_in_order_and_never_too_many():
-    gathering = DynamicBatcher[int](4, LONG_S)
-    put(gathering, *range(10))
-    assert [gathering.take() for _ in range(3)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+def test_batches_preserve_order_and_respect_max_batch():
+    batcher = DynamicBatcher[int](4, NEVER_S)
+    put(batcher, *range(10))
+    assert [batcher.get_batch() for _ in range(3)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
-def test_it_waits_for_what_is_under_way():
-    gathering = DynamicBatcher[int](16, LONG_S)
-    threads = [later(gathering, item, item / 50) for item in (1, 2, 3)]
-    put(gathering, 0)
-    assert gathering.take() == [0, 1, 2, 3]
+def test_a_batch_waits_for_items_in_flight():
+    batcher = DynamicBatcher[int](16, NEVER_S)
+    threads = [put_later(batcher, item, item / 50) for item in (1, 2, 3)]
+    put(batcher, 0)
+    assert batcher.get_batch() == [0, 1, 2, 3]
     for thread in threads:
         thread.join()
 
 
-def test_a_full_batch_waits_for_nobody():
-    gathering = DynamicBatcher[int](2, LONG_S)
-    thread = later(gathering, 9, 0.5)
-    put(gathering, 1, 2)
-    begun = time.monotonic()
-    assert gathering.take() == [1, 2]
-    assert time.monotonic() - begun < 0.4
+def test_a_full_batch_does_not_wait():
+    batcher = DynamicBatcher[int](2, NEVER_S)
+    thread = put_later(batcher, 9, 0.5)
+    put(batcher, 1, 2)
+    start = time.monotonic()
+    assert batcher.get_batch() == [1, 2]
+    assert time.monotonic() - start < 0.4
     thread.join()
-    assert gathering.take() == [9]
+    assert batcher.get_batch() == [9]
 
 
-@pytest.mark.parametrize("wait_s", [0.0, 0.1])
-def test_it_waits_no_longer_than_allowed(wait_s):
-    gathering = DynamicBatcher[int](16, wait_s)
-    thread = later(gathering, 2, 0.6)
-    put(gathering, 1)
-    begun = time.monotonic()
-    assert gathering.take() == [1]
-    assert wait_s <= time.monotonic() - begun < 0.5
+@pytest.mark.parametrize("max_wait_s", [0.0, 0.1])
+def test_the_wait_is_at_most_max_wait_s(max_wait_s):
+    batcher = DynamicBatcher[int](16, max_wait_s)
+    thread = put_later(batcher, 2, 0.6)
+    put(batcher, 1)
+    start = time.monotonic()
+    assert batcher.get_batch() == [1]
+    assert max_wait_s <= time.monotonic() - start < 0.5
     thread.join()
-    assert gathering.take() == [2]
+    assert batcher.get_batch() == [2]
 
 
-def test_what_is_given_up_is_waited_for_no_more():
-    gathering = DynamicBatcher[int](16, LONG_S)
-    thread = later(gathering, None, 0.05)
-    put(gathering, 1)
-    assert gathering.take() == [1]
+def test_a_dropped_item_ends_the_wait():
+    batcher = DynamicBatcher[int](16, NEVER_S)
+    thread = put_later(batcher, None, 0.05)
+    put(batcher, 1)
+    assert batcher.get_batch() == [1]
     thread.join()
 
 
-def test_threads_lose_nothing():
-    gathering = DynamicBatcher[int](7, 0.001)
-    threads = [threading.Thread(target=put, args=(gathering, *range(at, 2000, 4))) for at in range(4)]
+def test_concurrent_puts_lose_no_item():
+    batcher = DynamicBatcher[int](7, 0.001)
+    threads = [threading.Thread(target=put, args=(batcher, *range(first, 2000, 4))) for first in range(4)]
     for thread in threads:
         thread.start()
-    taken: list[int] = []
-    while len(taken) < 2000:
-        batch = gathering.take()
+    items: list[int] = []
+    while len(items) < 2000:
+        batch = batcher.get_batch()
         assert 1 <= len(batch) <= 7
-        taken += batch
-    assert sorted(taken) == list(range(2000))
+        items += batch
+    assert sorted(items) == list(range(2000))

@@ -18,7 +18,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from helpers.http_client import Served, served, stopped
+from helpers.http_client import RunningServer, paused, run_server
 from helpers.small_network import CLASSES, model_file
 from resnetlab.inference.predictor import load
 
@@ -60,7 +60,7 @@ class Page:
     def texts(self, selector: str) -> list[str]:
         return [element.text for element in self.all(selector)]
 
-    def until(self, condition, message: str = "", seconds: float = 30):
+    def wait_until(self, condition, message: str = "", seconds: float = 30):
         return WebDriverWait(self.driver, seconds, 0.05).until(lambda _: condition(), message)
 
     def give(self, *files: Path) -> None:
@@ -121,12 +121,14 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(model):
-    with served(model) as running:
+    with run_server(model) as running:
         yield running
 
 
 @contextmanager
-def opened(browser: webdriver.Chrome, server: Served, size: tuple[int, int], *, dark: bool = False) -> Iterator[Page]:
+def opened(
+    browser: webdriver.Chrome, server: RunningServer, size: tuple[int, int], *, dark: bool = False
+) -> Iterator[Page]:
     """Open the page; in the end it must have asked nobody else, and the console must be empty."""
     width, height = size
     metrics = {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": width < 500}
@@ -239,9 +241,9 @@ def test_what_the_browser_cannot_show_is_named_all_the_same(page, pictures, tmp_
 
 def test_many_pictures_wait_for_a_server_that_is_full(browser, model, pictures):
     words = ("--max-queue", 1, "--max-batch", 1, "--max-batch-images", 1)
-    with served(model, *words) as narrow, opened(browser, narrow, DESK) as page:
+    with run_server(model, *words) as narrow, opened(browser, narrow, DESK) as page:
         page.expected = {429}
-        with stopped(narrow.worker()):
+        with paused(narrow.worker()):
             page.give(*pictures)
             page.until(lambda: narrow.metric('resnetlab_requests_total{path="/v1/predict",status="429"}') > 0)
         assert page.settle() == f"{len(pictures)} pictures answered"
@@ -345,7 +347,7 @@ def test_its_policy_would_bite(page):
 
 def test_a_picture_above_the_cap_is_not_even_sent(browser, model, tmp_path):
     (tmp_path / "large.bmp").write_bytes(bytes(1_200_000))
-    with served(model, "--max-mib", 1) as small, opened(browser, small, DESK) as page:
+    with run_server(model, "--max-mib", 1) as small, opened(browser, small, DESK) as page:
         page.note_requests()
         page.give(tmp_path / "large.bmp")
         assert page.settle() == "large.bmp: 1.1 MiB are too much; this server takes up to 1.0 MiB."
@@ -353,12 +355,12 @@ def test_a_picture_above_the_cap_is_not_even_sent(browser, model, tmp_path):
 
 
 def test_a_server_that_is_gone_is_told_of_and_can_be_tried_again(browser, model, pictures):
-    with served(model) as first, opened(browser, first, DESK) as page:
+    with run_server(model) as first, opened(browser, first, DESK) as page:
         first.end(signal.SIGTERM)
         page.give(pictures[8])
         assert page.settle() == f"{pictures[8].name}: The server does not answer. Is it still running?"
         assert any("ERR_CONNECTION_REFUSED" in one for one in page.complaints())
-        with served(model, "--port", first.port):
+        with run_server(model, "--port", first.port):
             page.one(".again").click()
             page.until(lambda: page.all(".bars li"))
             assert not page.one(".again").is_displayed()

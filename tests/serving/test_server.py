@@ -1,4 +1,4 @@
-"""`resnetlab serve` as clients and people meet it: one real server, asked over HTTP."""
+"""The HTTP interface of `resnetlab serve`: requests to one real server."""
 
 import base64
 import json
@@ -14,7 +14,15 @@ from helpers.small_network import CLASSES, model_file
 
 pytest.importorskip("fastapi")
 
-from helpers.http_client import PROBLEM, heard, line, predictions, problem, same, served
+from helpers.http_client import (
+    PROBLEM_MEDIA_TYPE,
+    open_connection,
+    parse_prediction,
+    problem_detail,
+    read_response,
+    run_server,
+    same_top,
+)
 from resnetlab import __version__
 from resnetlab.data.images.decode import BadImageError, TooLargeError
 from resnetlab.inference.explain import render_overlay
@@ -34,72 +42,73 @@ def predictor(model):
 
 @pytest.fixture(scope="module")
 def server(model):
-    with served(model, "--max-mib", 1, "--max-batch-images", 4) as one_server:
-        yield one_server
+    with run_server(model, "--max-mib", 1, "--max-batch-images", 4) as running:
+        yield running
 
 
-def test_it_says_where_it_is(server):
-    assert server.said == f"serving resnet8, 6 classes, torch fp32 on http://127.0.0.1:{server.port}/"
+def test_the_ready_line_has_the_address(server):
+    assert server.ready_line == f"serving resnet8, 6 classes, torch fp32 on http://127.0.0.1:{server.port}/"
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "ppm"])
-def test_an_image_gets_the_predictors_answer(server, predictor, suffix):
+def test_predict_returns_what_the_predictor_returns(server, predictor, suffix):
     data = one(suffix)
-    answer = server.http.post("/v1/predict", content=data, headers={"content-type": "text/whatever"})
-    label, top = predictions(answer)
+    response = server.http.post("/v1/predict", content=data, headers={"content-type": "text/whatever"})
+    label, top = parse_prediction(response)
     expected = predictor(data)
     assert label == expected.label
-    assert same(top, expected.top)
+    assert same_top(top, expected.top)
     assert len(top) == 5
-    said = PredictionResponse.model_validate_json(answer.content)
-    assert said.overlay is None
-    assert answer.headers["content-type"] == "application/json"
-    times = said.times_ms
+    prediction = PredictionResponse.model_validate_json(response.content)
+    assert prediction.overlay is None
+    assert response.headers["content-type"] == "application/json"
+    times = prediction.times_ms
     assert times.total == pytest.approx(times.queue + times.decode + times.inference + times.explain, abs=0.1)
     assert min(times.decode, times.inference) > 0
 
 
-def test_top_is_heeded(server, predictor):
+def test_top_limits_the_number_of_classes(server, predictor):
     data = one("png")
     for top in (1, 3, 6, 10**30):
-        _, named = predictions(server.post(data, top=top))
-        assert same(named, predictor(data, top=min(top, 6)).top)
-        assert len(named) == min(top, 6)
+        _, returned = parse_prediction(server.post(data, top=top))
+        assert same_top(returned, predictor(data, top=min(top, 6)).top)
+        assert len(returned) == min(top, 6)
     for top in (0, -1, "many", ""):
-        assert "top" in problem(server.post(data, top=top), 422)
+        assert "top" in problem_detail(server.post(data, top=top), 422)
 
 
-def test_an_explanation_is_the_drawing_of_predict(server, predictor):
+def test_explain_returns_the_overlay_of_render_overlay(server, predictor):
     data = saved(picture(width=300, height=200), "JPEG")
-    answer = server.post(data, explain=1)
-    kind, _, text = answer.json()["overlay"].partition(",")
+    response = server.post(data, explain=1)
+    kind, _, text = response.json()["overlay"].partition(",")
     assert kind == "data:image/png;base64"
-    seen = predictor.view(data)
-    expected = render_overlay(predictor, data, seen, predictor(data))
-    drawn = Image.open(BytesIO(base64.b64decode(text)))
-    assert drawn.size == expected.size
-    differing = sum(a != b for a, b in zip(drawn.tobytes(), expected.tobytes(), strict=True))
-    assert differing < 0.01 * len(expected.tobytes())  # of the last digit, by batches' arithmetic
-    assert answer.json()["times_ms"]["explain"] > 0
+    expected = render_overlay(predictor, predictor(data), encoded=data, view=predictor.preprocess(data))
+    overlay = Image.open(BytesIO(base64.b64decode(text)))
+    assert overlay.size == expected.size
+    differing = sum(a != b for a, b in zip(overlay.tobytes(), expected.tobytes(), strict=True))
+    assert differing < 0.01 * len(expected.tobytes())  # rounding that depends on the batch size
+    assert response.json()["times_ms"]["explain"] > 0
     assert "overlay" not in server.post(data, explain=0).json()
 
 
-def test_several_at_once(server, predictor):
+def test_a_batch_returns_a_prediction_or_error_per_image(server, predictor):
     images = [one("png"), b"words", one("jpg"), one("jpg")[:300]]
     body = {"images": [base64.b64encode(data).decode() for data in images]}
-    answer = server.http.post("/v1/predict/batch", json=body, params={"top": 2})
-    assert answer.status_code == 200
-    said = answer.json()["predictions"]
+    response = server.http.post("/v1/predict/batch", json=body, params={"top": 2})
+    assert response.status_code == 200
+    results = response.json()["predictions"]
     for at in (0, 2):
-        assert same([(row["class"], row["probability"]) for row in said[at]["top"]], predictor(images[at], top=2).top)
-    assert [said[at]["status"] for at in (1, 3)] == [415, 422]
-    assert "truncated" in said[3]["detail"]
-    BatchResponse.model_validate_json(answer.content)
-    assert "more than 4" in problem(server.http.post("/v1/predict/batch", json={"images": ["eA=="] * 5}), 413)
-    assert "images" in problem(server.http.post("/v1/predict/batch", json={"pictures": []}), 422)
+        assert same_top(
+            [(row["class"], row["probability"]) for row in results[at]["top"]], predictor(images[at], top=2).top
+        )
+    assert [results[at]["status"] for at in (1, 3)] == [415, 422]
+    assert "truncated" in results[3]["detail"]
+    BatchResponse.model_validate_json(response.content)
+    assert "more than 4" in problem_detail(server.http.post("/v1/predict/batch", json={"images": ["eA=="] * 5}), 413)
+    assert "images" in problem_detail(server.http.post("/v1/predict/batch", json={"files": []}), 422)
 
 
-def said_of(predictor, data):
+def prediction_or_error(predictor, data):
     try:
         return predictor(data)
     except BadImageError as error:
@@ -107,18 +116,18 @@ def said_of(predictor, data):
 
 
 @pytest.mark.slow
-def test_strange_images_each_get_their_own_answer(server, predictor):
+def test_unusual_images_get_the_predictors_result(server, predictor):
     good = 0
     for name, data in strange_images().items():
-        answer = server.post(data)
-        expected = said_of(predictor, data)
+        response = server.post(data)
+        expected = prediction_or_error(predictor, data)
         if isinstance(expected, BadImageError):
-            assert answer.status_code in ((413,) if isinstance(expected, TooLargeError) else (415, 422)), name
-            detail = problem(answer, answer.status_code)
-            assert answer.status_code == 415 or str(expected) in detail, name
+            assert response.status_code in ((413,) if isinstance(expected, TooLargeError) else (415, 422)), name
+            detail = problem_detail(response, response.status_code)
+            assert response.status_code == 415 or str(expected) in detail, name
         else:
-            label, top = predictions(answer)
-            assert same(top, expected.top), name
+            label, top = parse_prediction(response)
+            assert same_top(top, expected.top), name
             assert label == expected.label, name
             good += 1
     assert good > 100
@@ -126,33 +135,33 @@ def test_strange_images_each_get_their_own_answer(server, predictor):
     assert server.metric("resnetlab_worker_restarts_total") == 0
 
 
-def test_a_header_that_claims_too_much(server):
-    detail = problem(server.post(png_of_size(one("png"), 50_000, 50_000)), 413)
+def test_an_image_with_too_many_pixels_is_rejected(server):
+    detail = problem_detail(server.post(png_of_size(one("png"), 50_000, 50_000)), 413)
     assert "50,000 x 50,000 pixels, more than 100 megapixels" in detail
 
 
-def test_bytes_beyond_the_limit(server):
-    assert "more than 1 MiB" in problem(server.post(one("png") + bytes(1 << 20)), 413)
+def test_an_image_with_too_many_bytes_is_rejected(server):
+    assert "more than 1 MiB" in problem_detail(server.post(one("png") + bytes(1 << 20)), 413)
 
 
-def test_what_is_no_image(server):
-    assert "-F" in problem(server.http.post("/v1/predict", files={"file": one("png")}), 415)
-    assert "empty" in problem(server.post(b""), 415)
-    packed = server.http.post("/v1/predict", content=one("png"), headers={"content-encoding": "gzip"})
-    assert "gzip" in problem(packed, 415)
-    assert "truncated" in problem(server.post(one("jpg")[:200]), 422)
+def test_bodies_that_are_not_images_are_rejected(server):
+    assert "-F" in problem_detail(server.http.post("/v1/predict", files={"file": one("png")}), 415)
+    assert "empty" in problem_detail(server.post(b""), 415)
+    compressed = server.http.post("/v1/predict", content=one("png"), headers={"content-encoding": "gzip"})
+    assert "gzip" in problem_detail(compressed, 415)
+    assert "truncated" in problem_detail(server.post(one("jpg")[:200]), 422)
 
 
-def test_what_is_served(server, predictor):
-    said = server.http.get("/v1/model").json()
-    ModelInfo.model_validate(said)
-    assert said["classes"] == list(CLASSES)
-    assert (said["name"], said["backend"], said["precision"]) == ("resnet8", "torch", "fp32")
-    assert (said["image_size"], said["channels"], said["max_bytes"]) == (32, 3, 1 << 20)
-    assert said["preprocessing"]["mean"] == list(predictor.preprocessing.mean)
-    assert said["version"] == __version__
-    assert "provenance" not in said
-    assert "pixel_mean" not in said["preprocessing"]
+def test_the_model_is_described(server, predictor):
+    info = server.http.get("/v1/model").json()
+    ModelInfo.model_validate(info)
+    assert info["classes"] == list(CLASSES)
+    assert (info["name"], info["backend"], info["precision"]) == ("resnet8", "torch", "fp32")
+    assert (info["image_size"], info["channels"], info["max_bytes"]) == (32, 3, 1 << 20)
+    assert info["preprocessing"]["mean"] == list(predictor.preprocessing.mean)
+    assert info["version"] == __version__
+    assert "provenance" not in info
+    assert "pixel_mean" not in info["preprocessing"]
 
 
 def test_health(server):
@@ -183,14 +192,14 @@ def test_metrics(server):
     assert 'path="other"' in server.http.get("/metrics").text or server.http.get("/nowhere").status_code == 404
 
 
-def test_errors_are_problems(server):
-    assert "/docs" in problem(server.http.get("/v2/predict"), 404)
-    assert "POST" in problem(server.http.get("/v1/predict"), 405)
+def test_unknown_paths_and_methods_get_problem_details(server):
+    assert "/docs" in problem_detail(server.http.get("/v2/predict"), 404)
+    assert "POST" in problem_detail(server.http.get("/v1/predict"), 405)
     assert server.http.get("/v1/predict").headers["allow"] == "POST"
-    assert server.http.get("/../../etc/passwd").headers["content-type"] == PROBLEM
+    assert server.http.get("/../../etc/passwd").headers["content-type"] == PROBLEM_MEDIA_TYPE
 
 
-def test_the_page_is_whole_and_guarded(server):
+def test_the_web_page_has_a_strict_policy_and_loads_nothing(server):
     page = server.http.get("/")
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
@@ -204,7 +213,7 @@ def test_the_page_is_whole_and_guarded(server):
     assert server.http.head("/").status_code == 200
 
 
-def test_the_description_needs_no_internet(server):
+def test_the_api_documentation_loads_only_local_files(server):
     page = server.http.get("/docs")
     assert page.status_code == 200
     assert "default-src 'none'" in page.headers["content-security-policy"]
@@ -214,8 +223,8 @@ def test_the_description_needs_no_internet(server):
     for path in loaded:
         assert path.startswith("/docs/")
         assert len(server.http.get(path).content) > 50
-    described = server.http.get("/openapi.json").json()
-    assert set(described["paths"]) >= {
+    document = server.http.get("/openapi.json").json()
+    assert set(document["paths"]) >= {
         "/v1/predict",
         "/v1/predict/batch",
         "/v1/model",
@@ -223,58 +232,58 @@ def test_the_description_needs_no_internet(server):
         "/readyz",
         "/metrics",
     }
-    assert "image/jpeg" in described["paths"]["/v1/predict"]["post"]["requestBody"]["content"]
+    assert "image/jpeg" in document["paths"]["/v1/predict"]["post"]["requestBody"]["content"]
 
 
-def test_another_host_is_refused(server):
+def test_other_host_names_are_rejected(server):
     for host in ("localhost", "127.0.0.1:1", "[::1]:80", "LOCALHOST.", "192.168.1.7"):
         assert server.http.get("/healthz", headers={"host": host}).status_code == 200, host
     for host in ("evil.example", "localhost.evil.example:8000", "127.0.0.1.evil.example"):
-        assert "--allow-host" in problem(server.http.get("/v1/model", headers={"host": host}), 421)
+        assert "--allow-host" in problem_detail(server.http.get("/v1/model", headers={"host": host}), 421)
 
 
-def test_pages_of_other_sites_cannot_use_it(server):
-    crossing = {"sec-fetch-site": "cross-site", "origin": "https://evil.example"}
-    assert problem(server.http.post("/v1/predict", content=one("png"), headers=crossing), 403)
-    answer = server.http.post("/v1/predict", content=one("png"), headers={"origin": "https://evil.example"})
-    assert not [name for name in answer.headers if name.startswith("access-control")]
-    assert server.http.options("/v1/predict", headers=crossing).status_code in (403, 405)
+def test_cross_site_requests_are_rejected(server):
+    cross_site = {"sec-fetch-site": "cross-site", "origin": "https://evil.example"}
+    assert problem_detail(server.http.post("/v1/predict", content=one("png"), headers=cross_site), 403)
+    response = server.http.post("/v1/predict", content=one("png"), headers={"origin": "https://evil.example"})
+    assert not [name for name in response.headers if name.startswith("access-control")]
+    assert server.http.options("/v1/predict", headers=cross_site).status_code in (403, 405)
 
 
-def test_garbage_is_no_request(server):
-    with line(server.port) as connection:
+def test_invalid_http_gets_400(server):
+    with open_connection(server.port) as connection:
         connection.sendall(b"\x16\x03\x01 hello\r\n\r\n")
-        assert heard(connection)[0] == 400
-    with line(server.port) as connection:
+        assert read_response(connection)[0] == 400
+    with open_connection(server.port) as connection:
         connection.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
-        assert heard(connection)[0] == 200
+        assert read_response(connection)[0] == 200
 
 
-def test_requests_one_after_the_other_on_one_connection(server, predictor):
-    """Also where a client does not wait for the answer before."""
+def test_pipelined_requests_on_one_connection(server, predictor):
+    """The client sends the second request before it reads the first response."""
     images = [one("png"), one("jpg")]
-    with line(server.port) as connection:
+    with open_connection(server.port) as connection:
         for data in images:
             head = f"POST /v1/predict?top=1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
             connection.sendall(head.encode() + data)
         with connection.makefile("rb") as file:
             for data in images:
                 length = 0
-                while words := file.readline().strip().lower():
-                    if words.startswith(b"content-length:"):
-                        length = int(words.split()[1])
+                while header := file.readline().strip().lower():
+                    if header.startswith(b"content-length:"):
+                        length = int(header.split()[1])
                 assert json.loads(file.read(length))["label"] == predictor(data).label
 
 
-def test_many_at_once_are_batched(server, predictor):
+def test_concurrent_requests_are_batched(server, predictor):
     images = [one("png") for _ in range(12)]
     before = server.metric('resnetlab_batch_images_bucket{le="1.0"}')
-    lines = [socket.create_connection(("127.0.0.1", server.port), timeout=30) for _ in images]
-    for connection, data in zip(lines, images, strict=True):
+    connections = [socket.create_connection(("127.0.0.1", server.port), timeout=30) for _ in images]
+    for connection, data in zip(connections, images, strict=True):
         head = f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
         connection.sendall(head.encode() + data)
-    for connection, data in zip(lines, images, strict=True):
-        status, _, body = heard(connection)
+    for connection, data in zip(connections, images, strict=True):
+        status, _, body = read_response(connection)
         connection.close()
         assert status == 200
         assert json.loads(body)["label"] == predictor(data).label

@@ -1,4 +1,4 @@
-"""The server keeps to its OpenAPI document, for requests that keep to it and for those that do not (schemathesis)."""
+"""The server matches its OpenAPI document, for valid and for invalid requests (schemathesis)."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,37 +16,37 @@ pytest.importorskip("schemathesis")
 import schemathesis
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from helpers.http_client import Served, served
+from helpers.http_client import RunningServer, run_server
 from resnetlab.serving.limits import Limits
 from resnetlab.serving.metrics import ServerMetrics
-from resnetlab.serving.routes import KINDS
+from resnetlab.serving.routes import IMAGE_MEDIA_TYPES
 from resnetlab.serving.server import make_app
 from resnetlab.serving.worker_supervisor import WorkerSupervisor
 
 pytestmark = pytest.mark.slow
 
-LIMITS, METERS = Limits(), ServerMetrics()
-DOCUMENT = make_app(WorkerSupervisor({}, LIMITS, METERS), LIMITS, METERS).openapi()
+LIMITS, METRICS = Limits(), ServerMetrics()
+DOCUMENT = make_app(WorkerSupervisor({}, LIMITS, METRICS), LIMITS, METRICS).openapi()
 BODIES = [one("png"), one("jpg"), one("webp"), one("jpg")[:300], b"words", b"", one("png") + bytes(1 << 20)]
 
-for kind in KINDS:
+for media_type in IMAGE_MEDIA_TYPES:
 
-    @schemathesis.serializer(kind)
-    def as_it_is(context: Any, value: Any) -> bytes:
+    @schemathesis.serializer(media_type)
+    def send_unchanged(context: Any, value: Any) -> bytes:
         return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
 
-    schemathesis.openapi.media_type(kind, st.sampled_from(BODIES))
+    schemathesis.openapi.media_type(media_type, st.sampled_from(BODIES))
 
 api = schemathesis.openapi.from_dict(DOCUMENT)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[Served]:
-    with served(model_file(tmp_path_factory.mktemp("model") / "model.safetensors"), "--max-mib", 1) as one_server:
-        yield one_server
+def server(tmp_path_factory) -> Iterator[RunningServer]:
+    with run_server(model_file(tmp_path_factory.mktemp("model") / "model.safetensors"), "--max-mib", 1) as running:
+        yield running
 
 
-def test_the_document_is_the_servers(server):
+def test_the_server_returns_the_document(server):
     assert server.http.get("/openapi.json").json() == DOCUMENT
 
 
@@ -57,13 +57,13 @@ def test_the_document_is_the_servers(server):
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much],
     derandomize=True,
 )
-def test_the_contract(case, server):
-    # No schema says which bytes are an image: what one allows may still be refused.
-    unknown = [positive_data_acceptance] if case.operation.path == "/v1/predict" else []
-    case.call_and_validate(base_url=server.url, excluded_checks=unknown)
+def test_responses_match_the_document(case, server):
+    # A schema cannot describe which bytes are an image, so a body that it allows may still be rejected.
+    excluded = [positive_data_acceptance] if case.operation.path == "/v1/predict" else []
+    case.call_and_validate(base_url=server.url, excluded_checks=excluded)
 
 
-def test_good_and_bad_requests_were_among_them(server):
+def test_valid_and_invalid_requests_were_generated(server):
     for path in ("/v1/predict", "/v1/predict/batch"):
         for status in (200, 422):
             assert server.metric(f'resnetlab_requests_total{{path="{path}",status="{status}"}}') > 5

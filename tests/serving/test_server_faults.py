@@ -1,6 +1,6 @@
-"""What happens to a server on bad days: full, slow clients, workers that die or hang, an end in the middle of work.
+"""The server under faults: full queue, slow clients, workers that crash or hang, shutdown with requests in flight.
 
-A worker that is stopped (SIGSTOP) stands for one that is busy for as long as the test likes.
+A paused worker (SIGSTOP) stands for a busy or hung one.
 """
 
 import json
@@ -21,7 +21,15 @@ from helpers.small_network import model_file
 
 pytest.importorskip("fastapi")
 
-from helpers.http_client import Served, heard, line, problem, served, stopped, until
+from helpers.http_client import (
+    RunningServer,
+    open_connection,
+    paused,
+    problem_detail,
+    read_response,
+    run_server,
+    wait_until,
+)
 
 IMAGE = one("png")
 
@@ -37,21 +45,25 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield threads
 
 
-def asked(pool: ThreadPoolExecutor, server: Served, images: int) -> list[Future[httpx.Response]]:
-    """Ask about some images at once, and return when all have reached the server."""
-    before = server.metric("resnetlab_worker_images") + server.metric("resnetlab_queue_images")
-    answers = [pool.submit(server.post, IMAGE) for _ in range(images)]
-    until(lambda: server.metric("resnetlab_worker_images") + server.metric("resnetlab_queue_images") == before + images)
-    return answers
+def send_images(pool: ThreadPoolExecutor, server: RunningServer, num_images: int) -> list[Future[httpx.Response]]:
+    """Send some images concurrently, and return when the server has queued all of them."""
+
+    def pending() -> float:
+        return server.metric("resnetlab_worker_images") + server.metric("resnetlab_queue_images")
+
+    before = pending()
+    responses = [pool.submit(server.post, IMAGE) for _ in range(num_images)]
+    wait_until(lambda: pending() == before + num_images)
+    return responses
 
 
-def head(*lines: str) -> bytes:
-    return "\r\n".join(["POST /v1/predict HTTP/1.1", "Host: localhost", *lines, "", ""]).encode()
+def request_head(*headers: str) -> bytes:
+    return "\r\n".join(["POST /v1/predict HTTP/1.1", "Host: localhost", *headers, "", ""]).encode()
 
 
-def closed(connection: socket.socket, within_s: float) -> bool:
-    """Say whether the other side closes the connection soon."""
-    connection.settimeout(within_s)
+def is_closed(connection: socket.socket, timeout_s: float) -> bool:
+    """Return whether the server closes the connection within this time."""
+    connection.settimeout(timeout_s)
     try:
         while connection.recv(1 << 16):
             pass
@@ -63,51 +75,51 @@ def closed(connection: socket.socket, within_s: float) -> bool:
 
 
 @pytest.mark.slow
-def test_a_full_queue_slow_clients_and_an_end_in_the_middle_of_work(model, pool):
-    """One server after the other would take long: what leaves it whole comes first, its end last."""
-    words = ("--max-batch", 1, "--max-queue", 3, "--max-batch-images", 2, "--max-mib", 1, "--body-timeout-s", 0.5)
-    with served(model, *words) as server:
-        worker = server.worker()
-        with stopped(worker):
-            full_queue(pool, server)
-        slow_body(server)
-        endless_body(server)
-        client_that_leaves(server, worker)
-        with stopped(worker):
-            end_in_the_middle(pool, server)
+def test_full_queue_slow_clients_and_graceful_shutdown(model, pool):
+    """One server for all of these, because a start takes seconds; the shutdown comes last."""
+    options = ("--max-batch", 1, "--max-queue", 3, "--max-batch-images", 2, "--max-mib", 1, "--body-timeout", 0.5)
+    with run_server(model, *options) as server:
+        worker = server.worker_pid()
+        with paused(worker):
+            check_full_queue(pool, server)
+        check_slow_body(server)
+        check_chunked_body(server)
+        check_disconnected_clients(server, worker)
+        with paused(worker):
+            check_graceful_shutdown(pool, server)
         assert server.process.wait(10) == 0
-        until(lambda: not Path(f"/proc/{worker}").exists())
+        wait_until(lambda: not Path(f"/proc/{worker}").exists())
 
 
-def full_queue(pool: ThreadPoolExecutor, server: Served) -> None:
-    answers = asked(pool, server, 5)  # two with the worker, three wait
-    refused = server.post(IMAGE)
-    assert "3 images wait already" in problem(refused, 429)
-    assert 1 <= int(refused.headers["retry-after"]) <= 60
+def check_full_queue(pool: ThreadPoolExecutor, server: RunningServer) -> None:
+    responses = send_images(pool, server, 5)  # two in the worker, three in the queue
+    rejected = server.post(IMAGE)
+    assert "the queue is full (3 of at most 3 images)" in problem_detail(rejected, 429)
+    assert 1 <= int(rejected.headers["retry-after"]) <= 60
     assert server.http.get("/healthz").status_code == 200
-    os.kill(server.worker(), signal.SIGCONT)
-    assert [answer.result().status_code for answer in answers] == [200] * 5
+    os.kill(server.worker_pid(), signal.SIGCONT)
+    assert [response.result().status_code for response in responses] == [200] * 5
     assert server.post(IMAGE).status_code == 200
 
 
-def slow_body(server: Served) -> None:
-    with line(server.port) as connection:
-        connection.sendall(head(f"Content-Length: {len(IMAGE)}") + IMAGE[:10])
-        begun = time.monotonic()
-        status, headers, body = heard(connection)
+def check_slow_body(server: RunningServer) -> None:
+    with open_connection(server.port) as connection:
+        connection.sendall(request_head(f"Content-Length: {len(IMAGE)}") + IMAGE[:10])
+        start = time.monotonic()
+        status, headers, body = read_response(connection)
         assert (status, headers["connection"]) == (408, "close")
         assert "within 0.5 s (10 bytes did)" in json.loads(body)["detail"]
-        assert 0.4 < time.monotonic() - begun < 5
-        assert closed(connection, 5)
+        assert 0.4 < time.monotonic() - start < 5
+        assert is_closed(connection, 5)
 
 
-def endless_body(server: Served) -> None:
-    """A body in chunks, which does not say how long it is, is refused long before its end."""
-    sent = 0
-    with line(server.port) as connection:
-        connection.sendall(head("Transfer-Encoding: chunked"))
+def check_chunked_body(server: RunningServer) -> None:
+    """A chunked body without a length is rejected as soon as it exceeds the limit."""
+    sent_bytes = 0
+    with open_connection(server.port) as connection:
+        connection.sendall(request_head("Transfer-Encoding: chunked"))
         connection.settimeout(0.001)
-        while sent < 64 << 20:
+        while sent_bytes < 64 << 20:
             try:
                 if connection.recv(1, socket.MSG_PEEK):
                     break
@@ -115,142 +127,142 @@ def endless_body(server: Served) -> None:
                 connection.settimeout(30)
                 connection.sendall(b"10000\r\n" + bytes(1 << 16) + b"\r\n")
                 connection.settimeout(0.001)
-                sent += 1 << 16
+                sent_bytes += 1 << 16
         connection.settimeout(30)
-        status, _, body = heard(connection)
+        status, _, body = read_response(connection)
     assert status == 413
     assert "more than 1 MiB" in json.loads(body)["detail"]
-    assert 1 << 20 <= sent < 8 << 20
+    assert 1 << 20 <= sent_bytes < 8 << 20
 
 
-def client_that_leaves(server: Served, worker: int) -> None:
-    """It is dropped from the queue; nobody waits behind it."""
+def check_disconnected_clients(server: RunningServer, worker: int) -> None:
+    """Images of disconnected clients are removed from the queue."""
     before = server.metric('resnetlab_requests_total{path="/v1/predict",status="499"}')
     answered = server.metric('resnetlab_images_total{outcome="answered"}')
-    with stopped(worker):
-        lines = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(5)]
-        for connection in lines:
-            connection.sendall(head(f"Content-Length: {len(IMAGE)}") + IMAGE)
-        until(lambda: server.metric("resnetlab_queue_images") == 3)
-        for connection in lines:
+    with paused(worker):
+        connections = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(5)]
+        for connection in connections:
+            connection.sendall(request_head(f"Content-Length: {len(IMAGE)}") + IMAGE)
+        wait_until(lambda: server.metric("resnetlab_queue_images") == 3)
+        for connection in connections:
             connection.close()
-        until(lambda: server.metric("resnetlab_queue_images") == 0)
-        assert server.metric("resnetlab_worker_images") == 2  # which it has already
-    until(lambda: server.metric("resnetlab_worker_images") == 0)
+        wait_until(lambda: server.metric("resnetlab_queue_images") == 0)
+        assert server.metric("resnetlab_worker_images") == 2  # sent before the clients disconnected
+    wait_until(lambda: server.metric("resnetlab_worker_images") == 0)
     assert server.metric('resnetlab_requests_total{path="/v1/predict",status="499"}') == before + 5
     assert server.metric('resnetlab_images_total{outcome="answered"}') == answered + 2
 
 
-def end_in_the_middle(pool: ThreadPoolExecutor, server: Served) -> None:
-    """SIGTERM: what has begun is answered, also where it waits, and what comes is told to go elsewhere."""
-    answers = asked(pool, server, 3)
-    os.kill(server.worker(), signal.SIGTERM)  # as systemd does with a whole group
+def check_graceful_shutdown(pool: ThreadPoolExecutor, server: RunningServer) -> None:
+    """After SIGTERM, requests in flight are finished, also queued ones, and new ones are rejected."""
+    responses = send_images(pool, server, 3)
+    os.kill(server.worker_pid(), signal.SIGTERM)  # systemd sends SIGTERM to all processes of a service
     server.process.send_signal(signal.SIGTERM)
-    until(lambda: server.http.get("/readyz").status_code == 503)
-    refused = server.post(IMAGE)
-    assert "stopping" in problem(refused, 503)
-    assert int(refused.headers["retry-after"]) > 0
-    assert "stopping" in problem(server.http.get("/readyz"), 503)
+    wait_until(lambda: server.http.get("/readyz").status_code == 503)
+    rejected = server.post(IMAGE)
+    assert "shutting down" in problem_detail(rejected, 503)
+    assert int(rejected.headers["retry-after"]) > 0
+    assert "shutting down" in problem_detail(server.http.get("/readyz"), 503)
     assert server.http.get("/healthz").status_code == 200
-    os.kill(server.worker(), signal.SIGCONT)
-    assert [answer.result().status_code for answer in answers] == [200] * 3
+    os.kill(server.worker_pid(), signal.SIGCONT)
+    assert [response.result().status_code for response in responses] == [200] * 3
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_loses_its_images_and_no_others(model, pool):
-    with served(model, "--max-batch", 1, "--timeout-s", 30) as server:
-        worker = server.worker()
-        with stopped(worker):
-            answers = asked(pool, server, 4)
+def test_a_killed_worker_fails_its_images_only(model, pool):
+    with run_server(model, "--max-batch", 1, "--timeout", 30) as server:
+        worker = server.worker_pid()
+        with paused(worker):
+            responses = send_images(pool, server, 4)
             os.kill(worker, signal.SIGKILL)
-            until(lambda: server.http.get("/readyz").status_code == 503)
-            assert "killed by signal 9" in problem(server.http.get("/readyz"), 503)
+            wait_until(lambda: server.http.get("/readyz").status_code == 503)
+            assert "killed by signal 9" in problem_detail(server.http.get("/readyz"), 503)
             assert server.http.get("/healthz").status_code == 200
-            following = server.post(IMAGE)  # waits for the next worker
-        assert following.status_code == 200
-        statuses = sorted(answer.result().status_code for answer in answers)
+            later_response = server.post(IMAGE)  # queued until the next worker is ready
+        assert later_response.status_code == 200
+        statuses = sorted(response.result().status_code for response in responses)
         assert statuses == [200, 200, 503, 503]
-        lost = next(answer.result() for answer in answers if answer.result().status_code == 503)
-        assert "killed by signal 9 while it had this image" in problem(lost, 503)
-        assert lost.headers["retry-after"] == "1"
+        failed = next(response.result() for response in responses if response.result().status_code == 503)
+        assert "killed by signal 9 while it held this image" in problem_detail(failed, 503)
+        assert failed.headers["retry-after"] == "1"
         assert server.http.get("/readyz").status_code == 200
-        assert server.worker() != worker
+        assert server.worker_pid() != worker
         assert server.metric("resnetlab_worker_restarts_total") == 1
 
 
 @pytest.mark.slow
-def test_a_worker_that_hangs_is_replaced(model):
-    with served(model, "--timeout-s", 0.5, "--max-batch", 1) as server:
-        worker = server.worker()
-        with stopped(worker):
-            begun = time.monotonic()
-            assert "no answer within 0.5 s" in problem(server.post(IMAGE), 503)
-            assert 0.4 < time.monotonic() - begun < 2
-            until(lambda: server.http.get("/readyz").status_code == 503)
-            assert "hung" in problem(server.http.get("/readyz"), 503)
-        until(lambda: server.http.get("/readyz").status_code == 200)
+def test_a_hung_worker_is_restarted(model):
+    with run_server(model, "--timeout", 0.5, "--max-batch", 1) as server:
+        worker = server.worker_pid()
+        with paused(worker):
+            start = time.monotonic()
+            assert "no result within 0.5 s" in problem_detail(server.post(IMAGE), 503)
+            assert 0.4 < time.monotonic() - start < 2
+            wait_until(lambda: server.http.get("/readyz").status_code == 503)
+            assert "hung" in problem_detail(server.http.get("/readyz"), 503)
+        wait_until(lambda: server.http.get("/readyz").status_code == 200)
         assert server.post(IMAGE).status_code == 200
-        assert server.worker() != worker
+        assert server.worker_pid() != worker
 
 
 @pytest.mark.slow
-def test_a_network_that_cannot_be_loaded_again(model, tmp_path):
+def test_a_model_that_cannot_be_reloaded(model, tmp_path):
     copy = tmp_path / "model.safetensors"
     copy.write_bytes(model.read_bytes())
-    with served(copy) as server:
+    with run_server(copy) as server:
         copy.write_bytes(b"damaged")
-        os.kill(server.worker(), signal.SIGKILL)
-        until(lambda: "cannot be loaded again" in server.http.get("/readyz").text, 60)
-        refused = server.post(IMAGE)
-        assert "cannot be loaded again" in problem(refused, 503)
-        assert int(refused.headers["retry-after"]) >= 1
+        os.kill(server.worker_pid(), signal.SIGKILL)
+        wait_until(lambda: "could not be reloaded" in server.http.get("/readyz").text, 60)
+        rejected = server.post(IMAGE)
+        assert "could not be reloaded" in problem_detail(rejected, 503)
+        assert int(rejected.headers["retry-after"]) >= 1
         copy.write_bytes(model.read_bytes())
-        until(lambda: server.http.get("/readyz").status_code == 200, 60)
+        wait_until(lambda: server.http.get("/readyz").status_code == 200, 60)
         assert server.post(IMAGE).status_code == 200
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
-def test_no_worker_outlives_its_server(model, signum):
-    with served(model) as server:
-        worker = server.worker()
-        assert server.end(signum) == (-9 if signum == signal.SIGKILL else 0)
-        until(lambda: not Path(f"/proc/{worker}").exists(), 10)
+def test_the_worker_exits_with_the_server(model, signum):
+    with run_server(model) as server:
+        worker = server.worker_pid()
+        assert server.stop(signum) == (-9 if signum == signal.SIGKILL else 0)
+        wait_until(lambda: not Path(f"/proc/{worker}").exists(), 10)
 
 
 @pytest.mark.slow
-def test_an_end_while_the_network_is_loaded(model):
-    """Nothing is printed yet, and nothing is left behind."""
-    with served(model) as server:
-        worker = server.worker()
+def test_sigterm_while_the_model_is_loading(model):
+    """The server exits with status 0 and prints nothing to stderr."""
+    with run_server(model) as server:
+        worker = server.worker_pid()
         os.kill(worker, signal.SIGKILL)
-        until(lambda: server.worker() not in (worker, 0))
-        assert server.end() == 0
+        wait_until(lambda: server.worker_pid() not in (worker, 0))
+        assert server.stop() == 0
 
 
 @pytest.mark.slow
-def test_connections_that_never_get_to_the_point_are_closed(model):
-    with served(model) as server:
-        with line(server.port) as silent, line(server.port) as slow:
+def test_connections_without_a_complete_request_are_closed(model):
+    with run_server(model) as server:
+        with open_connection(server.port) as silent, open_connection(server.port) as slow:
             slow.sendall(b"GET /healthz HTTP/1.1\r\nHo")
             assert server.http.get("/healthz").status_code == 200
-            assert closed(silent, 20)
-            assert closed(slow, 20)
-        with line(server.port) as endless:
+            assert is_closed(silent, 20)
+            assert is_closed(slow, 20)
+        with open_connection(server.port) as oversized:
             with suppress(OSError):
-                endless.sendall(b"GET /healthz HTTP/1.1\r\n" + b"X-More: and more\r\n" * 10_000)
-            assert closed(endless, 5)
-        lines = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(600)]
-        assert heard(lines[-1])[0] == 503
-        for connection in lines:
+                oversized.sendall(b"GET /healthz HTTP/1.1\r\n" + b"X-More: and more\r\n" * 10_000)
+            assert is_closed(oversized, 5)
+        connections = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(600)]
+        assert read_response(connections[-1])[0] == 503
+        for connection in connections:
             connection.close()
-        until(lambda: server.http.get("/healthz").status_code == 200)
+        wait_until(lambda: server.http.get("/healthz").status_code == 200)
 
 
 @pytest.mark.slow
-def test_memory_stays_flat(model, pool):
-    """Some thousand requests of every kind, after as many that warm up."""
-    kinds = [
+def test_memory_does_not_grow(model, pool):
+    """Compare before and after 3,000 requests of every kind, following a warm-up of 1,500."""
+    bodies = [
         IMAGE,
         saved(picture(width=1500, height=1200), "JPEG"),
         b"words",
@@ -259,18 +271,18 @@ def test_memory_stays_flat(model, pool):
         bytes(3 << 20),
     ]
 
-    def resident_mib(server: Served) -> list[float]:
-        processes = (server.process.pid, server.worker())
+    def resident_mib(server: RunningServer) -> list[float]:
+        processes = (server.process.pid, server.worker_pid())
         return [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 2**20 for pid in processes]
 
-    with served(model, "--max-mib", 2, "--max-queue", 512) as server:
+    with run_server(model, "--max-mib", 2, "--max-queue", 512) as server:
 
-        def many(number: int) -> set[int]:
-            return {answer.status_code for answer in pool.map(server.post, (kinds * number)[:number])}
+        def send(number: int) -> set[int]:
+            return {response.status_code for response in pool.map(server.post, (bodies * number)[:number])}
 
-        many(1500)
+        send(1500)
         before = resident_mib(server)
-        assert many(3000) == {200, 413, 415, 422}
+        assert send(3000) == {200, 413, 415, 422}
         after = resident_mib(server)
         assert after == pytest.approx(before, rel=0.05), (before, after)
         assert server.metric("resnetlab_worker_restarts_total") == 0

@@ -1,4 +1,4 @@
-"""`resnetlab serve`: answer over HTTP what is in pictures, with a page for people."""
+"""`resnetlab serve`: serve a model over HTTP, with a web page for people."""
 
 import sys
 from dataclasses import dataclass
@@ -13,76 +13,85 @@ from resnetlab.serving.limits import Limits
 
 @dataclass(frozen=True)
 class Options:
-    """Serve a network over HTTP, and a page for people on the same address.
+    """Serve a model over HTTP, with a web page for people at the same address.
 
-    A line with the address is printed when the network is ready. SIGTERM or Ctrl-C ends it: requests that have begun
-    are answered, new ones get 503, and the exit status is 0.
+    A line with the address is printed when the server is ready. On SIGTERM or Ctrl-C the server drains: it finishes
+    requests in flight, rejects new ones with 503, and exits with status 0.
     """
 
     model: Annotated[Path, tyro.conf.Positional]
     """A model file, a run directory or an exported file."""
     host: str = "127.0.0.1"
-    """Address to listen on: this machine alone, if not given; 0.0.0.0 for all, behind a proxy with TLS."""
+    """Address to listen on. The default is this machine only; 0.0.0.0 for all interfaces, behind a proxy with TLS."""
     port: int = 8000
-    """Port to listen on; 0 for one that is free."""
+    """Port to listen on; 0 for any free port."""
     backend: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"
-    """What computes the network; auto measures which is fastest and gives the same answers."""
+    """Inference runtime; auto measures which one is fastest and gives the same predictions."""
     cores: int | None = None
-    """Threads that compute the network, at least 1; all cores, if not given."""
+    """Threads for the network and for decoding, at least 1; all cores by default."""
     max_batch: int = Limits.max_batch
-    """Images that go through the network together, at least 1."""
+    """Images per batch through the network, at least 1."""
     max_wait_ms: float = Limits.max_wait_ms
-    """Milliseconds that an image waits for others that are being decoded; it never waits for what has not come."""
+    """Milliseconds that an image waits for others that are being decoded; an image alone never waits."""
     max_queue: int = Limits.max_queue
-    """Images that may wait, at least 1; beyond them the answer is 429."""
-    timeout_s: float = Limits.timeout_s
-    """Seconds from a whole request to its answer; then the answer is 503."""
-    body_timeout_s: float = Limits.body_timeout_s
-    """Seconds in which a request's body must have come; then the answer is 408."""
+    """Images that may wait in the queue, at least 1; requests beyond it get 429."""
+    timeout: float = Limits.timeout_s
+    """Seconds from a complete request to its response; after it the request gets 503."""
+    body_timeout: float = Limits.body_timeout_s
+    """Seconds within which a request body must arrive; after it the request gets 408."""
     max_mib: int = Limits.max_mib
-    """MiB of one encoded image; beyond them the answer is 413."""
+    """Largest encoded image in MiB; larger ones get 413."""
     max_megapixels: int = Limits.max_megapixels
-    """Megapixels that an image may claim; beyond them the answer is 413, before memory is taken."""
+    """Largest image in megapixels; larger ones get 413 before memory is allocated."""
     max_batch_images: int = Limits.max_batch_images
-    """Images of one request to /v1/predict/batch."""
+    """Most images in one request to /v1/predict/batch."""
     allow_host: tuple[str, ...] = ()
-    """Names by which the server may be asked for, beside localhost and addresses. Without any, a server that others can
-    reach answers to every name."""
+    """Host names to accept besides localhost and IP addresses. Without any, a server that other machines can reach
+    accepts every name."""
     access_log: bool = False
-    """Print a line for each request: client, method, path, status, time."""
+    """Print a line per request to stderr: client, method, path, status, time."""
 
 
 def run(options: Options) -> int:
-    """Serve until a signal comes; return 0.
+    """Serve until a signal arrives; return 0.
 
     Raises:
-        ConfigError: for a mistake in the call.
+        ConfigError: If an option is invalid, or a package is missing.
     """
     if options.cores is not None and options.cores < 1:
         raise ConfigError(f"cores must be at least 1, not {options.cores}")
-    limits = Limits(**{name: getattr(options, name) for name in Limits.__dataclass_fields__})
+    limits = Limits(
+        max_batch=options.max_batch,
+        max_wait_ms=options.max_wait_ms,
+        max_queue=options.max_queue,
+        timeout_s=options.timeout,
+        body_timeout_s=options.body_timeout,
+        max_mib=options.max_mib,
+        max_megapixels=options.max_megapixels,
+        max_batch_images=options.max_batch_images,
+    )
     from resnetlab.models.model_card import find_model_file
 
-    find_model_file(options.model)  # a path that is not there is told before anything is loaded
+    find_model_file(options.model)  # report a missing file before loading anything
     try:
         from resnetlab.serving.server import ListenOptions, ServiceOptions, serve
     except ImportError as error:
         raise ConfigError(f"serving needs more packages ({error}); pip install 'resnetlab[serve]'") from error
     serve(
-        ServiceOptions(options.model, options.backend, options.cores, limits),
-        ListenOptions(options.host, options.port, options.allow_host),
-        ready=print_ready,
-        log=print_log_line if options.access_log else None,
+        ServiceOptions(model=options.model, backend=options.backend, cores=options.cores, limits=limits),
+        ListenOptions(host=options.host, port=options.port, allow_hosts=options.allow_host),
+        on_ready=print_ready,
+        log=print_access_log if options.access_log else None,
     )
     return 0
 
 
-def print_ready(address: str, model: dict[str, Any]) -> None:
-    """Print where the server is, and what it serves."""
-    what = f"{model['name']}, {len(model['classes'])} classes, {model['backend']} {model['precision']}"
-    print(f"serving {what} on {address}", flush=True)
+def print_ready(url: str, model_info: dict[str, Any]) -> None:
+    """Print the model and the address of the server."""
+    runtime = f"{model_info['backend']} {model_info['precision']}"
+    print(f"serving {model_info['name']}, {len(model_info['classes'])} classes, {runtime} on {url}", flush=True)
 
 
-def print_log_line(line: str) -> None:
-    """Print a line of the access log."""
+def print_access_log(line: str) -> None:
+    """Print a line of the access log to stderr."""
     print(line, file=sys.stderr, flush=True)

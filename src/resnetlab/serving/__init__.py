@@ -1,1 +1,1 @@
-"""From a model file to answers: prediction, explanation."""
+"""HTTP server: routes, middleware, request limits, the worker process with its queue, metrics and the web page."""

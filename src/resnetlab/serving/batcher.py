@@ -1,8 +1,7 @@
-"""Single images into batches: as full as what is here allows, and nobody waits for what may never come. No torch.
+"""Dynamic batching: group single images into batches, without delaying an image that arrives alone.
 
-While the network computes, images gather. When it is free it takes all that are ready. Where some are still being
-decoded it waits for them, but no longer than `max_wait_s`; where none is, it begins at once: a single client never
-waits.
+While the network computes, decoded images queue. When the network is free it takes all queued images. If others are
+still being decoded, it waits for them, at most `max_wait_s`. If none are, the batch starts at once.
 """
 
 import threading
@@ -15,50 +14,50 @@ Item = TypeVar("Item")
 
 
 class DynamicBatcher(Generic[Item]):
-    """Where decoders put images, and the network takes batches; threads share it."""
+    """A thread-safe queue: decoder threads `put` items, the inference thread gets batches."""
 
     def __init__(self, max_batch: int, max_wait_s: float) -> None:
-        """Give out at most `max_batch` items at a time, and wait at most `max_wait_s` for those under way."""
+        """Return at most `max_batch` items per batch, and wait at most `max_wait_s` for items in flight."""
         self._max_batch = max_batch
         self._max_wait_s = max_wait_s
-        self._ready: deque[Item] = deque()
-        self._under_way = 0
+        self._queue: deque[Item] = deque()
+        self._in_flight = 0
         self._changed = threading.Condition()
 
-    def expect(self) -> AbstractContextManager[None]:
-        """Count an item as under way from now until the context ends; in it the item is `put`, or is given up."""
+    def reserve(self) -> AbstractContextManager[None]:
+        """Count an item as in flight from this call until the context ends; inside, `put` the item or drop it."""
         with self._changed:
-            self._under_way += 1
-        return _InFlight(self)
+            self._in_flight += 1
+        return _Reservation(self)
 
     def put(self, item: Item) -> None:
-        """Hand in an item that was expected."""
+        """Queue an item, inside the context that `reserve` returned."""
         with self._changed:
-            self._ready.append(item)
+            self._queue.append(item)
 
-    def take(self) -> list[Item]:
-        """Return the next batch, at least one item, in the order in which they were put; wait for it."""
+    def get_batch(self) -> list[Item]:
+        """Wait for the next batch and return it: at least one item, in the order in which they were put."""
         with self._changed:
-            while not self._ready:
+            while not self._queue:
                 self._changed.wait()
-            until = time.monotonic() + self._max_wait_s
-            while self._under_way and len(self._ready) < self._max_batch:
-                left = until - time.monotonic()
-                if left <= 0:
+            deadline = time.monotonic() + self._max_wait_s
+            while self._in_flight and len(self._queue) < self._max_batch:
+                remaining_s = deadline - time.monotonic()
+                if remaining_s <= 0:
                     break
-                self._changed.wait(left)
-            return [self._ready.popleft() for _ in range(min(self._max_batch, len(self._ready)))]
+                self._changed.wait(remaining_s)
+            return [self._queue.popleft() for _ in range(min(self._max_batch, len(self._queue)))]
 
-    def arrived(self) -> None:
-        """Count an item as no longer under way."""
+    def release(self) -> None:
+        """Count an item as no longer in flight."""
         with self._changed:
-            self._under_way -= 1
+            self._in_flight -= 1
             self._changed.notify()
 
 
-class _InFlight(AbstractContextManager[None]):
-    def __init__(self, gathering: DynamicBatcher) -> None:
-        self._gathering = gathering
+class _Reservation(AbstractContextManager[None]):
+    def __init__(self, batcher: DynamicBatcher) -> None:
+        self._batcher = batcher
 
     def __exit__(self, *_: object) -> None:
-        self._gathering.arrived()
+        self._batcher.release()

@@ -1,4 +1,4 @@
-"""What went wrong, for a program and for a person: problem details (RFC 9457)."""
+"""Error responses as problem details (RFC 9457), and the exception handlers that make them."""
 
 import json
 from collections.abc import Mapping
@@ -9,21 +9,24 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-MEDIA_TYPE = "application/problem+json"
-NAMES = {413: "Content Too Large", 421: "Misdirected Request", 422: "Unprocessable Content"}
-"""As RFC 9110 calls them; Python before 3.13 has older names."""
-GONE = 499
-"""Nobody sends it: what is counted where a client left before its answer (nginx's number)."""
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+STATUS_TITLES = {413: "Content Too Large", 421: "Misdirected Request", 422: "Unprocessable Content"}
+"""The names of RFC 9110; Python before 3.13 has older ones."""
+CLIENT_CLOSED_REQUEST = 499
+"""Never sent; the metrics count it for a client that disconnected before its response (nginx's number)."""
 
 
 class RequestError(Exception):
-    """An answer that is an error."""
+    """A request that fails with an HTTP status and a reason."""
 
     def __init__(self, status: int, detail: str, *, retry_after_s: int | None = None, close: bool = False) -> None:
-        """Take the HTTP status, and one line that says what was wrong and what would work.
+        """Store the response.
 
-        `retry_after_s`: when it may be tried again. `close`: the connection is of no more use, since its body was not
-        read to the end.
+        Args:
+            status: HTTP status.
+            detail: One line: what was wrong, and what would work.
+            retry_after_s: Seconds after which the client may retry; sets the header `Retry-After`.
+            close: Close the connection, because the request body was not read to its end.
         """
         super().__init__(detail)
         self.status = status
@@ -32,67 +35,67 @@ class RequestError(Exception):
         if retry_after_s is not None:
             self.headers["retry-after"] = str(retry_after_s)
 
-    def content(self) -> dict[str, Any]:
-        """Return its members; the type is `about:blank`, so that the title is that of the status."""
+    def problem_details(self) -> dict[str, Any]:
+        """Return the members of RFC 9457; with the type `about:blank`, the title must be that of the status."""
         return {"type": "about:blank", "title": _title(self.status), "status": self.status, "detail": self.detail}
 
 
 class ClientDisconnectedError(Exception):
-    """A client that left before its answer."""
+    """A client that disconnected before its response."""
 
 
-def error_response(problem: RequestError, headers: Mapping[str, str] | None = None) -> Response:
-    """Make the HTTP response of a problem."""
-    content = json.dumps(problem.content(), ensure_ascii=False).encode()
-    return Response(content, problem.status, {**problem.headers, **(headers or {})}, MEDIA_TYPE)
+def error_response(error: RequestError, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the HTTP response for an error, with additional `headers`."""
+    body = json.dumps(error.problem_details(), ensure_ascii=False).encode()
+    return Response(body, error.status, {**error.headers, **(headers or {})}, PROBLEM_MEDIA_TYPE)
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Have every error of an application answered as a problem."""
-    app.add_exception_handler(RequestError, _known)
-    app.add_exception_handler(ClientDisconnectedError, _gone)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _of_http)
-    app.add_exception_handler(Exception, _unknown)
+    """Make an application answer every error with problem details."""
+    app.add_exception_handler(RequestError, _handle_request_error)
+    app.add_exception_handler(ClientDisconnectedError, _handle_disconnect)
+    app.add_exception_handler(RequestValidationError, _handle_validation_error)
+    app.add_exception_handler(HTTPException, _handle_http_exception)
+    app.add_exception_handler(Exception, _handle_unexpected_error)
 
 
-async def _known(_request: Request, error: Exception) -> Response:
+async def _handle_request_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
     return error_response(error)
 
 
-async def _gone(_request: Request, _error: Exception) -> Response:
-    return Response(status_code=GONE)
+async def _handle_disconnect(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
-async def _invalid(_request: Request, error: Exception) -> Response:
+async def _handle_validation_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return error_response(RequestError(422, "; ".join(describe_validation_error(one) for one in error.errors())))
+    return error_response(RequestError(422, "; ".join(map(describe_validation_error, error.errors()))))
 
 
 def describe_validation_error(error: Mapping[str, Any]) -> str:
-    """Say in one line where a value is wrong, and how; pydantic's message, and never the value itself."""
-    return f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}"
+    """Return one line with the field and pydantic's message; the invalid value itself is never included."""
+    return f"{'.'.join(map(str, error['loc']))}: {error['msg']}"
 
 
-async def _of_http(request: Request, error: Exception) -> Response:
+async def _handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = str(error.detail)
     if error.status_code == 404:
-        detail = "there is nothing here; /docs lists what there is"
+        detail = "no such path; /docs lists the endpoints"
     elif error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "another method")
-        detail = f"{request.method} is not understood here; {allowed} is"
+        detail = f"method {request.method} is not allowed; use {allowed}"
     return error_response(RequestError(error.status_code, detail), error.headers)
 
 
-async def _unknown(_request: Request, _error: Exception) -> Response:
-    return error_response(RequestError(500, "the server made a mistake; its log says which"))
+async def _handle_unexpected_error(_request: Request, _error: Exception) -> Response:
+    return error_response(RequestError(500, "internal server error; the server's log has the traceback"))
 
 
 def _title(status: int) -> str:
-    if status in NAMES:
-        return NAMES[status]
+    if status in STATUS_TITLES:
+        return STATUS_TITLES[status]
     try:
         return HTTPStatus(status).phrase
     except ValueError:

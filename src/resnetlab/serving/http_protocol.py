@@ -1,7 +1,7 @@
-"""Connections that do not hold the server: headers have a deadline and a length, and there are only so many at a time.
+"""uvicorn's HTTP protocol with limits on connections: their number, and the time and size of request headers.
 
-uvicorn waits for a request's headers for ever, and by httptools takes any length of them. A client that reads its
-answer slowly holds its connection, and nothing else.
+uvicorn waits for headers without a deadline, and with httptools accepts headers of any length. A client that reads its
+response slowly occupies its own connection only, so it needs no limit.
 """
 
 import asyncio
@@ -11,72 +11,74 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from resnetlab.serving.errors import RequestError, error_response
 
-HEADERS_S = 10.0
-"""Seconds in which the headers of a request must have come."""
-HEADERS_BYTES = 1 << 16
-"""Bytes of a request before its body, at most."""
-REST_BYTES = 32 << 20
-"""Bytes of a body that was not waited for (a full queue says so at once) and is thrown away, at most."""
-MOST = 512
+HEADER_TIMEOUT_S = 10.0
+"""Seconds within which the headers of a request must arrive."""
+MAX_HEADER_BYTES = 1 << 16
+"""Bytes of a request before its body."""
+MAX_DISCARDED_BYTES = 32 << 20
+"""Bytes of a body that are read and discarded after an early response, such as 429 for a full queue."""
+MAX_CONNECTIONS = 512
 """Connections at a time: below the 1,024 files that a process usually may open."""
-FULL = RequestError(503, f"{MOST} connections are open already; ask again", retry_after_s=1, close=True)
+TOO_MANY_CONNECTIONS = RequestError(
+    503, f"{MAX_CONNECTIONS} connections are open already; retry in 1 s", retry_after_s=1, close=True
+)
 
 
 class LimitedHttpProtocol(AutoHTTPProtocol):  # pyright: ignore[reportGeneralTypeIssues, reportUntypedBaseClass]
-    """uvicorn's protocol (by httptools where that is installed, else by h11) with limits."""
+    """uvicorn's protocol (httptools if installed, otherwise h11) with connection limits."""
 
     connections: set[Any]
     cycle: Any
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
-    _deadline: asyncio.TimerHandle | None = None
-    _bytes = 0  # that came since the last request began to be worked on
+    _header_timer: asyncio.TimerHandle | None = None
+    _pending_bytes = 0  # received since the application last started on a request
 
     def connection_made(self, transport: Any) -> None:
-        """Begin to wait for headers."""
+        """Start the header timer, or reject the connection if too many are open."""
         super().connection_made(transport)
-        if len(self.connections) > MOST:
-            transport.write(_plain(FULL))
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.write(_raw_response(TOO_MANY_CONNECTIONS))
             transport.close()
         else:
-            self._wait()
+            self._start_header_timer()
 
     def data_received(self, data: bytes) -> None:
-        """Look after each part whether a request has begun."""
+        """Pass data to uvicorn, then check whether a request has started and whether a limit is exceeded."""
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
-            self._stop_waiting()
+            self._stop_header_timer()
             return
-        self._bytes += len(data)
-        if self._bytes > (HEADERS_BYTES if self.cycle is None or not self.cycle.more_body else REST_BYTES):
+        self._pending_bytes += len(data)
+        reading_headers = self.cycle is None or not self.cycle.more_body
+        if self._pending_bytes > (MAX_HEADER_BYTES if reading_headers else MAX_DISCARDED_BYTES):
             self.transport.close()
-        self._wait()
+        self._start_header_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no more."""
-        self._stop_waiting()
+        """Stop the header timer."""
+        self._stop_header_timer()
         super().connection_lost(exc)
 
-    def _wait(self) -> None:
-        if self._deadline is None:
-            self._deadline = self.loop.call_later(HEADERS_S, self._give_up)
+    def _start_header_timer(self) -> None:
+        if self._header_timer is None:
+            self._header_timer = self.loop.call_later(HEADER_TIMEOUT_S, self._on_header_timeout)
 
-    def _stop_waiting(self) -> None:
-        self._bytes = 0
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+    def _stop_header_timer(self) -> None:
+        self._pending_bytes = 0
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
 
-    def _give_up(self) -> None:
-        self._deadline = None
+    def _on_header_timeout(self) -> None:
+        self._header_timer = None
         if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
 
 
-def _plain(problem: RequestError) -> bytes:
-    """Return the whole HTTP answer of a problem."""
-    answer = error_response(problem)
-    lines = [f"HTTP/1.1 {problem.status} {problem.content()['title']}".encode()]
-    return b"\r\n".join(
-        [*lines, *(name + b": " + value for name, value in answer.raw_headers), b"", bytes(answer.body)]
-    )
+def _raw_response(error: RequestError) -> bytes:
+    """Return the HTTP response for an error as bytes, headers included."""
+    response = error_response(error)
+    status_line = f"HTTP/1.1 {error.status} {error.problem_details()['title']}".encode()
+    headers = [name + b": " + value for name, value in response.raw_headers]
+    return b"\r\n".join([status_line, *headers, b"", bytes(response.body)])

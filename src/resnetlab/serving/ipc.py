@@ -1,4 +1,7 @@
-"""Messages between the server and its worker: a JSON object and some bytes, their lengths before them. No pickle."""
+"""Messages between the server and its worker: a JSON header and a binary payload, prefixed by their lengths.
+
+Not pickle: reading a message can never run code.
+"""
 
 import json
 import struct
@@ -7,34 +10,35 @@ from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 LENGTHS = struct.Struct("!II")
-"""Bytes of the JSON, and of what follows it."""
+"""Bytes of the JSON header, bytes of the payload."""
 
-Frame = tuple[dict[str, Any], bytes]
-
-
-def encode_message(said: Mapping[str, Any], payload: bytes = b"") -> bytes:
-    """Return a frame as bytes."""
-    words = json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode()
-    return LENGTHS.pack(len(words), len(payload)) + words + payload
+Message = tuple[dict[str, Any], bytes]
+"""Header and payload."""
 
 
-async def receive_message(reader: StreamReader) -> Frame | None:
-    """Read a frame; `None` where the other side has ended, or breaks off."""
+def encode_message(header: Mapping[str, Any], payload: bytes = b"") -> bytes:
+    """Return a message as bytes."""
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    return LENGTHS.pack(len(text), len(payload)) + text + payload
+
+
+async def receive_message(reader: StreamReader) -> Message | None:
+    """Read a message; return `None` if the other process closed the pipe, also in the middle of a message."""
     try:
-        size, extra = LENGTHS.unpack(await reader.readexactly(LENGTHS.size))
-        words = await reader.readexactly(size)
-        return json.loads(words), await reader.readexactly(extra) if extra else b""
+        header_size, payload_size = LENGTHS.unpack(await reader.readexactly(LENGTHS.size))
+        header = await reader.readexactly(header_size)
+        return json.loads(header), await reader.readexactly(payload_size) if payload_size else b""
     except (IncompleteReadError, ConnectionError):
         return None
 
 
-def read_message(file: BinaryIO) -> Frame | None:
-    """Read a frame from a buffered file, waiting for it; `None` at its end."""
-    head = file.read(LENGTHS.size)
-    if len(head) < LENGTHS.size:
+def read_message(file: BinaryIO) -> Message | None:
+    """Read a message from a buffered file, blocking; return `None` at the end of the file."""
+    lengths = file.read(LENGTHS.size)
+    if len(lengths) < LENGTHS.size:
         return None
-    size, extra = LENGTHS.unpack(head)
-    words, payload = file.read(size), file.read(extra)
-    if len(words) < size or len(payload) < extra:
+    header_size, payload_size = LENGTHS.unpack(lengths)
+    header, payload = file.read(header_size), file.read(payload_size)
+    if len(header) < header_size or len(payload) < payload_size:
         return None
-    return json.loads(words), payload
+    return json.loads(header), payload

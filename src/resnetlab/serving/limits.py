@@ -1,4 +1,4 @@
-"""How much a server takes: of images, of bytes, of time. What is beyond is refused, and told so."""
+"""Limits of one server: images, bytes and seconds. Requests over a limit are rejected with the reason."""
 
 import math
 from dataclasses import dataclass
@@ -13,25 +13,25 @@ class Limits:
     """The limits of one server.
 
     Raises:
-        ConfigError: for values outside the ranges given at the fields.
+        ConfigError: If a value is outside the range given at its field.
     """
 
     max_batch: int = 16
-    """Images that go through the network together, at least 1."""
+    """Images per batch through the network, at least 1."""
     max_wait_ms: float = 5.0
-    """How long a decoded image waits for others that are being decoded, at least 0."""
+    """Milliseconds that a decoded image waits for others that are being decoded, at least 0."""
     max_queue: int = 128
-    """Images that wait for the worker, at least 1; more are refused."""
+    """Images that wait for the worker, at least 1; requests beyond it are rejected with 429."""
     timeout_s: float = 10.0
-    """Seconds from a whole request to its answer, above 0."""
+    """Seconds from a complete request to its response, above 0."""
     body_timeout_s: float = 20.0
-    """Seconds in which a request's body must have come, above 0."""
+    """Seconds within which a request body must arrive, above 0."""
     max_mib: int = 16
     """MiB of one encoded image, at least 1."""
     max_megapixels: int = 100
-    """Megapixels that an image may claim, at least 1."""
+    """Megapixels of one image according to its header, at least 1."""
     max_batch_images: int = 16
-    """Images of one request to `/v1/predict/batch`, at least 1 and no more than `max_queue`."""
+    """Images of one request to `/v1/predict/batch`, at least 1 and at most `max_queue`."""
 
     def __post_init__(self) -> None:
         for name in ("max_batch", "max_queue", "max_mib", "max_megapixels", "max_batch_images"):
@@ -39,12 +39,13 @@ class Limits:
             check(value >= 1, f"{name.replace('_', '-')} must be at least 1, not {value}")
         for name in ("timeout_s", "body_timeout_s"):
             value = getattr(self, name)
-            check(math.isfinite(value) and value > 0, f"{name.replace('_', '-')} must be above 0, not {value}")
+            option = name.removesuffix("_s").replace("_", "-")
+            check(math.isfinite(value) and value > 0, f"{option} must be above 0 seconds, not {value}")
         wait = self.max_wait_ms
         check(math.isfinite(wait) and wait >= 0, f"max-wait-ms must be at least 0, not {wait}")
         check(
             self.max_batch_images <= self.max_queue,
-            f"max-batch-images ({self.max_batch_images}) is more than the queue holds (max-queue {self.max_queue})",
+            f"max-batch-images ({self.max_batch_images}) must be at most max-queue ({self.max_queue})",
         )
 
     @property
@@ -54,10 +55,10 @@ class Limits:
 
     @property
     def max_batch_bytes(self) -> int:
-        """Bytes of the JSON of a batch: four of the largest images as base64, and some room for its punctuation."""
+        """Bytes of a batch request: four of the largest images as base64, and 1 MiB for the JSON around them."""
         return 4 * (4 * self.max_bytes // 3) + MIB
 
     @property
-    def window(self) -> int:
-        """Images that the worker has at one time: a batch that is judged, and one that is decoded meanwhile."""
+    def max_in_worker(self) -> int:
+        """Images that the worker holds at a time: one batch in the network, one being decoded."""
         return 2 * self.max_batch

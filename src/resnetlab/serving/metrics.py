@@ -1,4 +1,4 @@
-"""What `/metrics` tells, in Prometheus' form. Each server counts for itself."""
+"""Prometheus metrics of one server, as `/metrics` returns them."""
 
 from prometheus_client import (
     CollectorRegistry,
@@ -10,16 +10,14 @@ from prometheus_client import (
     generate_latest,
 )
 
-disable_created_metrics()  # a second series for each, of no use here
+disable_created_metrics()  # otherwise each counter and histogram gets a second series with its creation time
 
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-"""Bounds of the histograms of time."""
-SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
-"""Bounds of the histogram of batches."""
+TIME_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+BATCH_SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class ServerMetrics:
-    """Counters and histograms of one server."""
+    """Counters, gauges and histograms of one server, in a registry of its own."""
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
@@ -27,43 +25,43 @@ class ServerMetrics:
         ProcessCollector(registry=registry)
         self.requests = Counter(
             "resnetlab_requests",
-            "Requests by path and status; 499: the client left.",
+            "Requests by path and status; 499: the client disconnected.",
             ("path", "status"),
             registry=registry,
         )
         self.request_s = Histogram(
             "resnetlab_request_seconds",
-            "From a request's headers to the end of its answer, accepted or not.",
+            "From a request's headers to the end of its response, for all statuses.",
             ("path",),
-            buckets=SECONDS,
+            buckets=TIME_BUCKETS_S,
             registry=registry,
         )
-        self.images = Counter("resnetlab_images", "Images answered, by outcome.", ("outcome",), registry=registry)
-        self.batch = Histogram(
+        self.images = Counter("resnetlab_images", "Images processed, by outcome.", ("outcome",), registry=registry)
+        self.batch_size = Histogram(
             "resnetlab_batch_images",
-            "Images that went through the network together, told once an image.",
-            buckets=SIZES,
+            "Size of the batch that an image was in, observed once per image.",
+            buckets=BATCH_SIZE_BUCKETS,
             registry=registry,
         )
-        self.stage_s = Histogram(
+        self._stage_s = Histogram(
             "resnetlab_stage_seconds",
-            "Of an image: queue (all waiting), decode, inference (of its batch), explain.",
+            "Time per image: queue (all waiting), decode, inference (of its batch), explain.",
             ("stage",),
-            buckets=SECONDS,
+            buckets=TIME_BUCKETS_S,
             registry=registry,
         )
+        self.stages = {name: self._stage_s.labels(name) for name in ("queue", "decode", "inference", "explain")}
         self.total_s = Histogram(
             "resnetlab_image_seconds",
-            "From a whole request to the answer for one of its images.",
-            buckets=SECONDS,
+            "From a complete request to the result of one of its images.",
+            buckets=TIME_BUCKETS_S,
             registry=registry,
         )
         self.queue = Gauge("resnetlab_queue_images", "Images that wait for the worker.", registry=registry)
-        self.in_worker = Gauge("resnetlab_worker_images", "Images that the worker has.", registry=registry)
-        self.ready = Gauge("resnetlab_worker_ready", "1 where the worker answers.", registry=registry)
-        self.restarts = Counter("resnetlab_worker_restarts", "Workers that had to be replaced.", registry=registry)
-        self.stages = {name: self.stage_s.labels(name) for name in ("queue", "decode", "inference", "explain")}
+        self.in_worker = Gauge("resnetlab_worker_images", "Images that the worker holds.", registry=registry)
+        self.ready = Gauge("resnetlab_worker_ready", "1 if the worker is ready, otherwise 0.", registry=registry)
+        self.restarts = Counter("resnetlab_worker_restarts", "Worker restarts.", registry=registry)
 
-    def text(self) -> bytes:
-        """Return all of them in Prometheus' text format."""
+    def to_text(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)

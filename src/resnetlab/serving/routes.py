@@ -1,4 +1,4 @@
-"""The endpoints: what is asked of the worker, and how its answers are put."""
+"""The HTTP routes: predict, predict/batch, model, health, readiness and metrics."""
 
 import asyncio
 import base64
@@ -12,251 +12,282 @@ from pydantic import ValidationError
 
 from resnetlab import __version__
 from resnetlab.data.images.sniff import detect_format
-from resnetlab.serving.errors import MEDIA_TYPE, ClientDisconnectedError, RequestError, describe_validation_error
+from resnetlab.serving.errors import (
+    PROBLEM_MEDIA_TYPE,
+    ClientDisconnectedError,
+    RequestError,
+    describe_validation_error,
+)
 from resnetlab.serving.limits import Limits
 from resnetlab.serving.metrics import ServerMetrics
 from resnetlab.serving.request_body import RequestBodyReader
 from resnetlab.serving.schemas import (
     BatchRequest,
     BatchResponse,
-    Explain,
+    ExplainQuery,
     Health,
     ModelInfo,
     PredictionResponse,
     ProblemDetails,
-    Top,
+    TopQuery,
 )
 from resnetlab.serving.worker_supervisor import PendingRequest, WorkerReply, WorkerSupervisor
 
-KINDS = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff", "application/octet-stream")
-PICTURES = "JPEG, PNG, WebP, GIF, BMP, TIFF or PPM"
-OURS = {500, 501, 503}
-"""Statuses of one image that become those of a whole batch: the fault is not the image's."""
+IMAGE_MEDIA_TYPES = (
+    "image/jpeg",
+    "image/png",
+    "image/webp",
+    "image/gif",
+    "image/bmp",
+    "image/tiff",
+    "application/octet-stream",
+)
+IMAGE_FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF or PPM"
+SERVER_ERRORS = {500, 501, 503}
+"""Statuses of one image that fail a whole batch: the server caused them, not the image."""
 
 T = TypeVar("T")
 
 
 def error_responses(**by_status: str) -> dict[int | str, dict[str, Any]]:
-    """Describe the errors of an endpoint, each as `_STATUS="when it comes"`."""
-    content = {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{ProblemDetails.__name__}"}}}
+    """Return the OpenAPI description of errors; keywords are `_STATUS="description"`."""
+    content = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{ProblemDetails.__name__}"}}}
     return {int(name[1:]): {"description": text, "content": content} for name, text in by_status.items()}
 
 
-PREDICTING = error_responses(
-    _400="The request cannot be read.",
-    _403="A page of another site asks.",
-    _408="The body is too slow.",
+PREDICT_ERRORS = error_responses(
+    _400="The request cannot be parsed.",
+    _403="A cross-site request from a web page.",
+    _408="The body did not arrive in time.",
     _413="Too many bytes or pixels.",
     _415="Not an image, or a compressed body.",
-    _421="Another host is meant.",
-    _422="A damaged image, or a parameter out of its range.",
+    _421="The host is not allowed.",
+    _422="A damaged image, or a parameter outside its range.",
     _429="The queue is full; see Retry-After.",
-    _500="The network or the server is broken.",
-    _501="Explanations are not installed.",
-    _503="Stopping, restarting, or no answer in time; see Retry-After.",
+    _500="The model or the server failed.",
+    _501="A package that explanations need is not installed.",
+    _503="Shutting down, restarting, or no result in time; see Retry-After.",
 )
-IMAGE_BODY = {
+PREDICT_BODY = {
     "requestBody": {
         "required": True,
-        "description": f"One encoded image ({PICTURES}); its bytes tell which, whatever the content type says.",
-        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in KINDS},
+        "description": f"One encoded image ({IMAGE_FORMATS}). The content type is ignored; the bytes decide.",
+        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in IMAGE_MEDIA_TYPES},
     }
 }
 
 
-def make_router(crew: WorkerSupervisor, intake: RequestBodyReader, limits: Limits, meters: ServerMetrics) -> APIRouter:
-    """Make the endpoints of a server."""
+def make_router(
+    supervisor: WorkerSupervisor, body_reader: RequestBodyReader, *, limits: Limits, metrics: ServerMetrics
+) -> APIRouter:
+    """Return a router with all routes of the API."""
     router = APIRouter()
-    _add_work(router, crew, intake, limits)
-    _add_state(router, crew, limits, meters)
+    _add_predict_routes(router, supervisor, body_reader, limits)
+    _add_status_routes(router, supervisor, limits, metrics)
     return router
 
 
-def _add_work(router: APIRouter, crew: WorkerSupervisor, intake: RequestBodyReader, limits: Limits) -> None:
-    """Add what the worker is asked for."""
+def _add_predict_routes(
+    router: APIRouter, supervisor: WorkerSupervisor, body_reader: RequestBodyReader, limits: Limits
+) -> None:
+    """Add the routes that send images to the worker.
+
+    Both check the queue before and after reading the body: before, to reject early; after, because others may have
+    filled it meanwhile.
+    """
 
     @router.post(
         "/v1/predict",
-        summary="Name what is in an image",
-        openapi_extra=IMAGE_BODY,
-        responses={200: {"model": PredictionResponse}, **PREDICTING},
+        summary="Classify an image",
+        openapi_extra=PREDICT_BODY,
+        responses={200: {"model": PredictionResponse}, **PREDICT_ERRORS},
     )
-    async def predict(request: Request, top: Top = 5, explain: Explain = False) -> Response:
-        crew.check_room()
-        async with intake.body(request, limits.max_bytes) as data:
+    async def predict(request: Request, top: TopQuery = 5, explain: ExplainQuery = False) -> Response:
+        supervisor.check_capacity()
+        async with body_reader.read(request, limits.max_bytes) as data:
             check_image(data)
-            crew.check_room()
-            reply = await cancel_on_disconnect(request, crew.answer(crew.ask(data, top, explain)))
+            supervisor.check_capacity()
+            pending = supervisor.submit(data, top=top, explain=explain)
+            reply = await cancel_on_disconnect(request, supervisor.result(pending))
         return json_response(prediction_json(reply))
 
     @router.post(
         "/v1/predict/batch",
-        summary="Name what is in several images",
+        summary="Classify several images",
         openapi_extra=batch_body(limits),
-        responses={200: {"model": BatchResponse}, **PREDICTING},
+        responses={200: {"model": BatchResponse}, **PREDICT_ERRORS},
     )
-    async def predict_batch(request: Request, top: Top = 5, explain: Explain = False) -> Response:
-        crew.check_room()
-        async with intake.body(request, limits.max_batch_bytes) as data:
-            images = await asyncio.to_thread(read_batch, data, limits)
-            crew.check_room(len(images))
-            answers = await cancel_on_disconnect(request, ask_each(crew, images, top, explain))
-        return json_response({"predictions": answers})
+    async def predict_batch(request: Request, top: TopQuery = 5, explain: ExplainQuery = False) -> Response:
+        supervisor.check_capacity()
+        async with body_reader.read(request, limits.max_batch_bytes) as data:
+            images = await asyncio.to_thread(parse_batch, data, limits)
+            supervisor.check_capacity(len(images))
+            results = submit_batch(supervisor, images, top=top, explain=explain)
+            predictions = await cancel_on_disconnect(request, results)
+        return json_response({"predictions": predictions})
 
 
-def _add_state(router: APIRouter, crew: WorkerSupervisor, limits: Limits, meters: ServerMetrics) -> None:
-    """Add what the server tells of itself."""
+def _add_status_routes(router: APIRouter, supervisor: WorkerSupervisor, limits: Limits, metrics: ServerMetrics) -> None:
+    """Add the routes that describe the model and the state of the server."""
 
     @router.get(
-        "/v1/model", summary="What is served", responses={200: {"model": ModelInfo}, **error_responses(_503="Not yet.")}
+        "/v1/model",
+        summary="Describe the model",
+        responses={200: {"model": ModelInfo}, **error_responses(_503="The model is loading.")},
     )
     async def model() -> Response:
-        if crew.model is None:
-            raise RequestError(503, f"{crew.trouble}; ask again", retry_after_s=1)
-        sizes = {
+        if supervisor.model_info is None:
+            raise RequestError(503, f"{supervisor.unavailable_reason}; retry in 1 s", retry_after_s=1)
+        server_limits = {
             "max_bytes": limits.max_bytes,
             "max_pixels": limits.max_megapixels * 1_000_000,
             "max_batch_images": limits.max_batch_images,
         }
-        return json_response({**crew.model, "version": __version__, **sizes})
+        return json_response({**supervisor.model_info, "version": __version__, **server_limits})
 
-    @router.get("/healthz", summary="Whether the server lives", responses={200: {"model": Health}})
+    @router.get("/healthz", summary="Whether the server runs", responses={200: {"model": Health}})
     async def healthz() -> Response:
         return json_response({"status": "ok"})
 
     @router.get(
         "/readyz",
-        summary="Whether it answers at the moment",
+        summary="Whether the worker is ready",
         responses={
             200: {"model": Health},
-            **error_responses(_503="Loading, restarting or stopping; the detail says which."),
+            **error_responses(_503="Loading, restarting or shutting down; `detail` has the reason."),
         },
     )
     async def readyz() -> Response:
-        if crew.trouble is not None:
-            raise RequestError(503, crew.trouble, retry_after_s=1)
+        if supervisor.unavailable_reason is not None:
+            raise RequestError(503, supervisor.unavailable_reason, retry_after_s=1)
         return json_response({"status": "ready"})
 
-    @router.get("/metrics", summary="Counters and times for Prometheus", response_class=Response)
-    async def metrics() -> Response:
-        return Response(meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    async def prometheus_metrics() -> Response:
+        return Response(metrics.to_text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def batch_body(limits: Limits) -> dict[str, Any]:
-    """Describe the body of a batch, with the number of images that this server takes."""
+    """Return the OpenAPI description of a batch request, with this server's limit on the number of images."""
     schema = BatchRequest.model_json_schema()
     schema["properties"]["images"]["maxItems"] = limits.max_batch_images
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def check_image(data: bytes) -> None:
-    """See that a body begins as an image does.
+    """Raise unless a body starts like an image of a supported format.
 
     Raises:
-        Problem: 415 with a hint at what it seems to be instead.
+        RequestError: 415, with a hint for common mistakes (an HTML form, JSON).
     """
     if detect_format(data[:12]) is not None:
         return
     if not data:
-        raise RequestError(415, f"the body is empty; send an image as it is ({PICTURES}), such as --data-binary @FILE")
+        raise RequestError(415, f"the body is empty; send an image ({IMAGE_FORMATS}), such as --data-binary @FILE")
     hint = ""
     if data.startswith(b"--"):
-        hint = "; it seems to be a form, and the image must be the body itself (curl --data-binary @FILE, not -F)"
+        hint = "; it looks like a form: send the image itself as the body (curl --data-binary @FILE, not -F)"
     elif data.lstrip()[:1] in (b"{", b"["):
-        hint = "; JSON with images as base64 goes to /v1/predict/batch"
-    raise RequestError(415, f"the body is no image that can be read ({PICTURES}){hint}")
+        hint = "; send JSON with base64 images to /v1/predict/batch"
+    raise RequestError(415, f"the body is not an image in a supported format ({IMAGE_FORMATS}){hint}")
 
 
-def read_batch(data: bytes, limits: Limits) -> list[bytes | RequestError]:
-    """Return the images of a batch, or what is wrong with each.
+def parse_batch(data: bytes, limits: Limits) -> list[bytes | RequestError]:
+    """Return the encoded images of a batch request, or the error of each.
 
     Raises:
-        Problem: where the whole is wrong.
+        RequestError: 422 if the request itself is invalid, 413 if it has too many images.
     """
     try:
         texts = BatchRequest.model_validate_json(data).images
     except ValidationError as error:
-        raise RequestError(
-            422, f"the body: {'; '.join(describe_validation_error(one) for one in error.errors()[:3])}"
-        ) from None
+        reasons = "; ".join(map(describe_validation_error, error.errors()[:3]))
+        raise RequestError(422, f"the body is invalid: {reasons}") from None
     if len(texts) > limits.max_batch_images:
         raise RequestError(
             413, f"{len(texts)} images are more than {limits.max_batch_images}; send them in several requests"
         )
-    return [_from_base64(text, limits.max_bytes) for text in texts]
+    return [_decode_base64_image(text, limits.max_bytes) for text in texts]
 
 
-def _from_base64(text: str, max_bytes: int) -> bytes | RequestError:
+def _decode_base64_image(text: str, max_bytes: int) -> bytes | RequestError:
     try:
         data = base64.b64decode(text, validate=True)
         check_image(data)
     except (binascii.Error, ValueError) as error:
-        hint = "; leave out what stands before the comma" if text.startswith("data:") else ""
+        hint = "; remove the data URI prefix up to the comma" if text.startswith("data:") else ""
         return RequestError(422, f"not base64 ({error}){hint}")
-    except RequestError as problem:
-        return RequestError(problem.status, problem.detail.replace("the body", "the image"))
+    except RequestError as error:
+        return RequestError(error.status, error.detail.replace("the body", "the image"))
     if len(data) > max_bytes:
         return RequestError(413, f"the image has {len(data):,} bytes, more than {max_bytes:,}")
     return data
 
 
-def ask_each(
-    crew: WorkerSupervisor, images: list[bytes | RequestError], top: int, explain: bool
-) -> Coroutine[Any, Any, list[dict]]:
-    """Ask about each image now; what is returned waits for the answers.
+def submit_batch(
+    supervisor: WorkerSupervisor, images: list[bytes | RequestError], *, top: int, explain: bool
+) -> Coroutine[Any, Any, list[dict[str, Any]]]:
+    """Submit all images now, and return a coroutine that waits for their results.
+
+    Each result is a `PredictionResponse` or `ProblemDetails` as plain JSON.
 
     Raises:
-        Problem: where the server is at fault for one of them.
+        RequestError: If the server caused the failure of an image.
     """
-    asked = [one if isinstance(one, RequestError) else crew.ask(one, top, explain) for one in images]
+    submitted = [
+        image if isinstance(image, RequestError) else supervisor.submit(image, top=top, explain=explain)
+        for image in images
+    ]
 
-    async def answer(one: RequestError | PendingRequest) -> dict[str, Any]:
+    async def result(item: RequestError | PendingRequest) -> dict[str, Any]:
+        if isinstance(item, RequestError):
+            return item.problem_details()
         try:
-            return one.content() if isinstance(one, RequestError) else prediction_json(await crew.answer(one))
-        except RequestError as problem:
-            if problem.status in OURS:
+            return prediction_json(await supervisor.result(item))
+        except RequestError as error:
+            if error.status in SERVER_ERRORS:
                 raise
-            return problem.content()
+            return error.problem_details()
 
-    async def answers() -> list[dict]:
-        return await asyncio.gather(*map(answer, asked))
+    async def results() -> list[dict[str, Any]]:
+        return await asyncio.gather(*map(result, submitted))
 
-    return answers()
+    return results()
 
 
 def prediction_json(reply: WorkerReply) -> dict[str, Any]:
     """Return a `PredictionResponse` as plain JSON."""
     label, probability = reply.top[0]
-    said: dict[str, Any] = {
+    content: dict[str, Any] = {
         "label": label,
         "probability": probability,
-        "top": [{"class": name, "probability": one} for name, one in reply.top],
+        "top": [{"class": name, "probability": value} for name, value in reply.top],
     }
-    if reply.drawing:
-        said["overlay"] = f"data:image/png;base64,{base64.b64encode(reply.drawing).decode()}"
-    said["times_ms"] = {stage: round(ms, 3) for stage, ms in reply.ms.items()}
-    return said
+    if reply.overlay_png:
+        content["overlay"] = f"data:image/png;base64,{base64.b64encode(reply.overlay_png).decode()}"
+    content["times_ms"] = {stage: round(ms, 3) for stage, ms in reply.times_ms.items()}
+    return content
 
 
 def json_response(content: Any) -> Response:
-    """Return a response of plain JSON."""
+    """Return a response with plain JSON."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     return Response(text.encode(), media_type="application/json")
 
 
 async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Return what some work gives; drop it where the client leaves meanwhile.
+    """Return the result of a coroutine; cancel it if the client disconnects first.
 
     Raises:
-        ClientGoneError: where it did.
+        ClientDisconnectedError: If the client disconnected.
     """
-    doing = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(request.receive())  # after a body nothing comes but the end
+    task = asyncio.ensure_future(work)
+    disconnect = asyncio.ensure_future(request.receive())  # once the body is read, the only message is a disconnect
     try:
-        await asyncio.wait((doing, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not doing.done():
+        await asyncio.wait((task, disconnect), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
             raise ClientDisconnectedError
-        return doing.result()
+        return task.result()
     finally:
-        leaving.cancel()
-        doing.cancel()
+        disconnect.cancel()
+        task.cancel()

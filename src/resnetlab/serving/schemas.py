@@ -1,16 +1,23 @@
-"""What goes over the wire, as `/docs` describes it. Answers are built as plain JSON; the tests hold them to this."""
+"""Schemas of requests and responses, for the OpenAPI document.
+
+Responses are built as plain JSON, which is faster; the tests validate them against these schemas.
+"""
 
 from typing import Annotated, Any
 
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
-Top = Annotated[int, Query(ge=1, description="Classes to name, the most probable first; all where there are fewer.")]
-Explain = Annotated[bool, Query(description="Also draw where the picture shows what speaks for its class (Grad-CAM).")]
+TopQuery = Annotated[
+    int, Query(ge=1, description="Number of classes to return, the most probable first; at most all of them.")
+]
+ExplainQuery = Annotated[
+    bool, Query(description="Also return a Grad-CAM overlay: the regions of the image that support the class.")
+]
 
 
 class ClassProbability(BaseModel):
-    """A class and how probable it is."""
+    """A class and its probability."""
 
     model_config = ConfigDict(populate_by_name=True)
     name: str = Field(alias="class")
@@ -18,29 +25,29 @@ class ClassProbability(BaseModel):
 
 
 class Timings(BaseModel):
-    """Where the time went, in milliseconds."""
+    """Milliseconds by stage."""
 
-    queue: float = Field(description="Waiting: for the worker, for a decoder, for the batch.")
+    queue: float = Field(description="Waiting: for the worker, a decoder and the batch.")
     decode: float
-    inference: float = Field(description="Of the whole batch that the image went with.")
+    inference: float = Field(description="Time of the whole batch that the image was in.")
     explain: float
-    total: float = Field(description="From the whole request to its answer.")
+    total: float = Field(description="From the complete request to the result.")
 
 
 class PredictionResponse(BaseModel):
-    """What the network says of one image."""
+    """The prediction for one image."""
 
     label: str = Field(description="The most probable class.")
     probability: float = Field(ge=0, le=1)
     top: list[ClassProbability] = Field(min_length=1)
     overlay: str | None = Field(
-        default=None, description="With `explain`: the drawing as a data URI, `data:image/png;base64,…`."
+        default=None, description="With `explain`: the Grad-CAM overlay as a data URI, `data:image/png;base64,…`."
     )
     times_ms: Timings
 
 
 class ProblemDetails(BaseModel):
-    """What went wrong (RFC 9457)."""
+    """An error (RFC 9457)."""
 
     type: str
     title: str
@@ -56,29 +63,29 @@ class BatchRequest(BaseModel):
 
 
 class BatchResponse(BaseModel):
-    """An answer for each image, in order: what the network says of it, or why it could not be seen."""
+    """One prediction or error per image, in the order of the request."""
 
     predictions: list[PredictionResponse | ProblemDetails]
 
 
 class ModelInfo(BaseModel):
-    """What is served, and within which limits."""
+    """The model and the limits of the server."""
 
-    name: str = Field(description="The network, such as `resnet50`.")
-    classes: list[str] = Field(description="Names of the classes, in the order of the network's outputs.")
-    image_size: int = Field(description="Side in pixels of what the network sees.")
-    channels: int = Field(description="3: colour; 1: grey.")
-    preprocessing: dict[str, Any] = Field(description="How it sees images; without the mean of each pixel.")
-    error: dict[str, Any] = Field(description="Errors measured at the end of training, in %, by split.")
-    backend: str = Field(description="What computes: `torch`, `onnxruntime` or `openvino`.")
-    precision: str = Field(description="What most of the arithmetic is done in: `fp32`, `bf16` or `int8`.")
-    version: str = Field(description="Of resnetlab.")
-    max_bytes: int = Field(description="Of one encoded image.")
-    max_pixels: int = Field(description="That an image may claim.")
-    max_batch_images: int = Field(description="Of one request to `/v1/predict/batch`.")
+    name: str = Field(description="The architecture, such as `resnet50`.")
+    classes: list[str] = Field(description="Class names, in the order of the network's outputs.")
+    image_size: int = Field(description="Side of the network's input, in pixels.")
+    channels: int = Field(description="3: RGB; 1: greyscale.")
+    preprocessing: dict[str, Any] = Field(description="Preprocessing of images, without the per-pixel mean.")
+    error: dict[str, Any] = Field(description="Errors in % by split, measured at the end of training.")
+    backend: str = Field(description="The inference runtime: `torch`, `onnxruntime` or `openvino`.")
+    precision: str = Field(description="Precision of most of the arithmetic: `fp32`, `bf16` or `int8`.")
+    version: str = Field(description="Version of resnetlab.")
+    max_bytes: int = Field(description="Largest encoded image, in bytes.")
+    max_pixels: int = Field(description="Largest image, in pixels according to its header.")
+    max_batch_images: int = Field(description="Most images in one request to `/v1/predict/batch`.")
 
 
 class Health(BaseModel):
-    """How the server is."""
+    """State of the server."""
 
     status: str

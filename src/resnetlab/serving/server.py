@@ -1,4 +1,4 @@
-"""A server from its first socket to its last answer: put together, run, and stopped without losing a request."""
+"""The server: open the socket, build the application, run uvicorn and the worker, and drain requests on shutdown."""
 
 import asyncio
 import gc
@@ -11,116 +11,120 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
 from resnetlab import __version__
 from resnetlab.config import ConfigError
-from resnetlab.serving import errors, pages, routes
+from resnetlab.serving.errors import install_error_handlers
 from resnetlab.serving.http_protocol import LimitedHttpProtocol
 from resnetlab.serving.limits import Limits
 from resnetlab.serving.metrics import ServerMetrics
 from resnetlab.serving.middleware import RequestMiddleware
 from resnetlab.serving.request_body import RequestBodyReader
-from resnetlab.serving.worker_supervisor import WorkerSupervisor
+from resnetlab.serving.routes import make_router
+from resnetlab.serving.web_page import install_pages
+from resnetlab.serving.worker_supervisor import ModelInfo, WorkerSupervisor
 
-LEAST_BUDGET = 256 << 20
-"""Bytes of bodies that may be held together, at least."""
+MIN_BODY_BUDGET_BYTES = 256 << 20
+"""Lower bound on the memory for all request bodies together."""
 KEEP_ALIVE_S = 30
 """Seconds that a connection may be idle between two requests."""
-CLOSING_S = 5
-"""Seconds for what is no work, such as a page that is being sent, once all work is done."""
-LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
-"""Names of this machine for itself."""
-ABOUT = "One ResNet over HTTP. Errors are problem details (RFC 9457): `detail` says what was wrong and what would work."
-
-Log = Callable[[str], None]
+GRACEFUL_SHUTDOWN_S = 5
+"""Seconds for other responses, such as a page that is being sent, after all predict requests are finished."""
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+API_DESCRIPTION = (
+    "One ResNet over HTTP. Errors are problem details (RFC 9457): `detail` says what was wrong and what would work."
+)
 
 
 @dataclass(frozen=True)
 class ListenOptions:
-    """Where a server listens, and as whom."""
+    """Address of the server, and the host names that it accepts."""
 
     host: str = "127.0.0.1"
     port: int = 8000
-    """0 for any that is free."""
+    """0 for any free port."""
     allow_hosts: tuple[str, ...] = ()
-    """Names by which it may be asked for, beside its own."""
+    """Additional values of the `Host` header to accept."""
 
 
 @dataclass(frozen=True)
 class ServiceOptions:
-    """What is served, and how much of it."""
+    """The model, the inference backend and the limits."""
 
     model: Path
     """A model file, a run directory or an exported file."""
     backend: str = "auto"
     cores: int | None = None
-    """Threads of the network; all cores if not given."""
+    """Threads for the network and for decoding; all cores if `None`."""
     limits: Limits = field(default_factory=Limits)
 
 
 def serve(
     service: ServiceOptions,
-    place: ListenOptions,
+    listen: ListenOptions,
     *,
-    ready: Callable[[str, dict[str, Any]], None],
-    log: Log | None = None,
+    on_ready: Callable[[str, ModelInfo], None],
+    log: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; then finish what has begun.
+    """Serve until SIGTERM or SIGINT, then finish the requests in flight and return.
 
-    `ready` is told the address, and what `/v1/model` says, when the first image could be answered; `log` one line a
-    request.
+    Args:
+        service: The model and the limits.
+        listen: The address.
+        on_ready: Called with the server's URL and the content of `/v1/model` when the worker is ready.
+        log: Called with one line per request.
 
     Raises:
-        ConfigError: where nothing can listen there, or the model cannot be opened.
-        RuntimeError: where the worker cannot be started otherwise.
+        ConfigError: If the server cannot listen on the address, or the model cannot be opened.
+        RuntimeError: If the worker fails to start for another reason.
     """
-    with open_socket(place) as listener:
+    with open_socket(listen) as listener:
         host, port = listener.getsockname()[:2]
-        address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-        server = Server(service, allowed_hosts(place), log)
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+        server = Server(service, allowed_hosts(listen), log)
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-            runner.run(server.live(listener, lambda model: ready(address, model)))
+            runner.run(server.serve_with_worker(listener, lambda model_info: on_ready(url, model_info)))
 
 
-def open_socket(place: ListenOptions) -> socket.socket:
-    """Open the socket.
+def open_socket(listen: ListenOptions) -> socket.socket:
+    """Open the listening socket.
 
     Raises:
-        ConfigError: where that is not possible.
+        ConfigError: If the port is out of range, or the address cannot be bound.
     """
-    if not 0 <= place.port <= 65_535:
-        raise ConfigError(f"port must be from 0 to 65535, not {place.port}")
+    if not 0 <= listen.port <= 65_535:
+        raise ConfigError(f"port must be from 0 to 65535, not {listen.port}")
     try:
-        family = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.create_server((place.host, place.port), family=family, backlog=2048)
-    except OSError as error:  # of which `create_server` makes a long story, and name look-up an errno of its own
+        family = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.create_server((listen.host, listen.port), family=family, backlog=2048)
+    except OSError as error:  # `create_server` makes its message long, and name resolution has negative errno values
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise ConfigError(
-            f"cannot listen on {place.host} port {place.port} ({reason}); choose others with --host and --port, "
-            "0 for one that is free"
+            f"cannot listen on {listen.host} port {listen.port} ({reason}); choose others with --host and --port "
+            "(--port 0: any free port)"
         ) from error
-    # Connections inherit it. asyncio itself sets it by a field that such a socket lacks, and answers would wait 40 ms.
+    # Connections inherit TCP_NODELAY. asyncio sets it itself only if `socket.proto` is TCP, which it is not for this
+    # socket; without it, responses wait 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
 
-def allowed_hosts(place: ListenOptions) -> frozenset[str] | None:
-    """Return by which names a server may be asked for; `None` for any.
+def allowed_hosts(listen: ListenOptions) -> frozenset[str] | None:
+    """Return the host names that the server accepts in lower case; `None` for any.
 
-    On an address of this machine alone, no page elsewhere may reach it through a name that it binds to that address
-    (DNS rebinding). On others it is meant to be reached, by whatever name, unless names are given.
+    On a loopback address only local names are accepted: otherwise a web page could reach the server through a name
+    that it binds to that address (DNS rebinding). On other addresses any name is accepted, unless `allow_hosts` is set.
     """
-    names = frozenset(name.lower() for name in place.allow_hosts)
-    if not names and not _is_local(place.host):
+    names = frozenset(name.lower() for name in listen.allow_hosts)
+    if not names and not _is_loopback(listen.host):
         return None
-    return LOCAL | names | {place.host.lower()}
+    return LOOPBACK_HOSTS | names | {listen.host.lower()}
 
 
-def _is_local(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -128,12 +132,14 @@ def _is_local(host: str) -> bool:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server with a worker beside it, which on a signal finishes what has begun before it stops."""
+    """uvicorn's server with a worker process; on a signal it drains requests before it stops."""
 
-    def __init__(self, service: ServiceOptions, hosts: frozenset[str] | None, log: Log | None) -> None:
-        """Put it together; nothing is started."""
-        limits, meters = service.limits, ServerMetrics()
-        settings = {
+    def __init__(
+        self, service: ServiceOptions, allowed_hosts: frozenset[str] | None, log: Callable[[str], None] | None
+    ) -> None:
+        """Build the application and the worker's supervisor, without starting them."""
+        limits, metrics = service.limits, ServerMetrics()
+        worker_settings = {
             "model": str(service.model),
             "backend": service.backend,
             "cores": service.cores,
@@ -141,57 +147,72 @@ class Server(uvicorn.Server):
             "max_wait_s": limits.max_wait_ms / 1000,
             "max_pixels": limits.max_megapixels * 1_000_000,
         }
-        self.crew = WorkerSupervisor(settings, limits, meters)
-        app = make_app(self.crew, limits, meters)
-        self.gate = RequestMiddleware(app, meters, {*app.openapi()["paths"], "/", "/docs", "/openapi.json"}, hosts, log)
-        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # or anybody could fill the log
+        self.supervisor = WorkerSupervisor(worker_settings, limits, metrics)
+        app = make_app(self.supervisor, limits, metrics)
+        self.middleware = RequestMiddleware(
+            app,
+            metrics,
+            paths={*app.openapi()["paths"], "/", "/docs", "/openapi.json"},
+            allowed_hosts=allowed_hosts,
+            log=log,
+        )
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # uvicorn warns about each invalid request
         super().__init__(
             uvicorn.Config(
-                self.gate,
+                self.middleware,
                 http=LimitedHttpProtocol,
                 ws="none",
-                lifespan="off",
+                lifespan="off",  # `serve_with_worker` starts and stops the worker instead
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
                 timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=CLOSING_S,
+                timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_S,
             )
         )
 
-    async def live(self, listener: socket.socket, ready: Callable[[dict[str, Any]], None]) -> None:
-        """Serve on a socket until a signal comes, or the worker cannot be started."""
-        gc.freeze()  # what is there by now stays: later collections need not look at it
-        crew = asyncio.create_task(self.crew.run(ready))
+    async def serve_with_worker(self, listener: socket.socket, on_ready: Callable[[ModelInfo], None]) -> None:
+        """Serve on a socket until a signal arrives, or the worker fails to start.
+
+        Raises:
+            ConfigError, RuntimeError: As `WorkerSupervisor.run` does.
+        """
+        gc.freeze()  # objects that exist now live as long as the server: later collections can skip them
+        worker = asyncio.create_task(self.supervisor.run(on_ready))
         serving = asyncio.create_task(self.serve([listener]))
-        await asyncio.wait((crew, serving), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((worker, serving), return_when=asyncio.FIRST_COMPLETED)
         self.should_exit = True
         await serving
-        crew.cancel()
+        worker.cancel()
         with suppress(asyncio.CancelledError):
-            await crew
+            await worker
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop; at a second signal, stop at once."""
-        if self.gate.draining:
+        """Start draining on the first signal; stop at once on the second."""
+        if self.middleware.draining:
             self.force_exit = self.should_exit = True
-        self.gate.draining = True
+        self.middleware.draining = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Say whether it is time to stop."""
-        if self.gate.draining and self.gate.in_flight == 0:
+        """Return whether to stop: uvicorn's condition, or all requests are drained."""
+        if self.middleware.draining and self.middleware.in_flight == 0:
             self.should_exit = True
         return await super().on_tick(counter)
 
 
-def make_app(crew: WorkerSupervisor, limits: Limits, meters: ServerMetrics) -> FastAPI:
-    """Put the endpoints and the pages together."""
+def make_app(supervisor: WorkerSupervisor, limits: Limits, metrics: ServerMetrics) -> FastAPI:
+    """Return the FastAPI application: routes, error handlers and pages."""
     app = FastAPI(
-        title="resnetlab", version=__version__, description=ABOUT, docs_url=None, redoc_url=None, redirect_slashes=False
+        title="resnetlab",
+        version=__version__,
+        description=API_DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
     )
-    intake = RequestBodyReader(limits.body_timeout_s, max(LEAST_BUDGET, 2 * limits.max_batch_bytes))
-    app.include_router(routes.make_router(crew, intake, limits, meters))
-    errors.install_error_handlers(app)
-    pages.install_pages(app)
+    body_reader = RequestBodyReader(limits.body_timeout_s, max(MIN_BODY_BUDGET_BYTES, 2 * limits.max_batch_bytes))
+    app.include_router(make_router(supervisor, body_reader, limits=limits, metrics=metrics))
+    install_error_handlers(app)
+    install_pages(app)
     return app

@@ -1,7 +1,8 @@
-"""The process that has the network: encoded images in, answers out, over pipes. Images are decoded nowhere else.
+"""The worker process: it holds the model, reads encoded images from standard input, and writes results to stdout.
 
-Started by `crew.py` as `python -m resnetlab.serving.worker SETTINGS`. One thread reads what is asked, some decode, one
-takes batches through the network. It ends when its standard input does: when the server stops, however it stops.
+`worker_supervisor` starts it as `python -m resnetlab.serving.worker SETTINGS`. One thread reads requests, a pool
+decodes images, and the main thread runs batches through the network. Images are decoded in this process only. It exits
+when its standard input is closed, which happens however the server ends.
 """
 
 import json
@@ -12,7 +13,8 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -26,168 +28,181 @@ from resnetlab.system.cores import usable_cores
 if TYPE_CHECKING:
     from resnetlab.inference.predictor import Prediction, Predictor
 
-PNG_EFFORT = 1
-"""zlib's level: a drawing is sent once, over a fast line."""
+PNG_COMPRESS_LEVEL = 1
+"""zlib level of overlays: they are sent once over a fast connection, so speed matters more than size."""
 
 
 @dataclass
 class DecodedRequest:
-    """An image on its way through."""
+    """A request whose image is decoded."""
 
-    asked: Mapping[str, Any]
+    header: Mapping[str, Any]
     """`id`, `top`, `explain`."""
     data: bytes
-    """Its bytes, where they are still needed."""
-    view: np.ndarray
-    ready: float
-    """When it was decoded, of `time.perf_counter`."""
-    ms: dict[str, float] = field(default_factory=dict)
-    """Of each part of the work."""
+    """The encoded image if an explanation is requested, otherwise empty."""
+    pixels: np.ndarray
+    """uint8 (image_size, image_size, channels): the input of the network."""
+    times_ms: dict[str, float]
+    """Milliseconds by stage."""
 
 
 class Worker:
-    """A predictor that answers frames."""
+    """A predictor behind a dynamic batcher; results are written to a pipe."""
 
-    def __init__(self, predictor: "Predictor", out: BinaryIO, max_batch: int, max_wait_s: float, cores: int) -> None:
+    def __init__(
+        self, predictor: "Predictor", output: BinaryIO, *, max_batch: int, max_wait_s: float, num_threads: int
+    ) -> None:
+        """Start `num_threads` decoder threads; `run` starts inference."""
         self._predictor = predictor
-        self._out = out
-        self._writing = threading.Lock()
-        self._gathering: DynamicBatcher[DecodedRequest] = DynamicBatcher(max_batch, max_wait_s)
-        self._pool = ThreadPoolExecutor(cores, "decode")
+        self._output = output
+        self._output_lock = threading.Lock()
+        self._batcher: DynamicBatcher[DecodedRequest] = DynamicBatcher(max_batch, max_wait_s)
+        self._pool = ThreadPoolExecutor(num_threads, "decode")
 
-    def take(self, asked: Mapping[str, Any], data: bytes) -> None:
-        """Have an image answered, some time later."""
-        self._pool.submit(self._decode, asked, data, self._gathering.expect())
+    def submit(self, header: Mapping[str, Any], data: bytes) -> None:
+        """Queue an encoded image for decoding; its result is written later."""
+        self._pool.submit(self._decode, header, data, self._batcher.reserve())
 
     def run(self) -> None:
-        """Take batches through the network, for ever."""
+        """Run batches through the network, forever."""
         while True:
-            self._judge(self._gathering.take())
+            self._run_batch(self._batcher.get_batch())
 
-    def _decode(self, asked: Mapping[str, Any], data: bytes, expected: Any) -> None:
+    def _decode(self, header: Mapping[str, Any], data: bytes, reservation: AbstractContextManager[None]) -> None:
         from resnetlab.data.images.decode import BadImageError, TooLargeError
 
-        begun = time.perf_counter()
-        with expected:
+        start = time.perf_counter()
+        with reservation:
             try:
-                view = self._predictor.view(data)
-                done = time.perf_counter()
-                self._gathering.put(
-                    DecodedRequest(
-                        asked, data if asked["explain"] else b"", view, done, {"decode": 1000 * (done - begun)}
-                    )
-                )
+                pixels = self._predictor.preprocess(data)
+                times_ms = {"decode": 1000 * (time.perf_counter() - start)}
+                self._batcher.put(DecodedRequest(header, data if header["explain"] else b"", pixels, times_ms))
             except TooLargeError as error:
-                self._refuse(asked, 413, f"the image {error}")
+                self._write_error(header, 413, f"the image {error}")
             except BadImageError as error:
-                self._refuse(asked, 422, f"the image cannot be decoded: {error}")
+                self._write_error(header, 422, f"the image cannot be decoded: {error}")
             except MemoryError:
-                self._refuse(asked, 413, "the image needs more memory than there is")
-            except Exception as error:  # a fault of ours: it must cost one image, and no more
-                self._refuse(asked, 500, f"decoding failed ({type(error).__name__}: {error})")
+                self._write_error(header, 413, "not enough memory to decode the image")
+            except Exception as error:  # a bug in decoding must fail one request, not the worker
+                self._write_error(header, 500, f"decoding failed ({type(error).__name__}: {error})")
 
-    def _judge(self, batch: list[DecodedRequest]) -> None:
-        begun = time.perf_counter()
+    def _run_batch(self, batch: list[DecodedRequest]) -> None:
+        start = time.perf_counter()
         try:
-            rows = self._predictor.judge(np.stack([one.view for one in batch]))
-        except Exception as error:  # a network that is broken, or memory that is not there
-            for one in batch:
-                self._refuse(one.asked, 500, f"the network failed ({error or type(error).__name__})")
+            probabilities = self._predictor.predict_probabilities(np.stack([request.pixels for request in batch]))
+        except Exception as error:  # for example non-finite outputs, or out of memory
+            for request in batch:
+                self._write_error(request.header, 500, f"inference failed ({error or type(error).__name__})")
             return
-        took = 1000 * (time.perf_counter() - begun)
-        frames = []
-        for one, row in zip(batch, rows, strict=True):
-            one.ms |= {"wait": 1000 * (begun - one.ready), "inference": took}
-            prediction = self._predictor.named(row[None], min(one.asked["top"], len(row)))[0]
-            if one.asked["explain"]:
-                self._pool.submit(self._explain, one, prediction, len(batch))
+        inference_ms = 1000 * (time.perf_counter() - start)
+        replies = []
+        for request, row in zip(batch, probabilities, strict=True):
+            request.times_ms["inference"] = inference_ms
+            prediction = self._predictor.rank_classes(row[None], min(request.header["top"], len(row)))[0]
+            if request.header["explain"]:
+                self._pool.submit(self._explain, request, prediction, len(batch))
             else:
-                frames.append(_answer(one, prediction, len(batch)))
-        self._write(b"".join(frames))
+                replies.append(_encode_reply(request, prediction, len(batch)))
+        self._write(b"".join(replies))
 
-    def _explain(self, one: DecodedRequest, prediction: "Prediction", size: int) -> None:
-        begun = time.perf_counter()
+    def _explain(self, request: DecodedRequest, prediction: "Prediction", batch_size: int) -> None:
+        start = time.perf_counter()
         try:
             from resnetlab.inference.explain import render_overlay
 
-            file = BytesIO()
-            render_overlay(self._predictor, one.data, one.view, prediction).save(file, "PNG", compress_level=PNG_EFFORT)
-        except ConfigError as error:  # a package that is not installed
-            self._refuse(one.asked, 501, str(error))
+            overlay = render_overlay(self._predictor, prediction, encoded=request.data, view=request.pixels)
+            png = BytesIO()
+            overlay.save(png, "PNG", compress_level=PNG_COMPRESS_LEVEL)
+        except ConfigError as error:  # a package is not installed
+            self._write_error(request.header, 501, str(error))
         except Exception as error:
-            self._refuse(one.asked, 500, f"explaining failed ({type(error).__name__}: {error})")
+            self._write_error(request.header, 500, f"the explanation failed ({type(error).__name__}: {error})")
         else:
-            one.ms["explain"] = 1000 * (time.perf_counter() - begun)
-            self._write(_answer(one, prediction, size, file.getvalue()))
+            request.times_ms["explain"] = 1000 * (time.perf_counter() - start)
+            self._write(_encode_reply(request, prediction, batch_size, png.getvalue()))
 
-    def _refuse(self, asked: Mapping[str, Any], status: int, detail: str) -> None:
-        self._write(encode_message({"id": asked["id"], "status": status, "detail": " ".join(detail.split())}))
+    def _write_error(self, header: Mapping[str, Any], status: int, detail: str) -> None:
+        self._write(encode_message({"id": header["id"], "status": status, "detail": " ".join(detail.split())}))
 
-    def _write(self, frames: bytes) -> None:
-        with self._writing:
-            self._out.write(frames)
-            self._out.flush()
+    def _write(self, messages: bytes) -> None:
+        with self._output_lock:
+            self._output.write(messages)
+            self._output.flush()
 
 
-def _answer(one: DecodedRequest, prediction: "Prediction", size: int, drawing: bytes = b"") -> bytes:
-    said = {"id": one.asked["id"], "top": prediction.top, "ms": one.ms, "batch": size}
-    return encode_message(said, drawing)
+def _encode_reply(
+    request: DecodedRequest, prediction: "Prediction", batch_size: int, overlay_png: bytes = b""
+) -> bytes:
+    header = {
+        "id": request.header["id"],
+        "top": prediction.top,
+        "times_ms": request.times_ms,
+        "batch_size": batch_size,
+    }
+    return encode_message(header, overlay_png)
 
 
 def main(settings: Mapping[str, Any]) -> None:
-    """Load the network, tell what it is, answer."""
-    for signum in (signal.SIGINT, signal.SIGTERM):  # meant for the server, which lets us finish
-        signal.signal(signum, signal.SIG_IGN)
-    out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print must not come between frames
-    loaded: Future[Worker] = Future()
+    """Load the model, report it to the supervisor, and process requests.
 
-    def listen() -> None:
-        while (frame := read_message(sys.stdin.buffer)) is not None:
-            loaded.result().take(*frame)
+    Args:
+        settings: `model` (path), `backend`, `cores` (or `None`), `max_batch`, `max_wait_s`, `max_pixels`.
+    """
+    for signum in (signal.SIGINT, signal.SIGTERM):  # only the server handles them; it drains and then ends the worker
+        signal.signal(signum, signal.SIG_IGN)
+    output = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # output that libraries print must not mix with messages
+    worker_ready: Future[Worker] = Future()
+
+    def read_requests() -> None:
+        while (message := read_message(sys.stdin.buffer)) is not None:
+            worker_ready.result().submit(*message)
         os._exit(0)
 
-    threading.Thread(target=listen, name="listen", daemon=True).start()  # now: loading takes long
+    # Started before the model is loaded, so that the process also exits when the server ends during loading.
+    threading.Thread(target=read_requests, name="read-requests", daemon=True).start()
+    num_threads = settings["cores"] or usable_cores()
     try:
-        predictor = _load(settings)
-        worker = Worker(predictor, out, settings["max_batch"], settings["max_wait_s"], _cores(settings))
-    except Exception as error:
-        out.write(
-            encode_message({"failed": str(error) or type(error).__name__, "mistake": isinstance(error, ConfigError)})
+        predictor = _load_predictor(settings, num_threads)
+        worker = Worker(
+            predictor,
+            output,
+            max_batch=settings["max_batch"],
+            max_wait_s=settings["max_wait_s"],
+            num_threads=num_threads,
         )
-        out.flush()
+    except Exception as error:
+        failure = {"error": str(error) or type(error).__name__, "is_config_error": isinstance(error, ConfigError)}
+        output.write(encode_message(failure))
+        output.flush()
         os._exit(1)
-    loaded.set_result(worker)
-    out.write(encode_message({"ready": _introduce(predictor)}))
-    out.flush()
+    worker_ready.set_result(worker)
+    output.write(encode_message({"ready": _model_info(predictor)}))
+    output.flush()
     worker.run()
 
 
-def _cores(settings: Mapping[str, Any]) -> int:
-    return settings["cores"] or usable_cores()
-
-
-def _load(settings: Mapping[str, Any]) -> "Predictor":
-    """Open the network, and let it run once at both ends of what it will be asked: first runs are slow."""
+def _load_predictor(settings: Mapping[str, Any], num_threads: int) -> "Predictor":
+    """Load the model and warm it up with the largest and the smallest batch: first runs are slow."""
     from resnetlab.inference.predictor import load
 
-    predictor = load(settings["model"], backend=settings["backend"], cores=_cores(settings), callers=1, tell=_say)
+    predictor = load(settings["model"], backend=settings["backend"], cores=num_threads, callers=1, log=_log)
     predictor.max_pixels = settings["max_pixels"]
     size, channels = predictor.preprocessing.image_size, predictor.card.model.in_channels
-    for images in (settings["max_batch"], 1):
-        predictor.judge(np.zeros((images, size, size, channels), np.uint8))
+    for batch_size in (settings["max_batch"], 1):
+        predictor.predict_probabilities(np.zeros((batch_size, size, size, channels), np.uint8))
     return predictor
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(f"resnetlab: {line}", file=sys.stderr, flush=True)
 
 
-def _introduce(predictor: "Predictor") -> dict[str, Any]:
-    """Return what `/v1/model` says of the network."""
+def _model_info(predictor: "Predictor") -> dict[str, Any]:
+    """Return the description of the model that `/v1/model` returns."""
     card = predictor.card
     preprocessing = asdict(card.preprocessing)
-    del preprocessing["pixel_mean"]  # a number a pixel
+    del preprocessing["pixel_mean"]  # one number per pixel: too large for a response
     return {
         "name": card.model.name,
         "classes": list(card.classes),

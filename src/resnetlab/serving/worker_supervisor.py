@@ -1,7 +1,8 @@
-"""The one worker and those who wait for it: a bounded queue, deadlines, and a new worker where one dies or hangs.
+"""The supervisor of the worker process: a bounded queue, deadlines, and restarts after a crash or hang.
 
-The worker has at most `Limits.window` images at a time; the others wait here, where they can still be dropped, and
-survive a worker that dies.
+The worker holds at most `Limits.max_in_worker` images. All others wait in the queue of this process, where they can
+still be cancelled and survive a crash. When the queue is full, new images are rejected with 429 (backpressure).
+There is no heartbeat message: a worker counts as hung when it does not reply to an image in time.
 """
 
 import asyncio
@@ -15,171 +16,169 @@ from asyncio.subprocess import PIPE, Process
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from resnetlab.config import ConfigError
 from resnetlab.serving.errors import RequestError
-from resnetlab.serving.ipc import Frame, encode_message, receive_message
+from resnetlab.serving.ipc import Message, encode_message, receive_message
 from resnetlab.serving.limits import Limits
 from resnetlab.serving.metrics import ServerMetrics
 
-GRACE_S = 2.0
-"""Seconds beyond the deadline after which a worker that still has not answered is taken for hung."""
-LOOK_S = 0.25
-"""Seconds between two looks at whether it hangs."""
-LONGEST_PAUSE_S = 30.0
-"""Seconds before another worker is started, at most; the first time it is started at once."""
-SOUND_S = 60.0
-"""A worker that answered for so many seconds had no fault that stays."""
-QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
-"""Threads of OpenMP that wait for work must not keep a core: the server needs it to bring the next image."""
+HANG_GRACE_S = 2.0
+"""Seconds beyond the deadline of an image after which a worker without a reply counts as hung."""
+HANG_CHECK_INTERVAL_S = 0.25
+MAX_RESTART_DELAY_S = 30.0
+"""Longest delay before a restart; the first restart has no delay, later ones back off exponentially."""
+HEALTHY_AFTER_S = 60.0
+"""Uptime after which a crash counts as the first failure again."""
+PASSIVE_OPENMP = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
+"""Idle OpenMP threads must not spin on a core: the server needs it to send the next image."""
+
+ModelInfo = dict[str, Any]
+"""What the worker reports about the model when it is ready; `/v1/model` returns it."""
 
 
 @dataclass(frozen=True)
 class WorkerReply:
-    """What the worker said of one image."""
+    """The worker's result for one image."""
 
     top: list[tuple[str, float]]
     """Classes and probabilities, the most probable first."""
-    ms: dict[str, float]
+    times_ms: dict[str, float]
     """Milliseconds: `queue`, `decode`, `inference`, `explain`, `total`."""
-    drawing: bytes
-    """PNG, where it was asked for."""
+    overlay_png: bytes
+    """PNG of the explanation, empty if not requested."""
 
 
 @dataclass
 class PendingRequest:
-    """An image that was asked about."""
+    """An image without a result."""
 
-    number: int
-    frame: bytes
-    answer: asyncio.Future[WorkerReply]
-    asked: float
-    """When, of `time.monotonic`."""
-    sent: float = field(default=math.inf)
-    """When the worker got it."""
+    id: int
+    message: bytes
+    """The message to the worker; empty once sent."""
+    reply: asyncio.Future[WorkerReply]
+    submitted_at: float
+    """`time.monotonic()`."""
+    sent_at: float | None = None
+    """`time.monotonic()` when the worker got it; `None` while it is queued."""
 
 
 class WorkerSupervisor:
-    """The worker process, kept alive, and its queue."""
+    """The worker process and its queue."""
 
-    def __init__(self, settings: Mapping[str, Any], limits: Limits, meters: ServerMetrics) -> None:
-        """Take what the worker is started with; `run` starts it."""
+    def __init__(self, settings: Mapping[str, Any], limits: Limits, metrics: ServerMetrics) -> None:
+        """Store the settings of the worker (see `worker.main`); `run` starts it."""
         self._settings = settings
         self._limits = limits
-        self._meters = meters
-        self._numbers = itertools.count()
-        self._waiting: deque[PendingRequest] = deque()
+        self._metrics = metrics
+        self._ids = itertools.count()
+        self._queue: deque[PendingRequest] = deque()
         self._sent: dict[int, PendingRequest] = {}
         self._process: Process | None = None
-        self._failures = 0  # workers in a row that did not live long
+        self._failures = 0  # consecutive workers that did not stay up for HEALTHY_AFTER_S
         self._loadable = True
-        self._pace_s = 0.05  # of one image; measured from the first batch on
+        self._seconds_per_image = 0.05  # moving average, from the first batch on
         self._hung = False
-        self.model: dict[str, Any] | None = None
-        """What the worker said of the network; `None` until it was loaded for the first time."""
-        self.trouble: str | None = "the network is being loaded"
-        """Why nothing is answered at the moment; `None` where all is well."""
+        self.model_info: ModelInfo | None = None
+        """Description of the model; `None` until the first worker is ready."""
+        self.unavailable_reason: str | None = "the model is loading"
+        """Why the worker is not ready; `None` if it is."""
 
-    @property
-    def process_id(self) -> int | None:
-        """The worker's, if there is one."""
-        return None if self._process is None else self._process.pid
-
-    def check_room(self, images: int = 1) -> None:
-        """See that so many images may be asked about now.
+    def check_capacity(self, num_images: int = 1) -> None:
+        """Raise unless the queue has room for `num_images`.
 
         Raises:
-            Problem: 429 where the queue is full, 503 where the worker cannot be started again.
+            RequestError: 429 if the queue is full, 503 if the worker cannot be restarted.
         """
         if not self._loadable:
-            after_s = max(1, math.ceil(_pause_s(self._failures)))
-            raise RequestError(503, f"{self.trouble}; it is tried again", retry_after_s=after_s)
-        waiting, sent = len(self._waiting), len(self._sent)
-        free = self._limits.max_queue - waiting + (max(0, self._limits.window - sent) if self.trouble is None else 0)
-        if images > free:
-            after_s = min(60, max(1, math.ceil((waiting + sent) * self._pace_s)))
+            retry_s = max(1, math.ceil(_restart_delay_s(self._failures)))
+            raise RequestError(503, f"{self.unavailable_reason}; retry in {retry_s} s", retry_after_s=retry_s)
+        queued, sent = len(self._queue), len(self._sent)
+        free = self._limits.max_queue - queued
+        if self.unavailable_reason is None:
+            free += max(0, self._limits.max_in_worker - sent)
+        if num_images > free:
+            retry_s = min(60, max(1, math.ceil((queued + sent) * self._seconds_per_image)))
             raise RequestError(
                 429,
-                f"{waiting} images wait already, of at most {self._limits.max_queue}; ask again in {after_s} s",
-                retry_after_s=after_s,
+                f"the queue is full ({queued} of at most {self._limits.max_queue} images); retry in {retry_s} s",
+                retry_after_s=retry_s,
             )
 
-    def ask(self, data: bytes, top: int, explain: bool) -> PendingRequest:
-        """Have the worker look at an encoded image, and name `top` classes; `answer` waits for it."""
-        number = next(self._numbers)
-        frame = encode_message({"id": number, "top": top, "explain": explain}, data)
-        job = PendingRequest(number, frame, asyncio.get_running_loop().create_future(), time.monotonic())
-        self._waiting.append(job)
-        self._send()
-        return job
+    def submit(self, data: bytes, *, top: int, explain: bool) -> PendingRequest:
+        """Queue an encoded image and return a handle for `result`.
 
-    async def answer(self, job: PendingRequest) -> WorkerReply:
-        """Return what the worker said. Whoever is cancelled meanwhile leaves the queue.
+        Args:
+            data: The encoded image.
+            top: Number of classes to return.
+            explain: Whether to render a Grad-CAM overlay.
+        """
+        request_id = next(self._ids)
+        pending = PendingRequest(
+            id=request_id,
+            message=encode_message({"id": request_id, "top": top, "explain": explain}, data),
+            reply=asyncio.get_running_loop().create_future(),
+            submitted_at=time.monotonic(),
+        )
+        self._queue.append(pending)
+        self._send_queued()
+        return pending
+
+    async def result(self, pending: PendingRequest) -> WorkerReply:
+        """Wait for the worker's reply and return it. Cancelling this coroutine removes the image from the queue.
 
         Raises:
-            Problem: where the image cannot be decoded, the worker dies, or the deadline passes.
+            RequestError: If the image cannot be decoded, the worker crashes, or the deadline passes.
         """
         try:
             async with asyncio.timeout(self._limits.timeout_s):
-                return await job.answer
+                return await pending.reply
         except TimeoutError:
-            where = "waiting for the worker" if job.sent == math.inf else "with the worker"
+            where = "in the queue" if pending.sent_at is None else "in the worker"
+            retry_s = max(1, math.ceil(len(self._queue) * self._seconds_per_image))
             raise RequestError(
                 503,
-                f"no answer within {self._limits.timeout_s:g} s (the image was {where}); ask again later",
-                retry_after_s=max(1, math.ceil(len(self._waiting) * self._pace_s)),
+                f"no result within {self._limits.timeout_s:g} s (the image was {where}); retry in {retry_s} s",
+                retry_after_s=retry_s,
             ) from None
         finally:
-            if job.sent == math.inf:
+            if pending.sent_at is None:
                 with suppress(ValueError):
-                    self._waiting.remove(job)
-            self._gauge()
+                    self._queue.remove(pending)
+            self._update_gauges()
 
-    def _send(self) -> None:
-        """Give the worker as many of those that wait as it may have."""
-        pipe = self._process.stdin if self._process else None
-        if pipe is not None and not pipe.is_closing() and self.trouble is None:
-            while self._waiting and len(self._sent) < self._limits.window:
-                job = self._waiting.popleft()
-                job.sent = time.monotonic()
-                self._sent[job.number] = job
-                pipe.write(job.frame)
-                job.frame = b""
-        self._gauge()
+    async def run(self, on_ready: Callable[[ModelInfo], None]) -> None:
+        """Run the worker, and restart it after every exit, until cancelled.
 
-    def _gauge(self) -> None:
-        self._meters.queue.set(len(self._waiting))
-        self._meters.in_worker.set(len(self._sent))
-
-    async def run(self, ready: Callable[[dict[str, Any]], None]) -> None:
-        """Keep a worker until cancelled; `ready` is told once what the first one said of the network.
+        Args:
+            on_ready: Called once, when the first worker is ready.
 
         Raises:
-            ConfigError: where the first one says that it was called wrongly: no such model, a package that is missing.
-            RuntimeError: where it fails otherwise.
+            ConfigError: If the first worker reports a mistake in the call, such as a missing model file or package.
+            RuntimeError: If the first worker fails for another reason.
         """
-        watch = asyncio.create_task(self._watch())
+        hang_check = asyncio.create_task(self._kill_when_hung())
         try:
             while True:
-                lived_s = await self._employ(ready)
-                self._meters.restarts.inc()
-                self._failures = 1 if lived_s > SOUND_S else self._failures + 1
-                await asyncio.sleep(_pause_s(self._failures))
+                uptime_s = await self._run_worker(on_ready)
+                self._metrics.restarts.inc()
+                self._failures = 1 if uptime_s > HEALTHY_AFTER_S else self._failures + 1
+                await asyncio.sleep(_restart_delay_s(self._failures))
         finally:
-            watch.cancel()
+            hang_check.cancel()
             await self.stop()
 
     async def stop(self) -> None:
-        """End the worker, whatever it does."""
+        """Kill the worker and wait for its exit."""
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
                 self._process.kill()
             await self._process.wait()
 
-    async def _employ(self, ready: Callable[[dict[str, Any]], None]) -> float:
-        """Start a worker and take its answers until it ends; return for how many seconds it answered."""
+    async def _run_worker(self, on_ready: Callable[[ModelInfo], None]) -> float:
+        """Start a worker and handle its replies until it exits; return for how many seconds it was ready."""
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -187,89 +186,109 @@ class WorkerSupervisor:
             json.dumps(self._settings),
             stdin=PIPE,
             stdout=PIPE,
-            env={**QUIET, **os.environ},
+            env={**PASSIVE_OPENMP, **os.environ},
         )
         reader = self._process.stdout
         assert reader is not None
         try:
-            first = await receive_message(reader)
-            if first is None or "ready" not in first[0]:
-                self._refused(first)
+            startup = await receive_message(reader)
+            if startup is None or "ready" not in startup[0]:
+                self._handle_startup_failure(startup)
                 return 0.0
-            self.trouble, self._loadable = None, True
-            if self.model is None:
-                ready(first[0]["ready"])
-            self.model = first[0]["ready"]
-            self._meters.ready.set(1)
-            begun = time.monotonic()
-            self._send()
-            while (frame := await receive_message(reader)) is not None:
-                self._heed(*frame)
-            return time.monotonic() - begun
+            model_info = startup[0]["ready"]
+            self.unavailable_reason, self._loadable = None, True
+            if self.model_info is None:
+                on_ready(model_info)
+            self.model_info = model_info
+            self._metrics.ready.set(1)
+            ready_at = time.monotonic()
+            self._send_queued()
+            while (message := await receive_message(reader)) is not None:
+                self._handle_reply(*message)
+            return time.monotonic() - ready_at
         finally:
-            self._meters.ready.set(0)
+            self._metrics.ready.set(0)
             await self.stop()
-            self._lose(self._process)
+            self._fail_sent(self._process)
 
-    def _refused(self, first: Frame | None) -> None:
-        """Note why a worker could not begin; the first one's reason is the server's."""
-        reason = "the worker ended before it was ready" if first is None else first[0]["failed"]
-        if self.model is None:
-            raise ConfigError(reason) if first is not None and first[0]["mistake"] else RuntimeError(reason)
-        self.trouble, self._loadable = f"the network cannot be loaded again ({reason})", False
+    def _handle_startup_failure(self, message: Message | None) -> None:
+        """Raise if the first worker failed to start; store the reason if a later one did."""
+        reason = "the worker exited before it was ready" if message is None else message[0]["error"]
+        if self.model_info is None:
+            raise ConfigError(reason) if message is not None and message[0]["is_config_error"] else RuntimeError(reason)
+        self.unavailable_reason, self._loadable = f"the model could not be reloaded ({reason})", False
 
-    def _lose(self, process: Process) -> None:
-        """Tell those whose images the worker had."""
-        how = "hung and was stopped" if self._hung else _how(process.returncode)
+    def _send_queued(self) -> None:
+        """Send queued images to the worker, up to the number that it may hold."""
+        pipe = self._process.stdin if self._process else None
+        if pipe is not None and not pipe.is_closing() and self.unavailable_reason is None:
+            while self._queue and len(self._sent) < self._limits.max_in_worker:
+                pending = self._queue.popleft()
+                pending.sent_at = time.monotonic()
+                self._sent[pending.id] = pending
+                pipe.write(pending.message)
+                pending.message = b""
+        self._update_gauges()
+
+    def _handle_reply(self, header: dict[str, Any], overlay_png: bytes) -> None:
+        """Resolve the pending request of one reply, and update the metrics."""
+        pending = self._sent.pop(header["id"])
+        self._send_queued()
+        status = header.get("status", 200)
+        self._metrics.images.labels("answered" if status == 200 else str(status)).inc()
+        if status != 200:
+            if not pending.reply.done():
+                pending.reply.set_exception(RequestError(status, header["detail"]))
+            return
+        total_ms = 1000 * (time.monotonic() - pending.submitted_at)
+        worker_ms = header["times_ms"]
+        times_ms = {name: worker_ms.get(name, 0.0) for name in ("decode", "inference", "explain")}
+        times_ms = {"queue": max(0.0, total_ms - sum(times_ms.values())), **times_ms}
+        seconds = (times_ms["inference"] / header["batch_size"] + times_ms["explain"]) / 1000
+        self._seconds_per_image += 0.1 * (seconds - self._seconds_per_image)
+        for stage, histogram in self._metrics.stages.items():
+            if stage != "explain" or overlay_png:
+                histogram.observe(times_ms[stage] / 1000)
+        self._metrics.total_s.observe(total_ms / 1000)
+        self._metrics.batch_size.observe(header["batch_size"])
+        if not pending.reply.done():
+            pending.reply.set_result(WorkerReply(header["top"], {**times_ms, "total": total_ms}, overlay_png))
+
+    def _fail_sent(self, process: Process) -> None:
+        """Fail the requests whose images an exited worker held; queued requests wait for the next worker."""
+        cause = "hung and was killed" if self._hung else _describe_exit(process.returncode)
         self._hung = False
-        if self.trouble is None:
-            self.trouble = f"the worker {how}, and another one is being started"
-        for job in self._sent.values():
-            if not job.answer.done():
-                job.answer.set_exception(
-                    RequestError(503, f"the worker {how} while it had this image; ask again", retry_after_s=1)
+        if self.unavailable_reason is None:
+            self.unavailable_reason = f"the worker {cause}; a new one is starting"
+        for pending in self._sent.values():
+            if not pending.reply.done():
+                pending.reply.set_exception(
+                    RequestError(503, f"the worker {cause} while it held this image; retry in 1 s", retry_after_s=1)
                 )
         self._sent.clear()
-        self._gauge()
+        self._update_gauges()
 
-    def _heed(self, said: dict[str, Any], drawing: bytes) -> None:
-        """Hand on what the worker said of one image."""
-        job = self._sent.pop(said["id"])
-        self._send()
-        outcome = said.get("status", 200)
-        self._meters.images.labels("answered" if outcome == 200 else str(outcome)).inc()
-        if outcome != 200:
-            if not job.answer.done():
-                job.answer.set_exception(RequestError(outcome, said["detail"]))
-            return
-        total = 1000 * (time.monotonic() - job.asked)
-        ms = {"decode": said["ms"]["decode"], "inference": said["ms"]["inference"]}
-        ms["explain"] = said["ms"].get("explain", 0.0)
-        ms = {"queue": max(0.0, total - sum(ms.values())), **ms}
-        self._pace_s += 0.1 * ((ms["inference"] / said["batch"] + ms["explain"]) / 1000 - self._pace_s)
-        for stage, meter in self._meters.stages.items():
-            if stage != "explain" or drawing:
-                meter.observe(ms[stage] / 1000)
-        self._meters.total_s.observe(total / 1000)
-        self._meters.batch.observe(said["batch"])
-        if not job.answer.done():
-            job.answer.set_result(WorkerReply(said["top"], {**ms, "total": total}, drawing))
+    def _update_gauges(self) -> None:
+        self._metrics.queue.set(len(self._queue))
+        self._metrics.in_worker.set(len(self._sent))
 
-    async def _watch(self) -> None:
-        """Kill a worker that answers no more."""
+    async def _kill_when_hung(self) -> None:
+        """Kill the worker when its oldest image is overdue."""
+        max_age_s = self._limits.timeout_s + HANG_GRACE_S
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(HANG_CHECK_INTERVAL_S)
             oldest = next(iter(self._sent.values()), None)
-            late_s = self._limits.timeout_s + GRACE_S
-            if oldest is not None and time.monotonic() - oldest.sent > late_s and self._process is not None:
+            if oldest is None or oldest.sent_at is None or self._process is None:
+                continue
+            if time.monotonic() - oldest.sent_at > max_age_s:
                 self._hung = True
                 with suppress(ProcessLookupError):
                     self._process.kill()
 
 
-def _pause_s(failures: int) -> float:
-    return 0.0 if failures <= 1 else min(LONGEST_PAUSE_S, 0.5 * 2.0 ** (failures - 2))
+def _restart_delay_s(failures: int) -> float:
+    return 0.0 if failures <= 1 else min(MAX_RESTART_DELAY_S, 0.5 * 2.0 ** (failures - 2))
 
 
-def _how(status: int | None) -> str:
-    return f"was killed by signal {-status}" if status is not None and status < 0 else f"ended with status {status}"
+def _describe_exit(status: int | None) -> str:
+    return f"was killed by signal {-status}" if status is not None and status < 0 else f"exited with status {status}"

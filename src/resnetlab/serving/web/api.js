@@ -1,74 +1,75 @@
-// Asking the server: POST /v1/predict, one picture a request, a few at a time, and no more often than it likes.
+// HTTP client: POST /v1/predict, one image per request, a few requests at a time, with retries as the server asks.
 
-const AT_ONCE = 4;
-const PATIENCE_MS = 120_000; // a server that stays full for so long is told of
+const MAX_CONCURRENT = 4;
+const RETRY_LIMIT_MS = 120_000; // report an error if the server stays busy for this long
 
-let model = null; // what GET /v1/model says
-let resumeAt = 0; // no request before, by the server's wish
-const waiting = []; // tasks that have not begun
-let underway = 0;
+let model = null; // response of GET /v1/model
+let resumeAt = 0; // time before which no request is sent, from Retry-After
+const queue = []; // tasks that have not started
+let inFlight = 0;
 
-class Refusal extends Error { // in words for a person; `again` where another try may help
-  constructor(words, again) { super(words); this.again = again; }
+class ApiError extends Error { // the message is for the user; `retryable`: another attempt may succeed
+  constructor(message, retryable) { super(message); this.retryable = retryable; }
 }
 
-const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-async function send(file, query) {
+async function post(file, query) {
   try {
     return await fetch(`/v1/predict?${new URLSearchParams(query)}`, { method: "POST", body: file });
   } catch {
-    throw new Refusal("The server does not answer. Is it still running?", true);
+    throw new ApiError("The server does not respond. Is it still running?", true);
   }
 }
 
-async function told(response) {
+async function errorDetail(response) {
   try {
     const problem = await response.json();
     return problem.detail || problem.title;
   } catch {
-    return `The server answered with status ${response.status}.`;
+    return `The server responded with status ${response.status}.`;
   }
 }
 
-// Ask until there is an answer. A full server (429) and one that restarts (503) say when to come back; all heed it.
-async function ask(file, query) {
-  await check(file);
-  const until = Date.now() + PATIENCE_MS;
+// Send until there is a prediction. A full queue (429) and a restart (503) set Retry-After, which pauses all requests.
+async function predict(file, query) {
+  await checkFile(file);
+  const deadline = Date.now() + RETRY_LIMIT_MS;
   for (;;) {
-    while (Date.now() < resumeAt) await pause(resumeAt - Date.now());
-    const response = await send(file, query);
+    while (Date.now() < resumeAt) await sleep(resumeAt - Date.now());
+    const response = await post(file, query);
     if (response.ok) return response.json();
     const wait = Number(response.headers.get("Retry-After")) * 1000;
     const busy = response.status === 429 || response.status === 503;
-    const again = busy || response.status === 408;
-    if (!busy || !wait || Date.now() + wait > until) throw new Refusal(await told(response), again);
+    const retryable = busy || response.status === 408;
+    if (!busy || !wait || Date.now() + wait > deadline) throw new ApiError(await errorDetail(response), retryable);
     resumeAt = Math.max(resumeAt, Date.now() + wait);
   }
 }
 
-async function check(file) {
-  const cap = model?.max_bytes ?? Infinity;
-  const words = `${size(file.size)} are too much; this server takes up to ${size(cap)}.`;
-  if (file.size > cap) throw new Refusal(words, false);
+async function checkFile(file) {
+  const limit = model?.max_bytes ?? Infinity;
+  if (file.size > limit) {
+    throw new ApiError(`The file has ${formatSize(file.size)}; the limit is ${formatSize(limit)}.`, false);
+  }
   try {
     await file.slice(0, 1).arrayBuffer();
   } catch {
-    throw new Refusal("cannot be read here; is it a folder, or was it moved?", false);
+    throw new ApiError("The file cannot be read. Is it a folder, or was it moved?", false);
   }
 }
 
-const size = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+const formatSize = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 
 function enqueue(task) {
-  waiting.push(task);
-  next();
+  queue.push(task);
+  runNext();
 }
 
-async function next() {
-  if (underway >= AT_ONCE || !waiting.length) return;
-  underway += 1;
-  await waiting.shift()();
-  underway -= 1;
-  next();
+async function runNext() {
+  if (inFlight >= MAX_CONCURRENT || !queue.length) return;
+  inFlight += 1;
+  await queue.shift()();
+  inFlight -= 1;
+  runNext();
 }

@@ -1,214 +1,217 @@
-// The page: pictures in, named classes out. It is one module with page.asking.js, which stands before it.
+// The web page: select images, show predictions and heat maps. It is one module with api.js, which precedes it.
 
 const TOP = 5;
-const find = (id) => document.getElementById(id);
+const byId = (id) => document.getElementById(id);
 
-let round = []; // cards since nothing was under way: what the status line speaks of
-const urls = []; // of the pictures shown, to let go of
+let round = []; // cards started since the queue was last empty: the status line summarises them
+const urls = []; // object URLs of the images, to revoke
 
-// ---- a card: one picture and what was said of it
+// ---- cards: one image and its prediction
 
 function newCard(file) {
-  const article = find("card").content.firstElementChild.cloneNode(true);
+  const article = byId("card").content.firstElementChild.cloneNode(true);
   const url = URL.createObjectURL(file);
   urls.push(url);
-  const part = (selector) => article.querySelector(selector);
+  const find = (selector) => article.querySelector(selector);
   const card = {
-    file, article, url, answer: null, overlay: null, done: false,
-    picture: part("img"), title: part("h2"), name: part("h2 bdi"), state: part(".state"), bars: part(".bars"),
-    where: part(".where"), again: part(".again"), time: part(".time"),
+    file, article, url, prediction: null, overlay: null, done: false,
+    image: find("img"), title: find("h2"), name: find("h2 bdi"), message: find(".message"), bars: find(".bars"),
+    explain: find(".explain"), retry: find(".retry"), time: find(".time"),
   };
-  card.picture.onerror = () => { card.picture.hidden = true; part(".none").hidden = false; };
-  card.picture.onload = () => { card.picture.hidden = false; part(".none").hidden = true; };
-  card.where.onclick = () => toggle(card);
-  card.again.onclick = () => start(card);
-  show(card, false);
+  card.image.onerror = () => { card.image.hidden = true; find(".no-preview").hidden = false; };
+  card.image.onload = () => { card.image.hidden = false; find(".no-preview").hidden = true; };
+  card.explain.onclick = () => toggleHeatMap(card);
+  card.retry.onclick = () => start(card);
+  setHeatMap(card, false);
   return card;
 }
 
 function start(card) {
   card.done = false;
-  if (document.activeElement === card.again) card.title.focus();
-  card.again.hidden = true;
-  head(card, card.file.name, true);
-  say(card, "waiting …");
+  if (document.activeElement === card.retry) card.title.focus();
+  card.retry.hidden = true;
+  setTitle(card, card.file.name, true);
+  setMessage(card, "queued …");
   round.push(card);
-  enqueue(() => look(card));
-  report();
+  enqueue(() => classify(card));
+  updateStatus();
 }
 
-async function look(card) {
-  say(card, "looking …");
+async function classify(card) {
+  setMessage(card, "classifying …");
   try {
-    const begun = performance.now();
-    card.answer = await ask(card.file, { top: TOP });
-    present(card, performance.now() - begun);
+    const startMs = performance.now();
+    card.prediction = await predict(card.file, { top: TOP });
+    showPrediction(card, performance.now() - startMs);
   } catch (error) {
-    refuse(card, error);
+    showError(card, error);
   }
   card.done = true;
-  report();
+  updateStatus();
 }
 
-function present(card, ms) {
-  const { label, top, times_ms: times } = card.answer;
-  head(card, label, false);
-  say(card, card.file.name);
-  card.bars.replaceChildren(...top.map(row));
-  card.where.hidden = false;
-  card.where.setAttribute("aria-label", `Where it looked: ${label} in ${card.file.name}`);
-  card.time.textContent = `network ${duration(times.inference)} · in all ${duration(ms)}`;
+function showPrediction(card, totalMs) {
+  const { label, top, times_ms: times } = card.prediction;
+  setTitle(card, label, false);
+  setMessage(card, card.file.name);
+  card.bars.replaceChildren(...top.map(newBar));
+  card.explain.hidden = false;
+  card.explain.setAttribute("aria-label", `Heat map: ${label} in ${card.file.name}`);
+  card.time.textContent = `network ${formatDuration(times.inference)} · total ${formatDuration(totalMs)}`;
 }
 
-function row({ class: name, probability }) {
-  const [item, bar, words, number] = ["li", "span", "bdi", "b"].map((tag) => document.createElement(tag));
+function newBar({ class: name, probability }) {
+  const [item, bar, label, value] = ["li", "span", "bdi", "b"].map((tag) => document.createElement(tag));
   bar.className = "bar";
   bar.style.width = `${100 * probability}%`;
-  words.textContent = name;
-  number.textContent = percent(probability);
-  item.append(bar, words, " ", number);
+  label.textContent = name;
+  value.textContent = formatPercent(probability);
+  item.append(bar, label, " ", value);
   return item;
 }
 
-function refuse(card, error) {
-  const known = error instanceof Refusal;
-  head(card, card.file.name, true);
-  say(card, known ? error.message : `The page failed: ${error.message}`, true);
-  card.again.hidden = known && !error.again;
-  card.again.setAttribute("aria-label", `Try again: ${card.file.name}`);
+function showError(card, error) {
+  const expected = error instanceof ApiError;
+  setTitle(card, card.file.name, true);
+  setMessage(card, expected ? error.message : `The page failed: ${error.message}`, true);
+  card.retry.hidden = expected && !error.retryable;
+  card.retry.setAttribute("aria-label", `Try again: ${card.file.name}`);
 }
 
-function head(card, words, isFile) {
-  card.name.textContent = words;
+function setTitle(card, text, isFile) {
+  card.name.textContent = text;
   card.title.classList.toggle("file", isFile);
 }
 
-function say(card, words, wrong = false) {
-  card.state.textContent = words;
-  card.state.classList.toggle("wrong", wrong);
+function setMessage(card, text, isError = false) {
+  card.message.textContent = text;
+  card.message.classList.toggle("error", isError);
 }
 
-function percent(probability) {
+function formatPercent(probability) {
   if (probability < 0.0005) return "<\u00a00.1\u00a0%";
   return probability > 0.9995 && probability < 1 ? ">\u00a099.9\u00a0%" : `${(100 * probability).toFixed(1)}\u00a0%`;
 }
 
-function duration(ms) {
+function formatDuration(ms) {
   if (ms < 10) return `${ms.toFixed(1)} ms`;
   return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
 }
 
-// ---- where it looked: asked for at the first click, kept for the next ones
+// ---- heat map: requested at the first click, cached for the next ones
 
-async function toggle(card) {
-  if (card.where.getAttribute("aria-pressed") === "true") return show(card, false);
+async function toggleHeatMap(card) {
+  if (card.explain.getAttribute("aria-pressed") === "true") return setHeatMap(card, false);
   if (!card.overlay) {
-    if (card.where.getAttribute("aria-busy") === "true") return;
-    card.where.setAttribute("aria-busy", "true");
+    if (card.explain.getAttribute("aria-busy") === "true") return;
+    card.explain.setAttribute("aria-busy", "true");
     try {
-      card.overlay = (await ask(card.file, { top: 1, explain: 1 })).overlay;
-      say(card, card.file.name);
+      card.overlay = (await predict(card.file, { top: 1, explain: 1 })).overlay;
+      setMessage(card, card.file.name);
     } catch (error) {
-      say(card, error.message, true);
-      find("status").textContent = `${card.file.name}: ${error.message}`;
+      setMessage(card, error.message, true);
+      byId("status").textContent = `${card.file.name}: ${error.message}`;
       return;
     } finally {
-      card.where.removeAttribute("aria-busy");
+      card.explain.removeAttribute("aria-busy");
     }
   }
-  show(card, true);
+  setHeatMap(card, true);
 }
 
-function show(card, heat) {
-  const label = card.answer?.label;
-  card.picture.src = heat ? card.overlay : card.url;
-  card.picture.alt = heat ? `What speaks for ${label}, drawn over ${card.file.name}; brighter is more` : card.file.name;
-  card.picture.classList.toggle("heat", heat);
-  card.where.setAttribute("aria-pressed", String(heat));
+function setHeatMap(card, visible) {
+  const label = card.prediction?.label;
+  const description = `Heat map for ${label} over ${card.file.name}; brighter regions support the class more`;
+  card.image.src = visible ? card.overlay : card.url;
+  card.image.alt = visible ? description : card.file.name;
+  card.image.classList.toggle("heat-map", visible);
+  card.explain.setAttribute("aria-pressed", String(visible));
 }
 
-// ---- the status line, which screen readers read out
+// ---- status line, which screen readers announce
 
-function report() {
-  const left = round.filter((card) => !card.done).length;
-  find("status").setAttribute("aria-busy", String(left > 0)); // only the outcome is read out
-  find("status").textContent = left ? `Looking at ${counted(left)} …` : summary();
-  if (!left) round = [];
+function updateStatus() {
+  const remaining = round.filter((card) => !card.done).length;
+  byId("status").setAttribute("aria-busy", String(remaining > 0)); // announce only the final text
+  byId("status").textContent = remaining ? `Classifying ${countImages(remaining)} …` : summary();
+  if (!remaining) round = [];
 }
 
-const counted = (number) => `${number} ${number === 1 ? "picture" : "pictures"}`;
+const countImages = (number) => `${number} ${number === 1 ? "image" : "images"}`;
 
 function summary() {
   if (!round.length) return "";
-  const failed = round.filter((card) => card.state.classList.contains("wrong"));
+  const failed = round.filter((card) => card.message.classList.contains("error"));
   if (round.length === 1) {
-    const [{ file, answer, state }] = round;
-    const said = failed.length ? state.textContent : `${answer.label}, ${percent(answer.probability)}`;
-    return `${file.name}: ${said}`;
+    const [{ file, prediction, message }] = round;
+    const result = failed.length
+      ? message.textContent
+      : `${prediction.label}, ${formatPercent(prediction.probability)}`;
+    return `${file.name}: ${result}`;
   }
-  const said = `${counted(round.length - failed.length)} answered`;
-  return failed.length ? `${said}, ${failed.length} not: the reason stands beside each` : said;
+  const classified = `${countImages(round.length - failed.length)} classified`;
+  return failed.length ? `${classified}, ${failed.length} failed: the reason is next to each image` : classified;
 }
 
-// ---- the ways in: choosing, the camera, dropping, pasting
+// ---- input: file selection, camera, drag and drop, paste
 
-function take(files) {
+function addFiles(files) {
   const cards = [...files].map(newCard);
-  find("gallery").prepend(...cards.map((card) => card.article));
-  find("gallery").hidden = find("end").hidden = false;
+  byId("gallery").prepend(...cards.map((card) => card.article));
+  byId("gallery").hidden = byId("end").hidden = false;
   cards.forEach(start);
   const smooth = matchMedia("(prefers-reduced-motion: no-preference)").matches;
   const block = innerHeight < 900 ? "start" : "nearest";
-  find("status").scrollIntoView({ block, behavior: smooth ? "smooth" : "auto" });
+  byId("status").scrollIntoView({ block, behavior: smooth ? "smooth" : "auto" });
 }
 
-function takeFrom(transfer, words) {
-  if (transfer.files.length) take(transfer.files);
-  else find("status").textContent = words;
+function addTransfer(transfer, emptyMessage) {
+  if (transfer.files.length) addFiles(transfer.files);
+  else byId("status").textContent = emptyMessage;
 }
 
-for (const id of ["choose", "camera"]) {
-  find(id).onchange = ({ target }) => { take(target.files); target.value = ""; };
+for (const id of ["files", "camera"]) {
+  byId(id).onchange = ({ target }) => { addFiles(target.files); target.value = ""; };
 }
 document.addEventListener("paste", ({ clipboardData }) => {
-  takeFrom(clipboardData, "There is no picture in the clipboard.");
+  addTransfer(clipboardData, "There is no image in the clipboard.");
 });
-const dragging = (now) => document.body.classList.toggle("dragging", now);
+const setDragging = (dragging) => document.body.classList.toggle("dragging", dragging);
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
-  dragging(true);
+  setDragging(true);
 });
-document.addEventListener("dragleave", ({ relatedTarget }) => dragging(relatedTarget !== null));
+document.addEventListener("dragleave", ({ relatedTarget }) => setDragging(relatedTarget !== null));
 document.addEventListener("drop", (event) => {
   event.preventDefault();
-  dragging(false);
-  takeFrom(event.dataTransfer, "That was no file. Save the picture first, then drop the file.");
+  setDragging(false);
+  addTransfer(event.dataTransfer, "That was not a file. Save the image first, then drop the file.");
 });
 
-find("clear").onclick = () => {
-  waiting.length = round.length = 0;
+byId("clear").onclick = () => {
+  queue.length = round.length = 0;
   urls.splice(0).forEach(URL.revokeObjectURL);
-  find("gallery").replaceChildren();
-  find("gallery").hidden = find("end").hidden = true;
-  find("choose").focus();
-  report();
+  byId("gallery").replaceChildren();
+  byId("gallery").hidden = byId("end").hidden = true;
+  byId("files").focus();
+  updateStatus();
 };
 
-// ---- whom one is talking to
+// ---- model
 
-async function introduce() {
-  for (let tries = 0; tries < 120; tries += 1) {
+async function loadModelInfo() {
+  for (let attempt = 0; attempt < 120; attempt += 1) {
     const response = await fetch("/v1/model").catch(() => null);
-    if (response?.ok) return describe(await response.json());
-    await pause(1000); // it is being loaded
+    if (response?.ok) return showModelInfo(await response.json());
+    await sleep(1000); // the model is loading
   }
 }
 
-function describe(served) {
-  model = served;
+function showModelInfo(info) {
+  model = info;
   const classes = `${model.classes.length.toLocaleString("en")} classes`;
-  find("lead").textContent = `Give it photographs, and it names what it sees. It knows ${classes}.`;
-  find("model").textContent = `${model.name}, ${classes}, ${model.backend} ${model.precision}.`;
+  byId("lead").textContent = `Add images to classify them into ${classes}.`;
+  byId("model").textContent = `${model.name}, ${classes}, ${model.backend} ${model.precision}.`;
 }
 
-introduce();
+loadModelInfo();
