@@ -1,7 +1,8 @@
-# `make study`: see degradation and its cure. `make test`: the tests. Both set up .venv first; nothing else is needed.
-#   PYTHON=python3.12       another interpreter (3.11 or 3.12)
+# `make study`: see degradation and its cure. `make test`: the tests. Each target creates .venv first and installs into it.
+#   PYTHON=python3.12       another interpreter (3.11 or newer)
 #   VENV=/path              another virtual environment
-#   PIP_FLAGS="…"           passed to pip, for an index of your own
+#   PIP_FLAGS="…"           flags for pip; for PyTorch without CUDA on Linux:
+#                           PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,12 +10,12 @@ PIP_FLAGS ?=
 BIN := $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: study test test-slow check format install dev clean
+.PHONY: study test test-slow check format docs install dev clean
 
 study: install
 	$(BIN)/resnetlab study
 
-test: dev  # files side by side, a core each; the slow ones use all cores themselves, and some look at the clock
+test: dev  # one file per core; the slow tests use all cores themselves or measure time
 	$(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
 test-slow: dev
@@ -29,13 +30,17 @@ format: dev
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format .
 
+docs: dev  # warnings are errors; then every internal link and anchor is checked
+	$(BIN)/python -m sphinx -b html -n -W --keep-going -q docs docs/_build/html
+	$(BIN)/python docs/_ext/check_links.py docs/_build/html
+
 install: $(VENV)/.installed
 
 dev: $(VENV)/.installed-dev
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	    { echo "resnetlab needs Python 3.11 or newer; say which with: make PYTHON=python3.12" >&2; exit 2; }
+	    { echo "resnetlab needs Python 3.11 or newer; select one with: make PYTHON=python3.12" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
@@ -45,8 +50,8 @@ $(VENV)/.installed: $(VENV)/.python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP_INSTALL) --editable '.[dev,data,track,explain,export,serve,cluster,remote]'
+	$(PIP_INSTALL) --editable '.[all,dev,docs]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache src/*.egg-info
+	rm -rf $(VENV) build dist docs/_build .pytest_cache .ruff_cache src/*.egg-info

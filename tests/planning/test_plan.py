@@ -28,7 +28,7 @@ from resnetlab.planning.plan import (
 from resnetlab.planning.published_speeds import FIGURES, IMAGENET_TRAIN
 from resnetlab.planning.workload import predict_published
 
-SCALING = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()
+SCALING = (Path(__file__).parents[2] / "docs" / "scale.md").read_text()
 
 
 @cache
@@ -47,7 +47,7 @@ def hosts(devices=1, device="a100", **changes) -> Cluster:
 
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda one: f"{one.model}-{one.devices}x{one.device}-{one.half}")
 def test_published_speeds(figure):
-    """The bounds, and the very numbers, are those that docs/scaling.md states."""
+    """The bounds, and the very numbers, are those that docs/scale.md states."""
     said = predict_published(figure)
     error = said / figure.images_per_s - 1
     bound = 0.22 if not figure.held_out else 0.40 if figure.device == "rtx3090" else 0.35

@@ -1,34 +1,25 @@
-"""What can be opened: data sets that have a name, and what is known of any other before an image is decoded.
-
-No torch, no numpy: commands ask `detect_kind` before anything heavy loads.
-"""
+"""Known data sets, and detection of the kind of any data set from its name or path."""
 
 import difflib
 import os
 import re
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from resnetlab.config import ConfigError, DataConfig
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from resnetlab.data.images.storage import ImageStorage
-
 Kind = Literal["digits", "cifar", "idx", "folder", "parquet", "shards"]
-LISTED = ("folder", "parquet", "shards")
-"""Kinds of people's own images, which are listed before any is opened."""
-INDEX = "index.json"
-"""What a folder of shards is known by."""
-PLAN = ".packing.json"
-"""What a folder of shards that is not yet whole is known by."""
-CREDENTIALS = "fsspec finds credentials itself, such as in FSSPEC_HTTP or a file in ~/.config/fsspec: docs/scaling.md"
+LISTED_KINDS = ("folder", "parquet", "shards")
+"""Kinds of user data, whose images are listed before any is opened."""
+INDEX_FILE = "index.json"
+"""The file that marks a folder of shards."""
+PACK_PLAN_FILE = ".packing.json"
+"""The file that marks a folder of shards whose packing is not finished."""
+CREDENTIALS = "fsspec reads credentials from FSSPEC_HTTP or from files in ~/.config/fsspec; see docs/scale.md"
 HOST = re.compile(r"[^/?#@:]*(:\d*)?([/?#]|$)")
-"""What stands behind `://`, up to the path, where it is no more than a host and a port."""
+"""The part of a URL from `://` to the path, if it has only a host and a port."""
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR100_NAMES = """
@@ -56,53 +47,62 @@ FASHION = (
 IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class KnownDataset:
-    """A data set that has a name: which files it needs, and where they are published."""
+    """A data set that is known by name: its files, and where they are published."""
 
     kind: Kind
     classes: tuple[str, ...]
-    address: str = ""
-    """Where the archives lie, without their names, ending in a slash."""
+    url: str = ""
+    """URL of the folder with the archives, ending in a slash."""
     archives: Mapping[str, str] = field(default_factory=dict)
-    """The name of each archive, and its MD5."""
+    """MD5 of each archive, by file name."""
     folder: str = ""
-    """What the archive unpacks to, or where others unpack it; relative to the root."""
+    """The folder that the archive unpacks to, or that other tools unpack it to; relative to the root."""
     train: tuple[str, ...] = ()
-    """Files of the unpacked folder that make the training set, in their order."""
+    """Files of the unpacked folder that contain the training set, in order."""
     test: tuple[str, ...] = ()
-    """Files of the unpacked folder that make the test set."""
-    published: tuple[int, int] = (0, 0)
-    """Images in the training and in the test set, as published."""
+    """Files of the unpacked folder that contain the test set."""
+    num_images: tuple[int, int] = (0, 0)
+    """Published number of images in the training set and in the test set."""
 
 
-def _idx(classes: tuple[str, ...], address: str, folder: str, *md5: str) -> KnownDataset:
-    archives = {f"{name}.gz": digest for name, digest in zip(IDX, md5, strict=True)}
-    return KnownDataset("idx", classes, address, archives, folder, IDX[:2], IDX[2:], (60_000, 10_000))
+def _idx(classes: tuple[str, ...], url: str, folder: str, *md5: str) -> KnownDataset:
+    """Return a data set in the format of MNIST; `md5` has the checksum of each archive in the order of `IDX`."""
+    return KnownDataset(
+        kind="idx",
+        classes=classes,
+        url=url,
+        archives={f"{name}.gz": digest for name, digest in zip(IDX, md5, strict=True)},
+        folder=folder,
+        train=IDX[:2],
+        test=IDX[2:],
+        num_images=(60_000, 10_000),
+    )
 
 
-# MD5 and sizes: the pages of Krizhevsky (CIFAR), LeCun (MNIST) and Zalando Research (Fashion-MNIST).
-KNOWN: dict[str, KnownDataset] = {
-    "digits": KnownDataset("digits", tuple("0123456789")),
+# MD5 and numbers of images: the pages of Krizhevsky (CIFAR), LeCun (MNIST) and Zalando Research (Fashion-MNIST).
+KNOWN_DATASETS: dict[str, KnownDataset] = {
+    "digits": KnownDataset(kind="digits", classes=tuple("0123456789")),
     "cifar10": KnownDataset(
-        "cifar",
-        CIFAR10,
-        "https://www.cs.toronto.edu/~kriz/",
-        {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
-        "cifar-10-batches-bin",
-        tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
-        ("test_batch.bin",),
-        (50_000, 10_000),
+        kind="cifar",
+        classes=CIFAR10,
+        url="https://www.cs.toronto.edu/~kriz/",
+        archives={"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
+        folder="cifar-10-batches-bin",
+        train=tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
+        test=("test_batch.bin",),
+        num_images=(50_000, 10_000),
     ),
     "cifar100": KnownDataset(
-        "cifar",
-        CIFAR100,
-        "https://www.cs.toronto.edu/~kriz/",
-        {"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"},
-        "cifar-100-binary",
-        ("train.bin",),
-        ("test.bin",),
-        (50_000, 10_000),
+        kind="cifar",
+        classes=CIFAR100,
+        url="https://www.cs.toronto.edu/~kriz/",
+        archives={"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"},
+        folder="cifar-100-binary",
+        train=("train.bin",),
+        test=("test.bin",),
+        num_images=(50_000, 10_000),
     ),
     "mnist": _idx(
         tuple("0123456789"),
@@ -125,89 +125,60 @@ KNOWN: dict[str, KnownDataset] = {
 }
 
 
-@dataclass(frozen=True)
-class SplitListing:
-    """Images of one split that nobody has decoded yet; columns of one length."""
-
-    names: Sequence[str] = ()
-    """What an error calls them: `train/cat/0031.jpg`, `train-00000-of-00001.parquet row 17`."""
-    places: "Sequence[ImageStorage]" = ()
-    """A file each, its content, or a piece of a shard."""
-    labels: Sequence[int] = ()
-    """Each an index of the classes."""
-    sizes: "np.ndarray | None" = None
-    """int64 (number, 2): height and width in pixels, where they are known before any image is opened."""
-    shards: "np.ndarray | None" = None
-    """int64 (number,): the shard each lies in, where shards have to be read one after the other; it never falls."""
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-
-@dataclass(frozen=True)
-class DatasetListing:
-    """A data set before any image is decoded."""
-
-    classes: tuple[str, ...]
-    splits: Mapping[str, SplitListing]
-    """`train` and maybe `val` and `test`; or `all`, where it is for us to split."""
-    warnings: tuple[str, ...] = ()
-
-
 def is_path(name: str) -> bool:
-    """Say whether a data set is named by its place; a known name without a separator never is."""
-    return name not in KNOWN or "/" in name or os.sep in name
+    """Return whether a data set's name is a path or URL; a known name without a separator never is."""
+    return name not in KNOWN_DATASETS or "/" in name or os.sep in name
 
 
-def is_address(name: str) -> bool:
-    """Say whether a data set lies behind an address, such as `https://example.org/shards` or `s3://bucket/shards`."""
+def is_url(name: str) -> bool:
+    """Return whether a data set's name is a URL, such as `https://example.org/shards` or `s3://bucket/shards`."""
     return "://" in name
 
 
-def refuse_password(address: str) -> None:
-    """Refuse an address that a password or a token stands in: it would be written into every record of a run.
+def check_no_password(url: str) -> None:
+    """Raise if a URL contains a password or token, which would be written into every record of a run.
 
-    The name of a container or of a user before the host is none, but for HTTP, where it is as good as a password.
+    A name before the host, such as a container or a user, is allowed, except in an HTTP URL, where it may be a token.
 
     Raises:
-        ConfigError: without repeating the address.
+        ConfigError: If it does; the message does not repeat the URL.
     """
-    for part in address.split("::"):  # fsspec's chains, such as simplecache::https://example.org/shards
+    for part in url.split("::"):  # fsspec's chains, such as simplecache::https://example.org/shards
         scheme, _, rest = part.partition("://")
         before, at, _ = rest.partition("@")
         if at and not HOST.match(rest) and (":" in before or scheme.lower() in ("http", "https")):
             raise ConfigError(
-                "data: there is a password, or a user's name, in this address, and records would keep it; give the "
-                f"address without it: {CREDENTIALS}"
+                "data: the URL contains a password or a user name, which would be written to every record; "
+                f"give the URL without it: {CREDENTIALS}"
             )
 
 
 def dataset_path(name: str) -> Path:
-    """Return the folder or file that a path names."""
+    """Return a path with `~` expanded."""
     try:
         return Path(name).expanduser()
-    except RuntimeError:  # the home of nobody: a folder may be called so
+    except RuntimeError:  # no such user: a folder may have a name like ~old
         return Path(name)
 
 
 def detect_kind(config: DataConfig) -> Kind:
-    """Say what must be opened, from the name and a glance at the folder.
+    """Return the kind of a data set from its name and the content of its folder.
 
     Raises:
-        ConfigError: where the name is neither known nor a folder or parquet file that exists, its packing was not
-            finished, or it is an address with a password.
+        ConfigError: If the name is neither known nor an existing folder or parquet file, if the packing of shards was
+            not finished, or if the name is a URL with a password.
     """
     if not is_path(config.name):
-        return KNOWN[config.name].kind
+        return KNOWN_DATASETS[config.name].kind
     path = dataset_path(config.name)
-    if is_address(config.name):
-        refuse_password(config.name)
+    if is_url(config.name):
+        check_no_password(config.name)
         return "shards"
     try:
-        if (path / INDEX).is_file() and _holds_shards(path / INDEX):
+        if (path / INDEX_FILE).is_file() and _is_shard_index(path / INDEX_FILE):
             return "shards"
-        if (path / PLAN).exists():
-            raise ConfigError(f"{path}: its packing was not finished; give the same resnetlab data pack again")
+        if (path / PACK_PLAN_FILE).exists():
+            raise ConfigError(f"{path}: packing was not finished; run the same resnetlab data pack command again")
         if path.is_dir():
             return "parquet" if any(path.glob("*.parquet")) else "folder"
     except OSError as error:
@@ -215,78 +186,36 @@ def detect_kind(config: DataConfig) -> Kind:
     if path.is_file():
         if path.suffix.lower() == ".parquet":
             return "parquet"
-        raise ConfigError(f"data {config.name!r} is a file, but not a .parquet one; give a folder, or unpack it")
+        raise ConfigError(f"data {config.name!r} is a file, but not a .parquet file; give a folder, or unpack the file")
     raise ConfigError(
-        f"data {config.name!r} is neither a known data set ({', '.join(KNOWN)}) nor a folder or parquet file here"
-        f"{_did_you_mean(config.name, path)}"
+        f"data {config.name!r} is neither a known data set ({', '.join(KNOWN_DATASETS)}) nor an existing folder or "
+        f"parquet file{_did_you_mean(path)}"
     )
 
 
 def dataset_title(config: DataConfig) -> str:
-    """Return what people call the data set: its name, or the last component of its path."""
-    if is_address(config.name):
+    """Return the display name of a data set: its name, or the last component of its path or URL."""
+    if is_url(config.name):
         return config.name.partition("?")[0].rstrip("/").rpartition("/")[2]
     return dataset_path(config.name).resolve().name if is_path(config.name) else config.name
 
 
-def check_classes(contents: DatasetListing) -> tuple[str, ...]:
-    """Return a warning for each split that lacks some classes.
+def _is_shard_index(path: Path) -> bool:
+    """Return whether an `index.json` belongs to shards: a folder of classes may contain an unrelated one.
 
-    Raises:
-        ConfigError: for fewer than two classes, or images of a class of which there are none to train on.
+    An empty index next to tar files counts: it is a truncated index of shards.
     """
-    if len(contents.classes) < 2:
-        raise ConfigError(f"there is only one class, {', '.join(contents.classes)}; a classifier needs two or more")
-    warnings = []
-    counts = {split: Counter(listing.labels) for split, listing in contents.splits.items()}
-    seen = counts["train"] if "train" in counts else counts["all"]
-    for split, count in counts.items():
-        unseen = [contents.classes[label] for label in sorted(count.keys() - seen.keys())]
-        if unseen:
-            raise ConfigError(
-                f"{split} has images of {describe_classes(unseen)}, but train has none; "
-                f"add some to train, or take {'it' if len(unseen) == 1 else 'them'} out of {split}"
-            )
-        missing = [name for label, name in enumerate(contents.classes) if label not in count]
-        if missing:
-            warnings.append(f"{split} has no image of {describe_classes(missing)}")
-    return tuple(warnings)
-
-
-def check_skipped(contents: DatasetListing, left: Mapping[str, Collection[int]]) -> None:
-    """Refuse a class of which every training image was left out, and a split of which every image was.
-
-    `left` has the labels of the images that stayed, split by split.
-
-    Raises:
-        ConfigError: where that is so.
-    """
-    for split, listing in contents.splits.items():
-        gone = sorted(set(listing.labels) - set(left[split]))
-        if gone and (split in ("train", "all") or not left[split]):
-            names = describe_classes([contents.classes[label] for label in gone])
-            raise ConfigError(f"{split} has no image of {names} left that can be read; replace the bad ones")
-
-
-def describe_classes(names: Sequence[str]) -> str:
-    """Return a few class names as words: `class cat`, `3 classes (cat, dog, owl)`."""
-    shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-    return f"class {shown}" if len(names) == 1 else f"{len(names)} classes ({shown})"
-
-
-def _holds_shards(path: Path) -> bool:
-    """Say whether an `index.json` is ours: somebody's folder of classes may hold another. Ours may have been cut."""
     with path.open("rb") as file:
         head = file.read(256)
     return b"resnetlab shards" in head or (not head and any(path.parent.glob("*.tar")))
 
 
-def _did_you_mean(name: str, path: Path) -> str:
-    """Name what is spelt alike: a known data set, or a neighbour of the path."""
+def _did_you_mean(path: Path) -> str:
+    """Return a hint with the most similar name among the known data sets and the siblings of the path."""
     try:
-        neighbours = {entry.name: str(path.with_name(entry.name)) for entry in path.parent.iterdir()}
-    except (OSError, ValueError):  # ValueError: a path such as `..` has no name to change
-        neighbours = {}
-    known = {word: word for word in KNOWN} | neighbours
-    close = difflib.get_close_matches(path.name, list(known), n=1)
-    return f"; did you mean {known[close[0]]}?" if close else ""
+        siblings = {entry.name: str(path.with_name(entry.name)) for entry in path.parent.iterdir()}
+    except (OSError, ValueError):  # ValueError: a path such as `..` has no name to replace
+        siblings = {}
+    candidates = {known: known for known in KNOWN_DATASETS} | siblings
+    close = difflib.get_close_matches(path.name, list(candidates), n=1)
+    return f"; did you mean {candidates[close[0]]}?" if close else ""

@@ -16,7 +16,7 @@ from resnetlab.models.model_file import save_model
 from resnetlab.models.zoo import model_config
 from resnetlab.serialization import to_json
 from resnetlab.training.recipes import recipe
-from resnetlab.training.trainer import fit
+from resnetlab.training.fit import fit
 
 LOGIN = "Basic " + base64.b64encode(b"user:s3cret").decode()
 BY_HEADER = json.dumps({"client_kwargs": {"headers": {"Authorization": LOGIN}}})
@@ -39,7 +39,7 @@ pytest.importorskip("aiohttp")
     ids=["variable", "netrc", "file"],
 )
 def test_credentials_are_taken_where_the_page_says(tmp_path, variables, file, content):
-    """docs/scaling.md names these ways; fsspec looks at them once, when it is loaded."""
+    """docs/scale.md names these ways; fsspec looks at them once, when it is loaded."""
     (tmp_path / "index.json").write_text("{}")
     if file:
         (tmp_path / file).write_text(content)
@@ -76,7 +76,7 @@ def test_no_command_takes_a_password(tmp_path, monkeypatch, capfd, words):
     assert main([*words, "http://user:s3cret@127.0.0.1:9/shards"]) == 2
     said = capfd.readouterr()
     assert said.out == ""
-    assert said.err.startswith("resnetlab: data: there is a password")
+    assert said.err.startswith("resnetlab: data: the URL contains a password")
     assert said.err.count("\n") == 1
     assert "s3cret" not in said.err
     assert not list(tmp_path.iterdir())
