@@ -36,7 +36,7 @@ def main() -> int:
                 "-m",
                 "resnetlab",
                 "study",
-                "--no-construct",
+                "--no-identity-init",
                 "--out",
                 folder,
                 "--seeds",

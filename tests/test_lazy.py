@@ -36,7 +36,7 @@ def test_nothing_heavy(code):
 
 @pytest.mark.parametrize(
     "module",
-    ["study.report", "study.verdict", "study.results", "study.grid", "study.pool", "study.display", "serving.server"],
+    ["study.report", "study.verdict", "study.results", "study.grid", "study.local_pool", "study.display", "serving.server"],
 )
 def test_no_torch(module):
     assert "torch" not in loaded_after(f"import resnetlab.{module}")

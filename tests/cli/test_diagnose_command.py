@@ -1,4 +1,4 @@
-"""`resnetlab diagnose` as a person meets it."""
+"""`resnetlab diagnose`: output for run directories and model files, and errors."""
 
 import dataclasses
 import json
@@ -17,11 +17,11 @@ from resnetlab.data.open_dataset import open_data
 from resnetlab.models.model_file import ModelCard, load_model, save_model
 from resnetlab.models.zoo import build_model
 from resnetlab.study.seed_stats import two_figures
+from resnetlab.training.fit import fit
 from resnetlab.training.layer_stats import measure_layer_stats
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
 from resnetlab.training.train_step import DivergedError
-from resnetlab.training.trainer import fit
 
 MODEL = ModelConfig("tiny", (1, 2), (8, 16), stem="cifar", shortcut="project", num_classes=10)
 CONFIG = RunConfig(MODEL, recipe=recipe("digits", steps=60, batch_size=64, lr=0.1), seed=1, layer_stats_steps=20)
@@ -45,7 +45,7 @@ def terminal(monkeypatch):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run that has learnt; to read, not to change."""
+    """Return the directory of a run that has learnt; read-only."""
     out = tmp_path_factory.mktemp("runs") / "trained"
     fit(CONFIG, out)
     return out
@@ -53,129 +53,129 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def run(trained, tmp_path):
-    """A copy of it."""
+    """Return a copy of the trained run."""
     return shutil.copytree(trained, tmp_path / "run")
 
 
-def diagnose(capsys, *words, status=0):
-    assert main(["diagnose", *map(str, words)]) == status
-    said = capsys.readouterr()
-    assert (said.err == "") == (status == 0)
-    return said.out or said.err
+def diagnose(capsys, *arguments, status=0):
+    assert main(["diagnose", *map(str, arguments)]) == status
+    captured = capsys.readouterr()
+    assert (captured.err == "") == (status == 0)
+    return captured.out or captured.err
 
 
-def signals(out):
+def recorded_stats(out):
     return [line for line in read_record(out / "record.jsonl") if line["kind"] == "signal"]
 
 
-def rows(said, first):
-    """The cells of each row of the tables, by the first one: a list for each table."""
-    return [line.split() for line in said.splitlines() if line.split()[:1] == [first]]
+def rows(output, first):
+    """Return the cells of every row whose first cell is `first`, in all tables."""
+    return [line.split() for line in output.splitlines() if line.split()[:1] == [first]]
 
 
-def narrow(said, *paths):
+def is_narrow(output, *paths):
     for path in paths:
-        said = said.replace(str(path), "")
-    return max(map(len, said.splitlines())) <= 80
+        output = output.replace(str(path), "")
+    return max(map(len, output.splitlines())) <= 80
 
 
-def test_a_run_directory(run, capsys):
-    said = diagnose(capsys, run)
+def test_run_directory(run, capsys):
+    output = diagnose(capsys, run)
     result = read_record(run / "record.jsonl")[-1]
-    first, last = signals(run)[0], signals(run)[-1]
-    assert said.startswith(f"B-8, done: train error {result['train_error_pct']:.2f} %, val error ")
-    assert f"test error {result['test_error_pct']:.2f} %\n" in said
-    assert f"step 1, loss {two_figures(first['loss'])}\n" in said
-    assert f"step 60, loss {two_figures(last['loss'])}\n" in said
-    stems = rows(said, "conv1")
-    for row, signal in zip(stems, (first, last), strict=True):
+    first, last = recorded_stats(run)[0], recorded_stats(run)[-1]
+    assert output.startswith(f"B-8, done: train error {result['train_error_pct']:.2f} %, val error ")
+    assert f"test error {result['test_error_pct']:.2f} %\n" in output
+    assert f"step 1, loss {two_figures(first['loss'])}\n" in output
+    assert f"step 60, loss {two_figures(last['loss'])}\n" in output
+    stems = rows(output, "conv1")
+    for row, stats in zip(stems, (first, last), strict=True):
         order = ("grad_norm", "grad_to_weight", "activation_var", "dead_relu_pct", "response_std")
-        assert row[1:] == [*(two_figures(signal[name][0]) for name in order), "–"]
+        assert row[1:] == [*(two_figures(stats[name][0]) for name in order), "–"]
     norms, ratios = last["grad_norm"][3:], last["residual_ratio"][1:]
-    lowest, highest = rows(said, "layer2")[1], rows(said, "highest")[-1]
+    lowest, highest = rows(output, "layer2")[1], rows(output, "highest")[-1]
     assert (lowest[1], highest[0]) == ("lowest", "highest")
     assert (lowest[2], highest[1]) == (two_figures(min(norms)), two_figures(max(norms)))
     assert (lowest[7], highest[6]) == (two_figures(min(ratios)), two_figures(max(ratios)))
-    assert "no sign of trouble\n" in said
-    assert "one run shows signs; a verdict takes several seeds and depths: resnetlab study\n" in said
+    assert "no issue found\n" in output
+    assert "one run gives no verdict; compare seeds and depths with: resnetlab study\n" in output
     for name in ("gradients", "responses"):
-        assert f"figure: {run / 'diagnosis' / name}.png\n" in said
-        with Image.open(run / "diagnosis" / f"{name}.png") as picture:
-            assert min(picture.size) > 300
-    assert narrow(said, run)
+        assert f"figure: {run / 'diagnosis' / name}.png\n" in output
+        with Image.open(run / "diagnosis" / f"{name}.png") as image:
+            assert min(image.size) > 300
+    assert is_narrow(output, run)
 
 
 def test_every_layer(run, capsys):
-    said = diagnose(capsys, run, "--layers")
-    found = re.findall(r"^(conv1|layer\S+\.\S+) ", said, flags=re.MULTILINE)
+    output = diagnose(capsys, run, "--layers")
+    found = re.findall(r"^(conv1|layer\S+\.\S+) ", output, flags=re.MULTILINE)
     assert found == LAYERS * 2
-    assert rows(said, "layer2.0.downsample.0")[1][4] == "–"  # no ReLU follows it directly
-    ratios = [row[6] for name in LAYERS for row in rows(said, name)[1:]]
-    told = iter(map(two_figures, signals(run)[-1]["residual_ratio"]))
+    assert rows(output, "layer2.0.downsample.0")[1][4] == "–"  # no ReLU follows it directly
+    ratios = [row[6] for name in LAYERS for row in rows(output, name)[1:]]
+    residual_ratios = iter(map(two_figures, recorded_stats(run)[-1]["residual_ratio"]))
     ends = ("layer1.0.conv2", "layer2.0.conv2", "layer2.1.conv2")
-    assert ratios == [next(told) if name in ends else "–" for name in LAYERS]
-    assert narrow(said, run)
+    assert ratios == [next(residual_ratios) if name in ends else "–" for name in LAYERS]
+    assert is_narrow(output, run)
 
 
 def test_json(run, capsys):
-    said = json.loads(diagnose(capsys, run, "--json"))
-    lines = [{key: value for key, value in line.items() if key != "kind"} for line in signals(run)]
-    assert said["signals"] == lines
+    output = json.loads(diagnose(capsys, run, "--json"))
+    lines = [{key: value for key, value in line.items() if key != "kind"} for line in recorded_stats(run)]
+    assert output["signals"] == lines
     assert [line["step"] for line in lines] == [1, 21, 41, 60]
-    assert said["symptoms"] == []
-    assert said["figures"] == [str(run / "diagnosis" / f"{name}.png") for name in ("gradients", "responses")]
+    assert output["symptoms"] == []
+    assert output["figures"] == [str(run / "diagnosis" / f"{name}.png") for name in ("gradients", "responses")]
     own = {"data": "digits", "arm": "B", "depth": 8, "seed": 1, "status": "done", "directory": str(run)}
-    assert own.items() <= said["run"].items()
-    assert said["run"]["train_error_pct"] == read_record(run / "record.jsonl")[-1]["train_error_pct"]
+    assert own.items() <= output["run"].items()
+    assert output["run"]["train_error_pct"] == read_record(run / "record.jsonl")[-1]["train_error_pct"]
 
 
-def test_a_model_file_is_measured_and_stays_as_it_is(run, capsys):
+def test_model_file_is_measured_and_not_changed(run, capsys):
     file = run / "model.safetensors"
     before = file.read_bytes()
-    said = json.loads(diagnose(capsys, file, "--json"))
+    output = json.loads(diagnose(capsys, file, "--json"))
     assert file.read_bytes() == before
     model, card = load_model(file)
     data = open_data(CONFIG.data)
-    (line,) = said["signals"]
+    (line,) = output["signals"]
     assert line == measure_layer_stats(model, *sample_images(data.train, card.preprocessing, 128))
     assert (line["step"], line["lr"], line["layers"]) == (0, 0, LAYERS)
-    assert said["run"]["status"] == "measured"
-    assert said["run"]["test_error_pct"] == card.error["test_error_pct"]
-    assert said["figures"] == [str(run / "model-diagnosis" / f"{name}.png") for name in ("gradients", "responses")]
+    assert output["run"]["status"] == "measured"
+    assert output["run"]["test_error_pct"] == card.error["test_error_pct"]
+    assert output["figures"] == [str(run / "model-diagnosis" / f"{name}.png") for name in ("gradients", "responses")]
     few = json.loads(diagnose(capsys, file, "--json", "--batch-size", 50))["signals"][0]
     assert few["loss"] != line["loss"]
-    words = diagnose(capsys, file)
-    assert "B-8, measured: train error" in words
-    assert f"measured, loss {two_figures(line['loss'])}\n" in words
-    assert len(rows(words, "conv1")) == 1
-    assert narrow(words, run)
+    text = diagnose(capsys, file)
+    assert "B-8, measured: train error" in text
+    assert f"measured, loss {two_figures(line['loss'])}\n" in text
+    assert len(rows(text, "conv1")) == 1
+    assert is_narrow(text, run)
 
 
-def test_a_model_file_that_says_nothing_of_its_images(trained, tmp_path, capsys):
+def test_model_file_without_training_data(trained, tmp_path, capsys):
     model, card = load_model(trained / "model.safetensors")
     bare = tmp_path / "bare.safetensors"
     save_model(bare, model, dataclasses.replace(card, provenance={}, error={}))
-    assert "does not say what it was trained on; name images with --data" in diagnose(capsys, bare, status=2)
-    said = diagnose(capsys, bare, "--data", "digits")
-    assert said.startswith("B-8, measured: no errors known\n")
+    assert "does not record its training data; name images with --data" in diagnose(capsys, bare, status=2)
+    output = diagnose(capsys, bare, "--data", "digits")
+    assert output.startswith("B-8, measured: no errors known\n")
     expected = measure_layer_stats(model, *sample_images(open_data(CONFIG.data).train, card.preprocessing, 128))
-    assert f"measured, loss {two_figures(expected['loss'])}\n" in said
+    assert f"measured, loss {two_figures(expected['loss'])}\n" in output
 
 
-def test_a_run_is_measured_where_its_record_has_no_signals_or_images_are_named(run, capsys):
+def test_run_is_measured_without_layer_stats_or_with_data(run, capsys):
     named = json.loads(diagnose(capsys, run, "--data", "digits", "--json"))
     assert named["run"]["status"] == "measured"
     lines = [line for line in (run / "record.jsonl").read_text().splitlines() if '"kind": "signal"' not in line]
     (run / "record.jsonl").write_text("\n".join(lines) + "\n")
-    silent = json.loads(diagnose(capsys, run, "--json"))
-    assert silent["signals"] == named["signals"]
-    assert silent["figures"][0] == str(run / "diagnosis" / "gradients.png")
+    unrecorded = json.loads(diagnose(capsys, run, "--json"))
+    assert unrecorded["signals"] == named["signals"]
+    assert unrecorded["figures"][0] == str(run / "diagnosis" / "gradients.png")
 
 
-def test_out(run, tmp_path, capsys):
-    said = diagnose(capsys, run, "--out", tmp_path / "new" / "place")
-    assert {path.name for path in (tmp_path / "new" / "place").iterdir()} == {"gradients.png", "responses.png"}
-    assert f"figure: {tmp_path / 'new' / 'place' / 'gradients.png'}\n" in said
+def test_output_folder(run, tmp_path, capsys):
+    output = diagnose(capsys, run, "--out", tmp_path / "new" / "folder")
+    assert {path.name for path in (tmp_path / "new" / "folder").iterdir()} == {"gradients.png", "responses.png"}
+    assert f"figure: {tmp_path / 'new' / 'place' / 'gradients.png'}\n" in output
     assert not (run / "diagnosis").exists()
 
 
@@ -188,20 +188,20 @@ def diverged(tmp_path_factory):
     return out
 
 
-def test_a_diverged_run_is_a_diagnosis_not_a_crash(diverged, tmp_path, capsys):
-    said = diagnose(capsys, diverged, "--out", tmp_path)
-    assert said.startswith("plain-14, diverged: no errors known\n")
-    assert ", loss not finite\n" in said
-    assert rows(said, "layer2")[-1][1:4] == ["lowest", "–", "–"]
-    assert "sign of diverged: the loss is nan at steps " in said
-    assert "sign of exploding: at the first sample the gradient of the median layer is " in said
+def test_diverged_run(diverged, tmp_path, capsys):
+    output = diagnose(capsys, diverged, "--out", tmp_path)
+    assert output.startswith("plain-14, diverged: no errors known\n")
+    assert ", loss not finite\n" in output
+    assert rows(output, "layer2")[-1][1:4] == ["lowest", "–", "–"]
+    assert "sign of diverged: the loss is nan at steps " in output
+    assert "sign of exploding: at the first sample the gradient of the median layer is " in output
     assert [path.name for path in tmp_path.iterdir()] == ["gradients.png"]  # no response of the last sample is finite
-    assert narrow(said, tmp_path)
-    kinds = [one["kind"] for one in json.loads(diagnose(capsys, diverged, "--out", tmp_path, "--json"))["symptoms"]]
+    assert is_narrow(output, tmp_path)
+    kinds = [issue["kind"] for issue in json.loads(diagnose(capsys, diverged, "--out", tmp_path, "--json"))["symptoms"]]
     assert kinds == ["diverged", "exploding"]
 
 
-def test_mistakes_are_told_in_one_line_with_what_would_work(run, tmp_path, capsys):
+def test_errors_are_one_line_with_a_remedy(run, tmp_path, capsys):
     (tmp_path / "study" / "runs").mkdir(parents=True)
     (tmp_path / "nothing").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
@@ -216,12 +216,15 @@ def test_mistakes_are_told_in_one_line_with_what_would_work(run, tmp_path, capsy
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((8, 8, 3), number, dtype=np.uint8)).save(path)
     file = run / "model.safetensors"
-    for words, message in [
+    for arguments, message in [
         ([tmp_path / "study"], f"study is a study; name one of its runs in {tmp_path / 'study' / 'runs'}, or use: res"),
         ([tmp_path / "nothing"], "nothing: no run here (no config.json); name a run directory or a model file"),
         ([tmp_path / "nowhere"], "nowhere: no such run directory or model file"),
         ([tmp_path / "notes.txt"], "notes.txt: cannot be read as safetensors"),
-        ([two], "two: its record has no signals, and there is no model.safetensors to measure; train it first"),
+        (
+            [two],
+            "two: its record has no layer statistics, and there is no model.safetensors to measure; train it first",
+        ),
         ([damaged], "record.jsonl, line 1: not an object with a kind"),
         ([file, "--batch-size", 1], "batch-size must be at least 2, not 1"),
         (
@@ -230,41 +233,41 @@ def test_mistakes_are_told_in_one_line_with_what_would_work(run, tmp_path, capsy
         ),
         ([file, "--data", "digit"], "did you mean digits?"),
     ]:
-        said = diagnose(capsys, *words, status=2)
-        assert message in said
-        assert said.startswith("resnetlab: ")
-        assert said.count("\n") == 1
+        output = diagnose(capsys, *arguments, status=2)
+        assert message in output
+        assert output.startswith("resnetlab: ")
+        assert output.count("\n") == 1
     assert not (tmp_path / "study" / "diagnosis").exists()
 
 
-def test_a_deepened_file_is_called_what_it_is(run, tmp_path, capsys):
-    """Its provenance is that of the shallow run, its network is not."""
+def test_deepened_file_has_its_own_network(run, tmp_path, capsys):
+    """Its provenance is that of the shallow run; the label must be that of the deepened network."""
     deep = tmp_path / "deep.safetensors"
     assert main(["deepen", str(run / "model.safetensors"), "--blocks", "2", "3", "--out", str(deep)]) == 0
     capsys.readouterr()
     assert diagnose(capsys, deep).startswith("B-12, measured: ")
 
 
-def test_the_json_of_a_loss_that_is_not_finite_is_json(run, tmp_path, capsys):
+def test_loss_that_is_not_finite_is_null_in_json(run, tmp_path, capsys):
     model, card = load_model(run / "model.safetensors")
     torch.nn.init.constant_(model.fc.bias, torch.inf)
     save_model(tmp_path / "broken.safetensors", model, card)
-    said = diagnose(capsys, tmp_path / "broken.safetensors", "--json")
-    assert "NaN" not in said
-    assert json.loads(said)["signals"][0]["loss"] is None
+    output = diagnose(capsys, tmp_path / "broken.safetensors", "--json")
+    assert "NaN" not in output
+    assert json.loads(output)["signals"][0]["loss"] is None
 
 
-def test_images_for_a_run_without_a_model_file(diverged, capsys):
-    said = diagnose(capsys, diverged, "--data", "digits", status=2)
-    assert "no model.safetensors" in said
-    assert "its record has no signals" not in said  # it has
+def test_data_for_a_run_without_a_model_file(diverged, capsys):
+    output = diagnose(capsys, diverged, "--data", "digits", status=2)
+    assert "no model.safetensors" in output
+    assert "its record has no layer statistics" not in output  # it has
 
 
-def test_a_path_is_printed_as_it_is(run, tmp_path, capsys):
+def test_path_with_brackets_is_printed_literally(run, tmp_path, capsys):
     assert str(tmp_path / "pets [old]") in diagnose(capsys, run, "--out", tmp_path / "pets [old]")
 
 
-def test_colour_is_no_food_for_a_grey_network(tmp_path, capsys):
+def test_colour_images_are_rejected_by_a_grey_network(tmp_path, capsys):
     for number in range(40):
         path = tmp_path / "pets" / ("cat" if number % 2 else "dog") / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -272,21 +275,21 @@ def test_colour_is_no_food_for_a_grey_network(tmp_path, capsys):
     grey = dataclasses.replace(MODEL, in_channels=1, num_classes=2)
     card = ModelCard(grey, ("cat", "dog"), Preprocessing(8, (0.5,), (0.25,)))
     save_model(tmp_path / "grey.safetensors", build_model(grey), card)
-    said = diagnose(capsys, tmp_path / "grey.safetensors", "--data", tmp_path / "pets", status=2)
-    assert "pets has 3-channel images, and tiny reads 1 channels" in said
+    output = diagnose(capsys, tmp_path / "grey.safetensors", "--data", tmp_path / "pets", status=2)
+    assert "pets has 3-channel images, and tiny reads 1 channels" in output
 
 
-def test_a_run_that_failed_is_not_said_to_be_well(run, capsys):
+def test_failed_run_has_an_issue(run, capsys):
     lines = (run / "record.jsonl").read_text().splitlines()[:-1]
     failed = {"kind": "result", "status": "failed", "error": "no memory left", "time_s": 1.0}
     (run / "record.jsonl").write_text("\n".join([*lines, json.dumps(failed)]) + "\n")
-    said = diagnose(capsys, run)
-    assert "no sign of trouble" not in said
-    assert "no memory left" in said
+    output = diagnose(capsys, run)
+    assert "no issue found" not in output
+    assert "no memory left" in output
 
 
-def test_no_number_is_cut_off(run, tmp_path, capsys):
-    """Vanishing gradients are of every magnitude in one stage."""
+def test_numbers_are_not_truncated(run, tmp_path, capsys):
+    """Vanishing gradients have very different magnitudes within one stage."""
     card = load_model(run / "model.safetensors")[1]
     model = build_model(
         "plain56", norm="none", init_scale=0.8, generator=torch.Generator().manual_seed(0), in_channels=1

@@ -1,4 +1,4 @@
-"""Made-up runs with known numbers, for what is worked out from records alone."""
+"""Synthetic runs with known numbers, for tests of code that reads records."""
 
 import dataclasses
 from pathlib import Path
@@ -12,8 +12,8 @@ from resnetlab.training.recipes import recipe
 CLASSES = [str(digit) for digit in range(10)]
 
 
-def signal(model: ModelConfig, step: int = 1, gradient: float | None = 0.1, **changes: Any) -> dict[str, Any]:
-    """A signal of three convolutions, whose gradients are all `gradient` times their weights."""
+def layer_stats(model: ModelConfig, step: int = 1, gradient: float | None = 0.1, **changes: Any) -> dict[str, Any]:
+    """Return stats of three convolutions, whose gradients are all `gradient` times their weights."""
     return {
         "step": step,
         "lr": 0.01,
@@ -32,13 +32,13 @@ def signal(model: ModelConfig, step: int = 1, gradient: float | None = 0.1, **ch
 
 
 def epoch(step: int, losses: list[float], error: float) -> dict[str, Any]:
-    """An epoch whose curve has these running losses."""
+    """Return an epoch that ends at `step` and whose curve has these running losses."""
     steps = list(range(step - len(losses) + 1, step + 1))
     curve = {"step": steps, "loss": losses, "train_error_pct": [error] * len(losses)}
     return {"step": step, "val_error_pct": error, "curve": curve}
 
 
-def made(
+def synthetic_run(
     arm: str,
     depth: int,
     seed: int,
@@ -50,24 +50,33 @@ def made(
     losses: tuple[float, ...] = (2.3, 1.0, 0.3, 0.1, 0.1, 0.1, 0.1, 0.1),
     train_images: int | None = None,
     data: str = "digits",
-    signals: bool = True,
+    has_layer_stats: bool = True,
     lr: float = 0.01,
 ) -> Run:
-    """A run of 400 steps with momentum 0.9; with gradient 0.1 its layers could move by 4 times their length."""
+    """Return a run of 400 steps with momentum 0.9; with gradient 0.1 its layers could move by 4 times their length."""
     config = RunConfig(
-        arm_network(arm, depth), DataConfig(data, train_images=train_images), recipe("digits", lr=lr), seed=seed
+        model=arm_network(arm, depth),
+        data=DataConfig(data, train_images=train_images),
+        recipe=recipe("digits", lr=lr),
+        seed=seed,
     )
     result: dict[str, Any] = {"status": status, "steps": 400}
     if status == "done":
         assert train is not None
         unseen = train + 1 if test is None else test
         result |= {"train_error_pct": train, "val_error_pct": unseen, "test_error_pct": unseen}
-    heard = (signal(config.model, gradient=gradient), signal(config.model, 400, gradient)) if signals else ()
-    start = {"data": {"classes": CLASSES}}
-    epochs = (epoch(400, list(losses), train or 90.0),) if status == "done" else ()
-    return Run(Path(f"{arm}-{depth}-{seed}"), config, status, start, epochs, result, heard)
+    first_and_last = layer_stats(config.model, gradient=gradient), layer_stats(config.model, 400, gradient)
+    return Run(
+        directory=Path(f"{arm}-{depth}-{seed}"),
+        config=config,
+        status=status,
+        start={"data": {"classes": CLASSES}},
+        epochs=(epoch(400, list(losses), train or 90.0),) if status == "done" else (),
+        result=result,
+        layer_stats=first_and_last if has_layer_stats else (),
+    )
 
 
 def relabelled(runs: list[Run], order: list[int]) -> list[Run]:
-    """The same records under each other's labels: run i gets the configuration of run order[i]."""
-    return [dataclasses.replace(run, config=runs[at].config) for run, at in zip(runs, order, strict=True)]
+    """Return the same records with shuffled labels: run i gets the configuration of run order[i]."""
+    return [dataclasses.replace(run, config=runs[index].config) for run, index in zip(runs, order, strict=True)]

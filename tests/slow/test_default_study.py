@@ -1,4 +1,4 @@
-"""What a stranger sees after `make study`: the promise of the README, on the default study itself."""
+"""The default study (`make study`): the results that the README states."""
 
 import csv
 import io
@@ -35,17 +35,17 @@ def errors(rows, arm, depth, deepened_from=None):
     }
 
 
-def test_twelve_runs_and_three_constructions(rows):
+def test_twelve_runs_and_three_deepened_runs(rows):
     assert [row["status"] for row in rows] == ["done"] * 15
     assert {row["seed"] for row in rows} == {0, 1, 2}
     assert set(errors(rows, "plain", 56, 20)) == {0, 1, 2}
 
 
-def test_the_solution_that_exists_is_not_found(results):
-    (one,) = results["constructions"]
-    assert one["constructed"]["mean"] == pytest.approx(one["trained"]["mean"], abs=0.1)
-    assert one["max_logit_difference"] < 1e-4
-    assert one["scratch"]["mean"] > one["further"]["mean"] + 10
+def test_training_from_scratch_is_worse_than_identity_init(results):
+    (entry,) = results["constructions"]
+    assert entry["constructed"]["mean"] == pytest.approx(entry["trained"]["mean"], abs=0.1)
+    assert entry["max_logit_difference"] < 1e-4
+    assert entry["scratch"]["mean"] > entry["further"]["mean"] + 10
 
 
 def test_plain_56_trains_worse_than_plain_20(rows):
@@ -60,17 +60,17 @@ def test_residual_56_does_not(rows):
     assert statistics.fmean(plain.values()) - statistics.fmean(deep.values()) > 10
 
 
-def test_the_committed_record_is_this_study(rows):
-    """docs/results holds what the README quotes; on the same processor and PyTorch it comes out the same."""
+def test_committed_results_are_those_of_this_study(rows):
+    """docs/results holds the numbers of the README; the same processor and PyTorch version give the same numbers."""
     with (ROOT / "docs" / "results" / "default-study.csv").open() as file:
         committed = {row["directory"]: row for row in csv.DictReader(file)}
     assert set(committed) == {row["directory"] for row in rows}
     for row in rows:
-        close = 30 if (row["arm"], row["depth"]) == ("plain", 56) else 3  # other kernels round otherwise; deepened too
+        close = 30 if (row["arm"], row["depth"]) == ("plain", 56) else 3  # kernels round differently; deepened runs too
         assert abs(row["train_error_pct"] - float(committed[row["directory"]]["train_error_pct"])) < close
 
 
-def test_the_readme_quotes_the_committed_record():
+def test_readme_quotes_the_committed_results():
     text = (ROOT / "docs" / "results" / "default-study.csv").read_text()
     table = list(csv.DictReader(io.StringIO(text)))
     readme = (ROOT / "README.md").read_text()

@@ -1,4 +1,4 @@
-"""The four presets, each from its one command, end in their own verdict and no other; with shuffled labels in none."""
+"""Each of the four presets gives its own failing verdict and no other; shuffled labels give none."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ LIMIT_S = 180
 
 @pytest.fixture(scope="module", params=["degradation", "vanishing", "exploding", "overfitting"])
 def study(request, tmp_path_factory):
-    """A preset's name, its folder, what it printed as JSON, and its wall time in seconds."""
+    """Return a preset's name, its folder, its JSON output, and its wall time in seconds."""
     out = tmp_path_factory.mktemp(request.param)
     start = time.monotonic()
     done = resnetlab("study", "--preset", request.param, "--out", out, "--json", timeout=800)
@@ -29,30 +29,30 @@ def study(request, tmp_path_factory):
     return request.param, out, json.loads(done.stdout), time.monotonic() - start
 
 
-def test_its_own_verdict_and_no_other(study):
+def test_own_verdict_and_no_other(study):
     name, _, results, time_s = study
     assert {finding["kind"] for finding in results["findings"]} & FAILS == {name}
     assert time_s < LIMIT_S
 
 
-def test_shuffled_labels_give_none(study):
-    """Records under each other's labels.
+def test_shuffled_labels_give_no_failing_verdict(study):
+    """Shuffle the labels of the records.
 
-    By chance a shuffle deals the labels that matter out as they were: 1 of 84 where three failing runs of nine count.
+    Some shuffles leave the labels that matter unchanged: 1 of 84 if three failing runs of nine count.
     """
     _, out, _, _ = study
     runs = [run for run in read_runs(out) if not run.is_from_file]
-    rng, told = random.Random(0), 0
+    rng, num_failing = random.Random(0), 0
     for _ in range(200):
         labels = rng.sample([run.config for run in runs], len(runs))
         shuffled = [dataclasses.replace(run, config=config) for run, config in zip(runs, labels, strict=True)]
-        told += bool({finding.kind for finding in verdicts(shuffled)} & FAILS)
-    assert told <= 200 * 3 / 84
+        num_failing += bool({finding.kind for finding in verdicts(shuffled)} & FAILS)
+    assert num_failing <= 200 * 3 / 84
 
 
-def test_every_section_of_the_page(study):
+def test_sections_of_the_page(study):
     name, out, _, _ = study
     page = (out / "report.html").read_text()
-    for section in ("Final errors", "What gradients and layers do", "How soon", "The rules of the verdict"):
+    for section in ("Final errors", "Gradients and layer responses", "Convergence speed", "Rules of the verdicts"):
         assert section in page
-    assert ("The solution that exists" in page) == (name == "degradation")
+    assert ("Identity initialisation" in page) == (name == "degradation")

@@ -1,4 +1,4 @@
-"""Each arm is the network it says, and is told from its configuration alone."""
+"""Arms: the network of each, and the arm of a network configuration."""
 
 import pytest
 
@@ -9,16 +9,16 @@ from resnetlab.study.arms import ARMS, arm_network, arm_of
 
 @pytest.mark.parametrize("arm", ARMS)
 @pytest.mark.parametrize("depth", [20, 56])
-def test_an_arm_is_told_from_its_network(arm, depth):
+def test_arm_is_read_from_the_network(arm, depth):
     config = arm_network(arm, depth, norm="none", init_scale=0.5)
     assert (arm_of(config), config.depth, config.norm, config.init_scale) == (arm, depth, "none", 0.5)
 
 
-def test_what_sets_the_arms_apart():
+def test_parameter_counts_of_the_arms():
     """The options of Table 3 on 20 layers, counted by hand.
 
-    A adds nothing. B adds the 1x1 kernels and BN of two shortcuts, 16 x 32 + 64 and 32 x 64 + 128. C adds a shortcut to
-    each other block besides: 3 of 16 x 16 + 32, 2 of 32 x 32 + 64 and 2 of 64 x 64 + 128.
+    A adds no parameters. B adds the 1x1 kernels and BN of two shortcuts, 16 x 32 + 64 and 32 x 64 + 128. C also adds a
+    shortcut to each other block: 3 of 16 x 16 + 32, 2 of 32 x 32 + 64 and 2 of 64 x 64 + 128.
     """
     counts = {arm: sum(p.numel() for p in build_model(arm_network(arm, 20)).parameters()) for arm in ARMS}
     assert counts["plain"] == counts["residual"] == counts["A"]
@@ -35,6 +35,6 @@ def test_what_sets_the_arms_apart():
         ("bottleneck", 32, "arm bottleneck: depth 32 is not of the form 9n\\+2; the nearest are 29 and 38"),
     ],
 )
-def test_what_cannot_be(arm, depth, message):
+def test_invalid_arm_or_depth(arm, depth, message):
     with pytest.raises(ConfigError, match=message):
         arm_network(arm, depth)

@@ -1,4 +1,4 @@
-"""A study: what it makes, what it reuses, what it refuses, and what is left when it is stopped."""
+"""Grid of a study: its runs, reuse of finished runs, incompatible settings, and interruption."""
 
 import json
 import os
@@ -28,10 +28,15 @@ def copy(tiny_study, tmp_path):
 
 
 def grid(depths=(20, 56), arms=("plain", "residual"), num_seeds=3):
-    return Grid((StudyData(DataConfig(), recipe("digits")),), depths, arms, num_seeds)
+    return Grid(
+        datasets=(StudyData(DataConfig(), recipe("digits")),),
+        depths=depths,
+        arms=arms,
+        num_seeds=num_seeds,
+    )
 
 
-def times(out):
+def record_times(out):
     return {path.parent.name: path.stat().st_mtime_ns for path in out.glob("runs/*/record.jsonl")}
 
 
@@ -43,12 +48,12 @@ def test_a_grid_is_every_combination_deepest_first():
     assert {run.model.shortcut for run in runs} == {"none", "pad"}
 
 
-def test_arms_have_not_one_parameter_more(tiny_study):
+def test_both_arms_have_the_same_number_of_parameters(tiny_study):
     rows = json.loads((tiny_study / "results.json").read_text())["runs"]
     assert {(row["depth"], row["params"]) for row in rows} == {(8, 75_002), (14, 172_218)}
 
 
-def test_depth_50_is_a_cifar_network_here():
+def test_depth_50_is_a_cifar_network():
     assert grid(depths=(50,)).runs()[0].model.stage_blocks == (8, 8, 8)
 
 
@@ -63,45 +68,45 @@ def test_depth_50_is_a_cifar_network_here():
         ({"num_seeds": 0}, "must be at least 1, not 0"),
     ],
 )
-def test_a_grid_that_cannot_be(changes, message):
+def test_invalid_grid(changes, message):
     with pytest.raises(ConfigError, match=message):
         grid(**changes)
 
 
-def test_the_same_command_makes_nothing_twice(copy):
-    before = times(copy)
+def test_same_command_repeats_no_run(copy):
+    before = record_times(copy)
     done = resnetlab("study", *TINY, "--out", copy)
     assert done.returncode == 0
-    assert "10 finished runs are there already" in done.stdout
-    assert times(copy) == before
+    assert "10 finished runs are reused" in done.stdout
+    assert record_times(copy) == before
 
 
 @pytest.mark.slow
-def test_a_larger_grid_adds_its_runs(copy):
-    before = times(copy)
+def test_larger_grid_adds_its_runs(copy):
+    before = record_times(copy)
     done = resnetlab("study", "--depths", "8", "--seeds", "3", "--epochs", "1", "--out", copy, "--json")
     assert done.returncode == 0
-    after = times(copy)
+    after = record_times(copy)
     assert set(after) - set(before) == {"digits-plain-8-seed2", "digits-residual-8-seed2"}
     assert {name: after[name] for name in before} == before
     assert len(json.loads(done.stdout)["runs"]) == 12
 
 
 @pytest.mark.slow
-def test_another_recipe_is_refused_and_fresh_starts_over(copy):
+def test_other_recipe_is_rejected_and_fresh_starts_over(copy):
     done = resnetlab("study", "--depths", "8", "--seeds", "1", "--epochs", "2", "--out", copy)
     assert done.returncode == 2
-    assert "made otherwise (recipe.epochs: 1 -> 2); add --fresh to start over" in done.stderr
-    assert len(times(copy)) == 10
+    assert "a study with other settings (recipe.epochs: 1 -> 2); add --fresh to start over" in done.stderr
+    assert len(record_times(copy)) == 10
     (copy / "notes.txt").write_text("mine")
     done = resnetlab("study", "--depths", "8", "--seeds", "1", "--epochs", "2", "--out", copy, "--fresh")
     assert done.returncode == 0
-    assert set(times(copy)) == {"digits-plain-8-seed0", "digits-residual-8-seed0"}
+    assert set(record_times(copy)) == {"digits-plain-8-seed0", "digits-residual-8-seed0"}
     assert (copy / "notes.txt").exists()
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_is_made_again(copy):
+def test_interrupted_run_is_repeated(copy):
     record = copy / "runs" / "digits-plain-8-seed1" / "record.jsonl"
     whole = record.read_bytes()
     record.write_bytes(whole[: whole.rindex(b'{"kind": "result"') + 20])
@@ -110,10 +115,10 @@ def test_an_interrupted_run_is_made_again(copy):
     again = read_record(record)
     assert [line["kind"] for line in again] == ["run", *["signal"] * 6, "epoch", "result"]
     old = json.loads(whole.splitlines()[-1])
-    assert again[-1]["test_error_pct"] == old["test_error_pct"]  # equal configurations give equal runs
+    assert again[-1]["test_error_pct"] == old["test_error_pct"]  # equal configurations give equal results
 
 
-def test_a_damaged_record_is_named_with_its_line(copy):
+def test_damaged_record_is_reported_with_its_line(copy):
     record = copy / "runs" / "digits-plain-8-seed1" / "record.jsonl"
     lines = record.read_bytes().splitlines(keepends=True)
     record.write_bytes(lines[0] + b'{"kind": "epo\n' + lines[2])
@@ -124,7 +129,7 @@ def test_a_damaged_record_is_named_with_its_line(copy):
         assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_record_that_lacks_a_field_is_named(copy):
+def test_record_that_lacks_a_field_is_reported(copy):
     record = copy / "runs" / "digits-plain-8-seed1" / "record.jsonl"
     record.write_text('{"kind": "run"}\n{"kind": "epoch", "step": 3}\n')
     done = resnetlab("report", copy)
@@ -133,8 +138,8 @@ def test_a_record_that_lacks_a_field_is_named(copy):
 
 
 @contextmanager
-def study_under_way(out):
-    """Start a study of six runs; give its process and the name of the first run that ends, once it has."""
+def running_study(out):
+    """Start a study of six runs; when the first run has ended, yield the process and the name of that run."""
     command = ["-m", "resnetlab", "study", "--depths", "20", "--seeds", "3", "--epochs", "2", "--out", str(out)]
     with subprocess.Popen(
         [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -146,36 +151,36 @@ def study_under_way(out):
         yield process, f"digits-{match[1]}-20-seed{match[2]}"
 
 
-def settle(out):
-    """Wait until no worker writes any more."""
-    seen, deadline = None, time.monotonic() + 20
+def wait_for_workers(out):
+    """Wait until no worker writes."""
+    previous, deadline = None, time.monotonic() + 20
     while time.monotonic() < deadline:
-        now = {path: path.stat().st_size for path in out.glob("runs/*/record.jsonl")}
-        if now == seen:
+        sizes = {path: path.stat().st_size for path in out.glob("runs/*/record.jsonl")}
+        if sizes == previous:
             return
-        seen = now
+        previous = sizes
         time.sleep(1)
     raise AssertionError("workers outlive their study")
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_is_finished(tmp_path):
-    with study_under_way(tmp_path) as (process, first):
+def test_ctrl_c_keeps_finished_runs(tmp_path):
+    with running_study(tmp_path) as (process, first):
         os.kill(process.pid, signal.SIGINT)
         output, _ = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "finished runs are kept" in output
     assert "Traceback" not in output
-    kept = times(tmp_path)[first]
+    before = record_times(tmp_path)[first]
     done = resnetlab("study", "--depths", "20", "--seeds", "3", "--epochs", "2", "--out", tmp_path, "--json")
     assert done.returncode == 0
-    assert times(tmp_path)[first] == kept
+    assert record_times(tmp_path)[first] == before
     assert [row["status"] for row in json.loads(done.stdout)["runs"]] == ["done"] * 6
 
 
 @pytest.mark.slow
-def test_ctrl_c_in_a_terminal_reaches_every_process_and_none_complains(tmp_path):
-    """A terminal interrupts the whole process group, here while PyTorch is still being loaded."""
+def test_ctrl_c_in_a_terminal_prints_no_traceback(tmp_path):
+    """A terminal interrupts the whole process group, here while PyTorch is still loading."""
     command = [sys.executable, "-m", "resnetlab", "study", "--depths", "20", "--out", str(tmp_path)]
     with subprocess.Popen(
         command, text=True, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -190,29 +195,29 @@ def test_ctrl_c_in_a_terminal_reaches_every_process_and_none_complains(tmp_path)
 
 
 @pytest.mark.slow
-def test_a_killed_study_takes_its_workers_along_and_goes_on(tmp_path):
-    with study_under_way(tmp_path) as (process, first):
-        second = resnetlab("study", *TINY, "--out", tmp_path)  # meanwhile, nobody else may use the folder
+def test_killed_study_ends_its_workers_and_continues(tmp_path):
+    with running_study(tmp_path) as (process, first):
+        second = resnetlab("study", *TINY, "--out", tmp_path)  # the folder is locked meanwhile
         assert second.returncode == 2
         assert "is in use by another study" in second.stderr
         process.kill()
-    settle(tmp_path)
-    kept = times(tmp_path)[first]
+    wait_for_workers(tmp_path)
+    before = record_times(tmp_path)[first]
     done = resnetlab("study", "--depths", "20", "--seeds", "3", "--epochs", "2", "--out", tmp_path, "--json")
     assert done.returncode == 0, done.stderr
-    assert times(tmp_path)[first] == kept
+    assert record_times(tmp_path)[first] == before
     assert [row["status"] for row in json.loads(done.stdout)["runs"]] == ["done"] * 6
 
 
 @pytest.mark.slow
-def test_a_study_of_ones_own_images(tmp_path):
-    """Runs, figures and report of a path are called by its last part; another folder of that name is refused."""
-    for place in ("here", "there"):
+def test_study_of_own_images(tmp_path):
+    """Runs, figures and report of a path are named by its last part; another folder with that name is rejected."""
+    for parent in ("a", "b"):
         for number in range(80):
-            folder = tmp_path / place / "pets" / ("train", "test")[number % 2] / ("cat", "dog")[number // 2 % 2]
+            folder = tmp_path / parent / "pets" / ("train", "test")[number % 2] / ("cat", "dog")[number // 2 % 2]
             folder.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (16, 16), (number, 100, 200)).save(folder / f"{number}.png")
-    words = (
+    command = (
         "study",
         "--depths",
         "8",
@@ -225,10 +230,10 @@ def test_a_study_of_ones_own_images(tmp_path):
         "--out",
         tmp_path / "study",
     )
-    done = resnetlab(*words, "--data", tmp_path / "here" / "pets")
+    done = resnetlab(*command, "--data", tmp_path / "a" / "pets")
     assert done.returncode == 0, done.stderr
     runs = [run.directory.name for run in read_runs(tmp_path / "study")]
     assert runs == ["pets-plain-8-seed0", "pets-residual-8-seed0"]
     assert (tmp_path / "study" / "report.html").exists()
-    other = resnetlab(*words, "--data", tmp_path / "there" / "pets")
-    assert (other.returncode, "holds a study made otherwise (data.name: " in other.stderr) == (2, True)
+    other = resnetlab(*command, "--data", tmp_path / "b" / "pets")
+    assert (other.returncode, "holds a study with other settings (data.name: " in other.stderr) == (2, True)

@@ -1,4 +1,4 @@
-"""The pool: a run that fails or dies takes no other with it, and its cause is told."""
+"""Process pool: failed or killed runs do not affect others, and their causes are reported."""
 
 import dataclasses
 import json
@@ -24,19 +24,19 @@ GOOD = RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=1))
 BAD = dataclasses.replace(GOOD, model=model_config("plain20", norm="none", init_scale=30.0), seed=1)
 
 
-def test_one_that_fails_leaves_the_others_alone(tmp_path):
-    jobs = [RunTask(BAD, tmp_path / "bad"), RunTask(GOOD, tmp_path / "good")]
-    events = list(run_tasks(jobs, 1))
-    ended = {event.job.out.name: event.error for event in events if isinstance(event, RunEnded)}
+def test_failed_run_does_not_affect_others(tmp_path):
+    tasks = [RunTask(BAD, tmp_path / "bad"), RunTask(GOOD, tmp_path / "good")]
+    events = list(run_tasks(tasks, 1))
+    ended = {event.task.out.name: event.error for event in events if isinstance(event, RunEnded)}
     assert ended["good"] is None
     assert "the loss is" in (ended["bad"] or "")
-    assert [e.job.out.name for e in events if isinstance(e, RunStarted)] == ["bad", "good"]
-    told = [e for e in events if isinstance(e, RunProgress)]
-    assert told[-1].step == told[-1].total_steps == 78
+    assert [e.task.out.name for e in events if isinstance(e, RunStarted)] == ["bad", "good"]
+    progress = [e for e in events if isinstance(e, RunProgress)]
+    assert progress[-1].step == progress[-1].total_steps == 78
 
 
 def worker_pids():
-    """Processes of this session that run a job: children of the fork server."""
+    """Return the worker processes of this session: children of the fork server."""
     pids = []
     for entry in os.listdir("/proc"):  # noqa: PTH208
         if entry.isdigit():
@@ -52,8 +52,10 @@ def worker_pids():
     return [pid for pid, parent, _ in pids if parent in servers]
 
 
-def test_one_that_is_killed_is_reported_and_tried_again(tmp_path):
-    grid = Grid((StudyData(GOOD.data, recipe("digits", epochs=2)),), (20,), ("plain",), 2)
+def test_killed_run_is_reported_and_repeated(tmp_path):
+    grid = Grid(
+        datasets=(StudyData(GOOD.data, recipe("digits", epochs=2)),), depths=(20,), arms=("plain",), num_seeds=2
+    )
     killed = False
     for event in run_study(grid, tmp_path, num_workers=1):
         if isinstance(event, RunProgress) and not killed:
@@ -62,7 +64,7 @@ def test_one_that_is_killed_is_reported_and_tried_again(tmp_path):
             killed = True
     results = write_report(tmp_path)
     assert [row["status"] for row in results["runs"]] == ["failed", "done"]
-    assert results["runs"][0]["error"] == "killed by signal 9, perhaps for want of memory"
+    assert results["runs"][0]["error"] == "killed by signal 9, possibly out of memory"
     page = (tmp_path / "report.html").read_text()
     assert "1 of 2 runs did not finish" in page
     assert "killed by signal 9" in page
@@ -70,7 +72,7 @@ def test_one_that_is_killed_is_reported_and_tried_again(tmp_path):
     assert [row["status"] for row in write_report(tmp_path)["runs"]] == ["done", "done"]
 
 
-def test_leaving_early_stops_the_workers(tmp_path):
+def test_closing_the_iterator_stops_the_workers(tmp_path):
     events = run_tasks([RunTask(dataclasses.replace(GOOD, recipe=recipe("digits", epochs=50)), tmp_path / "long")], 1)
     while not isinstance(next(events), RunProgress):
         pass
@@ -80,24 +82,24 @@ def test_leaving_early_stops_the_workers(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_failed_run_is_the_exit_status(tmp_path):
-    """A run that diverged stays so: it is not made again, its cause is told again, the status is 1."""
+def test_failed_run_sets_the_exit_status(tmp_path):
+    """A diverged run is not repeated; its cause is reported again and the exit status is 1."""
     blocked = tmp_path / "runs" / "digits-plain-8-seed0"
-    out = ("study", "--depths", "8", "--seeds", "1", "--epochs", "1", "--out", tmp_path)
-    assert resnetlab(*out).returncode == 0
+    command = ("study", "--depths", "8", "--seeds", "1", "--epochs", "1", "--out", tmp_path)
+    assert resnetlab(*command).returncode == 0
     record = blocked / "record.jsonl"
     lines = record.read_text().splitlines(keepends=True)
     failed = {"kind": "result", "status": "diverged", "error": "the loss is nan at step 3"}
     record.write_text(lines[0] + json.dumps(failed) + "\n")
-    done = resnetlab(*out)
+    done = resnetlab(*command)
     assert done.returncode == 1
     assert "failed: digits-plain-8-seed0: the loss is nan at step 3" in done.stdout
     assert "residual-8" in done.stdout
 
 
 @pytest.mark.slow
-def test_a_run_that_cannot_even_start_is_the_exit_status_too(tmp_path):
-    """A file lies where one run's folder should be: that run fails, the others go on, the report is written."""
+def test_run_that_cannot_start_sets_the_exit_status(tmp_path):
+    """A file is in the place of a run's folder: that run fails, the others continue, and the report is written."""
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "digits-plain-8-seed0").write_text("in the way")
     done = resnetlab("study", "--depths", "8", "--seeds", "1", "--epochs", "1", "--out", tmp_path)
@@ -112,32 +114,32 @@ def test_usable_cores():
 
 
 @pytest.mark.slow
-def test_an_interrupt_while_the_server_starts_is_not_lost():
-    """Ctrl-C that comes just then is held back and delivered, and later ones reach the study as before."""
+def test_interrupt_during_server_start_is_delivered():
+    """Ctrl-C during the start is deferred and delivered, and SIGINT is unblocked afterwards."""
     code = (
         "import multiprocessing.forkserver as forkserver, os, signal\n"
-        "from resnetlab.study import pool\n"
+        "from resnetlab.study import local_pool\n"
         "start = forkserver.ensure_running\n"
         "def interrupted():\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    start()\n"
         "forkserver.ensure_running = interrupted\n"
         "try:\n"
-        "    pool.warm_up()\n"
+        "    local_pool.preload_torch()\n"
         "except KeyboardInterrupt:\n"
-        "    print('heard', signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))\n"
+        "    print('interrupted', signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout == "heard False\n"
+    assert done.stdout == "interrupted False\n"
 
 
 @pytest.mark.slow
-def test_an_interrupt_while_a_worker_starts_waits_until_it_has(tmp_path):
+def test_interrupt_during_worker_start_is_deferred(tmp_path):
     code = (
         "import os, pathlib, signal\n"
         "from multiprocessing.context import ForkServerProcess\n"
         "from resnetlab.config import RunConfig\n"
-        "from resnetlab.study.local_pool import Job, run_jobs\n"
+        "from resnetlab.study.local_pool import RunTask, run_tasks\n"
         "start = ForkServerProcess.start\n"
         "def interrupted(self):\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
@@ -145,10 +147,10 @@ def test_an_interrupt_while_a_worker_starts_waits_until_it_has(tmp_path):
         "    print('started')\n"
         "ForkServerProcess.start = interrupted\n"
         "try:\n"
-        f"    list(run_jobs([Job(RunConfig(), pathlib.Path({str(tmp_path / 'run')!r}))], 1))\n"
+        f"    list(run_tasks([RunTask(RunConfig(), pathlib.Path({str(tmp_path / 'run')!r}))], 1))\n"
         "except KeyboardInterrupt:\n"
-        "    print('heard')\n"
+        "    print('interrupted')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout == "started\nheard\n"
+    assert done.stdout == "started\ninterrupted\n"
     assert "Traceback" not in done.stderr

@@ -1,21 +1,21 @@
-"""A preset is a grid; options change what it sets."""
+"""Presets: the grid of each, and options that override its settings."""
 
 from pathlib import Path
 
 import pytest
 
-from resnetlab.cli.study import Options, folder, grid_of
+from resnetlab.cli.study import Options, build_grid, default_folder
 from resnetlab.config import ConfigError
 from resnetlab.study.grid import run_name
-from resnetlab.study.presets import PRESETS, preset_of
+from resnetlab.study.presets import PRESETS, get_preset
 from resnetlab.study.rules import FAILING
 
 
 def grid(**options):
-    return grid_of(Options(**options), preset_of(options.get("preset")))
+    return build_grid(Options(**options), get_preset(options.get("preset")))
 
 
-def test_each_is_named_after_a_failing_verdict():
+def test_presets_are_named_after_failing_verdicts():
     assert set(PRESETS) <= {rule.kind for rule in FAILING}
     assert set(PRESETS) == {"degradation", "vanishing", "exploding", "overfitting"}
 
@@ -33,14 +33,14 @@ def test_vanishing_and_exploding_lack_normalisation():
         assert {(model.norm, model.init_scale, model.shortcut) for model in models} == {("none", scale, "none")}
 
 
-def test_overfitting_contrasts_numbers_of_images():
+def test_overfitting_compares_numbers_of_images():
     runs = grid(preset="overfitting").runs()
     assert {run.data.train_images for run in runs} == {50, None}
     assert "digits-residual-56-50images-seed0" in {run_name(run) for run in runs}
     assert len({run_name(run) for run in runs}) == len(runs) == 12
 
 
-def test_options_change_what_a_preset_sets():
+def test_options_override_a_preset():
     changed = grid(preset="vanishing", depths=(14,), arms=("C",), init_scale=0.5, epochs=1, lr=0.1, train_images=(9, 0))
     run = changed.runs()[0]
     assert (run.model.name, run.model.init_scale, run.recipe.epochs, run.recipe.lr) == ("resnet14-C", 0.5, 1, 0.1)
@@ -48,7 +48,7 @@ def test_options_change_what_a_preset_sets():
     assert grid(preset="overfitting", epochs=2).runs()[0].recipe.steps is None
 
 
-def test_several_data_sets_have_recipes_of_their_own(tmp_path):
+def test_each_data_set_has_its_own_recipe(tmp_path):
     (tmp_path / "cat").mkdir()
     runs = grid(data=("digits", str(tmp_path)), image_size=32).runs()
     assert {(run.data.name, run.recipe.name, run.data.image_size) for run in runs} == {
@@ -57,13 +57,18 @@ def test_several_data_sets_have_recipes_of_their_own(tmp_path):
     }
 
 
-def test_constructions_go_from_the_shallowest_plain_network_to_the_deepest():
-    pairs = list(grid(depths=(20, 8, 14)).constructions())
-    assert [(before.model.name, after.model.name, after.seed) for before, after in pairs] == [
+def test_identity_init_deepens_the_shallowest_plain_network_to_the_greatest_depth():
+    pairs = list(grid(depths=(20, 8, 14)).identity_init_pairs())
+    assert [(shallow.model.name, deep.model.name, deep.seed) for shallow, deep in pairs] == [
         ("plain8", "plain20", seed) for seed in (0, 1, 2)
     ]
-    for without in (grid(no_construct=True), grid(arms=("residual",)), grid(depths=(20,)), grid(preset="exploding")):
-        assert not list(without.constructions())
+    for without in (
+        grid(no_identity_init=True),
+        grid(arms=("residual",)),
+        grid(depths=(20,)),
+        grid(preset="exploding"),
+    ):
+        assert not list(without.identity_init_pairs())
 
 
 @pytest.mark.parametrize(
@@ -74,8 +79,8 @@ def test_constructions_go_from_the_shallowest_plain_network_to_the_deepest():
         ({"data": ("digits", "some/photos")}, "studies/digits+photos"),
     ],
 )
-def test_folder(options, path):
-    assert folder(Options(**options)) == Path(path)
+def test_default_folder(options, path):
+    assert default_folder(Options(**options)) == Path(path)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +98,6 @@ def test_folder(options, path):
         ({"data": ("nowhere",)}, "neither a known data set"),
     ],
 )
-def test_what_cannot_be(options, message):
+def test_invalid_options(options, message):
     with pytest.raises(ConfigError, match=message):
         grid(**options)

@@ -1,4 +1,4 @@
-"""Made-up runs beside published numbers: what is a reproduction, what is not and why, what is not compared at all."""
+"""Comparison with published numbers: reproductions, deviations from the protocol, and runs that are not comparable."""
 
 import dataclasses
 from pathlib import Path
@@ -11,7 +11,13 @@ from resnetlab.literature.paper import CIFAR
 from resnetlab.literature.protocol import BEST_ON_TEST, Protocol
 from resnetlab.literature.reproductions import REPRODUCTIONS
 from resnetlab.models.zoo import model_config
-from resnetlab.study.published import SAID, comparison_columns, protocol_differences, protocol_of, published_comparisons
+from resnetlab.study.published import (
+    PROTOCOL_FIELDS,
+    comparison_columns,
+    protocol_differences,
+    protocol_of,
+    published_comparisons,
+)
 from resnetlab.study.results import Run, read_runs
 from resnetlab.training.recipes import recipe
 
@@ -19,8 +25,9 @@ SPLITS = {"num_train": 45_000, "num_val": 5_000, "num_test": 10_000}
 COLUMNS = ("paper_error_pct", "paper_difference_points", "paper_inside_spread", "paper_where", "paper_deviations")
 
 
-def made(
+def cifar_run(
     network="resnet20",
+    *,
     error=8.7,
     seed=0,
     status="done",
@@ -33,60 +40,67 @@ def made(
     model=None,
     **changes,
 ):
-    """A run of `cifar-paper`, but for what is changed of its data, its record, its model and its recipe."""
+    """Return a run of `cifar-paper` with changes to its data, record, model and recipe."""
     architecture = model_config(network, **(model or {}))
-    way = recipe("cifar-paper", architecture, **changes)
-    config = RunConfig(architecture, DataConfig(data), way, seed, weights=weights)
+    training = recipe("cifar-paper", architecture, **changes)
+    config = RunConfig(model=architecture, data=DataConfig(data), recipe=training, seed=seed, weights=weights)
     start = {
         "data": {"classes": list(classes), **splits, "preprocessing": {"image_size": pixels}},
         "execution": {"precision": precision},
     }
-    result = {"status": status, "test_error_pct": error, "steps": way.steps}
-    return Run(Path(f"{network}-{seed}"), config, status, start, (), result)
+    result = {"status": status, "test_error_pct": error, "steps": training.steps}
+    return Run(
+        directory=Path(f"{network}-{seed}"),
+        config=config,
+        status=status,
+        start=start,
+        epochs=(),
+        result=result,
+    )
 
 
-def seeds(errors, **changes):
-    return [made(error=error, seed=seed, **changes) for seed, error in enumerate(errors)]
+def runs_over_seeds(errors, **changes):
+    return [cifar_run(error=error, seed=seed, **changes) for seed, error in enumerate(errors)]
 
 
-def only(runs):
+def single_comparison(runs):
     (comparison,) = published_comparisons(runs)
     return comparison
 
 
-def test_a_reproduction_inside_the_spread():
-    found = only(seeds([8.5, 8.7, 8.9]))
-    assert (found.data, found.network, found.cell.reference) == ("cifar10", "residual-20", "Table 6")
-    assert (found.deviations, found.is_reproduction, found.inside) == ((), True, True)
+def test_reproduction_within_two_standard_deviations():
+    found = single_comparison(runs_over_seeds([8.5, 8.7, 8.9]))
+    assert (found.data, found.network, found.published.reference) == ("cifar10", "residual-20", "Table 6")
+    assert (found.deviations, found.is_reproduction, found.agrees) == ((), True, True)
     assert found.difference_points == pytest.approx(-0.05)
     assert found.sentence == (
         "residual-20 on cifar10 ends at 8.70 ± 0.20 % test error over 3 seeds, 0.05 points below the published "
-        "(Table 6: 8.75 %); by the same protocol, inside the spread (2 standard deviations: 0.40 points)."
+        "(Table 6: 8.75 %); by the same protocol, within 2 standard deviations (0.40 points)."
     )
 
 
-def test_a_reproduction_outside_the_spread():
-    found = only(seeds([9.5, 9.6, 9.7]))
-    assert (found.is_reproduction, found.inside) == (True, False)
+def test_reproduction_outside_two_standard_deviations():
+    found = single_comparison(runs_over_seeds([9.5, 9.6, 9.7]))
+    assert (found.is_reproduction, found.agrees) == (True, False)
     assert "0.85 points above" in found.sentence
-    assert "outside the spread (2 standard deviations: 0.20 points)" in found.sentence
+    assert "outside 2 standard deviations (0.20 points)" in found.sentence
 
 
-def test_the_larger_spread_counts():
-    """0.16 is published for ResNet-110: 6.9 is inside that, though not inside ours."""
-    found = only(seeds([6.89, 6.90, 6.91], network="resnet110"))
-    assert (found.deviations, found.inside) == ((), True)
-    assert found.spread_points == 0.16
+def test_the_larger_standard_deviation_counts():
+    """The published 0.16 of ResNet-110 covers 6.9; the measured standard deviation does not."""
+    found = single_comparison(runs_over_seeds([6.89, 6.90, 6.91], network="resnet110"))
+    assert (found.deviations, found.agrees) == ((), True)
+    assert found.std_points == 0.16
     assert "Table 6: 6.61 ± 0.16 %" in found.sentence
-    assert only(seeds([6.94, 6.95, 6.96], network="resnet110")).inside is False
+    assert single_comparison(runs_over_seeds([6.94, 6.95, 6.96], network="resnet110")).agrees is False
 
 
 def test_one_seed():
-    found = only([made()])
-    assert (found.is_reproduction, found.inside) == (True, None)
+    found = single_comparison([cifar_run()])
+    assert (found.is_reproduction, found.agrees) == (True, None)
     assert "over one seed" in found.sentence
-    assert "no spread to judge by" in found.sentence
-    assert only([made("resnet110", 6.7)]).inside is True
+    assert "no standard deviation to compare with" in found.sentence
+    assert single_comparison([cifar_run("resnet110", error=6.7)]).agrees is True
 
 
 @pytest.mark.parametrize(
@@ -106,77 +120,79 @@ def test_one_seed():
         ({"warmup_steps": 400}, "lr rising over 400 steps instead of no warm-up"),
         ({"initial_lr": 0.01}, "lr 0.01 until the training error is below 80 % instead of no warm-up"),
         ({"normalise": "channel"}, "mean and deviation per channel instead of mean per pixel"),
-        ({"keep": "best"}, "kept the best epoch on validation instead of the last epoch"),
+        ({"keep": "best"}, "tested the best epoch on validation instead of the last epoch"),
         ({"precision": "bf16"}, "bf16 instead of fp32"),
         ({"pixels": 64}, "images of 64 pixels instead of 32"),
         ({"splits": SPLITS | {"num_train": 9_000}}, "trained on 9,000 images instead of 45,000"),
     ],
 )
-def test_what_differs_is_said(changes, deviation):
-    found = only(seeds([8.5, 8.7, 8.9], **changes))
+def test_deviations_are_listed(changes, deviation):
+    found = single_comparison(runs_over_seeds([8.5, 8.7, 8.9], **changes))
     assert found.deviations == (deviation,)
     assert not found.is_reproduction
-    assert found.inside
+    assert found.agrees
     assert found.sentence.endswith(f"; not a reproduction: {deviation}.")
 
 
 def test_other_crops_and_another_split():
-    found = only([made(crop_padding=2)])
+    found = single_comparison([cifar_run(crop_padding=2)])
     assert found.deviations == ("no crops from 4 pixels of padding", "with crops from 2 pixels of padding")
-    found = only([made(splits=SPLITS | {"num_train": 40_000, "num_val": 10_000})])
+    found = single_comparison([cifar_run(splits=SPLITS | {"num_train": 40_000, "num_val": 10_000})])
     assert found.deviations == (
         "trained on 40,000 images instead of 45,000",
         "10,000 validation images instead of 5,000",
     )
 
 
-def test_110_layers_must_start_slowly():
-    run = made("resnet110", 6.7)
-    hasty = dataclasses.replace(
+def test_110_layers_need_a_warm_up():
+    run = cifar_run("resnet110", error=6.7)
+    without_warmup = dataclasses.replace(
         run, config=dataclasses.replace(run.config, recipe=dataclasses.replace(run.config.recipe, initial_lr=None))
     )
-    assert only([hasty]).deviations == ("no warm-up instead of lr 0.01 until the training error is below 80 %",)
+    assert single_comparison([without_warmup]).deviations == (
+        "no warm-up instead of lr 0.01 until the training error is below 80 %",
+    )
 
 
-def test_seeds_of_different_protocols_stand_apart():
-    short, long = published_comparisons([*seeds([30.0, 31.0], steps=200), *seeds([8.6, 8.8, 8.7])])
-    assert (short.ours.count, long.ours.count) == (2, 3)
+def test_protocols_are_compared_separately():
+    short, long = published_comparisons([*runs_over_seeds([30.0, 31.0], steps=200), *runs_over_seeds([8.6, 8.8, 8.7])])
+    assert (short.measured.count, long.measured.count) == (2, 3)
     assert (short.is_reproduction, long.is_reproduction) == (False, True)
 
 
-def test_plain_networks_stand_beside_others_figures():
-    spread, single, other = published_comparisons(seeds([9.7, 9.8, 9.9], network="plain20"))
-    assert spread.network == "plain-20"
-    assert (spread.cell.reference, spread.cell.value) == ("nabla0001/resnet", 9.78)
-    assert spread.deviations == ("mean per pixel instead of mean and deviation per channel",)
-    assert spread.inside
+def test_plain_networks_are_compared_with_reproductions():
+    with_std, single, other = published_comparisons(runs_over_seeds([9.7, 9.8, 9.9], network="plain20"))
+    assert with_std.network == "plain-20"
+    assert (with_std.published.reference, with_std.published.value) == ("nabla0001/resnet", 9.78)
+    assert with_std.deviations == ("mean per pixel instead of mean and deviation per channel",)
+    assert with_std.agrees
     assert "batch 128 instead of 100" in single.deviations
     assert single.deviations[-1] == "not published there: tested epoch"
     assert {"with flips", "with crops from 4 pixels of padding"} < set(other.deviations)
     assert "not published there: training images" in other.deviations[-1]
 
 
-def test_a_plain_network_by_the_protocol_of_others():
-    found = published_comparisons(seeds([9.7, 9.8, 9.9], network="plain20", normalise="channel"))
+def test_plain_network_by_the_protocol_of_a_reproduction():
+    found = published_comparisons(runs_over_seeds([9.7, 9.8, 9.9], network="plain20", normalise="channel"))
     assert [comparison.is_reproduction for comparison in found] == [True, False, False]
-    assert "(nabla0001/resnet: 9.78 ± 0.13 %); by the same protocol, inside the spread" in found[0].sentence
+    assert "(nabla0001/resnet: 9.78 ± 0.13 %); by the same protocol, within 2 standard deviations" in found[0].sentence
 
 
-def test_the_best_epoch_on_test_is_never_a_target():
-    best = [cell for cell in REPRODUCTIONS if cell.protocol.tested_epoch == BEST_ON_TEST]
+def test_best_epoch_on_test_is_always_a_deviation():
+    best = [result for result in REPRODUCTIONS if result.protocol.tested_epoch == BEST_ON_TEST]
     assert len(best) == 6
-    for cell in best:
-        differs = protocol_differences(CIFAR, cell.protocol)
-        assert "kept the last epoch instead of the best epoch on test" in differs
+    for result in best:
+        differs = protocol_differences(CIFAR, result.protocol)
+        assert "tested the last epoch instead of the best epoch on test" in differs
         assert "trained on 45,000 images instead of 50,000" in differs
 
 
-@pytest.mark.parametrize(("error", "kept"), [(88.0, True), (20.0, False)])
-def test_plain_110_has_a_bound(error, kept):
-    found = only([made("plain110", error)])
-    assert (found.is_reproduction, found.inside, found.cell.reference) == (True, kept, "Figure 6")
+@pytest.mark.parametrize(("error", "agrees"), [(88.0, True), (20.0, False)])
+def test_plain_110_has_a_lower_bound(error, agrees):
+    found = single_comparison([cifar_run("plain110", error=error)])
+    assert (found.is_reproduction, found.agrees, found.published.reference) == (True, agrees, "Figure 6")
     assert "(Figure 6: above 60 %)" in found.sentence
-    assert ("not as published" in found.sentence) is not kept
+    assert ("not as published" in found.sentence) is not agrees
 
 
 @pytest.mark.parametrize(
@@ -204,22 +220,22 @@ def test_plain_110_has_a_bound(error, kept):
     ],
 )
 def test_not_comparable(changes):
-    run = made(**changes)
+    run = cifar_run(**changes)
     assert published_comparisons([run]) == []
-    beside = published_comparisons([made(seed=1)])
-    assert len(beside) == 1
-    assert comparison_columns(run, beside) == dict.fromkeys(COLUMNS)
+    others = published_comparisons([cifar_run(seed=1)])
+    assert len(others) == 1
+    assert comparison_columns(run, others) == dict.fromkeys(COLUMNS)
 
 
 @pytest.mark.parametrize("missing", ["data", "execution", "everything"])
-def test_a_record_that_does_not_say(missing):
-    run = made()
+def test_record_that_lacks_a_field(missing):
+    run = cifar_run()
     start = {} if missing == "everything" else {name: value for name, value in run.start.items() if name != missing}
     assert published_comparisons([dataclasses.replace(run, start=start)]) == []
 
 
-def test_a_real_record_says_all_that_is_read(tiny_study):
-    """Digits are not compared; with the classes and sizes of CIFAR-10 the same records would be."""
+def test_real_record_has_every_field(tiny_study):
+    """Digits are not compared; the same records are, with the classes and sizes of CIFAR-10."""
     run = read_runs(tiny_study)[0]
     assert run.status == "done"
     assert protocol_of(run) is None
@@ -230,19 +246,27 @@ def test_a_real_record_says_all_that_is_read(tiny_study):
 
 
 def test_failed_and_diverged_seeds_are_left_out():
-    found = only([*seeds([8.5, 8.9]), made(seed=2, status="failed"), made(seed=3, error=90.0, status="diverged")])
-    assert (found.ours.count, found.ours.mean) == (2, pytest.approx(8.7))
+    found = single_comparison(
+        [
+            *runs_over_seeds([8.5, 8.9]),
+            cifar_run(seed=2, status="failed"),
+            cifar_run(seed=3, error=90.0, status="diverged"),
+        ]
+    )
+    assert (found.measured.count, found.measured.mean) == (2, pytest.approx(8.7))
 
 
-def test_cifar_10_is_known_by_its_content():
-    found = only([made(data="/somewhere/else/pictures", classes=CIFAR10[::-1])])
-    assert (found.data, found.is_reproduction) == ("pictures", True)
+def test_cifar_10_is_identified_by_its_content():
+    found = single_comparison([cifar_run(data="/somewhere/else/images", classes=CIFAR10[::-1])])
+    assert (found.data, found.is_reproduction) == ("images", True)
 
 
-def test_row():
-    runs = seeds([8.5, 8.7, 9.0])
-    listed = published_comparisons([*runs, *seeds([30.0, 31.0], steps=200), *seeds([9.0], network="plain20")])
-    filled = comparison_columns(runs[2], listed)
+def test_comparison_columns():
+    runs = runs_over_seeds([8.5, 8.7, 9.0])
+    comparisons = published_comparisons(
+        [*runs, *runs_over_seeds([30.0, 31.0], steps=200), *runs_over_seeds([9.0], network="plain20")]
+    )
+    filled = comparison_columns(runs[2], comparisons)
     assert tuple(filled) == COLUMNS
     assert filled == {
         "paper_error_pct": 8.75,
@@ -252,13 +276,16 @@ def test_row():
         "paper_deviations": "",
     }
     other = comparison_columns(
-        made(error=30.0, steps=200, batch_size=64), published_comparisons([made(error=30.0, steps=200, batch_size=64)])
+        cifar_run(error=30.0, steps=200, batch_size=64),
+        published_comparisons([cifar_run(error=30.0, steps=200, batch_size=64)]),
     )
     assert other["paper_deviations"] == "200 steps instead of 64,000; batch 64 instead of 128"
     assert other["paper_inside_spread"] is None
-    assert comparison_columns(made("plain20", 9.0), listed)["paper_where"] == "nabla0001/resnet"
+    assert comparison_columns(cifar_run("plain20", error=9.0), comparisons)["paper_where"] == "nabla0001/resnet"
 
 
 def test_every_field_of_a_protocol_is_compared():
-    assert set(SAID) | {"description", "data", "augmentation"} == {field.name for field in dataclasses.fields(Protocol)}
-    assert all(getattr(CIFAR, field) is not None for field in SAID)
+    assert set(PROTOCOL_FIELDS) | {"description", "data", "augmentation"} == {
+        field.name for field in dataclasses.fields(Protocol)
+    }
+    assert all(getattr(CIFAR, field) is not None for field in PROTOCOL_FIELDS)

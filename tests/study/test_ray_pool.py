@@ -1,4 +1,4 @@
-"""A study on Ray; the slow tests have a real cluster of two nodes on the loopback, one of which is killed midway."""
+"""Studies on Ray; the slow tests use a real cluster of two nodes on the loopback, one of which is killed midway."""
 
 import json
 import multiprocessing
@@ -37,7 +37,7 @@ BAD = RunConfig(model_config("plain20", norm="none", init_scale=30.0), recipe=re
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         ({"address": "auto"}, "for --executor ray"),
         ({"gpus_per_run": 1.0}, "for --executor ray"),
@@ -46,67 +46,77 @@ BAD = RunConfig(model_config("plain20", norm="none", init_scale=30.0), recipe=re
         ({"executor": "ray", "gpus_per_run": -1.0}, "not -1"),
     ],
 )
-def test_options_that_do_not_go_together(options, words):
-    with pytest.raises(ConfigError, match=words):
+def test_incompatible_options(options, message):
+    with pytest.raises(ConfigError, match=message):
         check_executor(Options(**options))
 
 
-def test_nothing_to_do_needs_no_cluster():
+def test_no_tasks_need_no_cluster():
     assert list(run_tasks([], "127.0.0.1:9")) == []
 
 
 def test_ray_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"needs Ray .*pip install 'resnetlab\[cluster\]'"):
-        ray_pool._connected(None)
+        ray_pool._connect(None)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "ray://127.0.0.1:10001", ":6379", "host:port"])
-def test_an_address_that_is_none(address):
+def test_invalid_address(address):
     with pytest.raises(ConfigError, match="HOST:PORT"):
-        ray_pool._knock(address)
+        ray_pool._check_address(address)
 
 
-def test_nobody_is_there():
+def test_address_without_a_cluster():
     with pytest.raises(ConfigError, match=r"no Ray cluster answers at 127.0.0.1:9 \(Connection refused\)"):
-        ray_pool._knock("127.0.0.1:9")
+        ray_pool._check_address("127.0.0.1:9")
 
 
-def test_what_no_machine_has_is_refused():
-    """Ray would wait for it for ever; a machine that is lost counts no more, and two halves are no whole."""
+def test_resources_that_no_machine_has_are_rejected():
+    """Ray would wait for ever. Lost machines do not count, and a task needs its GPUs on one machine."""
     nodes = [
         {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}},
         {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}},
         {"Alive": False, "Resources": {"CPU": 8.0, "GPU": 4.0}},
     ]
     ray = SimpleNamespace(nodes=lambda: nodes)
-    ray_pool._check_room(ray, {"CPU": 1, "GPU": 1})
+    ray_pool._check_resources(ray, {"CPU": 1, "GPU": 1})
     with pytest.raises(ConfigError, match="a run asks for 2 GPU, and no machine of the Ray cluster has more than 1"):
-        ray_pool._check_room(ray, {"CPU": 1, "GPU": 2})
+        ray_pool._check_resources(ray, {"CPU": 1, "GPU": 2})
 
 
-def test_a_machine_that_does_not_see_the_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_task, "SHARED_S", 0.0)
-    with pytest.raises(ConfigError, match=r"does not see the study's .*; --out is a folder all machines share"):
-        run_task(SHORT, tmp_path / "run", tmp_path, tmp_path / ".seen-1", None, 0, 1.0)
+def test_machine_that_does_not_see_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_task, "MARKER_TIMEOUT_S", 0.0)
+    with pytest.raises(
+        ConfigError, match=r"does not see the study's .*; give a folder that all machines share with --out"
+    ):
+        run_task(
+            SHORT,
+            tmp_path / "run",
+            cwd=tmp_path,
+            marker=tmp_path / ".seen-1",
+            progress_actor=None,
+            task_index=0,
+            checkpoint_s=1.0,
+        )
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_desk_tells_a_run_that_was_given_up():
-    """A machine that was believed lost comes back: what it says of the run is not believed any more."""
-    desk = ProgressActor()
-    first = desk.begin(7)
-    assert desk.tell(7, first, (6, 78, 50.0))
-    second = desk.begin(7)
-    assert not desk.tell(7, first, (12, 78, 50.0))
-    assert desk.tell(7, second, (6, 78, 50.0))
-    assert desk.take() == [(7, None), (7, (6, 78, 50.0)), (7, None), (7, (6, 78, 50.0))]
-    assert desk.take() == []
+def test_progress_actor_ignores_an_earlier_attempt():
+    """A machine that was considered lost returns: the actor rejects its reports on the run."""
+    actor = ProgressActor()
+    first = actor.start_attempt(7)
+    assert actor.report(7, first, (6, 78, 50.0))
+    second = actor.start_attempt(7)
+    assert not actor.report(7, first, (12, 78, 50.0))
+    assert actor.report(7, second, (6, 78, 50.0))
+    assert actor.drain() == [(7, None), (7, (6, 78, 50.0)), (7, None), (7, (6, 78, 50.0))]
+    assert actor.drain() == []
 
 
 @contextmanager
 def node(log: Path, *words: str):
-    """Start a node of a cluster and wait until it is there; kill it with all its processes in the end."""
+    """Start a node of a cluster and wait until it is ready; kill all its processes at the end."""
     command = [RAY, "start", "--block", "--num-cpus", "1", "--node-ip-address", "127.0.0.1", "--disable-usage-stats"]
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -166,14 +176,14 @@ def study(address: str, out: Path, *words: str):
             process.kill()
 
 
-def under_way(out: Path) -> set[str]:
-    """Return the runs that have an epoch behind them and no result yet."""
+def running_runs(out: Path) -> set[str]:
+    """Return the runs that have finished an epoch and have no result yet."""
     texts = {path.parent.name: path.read_text() for path in out.glob("runs/*/record.jsonl")}
     return {name for name, text in texts.items() if '"kind": "epoch"' in text and '"kind": "result"' not in text}
 
 
 def records(out: Path) -> dict[str, list]:
-    """Return what the runs' records hold but for times, and for where the study lies."""
+    """Return the records of all runs without times and without the path of the study."""
     return {
         path.parent.name: without_times(
             [json.loads(line.replace(str(out), "OUT")) for line in path.read_text().splitlines()]
@@ -183,79 +193,79 @@ def records(out: Path) -> dict[str, list]:
 
 
 @pytest.mark.slow
-def test_a_node_is_killed_in_the_middle(head, second, tmp_path):
-    """Its run is made again elsewhere; records are those of the local pool; only JSON comes out of stdout."""
+def test_killed_node(head, second, tmp_path):
+    """Its run continues elsewhere; records equal those of the local pool; stdout has only JSON."""
     out = tmp_path / "study"
     with study(head, out, *GRID, "--json") as process:
-        until(lambda: len(under_way(out)) == 2 or process.poll() is not None, 120)
+        until(lambda: len(running_runs(out)) == 2 or process.poll() is not None, 120)
         kill(second)
-        said, problems = process.communicate(timeout=200)
-    assert process.returncode == 0, problems
-    assert problems.count("lost its machine and goes on elsewhere from its last checkpoint\n") == 1
-    assert "raylet" not in problems
-    assert json.loads(said) == json.loads((out / "results.json").read_text())
-    assert [row["status"] for row in json.loads(said)["runs"]] == ["done"] * 5
+        stdout, stderr = process.communicate(timeout=200)
+    assert process.returncode == 0, stderr
+    assert stderr.count("lost its machine and resumes elsewhere from its last checkpoint\n") == 1
+    assert "raylet" not in stderr
+    assert json.loads(stdout) == json.loads((out / "results.json").read_text())
+    assert [row["status"] for row in json.loads(stdout)["runs"]] == ["done"] * 5
     assert (out / "report.html").stat().st_size > 100_000
     assert not list(out.glob("runs/.seen-*"))
-    alone = resnetlab("study", *GRID, "--out", tmp_path / "alone", timeout=200)
-    assert alone.returncode == 0, alone.stderr
-    assert records(out) == records(tmp_path / "alone")
+    local = resnetlab("study", *GRID, "--out", tmp_path / "local", timeout=200)
+    assert local.returncode == 0, local.stderr
+    assert records(out) == records(tmp_path / "local")
 
 
 @pytest.mark.slow
-def test_a_lost_run_goes_on_from_its_checkpoint(head, second, tmp_path, monkeypatch):
+def test_lost_run_resumes_from_its_checkpoint(head, second, tmp_path, monkeypatch):
     for name, value in TOKEN.items():
         monkeypatch.setenv(name, value)
-    jobs = [
+    tasks = [
         RunTask(RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=40), seed=seed), tmp_path / str(seed))
         for seed in (0, 1)
     ]
-    told: dict[str, list[int]] = {}
+    steps_of: dict[str, list[int]] = {}
     outcomes, killed = {}, False
-    for event in run_tasks(jobs, head, checkpoint_s=0.2):
-        name = event.job.out.name
+    for event in run_tasks(tasks, head, checkpoint_s=0.2):
+        name = event.task.out.name
         if isinstance(event, RunStarted):
-            told.setdefault(name, []).append(0)
+            steps_of.setdefault(name, []).append(0)
         elif isinstance(event, RunProgress):
-            told[name].append(event.step)
+            steps_of[name].append(event.step)
         else:
             outcomes[name] = event.error
-        if not killed and not outcomes and all(list(job.out.glob("checkpoint/save-*")) for job in jobs):
+        if not killed and not outcomes and all(list(task.out.glob("checkpoint/save-*")) for task in tasks):
             kill(second)
             killed = True
     assert killed
     assert outcomes == {"0": None, "1": None}
-    (steps,) = [steps for steps in told.values() if steps.count(0) == 2]  # the run that began twice
+    (steps,) = [steps for steps in steps_of.values() if steps.count(0) == 2]  # the run that started twice
     again = steps.index(0, 1)
-    assert steps[again + 1] > steps[1]  # not from its beginning
-    local = [RunTask(job.config, tmp_path / "local" / job.out.name) for job in jobs]
+    assert steps[again + 1] > steps[1]  # not from its first step
+    local = [RunTask(task.config, tmp_path / "local" / task.out.name) for task in tasks]
     assert not [event.error for event in local_pool.run_tasks(local, 2) if isinstance(event, RunEnded) and event.error]
-    assert [run_differences(a.out, b.out) for a, b in zip(jobs, local, strict=True)] == [[], []]
+    assert [run_differences(a.out, b.out) for a, b in zip(tasks, local, strict=True)] == [[], []]
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_and_the_same_command_goes_on(head, tmp_path):
-    words = ("--depths", "8", "--arms", "plain", "--seeds", "1", "--epochs", "10")
-    with study(head, tmp_path / "study", *words) as process:
-        until(lambda: under_way(tmp_path / "study") or process.poll() is not None, 120)
+def test_ctrl_c_saves_and_the_same_command_continues(head, tmp_path):
+    command = ("--depths", "8", "--arms", "plain", "--seeds", "1", "--epochs", "10")
+    with study(head, tmp_path / "study", *command) as process:
+        until(lambda: running_runs(tmp_path / "study") or process.poll() is not None, 120)
         os.killpg(process.pid, signal.SIGINT)
-        said, problems = process.communicate(timeout=30)
-    assert (process.returncode, problems) == (130, "")
-    assert said.endswith("the same command continues\n")
+        stdout, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stderr) == (130, "")
+    assert stdout.endswith("the same command continues\n")
     (run,) = (tmp_path / "study" / "runs").glob("*/checkpoint/save-*")
-    with FileLock(run.parents[1] / LOCK, timeout=0):  # nobody is at work there
+    with FileLock(run.parents[1] / LOCK, timeout=0):  # no process holds the lock
         pass
-    with study(head, tmp_path / "study", *words) as process:
-        _, problems = process.communicate(timeout=120)
-    assert (process.returncode, problems) == (0, "")
+    with study(head, tmp_path / "study", *command) as process:
+        _, stderr = process.communicate(timeout=120)
+    assert (process.returncode, stderr) == (0, "")
 
 
 @pytest.mark.slow
-def test_runs_that_fail_by_themselves_and_rays_own_process_killed(head, tmp_path, monkeypatch):
+def test_failed_runs_and_a_killed_driver(head, tmp_path, monkeypatch):
     for name, value in TOKEN.items():
         monkeypatch.setenv(name, value)
-    jobs = [RunTask(BAD, tmp_path / "bad"), RunTask(SHORT, tmp_path / "good")]
-    ended = {event.job.out.name: event.error for event in run_tasks(jobs, head) if isinstance(event, RunEnded)}
+    tasks = [RunTask(BAD, tmp_path / "bad"), RunTask(SHORT, tmp_path / "good")]
+    ended = {event.task.out.name: event.error for event in run_tasks(tasks, head) if isinstance(event, RunEnded)}
     assert ended["good"] is None
     assert "the loss is" in (ended["bad"] or "")
 
@@ -267,17 +277,17 @@ def test_runs_that_fail_by_themselves_and_rays_own_process_killed(head, tmp_path
         process.kill()
         with pytest.raises(RuntimeError, match="the same command continues"):
             list(events)
-    with FileLock(long.out / LOCK, timeout=20):  # its task is ended as well
+    with FileLock(long.out / LOCK, timeout=20):  # its task has ended too
         assert '"kind": "result"' not in (long.out / "record.jsonl").read_text()
 
 
 @pytest.mark.slow
-def test_no_cluster_no_token_no_gpu(head, tmp_path):
-    """Each is one line, exit status 2, and leaves nothing."""
+def test_missing_cluster_token_or_gpu(head, tmp_path):
+    """Each error is one line with exit status 2 and leaves no files."""
     out = tmp_path / "study"
-    for address, token, gpus, said in (
+    for address, token, gpus, message in (
         ("127.0.0.1:9", TOKEN["RAY_AUTH_TOKEN"], "0", "no Ray cluster answers at 127.0.0.1:9 (Connection refused)"),
-        (head, secrets.token_hex(32), "0", "it wants its own token"),
+        (head, secrets.token_hex(32), "0", "it needs its own token"),
         (head, TOKEN["RAY_AUTH_TOKEN"], "1", "asks for 1 GPU"),
     ):
         done = resnetlab(
@@ -287,6 +297,6 @@ def test_no_cluster_no_token_no_gpu(head, tmp_path):
             RAY_NUM_REDIS_GET_RETRIES="3",
         )
         assert done.returncode == 2
-        assert said in done.stderr
+        assert message in done.stderr
         assert done.stderr.count("\n") == 1
         assert not out.exists()

@@ -1,4 +1,4 @@
-"""The report: its numbers are the records', it holds its pictures, it fetches nothing, and it is seen in a browser."""
+"""Report: numbers equal those of the records; the page embeds its figures, loads nothing and renders in a browser."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ def copy(tiny_study, tmp_path):
     return shutil.copytree(tiny_study, tmp_path / "study")
 
 
-def test_the_folder_holds_what_it_should(tiny_study):
+def test_files_of_a_study(tiny_study):
     assert {path.name for path in tiny_study.iterdir()} - {".lock"} == {
         "runs",
         "figures",
@@ -45,7 +45,7 @@ def test_the_folder_holds_what_it_should(tiny_study):
     }
 
 
-def test_results_are_the_records(tiny_study):
+def test_results_equal_the_records(tiny_study):
     results = json.loads((tiny_study / "results.json").read_text())
     assert len(results["runs"]) == 10
     for row in results["runs"]:
@@ -54,36 +54,36 @@ def test_results_are_the_records(tiny_study):
             assert row[key] == record[-1][key]
         assert (row["params"], row["macs"]) == (record[0]["params"], record[0]["macs"])
         assert row["status"] == "done"
-    (line,) = [line for line in results["table"] if line["network"] == "plain-14"]
+    (entry,) = [entry for entry in results["table"] if entry["network"] == "plain-14"]
     tests = [
         r["test_error_pct"]
         for r in results["runs"]
         if (r["arm"], r["depth"], r["deepened_from"]) == ("plain", 14, None)
     ]
-    assert line["test_error_pct"] == {"mean": statistics.fmean(tests), "std": statistics.stdev(tests), "count": 2}
+    assert entry["test_error_pct"] == {"mean": statistics.fmean(tests), "std": statistics.stdev(tests), "count": 2}
     assert {effect["arm"] for effect in results["depth_effects"]} == {"plain", "residual"}
 
 
-def test_csv_is_the_same_table(tiny_study):
+def test_csv_equals_the_json(tiny_study):
     rows = json.loads((tiny_study / "results.json").read_text())["runs"]
     with (tiny_study / "results.csv").open() as file:
         for ours, theirs in zip(rows, csv.DictReader(file), strict=True):
             assert {key: "" if value is None else str(value) for key, value in ours.items()} == theirs
 
 
-def test_drawn_again_from_the_records_alone(copy):
-    made = [path for path in copy.glob("**/*") if path.suffix in (".html", ".csv", ".svg")] + [copy / "results.json"]
-    before = {path: path.read_bytes() for path in made}
-    for path in [*made, *copy.glob("runs/*/model.safetensors")]:
+def test_report_is_reproduced_from_the_records_alone(copy):
+    files = [path for path in copy.glob("**/*") if path.suffix in (".html", ".csv", ".svg")] + [copy / "results.json"]
+    before = {path: path.read_bytes() for path in files}
+    for path in [*files, *copy.glob("runs/*/model.safetensors")]:
         path.unlink()
     done = resnetlab("report", copy)
     assert done.returncode == 0, done.stderr
-    assert {path: path.read_bytes() for path in made} == before
+    assert {path: path.read_bytes() for path in files} == before
     assert max(len(line) for line in done.stdout.splitlines() if not line.startswith("report: ")) <= 80
 
 
 class Links(HTMLParser):
-    """Collects what a page would fetch."""
+    """Parser that collects the URLs a page would load."""
 
     def __init__(self):
         super().__init__()
@@ -99,7 +99,7 @@ class Links(HTMLParser):
         assert tag not in ("script", "iframe", "link", "object", "embed")
 
 
-def test_the_page_holds_everything_itself(tiny_study):
+def test_page_is_self_contained(tiny_study):
     page = (tiny_study / "report.html").read_text()
     links = Links()
     links.feed(page)
@@ -108,16 +108,16 @@ def test_the_page_holds_everything_itself(tiny_study):
     assert not re.findall(r"url\(|@import|http", page.split("<body>")[0])
 
 
-def test_the_style_is_that_of_every_page(tiny_study):
+def test_page_has_the_shared_style_sheet(tiny_study):
     style = (ROOT / "src" / "resnetlab" / "html_style.css").read_text()
     assert "--ink" in style
     assert f"<style>\n{style}</style>" in (tiny_study / "report.html").read_text()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
-def test_the_page_in_a_browser(tiny_study, tmp_path):
+def test_page_in_a_browser(tiny_study, tmp_path):
     assert CHROMIUM is not None
-    quiet = [
+    flags = [
         "--headless",
         "--no-sandbox",
         "--disable-gpu",
@@ -132,18 +132,20 @@ def test_the_page_in_a_browser(tiny_study, tmp_path):
     page = f"file://{tiny_study / 'report.html'}"
     for width, name in ((1000, "desk"), (500, "phone")):
         shot = [f"--window-size={width},2400", "--hide-scrollbars", f"--screenshot={tmp_path / name}.png", page]
-        subprocess.run([CHROMIUM, *quiet, f"--log-net-log={log}", *shot], check=True, capture_output=True, timeout=90)
+        subprocess.run([CHROMIUM, *flags, f"--log-net-log={log}", *shot], check=True, capture_output=True, timeout=90)
         image = Image.open(tmp_path / f"{name}.png").convert("RGB")
         assert image.width == width
         colours = {colour for _, colour in image.getcolors(1 << 24) or []}
         assert {(0, 0x72, 0xB2), (0xD5, 0x5E, 0)} <= colours  # the curves of the two depths are on the page
         events = json.loads(log.read_text())["events"]
-        asked = [event["params"] for event in events if "initiator" in event.get("params", {})]
-        ours = [request for request in asked if request["initiator"] != "not an origin"]  # the browser's own
-        assert [request["url"] for request in ours if not request["url"].startswith("data:")] == []
+        requests = [event["params"] for event in events if "initiator" in event.get("params", {})]
+        page_requests = [
+            request for request in requests if request["initiator"] != "not an origin"
+        ]  # not those of the browser itself
+        assert [request["url"] for request in page_requests if not request["url"].startswith("data:")] == []
 
 
-def test_one_seed_one_arm_and_a_failed_run_still_render(copy):
+def test_page_of_one_seed_one_arm_and_a_failed_run(copy):
     for run in copy.glob("runs/*"):
         if "residual" in run.name or "seed1" in run.name:
             shutil.rmtree(run)
@@ -159,19 +161,19 @@ def test_one_seed_one_arm_and_a_failed_run_still_render(copy):
 
 
 def rewrite(record, change):
-    """Change the lines of a record, each a dictionary with its kind."""
+    """Replace each line of a record by `change(line)`."""
     lines = [change(line) for line in read_record(record)]
     record.write_text("".join(json.dumps(line) + "\n" for line in lines if line))
 
 
-def test_a_run_that_ended_in_nan_is_diagnosed(copy):
-    """Its record has signals without numbers, no epoch, and no errors."""
+def test_runs_that_ended_in_nan_are_exploding(copy):
+    """Their records have layer stats that are not finite, no epochs and no errors."""
 
     def in_nan(line):
         if line["kind"] == "signal":
-            nothing = [None] * len(line["layers"])
-            gone = dict.fromkeys(("grad_norm", "grad_to_weight", "response_std", "activation_var"), nothing)
-            return {**line, **gone, "loss": None} if line["step"] == 1 else None
+            values = [None] * len(line["layers"])
+            not_finite = dict.fromkeys(("grad_norm", "grad_to_weight", "response_std", "activation_var"), values)
+            return {**line, **not_finite, "loss": None} if line["step"] == 1 else None
         if line["kind"] == "result":
             return {"kind": "result", "status": "diverged", "error": "the loss is nan at steps 1 to 10 of 78"}
         return line if line["kind"] == "run" else None
@@ -179,26 +181,26 @@ def test_a_run_that_ended_in_nan_is_diagnosed(copy):
     for record in copy.glob("runs/digits-plain-14-seed*/record.jsonl"):
         rewrite(record, in_nan)
     results = write_report(copy)
-    said = {finding["arm"]: finding for finding in results["findings"]}
-    assert said["plain"]["kind"] == "exploding"
-    assert "(2 of 2 runs end in NaN)" in said["plain"]["sentence"]
-    (line,) = [line for line in results["table"] if line["network"] == "plain-14"]
-    assert line["first_gradient"] == {"mean": None, "std": None, "count": 2}
+    findings = {finding["arm"]: finding for finding in results["findings"]}
+    assert findings["plain"]["kind"] == "exploding"
+    assert "(2 of 2 runs end in NaN)" in findings["plain"]["sentence"]
+    (entry,) = [entry for entry in results["table"] if entry["network"] == "plain-14"]
+    assert entry["first_gradient"] == {"mean": None, "std": None, "count": 2}
     page = (copy / "report.html").read_text()
     assert "<td>not finite</td>" in page
     assert "the loss is nan at steps 1 to 10 of 78" in page
     json.loads((copy / "results.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
-def test_published_figures_stand_beside_runs_on_cifar(copy):
+def test_published_results_for_runs_on_cifar(copy):
     sizes = {"classes": list(CIFAR10), "num_train": 45_000, "num_val": 5_000, "num_test": 10_000}
     for record in copy.glob("runs/*/record.jsonl"):
         rewrite(record, lambda line: line | ({"data": line["data"] | sizes} if line["kind"] == "run" else {}))
         config = record.with_name("config.json")
         config.write_text(config.read_text().replace('"stage_blocks": [\n      1,\n      1,\n      1', THREE))
     results = write_report(copy)
-    assert {one["cell"]["network"] for one in results["published"]} == {"plain20", "resnet20"}
-    assert not any(one["is_reproduction"] for one in results["published"])
+    assert {entry["cell"]["network"] for entry in results["published"]} == {"plain20", "resnet20"}
+    assert not any(entry["is_reproduction"] for entry in results["published"])
     page = (copy / "report.html").read_text()
     assert "not a reproduction: " in page
     assert "78 steps instead of 64,000" in page
@@ -208,18 +210,18 @@ def test_published_figures_stand_beside_runs_on_cifar(copy):
     assert all("batch 16 instead of 128" in row["paper_deviations"] for row in rows)
 
 
-def test_nothing_is_published_for_digits(tiny_study):
+def test_no_published_result_for_digits(tiny_study):
     assert json.loads((tiny_study / "results.json").read_text())["published"] == []
-    assert "None of these runs has a published figure" in (tiny_study / "report.html").read_text()
+    assert "No published result is comparable" in (tiny_study / "report.html").read_text()
 
 
-def test_nothing_but_failures_still_renders(copy):
+def test_page_of_failed_runs_only(copy):
     for record in copy.glob("runs/*/record.jsonl"):
         record.write_text('{"kind": "result", "status": "failed", "error": "x"}\n')
     assert write_report(copy)["table"][0]["num_failed"] == 2
     assert "10 of 10 runs did not finish" in (copy / "report.html").read_text()
 
 
-def test_no_study_there(tmp_path):
+def test_folder_without_a_study(tmp_path):
     with pytest.raises(ConfigError, match="no study here"):
         write_report(tmp_path)

@@ -1,33 +1,33 @@
-"""One run judged by itself: made-up runs that show one symptom each, and the same just short of it."""
+"""Checks of single runs: synthetic runs with one issue each, and runs just below the threshold."""
 
 import dataclasses
 import math
 
 import pytest
 
-from helpers.synthetic_runs import epoch, made, signal
+from helpers.synthetic_runs import epoch, layer_stats, synthetic_run
 from resnetlab.config import RunConfig
 from resnetlab.study.rules import (
-    DEAD_PCT,
-    EXPLODED,
+    DEAD_RELU_PCT,
+    EXPLODING_GRADIENT,
     FALLING_SHARE,
     FITTED_PCT,
+    LARGE_UPDATE,
     LEARNT_SHARE,
-    LONG_STEP,
     LOSS_RISE,
+    MIN_MOVEMENT,
     RULES,
-    STILL,
-    UNFINISHED_PCT,
+    UNDER_TRAINED_PCT,
     WIDE_GAP_POINTS,
 )
 from resnetlab.study.run_checks import has_learnt, has_sound_gradients, is_unstable, run_issues
 from resnetlab.study.run_metrics import (
-    chance_error_pct,
     dead_relus_pct,
     first_gradient,
     first_update,
-    gap,
-    late_fall,
+    generalisation_gap,
+    guessing_error_pct,
+    late_loss_fall,
     loss_rise,
     median_gradient,
     movement,
@@ -35,7 +35,7 @@ from resnetlab.study.run_metrics import (
     steepest_gradient,
     total_steps,
     train_error,
-    unseen_error_pct,
+    unseen_error,
 )
 
 LR, STEPS, MOMENTUM = 0.01, 400, 0.9
@@ -44,78 +44,85 @@ UNLEARNT = LEARNT_SHARE * 90 + 1
 FLAT = (2.3,) * 8
 
 
-def run(train: float | None = 0.5, **given):
-    return made("plain", 20, 0, train, **given)
+def run(train: float | None = 0.5, **options):
+    return synthetic_run("plain", 20, 0, train, **options)
 
 
-def heard(told, *signals):
-    """The run with other signals, each the fields in which it differs from a sound one."""
-    lines = [signal(told.config.model, **fields) for fields in signals]
-    return dataclasses.replace(told, signals=tuple(lines))
+def with_stats(base, *changes):
+    """Return the run with other layer stats, each given by the fields in which it differs from a sound sample."""
+    samples = [layer_stats(base.config.model, **fields) for fields in changes]
+    return dataclasses.replace(base, layer_stats=tuple(samples))
 
 
-def with_losses(*losses, told=None):
-    """A run whose epochs have these running losses."""
-    epochs = tuple(epoch(100 * number, list(some), 50.0) for number, some in enumerate(losses, start=1))
-    return dataclasses.replace(told or run(), epochs=epochs)
+def with_losses(*losses):
+    """Return a run whose epochs have these running losses."""
+    epochs = tuple(epoch(100 * number, list(values), 50.0) for number, values in enumerate(losses, start=1))
+    return dataclasses.replace(run(), epochs=epochs)
 
 
-def kinds(told):
-    return [one.kind for one in run_issues(told)]
+def kinds(base):
+    return [issue.kind for issue in run_issues(base)]
 
 
 def falling(share):
     return (2.3, 2.0, 2.0, 2.0, 1.0, 1.0, 1 - share, 1 - share)
 
 
-JUST = 1.01
-MOVING = STILL * (1 - MOMENTUM) / STEPS / LR
-"""Gradient over weights from which the median layer moves by `STILL`."""
+MARGIN = 1.01
+"""Factor that puts a value just above or below a threshold."""
+MOVING = MIN_MOVEMENT * (1 - MOMENTUM) / STEPS / LR
+"""Gradient over weights from which the median layer moves by `MIN_MOVEMENT`."""
 
 CASES = {
     "nothing": (run(), []),
     "nothing, with losses that fall": (run(losses=falling(0.5)), []),
-    "vanishing": (run(UNLEARNT, gradient=MOVING / JUST), ["vanishing"]),
-    "vanishing, not quite": (run(UNLEARNT, gradient=MOVING * JUST), ["not learnt"]),
-    "still, and yet it has learnt": (run(gradient=MOVING / JUST), []),
-    "exploding": (run(UNLEARNT, gradient=EXPLODED), ["exploding"]),
-    "exploding beyond numbers": (run(UNLEARNT, gradient=None), ["exploding"]),
-    "steep, and yet it has learnt": (run(gradient=EXPLODED), []),
-    "a long first step": (run(UNLEARNT, gradient=JUST * LONG_STEP / LR), ["learning rate too high"]),
-    "a first step not quite as long": (run(UNLEARNT, gradient=LONG_STEP / LR / JUST), ["not learnt"]),
-    "a loss that rises": (run(UNLEARNT, losses=(2.3, 2.3 * LOSS_RISE * JUST, *FLAT)), ["learning rate too high"]),
-    "a loss that rises less": (run(UNLEARNT, losses=(2.3, 2.3 * LOSS_RISE / JUST, *FLAT)), ["not learnt"]),
-    "a loss that rises, and yet": (run(losses=(2.3, 2.3 * LOSS_RISE * JUST, *FLAT)), []),
+    "vanishing": (run(UNLEARNT, gradient=MOVING / MARGIN), ["vanishing"]),
+    "vanishing, not quite": (run(UNLEARNT, gradient=MOVING * MARGIN), ["not learnt"]),
+    "no movement, but learnt": (run(gradient=MOVING / MARGIN), []),
+    "exploding": (run(UNLEARNT, gradient=EXPLODING_GRADIENT), ["exploding"]),
+    "exploding, not finite": (run(UNLEARNT, gradient=None), ["exploding"]),
+    "steep, but learnt": (run(gradient=EXPLODING_GRADIENT), []),
+    "a long first step": (run(UNLEARNT, gradient=MARGIN * LARGE_UPDATE / LR), ["learning rate too high"]),
+    "a first step not quite as long": (run(UNLEARNT, gradient=LARGE_UPDATE / LR / MARGIN), ["not learnt"]),
+    "a loss that rises": (run(UNLEARNT, losses=(2.3, 2.3 * LOSS_RISE * MARGIN, *FLAT)), ["learning rate too high"]),
+    "a loss that rises less": (run(UNLEARNT, losses=(2.3, 2.3 * LOSS_RISE / MARGIN, *FLAT)), ["not learnt"]),
+    "a loss that rises, but learnt": (run(losses=(2.3, 2.3 * LOSS_RISE * MARGIN, *FLAT)), []),
     "diverged": (run(None, status="diverged"), ["diverged", "learning rate too high"]),
     "diverged, steep": (run(None, status="diverged", gradient=None), ["diverged", "exploding"]),
-    "diverged, unheard": (run(None, status="diverged", signals=False), ["diverged", "learning rate too high"]),
+    "diverged, no layer stats": (
+        run(None, status="diverged", has_layer_stats=False),
+        ["diverged", "learning rate too high"],
+    ),
     "overfitting": (run(FITTED_PCT, test=FITTED_PCT + WIDE_GAP_POINTS), ["overfitting"]),
     "overfitting, not quite": (run(FITTED_PCT, test=FITTED_PCT + WIDE_GAP_POINTS - 0.1), []),
-    "a wide gap, not fitted": (run(FITTED_PCT * JUST, test=FITTED_PCT + 2 * WIDE_GAP_POINTS), []),
-    "under-trained": (run(UNFINISHED_PCT * JUST, losses=falling(FALLING_SHARE * JUST)), ["under-trained"]),
-    "under-trained, not quite": (run(UNFINISHED_PCT * JUST, losses=falling(FALLING_SHARE / JUST)), []),
-    "falling, and good enough": (run(UNFINISHED_PCT, losses=falling(0.5)), []),
+    "a wide gap, not fitted": (run(FITTED_PCT * MARGIN, test=FITTED_PCT + 2 * WIDE_GAP_POINTS), []),
+    "under-trained": (run(UNDER_TRAINED_PCT * MARGIN, losses=falling(FALLING_SHARE * MARGIN)), ["under-trained"]),
+    "under-trained, not quite": (run(UNDER_TRAINED_PCT * MARGIN, losses=falling(FALLING_SHARE / MARGIN)), []),
+    "falling, but low error": (run(UNDER_TRAINED_PCT, losses=falling(0.5)), []),
     "not learnt, still falling": (run(80.0, losses=falling(0.5)), ["under-trained"]),
     "not learnt": (run(UNLEARNT, losses=FLAT), ["not learnt"]),
-    "not learnt, unheard": (run(UNLEARNT, losses=FLAT, signals=False), ["not learnt"]),
+    "not learnt, no layer stats": (run(UNLEARNT, losses=FLAT, has_layer_stats=False), ["not learnt"]),
     "learnt, just": (run(UNLEARNT - 2, losses=FLAT), []),
-    "dead": (heard(run(), {}, {"step": 400, "dead_relu_pct": [DEAD_PCT] * 3}), ["dead ReLUs"]),
-    "dead, not quite": (heard(run(), {}, {"step": 400, "dead_relu_pct": [DEAD_PCT - 1] * 3}), []),
-    "dead at first only": (heard(run(), {"dead_relu_pct": [90.0] * 3}, {"step": 400}), []),
-    "two at once": (heard(run(UNLEARNT), {"gradient": 0.0, "dead_relu_pct": [99.0] * 3}), ["vanishing", "dead ReLUs"]),
+    "dead": (with_stats(run(), {}, {"step": 400, "dead_relu_pct": [DEAD_RELU_PCT] * 3}), ["dead ReLUs"]),
+    "dead, not quite": (with_stats(run(), {}, {"step": 400, "dead_relu_pct": [DEAD_RELU_PCT - 1] * 3}), []),
+    "dead in the first sample only": (with_stats(run(), {"dead_relu_pct": [90.0] * 3}, {"step": 400}), []),
+    "two issues": (
+        with_stats(run(UNLEARNT), {"gradient": 0.0, "dead_relu_pct": [99.0] * 3}),
+        ["vanishing", "dead ReLUs"],
+    ),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_symptom_and_what_falls_short_of_it(name):
-    told, expected = CASES[name]
-    assert kinds(told) == expected
+def test_issue_and_run_below_the_threshold(name):
+    base, expected = CASES[name]
+    assert kinds(base) == expected
     known = {rule.kind for rule in RULES} | {"dead ReLUs", "diverged", "not learnt"}
     assert set(expected) <= known
 
 
 @pytest.mark.parametrize(
-    ("told", "words"),
+    ("base", "words"),
     [
         (run(80.0, gradient=0.0001), "the median layer could move by 0.004 of its own length in the whole run"),
         (run(80.0, gradient=250.0), "the gradient of the median layer is 250 times its weights"),
@@ -125,39 +132,39 @@ def test_a_symptom_and_what_falls_short_of_it(name):
             "the first step is 0.2 of the weights in the median layer and the running loss rise",
         ),
         (run(80.0, losses=(23.0, *FLAT)), "the running loss rises to 10 times the first"),
-        (run(0.25, test=13.5), "the error on unseen images 13.2 points higher"),
+        (run(0.25, test=13.5), "the error on unseen images is 13.2 points higher"),
         (
             run(20.0, losses=falling(0.3)),
             "the training error is 20.0 %, and the running loss fell by 30 % in the last q",
         ),
         (run(60.0, losses=FLAT), "the training error, 60.0 %, is more than half that of guessing (90.0 %)"),
         (
-            heard(run(), {"dead_relu_pct": [100.0, None, 62.0]}),
+            with_stats(run(), {"dead_relu_pct": [100.0, None, 62.0]}),
             "81 % of a layer's channels, on average, are zero on every image",
         ),
     ],
     ids=str,
 )
-def test_the_sentence_has_the_numbers(told, words):
-    (one,) = run_issues(told)
-    assert words in one.sentence
-    assert "\n" not in one.sentence
+def test_sentence_has_the_numbers(base, words):
+    (issue,) = run_issues(base)
+    assert words in issue.sentence
+    assert "\n" not in issue.sentence
 
 
-def test_a_diverged_run_says_what_the_record_says():
-    told = run(None, status="diverged", signals=False)
-    told = dataclasses.replace(told, result={"status": "diverged", "error": "the loss is nan at steps 2 to 11"})
-    diverged, lr = run_issues(told)
+def test_diverged_run_has_the_error_of_its_record():
+    base = run(None, status="diverged", has_layer_stats=False)
+    base = dataclasses.replace(base, result={"status": "diverged", "error": "the loss is nan at steps 2 to 11"})
+    diverged, lr = run_issues(base)
     assert diverged.sentence == "the loss is nan at steps 2 to 11"
     assert lr.sentence == "it ended in NaN, and the network has not learnt"
 
 
-def test_what_a_model_file_can_show():
-    """No step is known, so nothing is said of movement or of updates; its errors are."""
-    told = dataclasses.replace(
+def test_issues_of_a_model_file():
+    """Without steps, movement and updates are unknown; errors are known."""
+    base = dataclasses.replace(
         run(), status="measured", epochs=(), result={"status": "measured", "train_error_pct": 80.0}
     )
-    still, steep = (heard(told, {"step": 0, "lr": 0.0, "gradient": gradient}) for gradient in (0.0, 500.0))
+    still, steep = (with_stats(base, {"step": 0, "lr": 0.0, "gradient": gradient}) for gradient in (0.0, 500.0))
     assert (kinds(still), kinds(steep)) == (["not learnt"], ["exploding"])
     assert (movement(still), first_update(still), has_sound_gradients(still), is_unstable(still)) == (
         None,
@@ -167,88 +174,94 @@ def test_what_a_model_file_can_show():
     )
     unknown = dataclasses.replace(still, result={"status": "measured"})
     assert (train_error(unknown), has_learnt(unknown), kinds(unknown)) == (None, False, [])
-    assert not math.isnan(movement(heard(told, {"step": 0, "lr": 0.0, "gradient": None})) or 0)
+    assert not math.isnan(movement(with_stats(base, {"step": 0, "lr": 0.0, "gradient": None})) or 0)
 
 
-def test_gradients_are_sound():
+def test_sound_gradients():
     assert has_sound_gradients(run()) is True
-    assert has_sound_gradients(run(gradient=MOVING / JUST)) is False
-    assert has_sound_gradients(run(gradient=EXPLODED)) is False
+    assert has_sound_gradients(run(gradient=MOVING / MARGIN)) is False
+    assert has_sound_gradients(run(gradient=EXPLODING_GRADIENT)) is False
     assert has_sound_gradients(run(gradient=None)) is False
-    assert has_sound_gradients(run(signals=False)) is None
+    assert has_sound_gradients(run(has_layer_stats=False)) is None
 
 
-def test_movement_is_the_farthest_the_median_layer_could_go():
-    told = heard(
+def test_movement_is_an_upper_bound():
+    base = with_stats(
         run(),
         {"lr": 0.1, "grad_to_weight": [0.5, 0.02, 0.03]},
         {"lr": 0.05, "grad_to_weight": [0.01, 9.0, 0.07]},
         {"lr": 0.001, "grad_to_weight": [1.0, 1.0, 1.0]},
     )
-    assert movement(told) == pytest.approx(0.05 * 0.07 * 400 / 0.1)
-    assert (first_gradient(told), first_update(told)) == (0.03, pytest.approx(0.003))
+    assert movement(base) == pytest.approx(0.05 * 0.07 * 400 / 0.1)
+    assert (first_gradient(base), first_update(base)) == (0.03, pytest.approx(0.003))
     no_momentum = dataclasses.replace(RunConfig().recipe, momentum=0.0)
-    told = dataclasses.replace(told, config=dataclasses.replace(told.config, recipe=no_momentum))
-    assert movement(told) == pytest.approx(0.05 * 0.07 * 400)
-    assert movement(heard(told, {}, {"gradient": None})) == math.inf
-    assert (movement(run(signals=False)), first_gradient(run(signals=False)), first_update(run(signals=False))) == (
+    base = dataclasses.replace(base, config=dataclasses.replace(base.config, recipe=no_momentum))
+    assert movement(base) == pytest.approx(0.05 * 0.07 * 400)
+    assert movement(with_stats(base, {}, {"gradient": None})) == math.inf
+    assert (
+        movement(run(has_layer_stats=False)),
+        first_gradient(run(has_layer_stats=False)),
+        first_update(run(has_layer_stats=False)),
+    ) == (
         None,
         None,
         None,
     )
 
 
-def test_steps_are_those_that_the_record_tells():
-    told = run()
-    cut = dataclasses.replace(told, result={})
-    assert [total_steps(one) for one in (told, cut)] == [400, 400]
-    assert total_steps(dataclasses.replace(heard(cut, {"step": 7}, {"step": 21}), epochs=())) == 21
-    assert total_steps(dataclasses.replace(heard(cut, {"step": 7}), epochs=(epoch(120, [1.0], 9.0),))) == 120
-    assert total_steps(dataclasses.replace(cut, epochs=(), signals=())) == 0
+def test_total_steps_come_from_the_record():
+    base = run()
+    cut = dataclasses.replace(base, result={})
+    assert [total_steps(each) for each in (base, cut)] == [400, 400]
+    assert total_steps(dataclasses.replace(with_stats(cut, {"step": 7}, {"step": 21}), epochs=())) == 21
+    assert total_steps(dataclasses.replace(with_stats(cut, {"step": 7}), epochs=(epoch(120, [1.0], 9.0),))) == 120
+    assert total_steps(dataclasses.replace(cut, epochs=(), layer_stats=())) == 0
 
 
-def test_gradients_of_the_median_and_of_the_steepest_layer():
+def test_median_and_steepest_gradient():
     model = run().config.model
-    assert median_gradient(signal(model, grad_to_weight=[5.0, 1.0, 2.0])) == 2.0
-    assert median_gradient(signal(model, grad_to_weight=[5.0, 1.0, 2.0, 3.0], grad_norm=[1.0] * 4)) == 2.5
-    assert median_gradient(signal(model, grad_norm=[5.0, None, 2.0])) == math.inf
-    assert median_gradient(signal(model, grad_to_weight=[5.0, None, 2.0])) == 3.5  # of weights that are all zero
-    told = heard(run(), {"grad_to_weight": [1.0, 7.0, 2.0]}, {"gradient": 99.0})
-    assert steepest_gradient(told) == 7.0
-    assert steepest_gradient(heard(run(), {"grad_norm": [1.0, None, 2.0]})) == math.inf
-    assert steepest_gradient(run(signals=False)) is None
+    assert median_gradient(layer_stats(model, grad_to_weight=[5.0, 1.0, 2.0])) == 2.0
+    assert median_gradient(layer_stats(model, grad_to_weight=[5.0, 1.0, 2.0, 3.0], grad_norm=[1.0] * 4)) == 2.5
+    assert median_gradient(layer_stats(model, grad_norm=[5.0, None, 2.0])) == math.inf
+    assert (
+        median_gradient(layer_stats(model, grad_to_weight=[5.0, None, 2.0])) == 3.5
+    )  # the weights of one layer are all zero
+    base = with_stats(run(), {"grad_to_weight": [1.0, 7.0, 2.0]}, {"gradient": 99.0})
+    assert steepest_gradient(base) == 7.0
+    assert steepest_gradient(with_stats(run(), {"grad_norm": [1.0, None, 2.0]})) == math.inf
+    assert steepest_gradient(run(has_layer_stats=False)) is None
 
 
-def test_the_late_fall_is_from_the_third_quarter_to_the_last():
-    assert late_fall(with_losses([9.0, 9.0, 9.0, 9.0, 4.0, 2.0, 2.0, 1.0])) == pytest.approx(0.5)
-    assert late_fall(with_losses([9.0, 9.0, 9.0], [9.0, 4.0, 2.0], [2.0, 1.0])) == pytest.approx(0.5)
-    assert late_fall(with_losses([9.0, None, 9.0, 9.0, 9.0, 4.0, 2.0, 2.0, None, 1.0])) == pytest.approx(0.5)
-    assert late_fall(with_losses([9.0, 9.0, 9.0, 8.0, 4.0])) == pytest.approx(0.5)
-    assert late_fall(with_losses([1.0, 1.0, 1.0, 2.0])) == pytest.approx(-1.0)
-    assert late_fall(with_losses([9.0, 8.0, 7.0])) is None
-    assert late_fall(with_losses([])) is None
+def test_late_loss_fall_is_from_the_third_quarter_to_the_last():
+    assert late_loss_fall(with_losses([9.0, 9.0, 9.0, 9.0, 4.0, 2.0, 2.0, 1.0])) == pytest.approx(0.5)
+    assert late_loss_fall(with_losses([9.0, 9.0, 9.0], [9.0, 4.0, 2.0], [2.0, 1.0])) == pytest.approx(0.5)
+    assert late_loss_fall(with_losses([9.0, None, 9.0, 9.0, 9.0, 4.0, 2.0, 2.0, None, 1.0])) == pytest.approx(0.5)
+    assert late_loss_fall(with_losses([9.0, 9.0, 9.0, 8.0, 4.0])) == pytest.approx(0.5)
+    assert late_loss_fall(with_losses([1.0, 1.0, 1.0, 2.0])) == pytest.approx(-1.0)
+    assert late_loss_fall(with_losses([9.0, 8.0, 7.0])) is None
+    assert late_loss_fall(with_losses([])) is None
 
 
-def test_a_loss_of_nothing_does_not_fall():
+def test_zero_loss_does_not_fall():
     assert kinds(run(0.0, losses=(2.3, 0.1, *[0.0] * 6))) == []
 
 
-def test_a_run_that_was_cut_short_is_not_vanishing():
+def test_unfinished_run_is_not_vanishing():
     for status in ("unfinished", "failed"):
         cut = dataclasses.replace(run(None, status=status), result={}, epochs=())
-        assert "vanishing" not in kinds(heard(cut, {"step": 1, "gradient": 0.05}))
+        assert "vanishing" not in kinds(with_stats(cut, {"step": 1, "gradient": 0.05}))
 
 
-def test_the_loss_rises_above_that_of_the_first_step():
+def test_loss_rise_is_relative_to_the_first_step():
     assert loss_rise(with_losses([2.0, 4.6, None], [1.0, 6.9])) == pytest.approx(6.9 / 2.3)
     assert loss_rise(with_losses([2.0, 1.0])) == pytest.approx(2.0 / 2.3)
     assert loss_rise(with_losses([])) is None
-    assert loss_rise(run(signals=False)) is None
-    assert loss_rise(heard(run(), {"loss": None})) is None
+    assert loss_rise(run(has_layer_stats=False)) is None
+    assert loss_rise(with_stats(run(), {"loss": None})) is None
 
 
-def test_the_gap_is_to_the_test_error_or_without_one_to_the_validation_error():
-    told = run()
+def test_generalisation_gap_uses_the_test_error_or_the_validation_error():
+    base = run()
     for result, unseen, expected in [
         ({"train_error_pct": 1.0, "val_error_pct": 5.0, "test_error_pct": 8.0}, 8.0, 7.0),
         ({"train_error_pct": 1.0, "val_error_pct": 5.0, "test_error_pct": None}, 5.0, 4.0),
@@ -257,18 +270,18 @@ def test_the_gap_is_to_the_test_error_or_without_one_to_the_validation_error():
         ({"train_error_pct": 1.0}, None, None),
         ({"test_error_pct": 8.0}, 8.0, None),
     ]:
-        other = dataclasses.replace(told, result=result)
-        assert (unseen_error_pct(other), gap(other)) == (unseen, expected)
-    assert kinds(dataclasses.replace(told, result={"train_error_pct": 0.5, "val_error_pct": 20.0})) == ["overfitting"]
+        other = dataclasses.replace(base, result=result)
+        assert (unseen_error(other), generalisation_gap(other)) == (unseen, expected)
+    assert kinds(dataclasses.replace(base, result={"train_error_pct": 0.5, "val_error_pct": 20.0})) == ["overfitting"]
 
 
-def test_only_a_run_that_ended_has_a_training_error():
+def test_only_a_finished_run_has_a_training_error():
     result = {"train_error_pct": 3.0}
-    told = {
+    runs = {
         status: dataclasses.replace(run(), status=status, result=result)
         for status in ("done", "measured", "diverged", "failed", "unfinished")
     }
-    assert {status: train_error(one) for status, one in told.items()} == {
+    assert {status: train_error(each) for status, each in runs.items()} == {
         "done": 3.0,
         "measured": 3.0,
         "diverged": None,
@@ -277,16 +290,16 @@ def test_only_a_run_that_ended_has_a_training_error():
     }
 
 
-def test_guessing_follows_the_number_of_classes():
-    told = run(30.0, losses=FLAT)
-    two = dataclasses.replace(told, start={"data": {"classes": ["cat", "dog"]}})
-    assert [chance_error_pct(one) for one in (told, two, dataclasses.replace(told, start={}))] == [90, 50, 90]
-    assert (has_learnt(told), has_learnt(two)) == (True, False)
-    assert (kinds(told), kinds(two)) == ([], ["not learnt"])
+def test_guessing_error_depends_on_the_number_of_classes():
+    base = run(30.0, losses=FLAT)
+    two = dataclasses.replace(base, start={"data": {"classes": ["cat", "dog"]}})
+    assert [guessing_error_pct(each) for each in (base, two, dataclasses.replace(base, start={}))] == [90, 50, 90]
+    assert (has_learnt(base), has_learnt(two)) == (True, False)
+    assert (kinds(base), kinds(two)) == ([], ["not learnt"])
 
 
-def test_means_are_over_what_is_there_at_the_last_sample():
-    told = heard(run(), {}, {"dead_relu_pct": [10.0, None, 30.0], "residual_ratio": [0.5, 1.5, None]})
-    assert (dead_relus_pct(told), residual_ratio(told)) == (20.0, 1.0)
-    assert residual_ratio(heard(run(), {"residual_ratio": [None, None]})) is None
-    assert (dead_relus_pct(run(signals=False)), residual_ratio(run(signals=False))) == (None, None)
+def test_means_are_over_known_values_of_the_last_sample():
+    base = with_stats(run(), {}, {"dead_relu_pct": [10.0, None, 30.0], "residual_ratio": [0.5, 1.5, None]})
+    assert (dead_relus_pct(base), residual_ratio(base)) == (20.0, 1.0)
+    assert residual_ratio(with_stats(run(), {"residual_ratio": [None, None]})) is None
+    assert (dead_relus_pct(run(has_layer_stats=False)), residual_ratio(run(has_layer_stats=False))) == (None, None)

@@ -1,4 +1,4 @@
-"""Sentences follow the numbers: made-up runs with known effects, and the same runs with their labels shuffled."""
+"""Verdicts on synthetic runs with known effects, and on the same runs with shuffled labels."""
 
 import dataclasses
 import itertools
@@ -6,16 +6,17 @@ import random
 
 import pytest
 
-from helpers.synthetic_runs import made, relabelled, signal
+from helpers.synthetic_runs import layer_stats, relabelled, synthetic_run
+from resnetlab.study.detectors import DETECTORS
 from resnetlab.study.rules import FAILING, RULES
-from resnetlab.study.verdict import JUDGES, verdicts
+from resnetlab.study.verdict import verdicts
 
 FAILS = {rule.kind for rule in FAILING}
 
 
-def grid(arm, shallow, deep, **deep_is):
-    before = [made(arm, 20, seed, error) for seed, error in enumerate(shallow)]
-    return before + [made(arm, 56, seed, error, **deep_is) for seed, error in enumerate(deep)]
+def grid(arm, shallow, deep, **deep_options):
+    shallow_runs = [synthetic_run(arm, 20, seed, error) for seed, error in enumerate(shallow)]
+    return shallow_runs + [synthetic_run(arm, 56, seed, error, **deep_options) for seed, error in enumerate(deep)]
 
 
 def kinds(runs):
@@ -30,17 +31,21 @@ def sentence(runs):
 DEGRADED = grid("plain", [1.0, 2.0, 1.5], [70.0, 72.0, 75.0])
 VANISHED = grid("plain", [1.0, 2.0, 1.5], [90.0, 90.0, 89.9], gradient=1e-9, losses=(2.3,) * 8)
 EXPLODED = [
-    *(made("plain", 20, seed, 1.0 + seed) for seed in range(3)),
-    *(made("plain", 56, seed, None, status="diverged", gradient=1e9 * (seed + 1)) for seed in range(3)),
+    *(synthetic_run("plain", 20, seed, 1.0 + seed) for seed in range(3)),
+    *(synthetic_run("plain", 56, seed, None, status="diverged", gradient=1e9 * (seed + 1)) for seed in range(3)),
 ]
 OVERFITTED = [
-    *(made("residual", depth, seed, 0.0, test=25.0 + seed, train_images=50) for depth in (20, 56) for seed in range(3)),
-    *(made("residual", depth, seed, 0.1, test=2.0 + seed / 2) for depth in (20, 56) for seed in range(3)),
+    *(
+        synthetic_run("residual", depth, seed, 0.0, test=25.0 + seed, train_images=50)
+        for depth in (20, 56)
+        for seed in range(3)
+    ),
+    *(synthetic_run("residual", depth, seed, 0.1, test=2.0 + seed / 2) for depth in (20, 56) for seed in range(3)),
 ]
 
 
-def test_every_failing_kind_has_its_rule_and_its_judge():
-    assert list(JUDGES) == [rule.kind for rule in FAILING]
+def test_every_failing_rule_has_a_detector():
+    assert list(DETECTORS) == [rule.kind for rule in FAILING]
     assert [rule.kind for rule in RULES[-2:]] == ["healthy", "not enough evidence"]
 
 
@@ -53,34 +58,34 @@ def test_degradation():
     )
 
 
-def test_degradation_of_networks_that_are_far_from_done_says_so():
-    assert "more steps may tell another story" not in sentence(DEGRADED)
+def test_degradation_of_under_trained_networks_has_a_caveat():
+    assert "longer training may change the verdict" not in sentence(DEGRADED)
     early = grid("residual", [50.0, 51.0, 49.0], [53.0, 54.0, 52.5])
     assert kinds(early) == [("residual", "degradation")]
     assert sentence(early).endswith(
-        "residual-20 has not fitted it either (49 to 51 %), so more steps may tell another story."
+        "residual-20 has not fitted it either (49 to 51 %), so longer training may change the verdict."
     )
 
 
-def test_a_clear_but_small_effect_is_no_degradation():
+def test_clear_but_small_effect_is_no_degradation():
     assert kinds(grid("plain", [1.0, 1.1, 1.2], [1.5, 1.6, 1.7])) == [("plain", "healthy")]
 
 
 @pytest.mark.parametrize("gradient", [1e-9, 1e9])
-def test_worse_with_unsound_gradients_is_not_called_degradation(gradient):
-    runs = grid("plain", [1.0, 2.0, 1.5], [30.0, 32.0, 35.0], gradient=gradient)  # it learnt all the same
+def test_unsound_gradients_exclude_degradation(gradient):
+    runs = grid("plain", [1.0, 2.0, 1.5], [30.0, 32.0, 35.0], gradient=gradient)  # the networks have learnt
     assert kinds(runs) == [("plain", "not enough evidence")]
 
 
-def test_without_signals_degradation_is_not_told_from_the_others():
-    runs = [dataclasses.replace(run, signals=()) for run in DEGRADED]
+def test_degradation_needs_layer_stats():
+    runs = [dataclasses.replace(run, layer_stats=()) for run in DEGRADED]
     assert kinds(runs) == [("plain", "not enough evidence")]
-    assert "no signals were recorded" in sentence(runs)
+    assert "no gradients were recorded" in sentence(runs)
 
 
 def test_vanishing():
     assert kinds(VANISHED) == [("plain", "vanishing")]
-    assert "could go 4e−8 of its own length" in sentence(VANISHED)  # 0.01 x 1e-9 x 400 steps / (1 - 0.9)
+    assert "could move by 4e−8 times its own length" in sentence(VANISHED)  # 0.01 x 1e-9 x 400 steps / (1 - 0.9)
 
 
 def test_exploding_of_runs_that_end_in_nan():
@@ -89,22 +94,26 @@ def test_exploding_of_runs_that_end_in_nan():
     assert "1e9 to 3e9 times its weights" in sentence(EXPLODED)
 
 
-def test_a_first_step_that_is_not_finite_is_exploding():
+def test_first_gradient_that_is_not_finite_is_exploding():
     runs = [
-        run if run.status == "done" else dataclasses.replace(run, signals=(signal(run.config.model, gradient=None),))
+        run
+        if run.status == "done"
+        else dataclasses.replace(run, layer_stats=(layer_stats(run.config.model, gradient=None),))
         for run in EXPLODED
     ]
     assert kinds(runs) == [("plain", "exploding")]
 
 
-def test_what_all_depths_do_alike_says_nothing_of_depth():
-    every = [dataclasses.replace(run, signals=VANISHED[-1].signals, result=VANISHED[-1].result) for run in VANISHED]
-    assert kinds(every) == [("plain", "not enough evidence")]
-    assert "have not learnt either" in sentence(every)
+def test_failure_of_all_depths_is_no_effect_of_depth():
+    same = [
+        dataclasses.replace(run, layer_stats=VANISHED[-1].layer_stats, result=VANISHED[-1].result) for run in VANISHED
+    ]
+    assert kinds(same) == [("plain", "not enough evidence")]
+    assert "have not learnt either" in sentence(same)
 
 
 def test_learning_rate_too_high():
-    diverged = [made("plain", depth, seed, None, status="diverged") for depth in (20, 56) for seed in range(3)]
+    diverged = [synthetic_run("plain", depth, seed, None, status="diverged") for depth in (20, 56) for seed in range(3)]
     assert kinds(diverged) == [("plain", "learning rate too high")]
     assert "Try lr 0.001" in sentence(diverged)
     dead = grid("residual", [90.0, 90.0, 89.0], [90.0, 90.0, 90.0], losses=(24.0, 3.0, 2.3, 2.3, 2.3, 2.3, 2.3, 2.3))
@@ -120,30 +129,32 @@ def test_overfitting_with_fewer_images():
 
 def test_overfitting_with_depth():
     runs = [
-        *(made("residual", 20, seed, 0.0, test=6.4) for seed in range(3)),
-        *(made("residual", 56, seed, 0.0, test=8.0 + seed / 10) for seed in range(3)),
+        *(synthetic_run("residual", 20, seed, 0.0, test=6.4) for seed in range(3)),
+        *(synthetic_run("residual", 56, seed, 0.0, test=8.0 + seed / 10) for seed in range(3)),
     ]
     assert ("residual", "overfitting") in kinds(runs)
-    unfitted = [made(run.arm, run.depth, run.seed, 3.0, test=run.result["test_error_pct"]) for run in runs]
+    unfitted = [synthetic_run(run.arm, run.depth, run.seed, 3.0, test=run.result["test_error_pct"]) for run in runs]
     assert kinds(unfitted) == [("residual", "healthy")]
 
 
-def test_a_gap_that_every_run_has_is_not_called_overfitting():
-    runs = [made("residual", depth, seed, 0.0, test=25.0) for depth in (20, 56) for seed in range(3)]
+def test_gap_of_every_run_is_no_overfitting():
+    runs = [synthetic_run("residual", depth, seed, 0.0, test=25.0) for depth in (20, 56) for seed in range(3)]
     assert kinds(runs) == [("residual", "healthy")]
 
 
 def test_under_trained():
     falling = (2.3, 2.2, 2.1, 2.0, 1.9, 1.8, 1.6, 1.5)
-    runs = [made("plain", depth, seed, 40.0 + seed, losses=falling) for depth in (20, 56) for seed in range(3)]
+    runs = [synthetic_run("plain", depth, seed, 40.0 + seed, losses=falling) for depth in (20, 56) for seed in range(3)]
     assert kinds(runs) == [("plain", "under-trained")]
-    assert ("plain", "under-trained") not in kinds([*runs[1:], made("plain", 20, 0, 1.0)])  # one that is done
+    assert ("plain", "under-trained") not in kinds(
+        [*runs[1:], synthetic_run("plain", 20, 0, 1.0)]
+    )  # one run has converged
 
 
 def test_several_can_hold():
     falling = (2.3, 2.2, 2.1, 2.0, 1.9, 1.8, 1.6, 1.5)
     runs = [
-        made("plain", depth, seed, error, losses=falling)
+        synthetic_run("plain", depth, seed, error, losses=falling)
         for depth, error in ((20, 20.0), (56, 40.0))
         for seed in range(3)
     ]
@@ -161,7 +172,7 @@ def test_healthy_and_better():
     assert sentence(runs).endswith("Deeper is better.")
 
 
-def test_an_effect_inside_the_spread_is_not_enough():
+def test_effect_within_the_variation_is_not_enough():
     runs = grid("plain", [10.0, 20.0, 30.0], [15.0, 45.0, 25.0])
     assert kinds(runs) == [("plain", "not enough evidence")]
     assert sentence(runs).startswith("plain-56 ends 8.3 points")
@@ -181,16 +192,19 @@ def test_one_depth_is_not_enough():
 
 
 def test_killed_and_deepened_runs_are_no_evidence():
-    killed = [made("plain", 56, 3, None, status="failed"), made("plain", 20, 3, None, status="failed")]
+    killed = [
+        synthetic_run("plain", 56, 3, None, status="failed"),
+        synthetic_run("plain", 20, 3, None, status="failed"),
+    ]
     config = dataclasses.replace(DEGRADED[-1].config, weights="plain20.safetensors")
-    deepened = dataclasses.replace(made("plain", 56, 3, 0.0), config=config)
+    deepened = dataclasses.replace(synthetic_run("plain", 56, 3, 0.0), config=config)
     assert verdicts([*DEGRADED, *killed, deepened]) == verdicts(DEGRADED)
     assert verdicts(killed) == verdicts([]) == []
 
 
-def test_arms_and_data_sets_are_judged_apart():
+def test_arms_and_data_sets_have_separate_verdicts():
     other = [
-        dataclasses.replace(run, config=made("residual", run.depth, run.seed, 1.0, data="cifar10").config)
+        dataclasses.replace(run, config=synthetic_run("residual", run.depth, run.seed, 1.0, data="cifar10").config)
         for run in grid("residual", [0.1, 0.2, 0.0], [0.2, 0.1, 0.1])
     ]
     assert [(f.data, f.arm, f.kind) for f in verdicts([*other, *DEGRADED])] == [
@@ -203,9 +217,9 @@ def test_arms_and_data_sets_are_judged_apart():
     ("runs", "kind"), [(DEGRADED, "degradation"), (VANISHED, "vanishing"), (EXPLODED, "exploding")]
 )
 def test_shuffled_depths_do_not_give_the_verdict(runs, kind):
-    """Deal the same six records to the two depths in every other way: the verdict must be gone, and no other come."""
+    """Assign the same six records to the two depths in every other way: no failing verdict may remain."""
     for shallow in itertools.combinations(range(6), 3):
-        deep = [at for at in range(6) if at not in shallow]
+        deep = [index for index in range(6) if index not in shallow]
         order = [0] * 6
         for label, record in enumerate([*shallow, *deep]):
             order[record] = label
@@ -214,11 +228,11 @@ def test_shuffled_depths_do_not_give_the_verdict(runs, kind):
 
 
 def test_shuffled_numbers_of_images_do_not_give_overfitting():
-    """The first six records are of 50 images; where their new labels still set them apart, the verdict may stay."""
+    """The first six records are of 50 images; if their new labels still separate them, the verdict may remain."""
     few, deep = {0, 1, 2, 3, 4, 5}, {3, 4, 5, 9, 10, 11}
     rng = random.Random(0)
     for _ in range(300):
         order = rng.sample(range(12), 12)
-        labels = {order[at] for at in few}
+        labels = {order[index] for index in few}
         found = {finding.kind for finding in verdicts(relabelled(OVERFITTED, order))}
         assert labels in (few, deep) or not found & FAILS

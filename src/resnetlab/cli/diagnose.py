@@ -1,4 +1,4 @@
-"""`resnetlab diagnose`: what gradients, activations and responses do in one network, and what that points to."""
+"""`resnetlab diagnose`: gradients, activations and responses of one network, and the issues they point to."""
 
 import json
 from collections.abc import Sequence
@@ -14,50 +14,57 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from resnetlab.study.results import Run
+    from resnetlab.study.run_checks import RunIssue
 
-FOLDER = "diagnosis"
+DIAGNOSIS = "diagnosis"
+"""Folder of the figures."""
+
+COLUMNS = {
+    "grad_norm": "grad norm",
+    "grad_to_weight": "/ weight",
+    "activation_var": "variance",
+    "dead_relu_pct": "dead %",
+    "response_std": "response",
+}
+"""Field of the layer stats to the heading of its column."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Print and draw the signals of one network: gradient norms, activations, dead ReLUs, responses (Figure 7).
+    """Print and draw the layer statistics of one network: gradients, activations, dead ReLUs, responses (Figure 7).
 
-    Of a run directory they are those that its record holds. Of a model file they are measured, on one training batch of
-    the data that it was trained on, or of --data.
+    For a run directory they are read from its record. For a model file they are measured, on one training batch of its
+    training data or of --data.
     """
 
     path: Annotated[Path, tyro.conf.Positional]
     """A run directory, or a model file."""
     data: str | None = None
-    """Measure on these images: a data set with a name, or the path of your own."""
+    """Measure on these images: a named data set, or the path of your own."""
     data_root: Path | None = None
-    """Folder where the archives of a named data set lie."""
+    """Folder with the archives of a named data set."""
     batch_size: int = 128
     """Images to measure a model file on, at least 2."""
     layers: bool = False
-    """Print every layer, not only the range in each stage."""
+    """Print every layer instead of the range in each stage."""
     out: Path | None = None
-    """Folder for the figures; diagnosis/ in the run directory, or NAME-diagnosis/ beside a model file."""
+    """Folder for the figures; diagnosis/ in the run directory, or NAME-diagnosis/ beside a model file if not given."""
     json: bool = False
-    """Print JSON instead of tables: the run, its signals and symptoms."""
+    """Print JSON instead of tables: the run, its layer statistics and issues."""
 
 
 def run(options: Options) -> int:
-    """Print and draw the signals of one network."""
-    run, out = find_signals(options)
+    """Print and draw the layer statistics of one network, and print its issues."""
+    run, out = find_layer_stats(options)
     from rich.console import Console
 
     from resnetlab.study.figures.all_figures import draw_layer_stats
     from resnetlab.study.run_checks import run_issues
-    from resnetlab.training.record import replace_non_finite
 
     files = draw_layer_stats(run, options.out or out)
-    seen = run_issues(run)
+    issues = run_issues(run)
     if options.json:
-        said = {"run": run.row() | {"directory": str(options.path)}, "symptoms": [asdict(one) for one in seen]}
-        print(
-            json.dumps(replace_non_finite({**said, "signals": run.signals, "figures": [str(file) for file in files]}))
-        )
+        print_json(run, issues, files, options.path)
         return 0
     console = Console(markup=False)
     errors = (
@@ -66,26 +73,39 @@ def run(options: Options) -> int:
         if run.result.get(f"{name}_error_pct") is not None
     )
     console.print(f"{run.network}, {run.status}: {', '.join(errors) or 'no errors known'}", highlight=False)
-    samples = [run.signals[0]] if len(run.signals) == 1 else [run.signals[0], run.signals[-1]]
-    for signal in samples:
+    first_and_last = run.layer_stats[:1] if len(run.layer_stats) == 1 else (run.layer_stats[0], run.layer_stats[-1])
+    for stats in first_and_last:
         console.print()
-        print_signal(signal, options.layers, console)
+        print_layer_stats(stats, options.layers, console)
     console.print()
-    for one in seen:
-        console.print(f"sign of {one.kind}: {one.sentence}", highlight=False, width=min(80, console.width))
-    if not seen:
-        console.print("no sign of trouble", highlight=False)
-    console.print("one run shows signs; a verdict takes several seeds and depths: resnetlab study", style="dim")
+    for issue in issues:
+        console.print(f"sign of {issue.kind}: {issue.sentence}", highlight=False, width=min(80, console.width))
+    if not issues:
+        console.print("no issue found", highlight=False)
+    console.print("one run gives no verdict; compare seeds and depths with: resnetlab study", style="dim")
     for file in files:
         console.print(f"figure: {file}", soft_wrap=True, highlight=False)
     return 0
 
 
-def find_signals(options: Options) -> "tuple[Run, Path]":
-    """Return what is to be diagnosed, with signals, and where its figures go if nothing else is said.
+def print_json(run: "Run", issues: "Sequence[RunIssue]", files: Sequence[Path], path: Path) -> None:
+    """Print one JSON object; its keys are stable between versions."""
+    from resnetlab.training.record import replace_non_finite
+
+    output = {
+        "run": run.row() | {"directory": str(path)},
+        "symptoms": [asdict(issue) for issue in issues],
+        "signals": run.layer_stats,
+        "figures": [str(file) for file in files],
+    }
+    print(json.dumps(replace_non_finite(output)))
+
+
+def find_layer_stats(options: Options) -> "tuple[Run, Path]":
+    """Return the run with its layer statistics, read or measured, and the default folder of its figures.
 
     Raises:
-        ConfigError: where there is nothing of the kind; the message says what would work.
+        ConfigError: if the path has no layer statistics and nothing to measure; the message states what would work.
     """
     from resnetlab.study.results import MODEL, RUNS, read_run
 
@@ -93,26 +113,28 @@ def find_signals(options: Options) -> "tuple[Run, Path]":
     if not path.is_dir():
         if not path.exists():
             raise ConfigError(f"{path}: no such run directory or model file")
-        return measure_model(path, options), path.with_name(f"{path.stem}-{FOLDER}")
+        return measure_model(path, options), path.with_name(f"{path.stem}-{DIAGNOSIS}")
     if not (path / "config.json").exists():
         if (path / RUNS).is_dir():
             raise ConfigError(f"{path} is a study; name one of its runs in {path / RUNS}, or use: resnetlab report")
         raise ConfigError(f"{path}: no run here (no config.json); name a run directory or a model file")
     run = read_run(path)
-    if run.signals and options.data is None:
-        return run, path / FOLDER
-    if run.signals and not (path / MODEL).exists():
-        raise ConfigError(f"{path}: no {MODEL} to measure on {options.data}; without --data its record is shown")
+    if run.layer_stats and options.data is None:
+        return run, path / DIAGNOSIS
+    if run.layer_stats and not (path / MODEL).exists():
+        raise ConfigError(f"{path}: no {MODEL} to measure on {options.data}; leave out --data to read the record")
     if not (path / MODEL).exists():
-        raise ConfigError(f"{path}: its record has no signals, and there is no {MODEL} to measure; train it first")
-    return measure_model(path / MODEL, options), path / FOLDER
+        raise ConfigError(
+            f"{path}: its record has no layer statistics, and there is no {MODEL} to measure; train it first"
+        )
+    return measure_model(path / MODEL, options), path / DIAGNOSIS
 
 
 def measure_model(path: Path, options: Options) -> "Run":
-    """Listen to a model file on one batch of training images; nothing of the file changes.
+    """Measure the layer statistics of a model file on one batch of training images; the file does not change.
 
     Raises:
-        ConfigError: where the file is no model file, or nothing says which images to take.
+        ConfigError: if the file is no model file, or the training data are unknown and --data is not given.
     """
     if options.batch_size < 2:
         raise ConfigError(f"batch-size must be at least 2, not {options.batch_size}")
@@ -125,72 +147,75 @@ def measure_model(path: Path, options: Options) -> "Run":
     from resnetlab.training.layer_stats import measure_layer_stats
 
     model, card = load_model(path)
-    known = card.provenance.get("config")
-    config = from_json(RunConfig, known) if known else RunConfig()
+    saved_config = card.provenance.get("config")
+    config = from_json(RunConfig, saved_config) if saved_config else RunConfig()
     data = config.data
     if options.data is not None:
         root = None if options.data_root is None else str(options.data_root)
         if options.data != data.name:
             data = DataConfig(options.data, image_size=card.preprocessing.image_size)
         data = replace(data, root=root)
-    elif not known:
-        raise ConfigError(f"{path} does not say what it was trained on; name images with --data")
-    dataset = open_data(data, seen_as=card.preprocessing)
-    numbers = match_classes(card.classes, dataset.classes, path.name, dataset.name)
-    train = dataset.train.shown_in(card.model.in_channels)
+    elif not saved_config:
+        raise ConfigError(f"{path} does not record its training data; name images with --data")
+    dataset = open_data(data, preprocessing=card.preprocessing)
+    class_indices = match_classes(card.classes, dataset.classes, model_name=path.name, data_name=dataset.name)
+    train = dataset.train.with_channels(card.model.in_channels)
     check_channels(card, train.channels, dataset.name)
     images, labels = sample_images(train, card.preprocessing, options.batch_size)
-    start = {"data": {"classes": list(card.classes)}}
-    result = {"status": "measured", **card.error}
-    config = replace(config, model=card.model, data=data, weights=None)
-    return Run(path, config, "measured", start, (), result, (measure_layer_stats(model, images, numbers[labels]),))
+    return Run(
+        directory=path,
+        config=replace(config, model=card.model, data=data, weights=None),
+        status="measured",
+        start={"data": {"classes": list(card.classes)}},
+        epochs=(),
+        result={"status": "measured", **card.error},
+        layer_stats=(measure_layer_stats(model, images, class_indices[labels]),),
+    )
 
 
-COLUMNS = ("grad_norm", "grad_to_weight", "activation_var", "dead_relu_pct", "response_std")
-"""What is printed of each convolution; and of each block, `residual_ratio`."""
-
-
-def print_signal(signal: dict[str, Any], every_layer: bool, console: "Console") -> None:
+def print_layer_stats(stats: dict[str, Any], every_layer: bool, console: "Console") -> None:
     """Print one sample: each layer, or the lowest and the highest value in each stage."""
     from resnetlab.cli.tables import table
 
-    ratios = last_layers(signal)
-    columns = [*(signal[name] for name in COLUMNS), [ratios.get(name) for name in signal["layers"]]]
-    heads = ("grad norm", "/ weight", "variance", "dead %", "response", "F / x")
-    loss = "not finite" if signal["loss"] is None else _figures(signal["loss"])
-    console.print(f"step {signal['step']:,}, loss {loss}" if signal["step"] else f"measured, loss {loss}")
+    ratios = residual_ratio_by_layer(stats)
+    columns = [*(stats[name] for name in COLUMNS), [ratios.get(name) for name in stats["layers"]]]
+    headings = (*COLUMNS.values(), "F / x")
+    loss = "not finite" if stats["loss"] is None else _format(stats["loss"])
+    console.print(f"step {stats['step']:,}, loss {loss}" if stats["step"] else f"measured, loss {loss}")
     if every_layer:
-        listing = table("layer", *heads)
-        for at, name in enumerate(signal["layers"]):
-            listing.add_row(name, *(_figures(column[at]) for column in columns))
+        rows = table("layer", *headings)
+        for index, name in enumerate(stats["layers"]):
+            rows.add_row(name, *(_format(column[index]) for column in columns))
     else:
-        listing = table("stage", "", *heads, left=2)
-        for rows in stages(signal["layers"]):
-            name = signal["layers"][rows[0]].partition(".")[0]
-            its = [[column[row] for row in rows if column[row] is not None] for column in columns]
-            if len(rows) > 1:
-                listing.add_row(name, "lowest", *(_figures(min(values, default=None)) for values in its))
-            most = [_figures(max(values, default=None)) for values in its]
-            listing.add_row(*((name, "") if len(rows) == 1 else ("", "highest")), *most)
-    console.print(listing)
+        rows = table("stage", "", *headings, left=2)
+        for indices in layers_by_stage(stats["layers"]):
+            name = stats["layers"][indices[0]].partition(".")[0]
+            known = [[column[index] for index in indices if column[index] is not None] for column in columns]
+            highest = [_format(max(values, default=None)) for values in known]
+            if len(indices) == 1:
+                rows.add_row(name, "", *highest)
+            else:
+                rows.add_row(name, "lowest", *(_format(min(values, default=None)) for values in known))
+                rows.add_row("", "highest", *highest)
+    console.print(rows)
 
 
-def last_layers(signal: dict[str, Any]) -> dict[str, float | None]:
-    """Return the residual ratio of each block under the name of its last convolution."""
-    found = {}
-    for block, ratio in zip(signal["blocks"], signal["residual_ratio"], strict=True):
-        *_, last = (name for name in signal["layers"] if name.startswith(f"{block}.conv"))
-        found[last] = ratio
-    return found
+def residual_ratio_by_layer(stats: dict[str, Any]) -> dict[str, float | None]:
+    """Return the residual ratio of each block, by the name of the block's last convolution."""
+    ratios = {}
+    for block, ratio in zip(stats["blocks"], stats["residual_ratio"], strict=True):
+        *_, last = (name for name in stats["layers"] if name.startswith(f"{block}.conv"))
+        ratios[last] = ratio
+    return ratios
 
 
-def stages(layers: Sequence[str]) -> list[list[int]]:
-    """Return the positions of the layers of the stem, and of each stage."""
-    names = list(dict.fromkeys(name.partition(".")[0] for name in layers))
-    return [[at for at, layer in enumerate(layers) if layer.partition(".")[0] == name] for name in names]
+def layers_by_stage(layers: Sequence[str]) -> list[list[int]]:
+    """Return the indices of the layers of the stem, and of each stage."""
+    stages = list(dict.fromkeys(name.partition(".")[0] for name in layers))
+    return [[index for index, name in enumerate(layers) if name.partition(".")[0] == stage] for stage in stages]
 
 
-def _figures(value: float | None) -> str:
+def _format(value: float | None) -> str:
     from resnetlab.study.seed_stats import two_figures
 
     return "–" if value is None else two_figures(value)

@@ -1,4 +1,4 @@
-"""`resnetlab report`: draw a study again from its records alone."""
+"""`resnetlab report`: make the report of a study again from its records."""
 
 import json
 from dataclasses import dataclass
@@ -33,33 +33,35 @@ def run(options: Options) -> int:
 
 
 def print_results(results: dict[str, Any], out: Path, console: "Console", *, json_wanted: bool) -> None:
-    """Print a study's table, its findings and where the report is; or its JSON, alone, on standard output."""
+    """Print a study's table, its verdicts and the path of its report; or only its JSON, on standard output."""
     from resnetlab.cli.tables import table
 
     if json_wanted:
         print(json.dumps(results, ensure_ascii=False))
         return
-    for data in dict.fromkeys(line["data"] for line in results["table"]):
+    for data in dict.fromkeys(row["data"] for row in results["table"]):
         errors = table(data, "params", "train error %", "val error %", "test error %", "seeds")
-        for line in (line for line in results["table"] if line["data"] == data):
-            spreads = (_spread(line[f"{split}_error_pct"]) for split in ("train", "val", "test"))
-            params = f"{line['params']:,}" if line["params"] else "–"
-            errors.add_row(line["network"], params, *spreads, str(line["num_seeds"]))
+        for row in (row for row in results["table"] if row["data"] == data):
+            cells = (_format_stats(row[f"{split}_error_pct"]) for split in ("train", "val", "test"))
+            params = f"{row['params']:,}" if row["params"] else "–"
+            errors.add_row(row["network"], params, *cells, str(row["num_seeds"]))
         console.print()
         console.print(errors)
     console.print()
-    for finding in results["findings"]:
-        where = f"{finding['arm']} networks on {finding['data']}"
-        console.print(f"{where}: {finding['kind']}", style="bold", highlight=False)
-        console.print(finding["sentence"], highlight=False, width=min(80, console.width))
-    first = {(one["data"], one["cell"]["network"]): one for one in reversed(results["published"])}
-    for one in (*results["constructions"], *reversed(first.values())):  # the page has the others
+    width = min(80, console.width)
+    for verdict in results["findings"]:
+        subject = f"{verdict['arm']} networks on {verdict['data']}"
+        console.print(f"{subject}: {verdict['kind']}", style="bold", highlight=False)
+        console.print(verdict["sentence"], highlight=False, width=width)
+    # One published comparison for each network, the first; the page has all.
+    first = {(entry["data"], entry["cell"]["network"]): entry for entry in reversed(results["published"])}
+    for entry in (*results["constructions"], *reversed(first.values())):
         console.print()
-        console.print(one["sentence"], highlight=False, width=min(80, console.width))
+        console.print(entry["sentence"], highlight=False, width=width)
     console.print(f"\nreport: {out / 'report.html'}", soft_wrap=True, highlight=False)
 
 
-def _spread(value: dict[str, Any] | None) -> str:
-    if value is None:
+def _format_stats(stats: dict[str, Any] | None) -> str:
+    if stats is None:
         return "–"
-    return f"{value['mean']:.2f}" + ("" if value["std"] is None else f" ±{value['std']:6.2f}")
+    return f"{stats['mean']:.2f}" + ("" if stats["std"] is None else f" ±{stats['std']:6.2f}")

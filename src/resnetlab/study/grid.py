@@ -1,4 +1,4 @@
-"""Data x depth x arm x seed: which runs a study has, which are there already, and making the others."""
+"""Grid of a study (data x depth x arm x seed): its runs, the runs that are already done, and execution of the rest."""
 
 import shutil
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -16,17 +16,16 @@ from resnetlab.system.dir_lock import is_locked, lock_dir
 from resnetlab.training.recipes import for_network
 from resnetlab.training.record import Record
 
-MADE_BY_A_STUDY = (RUNS, "figures", "results.csv", "results.json", "report.html")
-"""What a study writes into its folder, and what starting afresh deletes; nothing else there is touched."""
-
+STUDY_FILES = (RUNS, "figures", "results.csv", "results.json", "report.html")
+"""Files and folders that a study writes; `fresh` deletes only these."""
 
 Executor = Callable[[Sequence[RunTask]], Generator[Event]]
-"""Makes runs, and yields what happens as it happens."""
+"""Executes tasks and yields their events."""
 
 
 @dataclass(frozen=True)
 class StudyData:
-    """Images, and how networks are trained on them."""
+    """A data set and the training recipe for it."""
 
     data: DataConfig
     recipe: Recipe
@@ -34,29 +33,29 @@ class StudyData:
 
 @dataclass(frozen=True)
 class Grid:
-    """The runs of a study: every source with every depth, arm and seed.
+    """Runs of a study: every data set with every depth, arm and seed.
 
     Raises:
-        ConfigError: for an axis that is empty, names something twice, or names something that does not exist.
+        ConfigError: for an axis that is empty, has a value twice, or has a value that does not exist.
     """
 
-    sources: tuple[StudyData, ...]
+    datasets: tuple[StudyData, ...]
     depths: tuple[int, ...]
     arms: tuple[str, ...]
     num_seeds: int
     precision: Precision = "fp32"
-    """Nothing is measured in a study: runs that share the cores would disturb each other's figures."""
+    """Precision of convolutions. No benchmark selects it: runs that share the cores would disturb the timings."""
     norm: Norm = "batch"
-    """Of every network; `none` is how networks were before batch normalisation."""
+    """Normalisation of every network; `none` gives networks as they were before batch normalisation."""
     init_scale: float = 1.0
     """Factor on the initial weights of every network's convolutions, above 0."""
-    constructs: bool = False
-    """Also deepen each trained shallowest plain network to the deepest by identity layers, and train it further."""
+    identity_init: bool = False
+    """Also deepen each trained shallowest plain network to the greatest depth by identity layers, and train it on."""
 
     def __post_init__(self) -> None:
-        _each_once("depth", self.depths)
-        _each_once("arm", self.arms)
-        _each_once("data", [(dataset_title(source.data), source.data.train_images) for source in self.sources])
+        _check_axis("depth", self.depths)
+        _check_axis("arm", self.arms)
+        _check_axis("data", [(dataset_title(dataset.data), dataset.data.train_images) for dataset in self.datasets])
         if {"residual", "A"} <= set(self.arms):
             raise ConfigError("arms residual and A are the same network, option A; name one of them")
         if self.num_seeds < 1:
@@ -66,37 +65,39 @@ class Grid:
                 self._network(arm, depth)
 
     def runs(self) -> list[RunConfig]:
-        """Return the configurations, deepest first: the long runs start first, so that the cores end together."""
+        """Return all configurations, deepest first: long runs start first, so that all cores finish together."""
         return [
-            self._run(arm, depth, source, seed)
+            self._run(arm, depth, dataset, seed)
             for depth in sorted(self.depths, reverse=True)
             for seed in range(self.num_seeds)
-            for source in self.sources
+            for dataset in self.datasets
             for arm in self.arms
         ]
 
-    def constructions(self) -> Iterator[tuple[RunConfig, RunConfig]]:
-        """Yield each run whose network is to be deepened, and the run that goes on from there, lacking its `weights`.
+    def identity_init_pairs(self) -> Iterator[tuple[RunConfig, RunConfig]]:
+        """Yield each run whose network is deepened, and the run that trains the deepened network.
+
+        The second configuration still lacks its `weights`.
 
         Paper: section 1, the solution by construction.
         """
         shallow, deep = min(self.depths), max(self.depths)
-        if not self.constructs or "plain" not in self.arms or shallow == deep:
+        if not self.identity_init or "plain" not in self.arms or shallow == deep:
             return
         for seed in range(self.num_seeds):
-            for source in self.sources:
-                yield self._run("plain", shallow, source, seed), self._run("plain", deep, source, seed)
+            for dataset in self.datasets:
+                yield self._run("plain", shallow, dataset, seed), self._run("plain", deep, dataset, seed)
 
     def _network(self, arm: str, depth: int) -> ModelConfig:
         return arm_network(arm, depth, norm=self.norm, init_scale=self.init_scale)
 
-    def _run(self, arm: str, depth: int, source: StudyData, seed: int) -> RunConfig:
+    def _run(self, arm: str, depth: int, dataset: StudyData, seed: int) -> RunConfig:
         model = self._network(arm, depth)
         return RunConfig(
-            model,
-            source.data,
-            for_network(source.recipe, model),
-            seed,
+            model=model,
+            data=dataset.data,
+            recipe=for_network(dataset.recipe, model),
+            seed=seed,
             precision=self.precision,
             layout="channels_last",
             compile="off",
@@ -105,110 +106,120 @@ class Grid:
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """A study knows what it has to do: runs to make, and how many are there already."""
+    """Tasks that a study will execute, and the number of finished runs that it reuses."""
 
-    jobs: Sequence[RunTask]
+    tasks: Sequence[RunTask]
     num_reused: int
 
 
 def run_study(
     grid: Grid, out: Path, *, num_workers: int, fresh: bool = False, executor: Executor | None = None
 ) -> Generator[StudyPlan | Event]:
-    """Make the grid's runs that are not in the folder yet; yield the plan, then what happens as it happens.
+    """Execute the grid's runs that are not in the folder yet; yield the plan, then events.
 
-    Finished runs stay whatever comes: closing the iterator early stops the workers and leaves the rest to the next
-    call. A run that has a checkpoint goes on from there; one that failed is tried again; one that diverged would
-    diverge again, and stays. Jobs go to `executor`, a pool of processes on this machine if not given.
+    Closing the iterator early stops the workers. Finished runs remain, and the next call executes the others. A run
+    with a checkpoint resumes from it, and a failed run is repeated. A diverged run would diverge again, so it is not
+    repeated.
+
+    Args:
+        grid: The runs of the study.
+        out: Folder of the study.
+        num_workers: Runs at once, if `executor` is not given.
+        fresh: Delete the study in the folder first.
+        executor: Executes tasks; a pool of processes on this machine if not given.
 
     Raises:
-        ConfigError: where `out` cannot be written, is in use, or holds runs of another recipe (without `fresh`).
-        RecordError: where a record there is damaged.
+        ConfigError: if `out` cannot be written, is in use, or holds runs with other settings (without `fresh`).
+        RecordError: if a record in `out` is damaged.
     """
     with lock_dir(out, "study"):
         if fresh:
-            _clear(out)
-        there = {run.directory.name: run for run in read_runs(out)}
-        _refuse_another_recipe(there.values(), grid, out)
+            _delete_study(out)
+        existing = {run.directory.name: run for run in read_runs(out)}
+        _check_settings(existing.values(), grid, out)
         first = [RunTask(config, out / RUNS / run_name(config)) for config in grid.runs()]
-        then = [_deepened(before, after, out) for before, after in grid.constructions()]
-        pending, later = ([job for job in jobs if not _is_settled(there.get(job.out.name))] for jobs in (first, then))
-        for job in (*pending, *later):
-            if not (job.out / "checkpoint").exists() and not is_locked(job.out):  # by a killed study's last worker
-                shutil.rmtree(job.out, ignore_errors=True)
-        yield StudyPlan([*pending, *later], len(first) + len(then) - len(pending) - len(later))
-        run = executor or (lambda jobs: run_tasks(jobs, num_workers))
-        yield from _noted(run(pending))
-        possible = [job for job in later if Path(job.config.weights or "").exists()]
-        yield from _noted(run(possible))
-        for job in later:
-            if job not in possible:
-                yield RunStarted(job)
-                yield RunEnded(job, f"there is no {job.config.weights} to start from: that run did not finish")
+        second = [_deepened_task(shallow, deep, out) for shallow, deep in grid.identity_init_pairs()]
+        pending, deepened = (
+            [task for task in tasks if not _is_complete(existing.get(task.out.name))] for tasks in (first, second)
+        )
+        for task in (*pending, *deepened):
+            # The last worker of a killed study may still hold the lock of its run.
+            if not (task.out / "checkpoint").exists() and not is_locked(task.out):
+                shutil.rmtree(task.out, ignore_errors=True)
+        yield StudyPlan([*pending, *deepened], len(first) + len(second) - len(pending) - len(deepened))
+        execute = executor or (lambda tasks: run_tasks(tasks, num_workers))
+        yield from _with_failures_recorded(execute(pending))
+        ready = [task for task in deepened if Path(task.config.weights or "").exists()]
+        yield from _with_failures_recorded(execute(ready))
+        for task in deepened:
+            if task not in ready:
+                yield RunStarted(task)
+                yield RunEnded(task, f"cannot start from {task.config.weights}: that run did not finish")
 
 
-def run_name(config: RunConfig, origin: int | None = None) -> str:
-    """Return the name of a run's directory in a study: `digits-plain-56-seed0`, or `…-56-from-20-…` if deepened."""
+def run_name(config: RunConfig, deepened_from: int | None = None) -> str:
+    """Return the directory name of a run: `digits-plain-56-seed0`, or `…-56-from-20-…` if deepened from 20 layers."""
     parts = [Path(config.data.name).name, arm_of(config.model), str(config.model.depth)]
     parts += [] if config.data.train_images is None else [f"{config.data.train_images}images"]
-    parts += [] if origin is None else [f"from-{origin}"]
+    parts += [] if deepened_from is None else [f"from-{deepened_from}"]
     return "-".join([*parts, f"seed{config.seed}"])
 
 
-def _deepened(before: RunConfig, after: RunConfig, out: Path) -> RunTask:
-    config = replace(after, weights=str(out.resolve() / RUNS / run_name(before) / MODEL))
-    return RunTask(config, out / RUNS / run_name(config, before.model.depth), before.model.depth)
+def _deepened_task(shallow: RunConfig, deep: RunConfig, out: Path) -> RunTask:
+    config = replace(deep, weights=str(out.resolve() / RUNS / run_name(shallow) / MODEL))
+    return RunTask(config, out / RUNS / run_name(config, shallow.model.depth), shallow.model.depth)
 
 
-def _is_settled(run: Run | None) -> bool:
+def _is_complete(run: Run | None) -> bool:
     return run is not None and run.status in ("done", "diverged")
 
 
-def _noted(events: Iterable[Event]) -> Iterator[Event]:
-    """Pass events on; write the cause of a failure into the record where the run itself could not."""
+def _with_failures_recorded(events: Iterable[Event]) -> Iterator[Event]:
+    """Pass events on, and write the cause of a failure into the record if the run itself could not."""
     for event in events:
         if isinstance(event, RunEnded) and event.error is not None:
-            _note_failure(event)
+            _record_failure(event)
         yield event
 
 
-def _note_failure(event: RunEnded) -> None:
-    if not (event.job.out / "config.json").exists() or read_run(event.job.out).status != "unfinished":
-        return  # it was told already, or it never got so far
-    with suppress(OSError), Record(event.job.out / "record.jsonl") as record:  # a full disk is told all the same
+def _record_failure(event: RunEnded) -> None:
+    if not (event.task.out / "config.json").exists() or read_run(event.task.out).status != "unfinished":
+        return  # the run has recorded its failure, or it failed before it wrote its configuration
+    with suppress(OSError), Record(event.task.out / "record.jsonl") as record:  # the disk may be full
         record.write("result", status="failed", error=event.error)
 
 
-def _each_once(axis: str, values: Sequence[object]) -> None:
+def _check_axis(axis: str, values: Sequence[object]) -> None:
     if not values:
         raise ConfigError(f"no {axis} given; name at least one with --{axis}{'' if axis == 'data' else 's'}")
-    twice = [value for value in values if values.count(value) > 1]
-    if twice:
-        name = twice[0][0] if isinstance(twice[0], tuple) else twice[0]
+    repeated = [value for value in values if values.count(value) > 1]
+    if repeated:
+        name = repeated[0][0] if isinstance(repeated[0], tuple) else repeated[0]
         raise ConfigError(f"{axis} {name} is given twice; name each {axis} once")
 
 
-def _refuse_another_recipe(runs: Iterable[Run], grid: Grid, out: Path) -> None:
-    """Refuse a folder whose runs cannot stand beside the grid's: other networks, another recipe, other images."""
-    sources = {Path(source.data.name).name: source for source in grid.sources}
+def _check_settings(runs: Iterable[Run], grid: Grid, out: Path) -> None:
+    """Raise if a run in the folder cannot be compared with the grid's: other networks, recipe, images or precision."""
+    datasets = {Path(dataset.data.name).name: dataset for dataset in grid.datasets}
     for run in runs:
-        source = sources.get(run.data)
-        wanted = replace(
+        dataset = datasets.get(run.data)
+        expected = replace(
             run.config,
             model=replace(run.config.model, norm=grid.norm, init_scale=grid.init_scale),
-            recipe=for_network(source.recipe, run.config.model) if source else run.config.recipe,
-            data=replace(source.data, train_images=run.train_images) if source else run.config.data,
+            recipe=for_network(dataset.recipe, run.config.model) if dataset else run.config.recipe,
+            data=replace(dataset.data, train_images=run.train_images) if dataset else run.config.data,
             precision=grid.precision,
         )
-        changed = differences(run.config, wanted)
+        changed = differences(run.config, expected)
         if changed:
             raise ConfigError(
-                f"{out} holds a study made otherwise ({'; '.join(changed)}); "
-                "add --fresh to start over, or choose another folder with --out"
+                f"{out} holds a study with other settings ({'; '.join(changed)}); "
+                "add --fresh to start over, or give another folder with --out"
             )
 
 
-def _clear(out: Path) -> None:
-    for name in MADE_BY_A_STUDY:
+def _delete_study(out: Path) -> None:
+    for name in STUDY_FILES:
         path = out / name
         if path.is_dir():
             shutil.rmtree(path)

@@ -1,92 +1,114 @@
-"""The solution that exists: a trained shallow network, made deeper by identity layers, beside training from scratch.
+"""Identity initialisation: a trained shallow network, deepened by identity layers, against training from scratch.
 
 Paper: section 1. "The existence of this constructed solution indicates that a deeper model should produce no higher
-training error than its shallower counterpart." No torch here.
+training error than its shallower counterpart."
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from resnetlab.study.paired_comparison import PairedComparison
 from resnetlab.study.results import Run
-from resnetlab.study.rules import WORSE_POINTS
+from resnetlab.study.rules import DEGRADATION_POINTS
 from resnetlab.study.seed_stats import SeedStats, seed_stats
 
 
 @dataclass(frozen=True)
 class IdentityInitResult:
-    """Training errors in %, over the seeds for which all four were measured."""
+    """Four training errors, in %, over the seeds for which all four were measured."""
 
-    source: str
-    """The data set."""
+    data_label: str
+    """The training images, as `Run.data_label`."""
     arm: str
     shallow: int
+    """Depth of the shallow network."""
     deep: int
+    """Depth of the deep networks."""
     seeds: tuple[int, ...]
-    trained: SeedStats
-    """Of the shallow network."""
-    constructed: SeedStats
-    """Of that network with identity layers inserted, before any further step: equal by construction, measured."""
-    further: SeedStats
-    """Of the constructed network, trained once more by the same recipe."""
-    scratch: SeedStats
-    """Of the deep network from random weights."""
-    missed: PairedComparison
-    """Training error of the deep network from random weights, less that of the constructed one."""
+    shallow_error: SeedStats
+    """Of the trained shallow network."""
+    deepened_error: SeedStats
+    """Of that network with identity layers inserted, before any further step; measured, equal in theory."""
+    further_error: SeedStats
+    """Of the deepened network after training with the same recipe."""
+    scratch_error: SeedStats
+    """Of the deep network trained from random weights."""
+    excess: PairedComparison
+    """`scratch_error` minus `deepened_error`, paired by seed."""
     max_logit_difference: float
-    """Largest absolute difference of logits between the shallow and the constructed network, over images and seeds."""
+    """Largest absolute logit difference between the shallow and the deepened network, over images and seeds."""
 
     @property
     def sentence(self) -> str:
         """The argument in words, with its numbers."""
+        excess = self.excess.points.values()
+        is_worse = self.excess.mean >= DEGRADATION_POINTS and all(points > 0 for points in excess)
+        deep = f"{self.arm}-{self.deep}"
         return (
-            f"On {self.source}, {self.arm}-{self.shallow} ends with {self.trained} % training error. With identity "
-            f"layers inserted it is a {self.arm}-{self.deep} that computes the same (logits differ by "
-            f"{self.max_logit_difference:.2g} at most) and has {self.constructed} %; so a {self.arm}-{self.deep} as "
-            f"good exists. Trained further it has {self.further} %. The same network trained from random weights ends "
-            f"with {self.scratch} %: "
-            f"{'the optimiser does not find what is there.' if self._is_missed else 'not clearly worse, here.'}"
+            f"On {self.data_label}, {self.arm}-{self.shallow} ends with {self.shallow_error} % training error. With "
+            f"identity layers inserted it is a {deep} that computes the same (logits differ by "
+            f"{self.max_logit_difference:.2g} at most) and has {self.deepened_error} %; so a {deep} of the same "
+            f"quality exists. Trained further it has {self.further_error} %. The same network trained from random "
+            f"weights ends with {self.scratch_error} %"
+            f"{', so the optimiser does not find that solution.' if is_worse else ', which is not clearly worse.'}"
         )
 
-    @property
-    def _is_missed(self) -> bool:
-        return self.missed.mean >= WORSE_POINTS and all(points > 0 for points in self.missed.points.values())
+    def as_json(self) -> dict[str, Any]:
+        """Return the entry of `results.json`; its keys are stable between versions."""
+        return {
+            "source": self.data_label,
+            "arm": self.arm,
+            "shallow": self.shallow,
+            "deep": self.deep,
+            "seeds": self.seeds,
+            "trained": asdict(self.shallow_error),
+            "constructed": asdict(self.deepened_error),
+            "further": asdict(self.further_error),
+            "scratch": asdict(self.scratch_error),
+            "missed": asdict(self.excess),
+            "max_logit_difference": self.max_logit_difference,
+            "sentence": self.sentence,
+        }
 
 
 def identity_init_results(runs: Sequence[Run]) -> list[IdentityInitResult]:
-    """Gather what was constructed, one for each data set, arm and pair of depths."""
+    """Return one result for each data set, arm and pair of depths that has deepened runs."""
     done = [run for run in runs if run.status == "done"]
-    plans = sorted({(run.source, run.arm, run.origin, run.depth) for run in done if run.origin is not None})
-    return [made for plan in plans if (made := _gather(done, *plan))]
+    deepened = {
+        (run.data_label, run.arm, run.deepened_from, run.depth) for run in done if run.deepened_from is not None
+    }
+    return [result for key in sorted(deepened) if (result := _over_seeds(done, *key))]
 
 
-def _gather(done: Sequence[Run], source: str, arm: str, shallow: int, deep: int) -> IdentityInitResult | None:
-    """Return the construction over the seeds that have all three runs; `None` where there is no such seed."""
-    side = [run for run in done if (run.source, run.arm) == (source, arm)]
-    trained = {run.seed: run for run in side if run.depth == shallow and not run.is_from_file}
-    deepened = {run.seed: run for run in side if (run.origin, run.depth) == (shallow, deep)}
-    scratch = {run.seed: run for run in side if run.depth == deep and not run.is_from_file}
+def _over_seeds(done: Sequence[Run], data_label: str, arm: str, shallow: int, deep: int) -> IdentityInitResult | None:
+    """Return the result over the seeds that have all three runs; `None` if no seed has."""
+    group = [run for run in done if (run.data_label, run.arm) == (data_label, arm)]
+    trained = {run.seed: run for run in group if run.depth == shallow and not run.is_from_file}
+    deepened = {run.seed: run for run in group if (run.deepened_from, run.depth) == (shallow, deep)}
+    scratch = {run.seed: run for run in group if run.depth == deep and not run.is_from_file}
     seeds = sorted(trained.keys() & deepened.keys() & scratch.keys())
     if not seeds:
         return None
     starts = {seed: deepened[seed].start["start"] for seed in seeds}
-    constructed = {seed: start["train_error_pct"] for seed, start in starts.items()}
+    start_errors = {seed: start["train_error_pct"] for seed, start in starts.items()}
+    scratch_errors = {seed: scratch[seed].result["train_error_pct"] for seed in seeds}
     return IdentityInitResult(
-        source,
-        arm,
-        shallow,
-        deep,
-        tuple(seeds),
-        trained=_over(trained[seed].result["train_error_pct"] for seed in seeds),
-        constructed=_over(constructed.values()),
-        further=_over(deepened[seed].result["train_error_pct"] for seed in seeds),
-        scratch=_over(scratch[seed].result["train_error_pct"] for seed in seeds),
-        missed=PairedComparison({seed: scratch[seed].result["train_error_pct"] - constructed[seed] for seed in seeds}),
+        data_label=data_label,
+        arm=arm,
+        shallow=shallow,
+        deep=deep,
+        seeds=tuple(seeds),
+        shallow_error=_stats(trained[seed].result["train_error_pct"] for seed in seeds),
+        deepened_error=_stats(start_errors.values()),
+        further_error=_stats(deepened[seed].result["train_error_pct"] for seed in seeds),
+        scratch_error=_stats(scratch_errors.values()),
+        excess=PairedComparison({seed: scratch_errors[seed] - start_errors[seed] for seed in seeds}),
         max_logit_difference=max(start["max_logit_difference"] for start in starts.values()),
     )
 
 
-def _over(values: Iterable[float]) -> SeedStats:
-    found = seed_stats(list(values))
-    assert found is not None  # there is a seed
-    return found
+def _stats(values: Iterable[float]) -> SeedStats:
+    stats = seed_stats(list(values))
+    assert stats is not None  # there is at least one seed
+    return stats

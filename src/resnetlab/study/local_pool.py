@@ -1,4 +1,4 @@
-"""Fill the cores with runs: one process a run, one thread a process. Needs no torch itself."""
+"""Process pool of a study on one machine: one process for each run, one thread for each process."""
 
 import multiprocessing
 import multiprocessing.forkserver
@@ -20,26 +20,26 @@ from resnetlab.system.cores import usable_cores
 
 @dataclass(frozen=True)
 class RunTask:
-    """A run to be made: what, and where."""
+    """A run to execute: its configuration and its directory."""
 
     config: RunConfig
     out: Path
-    origin: int | None = None
-    """Depth of the network that it starts from, where it is a deepened one."""
+    deepened_from: int | None = None
+    """Depth of the network that identity blocks are inserted into; `None` for a run from random weights."""
 
 
 @dataclass(frozen=True)
 class RunStarted:
-    """A worker has taken a job."""
+    """Event: a worker has started a task."""
 
-    job: RunTask
+    task: RunTask
 
 
 @dataclass(frozen=True)
 class RunProgress:
-    """A run says where it stands."""
+    """Event: a run has taken some more steps."""
 
-    job: RunTask
+    task: RunTask
     step: int
     total_steps: int
     train_error_pct: float
@@ -47,37 +47,39 @@ class RunProgress:
 
 @dataclass(frozen=True)
 class RunEnded:
-    """A run is over; `error` says why it failed, or is `None`."""
+    """Event: a run has ended."""
 
-    job: RunTask
+    task: RunTask
     error: str | None
+    """Cause of the failure, or `None` if the run has finished."""
 
 
 Event = RunStarted | RunProgress | RunEnded
 
 
 def preload_torch() -> None:
-    """Have the process that runs are forked from start loading PyTorch now, while the caller does something else."""
+    """Start the fork server, which loads PyTorch while the caller does something else."""
     if _context().get_start_method() != "forkserver":
         return
-    # Ctrl-C is for the study, which stops its workers itself: the server starts with it held back, and then ignores it.
-    multiprocessing.resource_tracker.ensure_running()  # before: where it has to start, it lets signals through again
+    # Ctrl-C is for the study, which stops its workers itself. The server starts with SIGINT blocked, and then ignores
+    # it. The resource tracker must start before: its start unblocks signals.
+    multiprocessing.resource_tracker.ensure_running()
     with defer_sigint():
         multiprocessing.forkserver.ensure_running()
 
 
 @contextmanager
 def defer_sigint() -> Generator[None]:
-    """Let Ctrl-C wait, not be lost, while a process is started: half a start would leave a worker that complains.
+    """Deliver Ctrl-C only after the block, which starts a process: a half-started worker would print a traceback.
 
-    A handler of ours holds it back from this process, whose other threads may be handed it; the mask is for the process
-    that is started, which inherits it.
+    The handler defers the signal in this process, whose other threads may receive it. The mask is for the new process,
+    which inherits it.
     """
-    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
-    held: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    received: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
     try:
         yield
@@ -85,39 +87,41 @@ def defer_sigint() -> Generator[None]:
         if mask is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, handler)
-    if held:
+    if received:
         signal.raise_signal(signal.SIGINT)
 
 
-def run_tasks(jobs: Sequence[RunTask], num_workers: int) -> Generator[Event]:
-    """Run jobs, at most `num_workers` at once, in their order; yield what happens as it happens.
+def run_tasks(tasks: Sequence[RunTask], num_workers: int) -> Generator[Event]:
+    """Execute tasks in order, at most `num_workers` at once, and yield their events.
 
-    Each run has a process of its own, so one that is killed takes no other with it. Closing the iterator early (an
-    exception, Ctrl-C) stops the workers; finished runs stay.
+    Each run has its own process, so a killed run does not affect the others. Closing the iterator early (an exception,
+    Ctrl-C) stops the workers; finished runs remain.
     """
     preload_torch()
     context = _context()
-    waiting = list(jobs)
-    places = _places(num_workers)
+    waiting = list(tasks)
+    free_cores = _worker_cores(num_workers)
     running: dict[Connection, tuple[RunTask, BaseProcess, int | None]] = {}
     try:
         while waiting or running:
-            while waiting and places:
-                job, core = waiting.pop(0), places.pop(0)
-                ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_enter, args=(job.config, job.out, theirs, core), daemon=True)
+            while waiting and free_cores:
+                task, core = waiting.pop(0), free_cores.pop(0)
+                receiver, sender = context.Pipe(duplex=False)
+                process = context.Process(
+                    target=_run_in_worker, args=(task.config, task.out, sender, core), daemon=True
+                )
                 with defer_sigint():
                     process.start()
-                    theirs.close()  # so that the pipe ends when the worker does
-                    running[ours] = (job, process, core)
-                yield RunStarted(job)
+                    sender.close()  # so that the pipe reports EOF when the worker ends
+                    running[receiver] = (task, process, core)
+                yield RunStarted(task)
             for pipe in wait(list(running)):
                 assert isinstance(pipe, Connection)
-                job, process, core = running[pipe]
-                event = _next(pipe, job, process)
+                task, process, core = running[pipe]
+                event = _receive_event(pipe, task, process)
                 if isinstance(event, RunEnded):
                     del running[pipe]
-                    places.append(core)
+                    free_cores.append(core)
                 yield event
     finally:
         for _, process, _ in running.values():
@@ -126,33 +130,34 @@ def run_tasks(jobs: Sequence[RunTask], num_workers: int) -> Generator[Event]:
             process.join()
 
 
-def _next(pipe: Connection, job: RunTask, process: BaseProcess) -> Event:
+def _receive_event(pipe: Connection, task: RunTask, process: BaseProcess) -> Event:
     try:
         message = pipe.recv()
-    except EOFError:  # it died without a word
+    except EOFError:  # the worker ended without a message
         process.join()
         code = process.exitcode or 0
-        killed = f"killed by signal {-code}" + (", perhaps for want of memory" if code == -9 else "")
-        return RunEnded(job, killed if code < 0 else f"the worker left with exit status {code}")
+        killed = f"killed by signal {-code}" + (", possibly out of memory" if code == -9 else "")
+        return RunEnded(task, killed if code < 0 else f"the worker exited with status {code}")
     if isinstance(message, tuple):
-        return RunProgress(job, *message)
+        step, total_steps, train_error_pct = message
+        return RunProgress(task, step=step, total_steps=total_steps, train_error_pct=train_error_pct)
     pipe.close()
     process.join()
-    return RunEnded(job, message)
+    return RunEnded(task, message)
 
 
-def _places(num_workers: int) -> list[int | None]:
-    """Return a core of its own for each worker where they fill the machine, else `None` for each.
+def _worker_cores(num_workers: int) -> list[int | None]:
+    """Return one core for each worker if the workers fill the machine, else `None` for each: any core.
 
-    A run has one thread; left to the scheduler, two of them on two cores ran about 10 % slower (docs/log.md).
+    A run has one thread. Without pinning, two runs on two cores were about 10 % slower (docs/log.md).
     """
     if hasattr(os, "sched_setaffinity") and num_workers == usable_cores():
         return list(os.sched_getaffinity(0))
     return [None] * num_workers
 
 
-def _enter(config: RunConfig, out: Path, pipe: Connection, core: int | None) -> None:
-    from resnetlab.study.worker import run_task  # here, so that the study's own process never loads torch
+def _run_in_worker(config: RunConfig, out: Path, pipe: Connection, core: int | None) -> None:
+    from resnetlab.study.worker import run_task  # not at the top: the study's own process must not load torch
 
     if core is not None:
         os.sched_setaffinity(0, {core})
@@ -160,7 +165,7 @@ def _enter(config: RunConfig, out: Path, pipe: Connection, core: int | None) -> 
 
 
 def _context() -> ForkServerContext | SpawnContext:
-    """Fork runs from a server that has loaded everything once; spawn them where forking is not to be had."""
+    """Return a context that forks runs from a server with everything loaded, or spawns them if there is no fork."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")

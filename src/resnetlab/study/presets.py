@@ -1,4 +1,4 @@
-"""Named studies, each made to show one thing that can be wrong with depth. No torch here."""
+"""Preset studies, each designed to demonstrate one failure of deep networks."""
 
 from dataclasses import dataclass
 
@@ -7,49 +7,50 @@ from resnetlab.config import ConfigError, Norm
 
 @dataclass(frozen=True)
 class Preset:
-    """What a study is unless options say otherwise; its own verdict is its name."""
+    """Default settings of a study; its name is the verdict that it should end in."""
 
     name: str
-    shows: str
-    """One sentence for people."""
+    description: str
+    """The effect that the study demonstrates, in one sentence."""
     depths: tuple[int, ...] = (20, 56)
     arms: tuple[str, ...] = ("plain", "residual")
     epochs: int | None = None
-    """Length of each run; the recipe's if neither this nor `steps` is given."""
+    """Length of each run; the recipe's own if neither this nor `steps` is given."""
     steps: int | None = None
     norm: Norm = "batch"
     init_scale: float = 1.0
     train_images: tuple[int | None, ...] = (None,)
-    """Sizes of the training set; `None` is all of it."""
-    constructs: bool = False
+    """Sizes of the training set; `None` uses all images."""
+    identity_init: bool = False
     """Also deepen the shallow plain network by identity layers."""
     may_diverge: bool = False
-    """Runs that end in NaN are what it shows, not a failure."""
+    """Runs that end in NaN are the expected effect and do not count as failures."""
 
 
 PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
         Preset(
-            "degradation",
-            "deeper plain networks fit their own training set worse, and a shortcut cures it",
-            constructs=True,
+            name="degradation",
+            description="deeper plain networks fit their own training set worse, and shortcuts cure it",
+            identity_init=True,
         ),
-        # Without BN, fan-out initialisation shrinks the signal by 0.9 in every layer and by half in the first of each
-        # wider stage. Eight layers still learn in ten epochs (docs/log.md), 44 and 56 cannot be reached.
+        # Without BN, fan-out initialisation shrinks the signal by 0.9 in every layer and by half in the first layer of
+        # each wider stage. Eight layers still learn in ten epochs (docs/log.md); 44 and 56 layers get no gradient.
         Preset(
-            "vanishing",
-            "without normalisation, with small initial weights, no gradient reaches a deep network",
+            name="vanishing",
+            description="without normalisation and with small initial weights, no gradient reaches a deep network",
             depths=(8, 44, 56),
             arms=("plain",),
             epochs=10,
             norm="none",
             init_scale=0.9,
         ),
-        # Twice the deviation: 256 times the signal through 8 layers, which still learn, and 10^16 through 56.
+        # Twice the standard deviation: the signal grows 256 times through 8 layers, which still learn, and 10^16 times
+        # through 56.
         Preset(
-            "exploding",
-            "without normalisation, with large initial weights, the first step throws all weights away",
+            name="exploding",
+            description="without normalisation and with large initial weights, the first step destroys all weights",
             depths=(8, 44, 56),
             arms=("plain",),
             norm="none",
@@ -57,8 +58,8 @@ PRESETS: dict[str, Preset] = {
             may_diverge=True,
         ),
         Preset(
-            "overfitting",
-            "a deep network on 50 images fits them and errs on others; on all of them it does not",
+            name="overfitting",
+            description="a deep network fits 50 images but errs on unseen ones; with all images it does not",
             arms=("residual",),
             steps=300,
             train_images=(50, None),
@@ -67,8 +68,8 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def preset_of(name: str | None) -> Preset:
-    """Return a preset by its name; the default study, which is `degradation`, for `None`.
+def get_preset(name: str | None) -> Preset:
+    """Return a preset by name; `None` gives the default, `degradation`.
 
     Raises:
         ConfigError: for an unknown name.

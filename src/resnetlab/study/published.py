@@ -1,9 +1,10 @@
-"""Runs beside published numbers: how far off, whether inside the spread, by which protocol. No torch here.
+"""Comparison of runs with published numbers: the difference, its significance, and the protocol of each side.
 
-A reproduction is a run made by the very protocol of the number beside it. Anything else is listed with every way in
-which it differs, and is not called one.
+A run counts as a reproduction only if it was made by exactly the protocol of the published number. Any other run is
+listed with every difference between the protocols.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,10 +19,10 @@ from resnetlab.study.results import Run
 from resnetlab.study.seed_stats import SeedStats, seed_stats
 
 QUANTITY = "test_error_pct"
-INSIDE = 2.0
-"""A difference of at most so many standard deviations is inside the spread."""
+NUM_STD = 2.0
+"""A difference of at most this many standard deviations agrees with the published number."""
 
-SAID: dict[str, tuple[str, str]] = {
+PROTOCOL_FIELDS: dict[str, tuple[str, str]] = {
     "num_train": ("training images", "trained on {} images"),
     "num_val": ("validation images", "{} validation images"),
     "num_test": ("test images", "tested on {} images"),
@@ -34,141 +35,162 @@ SAID: dict[str, tuple[str, str]] = {
     "momentum": ("momentum", "momentum {}"),
     "weight_decay": ("weight decay", "weight decay {}"),
     "normalise": ("normalisation", "{}"),
-    "tested_epoch": ("tested epoch", "kept {}"),
+    "tested_epoch": ("tested epoch", "tested {}"),
     "views": ("views", "{}"),
     "precision": ("precision", "{}"),
 }
-"""Every field of `Protocol` that holds one value: what it is called, and how the value is said."""
+"""Every field of `Protocol` with a single value: its name for display, and a format for its value."""
+
+CELL_KEYS = {"std": "spread", "is_lower_bound": "above"}
+PROTOCOL_KEYS = {"description": "words", "tested_epoch": "kept"}
+"""Field to key of `results.json`, where they differ: keys are stable between versions."""
 
 
 @dataclass(frozen=True)
 class PublishedComparison:
-    """The seeds of one network by one protocol, beside one published number."""
+    """Test errors of one network and protocol over seeds, compared with one published number."""
 
     data: str
-    """Name of the data set; of a path its last part."""
-    cell: PublishedResult
+    """Name of the data set; the last part of a path."""
+    published: PublishedResult
     protocol: Protocol
-    """How the runs were made."""
-    ours: SeedStats
+    """Protocol of the runs."""
+    measured: SeedStats
     """Test error over the seeds, in %."""
 
     @property
     def network(self) -> str:
-        """What a person calls the network: `plain-20`, `residual-56`."""
-        return self.cell.network.replace("plain", "plain-").replace("resnet", "residual-")
+        """Label of the network in reports: `plain-20`, `residual-56`."""
+        return self.published.network.replace("plain", "plain-").replace("resnet", "residual-")
 
     @property
     def difference_points(self) -> float:
-        """Ours less the published, in points."""
-        return self.ours.mean - self.cell.value
+        """Measured minus published error, in percentage points."""
+        return self.measured.mean - self.published.value
 
     @property
-    def spread_points(self) -> float | None:
-        """The larger of our standard deviation and the published one, in points; `None` where neither is known."""
-        return max((std for std in (self.ours.std, self.cell.std) if std is not None), default=None)
+    def std_points(self) -> float | None:
+        """The larger of the measured and the published standard deviation, in points; `None` if both are unknown."""
+        return max((std for std in (self.measured.std, self.published.std) if std is not None), default=None)
 
     @property
-    def inside(self) -> bool | None:
-        """Whether the difference is at most two standard deviations; `None` where no spread is known.
+    def agrees(self) -> bool | None:
+        """Whether the difference is at most two standard deviations; `None` if no standard deviation is known.
 
-        Where only a bound is published: whether ours keeps to it.
+        If the published number is only a lower bound: whether the measured error is above it.
         """
-        if self.cell.is_lower_bound:
+        if self.published.is_lower_bound:
             return self.difference_points > 0
-        return None if self.spread_points is None else abs(self.difference_points) <= INSIDE * self.spread_points
+        return None if self.std_points is None else abs(self.difference_points) <= NUM_STD * self.std_points
 
     @property
     def deviations(self) -> tuple[str, ...]:
-        """In what the protocol of the runs differs from that of the cell, each way in words."""
-        return protocol_differences(self.protocol, self.cell.protocol)
+        """Differences between the protocol of the runs and the published one, in words."""
+        return protocol_differences(self.protocol, self.published.protocol)
 
     @property
     def is_reproduction(self) -> bool:
-        """Whether the runs were made by the cell's own protocol. `inside` says whether they also agree with it."""
+        """Whether the runs were made by the published protocol. `agrees` states whether the numbers agree too."""
         return not self.deviations
 
     @property
     def sentence(self) -> str:
         """The comparison in words, with the numbers and the rule."""
-        cell, ours, points = self.cell, self.ours, self.difference_points
-        runs = "one seed" if ours.count == 1 else f"{ours.count} seeds"
-        published = f"above {cell.value:g} %" if cell.is_lower_bound else f"{SeedStats(cell.value, cell.std, 1)} %"
+        published, measured, points = self.published, self.measured, self.difference_points
+        seeds = "one seed" if measured.count == 1 else f"{measured.count} seeds"
+        value = SeedStats(published.value, published.std, 1)
+        number = f"above {published.value:g} %" if published.is_lower_bound else f"{value} %"
         if not self.is_reproduction:
             verdict = f"not a reproduction: {'; '.join(self.deviations)}"
-        elif cell.is_lower_bound:
-            verdict = f"by the same protocol, {'as' if self.inside else 'not as'} published"
-        elif self.spread_points is None:
-            verdict = "by the same protocol; single values on both sides have no spread to judge by"
+        elif published.is_lower_bound:
+            verdict = f"by the same protocol, {'as' if self.agrees else 'not as'} published"
+        elif self.std_points is None:
+            verdict = "by the same protocol; both are single values, so there is no standard deviation to compare with"
         else:
             verdict = (
-                f"by the same protocol, {'inside' if self.inside else 'outside'} the spread "
-                f"({INSIDE:g} standard deviations: {INSIDE * self.spread_points:.2f} points)"
+                f"by the same protocol, {'within' if self.agrees else 'outside'} {NUM_STD:g} standard deviations "
+                f"({NUM_STD * self.std_points:.2f} points)"
             )
         return (
-            f"{self.network} on {self.data} ends at {ours} % test error over {runs}, {abs(points):.2f} points "
-            f"{'above' if points > 0 else 'below'} the published ({cell.reference}: {published}); {verdict}."
+            f"{self.network} on {self.data} ends at {measured} % test error over {seeds}, {abs(points):.2f} points "
+            f"{'above' if points > 0 else 'below'} the published ({published.reference}: {number}); {verdict}."
         )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the entry of `results.json`; its keys are stable between versions."""
+        published = {name: getattr(self.published, name) for name in _field_names(PublishedResult)}
+        published["protocol"] = _protocol_json(self.published.protocol)
+        return {
+            "data": self.data,
+            "cell": {CELL_KEYS.get(name, name): value for name, value in published.items()},
+            "protocol": _protocol_json(self.protocol),
+            "ours": dataclasses.asdict(self.measured),
+            "difference_points": self.difference_points,
+            "inside": self.agrees,
+            "deviations": self.deviations,
+            "is_reproduction": self.is_reproduction,
+            "sentence": self.sentence,
+        }
 
 
 def published_comparisons(runs: Sequence[Run]) -> list[PublishedComparison]:
-    """Put the finished runs of each network and protocol beside the paper's number, or, where it has none, others'."""
+    """Compare finished runs with the paper's number for their network, or with reproductions if it has none."""
     groups: dict[tuple[str, str, Protocol], list[float]] = {}
     for run in runs:
-        key = _group(run)
+        key = _comparison_key(run)
         if key is not None:
             groups.setdefault(key, []).append(run.result[QUANTITY])
-    listed = []
+    comparisons = []
     for (data, network, protocol), errors in groups.items():
-        cell, ours = find_result(network, QUANTITY), seed_stats(errors)
-        if ours is not None:
-            beside = independent_results(network, QUANTITY) if cell is None else (cell,)
-            listed += [PublishedComparison(data, published, protocol, ours) for published in beside]
-    return listed
+        paper, measured = find_result(network, QUANTITY), seed_stats(errors)
+        if measured is not None:
+            targets = independent_results(network, QUANTITY) if paper is None else (paper,)
+            comparisons += [PublishedComparison(data, target, protocol, measured) for target in targets]
+    return comparisons
 
 
-def comparison_columns(run: Run, listed: Sequence[PublishedComparison]) -> dict[str, Any]:
-    """Return a run's columns of `results.csv` from the comparisons of its study; `None` where nothing is comparable.
+def comparison_columns(run: Run, comparisons: Sequence[PublishedComparison]) -> dict[str, Any]:
+    """Return a run's columns of `results.csv` from the comparisons of its study; `None` if nothing is comparable.
 
-    The difference is the run's own; whether it is inside the spread is said of its seeds together. Where the paper has
-    no number `paper_where` says whose it is: the first that is listed. For a reproduction `paper_deviations` is empty.
+    The difference is the run's own; `paper_inside_spread` holds for all its seeds together. If the paper has no number,
+    the first listed reproduction is used and named in `paper_where`. For a reproduction `paper_deviations` is empty.
     """
-    key = _group(run)
-    found = next((one for one in listed if (one.data, one.cell.network, one.protocol) == key), None)
+    key = _comparison_key(run)
+    found = next((c for c in comparisons if (c.data, c.published.network, c.protocol) == key), None)
     return {
-        "paper_error_pct": found and found.cell.value,
-        "paper_difference_points": found and run.result[QUANTITY] - found.cell.value,
-        "paper_inside_spread": found and found.inside,
-        "paper_where": found and found.cell.reference,
+        "paper_error_pct": found and found.published.value,
+        "paper_difference_points": found and run.result[QUANTITY] - found.published.value,
+        "paper_inside_spread": found and found.agrees,
+        "paper_where": found and found.published.reference,
         "paper_deviations": found and "; ".join(found.deviations),
     }
 
 
 def protocol_differences(ours: Protocol, theirs: Protocol) -> tuple[str, ...]:
-    """Return each way in which our protocol differs from another, and what of the other is not published.
+    """Return each difference between our protocol and another, and the fields that the other leaves unpublished.
 
-    `200 steps instead of 64,000`, `no flips`.
+    Examples: `200 steps instead of 64,000`, `no flips`.
     """
-    found, unknown = [], []
-    for field, (name, words) in SAID.items():
-        here, there = getattr(ours, field), getattr(theirs, field)
-        if there is None:
+    differences, unknown = [], []
+    for field, (name, text) in PROTOCOL_FIELDS.items():
+        our_value, their_value = getattr(ours, field), getattr(theirs, field)
+        if their_value is None:
             unknown.append(name)
-        elif here != there:
-            found.append(f"{words.format(_say(here))} instead of {_say(there)}")
-    here, there = ours.augmentation or (), theirs.augmentation or ()
-    found += [f"no {way}" for way in there if way not in here]
-    found += [f"with {way}" for way in here if way not in there]
+        elif our_value != their_value:
+            differences.append(f"{text.format(_format_value(our_value))} instead of {_format_value(their_value)}")
+    our_augmentation, their_augmentation = ours.augmentation or (), theirs.augmentation or ()
+    differences += [f"no {name}" for name in their_augmentation if name not in our_augmentation]
+    differences += [f"with {name}" for name in our_augmentation if name not in their_augmentation]
     if unknown:
-        found.append(f"not published there: {', '.join(unknown)}")
-    return tuple(found)
+        differences.append(f"not published there: {', '.join(unknown)}")
+    return tuple(differences)
 
 
 def protocol_of(run: Run) -> Protocol | None:
-    """Return how a finished run was made; `None` for other data than CIFAR-10, or a record that does not say.
+    """Return the protocol of a finished run; `None` for other data than CIFAR-10, or if the record lacks a field.
 
-    CIFAR-10 is told by its classes and the numbers of its images, whatever the folder is called and it came in. A
-    subset of the training images is CIFAR-10 as well: that it is one is a deviation.
+    CIFAR-10 is identified by its classes and numbers of images, so folder name and container format do not matter. A
+    subset of the training images counts as CIFAR-10 too; its size is then a deviation.
     """
     recipe = run.config.recipe
     try:
@@ -186,11 +208,11 @@ def protocol_of(run: Run) -> Protocol | None:
             steps=run.result["steps"],
             batch_size=recipe.batch_size,
             lr=recipe.lr,
-            schedule=_schedule(recipe),
-            warmup=_warmup(recipe),
+            schedule=_schedule_text(recipe),
+            warmup=_warmup_text(recipe),
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
-            augmentation=_augmentation(recipe),
+            augmentation=_augmentation_names(recipe),
             normalise="mean per pixel" if recipe.normalise == "pixel" else "mean and deviation per channel",
             tested_epoch=LAST_EPOCH if recipe.keep == "last" else BEST_ON_VAL,
             views="single view",
@@ -200,26 +222,26 @@ def protocol_of(run: Run) -> Protocol | None:
         return None
 
 
-def _group(run: Run) -> tuple[str, str, Protocol] | None:
-    """Return what the seeds of a comparison have in common: data, network, protocol; `None` where none is possible."""
-    network, protocol = _network(run.config.model), protocol_of(run)
-    begun_elsewhere = run.config.weights is not None
-    if run.status != "done" or run.result.get(QUANTITY) is None or begun_elsewhere or not network or not protocol:
+def _comparison_key(run: Run) -> tuple[str, str, Protocol] | None:
+    """Return data set, network and protocol, which the seeds of a comparison share; `None` if none is possible."""
+    network, protocol = _published_network(run.config.model), protocol_of(run)
+    if run.status != "done" or run.result.get(QUANTITY) is None or run.is_from_file or not network or not protocol:
         return None
     return run.data, network, protocol
 
 
-def _network(model: ModelConfig) -> str | None:
-    """Return the catalogue's name of a 6n+2 network exactly as in the paper (plain, or option A), else `None`."""
+def _published_network(model: ModelConfig) -> str | None:
+    """Return the zoo's name of a 6n+2 network exactly as in the paper (plain, or option A), else `None`."""
     if (model.depth - 2) % 6:
         return None
     name = f"{'plain' if model.shortcut == 'none' else 'resnet'}{model.depth}"
     published = model_config(f"{name}-cifar")
-    same = replace(model, name=published.name, bottleneck_stride=published.bottleneck_stride)  # no bottleneck strides
+    # The name does not matter, nor does the bottleneck stride, which basic blocks do not use.
+    same = replace(model, name=published.name, bottleneck_stride=published.bottleneck_stride)
     return name if same == published else None
 
 
-def _schedule(recipe: Recipe) -> str:
+def _schedule_text(recipe: Recipe) -> str:
     if recipe.schedule == "step" and recipe.milestones:
         return f"divided by 10 at {' and '.join(f'{100 * milestone:g} %' for milestone in recipe.milestones)}"
     return {
@@ -229,27 +251,35 @@ def _schedule(recipe: Recipe) -> str:
     }.get(recipe.schedule, "constant")
 
 
-def _warmup(recipe: Recipe) -> str:
-    ways = [f"lr rising over {recipe.warmup_steps} steps"] if recipe.warmup_steps else []
+def _warmup_text(recipe: Recipe) -> str:
+    phases = [f"lr rising over {recipe.warmup_steps} steps"] if recipe.warmup_steps else []
     if recipe.initial_lr is not None:
-        ways.append(f"lr {recipe.initial_lr:g} until the training error is below {recipe.initial_lr_until_pct:g} %")
-    return " and ".join(ways) or "no warm-up"
+        phases.append(f"lr {recipe.initial_lr:g} until the training error is below {recipe.initial_lr_until_pct:g} %")
+    return " and ".join(phases) or "no warm-up"
 
 
-def _augmentation(recipe: Recipe) -> tuple[str, ...]:
+def _augmentation_names(recipe: Recipe) -> tuple[str, ...]:
     crops = {
         "pad": f"crops from {recipe.crop_padding} pixels of padding" if recipe.crop_padding else "",
         "scale": f"crops after scaling by {recipe.scale_range[0]} … {recipe.scale_range[1]} over 224",
         "resized": "crops of random scale and aspect ratio",
     }
-    ways = (
+    names = (
         crops[recipe.crop],
         "flips" if recipe.flip else "",
         f"colour jitter of {recipe.jitter:g}" if recipe.jitter else "",
         f"PCA lighting of {recipe.lighting:g}" if recipe.lighting else "",
     )
-    return tuple(way for way in ways if way)
+    return tuple(filter(None, names))
 
 
-def _say(value: float | str | None) -> str:
+def _format_value(value: float | str | None) -> str:
     return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+def _field_names(kind: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+def _protocol_json(protocol: Protocol) -> dict[str, Any]:
+    return {PROTOCOL_KEYS.get(name, name): value for name, value in dataclasses.asdict(protocol).items()}

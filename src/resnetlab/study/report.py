@@ -1,4 +1,4 @@
-"""Records into tables, figures and one HTML file; a study can be redrawn on a laptop that never trained. No torch."""
+"""Report of a study: `results.json`, `results.csv`, figures and one HTML page, made from run directories alone."""
 
 import base64
 import csv
@@ -13,14 +13,14 @@ import jinja2
 
 from resnetlab import __version__
 from resnetlab.config import ConfigError
-from resnetlab.study.figures.all_figures import KINDS, FigureFile, draw_figures
+from resnetlab.study.figures.all_figures import FIGURES, FigureFile, draw_figures
 from resnetlab.study.identity_init import identity_init_results
 from resnetlab.study.paired_comparison import group_runs
 from resnetlab.study.published import comparison_columns, published_comparisons
+from resnetlab.study.report_table import CONVERGENCE_PCT, table_rows
 from resnetlab.study.results import RUNS, Run, read_runs
-from resnetlab.study.rules import LEARNT, RULES
-from resnetlab.study.seed_stats import two_figures
-from resnetlab.study.table import CONVERGENCE_PCT, table_rows
+from resnetlab.study.rules import LEARNT_RULE, RULES
+from resnetlab.study.seed_stats import SeedStats, two_figures
 from resnetlab.study.verdict import verdicts
 from resnetlab.system.atomic_files import write_atomic
 from resnetlab.training.record import replace_non_finite
@@ -32,12 +32,12 @@ def write_report(out: Path) -> dict[str, Any]:
     """Write `results.csv`, `results.json`, `figures/` and `report.html` from a study's run directories alone.
 
     Returns:
-        What `results.json` holds.
+        The contents of `results.json`.
 
     Raises:
-        ConfigError: where there is no run in the folder, or a configuration is damaged.
-        RecordError: where a record is damaged.
-        OSError: where the folder cannot be written.
+        ConfigError: if the folder has no run, or a configuration is damaged.
+        RecordError: if a record is damaged.
+        OSError: if the folder cannot be written.
     """
     runs = read_runs(out)
     if not runs:
@@ -45,50 +45,42 @@ def write_report(out: Path) -> dict[str, Any]:
     study = StudyReport(runs)
     results = study.as_json()
     write_atomic(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    write_atomic(out / "results.csv", table_csv(results["runs"]))
+    write_atomic(out / "results.csv", render_csv(results["runs"]))
     write_atomic(out / "report.html", render_page(study, draw_figures(runs, out / "figures")))
     return results
 
 
 class StudyReport:
-    """Everything a report says of some runs, worked out once."""
+    """All results of a study: table, verdicts, depth effects, identity initialisation, published comparisons."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = runs
-        self.lines = table_rows(runs)
-        self.findings = verdicts(runs)
-        self.effects = [effect for group in group_runs(runs) for effect in group.effects()]
-        self.constructions = identity_init_results(runs)
+        self.rows = table_rows(runs)
+        self.verdicts = verdicts(runs)
+        self.effects = [effect for group in group_runs(runs) for effect in group.depth_effects()]
+        self.identity_init = identity_init_results(runs)
         self.published = published_comparisons(runs)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the numbers as plain JSON values, `None` for those that are not finite."""
+        """Return `results.json` as plain JSON values; numbers that are not finite become `None`.
+
+        The keys are stable, so that reports of different versions can be compared.
+        """
         effects = [{**dataclasses.asdict(effect), "interval_95": effect.train.interval} for effect in self.effects]
-        beside = [
-            {
-                **dataclasses.asdict(one),
-                "difference_points": one.difference_points,
-                "inside": one.inside,
-                "deviations": one.deviations,
-                "is_reproduction": one.is_reproduction,
-                "sentence": one.sentence,
-            }
-            for one in self.published
-        ]
-        everything = {
+        results = {
             "runs": [{**run.row(), **comparison_columns(run, self.published)} for run in self.runs],
-            "table": [dataclasses.asdict(line) for line in self.lines],
-            "findings": [dataclasses.asdict(finding) for finding in self.findings],
+            "table": [dataclasses.asdict(row) for row in self.rows],
+            "findings": [dataclasses.asdict(verdict) for verdict in self.verdicts],
             "depth_effects": effects,
-            "constructions": [dataclasses.asdict(one) | {"sentence": one.sentence} for one in self.constructions],
-            "published": beside,
+            "constructions": [result.as_json() for result in self.identity_init],
+            "published": [comparison.as_json() for comparison in self.published],
             "resnetlab": __version__,
         }
-        return replace_non_finite(everything)
+        return replace_non_finite(results)
 
 
-def table_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the runs as CSV, a line a run; empty where there is no number."""
+def render_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the runs as CSV with a header, one line for each run; unknown numbers are empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -96,8 +88,8 @@ def table_csv(rows: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def render_page(study: StudyReport, pictures: Sequence[FigureFile]) -> str:
-    """Return the report: one HTML file that holds its own pictures and fetches nothing."""
+def render_page(study: StudyReport, figures: Sequence[FigureFile]) -> str:
+    """Return the report as one HTML page that embeds its figures and loads nothing else."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("resnetlab", "."),
         autoescape=True,
@@ -105,22 +97,26 @@ def render_page(study: StudyReport, pictures: Sequence[FigureFile]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["few"] = lambda spread: two_figures(spread.mean) if spread else "–"
+    environment.filters["two_figures"] = _format_mean
     environment.filters["base64"] = lambda path: base64.b64encode(path.read_bytes()).decode()
     runs = study.runs
-    begun = {run.source: run for run in reversed(runs) if run.start}
+    first_runs = {run.data_label: run for run in reversed(runs) if run.start}
     return environment.get_template("study/report.html.j2").render(
         title=TITLE,
         study=study,
         runs=runs,
         convergence=CONVERGENCE_PCT,
-        pictures={kind: [one for one in pictures if one.kind == kind] for kind in KINDS},
+        figures={kind: [figure for figure in figures if figure.kind == kind] for kind in FIGURES},
         failures=[run for run in runs if run.status != "done"],
-        begun=dict(reversed(begun.items())),
+        first_runs=dict(reversed(first_runs.items())),
         recipe_of=lambda run: {k: v for k, v in dataclasses.asdict(run.config.recipe).items() if v is not None},
         several=len({run.data for run in runs}) > 1,
         seeds=sorted({run.seed for run in runs}),
         rules=RULES,
-        learnt=LEARNT,
+        learnt_rule=LEARNT_RULE,
         version=__version__,
     )
+
+
+def _format_mean(stats: SeedStats | None) -> str:
+    return two_figures(stats.mean) if stats else "–"

@@ -1,4 +1,4 @@
-"""Run directories into numbers: what a report is made from. No torch here."""
+"""Run directories read into `Run` objects, from which a report is made."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,88 +9,106 @@ from resnetlab.study.arms import ARMS, arm_of
 from resnetlab.training.record import RecordError, read_record
 
 RUNS = "runs"
-"""The folder of a study that holds its run directories."""
+"""Folder of a study that holds its run directories."""
 
 MODEL = "model.safetensors"
-"""The model file of a run directory."""
+"""Model file in a run directory."""
+
+EPOCH_FIELDS = ("step", "val_error_pct")
+CURVE_FIELDS = ("step", "loss", "train_error_pct")
+LAYER_STATS_FIELDS = (
+    "step",
+    "lr",
+    "loss",
+    "layers",
+    "kernels",
+    "grad_norm",
+    "grad_to_weight",
+    "response_std",
+    "activation_var",
+    "dead_relu_pct",
+    "blocks",
+    "residual_ratio",
+)
+"""Fields that a report reads from the record's `signal` lines."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run directory, read."""
+    """Contents of one run directory, or the layer statistics of one model file."""
 
     directory: Path
     config: RunConfig
     status: str
-    """`done`, `diverged`, `failed`, `unfinished` (no last line: interrupted, or still going), or `measured` (a model
-    file, not a run)."""
+    """`done`, `diverged`, `failed`, `unfinished` (the record has no last line: interrupted or still running), or
+    `measured` (a model file, not a run)."""
     start: dict[str, Any]
-    """The record's `run` line; empty where the run never got so far."""
+    """The record's `run` line; empty if the run ended before it wrote that line."""
     epochs: tuple[dict[str, Any], ...]
     """The record's `epoch` lines."""
     result: dict[str, Any]
-    """The record's `result` line; empty while unfinished."""
-    signals: tuple[dict[str, Any], ...] = ()
-    """The record's `signal` lines."""
+    """The record's `result` line; empty while the run is unfinished."""
+    layer_stats: tuple[dict[str, Any], ...] = ()
+    """The record's `signal` lines: statistics of gradients and activations of every layer."""
 
     @property
     def data(self) -> str:
-        """Name of the data set; of a path its last part."""
+        """Name of the data set; the last part of a path."""
         return Path(self.config.data.name).name
 
     @property
-    def source(self) -> str:
-        """What a person calls the training images: `digits`, `digits, 50 images`."""
+    def data_label(self) -> str:
+        """Training images as a report names them: `digits`, `digits, 50 images`."""
         return self.data if self.train_images is None else f"{self.data}, {self.train_images:,} images"
 
     @property
     def arm(self) -> str:
-        """The side of the experiment: `plain`, `residual`, `A`, `B`, `C` or `bottleneck`."""
+        """Arm of the experiment: `plain`, `residual`, `A`, `B`, `C` or `bottleneck`."""
         return arm_of(self.config.model)
 
     @property
     def depth(self) -> int:
-        """Layers with weights."""
+        """Number of layers with weights."""
         return self.config.model.depth
 
     @property
     def seed(self) -> int:
-        """Seed of the run."""
+        """Random seed."""
         return self.config.seed
 
     @property
     def train_images(self) -> int | None:
-        """Images it was trained on, where they are a part of the training split; else `None`."""
+        """Size of the subset of the training split that was used; `None` for all images."""
         return self.config.data.train_images
 
     @property
     def is_from_file(self) -> bool:
-        """It started from a model file, as a deepened network does, not from random weights."""
+        """Whether the run started from a model file, as a deepened network does, instead of random weights."""
         return self.config.weights is not None
 
     @property
-    def origin(self) -> int | None:
-        """The depth of the network that it started from, where identity blocks were inserted; else `None`."""
+    def deepened_from(self) -> int | None:
+        """Depth of the network that identity blocks were inserted into; `None` if the network was not deepened."""
         return self.start.get("start", {}).get("depth")
 
     @property
     def network(self) -> str:
-        """What a person calls the network: `plain-56`, `plain-20→56` (deepened), `residual-56, 50 images`."""
-        return network_label(self.config, self.origin)
+        """Network as a report names it: `plain-56`, `plain-20→56` (deepened), `residual-56, 50 images`."""
+        return network_label(self.config, self.deepened_from)
 
     @property
     def label(self) -> str:
-        """What a person calls the run: `plain-56 seed 0`."""
+        """Run as a report names it: `plain-56 seed 0`."""
         return f"{self.network} seed {self.seed}"
 
     def row(self) -> dict[str, Any]:
-        """Return the run's line of `results.json` and `results.csv`; `None` where there is no number."""
+        """Return the run's row of `results.json` and `results.csv`; unknown numbers are `None`."""
         return {
             "data": self.data,
             "arm": self.arm,
             "depth": self.depth,
             "train_images": self.train_images,
-            "deepened_from": self.origin,
+            "deepened_from": self.deepened_from,
             "seed": self.seed,
             "status": self.status,
             "params": self.start.get("params"),
@@ -104,22 +122,27 @@ class Run:
             "directory": f"{RUNS}/{self.directory.name}",
         }
 
-    def curve(self) -> tuple[list[int], list[float]]:
+    def train_curve(self) -> tuple[list[int], list[float]]:
         """Return steps and running training error, in %, over the whole run."""
-        points = [epoch["curve"] for epoch in self.epochs]
-        return [s for p in points for s in p["step"]], [e for p in points for e in p["train_error_pct"]]
+        curves = [epoch["curve"] for epoch in self.epochs]
+        steps = [step for curve in curves for step in curve["step"]]
+        return steps, [error for curve in curves for error in curve["train_error_pct"]]
 
-    def validation(self) -> tuple[list[int], list[float]]:
+    def val_curve(self) -> tuple[list[int], list[float]]:
         """Return steps and validation error, in %, at the end of each epoch."""
         return [epoch["step"] for epoch in self.epochs], [epoch["val_error_pct"] for epoch in self.epochs]
+
+    def losses(self) -> list[float]:
+        """Return the finite values of the running loss over the whole run."""
+        return [loss for epoch in self.epochs for loss in epoch["curve"]["loss"] if loss is not None]
 
 
 def read_run(directory: Path) -> Run:
     """Read one run directory.
 
     Raises:
-        ConfigError: where its configuration is missing or damaged.
-        RecordError: where its record is damaged; the message names file and line.
+        ConfigError: if its configuration is missing or damaged.
+        RecordError: if its record is damaged; the message gives file and line.
     """
     config = read_config(directory / "config.json")
     path = directory / "record.jsonl"
@@ -131,9 +154,9 @@ def read_run(directory: Path) -> Run:
             config=config,
             status=result["status"] if result else "unfinished",
             start=next((line for line in lines if line["kind"] == "run"), {}),
-            epochs=tuple(_epoch(line) for line in lines if line["kind"] == "epoch"),
+            epochs=tuple(_read_epoch(line) for line in lines if line["kind"] == "epoch"),
             result=result,
-            signals=tuple(_signal(line) for line in lines if line["kind"] == "signal"),
+            layer_stats=tuple(_select(line, LAYER_STATS_FIELDS) for line in lines if line["kind"] == "signal"),
         )
     except (KeyError, TypeError) as error:
         raise RecordError(f"{path}: a line lacks {error}") from error
@@ -147,45 +170,33 @@ def read_runs(out: Path) -> list[Run]:
     """
     directories = sorted(path for path in (out / RUNS).glob("*") if path.is_dir())
     runs = [read_run(directory) for directory in directories if (directory / "config.json").exists()]
-    return sorted(runs, key=_place)
+    return sorted(runs, key=_sort_key)
 
 
-def network_label(config: RunConfig, origin: int | None = None) -> str:
-    """Return what a person calls the network of a run, with what sets it apart from others of its arm and depth.
+def network_label(config: RunConfig, deepened_from: int | None = None) -> str:
+    """Return the name of a run's network in reports, which separates it from others of its arm and depth.
 
-    `origin` is the depth that a deepened network had before.
+    Args:
+        config: Configuration of the run.
+        deepened_from: Depth before identity blocks were inserted; `None` if the network was not deepened.
     """
     images = "" if config.data.train_images is None else f", {config.data.train_images:,} images"
-    before = "" if origin is None else f"{origin}→"
-    file = " from a file" if config.weights and origin is None else ""
+    before = "" if deepened_from is None else f"{deepened_from}→"
+    file = " from a file" if config.weights and deepened_from is None else ""
     return f"{arm_of(config.model)}-{before}{config.model.depth}{file}{images}"
 
 
-def _place(run: Run) -> tuple[Any, ...]:
-    few = run.train_images is not None
-    return run.data, run.depth, list(ARMS).index(run.arm), run.is_from_file, not few, run.train_images or 0, run.seed
+def _sort_key(run: Run) -> tuple[Any, ...]:
+    is_subset = run.train_images is not None
+    arm = list(ARMS).index(run.arm)
+    return run.data, run.depth, arm, run.is_from_file, not is_subset, run.train_images or 0, run.seed
 
 
-def _epoch(line: dict[str, Any]) -> dict[str, Any]:
-    """Return an epoch's line with what the report reads of it; a missing field is a `KeyError` here, not later."""
-    curve = {name: line["curve"][name] for name in ("step", "loss", "train_error_pct")}
-    return {**{name: line[name] for name in ("step", "val_error_pct")}, "curve": curve}
+def _read_epoch(line: dict[str, Any]) -> dict[str, Any]:
+    curve = _select(line["curve"], CURVE_FIELDS)
+    return {**_select(line, EPOCH_FIELDS), "curve": curve}
 
 
-def _signal(line: dict[str, Any]) -> dict[str, Any]:
-    """Return a signal's line with what the report reads of it."""
-    names = (
-        "step",
-        "lr",
-        "loss",
-        "layers",
-        "kernels",
-        "grad_norm",
-        "grad_to_weight",
-        "response_std",
-        "activation_var",
-        "dead_relu_pct",
-        "blocks",
-        "residual_ratio",
-    )
-    return {name: line[name] for name in names}
+def _select(line: dict[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:
+    """Return the fields that a report reads; a missing one raises `KeyError` here, before any report is written."""
+    return {name: line[name] for name in fields}

@@ -1,100 +1,102 @@
-"""The rules of the verdict: one table of thresholds, what each is for, and where it comes from. No torch here."""
+"""Thresholds of the verdicts and checks, with the source of each, and the table of rules that a report prints."""
 
 from dataclasses import dataclass
 
-WORSE_POINTS = 2.0
-"""A rise in training error, in points, that counts as degradation."""
-STILL = 0.01
-"""Movement of a layer, in units of its own length, below which it has not learnt."""
-EXPLODED = 100.0
-"""Gradient of the median layer at the first step, in units of its weights, from which it is called exploding."""
+DEGRADATION_POINTS = 2.0
+"""Rise in training error, in percentage points, that counts as degradation."""
+MIN_MOVEMENT = 0.01
+"""Movement of a layer, in units of the norm of its weights, below which it has not learnt."""
+EXPLODING_GRADIENT = 100.0
+"""Gradient of the median layer at the first step, in units of its weights, from which it counts as exploding."""
 LEARNT_SHARE = 0.5
 """A network has learnt something when its training error is below this share of the error of guessing."""
-LONG_STEP = 0.1
-"""First update of the median layer, in units of its weights, from which the learning rate is called too high."""
+LARGE_UPDATE = 0.1
+"""First update of the median layer, in units of its weights, from which the learning rate counts as too high."""
 LOSS_RISE = 3.0
-"""Highest running loss over the first step's, likewise."""
+"""Highest running loss over the first step's loss, from which the learning rate counts as too high."""
 FITTED_PCT = 1.0
 """Training error, in %, up to which the training set counts as fitted."""
-OVERFITTED_POINTS = 1.5
-"""A rise of the error on unseen images, in points, that counts as overfitting."""
-UNFINISHED_PCT = 10.0
-"""Training error, in %, above which a run can be called under-trained."""
+OVERFITTING_POINTS = 1.5
+"""Rise of the error on unseen images, in percentage points, that counts as overfitting."""
+UNDER_TRAINED_PCT = 10.0
+"""Training error, in %, above which a run can count as under-trained."""
 FALLING_SHARE = 0.05
-"""Fall of the running loss over the last quarter of a run, from which it is called still falling."""
+"""Fall of the running loss over the last quarter of a run, from which the loss counts as still falling."""
 WIDE_GAP_POINTS = 10.0
-"""Points between the error on unseen images and a fitted training set that one run alone calls a sign."""
-DEAD_PCT = 50.0
-"""Share of dead ReLUs, in %, likewise."""
-LEAST_SEEDS = 2
-"""Seeds below which no failing verdict is given; the interval over two is so wide that three are advised."""
+"""Gap between training error and error on unseen images, in points, that is an issue of a single fitted run."""
+DEAD_RELU_PCT = 50.0
+"""Share of dead ReLUs, in %, that is an issue of a single run."""
+MIN_SEEDS = 2
+"""Seeds below which no failing verdict is given; the interval of two is so wide that three are advised."""
 
 
 @dataclass(frozen=True)
 class VerdictRule:
-    """When a verdict is given, and why the line is drawn there."""
+    """Condition of a verdict, and the source of its threshold."""
 
     kind: str
-    holds: str
+    condition: str
     source: str
 
 
 FAILING: tuple[VerdictRule, ...] = (
     VerdictRule(
         "degradation",
-        f"the deepest networks end at least {WORSE_POINTS:g} points of training error above the shallowest on average, "
-        "above them in every seed, the 95 % interval is above zero, and no gradient vanishes or explodes",
-        "He et al., sections 1 and 4.1, Figures 1 and 4; the line: ours, below the 3 points of test error "
+        f"the deepest networks end at least {DEGRADATION_POINTS:g} points of training error above the shallowest on "
+        "average, above them in every seed, the 95 % interval is above zero, and no gradient vanishes or explodes",
+        "He et al., sections 1 and 4.1, Figures 1 and 4; the threshold: ours, below the 3 points of test error "
         "between plain-20 and plain-56 in the closest reproduction on CIFAR-10 (nabla0001/resnet)",
     ),
     VerdictRule(
         "vanishing",
-        f"the median layer of the deepest networks could not move by {100 * STILL:g} % of its length in the whole run "
-        "and they have not learnt, while the shallowest move and have; so in every seed, interval likewise",
-        "the phenomenon: Glorot and Bengio 2010; the line: ours, a layer that stays where it was drawn has not learnt",
+        f"the median layer of the deepest networks could not move by {100 * MIN_MOVEMENT:g} % of its length in the "
+        "whole run and they have not learnt, while the shallowest move and have learnt; this holds in every seed, and "
+        "the 95 % interval of the difference is above zero",
+        "the phenomenon: Glorot and Bengio 2010; the threshold: ours, a layer that stays at its initial weights has "
+        "not learnt",
     ),
     VerdictRule(
         "exploding",
-        f"at the first step the gradient of the median layer is {EXPLODED:g} times its weights or more, or not finite, "
-        "in the deepest networks, which do not learn, and not in the shallowest; so in every seed, interval likewise",
-        "the phenomenon: Glorot and Bengio 2010; the line: ours, below 10 in every network tried that learns",
+        f"at the first step the gradient of the median layer is {EXPLODING_GRADIENT:g} times its weights or more, or "
+        "not finite, in the deepest networks, which do not learn, and not in the shallowest; this holds in every seed, "
+        "and the 95 % interval of the difference is above zero",
+        "the phenomenon: Glorot and Bengio 2010; the threshold: ours, below 10 in every network tried that learns",
     ),
     VerdictRule(
         "learning rate too high",
         "the deepest networks diverge or do not learn in any seed although their gradients are sound at the start, "
-        f"after a first step of {100 * LONG_STEP:g} % of the weights or more, or a running loss of {LOSS_RISE:g} times "
-        "the first",
-        "the line: ours; a common rule of thumb for a sound step is 0.1 % of the weights (Stanford's CS231n)",
+        f"after a first step of {100 * LARGE_UPDATE:g} % of the weights or more, or a running loss of {LOSS_RISE:g} "
+        "times the first",
+        "the threshold: ours; a common rule of thumb for a sound step is 0.1 % of the weights (Stanford's CS231n)",
     ),
     VerdictRule(
         "overfitting",
-        f"training error is at most {FITTED_PCT:g} % in every seed (with the fewest images, or at both "
-        f"depths), and the error on unseen images rises by {OVERFITTED_POINTS:g} points or more with depth, "
-        "or the gap to it does with fewer images; so in every seed, "
-        "the interval above zero",
+        f"training error is at most {FITTED_PCT:g} % in every seed (with the fewest images, or at both depths), and "
+        f"either the error on unseen images rises by {OVERFITTING_POINTS:g} points or more with depth, or the gap to "
+        "it rises as much with fewer images; this holds in every seed, and the 95 % interval is above zero",
         "He et al., section 4.2: 1202 layers, 7.93 % test error against 6.43 % with 110, at similar training errors",
     ),
     VerdictRule(
         "under-trained",
-        f"every run, of every depth, ends above {UNFINISHED_PCT:g} % training error with a running loss that fell by "
-        f"{100 * FALLING_SHARE:g} % or more in the last quarter",
-        "the line: ours; it speaks of the recipe, which all runs share",
+        f"every run, of every depth, ends above {UNDER_TRAINED_PCT:g} % training error with a running loss that fell "
+        f"by {100 * FALLING_SHARE:g} % or more in the last quarter",
+        "the threshold: ours; the verdict concerns the recipe, which all runs share",
     ),
 )
-"""What can be wrong. Several can hold at once."""
+"""Rules of the failing verdicts. Several can hold at once."""
 
 HEALTHY = VerdictRule(
     "healthy",
-    f"nothing of the above; the deepest networks have learnt with sound gradients, and a rise "
-    f"of {WORSE_POINTS:g} points of training error "
-    "from the shallowest is ruled out by the 95 % interval",
+    "none of the above holds; the deepest networks have learnt with sound gradients, and the 95 % interval rules out "
+    f"a rise of {DEGRADATION_POINTS:g} points of training error from the shallowest",
     "He et al., section 4.1",
 )
 NOT_ENOUGH = VerdictRule(
     "not enough evidence",
-    f"neither: too few seeds (below {LEAST_SEEDS}), one depth, an effect inside the spread, or nothing recorded",
-    "a claim from one seed is none",
+    f"neither: too few seeds (below {MIN_SEEDS}), one depth, an effect within the variation over seeds, or no "
+    "recorded gradients",
+    "one seed cannot support a claim",
 )
 RULES: tuple[VerdictRule, ...] = (*FAILING, HEALTHY, NOT_ENOUGH)
 
-LEARNT = f"a network has learnt when its training error is below {100 * LEARNT_SHARE:g} % of the error of guessing"
+LEARNT_RULE = f"a network has learnt when its training error is below {100 * LEARNT_SHARE:g} % of the error of guessing"

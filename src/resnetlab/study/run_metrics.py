@@ -1,120 +1,131 @@
-"""What one run's record says of its health: numbers, not yet a judgement. No torch here."""
+"""Metrics of one run, computed from its record: gradients, movement of layers, loss trends and errors."""
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from resnetlab.study.results import Run
 
 
-def median_gradient(signal: dict[str, Any]) -> float:
-    """Return the gradient of the median layer over its weights, at one step; infinite where one is not finite."""
-    ratios = gradients(signal)
-    return math.inf if ratios is None else statistics.median(ratios)
+def gradient_ratios(stats: dict[str, Any]) -> list[float] | None:
+    """Return ||gradient|| / ||weights|| of each layer at one step.
 
+    Layers whose weights are all 0, as deepening leaves them, are left out.
 
-def gradients(signal: dict[str, Any]) -> list[float] | None:
-    """Return each layer's gradient over its weights, but for layers whose weights are all 0, as deepening leaves them.
-
-    `None` where a gradient is not finite.
+    Returns:
+        The ratios, or `None` if a gradient is not finite.
     """
-    layers = list(zip(signal["grad_norm"], signal["grad_to_weight"], strict=True))
+    layers = list(zip(stats["grad_norm"], stats["grad_to_weight"], strict=True))
     ratios = [ratio for _, ratio in layers if ratio is not None]
     return ratios if ratios and all(norm is not None for norm, _ in layers) else None
 
 
+def median_gradient(stats: dict[str, Any]) -> float:
+    """Return the median of `gradient_ratios` over layers; infinite if a gradient is not finite."""
+    ratios = gradient_ratios(stats)
+    return math.inf if ratios is None else statistics.median(ratios)
+
+
 def first_gradient(run: Run) -> float | None:
-    """Return `median_gradient` at the first step, where initialisation alone decides; `None` without signals."""
-    return median_gradient(run.signals[0]) if run.signals else None
-
-
-def train_error(run: Run) -> float | None:
-    """Return the final training error, in %, also of a model file; `None` for a run that did not finish."""
-    return run.result.get("train_error_pct") if run.status in ("done", "measured") else None
+    """Return `median_gradient` at the first step, where only initialisation matters; `None` without layer stats."""
+    return median_gradient(run.layer_stats[0]) if run.layer_stats else None
 
 
 def steepest_gradient(run: Run) -> float | None:
-    """Return the largest gradient over weights of any layer at the first step; `None` without signals."""
-    if not run.signals:
+    """Return the largest of `gradient_ratios` over layers at the first step; `None` without layer stats."""
+    if not run.layer_stats:
         return None
-    ratios = gradients(run.signals[0])
+    ratios = gradient_ratios(run.layer_stats[0])
     return math.inf if ratios is None else max(ratios)
 
 
 def movement(run: Run) -> float | None:
-    """Return how far the median layer could move in the whole run, in units of its own length; `None` without signals.
+    """Return an upper bound on the movement of the median layer in the whole run, in units of its weights' norm.
 
-    The largest lr x gradient / weights that was heard, times the steps, and times 1 / (1 - momentum): what momentum
-    makes of a gradient that keeps its direction. An upper bound, so that what is below a threshold surely is.
+    The bound is the largest recorded lr x gradient / weights, times the number of steps, times 1 / (1 - momentum).
+    The last factor is the effect of momentum on a gradient of constant direction. Since it is an upper bound, a value
+    below a threshold proves that the true movement is below it too.
+
+    Returns:
+        The bound, or `None` without layer stats or steps (a measured model file).
     """
-    if not run.signals or total_steps(run) == 0:  # a model file was measured, and no step is known
+    num_steps = total_steps(run)
+    if not run.layer_stats or num_steps == 0:
         return None
-    largest = max(signal["lr"] * median_gradient(signal) for signal in run.signals)
-    return largest * total_steps(run) / (1 - run.config.recipe.momentum)
+    largest = max(stats["lr"] * median_gradient(stats) for stats in run.layer_stats)
+    return largest * num_steps / (1 - run.config.recipe.momentum)
 
 
 def first_update(run: Run) -> float | None:
-    """Return the length of the first step over that of the weights, in the median layer; `None` without signals."""
-    return run.signals[0]["lr"] * median_gradient(run.signals[0]) if run.signals else None
+    """Return ||first update|| / ||weights|| of the median layer; `None` without layer stats."""
+    return run.layer_stats[0]["lr"] * median_gradient(run.layer_stats[0]) if run.layer_stats else None
 
 
 def total_steps(run: Run) -> int:
-    """Return the steps the run took, as far as its record tells."""
-    told = [run.result.get("steps"), *(epoch["step"] for epoch in run.epochs), *(s["step"] for s in run.signals)]
-    return max((step for step in told if step is not None), default=0)
+    """Return the number of steps that the record contains, 0 if none."""
+    steps = [run.result.get("steps"), *(line["step"] for line in (*run.epochs, *run.layer_stats))]
+    return max((step for step in steps if step is not None), default=0)
 
 
-def chance_error_pct(run: Run) -> float:
-    """Return the error of guessing among equally frequent classes, in %."""
-    return 100 * (1 - 1 / len(run.start["data"]["classes"])) if "data" in run.start else 90.0
+def train_error(run: Run) -> float | None:
+    """Return the final training error, in %, of a finished run or a model file; otherwise `None`."""
+    return run.result.get("train_error_pct") if run.status in ("done", "measured") else None
 
 
-def loss_rise(run: Run) -> float | None:
-    """Return the highest running loss over that of the first step; `None` where the record lacks either."""
-    losses = [loss for epoch in run.epochs for loss in epoch["curve"]["loss"] if loss is not None]
-    first = run.signals[0]["loss"] if run.signals else None
-    return max(losses) / first if losses and first else None
-
-
-def late_fall(run: Run) -> float | None:
-    """Return by what share the running loss fell from the third quarter of the run to the last; `None` if too short."""
-    losses = [loss for epoch in run.epochs for loss in epoch["curve"]["loss"] if loss is not None]
-    quarter = len(losses) // 4
-    if quarter == 0:
-        return None
-    third, last = statistics.fmean(losses[-2 * quarter : -quarter]), statistics.fmean(losses[-quarter:])
-    return 1 - last / third if third > 0 else 0.0  # a set that is fitted may have a loss of 0
-
-
-def gap(run: Run) -> float | None:
-    """Return the points by which the error on unseen images is above the training error; `None` if unknown."""
-    seen, unseen = run.result.get("train_error_pct"), unseen_error_pct(run)
-    return None if seen is None or unseen is None else unseen - seen
-
-
-def unseen_error_pct(run: Run) -> float | None:
-    """Return the test error, in %, or the validation error where there is no test split."""
+def unseen_error(run: Run) -> float | None:
+    """Return the test error, in %, or the validation error if there is no test split."""
     test = run.result.get("test_error_pct")
     return run.result.get("val_error_pct") if test is None else test
 
 
+def generalisation_gap(run: Run) -> float | None:
+    """Return the error on unseen images minus the training error, in percentage points; `None` if unknown."""
+    train, unseen = run.result.get("train_error_pct"), unseen_error(run)
+    return None if train is None or unseen is None else unseen - train
+
+
+def guessing_error_pct(run: Run) -> float:
+    """Return the error of guessing among equally frequent classes, in %; 90 if the classes are not recorded."""
+    return 100 * (1 - 1 / len(run.start["data"]["classes"])) if "data" in run.start else 90.0
+
+
+def loss_rise(run: Run) -> float | None:
+    """Return the highest running loss over the loss of the first step; `None` if the record lacks either."""
+    losses = run.losses()
+    first = run.layer_stats[0]["loss"] if run.layer_stats else None
+    return max(losses) / first if losses and first else None
+
+
+def late_loss_fall(run: Run) -> float | None:
+    """Return the relative fall of the running loss from the third quarter of the run to the last.
+
+    Returns:
+        A share: 0.1 for a fall by 10 %, negative for a rise; `None` if the run is too short.
+    """
+    losses = run.losses()
+    quarter = len(losses) // 4
+    if quarter == 0:
+        return None
+    third, last = statistics.fmean(losses[-2 * quarter : -quarter]), statistics.fmean(losses[-quarter:])
+    return 1 - last / third if third > 0 else 0.0  # a fitted training set may have a loss of 0
+
+
 def dead_relus_pct(run: Run) -> float | None:
-    """Return the share of dead ReLUs at the last sample, in %, over all layers; `None` without signals."""
-    return mean_of(run.signals[-1]["dead_relu_pct"]) if run.signals else None
+    """Return the share of dead ReLUs at the last sample, in %, mean over layers; `None` without layer stats."""
+    return _mean(run.layer_stats[-1]["dead_relu_pct"]) if run.layer_stats else None
 
 
 def residual_ratio(run: Run) -> float | None:
-    """Return ||F(x)|| over the norm of what the shortcut adds, mean over blocks, at the last sample; else `None`."""
-    return mean_of(run.signals[-1]["residual_ratio"]) if run.signals else None
+    """Return ||F(x)|| / ||shortcut(x)|| at the last sample, mean over blocks; `None` if not recorded."""
+    return _mean(run.layer_stats[-1]["residual_ratio"]) if run.layer_stats else None
 
 
-def mean_of(values: Iterable[float | None]) -> float | None:
-    """Return the mean of the values that are there."""
-    there: Sequence[float] = [value for value in values if value is not None]
-    return statistics.fmean(there) if there else None
+def steps_to_error(run: Run, error_pct: float) -> int | None:
+    """Return the first recorded step with a running training error of at most `error_pct`; `None` if none has."""
+    return next((step for step, error in zip(*run.train_curve(), strict=True) if error <= error_pct), None)
 
 
-def first_step_at(run: Run, error_pct: float) -> int | None:
-    """Return the first recorded step whose running training error is at most `error_pct`, or `None` if none is."""
-    return next((step for step, error in zip(*run.curve(), strict=True) if error <= error_pct), None)
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None

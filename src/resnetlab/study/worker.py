@@ -1,4 +1,4 @@
-"""What a worker process of a study does: one run, one thread. Importing this module loads all that a run needs."""
+"""Worker process of a study: one run in one thread. Importing this module loads everything that a run needs."""
 
 import os
 import signal
@@ -6,34 +6,36 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import sklearn.datasets
-import sklearn.model_selection  # noqa: F401  # loaded here once, so that every forked run finds them
+import sklearn.model_selection  # noqa: F401  # loaded once, before runs are forked
 import torch
 
 from resnetlab.config import RunConfig
 from resnetlab.system.allocator import use_huge_pages
-from resnetlab.training.callbacks import Callback, Progress
+from resnetlab.training.callbacks import Callback
+from resnetlab.training.fit import fit
+from resnetlab.training.metrics import StepMetrics
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
-from resnetlab.training.trainer import fit
+from resnetlab.training.trainer import Trainer
 
-torch.optim.SGD([torch.zeros(1)])  # PyTorch loads another second's worth of modules at the first optimiser
+torch.optim.SGD([torch.zeros(1)])  # the first optimiser makes PyTorch load more modules, for about a second
 
 
 def run_task(config: RunConfig, out: Path, pipe: Connection) -> None:
-    """Run one configuration into `out`, telling its progress through `pipe`, then `None` or what went wrong."""
+    """Execute one run into `out`; send its progress through `pipe`, then `None` or the cause of a failure."""
     torch.set_num_threads(1)
     use_huge_pages()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the study, which stops its workers
     try:
-        with StopSignal((signal.SIGTERM,)) as interruption:
+        with StopSignal((signal.SIGTERM,)) as stop_signal:
             fit(
                 config,
                 out,
-                session=RuntimeOptions(resume=True),
-                listener=_ProgressSender(pipe),
-                interruption=interruption,
+                options=RuntimeOptions(resume=True),
+                callbacks=[_ProgressSender(pipe)],
+                stop_signal=stop_signal,
             )
-    except InterruptedRunError as stopped:  # the study stops: what was done is saved
+    except InterruptedRunError as stopped:  # the study stops; a checkpoint has been saved
         raise SystemExit(stopped.status) from None
     except Exception as error:
         pipe.send(f"{error}" or type(error).__name__)
@@ -42,13 +44,15 @@ def run_task(config: RunConfig, out: Path, pipe: Connection) -> None:
 
 
 class _ProgressSender(Callback):
-    """Sends a run's progress to the study."""
+    """Callback that sends a run's progress to the study."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
 
-    def see(self, progress: Progress) -> None:
+    def on_step(self, trainer: Trainer, metrics: StepMetrics) -> None:
+        if not (progress := metrics.progress):
+            return
         try:
             self._pipe.send((progress.step, progress.total_steps, progress.train_error_pct))
         except OSError:
-            os._exit(1)  # nobody listens: the study was killed, and an unfinished run is how it should look
+            os._exit(1)  # the study was killed; the record must end as that of an unfinished run

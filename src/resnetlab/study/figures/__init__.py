@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Figures of a study: error curves, error against depth, gradient heat maps and layer responses."""

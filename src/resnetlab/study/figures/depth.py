@@ -1,4 +1,4 @@
-"""Final error against depth, a line an arm: whether deeper is better, seen at a glance. No torch here."""
+"""Final error against depth, one line for each arm."""
 
 import statistics
 from collections.abc import Sequence
@@ -11,22 +11,21 @@ from resnetlab.study.arms import ordered_arms
 from resnetlab.study.results import Run
 
 ERRORS = {"train_error_pct": "training error", "test_error_pct": "test error", "val_error_pct": "validation error"}
-"""A panel each, of the first two that there are: without a test split, validation error takes its place."""
+"""Key to title of a panel; the first two that were measured are drawn: validation error only without a test split."""
 
 
-def depth_figure(runs: Sequence[Run], tall: bool) -> Figure | None:
-    """Return the figure of one data set, or `None` where there is one depth only."""
+def plot_depth(runs: Sequence[Run], tall: bool) -> Figure | None:
+    """Return the figure of one data set, or `None` if there is one depth only."""
     runs = [run for run in runs if run.status == "done"]
     depths = sorted({run.depth for run in runs})
     if len(depths) < 2:
         return None
-    shown = {key: name for key, name in ERRORS.items() if any(run.result.get(key) is not None for run in runs)}
-    shown = dict(list(shown.items())[:2])
-    figure, axes_of = create_panels(len(shown), tall=tall, height=3.0)
-    for axes, (key, name) in zip(axes_of, shown.items(), strict=True):
+    measured = [key for key in ERRORS if any(run.result.get(key) is not None for run in runs)][:2]
+    figure, panels = create_panels(len(measured), tall=tall, height=3.0)
+    for axes, key in zip(panels, measured, strict=True):
         for index, arm in enumerate(ordered_arms(run.arm for run in runs)):
-            _line(axes, [run for run in runs if run.arm == arm], key, COLOURS[index], arm)
-        set_panel_title(axes, name)
+            _plot_arm(axes, [run for run in runs if run.arm == arm], key, colour=COLOURS[index], label=arm)
+        set_panel_title(axes, ERRORS[key])
         axes.set_xscale("log")
         axes.set_xticks(depths, [str(depth) for depth in depths])
         axes.minorticks_off()
@@ -41,7 +40,7 @@ def depth_figure(runs: Sequence[Run], tall: bool) -> Figure | None:
     return figure
 
 
-def _line(axes: Axes, runs: Sequence[Run], key: str, colour: str, arm: str) -> None:
+def _plot_arm(axes: Axes, runs: Sequence[Run], key: str, *, colour: str, label: str) -> None:
     values: dict[int, list[float]] = {}
     for run in runs:
         if run.result.get(key) is not None:
@@ -50,4 +49,4 @@ def _line(axes: Axes, runs: Sequence[Run], key: str, colour: str, arm: str) -> N
     means = [statistics.fmean(values[depth]) for depth in depths]
     below = [mean - min(values[depth]) for mean, depth in zip(means, depths, strict=True)]
     above = [max(values[depth]) - mean for mean, depth in zip(means, depths, strict=True)]
-    axes.errorbar(depths, means, (below, above), color=colour, marker="o", markersize=4, capsize=3, label=arm)
+    axes.errorbar(depths, means, (below, above), color=colour, marker="o", markersize=4, capsize=3, label=label)

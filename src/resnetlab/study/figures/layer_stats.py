@@ -1,4 +1,4 @@
-"""Gradients as heat maps, layer by step, and the paper's Figure 7: from the record's signals. No torch here."""
+"""Figures of layer statistics: gradient norms as heat maps (layer by step), and the paper's Figure 7."""
 
 import math
 import statistics
@@ -16,43 +16,32 @@ from resnetlab.figure_style import COLOURS, GREY, add_caption, create_panels, se
 from resnetlab.study.arms import ordered_arms
 from resnetlab.study.results import Run
 
-FLOOR = 1e-12
-"""Gradient norms below this are drawn as this."""
+MIN_GRAD_NORM = 1e-12
+"""Lower limit of the gradient norms in a heat map; smaller values get its colour."""
 
-LINES = {"plain": "--"}
+LINE_STYLES = {"plain": "--"}
 """Plain networks are dashed, as in the paper's Figure 7."""
 
 
-def main_path(signal: dict[str, Any]) -> list[int]:
-    """Return the positions of the convolutions on the main path, in order: those that depth counts."""
-    return [at for at, name in enumerate(signal["layers"]) if "downsample" not in name]
+def plot_gradients(runs: Sequence[Run], tall: bool) -> Figure | None:
+    """Return heat maps of gradient norms: one row of panels for each depth, one column for each arm.
 
-
-def few_enough(runs: Sequence[Run]) -> list[Run]:
-    """Return the runs that have signals; where there are more than two arms, those of the deepest networks."""
-    heard = [run for run in runs if run.signals]
-    deepest = {arm: max(run.depth for run in heard if run.arm == arm) for arm in {run.arm for run in heard}}
-    return heard if len(deepest) <= 2 else [run for run in heard if run.depth == deepest[run.arm]]
-
-
-def heat_maps(runs: Sequence[Run], tall: bool) -> Figure | None:
-    """Return gradient norms as colours: a row of panels a depth, an arm a column; the first layer is at the bottom.
-
-    Of several seeds the median is drawn; of more than two arms the deepest networks. What is not finite is crossed out.
+    The first layer is at the bottom of a panel. A cell is the median over seeds; cells that are not finite are crossed
+    out. With more than two arms only the deepest networks are drawn.
     """
-    runs = few_enough(runs)
+    runs = _with_layer_stats(runs)
     cells = [(depth, arm) for depth in sorted({run.depth for run in runs}) for arm in ordered_arms(r.arm for r in runs)]
     grouped = {cell: group for cell in cells if (group := [run for run in runs if (run.depth, run.arm) == cell])}
     if not grouped:
         return None
     across = 2 if len({arm for _, arm in grouped}) == 2 else 3
-    figure, axes_of = create_panels(len(grouped), tall=tall, across=across, height=2.5)
+    figure, panels = create_panels(len(grouped), tall=tall, across=across, height=2.5)
     maps = {cell: gradient_map(group) for cell, group in grouped.items()}
     finite = np.concatenate([values[np.isfinite(values)] for _, values in maps.values()])
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     colours = Normalize(low, max(high, low + 1))
-    for axes, ((depth, arm), (steps, values)) in zip(axes_of, maps.items(), strict=False):
-        axes.pcolormesh(_edges(steps), np.arange(len(values) + 1) + 0.5, values, norm=colours, rasterized=True)
+    for axes, ((depth, arm), (steps, values)) in zip(panels, maps.items(), strict=False):
+        axes.pcolormesh(_cell_edges(steps), np.arange(len(values) + 1) + 0.5, values, norm=colours, rasterized=True)
         axes.set_facecolor("#dddddd")
         if not np.isfinite(values).all():
             axes.patch.set(hatch="xx", edgecolor="#999999")
@@ -61,34 +50,39 @@ def heat_maps(runs: Sequence[Run], tall: bool) -> Figure | None:
         axes.set_ylabel("convolution")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-    for axes in axes_of[len(maps) :]:
+    for axes in panels[len(maps) :]:
         axes.set_axis_off()
-    bar = figure.colorbar(ScalarMappable(colours), ax=axes_of, shrink=0.8, pad=0.02)
+    bar = figure.colorbar(ScalarMappable(colours), ax=panels, shrink=0.8, pad=0.02)
     bar.set_label("gradient norm, power of ten")
     seeds = len({run.seed for run in runs})
-    of = f"median of {seeds} seeds" if seeds > 1 else "one seed"
-    add_caption(figure, ("norm of the gradient of each convolution's weights", of), tall=tall)
+    over = f"median of {seeds} seeds" if seeds > 1 else "one seed"
+    add_caption(figure, ("norm of the gradient of each convolution's weights", over), tall=tall)
     return figure
 
 
 def gradient_map(runs: Sequence[Run]) -> tuple[list[int], np.ndarray]:
-    """Return the steps that all the runs have samples of, and log10 of the gradient norm there: (layers, steps)."""
-    tables = [{signal["step"]: signal for signal in run.signals} for run in runs]
-    steps = sorted(set.intersection(*(set(table) for table in tables)))
+    """Return the steps that all runs recorded, and log10 of the gradient norm, median over runs: (layers, steps).
+
+    Only convolutions on the main path have a row. Values that are not finite are NaN.
+    """
+    stats_at = [{stats["step"]: stats for stats in run.layer_stats} for run in runs]
+    steps = sorted(set.intersection(*(set(by_step) for by_step in stats_at)))
     columns = []
     for step in steps:
-        rows = main_path(tables[0][step])
-        columns.append([_log_median(table[step]["grad_norm"][row] for table in tables) for row in rows])
+        rows = _main_path(stats_at[0][step])
+        columns.append([_log_median(by_step[step]["grad_norm"][row] for by_step in stats_at) for row in rows])
     return steps, np.array(columns).T
 
 
-def responses(runs: Sequence[Run], tall: bool) -> Figure | None:
-    """Return the paper's Figure 7: standard deviation of each 3x3 layer's response, in original order and sorted.
+def plot_responses(runs: Sequence[Run], tall: bool) -> Figure | None:
+    """Return the standard deviation of each 3x3 layer's response, in original order and sorted by magnitude.
 
-    After BN, before the non-linearity and the addition; of the last sample, on a training batch. Of more than two arms
-    the deepest networks are drawn.
+    Responses are measured after BN, before the ReLU and the addition, on a training batch of the last sample. With more
+    than two arms only the deepest networks are drawn.
+
+    Paper: Figure 7.
     """
-    runs = few_enough(runs)
+    runs = _with_layer_stats(runs)
     networks = {
         (arm, depth): [run for run in runs if (run.arm, run.depth) == (arm, depth)]
         for arm in ordered_arms(run.arm for run in runs)
@@ -102,34 +96,45 @@ def responses(runs: Sequence[Run], tall: bool) -> Figure | None:
     depths = sorted({depth for _, depth in lines})
     arms = ordered_arms(arm for arm, _ in lines)
     for (arm, depth), line in lines.items():
-        place = arms.index(arm) if len(arms) > 2 else depths.index(depth)
-        look: dict[str, Any] = {
-            "color": COLOURS[place % len(COLOURS)],
-            "linestyle": LINES.get(arm, "-"),
+        index = arms.index(arm) if len(arms) > 2 else depths.index(depth)
+        style: dict[str, Any] = {
+            "color": COLOURS[index % len(COLOURS)],
+            "linestyle": LINE_STYLES.get(arm, "-"),
             "linewidth": 1.4,
         }
-        original.plot(range(1, len(line) + 1), line, label=f"{arm}-{depth}", **look)
-        ordered.plot(range(1, len(line) + 1), sorted(line, reverse=True), **look)
+        original.plot(range(1, len(line) + 1), line, label=f"{arm}-{depth}", **style)
+        ordered.plot(range(1, len(line) + 1), sorted(line, reverse=True), **style)
     for axes, title, label in ((original, "original order", "layer"), (ordered, "sorted", "layer, by magnitude")):
-        _finish(axes, title, label, log=max(map(max, lines.values())) > 100 * min(map(min, lines.values())))
+        _format_axes(axes, title, label, log=max(map(max, lines.values())) > 100 * min(map(min, lines.values())))
     original.legend(frameon=False, fontsize=9)
-    add_caption(
-        figure, ("standard deviation of each 3×3 layer's response", "after BN, before ReLU and addition"), tall=tall
-    )
+    caption = ("standard deviation of each 3×3 layer's response", "after BN, before ReLU and addition")
+    add_caption(figure, caption, tall=tall)
     return figure
 
 
 def mean_responses(runs: Sequence[Run]) -> list[float]:
-    """Return the mean over seeds of each 3x3 layer's response at the last sample; empty where one is not finite."""
-    last = [run.signals[-1] for run in runs]
-    rows = [row for row in main_path(last[0]) if last[0]["kernels"][row] == 3]
-    columns = [[signal["response_std"][row] for signal in last] for row in rows]
+    """Return the response of each 3x3 layer at the last sample, mean over runs; empty if a value is not finite."""
+    last = [run.layer_stats[-1] for run in runs]
+    rows = [row for row in _main_path(last[0]) if last[0]["kernels"][row] == 3]
+    columns = [[stats["response_std"][row] for stats in last] for row in rows]
     if any(value is None for column in columns for value in column):
         return []
     return [statistics.fmean(column) for column in columns]
 
 
-def _finish(axes: Axes, title: str, label: str, *, log: bool) -> None:
+def _main_path(stats: dict[str, Any]) -> list[int]:
+    """Return the indices of the convolutions on the main path, which depth counts, in order."""
+    return [index for index, name in enumerate(stats["layers"]) if "downsample" not in name]
+
+
+def _with_layer_stats(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs with layer stats; with more than two arms, only those of the deepest networks."""
+    recorded = [run for run in runs if run.layer_stats]
+    deepest = {arm: max(run.depth for run in recorded if run.arm == arm) for arm in {run.arm for run in recorded}}
+    return recorded if len(deepest) <= 2 else [run for run in recorded if run.depth == deepest[run.arm]]
+
+
+def _format_axes(axes: Axes, title: str, label: str, *, log: bool) -> None:
     set_panel_title(axes, title)
     axes.set_xlabel(label)
     axes.set_ylabel("standard deviation")
@@ -142,13 +147,14 @@ def _finish(axes: Axes, title: str, label: str, *, log: bool) -> None:
 
 
 def _log_median(values: Iterable[float | None]) -> float:
-    there = [math.inf if value is None else math.log10(max(value, FLOOR)) for value in values]
-    median = statistics.median(there)
+    """Return log10 of the median; `None` counts as infinite, and a median that is not finite becomes NaN."""
+    logs = [math.inf if value is None else math.log10(max(value, MIN_GRAD_NORM)) for value in values]
+    median = statistics.median(logs)
     return median if math.isfinite(median) else math.nan
 
 
-def _edges(steps: Sequence[int]) -> np.ndarray:
-    """Return where the column of each step begins, and where the last one ends."""
+def _cell_edges(steps: Sequence[int]) -> np.ndarray:
+    """Return the left edges of the columns of all steps, and the right edge of the last one."""
     if len(steps) == 1:
         return np.array([steps[0] - 0.5, steps[0] + 0.5])
     middles = (np.array(steps[:-1]) + np.array(steps[1:])) / 2

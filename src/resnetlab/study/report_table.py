@@ -1,4 +1,4 @@
-"""The report's table: a line a network, each number over its seeds. No torch here."""
+"""Table of a report: one row for each data set and network, with each metric aggregated over seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,28 +7,30 @@ from resnetlab.study.results import Run
 from resnetlab.study.run_metrics import (
     dead_relus_pct,
     first_gradient,
-    first_step_at,
     movement,
     residual_ratio,
     steepest_gradient,
+    steps_to_error,
 )
 from resnetlab.study.seed_stats import SeedStats, seed_stats
 
 CONVERGENCE_PCT = (50, 20, 10, 5)
-"""Training errors, in %, whose first step is looked for: the paper's "easier to optimise" (section 4.1)."""
+"""Training errors, in %, for which the table lists the steps needed: the paper's "easier to optimise" (section 4.1)."""
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """A line of the report's table: every seed of one data set, depth and arm."""
+    """Row of the report's table: all seeds of one network on one data set. Field names are keys of `results.json`."""
 
     data: str
     network: str
-    """What a person calls it: `plain-56`, `residual-56, 50 images`."""
+    """Label of the network: `plain-56`, `residual-56, 50 images`."""
     arm: str
     depth: int
     num_seeds: int
+    """Finished runs."""
     num_failed: int
+    """Runs that diverged, failed or are unfinished."""
     params: int | None
     macs: int | None
     train_error_pct: SeedStats | None
@@ -36,34 +38,34 @@ class TableRow:
     test_error_pct: SeedStats | None
     time_s: SeedStats | None
     steps_to: dict[int, tuple[float, int] | None]
-    """Training error in % to the median step that reaches it and how many seeds do, or `None` where none does."""
+    """Training error in % to the median step that reaches it and the number of seeds that do; `None` if none does."""
     first_gradient: SeedStats | None
-    """Gradient over weights of the median layer, at the first step."""
+    """||gradient|| / ||weights|| of the median layer at the first step."""
     steepest_gradient: SeedStats | None
-    """That of the layer where it is largest."""
+    """||gradient|| / ||weights|| of the layer where it is largest, at the first step."""
     movement: SeedStats | None
-    """How far the median layer could move in the whole run, in units of its own length."""
+    """Upper bound on the movement of the median layer in the whole run, in units of its weights' norm."""
     dead_relus_pct: SeedStats | None
     """Share of dead ReLUs at the last sample, in %."""
     residual_ratio: SeedStats | None
-    """||F(x)|| over the norm of what the shortcut adds, at the last sample, mean over blocks; residual arms alone."""
+    """||F(x)|| / ||shortcut(x)|| at the last sample, mean over blocks; `None` for plain networks."""
 
 
 def table_rows(runs: Sequence[Run]) -> list[TableRow]:
-    """Return the table: one line for each data set and network, over its seeds."""
+    """Return one row for each data set and network."""
     grouped: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         grouped.setdefault((run.data, run.network), []).append(run)
-    return [_line(group) for group in grouped.values()]
+    return [_row(group) for group in grouped.values()]
 
 
-def _line(group: Sequence[Run]) -> TableRow:
+def _row(group: Sequence[Run]) -> TableRow:
     done = [run for run in group if run.status == "done"]
     ended = [run for run in group if run.status in ("done", "diverged")]
-    counted = next((run.start for run in group if run.start), {})
+    costs = next((run.start for run in group if run.start), {})
 
-    def over_seeds(quantity: str) -> SeedStats | None:
-        return seed_stats([run.result[quantity] for run in done])
+    def over_seeds(key: str) -> SeedStats | None:
+        return seed_stats([run.result[key] for run in done])
 
     return TableRow(
         data=group[0].data,
@@ -72,13 +74,13 @@ def _line(group: Sequence[Run]) -> TableRow:
         depth=group[0].depth,
         num_seeds=len(done),
         num_failed=len(group) - len(done),
-        params=counted.get("params"),
-        macs=counted.get("macs"),
+        params=costs.get("params"),
+        macs=costs.get("macs"),
         train_error_pct=over_seeds("train_error_pct"),
         val_error_pct=over_seeds("val_error_pct"),
         test_error_pct=over_seeds("test_error_pct"),
         time_s=over_seeds("time_s"),
-        steps_to={pct: _steps_to(done, pct) for pct in CONVERGENCE_PCT},
+        steps_to={pct: _median_steps_to(done, pct) for pct in CONVERGENCE_PCT},
         first_gradient=seed_stats([first_gradient(run) for run in ended]),
         steepest_gradient=seed_stats([steepest_gradient(run) for run in ended]),
         movement=seed_stats([movement(run) for run in ended]),
@@ -87,6 +89,6 @@ def _line(group: Sequence[Run]) -> TableRow:
     )
 
 
-def _steps_to(runs: Sequence[Run], error_pct: float) -> tuple[float, int] | None:
-    reached = sorted(step for run in runs if (step := first_step_at(run, error_pct)) is not None)
-    return (reached[len(reached) // 2], len(reached)) if reached else None
+def _median_steps_to(runs: Sequence[Run], error_pct: float) -> tuple[float, int] | None:
+    steps = sorted(step for run in runs if (step := steps_to_error(run, error_pct)) is not None)
+    return (steps[len(steps) // 2], len(steps)) if steps else None
