@@ -1,282 +1,264 @@
-"""How a server stands load: from a second process on this machine, over loopback, against its own parts.
+"""Measure `resnetlab serve` under load, from a second process on this machine, over loopback.
 
-1. One client: p50 of a request over p50 of decoding and network alone (`alone`), by turns, medians of the ratios.
-2. 32 clients: images a second over the backend's own at full batches (`Engine.logits`), by turns.
-3. Four times what (2) reached is offered for a minute, whether it is answered or not: which statuses come back; memory
-   of the server's processes; p99 of the accepted, whose bound is 1.5 times all that may stand before an image (the
-   queue, which is always full, and what the worker has) over the images a second that were answered meanwhile; and
-   when one client's p50 is back, from the last request of the overload on.
+1. One client: p50 of a request, relative to p50 of decoding and the network alone (`serve_baseline`). The sides take
+   turns; the result is the median of the ratios.
+2. 32 clients: images per second, relative to the network alone at full batches (`Engine.logits`), also in turns.
+3. Overload: for a minute, four times the rate that (2) reached is offered, in an open loop. Checked are the statuses,
+   the memory of the server's processes, p99 of the accepted requests, and the time until one client's p50 is back
+   after the last request. The bound for p99 is 1.5 times the expected wait: all images ahead in the full queue and in
+   the worker, divided by the accepted images per second.
 
     python benchmarks/serve_load.py
     python benchmarks/serve_load.py --model resnet50.safetensors --backend openvino --turns 5
 
-Without `--model` it is a ResNet-50 with random weights. Exits with 1 where a bound is missed. On a busy machine every
-figure is worse.
+Without `--model` it measures a ResNet-50 with random weights. The exit status is 1 if a bound is missed. Other load on
+the machine makes every figure worse.
 """
 
 import argparse
 import asyncio
-import http.client
 import json
 import platform
-import re
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from load_client import Client, Tally, post
-from parts_alone import batches_alone, one_alone, open_alone
+from load_client import LoadClient, LoadResult, post_request
 from resnetlab.config import Preprocessing
 from resnetlab.models.model_file import ModelCard, save_model
 from resnetlab.models.zoo import build_model
 from resnetlab.serving.limits import Limits
 from resnetlab.system.cores import usable_cores
+from serve_baseline import full_batches_per_s, load_baseline, single_image_p50_s
+from server_process import RunningServer, run_server
 
-PICTURES = Path(__file__).parents[2] / "shared/data/imagenette224-sample/val"
-ONE_CLIENT, MANY_CLIENTS, MEMORY, RECOVERY_S = 1.15, 0.90, 0.05, 5
-"""Bounds: of a ratio of times, of a ratio of speeds, of memory about its median, of recovery in seconds."""
-UNEVEN = 1.5
-"""Times the mean wait behind a full queue that the slowest hundredth may wait: speed is not even."""
-CLIENTS = 32
-OVERLOAD = 4
-"""Times the capacity."""
-WARM_S = 10
-"""Seconds of overload after which memory must be flat: by then every buffer has been filled once."""
+IMAGES = Path(__file__).parents[2] / "shared/data/imagenette224-sample/val"
+MAX_LATENCY_RATIO, MIN_THROUGHPUT_RATIO = 1.15, 0.90
+"""Bounds of (1) and (2)."""
+MAX_MEMORY_DEVIATION, MAX_RECOVERY_S = 0.05, 5
+"""Bounds of (3): relative deviation of memory from its median; seconds until one client is served as before."""
+MAX_WAIT_RATIO = 1.5
+"""p99 of the wait in a full queue, relative to its mean: the speed is not constant."""
+NUM_CLIENTS = 32
+OVERLOAD_FACTOR = 4
+"""Offered rate relative to the capacity."""
+MEMORY_WARMUP_S = 10
+"""Seconds of overload after which memory must be constant: by then every buffer has been filled once."""
 
 
 @dataclass
-class Line:
-    """A line of the table."""
+class Row:
+    """A row of the printed table."""
 
-    what: str
-    found: str
+    label: str
+    value: str
     bound: str = ""
-    kept: bool = True
+    passed: bool = True
 
 
-# ---- the server
-
-
-class Served:
-    """A server that runs."""
-
-    def __init__(self, process: subprocess.Popen[str], said: str) -> None:
-        found = re.search(r":(\d+)/$", said)
-        if found is None:
-            sys.exit(f"the server did not start: {said}")
-        self.process = process
-        self.port = int(found[1])
-
-    def memory(self) -> float:
-        """Return MiB of it and all processes below it, resident."""
-        waiting, total = [self.process.pid], 0
-        while waiting:
-            pid = waiting.pop()
-            try:
-                waiting += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-                status = Path(f"/proc/{pid}/status").read_text()
-            except FileNotFoundError:  # it has just ended
-                continue
-            total += int(status.partition("VmRSS:")[2].split()[0])
-        return total / 1024
-
-    def ask(self, path: str) -> dict:
-        """Return an answer in JSON."""
-        line = http.client.HTTPConnection("127.0.0.1", self.port)
-        line.request("GET", path)
-        found = json.load(line.getresponse())
-        line.close()
-        return found
-
-
-@contextmanager
-def served(model: Path, backend: str) -> Iterator[Served]:
-    """Serve a model on a free port of this machine."""
-    words = [sys.executable, "-m", "resnetlab", "serve", str(model), "--backend", backend, "--port", "0"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        try:
-            yield Served(process, process.stdout.readline().strip())
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(30)
-
-
-# ---- the measurements
-
-
-async def measure(server: Served, alone: ProcessPoolExecutor, options: argparse.Namespace) -> list[Line]:
-    """Return the table."""
-    pictures = [path.read_bytes() for path in sorted(options.images.rglob("*.*"))[:100]]
-    requests = [post("/v1/predict", server.port, picture) for picture in pictures]
-    client = Client(server.port, requests)
-    try:
-        turns = [await turn(client, alone, pictures, options.seconds) for _ in range(options.turns + 1)][1:]
-        one_s = statistics.median(turn.one_s for turn in turns)
-        capacity = statistics.median(turn.many.per_second for turn in turns)
-        lines = quiet(turns)
-        tally, memory, after = await overload(server, client, OVERLOAD * capacity, options.overload_seconds)
-        lines += overloaded(tally, memory)
-        return [*lines, recovered(after, one_s)]
-    finally:
-        client.close()
+# ---- measurements
 
 
 @dataclass
 class Turn:
-    """What was seen in one turn: the server with one client and with 32, and its parts alone."""
+    """One turn: the server with one client and with 32, and the baseline for each."""
 
-    one_s: float
-    one_alone_s: float
-    many: Tally
-    batches_per_s: float
+    one_client_p50_s: float
+    baseline_p50_s: float
+    many_clients: LoadResult
+    baseline_images_per_s: float
 
 
-async def turn(client: Client, alone: ProcessPoolExecutor, pictures: list[bytes], seconds: float) -> Turn:
-    """Measure each side once; while one is measured the other rests."""
-    one_alone_s = alone.submit(one_alone, pictures, seconds).result()
-    one = await client.one_after_another(1, seconds)
-    batches_per_s = alone.submit(batches_alone, pictures, Limits().max_batch, seconds).result()
-    many = await client.one_after_another(CLIENTS, seconds)
-    refused = (one.statuses | many.statuses).keys() - {"200"}
-    if refused:
-        sys.exit(
-            f"{CLIENTS} clients were answered with {', '.join(sorted(refused))}; a queue of {CLIENTS} must hold them"
+async def measure(server: RunningServer, baseline: ProcessPoolExecutor, options: argparse.Namespace) -> list[Row]:
+    """Return the rows of the table."""
+    images = [path.read_bytes() for path in sorted(options.images.rglob("*.*"))[:100]]
+    client = LoadClient(server.port, [post_request("/v1/predict", server.port, image) for image in images])
+    try:
+        await measure_turn(client, baseline, images, options.seconds)  # warm-up
+        turns = [await measure_turn(client, baseline, images, options.seconds) for _ in range(options.turns)]
+        one_client_p50_s = statistics.median(turn.one_client_p50_s for turn in turns)
+        capacity_per_s = statistics.median(turn.many_clients.accepted_per_s for turn in turns)
+        rows = normal_load_rows(turns)
+        result, memory_mib, after = await overload(
+            server, client, OVERLOAD_FACTOR * capacity_per_s, options.overload_seconds
         )
-    return Turn(statistics.median(one.latencies), one_alone_s, many, batches_per_s)
+        rows += overload_rows(result, memory_mib)
+        return [*rows, recovery_row(after, one_client_p50_s)]
+    finally:
+        client.close()
 
 
-def quiet(turns: list[Turn]) -> list[Line]:
-    """Return the lines of (1) and (2)."""
-    middle = statistics.median
-    one, alone = (1000 * middle(getattr(turn, name) for turn in turns) for name in ("one_s", "one_alone_s"))
-    ratio = middle(turn.one_s / turn.one_alone_s for turn in turns)
-    many, own = middle(turn.many.per_second for turn in turns), middle(turn.batches_per_s for turn in turns)
-    share = middle(turn.many.per_second / turn.batches_per_s for turn in turns)
-    p99 = 1000 * middle(quantile(turn.many, 0.99) for turn in turns)
-    load = middle(turn.many.client_s / turn.many.seconds for turn in turns)
-    return [
-        Line("one client, p50; decoding + network alone", f"{one:.2f} ms; {alone:.2f}"),
-        Line("  their ratio", f"{ratio:.3f}", f"<= {ONE_CLIENT}", ratio <= ONE_CLIENT),
-        Line(f"{CLIENTS} clients; network alone, full batches", f"{many:.1f}/s; {own:.1f}"),
-        Line("  their ratio", f"{share:.3f}", f">= {MANY_CLIENTS}", share >= MANY_CLIENTS),
-        Line("  p99; the client's share of a core", f"{p99:.0f} ms; {load:.0%}"),
-    ]
+async def measure_turn(
+    client: LoadClient, baseline: ProcessPoolExecutor, images: list[bytes], duration_s: float
+) -> Turn:
+    """Measure each side once; the other is idle meanwhile."""
+    baseline_p50_s = baseline.submit(single_image_p50_s, images, duration_s).result()
+    one = await client.closed_loop(1, duration_s)
+    baseline_images_per_s = baseline.submit(full_batches_per_s, images, Limits().max_batch, duration_s).result()
+    many = await client.closed_loop(NUM_CLIENTS, duration_s)
+    rejected = (one.statuses | many.statuses).keys() - {"200"}
+    if rejected:
+        sys.exit(
+            f"{NUM_CLIENTS} clients got {', '.join(sorted(rejected))} besides 200; the queue must hold {NUM_CLIENTS}"
+        )
+    return Turn(statistics.median(one.latencies_s), baseline_p50_s, many, baseline_images_per_s)
 
 
-async def overload(server: Served, client: Client, rate: float, seconds: float) -> tuple[Tally, list[float], Tally]:
-    """Offer too much, then be one client again; return what came back, MiB each half second, and what came after."""
-    memory, loading = [], asyncio.create_task(client.at_rate(rate, seconds))
-    for _ in range(round(2 * seconds)):
+async def overload(
+    server: RunningServer, client: LoadClient, rate_per_s: float, duration_s: float
+) -> tuple[LoadResult, list[float], LoadResult]:
+    """Overload the server, then load it with one client.
+
+    Returns:
+        The result of the overload, memory in MiB every half second, and the result of the single client.
+    """
+    memory_mib, overloading = [], asyncio.create_task(client.open_loop(rate_per_s, duration_s))
+    for _ in range(round(2 * duration_s)):
         await asyncio.sleep(0.5)
-        memory.append(server.memory())
-    single = Client(server.port, list(client.requests))
-    after = await single.one_after_another(1, 2 * RECOVERY_S)
-    single.close()
-    return await loading, memory, after
+        memory_mib.append(server.memory_mib())
+    single_client = LoadClient(server.port, list(client.requests))
+    after = await single_client.closed_loop(1, 2 * MAX_RECOVERY_S)
+    single_client.close()
+    return await overloading, memory_mib, after
 
 
-def overloaded(tally: Tally, memory: list[float]) -> list[Line]:
-    """Return the lines of (3) while it lasts."""
-    limits = Limits()
-    sent = ", ".join(f"{status}: {count:,}" for status, count in sorted(tally.statuses.items()))
-    strange = tally.statuses.keys() - {"200", "429", "503"}
-    settled = memory[2 * WARM_S :] or memory
-    level = statistics.median(settled)
-    spread = max(abs(one / level - 1) for one in settled)
-    ahead = limits.max_queue + limits.window
-    bound, p99 = UNEVEN * ahead / tally.per_second, quantile(tally, 0.99)
+# ---- the table
+
+
+def normal_load_rows(turns: list[Turn]) -> list[Row]:
+    """Return the rows of (1) and (2)."""
+    median = statistics.median
+    one_ms = 1000 * median(turn.one_client_p50_s for turn in turns)
+    baseline_ms = 1000 * median(turn.baseline_p50_s for turn in turns)
+    latency_ratio = median(turn.one_client_p50_s / turn.baseline_p50_s for turn in turns)
+    many_per_s = median(turn.many_clients.accepted_per_s for turn in turns)
+    baseline_per_s = median(turn.baseline_images_per_s for turn in turns)
+    throughput_ratio = median(turn.many_clients.accepted_per_s / turn.baseline_images_per_s for turn in turns)
+    p99_ms = 1000 * median(quantile_s(turn.many_clients, 0.99) for turn in turns)
+    client_load = median(turn.many_clients.client_cpu_s / turn.many_clients.duration_s for turn in turns)
     return [
-        Line(f"{OVERLOAD} times that offered, {tally.seconds:.0f} s", f"{tally.offered:.0f}/s"),
-        Line(f"  {sent}", "", "no other", not strange),
-        Line(
-            "  answered; the client's share of a core",
-            f"{tally.per_second:.1f}/s; {tally.client_s / tally.seconds:.0%}",
+        Row("one client, p50; decoding + network alone", f"{one_ms:.2f} ms; {baseline_ms:.2f}"),
+        Row("  ratio", f"{latency_ratio:.3f}", f"<= {MAX_LATENCY_RATIO}", latency_ratio <= MAX_LATENCY_RATIO),
+        Row(f"{NUM_CLIENTS} clients; network alone, full batches", f"{many_per_s:.1f}/s; {baseline_per_s:.1f}"),
+        Row(
+            "  ratio",
+            f"{throughput_ratio:.3f}",
+            f">= {MIN_THROUGHPUT_RATIO}",
+            throughput_ratio >= MIN_THROUGHPUT_RATIO,
         ),
-        Line(f"  memory after {WARM_S} s, front and worker", f"{level:.0f} MiB"),
-        Line("  furthest from it", f"{spread:.1%}", f"<= {MEMORY:.0%}", spread <= MEMORY),
-        Line("  p50 of the accepted", f"{quantile(tally, 0.5):.2f} s"),
-        Line(
-            f"  p99; bound: {UNEVEN} x {ahead} images at that speed", f"{p99:.2f} s", f"<= {bound:.2f} s", p99 <= bound
+        Row("  p99; the client's share of a core", f"{p99_ms:.0f} ms; {client_load:.0%}"),
+    ]
+
+
+def overload_rows(result: LoadResult, memory_mib: list[float]) -> list[Row]:
+    """Return the rows of (3) during the overload."""
+    limits = Limits()
+    counts = ", ".join(f"{status}: {count:,}" for status, count in sorted(result.statuses.items()))
+    unexpected = result.statuses.keys() - {"200", "429", "503"}
+    steady_mib = memory_mib[2 * MEMORY_WARMUP_S :] or memory_mib
+    median_mib = statistics.median(steady_mib)
+    deviation = max(abs(value / median_mib - 1) for value in steady_mib)
+    images_ahead = limits.max_queue + limits.max_in_worker
+    p99_s, bound_s = quantile_s(result, 0.99), MAX_WAIT_RATIO * images_ahead / result.accepted_per_s
+    client_load = result.client_cpu_s / result.duration_s
+    return [
+        Row(f"{OVERLOAD_FACTOR} times that offered, {result.duration_s:.0f} s", f"{result.offered_per_s:.0f}/s"),
+        Row(f"  {counts}", "", "no other", not unexpected),
+        Row("  accepted; the client's share of a core", f"{result.accepted_per_s:.1f}/s; {client_load:.0%}"),
+        Row(f"  memory after {MEMORY_WARMUP_S} s, server and worker", f"{median_mib:.0f} MiB"),
+        Row(
+            "  largest deviation from it",
+            f"{deviation:.1%}",
+            f"<= {MAX_MEMORY_DEVIATION:.0%}",
+            deviation <= MAX_MEMORY_DEVIATION,
+        ),
+        Row("  p50 of the accepted", f"{quantile_s(result, 0.5):.2f} s"),
+        Row(
+            f"  p99; bound: {MAX_WAIT_RATIO} x {images_ahead} images at that rate",
+            f"{p99_s:.2f} s",
+            f"<= {bound_s:.2f} s",
+            p99_s <= bound_s,
         ),
     ]
 
 
-def recovered(after: Tally, before_s: float) -> Line:
-    """Return the line of (3) when it is over: the first second whose p50, and that of all later ones, is as before."""
-    times = [(due - after.began, latency) for due, latency in after.accepted]
-    back = None
-    for second in range(2 * RECOVERY_S):
-        this = [latency for at, latency in times if second <= at < second + 1]
-        later = [latency for at, latency in times if at >= second]
-        if this and max(statistics.median(this), statistics.median(later)) <= ONE_CLIENT * before_s:
-            back = second
+def recovery_row(after: LoadResult, p50_before_s: float) -> Row:
+    """Return the row of (3) after the overload: the first second from which on p50 is as before.
+
+    Both the p50 of that second and the p50 of all later requests must be within MAX_LATENCY_RATIO.
+    """
+    latencies_s = [(due - after.start, latency) for due, latency in after.accepted]
+    recovered_after = None
+    for second in range(2 * MAX_RECOVERY_S):
+        in_second = [latency for at, latency in latencies_s if second <= at < second + 1]
+        later = [latency for at, latency in latencies_s if at >= second]
+        p50_s = max(statistics.median(in_second), statistics.median(later)) if in_second else None
+        if p50_s is not None and p50_s <= MAX_LATENCY_RATIO * p50_before_s:
+            recovered_after = second
             break
-    found = f"not in {2 * RECOVERY_S} s" if back is None else f"{back} s"
-    kept = back is not None and back <= RECOVERY_S
-    return Line(f"  one client's p50 is back (x {ONE_CLIENT}) after", found, f"<= {RECOVERY_S} s", kept)
+    value = f"not in {2 * MAX_RECOVERY_S} s" if recovered_after is None else f"{recovered_after} s"
+    passed = recovered_after is not None and recovered_after <= MAX_RECOVERY_S
+    return Row(f"  one client's p50 is back (x {MAX_LATENCY_RATIO}) after", value, f"<= {MAX_RECOVERY_S} s", passed)
 
 
-def quantile(tally: Tally, share: float) -> float:
-    """Return the latency in seconds that a share of the accepted keep below."""
-    ordered = tally.latencies
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+def quantile_s(result: LoadResult, fraction: float) -> float:
+    """Return a quantile of the accepted requests' latencies in seconds."""
+    ordered = result.latencies_s
+    return ordered[min(len(ordered) - 1, int(fraction * len(ordered)))]
 
 
-# ---- putting it together
+def print_rows(model_info: dict, rows: list[Row], *, as_json: bool) -> None:
+    """Print the table, 80 columns wide, or JSON."""
+    runtime = f"{model_info['backend']} {model_info['precision']}"
+    served = f"{model_info['name']} at {model_info['image_size']}, {runtime}"
+    machine = f"{usable_cores()} cores, Python {platform.python_version()}, Linux {platform.release()}"
+    if as_json:
+        lines = [{"what": row.label, "found": row.value, "bound": row.bound, "kept": row.passed} for row in rows]
+        print(json.dumps({"served": served, "machine": machine, "lines": lines}))
+        return
+    print(f"{served}; {machine}")
+    for row in rows:
+        missed = "" if row.passed else " MISSED"
+        print(f"{row.label:<45}{row.value:>16}  {row.bound}{missed}".rstrip())
+
+
+# ---- main
 
 
 def main() -> int:
-    """Measure and print; return 1 where a bound is missed."""
-    parser = argparse.ArgumentParser(description="load a server on this machine, and compare it with its parts")
-    parser.add_argument("--model", type=Path, help="what to serve; a ResNet-50 with random weights if not given")
+    """Measure and print; return 1 if a bound is missed."""
+    parser = argparse.ArgumentParser(description="load a server on this machine, and compare it with a baseline")
+    parser.add_argument("--model", type=Path, help="model to serve; default: a ResNet-50 with random weights")
     parser.add_argument("--backend", default="auto", help="as for `resnetlab serve`")
-    parser.add_argument("--images", type=Path, default=PICTURES, help="a folder of pictures, at any depth")
-    parser.add_argument("--turns", type=int, default=5, help="how often each side is measured")
-    parser.add_argument("--seconds", type=float, default=4, help="of each measurement")
+    parser.add_argument("--images", type=Path, default=IMAGES, help="folder with images, at any depth")
+    parser.add_argument("--turns", type=int, default=5, help="number of measurements of each side")
+    parser.add_argument("--seconds", type=float, default=4, help="duration of each measurement")
     parser.add_argument("--overload-seconds", type=float, default=60)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     if not any(options.images.rglob("*.*")):
-        sys.exit(f"{options.images}: no pictures; name a folder of some with --images")
+        sys.exit(f"{options.images}: no images; pass a folder of images with --images")
     with tempfile.TemporaryDirectory() as folder:
-        model = options.model or random_network(Path(folder) / "resnet50.safetensors")
-        with served(model, options.backend) as server:
-            what = server.ask("/v1/model")
-            own = (model, options.backend, f"{what['backend']} {what['precision']}")
-            with ProcessPoolExecutor(1, get_context("spawn"), open_alone, own) as alone:
-                lines = asyncio.run(measure(server, alone, options))
-    show(what, lines, as_json=options.json)
-    return int(not all(line.kept for line in lines))
+        model = options.model or save_random_model(Path(folder) / "resnet50.safetensors")
+        with run_server(model, options.backend) as server:
+            model_info = server.get_json("/v1/model")
+            arguments = (model, options.backend, f"{model_info['backend']} {model_info['precision']}")
+            with ProcessPoolExecutor(1, get_context("spawn"), load_baseline, arguments) as baseline:
+                rows = asyncio.run(measure(server, baseline, options))
+    print_rows(model_info, rows, as_json=options.json)
+    return int(not all(row.passed for row in rows))
 
 
-def random_network(path: Path) -> Path:
-    """Save a ResNet-50 that has learnt nothing: its speed is that of any other."""
-    network = build_model("resnet50", 10)
-    seen = Preprocessing(224, (0.48, 0.46, 0.41), (0.23, 0.22, 0.22), crop_ratio=0.875)
-    save_model(path, network, ModelCard(network.config, tuple("0123456789"), seen))
+def save_random_model(path: Path) -> Path:
+    """Save a ResNet-50 with random weights: its speed is that of a trained one."""
+    model = build_model("resnet50", 10)
+    preprocessing = Preprocessing(224, (0.48, 0.46, 0.41), (0.23, 0.22, 0.22), crop_ratio=0.875)
+    save_model(path, model, ModelCard(model.config, tuple("0123456789"), preprocessing))
     return path
-
-
-def show(what: dict, lines: list[Line], *, as_json: bool) -> None:
-    """Print the table, 80 columns wide, or JSON."""
-    served_by = f"{what['name']} at {what['image_size']}, {what['backend']} {what['precision']}"
-    machine = f"{usable_cores()} cores, Python {platform.python_version()}, Linux {platform.release()}"
-    if as_json:
-        print(json.dumps({"served": served_by, "machine": machine, "lines": [vars(line) for line in lines]}))
-        return
-    print(f"{served_by}; {machine}")
-    for line in lines:
-        missed = "" if line.kept else " MISSED"
-        print(f"{line.what:<45}{line.found:>16}  {line.bound}{missed}".rstrip())
 
 
 if __name__ == "__main__":

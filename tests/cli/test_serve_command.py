@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from helpers.odd_images import one, picture, saved
+from helpers.odd_images import encode, encode_as, noisy_image
 from helpers.small_network import GREY, model_file
 
 from conftest import resnetlab
@@ -36,7 +36,7 @@ def test_an_exported_file_is_served(model, predictor, tmp_path):
     exported = tmp_path / "model.onnx"
     result = resnetlab("export", model, "--format", "onnx", "--out", exported)
     assert result.returncode == 0, result.stderr
-    data = saved(picture(width=300, height=200), "JPEG")
+    data = encode(noisy_image(width=300, height=200), "JPEG")
     with run_server(exported, "--backend", "onnxruntime") as server:
         response = server.post(data, explain=1)
         assert same_top(parse_prediction(response)[1], predictor(data).top)
@@ -49,7 +49,7 @@ def test_without_uvloop_and_httptools_responses_are_not_delayed(model, predictor
     """With h11 and asyncio alone, no response may be delayed by Nagle's algorithm (40 ms)."""
     for name in ("uvloop", "httptools"):
         (tmp_path / f"{name}.py").write_text("raise ImportError")
-    data, times_s = one("png"), []
+    data, times_s = encode_as("png"), []
     with run_server(model, PYTHONPATH=str(tmp_path)) as server:
         for _ in range(40):
             start = time.perf_counter()
@@ -65,7 +65,7 @@ def test_a_greyscale_model_is_served(tmp_path):
     grey = model_file(tmp_path / "grey.safetensors", GREY)
     options = ("--access-log", "--allow-host", "cats.example", "--host", "localhost")
     with run_server(grey, *options, expect_empty_stderr=False) as server:
-        data = one("jpg")
+        data = encode_as("jpg")
         assert same_top(parse_prediction(server.post(data))[1], load(grey)(data).top)
         assert server.http.get("/v1/model").json()["channels"] == 1
         assert server.http.get("/healthz", headers={"host": "cats.example"}).status_code == 200

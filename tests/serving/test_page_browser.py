@@ -1,4 +1,4 @@
-"""The page for people, driven in a real browser against a real server: Debian's Chromium, headless."""
+"""The web page in a real browser against a real server: Debian's Chromium, headless."""
 
 import base64
 import json
@@ -29,76 +29,78 @@ FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
 )
-PHONE, DESK = (320, 640), (1280, 900)
+PHONE, DESKTOP = (320, 640), (1280, 900)
+"""Width and height in CSS pixels."""
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        not (CHROMIUM.exists() and DRIVER.exists()), reason="no browser here; apt-get install chromium chromium-driver"
+        not (CHROMIUM.exists() and DRIVER.exists()), reason="needs Chromium: apt-get install chromium chromium-driver"
     ),
 ]
 
 
 class Page:
-    """A page in a browser, as somebody uses it."""
+    """The page in a browser, with the actions of a user."""
 
     def __init__(self, driver: webdriver.Chrome, url: str) -> None:
         self.driver = driver
         self.url = url
-        self.expected: set[int] = set()
-        """Statuses that the browser may complain of."""
-        self.asked: list[tuple[str, str]] = []
-        """Method and address of every request so far noted."""
+        self.expected_statuses: set[int] = set()
+        """Error statuses that may appear in the console."""
+        self.requests: list[tuple[str, str]] = []
+        """Method and URL of every request collected so far."""
         driver.get(url)
 
-    def one(self, selector: str):
+    def find(self, selector: str):
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
-    def all(self, selector: str):
+    def find_all(self, selector: str):
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
     def texts(self, selector: str) -> list[str]:
-        return [element.text for element in self.all(selector)]
+        return [element.text for element in self.find_all(selector)]
 
-    def wait_until(self, condition, message: str = "", seconds: float = 30):
-        return WebDriverWait(self.driver, seconds, 0.05).until(lambda _: condition(), message)
+    def wait_until(self, condition, timeout_s: float = 30):
+        return WebDriverWait(self.driver, timeout_s, 0.05).until(lambda _: condition())
 
-    def give(self, *files: Path) -> None:
-        self.one("#choose").send_keys("\n".join(map(str, files)))
+    def select_files(self, *files: Path) -> None:
+        self.find("#files").send_keys("\n".join(map(str, files)))
 
-    def settle(self) -> str:
-        """Wait until nothing is under way; return what the status line says, which screen readers read out."""
-        return self.until(lambda: (said := self.one("#status").text) and "Looking" not in said and said)
+    def wait_until_idle(self) -> str:
+        """Wait until all images are classified; return the status line."""
+        return self.wait_until(lambda: (text := self.find("#status").text) and "Classifying" not in text and text)
 
     def js(self, script: str, *arguments: object):
         return self.driver.execute_script(script, *arguments)
 
-    def send(self, kind: str, target: str, *files: Path) -> None:
-        """Drop or paste files: the events that a hand would make."""
+    def send_event(self, kind: str, target: str, *files: Path) -> None:
+        """Dispatch a drop or paste event with files."""
         encoded = [[file.name, base64.b64encode(file.read_bytes()).decode()] for file in files]
         self.js(
             """const [kind, target, files] = arguments, transfer = new DataTransfer();
             for (const [name, text] of files)
                 transfer.items.add(new File([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], name));
-            const how = {bubbles: true, cancelable: true};
+            const options = {bubbles: true, cancelable: true};
             document.querySelector(target).dispatchEvent(kind === "paste"
-                ? new ClipboardEvent(kind, {...how, clipboardData: transfer})
-                : new DragEvent(kind, {...how, dataTransfer: transfer}));""",
+                ? new ClipboardEvent(kind, {...options, clipboardData: transfer})
+                : new DragEvent(kind, {...options, dataTransfer: transfer}));""",
             *(kind, target, encoded),
         )
 
-    def note_requests(self) -> list[str]:
-        """Return the addresses that pictures were sent to since the last look."""
+    def collect_posts(self) -> list[str]:
+        """Return the URLs of POST requests since the last call."""
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
-        sent = [one["params"]["request"] for one in events if one["method"] == "Network.requestWillBeSent"]
-        new = [(one["method"], one["url"]) for one in sent]
-        self.asked += new
+        sent = [event["params"]["request"] for event in events if event["method"] == "Network.requestWillBeSent"]
+        new = [(request["method"], request["url"]) for request in sent]
+        self.requests += new
         return [url for method, url in new if method == "POST"]
 
-    def complaints(self) -> list[str]:
-        """Return what the console says, but for answers whose status was expected."""
-        said = [entry["message"] for entry in self.driver.get_log("browser")]
-        return [one for one in said if not any(f"status of {status} " in one for status in self.expected)]
+    def console_errors(self) -> list[str]:
+        """Return the messages in the console, except those about expected statuses."""
+        messages = [entry["message"] for entry in self.driver.get_log("browser")]
+        expected = [f"status of {status} " for status in self.expected_statuses]
+        return [message for message in messages if not any(text in message for text in expected)]
 
 
 @pytest.fixture(scope="module")
@@ -126,48 +128,48 @@ def server(model):
 
 
 @contextmanager
-def opened(
+def open_page(
     browser: webdriver.Chrome, server: RunningServer, size: tuple[int, int], *, dark: bool = False
 ) -> Iterator[Page]:
-    """Open the page; in the end it must have asked nobody else, and the console must be empty."""
+    """Open the page; at the end, assert that it sent requests to this server only and that the console is empty."""
     width, height = size
     metrics = {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": width < 500}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": width < 500})
     browser.get("about:blank")
     for kind in ("performance", "browser"):
-        browser.get_log(kind)  # of what was before
+        browser.get_log(kind)  # discard earlier entries
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
     page = Page(browser, server.url)
-    page.until(lambda: "classes" in page.one("#model").text)
+    page.wait_until(lambda: "classes" in page.find("#model").text)
     yield page
-    page.note_requests()
-    hosts = {urlsplit(url).netloc for _, url in page.asked if urlsplit(url).scheme not in ("blob", "data")}
+    page.collect_posts()
+    hosts = {urlsplit(url).netloc for _, url in page.requests if urlsplit(url).scheme not in ("blob", "data")}
     assert hosts == {urlsplit(server.url).netloc}
-    assert page.complaints() == []
+    assert page.console_errors() == []
 
 
 @pytest.fixture
 def page(browser, server):
-    with opened(browser, server, DESK) as page:
+    with open_page(browser, server, DESKTOP) as page:
         yield page
 
 
 @pytest.fixture
 def phone(browser, server):
-    with opened(browser, server, PHONE) as page:
+    with open_page(browser, server, PHONE) as page:
         yield page
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """A dozen pictures that differ; the first is wide."""
-    folder, chance = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
-    for at in range(12):
-        small = chance.integers(0, 256, (3, 4 if at else 12, 3), dtype=np.uint8)
-        size = (80, 60) if at else (240, 60)
-        Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(folder / f"picture-{at:02}.png")
+def images(tmp_path_factory):
+    """Twelve different images; the first is wide."""
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for index in range(12):
+        small = rng.integers(0, 256, (3, 4 if index else 12, 3), dtype=np.uint8)
+        size = (80, 60) if index else (240, 60)
+        Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(folder / f"image-{index:02}.png")
     return sorted(folder.iterdir())
 
 
@@ -177,80 +179,80 @@ def percent(probability: float) -> str:
     return "> 99.9 %" if 0.9995 < probability < 1 else f"{100 * probability:.1f} %"
 
 
-def test_a_picture_is_named_as_the_predictor_names_it(page, pictures, model):
-    page.give(pictures[0])
-    said = page.settle()
-    own = load(model)(pictures[0])
-    assert said == f"{pictures[0].name}: {own.label}, {percent(own.probability)}"
-    assert page.texts("article h2") == [own.label]
-    assert page.texts(".bars bdi") == [name for name, _ in own.top]
-    assert page.texts(".bars b") == [percent(probability) for _, probability in own.top]
+def test_the_page_displays_the_predictors_result(page, images, model):
+    page.select_files(images[0])
+    status = page.wait_until_idle()
+    expected = load(model)(images[0])
+    assert status == f"{images[0].name}: {expected.label}, {percent(expected.probability)}"
+    assert page.texts("article h2") == [expected.label]
+    assert page.texts(".bars bdi") == [name for name, _ in expected.top]
+    assert page.texts(".bars b") == [percent(probability) for _, probability in expected.top]
     widths = page.js("return [...document.querySelectorAll('.bar')].map((bar) => parseFloat(bar.style.width))")
-    assert widths == pytest.approx([100 * probability for _, probability in own.top], abs=0.01)
-    assert "network" in page.one(".time").text
-    assert " ms" in page.one(".time").text
-    assert page.one("#model").text == f"resnet8, {len(CLASSES)} classes, torch fp32."
-    assert page.one("footer a").get_attribute("href") == page.url + "docs"
+    assert widths == pytest.approx([100 * probability for _, probability in expected.top], abs=0.01)
+    assert "network" in page.find(".time").text
+    assert " ms" in page.find(".time").text
+    assert page.find("#model").text == f"resnet8, {len(CLASSES)} classes, torch fp32."
+    assert page.find("footer a").get_attribute("href") == page.url + "docs"
 
 
-def test_where_it_looked_is_asked_for_once(page, pictures):
-    page.give(pictures[1])
-    page.settle()
-    page.note_requests()
-    button, picture = page.one(".where"), page.one("article img")
-    before = picture.get_attribute("src")
-    assert (button.get_attribute("aria-pressed"), before[:5]) == ("false", "blob:")
+def test_the_heat_map_is_requested_once(page, images):
+    page.select_files(images[1])
+    page.wait_until_idle()
+    page.collect_posts()
+    button, image = page.find(".explain"), page.find("article img")
+    original = image.get_attribute("src")
+    assert (button.get_attribute("aria-pressed"), original[:5]) == ("false", "blob:")
     for _ in range(2):
         button.click()
-        page.until(lambda: button.get_attribute("aria-pressed") == "true")
-        assert picture.get_attribute("src").startswith("data:image/png;base64,")
-        assert "What speaks for" in picture.get_attribute("alt")
-        page.until(lambda: page.js("return arguments[0].naturalWidth", picture) == 448)
+        page.wait_until(lambda: button.get_attribute("aria-pressed") == "true")
+        assert image.get_attribute("src").startswith("data:image/png;base64,")
+        assert "Heat map for" in image.get_attribute("alt")
+        page.wait_until(lambda: page.js("return arguments[0].naturalWidth", image) == 448)
         button.click()
         assert button.get_attribute("aria-pressed") == "false"
-        assert picture.get_attribute("src") == before
-    assert page.note_requests() == [f"{page.url}v1/predict?top=1&explain=1"]
+        assert image.get_attribute("src") == original
+    assert page.collect_posts() == [f"{page.url}v1/predict?top=1&explain=1"]
 
 
-def test_a_text_file_is_told_of_beside_its_name(page, pictures, server, tmp_path):
-    page.expected = {415}
+def test_a_text_file_gets_the_servers_error_message(page, images, server, tmp_path):
+    page.expected_statuses = {415}
     text = tmp_path / "letter.txt"
-    text.write_text("Dear reader, this is no picture.")
-    page.give(pictures[2], text)
-    assert page.settle() == "1 picture answered, 1 not: the reason stands beside each"
-    good, bad = page.all("article")
-    assert bad.find_element(By.CSS_SELECTOR, "h2").text == "letter.txt"
+    text.write_text("This is a letter, not an image.")
+    page.select_files(images[2], text)
+    assert page.wait_until_idle() == "1 image classified, 1 failed: the reason is next to each image"
+    valid, invalid = page.find_all("article")
+    assert invalid.find_element(By.CSS_SELECTOR, "h2").text == "letter.txt"
     detail = server.post(text.read_bytes()).json()["detail"]
-    assert bad.find_element(By.CSS_SELECTOR, ".state.wrong").text == detail
-    assert "no image" in detail
-    assert bad.find_element(By.CSS_SELECTOR, ".none").is_displayed()
-    assert not bad.find_element(By.CSS_SELECTOR, ".where").is_displayed()
-    assert not bad.find_element(By.CSS_SELECTOR, ".again").is_displayed()  # it would be no use
-    assert good.find_elements(By.CSS_SELECTOR, ".bars li")
+    assert invalid.find_element(By.CSS_SELECTOR, ".message.error").text == detail
+    assert "not an image" in detail
+    assert invalid.find_element(By.CSS_SELECTOR, ".no-preview").is_displayed()
+    assert not invalid.find_element(By.CSS_SELECTOR, ".explain").is_displayed()
+    assert not invalid.find_element(By.CSS_SELECTOR, ".retry").is_displayed()  # another attempt would fail too
+    assert valid.find_elements(By.CSS_SELECTOR, ".bars li")
 
 
-def test_what_the_browser_cannot_show_is_named_all_the_same(page, pictures, tmp_path):
-    Image.open(pictures[3]).save(tmp_path / "scan.tiff")
-    page.give(tmp_path / "scan.tiff")
-    page.settle()
-    assert page.one(".none").is_displayed()
-    assert len(page.all(".bars li")) == 5
-    page.one(".where").click()
-    page.until(lambda: page.one("article img").is_displayed())
+def test_an_image_without_browser_preview_is_classified(page, images, tmp_path):
+    Image.open(images[3]).save(tmp_path / "scan.tiff")
+    page.select_files(tmp_path / "scan.tiff")
+    page.wait_until_idle()
+    assert page.find(".no-preview").is_displayed()
+    assert len(page.find_all(".bars li")) == 5
+    page.find(".explain").click()
+    page.wait_until(lambda: page.find("article img").is_displayed())
 
 
-def test_many_pictures_wait_for_a_server_that_is_full(browser, model, pictures):
-    words = ("--max-queue", 1, "--max-batch", 1, "--max-batch-images", 1)
-    with run_server(model, *words) as narrow, opened(browser, narrow, DESK) as page:
-        page.expected = {429}
-        with paused(narrow.worker()):
-            page.give(*pictures)
-            page.until(lambda: narrow.metric('resnetlab_requests_total{path="/v1/predict",status="429"}') > 0)
-        assert page.settle() == f"{len(pictures)} pictures answered"
-        assert page.texts("article h2") == [one.label for one in load(model)(list(pictures))]
+def test_requests_are_retried_while_the_queue_is_full(browser, model, images):
+    options = ("--max-queue", 1, "--max-batch", 1, "--max-batch-images", 1)
+    with run_server(model, *options) as narrow, open_page(browser, narrow, DESKTOP) as page:
+        page.expected_statuses = {429}
+        with paused(narrow.worker_pid()):
+            page.select_files(*images)
+            page.wait_until(lambda: narrow.metric('resnetlab_requests_total{path="/v1/predict",status="429"}') > 0)
+        assert page.wait_until_idle() == f"{len(images)} images classified"
+        assert page.texts("article h2") == [prediction.label for prediction in load(model)(list(images))]
 
 
-def test_the_keyboard_is_enough(page, pictures):
+def test_the_page_works_with_the_keyboard(page, images):
     def focused():
         return page.driver.switch_to.active_element
 
@@ -258,81 +260,81 @@ def test_the_keyboard_is_enough(page, pictures):
         webdriver.ActionChains(page.driver).send_keys(*keys).perform()
 
     press(Keys.TAB)
-    assert focused().get_attribute("id") == "choose"
-    label = page.one("label[for=choose]")
-    assert label.value_of_css_property("outline-style") == "solid"  # the focus can be seen
-    focused().send_keys(str(pictures[4]))  # the system's own dialogue is not part of the page
-    page.settle()
+    assert focused().get_attribute("id") == "files"
+    label = page.find("label[for=files]")
+    assert label.value_of_css_property("outline-style") == "solid"  # the focus is visible
+    focused().send_keys(str(images[4]))  # instead of the system's file dialog
+    page.wait_until_idle()
     press(Keys.TAB)
-    assert focused().accessible_name.startswith("Where it looked")
+    assert focused().accessible_name.startswith("Heat map")
     press(Keys.ENTER)
-    page.until(lambda: focused().get_attribute("aria-pressed") == "true")
+    page.wait_until(lambda: focused().get_attribute("aria-pressed") == "true")
     press(Keys.SPACE)
-    page.until(lambda: focused().get_attribute("aria-pressed") == "false")
+    page.wait_until(lambda: focused().get_attribute("aria-pressed") == "false")
     press(Keys.TAB)
     assert focused().text == "Remove all"
     press(Keys.ENTER)
-    assert page.all("article") == []
-    assert focused().get_attribute("id") == "choose"
+    assert page.find_all("article") == []
+    assert focused().get_attribute("id") == "files"
 
 
-def test_names_and_roles_for_a_screen_reader(page, pictures):
-    page.give(pictures[5])
-    page.settle()
-    assert page.one("#status").aria_role == "status"
-    assert page.one("#choose").accessible_name == "Choose pictures"
-    assert page.one("#gallery").accessible_name == "Answers"
-    assert page.one("article img").accessible_name == pictures[5].name
-    assert page.one("article h2").aria_role == "heading"
-    assert page.one(".bars").accessible_name == "The most probable classes"
-    assert pictures[5].name in page.one(".where").accessible_name
+def test_accessible_names_and_roles(page, images):
+    page.select_files(images[5])
+    page.wait_until_idle()
+    assert page.find("#status").aria_role == "status"
+    assert page.find("#files").accessible_name == "Select images"
+    assert page.find("#gallery").accessible_name == "Predictions"
+    assert page.find("article img").accessible_name == images[5].name
+    assert page.find("article h2").aria_role == "heading"
+    assert page.find(".bars").accessible_name == "The most probable classes"
+    assert images[5].name in page.find(".explain").accessible_name
     assert page.js("return document.documentElement.lang") == "en"
 
 
 @pytest.mark.parametrize("kind", ["drop", "paste"])
-def test_pictures_are_dropped_and_pasted(page, pictures, kind):
-    page.send(kind, "footer" if kind == "drop" else "body", pictures[6], pictures[7])
-    assert page.settle() == "2 pictures answered"
-    assert page.texts(".state") == [pictures[6].name, pictures[7].name]
-    page.send(kind, "body")  # text, or a picture of another page: no address is ever fetched
-    assert page.settle() in (
-        "There is no picture in the clipboard.",
-        "That was no file. Save the picture first, then drop the file.",
+def test_images_are_dropped_and_pasted(page, images, kind):
+    page.send_event(kind, "footer" if kind == "drop" else "body", images[6], images[7])
+    assert page.wait_until_idle() == "2 images classified"
+    assert page.texts(".message") == [images[6].name, images[7].name]
+    page.send_event(kind, "body")  # without files, such as text or a link to an image: links are never fetched
+    assert page.wait_until_idle() in (
+        "There is no image in the clipboard.",
+        "That was not a file. Save the image first, then drop the file.",
     )
 
 
-def test_a_phone_shows_all_of_it(phone, pictures, tmp_path):
-    assert phone.one("label[for=camera]").is_displayed()
-    assert phone.one("#camera").get_attribute("capture") == "environment"
-    assert phone.one("#choose").get_attribute("capture") is None  # so a stored picture can be chosen
-    phone.give(*pictures[:3])
-    phone.settle()
+def test_the_page_fits_a_phone(phone, images, tmp_path):
+    assert phone.find("label[for=camera]").is_displayed()
+    assert phone.find("#camera").get_attribute("capture") == "environment"
+    assert phone.find("#files").get_attribute("capture") is None  # so that stored images can be selected
+    phone.select_files(*images[:3])
+    phone.wait_until_idle()
     assert phone.js("return document.documentElement.scrollWidth") <= PHONE[0]
     wide = phone.js(
         """return [...document.querySelectorAll("body *")]
-        .filter((one) => one.getBoundingClientRect().right > innerWidth + 1)"""
+        .filter((element) => element.getBoundingClientRect().right > innerWidth + 1)"""
     )
     assert wide == []
-    heights = [one.rect["height"] for one in phone.all("button, .way") if one.is_displayed()]
-    assert min(heights) >= 44  # pixels, for a finger
-    shot = phone.driver.get_screenshot_as_png()
-    assert struct.unpack("!II", shot[16:24]) == (2 * PHONE[0], 2 * PHONE[1])
+    heights = [element.rect["height"] for element in phone.find_all("button, .input") if element.is_displayed()]
+    assert min(heights) >= 44  # pixels: the recommended minimum for touch
+    screenshot = phone.driver.get_screenshot_as_png()
+    assert struct.unpack("!II", screenshot[16:24]) == (2 * PHONE[0], 2 * PHONE[1])
 
 
-def test_at_night_it_is_dark(browser, server):
-    with opened(browser, server, DESK, dark=True) as page:
+def test_the_dark_color_scheme(browser, server):
+    with open_page(browser, server, DESKTOP, dark=True) as page:
         brightness = page.js("return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
         assert max(brightness[:3]) < 60
 
 
-def test_its_policy_would_bite(page):
-    """What the page may not do is refused by the browser: so the other tests' empty console means something."""
-    page.note_requests()
+def test_the_content_security_policy_is_enforced(page):
+    """The browser blocks and logs violations, so the empty console of the other tests means something."""
+    page.collect_posts()
     blocked = page.driver.execute_async_script(
-        """const done = arguments[0], found = [];
+        """const done = arguments[0], violations = [];
         document.addEventListener("securitypolicyviolation", ({effectiveDirective}) => {
-            found.push(effectiveDirective);
-            if (found.length === 4) done(found.sort());
+            violations.push(effectiveDirective);
+            if (violations.length === 4) done(violations.sort());
         });
         fetch("http://localhost:9/").catch(() => 0);
         document.body.append(Object.assign(new Image(), {src: "http://localhost:9/a.png"}));
@@ -341,33 +343,33 @@ def test_its_policy_would_bite(page):
     )
     assert blocked == ["connect-src", "img-src", "script-src-elem", "style-src-elem"]
     assert page.js("return window.broken") is None
-    assert page.complaints()
-    page.driver.get_log("performance")  # where the refused ones stand too
+    assert page.console_errors()
+    page.driver.get_log("performance")  # discard the blocked requests
 
 
-def test_a_picture_above_the_cap_is_not_even_sent(browser, model, tmp_path):
+def test_a_too_large_file_is_not_sent(browser, model, tmp_path):
     (tmp_path / "large.bmp").write_bytes(bytes(1_200_000))
-    with run_server(model, "--max-mib", 1) as small, opened(browser, small, DESK) as page:
-        page.note_requests()
-        page.give(tmp_path / "large.bmp")
-        assert page.settle() == "large.bmp: 1.1 MiB are too much; this server takes up to 1.0 MiB."
-        assert page.note_requests() == []
+    with run_server(model, "--max-mib", 1) as small, open_page(browser, small, DESKTOP) as page:
+        page.collect_posts()
+        page.select_files(tmp_path / "large.bmp")
+        assert page.wait_until_idle() == "large.bmp: The file has 1.1 MiB; the limit is 1.0 MiB."
+        assert page.collect_posts() == []
 
 
-def test_a_server_that_is_gone_is_told_of_and_can_be_tried_again(browser, model, pictures):
-    with run_server(model) as first, opened(browser, first, DESK) as page:
-        first.end(signal.SIGTERM)
-        page.give(pictures[8])
-        assert page.settle() == f"{pictures[8].name}: The server does not answer. Is it still running?"
-        assert any("ERR_CONNECTION_REFUSED" in one for one in page.complaints())
+def test_a_stopped_server_is_reported_and_can_be_retried(browser, model, images):
+    with run_server(model) as first, open_page(browser, first, DESKTOP) as page:
+        first.stop(signal.SIGTERM)
+        page.select_files(images[8])
+        assert page.wait_until_idle() == f"{images[8].name}: The server does not respond. Is it still running?"
+        assert any("ERR_CONNECTION_REFUSED" in message for message in page.console_errors())
         with run_server(model, "--port", first.port):
-            page.one(".again").click()
-            page.until(lambda: page.all(".bars li"))
-            assert not page.one(".again").is_displayed()
+            page.find(".retry").click()
+            page.wait_until(lambda: page.find_all(".bars li"))
+            assert not page.find(".retry").is_displayed()
 
 
-def test_the_picture_in_the_docs_is_of_a_phone():
+def test_the_screenshot_in_the_docs_is_of_a_phone():
     file = ROOT / "docs/images/serve-phone.png"
     assert file.stat().st_size <= 200_000
-    with Image.open(file) as picture:
-        assert picture.width in (320, 390, 640, 780)
+    with Image.open(file) as screenshot:
+        assert screenshot.width in (320, 390, 640, 780)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from helpers.odd_images import one
+from helpers.odd_images import encode_as
 
 pytest.importorskip("fastapi")
 
@@ -136,10 +136,10 @@ def batch_json(*images: object) -> bytes:
 
 
 def test_parse_batch_returns_an_error_for_each_invalid_image():
-    valid = one("png")
+    valid = encode_as("png")
     text = base64.b64encode(valid).decode()
     limits = Limits(max_mib=1)
-    too_large = base64.b64encode(one("png") + bytes(1 << 20)).decode()
+    too_large = base64.b64encode(encode_as("png") + bytes(1 << 20)).decode()
     words = base64.b64encode(b"words").decode()
     batch = batch_json(text, "%%%", f"data:image/png;base64,{text}", words, too_large, "é", text)
     images = parse_batch(batch, limits)

@@ -9,7 +9,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from helpers.odd_images import one, picture, png_of_size, saved, strange_images
+from helpers.odd_images import encode, encode_as, noisy_image, odd_images, png_of_size
 from helpers.small_network import CLASSES, model_file
 
 pytest.importorskip("fastapi")
@@ -52,7 +52,7 @@ def test_the_ready_line_has_the_address(server):
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "ppm"])
 def test_predict_returns_what_the_predictor_returns(server, predictor, suffix):
-    data = one(suffix)
+    data = encode_as(suffix)
     response = server.http.post("/v1/predict", content=data, headers={"content-type": "text/whatever"})
     label, top = parse_prediction(response)
     expected = predictor(data)
@@ -68,7 +68,7 @@ def test_predict_returns_what_the_predictor_returns(server, predictor, suffix):
 
 
 def test_top_limits_the_number_of_classes(server, predictor):
-    data = one("png")
+    data = encode_as("png")
     for top in (1, 3, 6, 10**30):
         _, returned = parse_prediction(server.post(data, top=top))
         assert same_top(returned, predictor(data, top=min(top, 6)).top)
@@ -78,7 +78,7 @@ def test_top_limits_the_number_of_classes(server, predictor):
 
 
 def test_explain_returns_the_overlay_of_render_overlay(server, predictor):
-    data = saved(picture(width=300, height=200), "JPEG")
+    data = encode(noisy_image(width=300, height=200), "JPEG")
     response = server.post(data, explain=1)
     kind, _, text = response.json()["overlay"].partition(",")
     assert kind == "data:image/png;base64"
@@ -92,7 +92,7 @@ def test_explain_returns_the_overlay_of_render_overlay(server, predictor):
 
 
 def test_a_batch_returns_a_prediction_or_error_per_image(server, predictor):
-    images = [one("png"), b"words", one("jpg"), one("jpg")[:300]]
+    images = [encode_as("png"), b"words", encode_as("jpg"), encode_as("jpg")[:300]]
     body = {"images": [base64.b64encode(data).decode() for data in images]}
     response = server.http.post("/v1/predict/batch", json=body, params={"top": 2})
     assert response.status_code == 200
@@ -118,7 +118,7 @@ def prediction_or_error(predictor, data):
 @pytest.mark.slow
 def test_unusual_images_get_the_predictors_result(server, predictor):
     good = 0
-    for name, data in strange_images().items():
+    for name, data in odd_images().items():
         response = server.post(data)
         expected = prediction_or_error(predictor, data)
         if isinstance(expected, BadImageError):
@@ -136,20 +136,20 @@ def test_unusual_images_get_the_predictors_result(server, predictor):
 
 
 def test_an_image_with_too_many_pixels_is_rejected(server):
-    detail = problem_detail(server.post(png_of_size(one("png"), 50_000, 50_000)), 413)
+    detail = problem_detail(server.post(png_of_size(encode_as("png"), 50_000, 50_000)), 413)
     assert "50,000 x 50,000 pixels, more than 100 megapixels" in detail
 
 
 def test_an_image_with_too_many_bytes_is_rejected(server):
-    assert "more than 1 MiB" in problem_detail(server.post(one("png") + bytes(1 << 20)), 413)
+    assert "more than 1 MiB" in problem_detail(server.post(encode_as("png") + bytes(1 << 20)), 413)
 
 
 def test_bodies_that_are_not_images_are_rejected(server):
-    assert "-F" in problem_detail(server.http.post("/v1/predict", files={"file": one("png")}), 415)
+    assert "-F" in problem_detail(server.http.post("/v1/predict", files={"file": encode_as("png")}), 415)
     assert "empty" in problem_detail(server.post(b""), 415)
-    compressed = server.http.post("/v1/predict", content=one("png"), headers={"content-encoding": "gzip"})
+    compressed = server.http.post("/v1/predict", content=encode_as("png"), headers={"content-encoding": "gzip"})
     assert "gzip" in problem_detail(compressed, 415)
-    assert "truncated" in problem_detail(server.post(one("jpg")[:200]), 422)
+    assert "truncated" in problem_detail(server.post(encode_as("jpg")[:200]), 422)
 
 
 def test_the_model_is_described(server, predictor):
@@ -184,7 +184,7 @@ def test_metrics(server):
         )
     }
     for _ in range(3):
-        server.post(one("png"))
+        server.post(encode_as("png"))
     assert {name: server.metric(name) - value for name, value in before.items()} == dict.fromkeys(before, 3)
     assert server.metric("resnetlab_queue_images") == server.metric("resnetlab_worker_images") == 0
     assert server.metric("resnetlab_worker_ready") == 1
@@ -244,8 +244,8 @@ def test_other_host_names_are_rejected(server):
 
 def test_cross_site_requests_are_rejected(server):
     cross_site = {"sec-fetch-site": "cross-site", "origin": "https://evil.example"}
-    assert problem_detail(server.http.post("/v1/predict", content=one("png"), headers=cross_site), 403)
-    response = server.http.post("/v1/predict", content=one("png"), headers={"origin": "https://evil.example"})
+    assert problem_detail(server.http.post("/v1/predict", content=encode_as("png"), headers=cross_site), 403)
+    response = server.http.post("/v1/predict", content=encode_as("png"), headers={"origin": "https://evil.example"})
     assert not [name for name in response.headers if name.startswith("access-control")]
     assert server.http.options("/v1/predict", headers=cross_site).status_code in (403, 405)
 
@@ -261,7 +261,7 @@ def test_invalid_http_gets_400(server):
 
 def test_pipelined_requests_on_one_connection(server, predictor):
     """The client sends the second request before it reads the first response."""
-    images = [one("png"), one("jpg")]
+    images = [encode_as("png"), encode_as("jpg")]
     with open_connection(server.port) as connection:
         for data in images:
             head = f"POST /v1/predict?top=1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
@@ -276,7 +276,7 @@ def test_pipelined_requests_on_one_connection(server, predictor):
 
 
 def test_concurrent_requests_are_batched(server, predictor):
-    images = [one("png") for _ in range(12)]
+    images = [encode_as("png") for _ in range(12)]
     before = server.metric('resnetlab_batch_images_bucket{le="1.0"}')
     connections = [socket.create_connection(("127.0.0.1", server.port), timeout=30) for _ in images]
     for connection, data in zip(connections, images, strict=True):

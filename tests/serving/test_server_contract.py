@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from helpers.odd_images import one
+from helpers.odd_images import encode_as
 from helpers.small_network import model_file
 
 pytest.importorskip("fastapi")
@@ -27,7 +27,15 @@ pytestmark = pytest.mark.slow
 
 LIMITS, METRICS = Limits(), ServerMetrics()
 DOCUMENT = make_app(WorkerSupervisor({}, LIMITS, METRICS), LIMITS, METRICS).openapi()
-BODIES = [one("png"), one("jpg"), one("webp"), one("jpg")[:300], b"words", b"", one("png") + bytes(1 << 20)]
+BODIES = [
+    encode_as("png"),
+    encode_as("jpg"),
+    encode_as("webp"),
+    encode_as("jpg")[:300],
+    b"words",
+    b"",
+    encode_as("png") + bytes(1 << 20),
+]
 
 for media_type in IMAGE_MEDIA_TYPES:
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from helpers.odd_images import one, picture, saved
+from helpers.odd_images import encode, encode_as, noisy_image
 from helpers.small_network import model_file
 
 pytest.importorskip("fastapi")
@@ -31,7 +31,7 @@ from helpers.http_client import (
     wait_until,
 )
 
-IMAGE = one("png")
+IMAGE = encode_as("png")
 
 
 @pytest.fixture(scope="module")
@@ -264,10 +264,10 @@ def test_memory_does_not_grow(model, pool):
     """Compare before and after 3,000 requests of every kind, following a warm-up of 1,500."""
     bodies = [
         IMAGE,
-        saved(picture(width=1500, height=1200), "JPEG"),
+        encode(noisy_image(width=1500, height=1200), "JPEG"),
         b"words",
-        one("jpg")[:500],
-        saved(picture("L"), "PNG"),
+        encode_as("jpg")[:500],
+        encode(noisy_image("L"), "PNG"),
         bytes(3 << 20),
     ]
 
