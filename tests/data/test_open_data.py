@@ -1,9 +1,9 @@
-"""What `open_data` decides: splits that are missing, what is resident, what happens to bad images."""
+"""`open_data`: missing splits, residency, and bad images."""
 
 import pytest
 import torch
 
-from helpers.images import encode, pictures, resident, tree
+from helpers.images import encode, random_images, resident_images, write_tree
 from resnetlab.config import ConfigError, DataConfig
 from resnetlab.data.images.encoded import EncodedImages
 from resnetlab.data.images.scan import BadDataError
@@ -43,16 +43,16 @@ def sizes(data):
         ),
     ],
 )
-def test_splits_that_are_missing_are_made(tmp_path, layout, expected, warnings):
-    data = opened(tree(tmp_path / "pets", layout))
+def test_missing_splits_are_drawn(tmp_path, layout, expected, warnings):
+    data = opened(write_tree(tmp_path / "pets", layout))
     assert tuple(sizes(data).values()) == expected
     assert data.warnings == warnings
     assert data.name == "pets"
-    assert resident(data.test).shape[1:] == (3, 8, 8)
+    assert resident_images(data.test).shape[1:] == (3, 8, 8)
     assert len({name for split in data.splits.values() for name in split.names}) == sum(expected)
 
 
-def test_the_split_of_cifar10_is_exact():
+def test_the_split_of_cifar10_has_exact_class_counts():
     labels = torch.arange(50_000) % 10
     parts = stratified_split(labels, {"val": 0.1}, 0)
     assert labels[parts["val"]].bincount().tolist() == [500] * 10
@@ -72,7 +72,7 @@ def test_the_split_of_cifar10_is_exact():
         (15, (11, 2, 2), (13, 2)),
     ],
 )
-def test_small_classes(count, both, val):
+def test_classes_with_few_images(count, both, val):
     labels = torch.zeros(count, dtype=torch.int64)
     parts = stratified_split(labels, {"val": 0.1, "test": 0.1}, 0)
     assert tuple(len(parts[name]) for name in ("train", "val", "test")) == both
@@ -99,16 +99,16 @@ def test_small_classes(count, both, val):
         ([(32, 32), (32, 40)], {"image_size": 64}, True, (False, 64, 0.875)),
     ],
 )
-def test_what_is_resident(tmp_path, shapes, options, keep, expected):
+def test_residency_and_geometry(tmp_path, shapes, options, keep, expected):
     for number in range(20):
         height, width = shapes[number % len(shapes)]
         folder = tmp_path / "ab"[number % 4 > 1]
         folder.mkdir(exist_ok=True)
-        picture = pictures(1, max(height, width), seed=number)[0, :height, :width]
-        (folder / f"{number}.png").write_bytes(encode(picture))
+        image = random_images(1, max(height, width), seed=number)[0, :height, :width]
+        (folder / f"{number}.png").write_bytes(encode(image))
     data = open_data(DataConfig(str(tmp_path), **options), keep_encoded=keep)
-    images, made = data.train.images, data.preprocessing
-    assert (isinstance(images, torch.Tensor), made.image_size, made.crop_ratio) == expected
+    images, preprocessing = data.train.images, data.preprocessing
+    assert (isinstance(images, torch.Tensor), preprocessing.image_size, preprocessing.crop_ratio) == expected
     if isinstance(images, torch.Tensor):
         assert images.shape == (16, 3, expected[1], expected[1])
     else:
@@ -120,67 +120,68 @@ def test_what_is_resident(tmp_path, shapes, options, keep, expected):
         assert len(data.fingerprint) == 64
 
 
-def bad_tree(root):
-    """Twelve images of two classes, of which two cannot be decoded: one is no image, one is cut off."""
-    tree(root, {"train/a": 6, "train/b": 6})
+def write_bad_tree(root):
+    """Write twelve images of two classes, of which two cannot be decoded: one is no image, one is truncated."""
+    write_tree(root, {"train/a": 6, "train/b": 6})
     (root / "train/a/000.png").write_bytes(b"no image")
-    whole = encode(pictures(1, 64)[0])
+    whole = encode(random_images(1, 64)[0])
     (root / "train/b/000.png").write_bytes(whole[: len(whole) // 2])
     return root
 
 
-def test_bad_images_stop_the_run(tmp_path):
+def test_bad_images_raise_one_line(tmp_path):
     with pytest.raises(
         BadDataError, match=r"^2 of 12 images cannot be read: train/a/000.png: .*; train/b/000.png: "
     ) as error:
-        opened(bad_tree(tmp_path))
+        opened(write_bad_tree(tmp_path))
     assert f"resnetlab data check {tmp_path}; skip such images with --on-bad-image skip" in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_bad_images_are_skipped_and_listed(tmp_path):
-    data = opened(bad_tree(tmp_path), on_bad_image="skip", image_size=8)
+def test_bad_images_can_be_skipped_and_are_listed(tmp_path):
+    data = opened(write_bad_tree(tmp_path), on_bad_image="skip", image_size=8)
     assert [line.split(": ")[0] for line in data.skipped] == ["train/a/000.png", "train/b/000.png"]
     assert sizes(data) == {"train": 8, "val": 2, "test": 0}
     assert not {"train/a/000.png", "train/b/000.png"} & {*data.train.names, *data.val.names}
 
 
-def test_encoded_images_are_refused_by_their_headers(tmp_path):
+def test_bad_headers_of_encoded_images_raise(tmp_path):
     with pytest.raises(BadDataError, match=r"^1 of 12 images cannot be read: train/a/000.png: "):
-        opened(bad_tree(tmp_path), resident_mib=0, image_size=8)
+        opened(write_bad_tree(tmp_path), resident_mib=0, image_size=8)
     (tmp_path / "train/a/000.png").unlink()
     with pytest.raises(ConfigError, match=r"^train/b/000.png: cannot be decoded \(.*; skip such images with --on-bad"):
         opened(tmp_path, resident_mib=0, image_size=8)
-    data = opened(bad_tree(tmp_path), resident_mib=0, image_size=8, on_bad_image="skip")
+    data = opened(write_bad_tree(tmp_path), resident_mib=0, image_size=8, on_bad_image="skip")
     assert isinstance(data.train.images, EncodedImages)
     assert data.train.images.skip_bad
     assert sizes(data) == {"train": 9, "val": 2, "test": 0}
     assert len(data.skipped) == 1
 
 
-def test_a_class_of_which_all_is_skipped(tmp_path):
-    tree(tmp_path, {"train/a": 6, "train/b": 1})
+def test_a_class_without_readable_images_is_an_error(tmp_path):
+    write_tree(tmp_path, {"train/a": 6, "train/b": 1})
     (tmp_path / "train/b/000.png").write_bytes(b"")
-    with pytest.raises(ConfigError, match="train has no image of class b left that can be read; replace the bad ones"):
+    with pytest.raises(ConfigError, match="train has no image of class b that can be read; replace the bad images"):
         opened(tmp_path, on_bad_image="skip")
 
 
-def test_nothing_that_can_be_read(tmp_path):
-    tree(tmp_path, {"a": 1, "b": 1})
+def test_a_data_set_without_readable_images_is_an_error(tmp_path):
+    write_tree(tmp_path, {"a": 1, "b": 1})
     for path in tmp_path.rglob("*.png"):
         path.write_bytes(b"x")
     with pytest.raises(BadDataError, match="2 of 2 images cannot be read"):
         opened(tmp_path, on_bad_image="skip")
 
 
-def test_images_that_claim_too_much(tmp_path):
-    tree(tmp_path, {"a": 3, "b": 3})
-    (tmp_path / "a/000.png").write_bytes(encode(pictures(1, 1100)[0]))
+def test_images_above_the_pixel_limit_are_bad(tmp_path):
+    write_tree(tmp_path, {"a": 3, "b": 3})
+    (tmp_path / "a/000.png").write_bytes(encode(random_images(1, 1100)[0]))
     with pytest.raises(BadDataError, match=r"^1 of 6 images cannot be read: a/000.png: "):
         opened(tmp_path, max_megapixels=1)
 
 
-def test_progress_tells_stages(tmp_path):
-    told = []
-    open_data(DataConfig(str(tree(tmp_path, {"a": 5, "b": 5}))), on_progress=lambda *now: told.append(now), workers=1)
-    assert told == [("measuring", 10, 10), ("decoding", 10, 10)]
+def test_progress_reports_stages(tmp_path):
+    reported = []
+    config = DataConfig(str(write_tree(tmp_path, {"a": 5, "b": 5})))
+    open_data(config, on_progress=lambda *progress: reported.append(progress), workers=1)
+    assert reported == [("measuring", 10, 10), ("decoding", 10, 10)]

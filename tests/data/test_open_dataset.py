@@ -1,3 +1,5 @@
+"""Data sets of every container format: contents, splits, fingerprints and names."""
+
 import dataclasses
 
 import numpy as np
@@ -6,7 +8,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from helpers.images import encode, parquet, pictures, resident
+from helpers.images import encode, random_images, resident_images, write_parquet
 from resnetlab.config import DataConfig
 from resnetlab.data.open_dataset import open_data
 from resnetlab.data.registry import CIFAR10
@@ -15,16 +17,16 @@ from resnetlab.data.transforms import normalise
 from conftest import ROOT
 
 
-def rows(split):
-    return [bytes(image) for image in resident(split).flatten(1).numpy()]
+def image_bytes(split):
+    return [bytes(image) for image in resident_images(split).flatten(1).numpy()]
 
 
-def test_digits_are_all_there_once():
+def test_digits_contain_every_image_once():
     data = open_data(DataConfig("digits"))
     images, labels = load_digits(return_X_y=True)
     assert [len(split) for split in data.splits.values()] == [1257, 270, 270]
-    ours = sorted(row for split in data.splits.values() for row in rows(split))
-    assert ours == sorted(bytes(row) for row in (images * 255 / 16).round().astype("uint8"))
+    images_found = sorted(image for split in data.splits.values() for image in image_bytes(split))
+    assert images_found == sorted(bytes(row) for row in (images * 255 / 16).round().astype("uint8"))
     together = torch.cat([split.labels for split in data.splits.values()])
     assert together.bincount().tolist() == torch.from_numpy(labels).bincount().tolist()
 
@@ -36,13 +38,13 @@ def test_the_split_is_stratified():
         assert float((shares - 0.1).abs().max()) < 0.01
 
 
-def test_the_split_follows_its_seed_alone():
+def test_the_split_depends_on_its_seed_alone():
     first, again, other = (open_data(DataConfig("digits", split_seed=seed)) for seed in (0, 0, 1))
     assert first.fingerprint == again.fingerprint != other.fingerprint
-    assert rows(first.test) != rows(other.test)
+    assert image_bytes(first.test) != image_bytes(other.test)
 
 
-def test_the_fingerprint_sees_a_single_label():
+def test_the_fingerprint_changes_with_a_single_label():
     data = open_data(DataConfig("digits"))
     labels = data.val.labels.clone()
     labels[3] = (labels[3] + 1) % 10
@@ -50,32 +52,30 @@ def test_the_fingerprint_sees_a_single_label():
     assert changed.fingerprint != data.fingerprint
 
 
-def test_preprocessing_is_of_the_training_split():
+def test_preprocessing_normalises_the_training_split():
     data = open_data(DataConfig("digits"))
-    seen = normalise(resident(data.train), data.preprocessing)
+    seen = normalise(resident_images(data.train), data.preprocessing)
     assert seen.dtype == torch.float32
     assert abs(float(seen.mean())) < 1e-5
     assert abs(float(seen.std()) - 1) < 1e-5
-    assert abs(float(normalise(resident(data.val), data.preprocessing).mean())) > 1e-5
+    assert abs(float(normalise(resident_images(data.val), data.preprocessing).mean())) > 1e-5
 
 
-def spread(count, num_classes):
-    """Labels of so many images, shuffled but the same in each call."""
+def shuffled_labels(count, num_classes):
+    """Return `count` labels in a random order that is the same in each call."""
     return np.random.default_rng(1).permutation(np.arange(count) % num_classes).tolist()
 
 
-def write_tree(root, pixels, labels, splits, classes, kind="PNG"):
-    for number, (picture, label, split) in enumerate(zip(pixels, labels, splits, strict=True)):
+def write_class_folders(root, pixels, labels, splits, classes, kind="PNG"):
+    for number, (image, label, split) in enumerate(zip(pixels, labels, splits, strict=True)):
         folder = root / split / classes[label]
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{number}.{kind.lower()}").write_bytes(encode(picture, kind))
+        (folder / f"{number}.{kind.lower()}").write_bytes(encode(image, kind))
     return root
 
 
 def write_cifar10(root, pixels, labels, splits):
-    records = [
-        bytes([label]) + picture.transpose(2, 0, 1).tobytes() for picture, label in zip(pixels, labels, strict=True)
-    ]
+    records = [bytes([label]) + image.transpose(2, 0, 1).tobytes() for image, label in zip(pixels, labels, strict=True)]
     train = [record for record, split in zip(records, splits, strict=True) if split == "train"]
     root.mkdir()
     for number in range(5):
@@ -93,15 +93,21 @@ def sizes(data):
 
 
 @pytest.mark.parametrize("image_size", [None, 24])
-def test_the_container_does_not_matter(tmp_path, image_size):
-    """The same 200 images from the authors' records, a folder tree and parquet, each in another order."""
-    pixels, labels, splits = pictures(200, 32), spread(160, 10) + spread(40, 10), ["train"] * 160 + ["test"] * 40
-    pixels[labels.index(3)] = pixels[labels.index(3, labels.index(3) + 1)]  # copies that no order can tell apart
+def test_the_container_format_does_not_change_the_result(tmp_path, image_size):
+    """Open the same 200 images from CIFAR-10 records, a folder tree and parquet, each in a different order."""
+    pixels, labels, splits = (
+        random_images(200, 32),
+        shuffled_labels(160, 10) + shuffled_labels(40, 10),
+        ["train"] * 160 + ["test"] * 40,
+    )
+    pixels[labels.index(3)] = pixels[labels.index(3, labels.index(3) + 1)]  # two equal images of one class
     root = write_cifar10(tmp_path / "bin", pixels, labels, splits)
-    write_tree(tmp_path / "tree", pixels[::-1], labels[::-1], splits[::-1], CIFAR10)
+    write_class_folders(tmp_path / "tree", pixels[::-1], labels[::-1], splits[::-1], CIFAR10)
     for split, rows in (("train", [*range(80, 160), *range(80)]), ("test", range(160, 200))):
-        chosen = [encode(pixels[row], "WEBP") for row in rows]
-        parquet(tmp_path / "pq" / f"{split}-0.parquet", chosen, [labels[row] for row in rows], CIFAR10, image="img")
+        encoded = [encode(pixels[row], "WEBP") for row in rows]
+        write_parquet(
+            tmp_path / "pq" / f"{split}-0.parquet", encoded, [labels[row] for row in rows], CIFAR10, image="img"
+        )
     ours = open_data(DataConfig("cifar10", str(root), image_size=image_size))
     others = [opened(tmp_path / name, image_size=image_size) for name in ("tree", "pq")]
     assert sizes(ours) == {"train": 140, "val": 20, "test": 40}
@@ -109,35 +115,35 @@ def test_the_container_does_not_matter(tmp_path, image_size):
         assert other.fingerprint == ours.fingerprint
         assert (other.classes, other.preprocessing) == (ours.classes, ours.preprocessing)
         for name, split in ours.splits.items():
-            assert torch.equal(resident(other.splits[name]), resident(split))
+            assert torch.equal(resident_images(other.splits[name]), resident_images(split))
             assert torch.equal(other.splits[name].labels, split.labels)
 
 
-def test_names_lead_back_to_the_images(tmp_path):
-    data = opened(write_tree(tmp_path, pictures(40), spread(40, 2), ["train"] * 40, ("a", "b")))
+def test_names_are_the_paths_of_the_images(tmp_path):
+    data = opened(write_class_folders(tmp_path, random_images(40), shuffled_labels(40, 2), ["train"] * 40, ("a", "b")))
     for split in data.splits.values():
-        for image, label, name in zip(resident(split), split.labels.tolist(), split.names, strict=True):
-            there = np.asarray(Image.open(tmp_path / name))
-            assert np.array_equal(image.permute(1, 2, 0).numpy(), there)
+        for image, label, name in zip(resident_images(split), split.labels.tolist(), split.names, strict=True):
+            stored = np.asarray(Image.open(tmp_path / name))
+            assert np.array_equal(image.permute(1, 2, 0).numpy(), stored)
             assert name.split("/")[1] == data.classes[label]
 
 
 def test_digits_of_another_size():
     data = open_data(DataConfig("digits", image_size=16))
-    assert resident(data.train).shape == (1257, 1, 16, 16)
+    assert resident_images(data.train).shape == (1257, 1, 16, 16)
     assert (data.preprocessing.image_size, data.channels) == (16, 1)
     assert torch.equal(data.train.labels, open_data(DataConfig("digits")).train.labels)
 
 
 SHARED = ROOT.parent / "shared" / "data"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"real data are not here: {SHARED}")
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"real data are missing: {SHARED}")
 
 
 @needs_shared
 def test_imagenette64():
     data = opened(SHARED / "imagenette64")
     assert sizes(data) == {"train": 9469, "val": 3925, "test": 0}
-    assert resident(data.train).shape == (9469, 3, 64, 64)
+    assert resident_images(data.train).shape == (9469, 3, 64, 64)
     assert data.classes[:2] == ("tench", "English springer")
 
 
@@ -148,7 +154,7 @@ def test_a_folder_of_photographs():
     assert data.preprocessing.image_size == 224
     smaller = opened(SHARED / "imagenette224-sample", image_size=64)
     assert smaller.preprocessing.crop_ratio == 0.875
-    assert resident(smaller.train).shape == (400, 3, 64, 64)
+    assert resident_images(smaller.train).shape == (400, 3, 64, 64)
 
 
 @pytest.mark.slow

@@ -1,16 +1,18 @@
+"""Kinds of data sets from names, paths and URLs, and the errors for names that cannot be opened."""
+
 import subprocess
 import sys
 
 import pytest
 
 from resnetlab.config import ConfigError, DataConfig
-from resnetlab.data.registry import CIFAR100, KNOWN, dataset_title, detect_kind
+from resnetlab.data.registry import CIFAR100, KNOWN_DATASETS, dataset_title, detect_kind
 
 
 def test_known_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mnist").mkdir()
-    assert {name: detect_kind(DataConfig(name)) for name in KNOWN} == {
+    assert {name: detect_kind(DataConfig(name)) for name in KNOWN_DATASETS} == {
         "digits": "digits",
         "cifar10": "cifar",
         "cifar100": "cifar",
@@ -39,17 +41,17 @@ def test_paths(tmp_path, monkeypatch):
         (
             "nothere",
             r"data 'nothere' is neither a known data set \(digits, cifar10, cifar100, mnist, fashion-mnist\) "
-            r"nor a folder or parquet file here$",
+            r"nor an existing folder or parquet file$",
         ),
-        ("cifar-10", r"here; did you mean cifar10\?$"),
-        ("./phots", r"here; did you mean photos\?$"),
-        ("a/b/c", "here$"),
-        ("~nobody-of-that-name/c", "here$"),
+        ("cifar-10", r"file; did you mean cifar10\?$"),
+        ("./phots", r"file; did you mean photos\?$"),
+        ("a/b/c", "parquet file$"),
+        ("~no-such-user/c", "parquet file$"),
         ("x" * 5000, r"cannot be read \(File name too long\)$"),
-        ("photos.zip", "data 'photos.zip' is a file, but not a .parquet one; give a folder, or unpack it"),
+        ("photos.zip", "data 'photos.zip' is a file, but not a .parquet file; give a folder, or unpack the file"),
     ],
 )
-def test_names_that_are_nothing(tmp_path, monkeypatch, name, message):
+def test_unknown_names_are_refused_with_a_hint(tmp_path, monkeypatch, name, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos.zip").touch()
@@ -58,7 +60,7 @@ def test_names_that_are_nothing(tmp_path, monkeypatch, name, message):
 
 
 @pytest.mark.parametrize(
-    "address",
+    "url",
     [
         "http://user:s3cret@host/shards",
         "https://user:s3cret@host:8000/shards?x=1",
@@ -72,15 +74,15 @@ def test_names_that_are_nothing(tmp_path, monkeypatch, name, message):
         "simplecache::http://user:s3cret@host/shards",
     ],
 )
-def test_a_password_in_an_address_is_refused_and_not_repeated(address):
-    with pytest.raises(ConfigError, match=r"give the address without it: .*FSSPEC_HTTP") as refused:
-        detect_kind(DataConfig(address))
-    assert "cret" not in str(refused.value)
-    assert "\n" not in str(refused.value)
+def test_a_password_in_a_url_is_refused_and_not_repeated(url):
+    with pytest.raises(ConfigError, match=r"give the URL without it: .*FSSPEC_HTTP") as error:
+        detect_kind(DataConfig(url))
+    assert "cret" not in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    "address",
+    "url",
     [
         "http://host:8000/shards@v1",
         "http://[::1]:8000/shards",
@@ -91,11 +93,11 @@ def test_a_password_in_an_address_is_refused_and_not_repeated(address):
         "file:///data/a:b@c",
     ],
 )
-def test_other_signs_at_are_no_password(address):
-    assert detect_kind(DataConfig(address)) == "shards"
+def test_other_at_signs_are_not_a_password(url):
+    assert detect_kind(DataConfig(url)) == "shards"
 
 
-def test_asking_loads_nothing_heavy():
+def test_import_loads_no_heavy_package():
     code = "import sys, resnetlab.data.registry; print({'torch', 'numpy', 'pyarrow', 'PIL'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

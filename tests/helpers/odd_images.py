@@ -1,4 +1,4 @@
-"""Some hundreds of images that are damaged, misnamed, of odd kinds, or claim too much; each by a name of its own."""
+"""Hundreds of images that are damaged, misnamed, of unusual kinds, or claim a huge size; each with a unique name."""
 
 import struct
 import zipfile
@@ -29,47 +29,58 @@ HUGE = ((65_535, 65_535), (2**31 - 1, 2**31 - 1), (10_000, 10_000), (2**16, 2**1
 _seeds = count()
 
 
-def picture(mode: str = "RGB", width: int = WIDTH, height: int = HEIGHT) -> Image.Image:
-    """Make a picture that no other one is like: two colours, and noise."""
-    chance = np.random.default_rng(next(_seeds))
-    pixels = np.linspace(chance.uniform(0, 255, 3), chance.uniform(0, 255, 3), width)[None].repeat(height, 0)
-    pixels[: height // 2] = pixels[: height // 2, ::-1] * chance.uniform(0.2, 1)
-    noisy = pixels + chance.normal(0, 12, pixels.shape)
+def noisy_image(mode: str = "RGB", width: int = WIDTH, height: int = HEIGHT) -> Image.Image:
+    """Return a new image on each call: a gradient between two colours, with noise."""
+    rng = np.random.default_rng(next(_seeds))
+    pixels = np.linspace(rng.uniform(0, 255, 3), rng.uniform(0, 255, 3), width)[None].repeat(height, 0)
+    pixels[: height // 2] = pixels[: height // 2, ::-1] * rng.uniform(0.2, 1)
+    noisy = pixels + rng.normal(0, 12, pixels.shape)
     return Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).convert(mode)
 
 
-def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+def encode(image: Image.Image, kind: str, **options: object) -> bytes:
+    """Return an image in a format of Pillow."""
     file = BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
 
 
-def strange_images() -> dict[str, bytes]:
-    """Return every one by its name."""
-    made: dict[str, bytes] = {}
-    for part in (cut_short(), damaged(), huge(), modes(), several_frames(), odd_shapes(), not_images()):
-        for name, data in part:
-            assert name not in made, name
-            made[name] = data
-    return made
+def odd_images() -> dict[str, bytes]:
+    """Return all images by name."""
+    images: dict[str, bytes] = {}
+    for group in (
+        truncated_images(),
+        damaged_images(),
+        huge_claims(),
+        color_modes(),
+        multi_frame_images(),
+        odd_shapes(),
+        not_images(),
+    ):
+        for name, data in group:
+            assert name not in images, name
+            images[name] = data
+    return images
 
 
-def one(suffix: str) -> bytes:
+def encode_as(suffix: str) -> bytes:
+    """Return a new image in the format of a file name suffix."""
     kind, options = KINDS[suffix]
-    return saved(picture(), kind, **options)
+    return encode(noisy_image(), kind, **options)
 
 
-def cut_short() -> Iterator[tuple[str, bytes]]:
-    """Cut each format at every tenth of its length."""
+def truncated_images() -> Iterator[tuple[str, bytes]]:
+    """Truncate each format at every tenth of its length."""
     for suffix in (*KINDS, "interlaced.png"):
-        data = interlaced() if suffix == "interlaced.png" else one(suffix)
+        data = interlaced() if suffix == "interlaced.png" else encode_as(suffix)
         for tenth in range(10):
             yield f"cut{tenth}.{suffix}", data[: len(data) * tenth // 10]
 
 
-def damaged() -> Iterator[tuple[str, bytes]]:
+def damaged_images() -> Iterator[tuple[str, bytes]]:
+    """Overwrite, zero, invert or extend the bytes of each format."""
     for suffix in KINDS:
-        data = one(suffix)
+        data = encode_as(suffix)
         middle = slice(len(data) * 4 // 10, len(data) * 6 // 10)
         hole = len(data[middle])
         yield f"magic.{suffix}", b"XXXX" + data[4:]
@@ -77,36 +88,37 @@ def damaged() -> Iterator[tuple[str, bytes]]:
         yield f"flipped.{suffix}", data[: middle.start] + bytes(255 - b for b in data[middle]) + data[middle.stop :]
         yield f"zeros.{suffix}", bytes(len(data))
         yield f"trailing.{suffix}", data + b"garbage" * 100
-        yield f"twice.{suffix}", one(suffix) + data
+        yield f"twice.{suffix}", encode_as(suffix) + data
 
 
-def huge() -> Iterator[tuple[str, bytes]]:
-    """Patch headers of real images: sizes wrap around where the format's fields are narrower."""
+def huge_claims() -> Iterator[tuple[str, bytes]]:
+    """Patch the size in headers of real images; it wraps around if the format's fields are narrower."""
     for number, (width, height) in enumerate(HUGE):
-        yield f"huge{number}.png", png_of_size(one("png"), width, height)
+        yield f"huge{number}.png", png_of_size(encode_as("png"), width, height)
         yield f"huge{number}.interlaced.png", png_of_size(interlaced(), width, height)
         for suffix in ("jpg", "progressive.jpg"):
-            data = one(suffix)
+            data = encode_as(suffix)
             at = data.index(b"\xff\xc2" if "progressive" in suffix else b"\xff\xc0") + 5
             yield f"huge{number}.{suffix}", patch(data, at, ">HH", height & 0xFFFF, width & 0xFFFF)
-        data = patch(one("gif"), 6, "<HH", width & 0xFFFF, height & 0xFFFF)
+        data = patch(encode_as("gif"), 6, "<HH", width & 0xFFFF, height & 0xFFFF)
         yield f"huge{number}.screen.gif", data
         yield f"huge{number}.gif", patch(data, data.index(b",\0\0\0\0") + 5, "<HH", width & 0xFFFF, height & 0xFFFF)
-        yield f"huge{number}.bmp", patch(one("bmp"), 18, "<II", width, height)
-        yield f"huge{number}.ppm", b"P6 %d %d 255\n" % (width, height) + one("ppm")[-5400:]
+        yield f"huge{number}.bmp", patch(encode_as("bmp"), 18, "<II", width, height)
+        yield f"huge{number}.ppm", b"P6 %d %d 255\n" % (width, height) + encode_as("ppm")[-5400:]
         yield f"huge{number}.plain.ppm", b"P3 %d %d 255\n" % (width, height) + b"12 34 56 " * 100
         for suffix in ("tif", "lzw.tif"):
-            data = tiff_of_size(one(suffix), width, height)
+            data = tiff_of_size(encode_as(suffix), width, height)
             yield f"huge{number}.{suffix}", data
-        if width != 10_000:  # under the limit on pixels, and no bound of bytes: data/plausible.py
+        if width != 10_000:  # below the limit on pixels, and without a bound on bytes: data/images/sniff.py
             yield f"huge{number}.lossless.webp", lossless_of_size(min(width, 16_384), min(height, 16_384))
-        lossy = one("webp")
+        lossy = encode_as("webp")
         at = lossy.index(b"\x9d\x01\x2a") + 3
         yield f"huge{number}.webp", patch(lossy, at, "<HH", min(width, 16_383), min(height, 16_383))
 
 
-def modes() -> Iterator[tuple[str, bytes]]:
-    for kind, suffix, its in (
+def color_modes() -> Iterator[tuple[str, bytes]]:
+    """Encode every mode of Pillow that a format supports."""
+    for kind, suffix, supported in (
         ("PNG", "png", ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")),
         ("TIFF", "tif", ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "I;16", "I", "F")),
         ("JPEG", "jpg", ("1", "L", "RGB", "RGBX", "CMYK", "YCbCr")),
@@ -115,53 +127,57 @@ def modes() -> Iterator[tuple[str, bytes]]:
         ("BMP", "bmp", ("1", "L", "P", "RGB", "RGBA")),
         ("PPM", "ppm", ("1", "L", "RGB", "I;16", "I", "F")),
     ):
-        for mode in its:
-            yield f"mode {mode.replace(';', '')}.{suffix}", saved(in_mode(mode), kind)
+        for mode in supported:
+            yield f"mode {mode.replace(';', '')}.{suffix}", encode(in_mode(mode), kind)
     for name in ("group3", "group4"):
-        yield f"{name}.tif", saved(picture("1"), "TIFF", compression=name)
+        yield f"{name}.tif", encode(noisy_image("1"), "TIFF", compression=name)
 
 
 def in_mode(mode: str) -> Image.Image:
+    """Return a new image in a mode of Pillow."""
     if mode == "I;16":
-        return Image.fromarray(np.asarray(picture("L")).astype(np.uint16) * 257)
+        return Image.fromarray(np.asarray(noisy_image("L")).astype(np.uint16) * 257)
     if mode == "I":
-        return Image.fromarray(np.asarray(picture("L")).astype(np.int32) * 250)
+        return Image.fromarray(np.asarray(noisy_image("L")).astype(np.int32) * 250)
     if mode == "F":
-        return Image.fromarray(np.asarray(picture("L")).astype(np.float32) / 255)
+        return Image.fromarray(np.asarray(noisy_image("L")).astype(np.float32) / 255)
     if mode in ("LA", "PA"):
-        image = picture("L").convert(mode[0])
-        image.putalpha(picture("L"))
+        image = noisy_image("L").convert(mode[0])
+        image.putalpha(noisy_image("L"))
         return image
     if mode == "LAB":
-        return Image.merge("LAB", picture("RGB").split())
-    return picture(mode)
+        return Image.merge("LAB", noisy_image("RGB").split())
+    return noisy_image(mode)
 
 
-def several_frames() -> Iterator[tuple[str, bytes]]:
+def multi_frame_images() -> Iterator[tuple[str, bytes]]:
+    """Encode animations and multi-page files, complete and truncated."""
     for suffix in ("gif", "webp", "png", "tif"):
         kind = KINDS[suffix][0]
         for name, quarters in (("frames", 4), ("frames cut", 3)):
-            data = saved(picture(), kind, save_all=True, append_images=[picture() for _ in range(3)])
+            data = encode(noisy_image(), kind, save_all=True, append_images=[noisy_image() for _ in range(3)])
             yield f"{name}.{suffix}", data[: len(data) * quarters // 4]
 
 
 def odd_shapes() -> Iterator[tuple[str, bytes]]:
+    """Encode very small and very long images, and images with an EXIF orientation."""
     for suffix, (kind, options) in KINDS.items():
-        yield f"dot.{suffix}", saved(picture(width=1, height=1), kind, **options)
-        yield f"tall.{suffix}", saved(picture(width=1, height=5000), kind, **options)
-        yield f"wide.{suffix}", saved(picture(width=5000, height=1), kind, **options)
+        yield f"dot.{suffix}", encode(noisy_image(width=1, height=1), kind, **options)
+        yield f"tall.{suffix}", encode(noisy_image(width=1, height=5000), kind, **options)
+        yield f"wide.{suffix}", encode(noisy_image(width=5000, height=1), kind, **options)
     for kind, suffix in (("JPEG", "jpg"), ("PNG", "png"), ("WEBP", "webp"), ("TIFF", "tif")):
         for orientation in (3, 6, 99):
             exif = Image.Exif()
             exif[0x0112] = orientation
-            yield f"turned{orientation}.{suffix}", saved(picture(), kind, exif=exif)
-    yield "exif damaged.jpg", saved(picture(), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
+            yield f"turned{orientation}.{suffix}", encode(noisy_image(), kind, exif=exif)
+    yield "exif damaged.jpg", encode(noisy_image(), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
 
 
 def not_images() -> Iterator[tuple[str, bytes]]:
+    """Return files of other kinds with the suffix of an image, and images with a wrong suffix."""
     archive = BytesIO()
     with zipfile.ZipFile(archive, "w") as packed:
-        packed.writestr("picture.png", one("png"))
+        packed.writestr("image.png", encode_as("png"))
     for name, data in {
         "text": b"just some words\n" * 20,
         "page": b"<!DOCTYPE html><html><body>404</body></html>",
@@ -175,13 +191,13 @@ def not_images() -> Iterator[tuple[str, bytes]]:
         "pickle": b"\x80\x04N.",
     }.items():
         yield f"{name}.jpg", data
-    for suffix in ("png", "gif", "webp"):  # right, but for the name
-        yield f"in truth {suffix}.jpg", one(suffix)
+    for suffix in ("png", "gif", "webp"):  # valid images with the wrong suffix
+        yield f"in truth {suffix}.jpg", encode_as(suffix)
 
 
 def interlaced() -> bytes:
-    """Write an interlaced PNG, which Pillow cannot: the seven passes of Adam7, each with a filter byte a row."""
-    pixels = np.asarray(picture())
+    """Return an interlaced PNG (Adam7: seven passes, each row with a filter byte), which Pillow cannot write."""
+    pixels = np.asarray(noisy_image())
     passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
     rows = b"".join(
         b"\0" + row.tobytes() for top, left, down, across in passes for row in pixels[top::down, left::across]
@@ -195,7 +211,7 @@ def interlaced() -> bytes:
 
 
 def png_of_size(data: bytes, width: int, height: int) -> bytes:
-    """Patch the header of a PNG, and its checksum, so that only the size is wrong."""
+    """Patch the size and the checksum in the header of a PNG, so that only the size is wrong."""
     data = patch(data, 16, ">II", width, height)
     return patch(data, 29, ">I", zlib.crc32(data[12:29]))
 
@@ -204,20 +220,20 @@ def tiff_of_size(data: bytes, width: int, height: int) -> bytes:
     """Patch width (tag 256), height (257) and rows per strip (278), as 32-bit values."""
     at = struct.unpack_from("<I", data, 4)[0]
     for entry in range(struct.unpack_from("<H", data, at)[0]):
-        place = at + 2 + 12 * entry
-        tag = struct.unpack_from("<H", data, place)[0]
+        offset = at + 2 + 12 * entry
+        tag = struct.unpack_from("<H", data, offset)[0]
         if tag in (256, 257, 278):
-            data = patch(data, place, "<HHII", tag, 4, 1, width if tag == 256 else height)
+            data = patch(data, offset, "<HHII", tag, 4, 1, width if tag == 256 else height)
     return data
 
 
 def lossless_of_size(width: int, height: int) -> bytes:
-    """Patch the header of a lossless WebP."""
-    data = one("lossless.webp")
+    """Return a lossless WebP whose header claims another size."""
+    data = encode_as("lossless.webp")
     return patch(data, data.index(b"VP8L") + 9, "<I", (width - 1) | (height - 1) << 14)
 
 
-def patch(data: bytes, at: int, form: str, *values: int) -> bytes:
-    """Overwrite some bytes with packed numbers."""
-    packed = struct.pack(form, *values)
+def patch(data: bytes, at: int, layout: str, *values: int) -> bytes:
+    """Overwrite bytes with packed numbers."""
+    packed = struct.pack(layout, *values)
     return data[:at] + packed + data[at + len(packed) :]

@@ -1,1 +1,1 @@
-"""Images in, batches out."""
+"""Data sets, splits, augmentation and batches; `images` decodes, `readers` list files, `shards` pack and stream."""

@@ -1,8 +1,8 @@
-"""What a data set is once it is open: images, labels and classes in three disjoint splits."""
+"""An open data set: images, labels and classes in three disjoint splits."""
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 
 import torch
@@ -14,54 +14,53 @@ from resnetlab.data.images.encoded import EncodedImages
 
 @dataclass(frozen=True)
 class Split:
-    """Some images and their labels.
-
-    `images` is either resident, uint8 of shape (num_samples, channels, height, width), or stays encoded and is decoded
-    batch by batch. `labels` is int64 of shape (num_samples,). `names` says where each image came from (a file, a row);
-    it is empty where that says nothing.
-
-    Where shards have to be read one after the other, samples stand in the order in which they lie there. `shards`,
-    int64 of shape (num_samples,), is then the shard that each lies in, and `canonical`, likewise, which sample stands
-    at each position of the canonical order.
-    """
+    """Images with their labels."""
 
     images: Tensor | EncodedImages
+    """Resident images, uint8 of shape (num_samples, channels, height, width), or images that are decoded for each
+    batch."""
     labels: Tensor
+    """int64 of shape (num_samples,)."""
     names: Sequence[str] = ()
+    """The origin of each image (a file or a row); empty where an image has no such name."""
+    _: KW_ONLY
     shards: Tensor | None = None
-    canonical: Tensor | None = None
+    """The shard of each sample, int64 of shape (num_samples,), where shards are read one after the other. Samples are
+    then in storage order."""
+    canonical_order: Tensor | None = None
+    """The sample at each position of the canonical order, int64 of shape (num_samples,); set together with `shards`."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def channels(self) -> int:
-        """Channels of the images: 1 for grey, 3 for colour; encoded ones are decoded to colour."""
+        """Number of image channels: 1 for grey, 3 for colour. Encoded images are decoded to colour."""
         return self.images.shape[1] if isinstance(self.images, Tensor) else 3
 
-    def shown_in(self, channels: int) -> "Split":
-        """Return the split as a network of so many channels is shown it: grey as three equal channels, else as it is.
+    def with_channels(self, channels: int) -> "Split":
+        """Return the split with grey images repeated to 3 channels if `channels` is 3; otherwise return it unchanged.
 
-        Whether the channels are then those that the network reads, is for the caller to ask.
+        The caller must check that the result has the channels that the network reads.
         """
         if not isinstance(self.images, Tensor) or (self.channels, channels) != (1, 3):
             return self
         return replace(self, images=self.images.expand(-1, 3, -1, -1))
 
-    def some(self, samples: Tensor) -> "Split":
-        """Return some of the samples, int64 of shape (number,), in that order, without names."""
+    def subset(self, samples: Tensor) -> "Split":
+        """Return the given samples, int64 of shape (number,), in that order and without names."""
         images = self.images[samples] if isinstance(self.images, Tensor) else self.images.subset(samples)
         return Split(images, self.labels[samples])
 
     def to(self, device: torch.device) -> "Split":
-        """Return the split on a device; resident images live where the network does, encoded ones stay."""
+        """Return the split with labels and resident images on a device; encoded images stay in host memory."""
         images = self.images.to(device) if isinstance(self.images, Tensor) else self.images
         return replace(self, images=images, labels=self.labels.to(device))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Three disjoint splits of one data set, with what a model file and a record must remember of it."""
+    """The three disjoint splits of a data set, its classes and its preprocessing."""
 
     name: str
     classes: tuple[str, ...]
@@ -70,11 +69,11 @@ class Dataset:
     train: Split
     val: Split
     test: Split
-    """Empty where the data came without a test split and was not split by us."""
+    """Empty if the data have no test split and were not split here."""
     skipped: tuple[str, ...] = ()
-    """Images left out because they cannot be read, each as `NAME: REASON`."""
+    """Images that were left out because they cannot be read, each as `NAME: REASON`."""
     warnings: tuple[str, ...] = ()
-    """What a user should know: classes missing in a split, files that were ignored, no test split."""
+    """Warnings for the user: classes that a split lacks, files that were ignored, a missing test split."""
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -83,18 +82,18 @@ class Dataset:
 
     @property
     def channels(self) -> int:
-        """Channels of the images: 1 for grey, 3 for colour."""
+        """Number of image channels: 1 for grey, 3 for colour."""
         return len(self.preprocessing.mean)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of every split's images and labels, in canonical order: equal data, equal fingerprint.
+        """SHA-256 over the images and labels of every split in canonical order; equal data have equal fingerprints.
 
-        Of encoded images it is names and lengths in bytes that count: reading them all may take hours.
+        For encoded images, names and lengths in bytes are hashed instead of contents: reading all files may take hours.
         """
         digest = hashlib.sha256()
         for split in self.splits.values():
-            split = split if split.canonical is None else split.some(split.canonical)
+            split = split if split.canonical_order is None else split.subset(split.canonical_order)
             if isinstance(split.images, Tensor):
                 digest.update(repr(tuple(split.images.shape)).encode())
                 digest.update(split.images.numpy().tobytes())

@@ -1,4 +1,4 @@
-"""What normalises the training split: a mean and deviation for each channel, or a mean for each pixel."""
+"""Normalisation statistics of the training split: mean and standard deviation of each channel, or a mean per pixel."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,48 +12,53 @@ from resnetlab.config import ConfigError, Preprocessing
 from resnetlab.data.dataset import Split
 from resnetlab.data.images.decode import BadImageError
 
-SMALL = 1 << 20
-"""Values (channels x pixels x images) up to which statistics are computed in one go, as floats."""
+FLOAT_VALUES = 1 << 20
+"""Up to this many values (images x channels x pixels), statistics are computed at once, in double precision."""
 SAMPLE = 2048
-"""Views from which the statistics of encoded images are estimated; the error of a mean is then below 0.01."""
+"""Number of encoded images from which statistics are estimated; the error of a mean is then below 0.01."""
 CHUNK = 256
-"""Images looked at together, so that memory stays small."""
+"""Number of images that are processed together, which bounds memory."""
 
 
 def channel_normalisation(train: Split, crop_ratio: float = 1.0, workers: int = 1) -> Preprocessing:
     """Return the preprocessing that gives each channel of the training split mean 0 and standard deviation 1.
 
-    Of encoded images, whose own crop ratio counts, it is estimated from `SAMPLE` of them, chosen by a fixed seed and
-    decoded by `workers` threads. A channel without any variation is left at its own scale.
+    For encoded images, the statistics are estimated from `SAMPLE` evaluation views, selected by a fixed seed. A channel
+    without variation gets standard deviation 1.
+
+    Args:
+        train: The training split.
+        crop_ratio: Crop ratio of the result; encoded images use their own instead.
+        workers: Number of threads that decode.
 
     Raises:
-        ConfigError: for an encoded image that cannot be decoded, or where all were left out.
+        ConfigError: If an encoded image cannot be decoded, or if all of them were left out.
     """
     if not isinstance(train.images, Tensor):
         size, crop_ratio = train.images.image_size, train.images.crop_ratio
-        mean, std = _from_counts(_count(_some_views(train, workers)))
-    elif train.images.numel() <= SMALL:
+        mean, std = _from_counts(_count_values(_sample_views(train, workers)))
+    elif train.images.numel() <= FLOAT_VALUES:
         size = train.images.shape[-1]
         scaled = train.images.double() / 255
         mean, std = scaled.mean((0, 2, 3)), scaled.std((0, 2, 3))
     else:
         size = train.images.shape[-1]
-        mean, std = _from_counts(_count(iter(train.images.split(CHUNK))))
+        mean, std = _from_counts(_count_values(iter(train.images.split(CHUNK))))
     return Preprocessing(size, tuple(mean.tolist()), tuple(s or 1.0 for s in std.tolist()), crop_ratio=crop_ratio)
 
 
 def pixel_normalisation(train: Split, preprocessing: Preprocessing) -> Preprocessing:
-    """Return the preprocessing that subtracts from each pixel its mean over the training split, and divides by nothing.
+    """Return the preprocessing that subtracts the training split's mean of each pixel and has standard deviation 1.
 
-    Means are rounded to 7 decimals, so that they go to JSON and back unchanged. Paper: section 4.2.
+    Means are rounded to 7 decimals, so that they survive a round trip through JSON. Paper: section 4.2.
 
     Raises:
-        ConfigError: for encoded images, whose pixels differ from crop to crop.
+        ConfigError: If the images are encoded: their pixels differ from crop to crop.
     """
     if not isinstance(train.images, Tensor):
         raise ConfigError(
             "a mean for each pixel needs images of one size that fit into memory; "
-            "use --recipe imagenet-paper, which takes one for each channel"
+            "use --recipe imagenet-paper, which uses a mean for each channel"
         )
     total = sum(chunk.cpu().numpy().sum(0, dtype=np.int64) for chunk in train.images.split(CHUNK))
     mean = np.asarray(total) / (255 * len(train))
@@ -61,22 +66,23 @@ def pixel_normalisation(train: Split, preprocessing: Preprocessing) -> Preproces
     return replace(preprocessing, std=(1.0,) * len(preprocessing.mean), pixel_mean=pixels)
 
 
-def _some_views(train: Split, workers: int) -> Iterator[Tensor]:
+def _sample_views(train: Split, workers: int) -> Iterator[Tensor]:
+    """Yield the evaluation views of up to `SAMPLE` encoded images, in chunks."""
     assert not isinstance(train.images, Tensor)
     if train.shards is None:
-        chosen = torch.randperm(len(train), generator=Generator().manual_seed(0))[:SAMPLE]
-    else:  # the first ones are as good a sample: they were mixed before they were packed
-        chosen = torch.arange(min(len(train), SAMPLE))
+        selected = torch.randperm(len(train), generator=Generator().manual_seed(0))[:SAMPLE]
+    else:  # the first samples are as good: packing shuffled them
+        selected = torch.arange(min(len(train), SAMPLE))
     with ThreadPoolExecutor(workers) as pool:
-        for samples in chosen.split(CHUNK):
+        for samples in selected.split(CHUNK):
             try:
-                yield train.images.views(samples, pool)[0]
-            except BadImageError as error:  # names the image, and says how to skip it
+                yield train.images.decode_eval_views(samples, pool)[0]
+            except BadImageError as error:  # its message has the image's name and --on-bad-image skip
                 raise ConfigError(str(error)) from error
 
 
-def _count(chunks: Iterator[Tensor]) -> Tensor:
-    """Count how often each channel has each value: int64 of shape (channels, 256), exact in any order."""
+def _count_values(chunks: Iterator[Tensor]) -> Tensor:
+    """Count how often each value occurs in each channel: int64 of shape (channels, 256), exact in any order."""
     counts = np.zeros((1, 256), np.int64)
     for images in chunks:  # NumPy: dozens of small tensor operations would each wake all of PyTorch's threads
         pixels = images.cpu().numpy()

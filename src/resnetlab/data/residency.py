@@ -1,4 +1,4 @@
-"""Sizes: of images as they are, as a network sees them, and whether they are kept in memory so; where they lie."""
+"""Image sizes: of the originals, of the network's input, and whether decoded images fit into memory."""
 
 from collections.abc import Sequence
 
@@ -10,92 +10,131 @@ from resnetlab.config import DataConfig, Preprocessing
 from resnetlab.data.images.decode import decode_eval_view
 from resnetlab.data.images.scan import Progress, scan_headers, scan_images, stage_progress
 from resnetlab.data.images.storage import ImageStorage
-from resnetlab.data.registry import DatasetListing
+from resnetlab.data.listing import DatasetListing
 
-LARGEST_OWN = 256
-"""Side in pixels up to which square images of one size are seen as they are."""
+MAX_NATIVE_SIZE = 256
+"""Side in pixels up to which square images of one size keep their size."""
 
 
-def eval_geometry(sizes: Tensor, image_size: int | None, seen_as: Preprocessing | None) -> tuple[int, float]:
-    """Return the side that the network sees, and the crop ratio: 7/8, as for ImageNet, unless images fit or are small.
+def eval_geometry(
+    sizes: Tensor, image_size: int | None, preprocessing: Preprocessing | None = None
+) -> tuple[int, float]:
+    """Return the side of the network's input in pixels and the crop ratio.
 
-    `sizes` is int64 of shape (num_samples, 2): height and width.
+    The crop ratio is 7/8, as for ImageNet, or 1 if images have the input's size already or the input is below 64
+    pixels.
+
+    Args:
+        sizes: Height and width of the images, int64 of shape (num_samples, 2).
+        image_size: The side that the user asks for.
+        preprocessing: Preprocessing of an existing network, which determines both results.
     """
-    if seen_as is not None:
-        return seen_as.image_size, seen_as.crop_ratio
-    own = int(sizes[0, 0]) if bool((sizes == sizes[0, 0]).all()) else None
-    size = image_size or (own if own is not None and own <= LARGEST_OWN else 224)
-    return size, 1.0 if size == own or size < 64 else 0.875
+    if preprocessing is not None:
+        return preprocessing.image_size, preprocessing.crop_ratio
+    native = int(sizes[0, 0]) if bool((sizes == sizes[0, 0]).all()) else None
+    size = image_size or (native if native is not None and native <= MAX_NATIVE_SIZE else 224)
+    return size, 1.0 if size == native or size < 64 else 0.875
 
 
-def stays_resident(sizes: Tensor, size: int, config: DataConfig, keep_encoded: bool, number: int | None = None) -> bool:
-    """Say whether the images are decoded once and kept in memory, at the size that the network sees.
+def stays_resident(
+    sizes: Tensor,
+    size: int,
+    config: DataConfig,
+    *,
+    keep_encoded: bool,
+    num_images: int | None = None,
+) -> bool:
+    """Return whether images are decoded once, at the size of the network's input, and stored in memory.
 
-    `sizes` is as for `eval_geometry`, of all images, or of some where `number` says how many there are.
+    Args:
+        sizes: Height and width of all images, or of a sample of them; int64 of shape (number, 2).
+        size: Side of the network's input in pixels.
+        config: With `resident_mib`, the limit in MiB. Images that differ in size may use an eighth of it.
+        keep_encoded: Whether images stay encoded that differ in size or are larger than the input.
+        num_images: Number of all images if `sizes` is a sample.
     """
     same = bool((sizes == sizes[0]).all())
     if keep_encoded and (not same or int(sizes.max()) > size):
         return False
-    room = config.resident_mib * 2**20
-    return (number or len(sizes)) * 3 * size**2 <= (room if same else room // 8)
+    limit = config.resident_mib * 2**20
+    return (num_images or len(sizes)) * 3 * size**2 <= (limit if same else limit // 8)
 
 
 def resize_known(
-    images: Tensor, config: DataConfig, workers: int | None, tell: Progress, seen_as: Preprocessing | None
+    images: Tensor,
+    config: DataConfig,
+    preprocessing: Preprocessing | None = None,
+    *,
+    workers: int | None,
+    on_progress: Progress,
 ) -> tuple[Tensor, float]:
-    """Resize images of a known data set to another size, if one is wanted, exactly as if they came from files."""
+    """Resize the images of a known data set if its config or preprocessing requires it, exactly as images in files.
+
+    Returns:
+        The images, uint8 of shape (number, channels, size, size), and the crop ratio.
+    """
     count, channels, height, width = images.shape
-    size, ratio = eval_geometry(torch.tensor([[height, width]]), config.image_size, seen_as)
+    size, ratio = eval_geometry(torch.tensor([[height, width]]), config.image_size, preprocessing)
     if size == height == width and ratio == 1:
         return images, ratio
-    packed = [  # binary PGM or PPM: a header before the pixels
+    packed = [  # binary PGM or PPM: a header followed by the pixels
         b"P%d %d %d 255\n" % (5 if channels == 1 else 6, width, height) + image.tobytes()
         for image in images.permute(0, 2, 3, 1).numpy()
     ]
-    made = np.empty((count, channels, size, size), np.uint8)
+    resized = np.empty((count, channels, size, size), np.uint8)
 
-    def look(position: int, data: bytes) -> None:
-        made[position] = decode_eval_view(data, size, ratio, height * width).transpose(2, 0, 1)[:channels]
+    def resize_one(position: int, data: bytes) -> None:
+        view = decode_eval_view(data, size, ratio, max_pixels=height * width)
+        resized[position] = view.transpose(2, 0, 1)[:channels]
 
     names = [f"image {position}" for position in range(count)]
-    scan_images(names, packed, look, workers=workers, on_progress=stage_progress(tell, "resizing"))
-    return torch.from_numpy(made), ratio
+    scan_images(names, packed, resize_one, workers=workers, on_progress=stage_progress(on_progress, "resizing"))
+    return torch.from_numpy(resized), ratio
 
 
 def image_sizes(
-    contents: DatasetListing,
+    listing: DatasetListing,
     names: Sequence[str],
-    places: Sequence[ImageStorage],
+    storage: Sequence[ImageStorage],
+    *,
     max_pixels: int,
     workers: int | None,
-    tell: Progress,
+    on_progress: Progress,
 ) -> tuple[Tensor, list[str]]:
-    """Return height and width of every image, int64 (number, 2), zeros for a bad one; and each bad one with its reason.
+    """Return the size of every image, and every bad image as `NAME: REASON`.
 
-    What an index says is believed; other images are opened, as far as their header.
+    Sizes in an index are trusted; otherwise the header of each image is read.
+
+    Returns:
+        Height and width, int64 of shape (number, 2), zeros for a bad image; and the list of bad images.
     """
-    known = [listing.sizes for listing in contents.splits.values() if listing.sizes is not None]
-    if len(known) < len(contents.splits):
+    known = [split.sizes for split in listing.splits.values() if split.sizes is not None]
+    if len(known) < len(listing.splits):
         headers, bad = scan_headers(
-            names, places, max_pixels, workers=workers, on_progress=stage_progress(tell, "measuring")
+            names,
+            storage,
+            max_pixels,
+            workers=workers,
+            on_progress=stage_progress(on_progress, "measuring"),
         )
         return torch.tensor([(header.height, header.width) if header else (0, 0) for header in headers]), bad
     sizes = torch.from_numpy(np.concatenate(known))
-    large = torch.nonzero(sizes.prod(1) > max_pixels).flatten().tolist()
+    too_large = torch.nonzero(sizes.prod(1) > max_pixels).flatten().tolist()
     megapixels = max_pixels / 1e6
     bad = [
-        f"{names[at]}: {sizes[at, 1]:,} x {sizes[at, 0]:,} pixels, more than {megapixels:g} megapixels" for at in large
+        f"{names[row]}: has {sizes[row, 1]:,} x {sizes[row, 0]:,} pixels, more than {megapixels:g} megapixels"
+        for row in too_large
     ]
-    sizes[large] = 0
+    sizes[too_large] = 0
     return sizes, bad
 
 
-def shard_numbers(contents: DatasetListing) -> Tensor | None:
-    """Return the shard of each image, numbered through all splits, or `None` where any can be read at any time."""
-    parts, start = [], 0
-    for listing in contents.splits.values():
-        if listing.shards is None:
+def shard_numbers(listing: DatasetListing) -> Tensor | None:
+    """Return the shard of each image, numbered across all splits; `None` if images can be read in any order."""
+    numbers, first = [], 0
+    for split in listing.splits.values():
+        if split.shards is None:
             return None
-        parts.append(listing.shards + start)
-        start += int(listing.shards.max(initial=-1)) + 1
-    return torch.from_numpy(np.concatenate(parts))
+        numbers.append(split.shards + first)
+        first += int(split.shards.max(initial=-1)) + 1
+    return torch.from_numpy(np.concatenate(numbers))

@@ -1,4 +1,4 @@
-"""Random numbers with a purpose: the one place where a seed becomes a generator."""
+"""Random number generators: the only function that turns a seed into a generator."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""Which samples go where: parts held out, and subsets, drawn class by class from labels and a seed alone."""
+"""Stratified splits and subsets, drawn class by class from labels and a seed."""
 
 from collections.abc import Mapping
 
@@ -11,13 +11,19 @@ from resnetlab.data.rng import make_generator
 
 
 def stratified_split(labels: Tensor, fractions: Mapping[str, float], seed: int) -> dict[str, Tensor]:
-    """Split positions 0 to len(labels) - 1 class by class: those held out by name, the others as `train`.
+    """Split the positions 0 to len(labels) - 1 class by class into held-out splits and `train`.
 
-    Each part takes its fraction of every class, rounded to whole images and at least one, as long as one is left for
-    `train`; of two images of a class the last part named gets one. Depends on labels and seed alone.
+    Each held-out split takes its fraction of every class, rounded to whole images and at least one. At least one image
+    of a class stays in `train`: of a class of two, the last split named takes the other. The result depends on labels
+    and seed alone.
+
+    Args:
+        labels: int64 of shape (num_samples,).
+        fractions: Fraction of each class for every held-out split, by name.
+        seed: Seed of the draw.
 
     Returns:
-        Positions, int64, rising, by part; parts that nobody asked for are missing.
+        Ascending positions, int64, for `train` and each name in `fractions`.
     """
     numbers = labels.numpy()
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("train", *fractions)}
@@ -30,25 +36,26 @@ def stratified_split(labels: Tensor, fractions: Mapping[str, float], seed: int) 
             parts[name].append(members[start : start + count])
             start += count
         parts["train"].append(members[start:])
-    return {name: torch.from_numpy(np.sort(np.concatenate(some))) for name, some in parts.items()}
+    return {name: torch.from_numpy(np.sort(np.concatenate(chunks))) for name, chunks in parts.items()}
 
 
 def stratified_subset(labels: Tensor, count: int, seed: int) -> Tensor:
-    """Choose `count` of the positions 0 to len(labels) - 1, each class in its proportion and, where they suffice, each.
+    """Select `count` of the positions 0 to len(labels) - 1, each class in its proportion.
 
-    The chosen few of a smaller count are among those of a larger one. Depends on labels, count and seed alone.
+    Every class is represented if `count` suffices. A smaller subset is contained in a larger one. The result depends on
+    labels, count and seed alone.
 
     Returns:
-        Positions, int64, rising.
+        Ascending positions, int64 of shape (count,).
 
     Raises:
-        ConfigError: where there are not so many.
+        ConfigError: If `count` is larger than the number of labels.
     """
     if count > len(labels):
-        raise ConfigError(f"train_images {count} is more than the {len(labels)} images there are to train on")
+        raise ConfigError(f"train_images {count} is more than the {len(labels)} training images; use at most that many")
     ranks = torch.empty(len(labels), dtype=torch.float64)
     for label in torch.unique(labels).tolist():
         members = torch.nonzero(labels == label).flatten()
         members = members[torch.randperm(len(members), generator=make_generator(seed, "subset", label))]
-        ranks[members] = torch.arange(len(members), dtype=torch.float64) / len(members)  # the first of each comes first
+        ranks[members] = torch.arange(len(members), dtype=torch.float64) / len(members)  # rank 0: the first of a class
     return torch.argsort(ranks, stable=True)[:count].sort().values

@@ -1,8 +1,8 @@
-"""Images into what the network sees: normalisation, and augmentation as batched tensor operations.
+"""Image transforms on batches of tensors: normalisation and augmentation.
 
-Every random choice is drawn beforehand (`loader.draws`) and given here, so that a sample's augmentation depends on its
-position in the epoch and not on its batch. Nothing here rounds differently for another batch, either: no sum crosses
-samples, and functions that vector units approximate are computed in double precision.
+Random values are drawn beforehand (`augmentation.augmentation_params`) and passed in. The augmentation of a sample
+therefore depends on its position in the epoch, not on its batch. Rounding does not depend on the batch either: no sum
+crosses samples, and functions that vector units approximate are computed in double precision.
 """
 
 import math
@@ -15,33 +15,38 @@ from torch import Tensor
 from resnetlab.config import Preprocessing, Recipe
 
 AREA = (0.08, 1.0)
-"""Smallest and largest part of the image in a `resized` crop (Szegedy et al., 2015, and torchvision)."""
+"""Smallest and largest fraction of the image area in a `resized` crop (Szegedy et al., 2015, and torchvision)."""
 ASPECT = 4 / 3
-"""Width over height of a `resized` crop lies between 1/ASPECT and ASPECT."""
+"""The aspect ratio (width / height) of a `resized` crop lies between 1/ASPECT and ASPECT."""
 GREY = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in what the eye takes for brightness (ITU-R BT.601), as Pillow has them."""
+"""Weights of red, green and blue in the luma of a pixel (ITU-R BT.601), as in Pillow."""
 EIGENVALUES = (0.2175, 0.0188, 0.0045)
 EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
-"""Of the colours of ImageNet, 0 to 1: one row a channel, one column an eigenvalue (from fb.resnet.torch)."""
+"""Principal components of ImageNet's colours in [0, 1]: one row a channel, one column an eigenvalue (from
+fb.resnet.torch)."""
 
 
 def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Turn images (batch, channels, height, width) into float32 of about zero mean and unit deviation.
+    """Normalise images (batch, channels, height, width) to float32 of about zero mean and unit standard deviation.
 
-    uint8 images have values 0 to 255, float images 0 to 1. Where there is a mean for each pixel, they must be of the
-    preprocessing's size. The layout in memory stays.
+    uint8 images have values 0 to 255, float images 0 to 1. With a mean for each pixel, images must have the size of
+    the preprocessing. The memory layout is preserved.
     """
-    by_rows = images.is_contiguous(memory_format=torch.channels_last)
-    mean, std = _statistics(preprocessing, images.device, images.shape[-1] if by_rows else 0)
+    channels_last = images.is_contiguous(memory_format=torch.channels_last)
+    mean, std = _statistics(preprocessing, images.device, images.shape[-1] if channels_last else 0)
     result = images.float().div_(255) if images.dtype == torch.uint8 else images.clone()
-    values = result.permute(0, 2, 3, 1).flatten(2) if by_rows else result  # a view: 3 channels alone are slow to step
+    # A view with whole rows as the last dimension: an inner loop over 3 channels alone is slow.
+    values = result.permute(0, 2, 3, 1).flatten(2) if channels_last else result
     values.sub_(mean).div_(std)
     return result
 
 
 @lru_cache(maxsize=16)
 def _statistics(preprocessing: Preprocessing, device: torch.device, row_width: int) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation as (channels, height or 1, width or 1), or as rows (height or 1, width x channels)."""
+    """Return mean and standard deviation for broadcasting.
+
+    The shape is (channels, height or 1, width or 1), or (height or 1, row_width x channels) if `row_width` is not 0.
+    """
     size, channels = preprocessing.image_size, len(preprocessing.mean)
     mean = torch.tensor(preprocessing.pixel_mean or preprocessing.mean, device=device)
     mean = mean.view(channels, size, size) if preprocessing.pixel_mean else mean.view(channels, 1, 1)
@@ -52,15 +57,20 @@ def _statistics(preprocessing: Preprocessing, device: torch.device, row_width: i
     return mean, std
 
 
-def random_crop(images: Tensor, padding: int, draws: Tensor, mirrored: Tensor | None = None) -> Tensor:
-    """Pad each image with zeros on every side and cut the original size out at a place of its own.
+def random_crop(images: Tensor, padding: int, params: Tensor, *, mirrored: Tensor | None = None) -> Tensor:
+    """Pad each image with zeros on every side and crop the original size at a random offset.
 
-    `draws` has shape (batch, 2), uniform in [0, 1): the place down and across. `mirrored`, bool of shape (batch,), says
-    which crops are mirrored left to right on the way, which costs nothing. The result is channels last in memory.
-    Paper: section 4.2, 4 pixels.
+    Args:
+        images: Shape (batch, channels, height, width).
+        padding: Pixels on each side. Paper: section 4.2, 4 pixels.
+        params: Vertical and horizontal offset, uniform in [0, 1), shape (batch, 2).
+        mirrored: Crops to mirror left to right, bool of shape (batch,); the same gather does it at no cost.
+
+    Returns:
+        Crops of the input's shape, channels last in memory.
     """
     batch, channels, height, width = images.shape
-    top, left = (draws * (2 * padding + 1)).long().unbind(1)
+    top, left = (params * (2 * padding + 1)).long().unbind(1)
     columns = torch.arange(width, device=images.device).expand(batch, -1)
     if mirrored is not None:
         columns = torch.where(mirrored[:, None], columns.flip(1), columns)
@@ -73,9 +83,9 @@ def random_crop(images: Tensor, padding: int, draws: Tensor, mirrored: Tensor | 
     return crops.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
-def random_flip(images: Tensor, draws: Tensor) -> Tensor:
-    """Mirror left to right the images whose draw, uniform in [0, 1) and of shape (batch,), is below one half."""
-    mirrored = draws < 0.5
+def random_flip(images: Tensor, params: Tensor) -> Tensor:
+    """Mirror left to right each image whose parameter, uniform in [0, 1) and of shape (batch,), is below one half."""
+    mirrored = params < 0.5
     if images.is_cuda:
         return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
     result = images.clone()
@@ -84,47 +94,54 @@ def random_flip(images: Tensor, draws: Tensor) -> Tensor:
     return result
 
 
-def crop_boxes(recipe: Recipe, sizes: Tensor, draws: Tensor, image_size: int) -> Tensor:
-    """Return which part of each image is cut out: (batch, 4), top, left, height, width as fractions of the image.
-
-    `sizes` are height and width in pixels, shape (batch, 2), `draws` rows of `loader.draws`, `image_size` the side of
-    the crop. `recipe.crop` is `scale` (shorter side random, then a crop of image_size) or `resized`.
+def crop_boxes(recipe: Recipe, sizes: Tensor, params: Tensor, *, image_size: int) -> Tensor:
+    """Return the crop box of each image: (batch, 4), top, left, height, width as fractions of the image.
 
     Paper: section 3.4. Differs: `resized` shortens a box that is too long for its image instead of drawing again.
+
+    Args:
+        recipe: With `crop` of `scale` (random shorter side, then a crop of `image_size`) or `resized`.
+        sizes: Height and width in pixels, shape (batch, 2).
+        params: Rows of `augmentation.augmentation_params`.
+        image_size: Side of the crop in pixels.
     """
-    sides, draws = sizes.double(), draws.double()
+    sides, params = sizes.double(), params.double()
     if recipe.crop == "scale":
         low, high = (side / 224 for side in recipe.scale_range)
-        shorter = low + (high - low) * draws[:, 3]  # in units of the crop
+        shorter = low + (high - low) * params[:, 3]  # in units of the crop
         box = (sides.amin(1) / shorter)[:, None].expand(-1, 2)
     else:
-        area = (AREA[0] + (AREA[1] - AREA[0]) * draws[:, 3]) * sides.prod(1)
-        aspect = torch.exp((2 * draws[:, 4] - 1) * math.log(ASPECT))
+        area = (AREA[0] + (AREA[1] - AREA[0]) * params[:, 3]) * sides.prod(1)
+        aspect = torch.exp((2 * params[:, 4] - 1) * math.log(ASPECT))
         box = torch.stack(((area / aspect).sqrt(), (area * aspect).sqrt()), 1).minimum(sides)
     fractions = box / sides
-    return torch.cat((draws[:, :2] * (1 - fractions), fractions), 1).float()
+    return torch.cat((params[:, :2] * (1 - fractions), fractions), 1).float()
 
 
 def resize_boxes(images: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Cut a box out of each image and resize it: float (batch, channels, size, size), uint8 images scaled to 0 to 1.
+    """Crop a box out of each image and resize it to float (batch, channels, size, size); uint8 is scaled to [0, 1].
 
-    `crop_boxes` are those of `crop_boxes`. Bilinear, without antialiasing: meant for boxes of no more than about `size` pixels.
+    `boxes` is a result of `crop_boxes`. Interpolation is bilinear without antialiasing, so boxes should be no larger
+    than about `size` pixels.
     """
     images = images.float().div_(255) if images.dtype == torch.uint8 else images
     centres = (torch.arange(size, device=images.device) + 0.5) / size
-    places = boxes[:, :2, None] + boxes[:, 2:, None] * centres  # (batch, down and across, size), 0 to 1
-    down, across = (2 * places - 1).unbind(1)
-    grid = torch.stack((across[:, None, :].expand(-1, size, -1), down[:, :, None].expand(-1, -1, size)), -1)
+    points = boxes[:, :2, None] + boxes[:, 2:, None] * centres  # (batch, vertical and horizontal, size), in [0, 1]
+    vertical, horizontal = (2 * points - 1).unbind(1)
+    grid = torch.stack(
+        (horizontal[:, None, :].expand(-1, size, -1), vertical[:, :, None].expand(-1, -1, size)),
+        -1,
+    )
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def colour_jitter(images: Tensor, strength: float, draws: Tensor) -> Tensor:
+def colour_jitter(images: Tensor, strength: float, params: Tensor) -> Tensor:
     """Vary brightness, contrast and saturation, in this order, each by a factor within 1 ± strength.
 
-    Images are float, 0 to 1, and stay so. `draws` has shape (batch, 3), uniform in [0, 1). Where there are not three
-    channels, there is no saturation to vary.
+    Images are float in [0, 1] before and after. `params` has shape (batch, 3), uniform in [0, 1). Images that do not
+    have three channels have no saturation to vary.
     """
-    brightness, contrast, saturation = ((1 + strength * (2 * draws - 1))[:, :, None, None, None]).unbind(1)
+    brightness, contrast, saturation = ((1 + strength * (2 * params - 1))[:, :, None, None, None]).unbind(1)
     images = (images * brightness).clamp_(0, 1)
     level = _grey(images).flatten(1).mean(1)[:, None, None, None]
     images = (images * contrast + level * (1 - contrast)).clamp_(0, 1)
@@ -133,15 +150,16 @@ def colour_jitter(images: Tensor, strength: float, draws: Tensor) -> Tensor:
     return (images * saturation + _grey(images) * (1 - saturation)).clamp_(0, 1)
 
 
-def pca_lighting(images: Tensor, std: float, draws: Tensor) -> Tensor:
-    """Shift each image's colour along the principal components of ImageNet's colours (Krizhevsky et al., 2012).
+def pca_lighting(images: Tensor, std: float, params: Tensor) -> Tensor:
+    """Shift the colour of each image along the principal components of ImageNet's colours (Krizhevsky et al., 2012).
 
-    Images are float, 0 to 1, and may leave that range. `draws` has shape (batch, 3), uniform in [0, 1); made normal,
-    with deviation `std`, they weigh the components. Images that do not have three channels stay as they are.
+    Images are float in [0, 1]; the result may leave that range. `params` has shape (batch, 3), uniform in [0, 1). It is
+    mapped to normal values with standard deviation `std`, which weight the components. Images that do not have three
+    channels are returned unchanged.
     """
     if images.shape[1] != 3:
         return images
-    uniform = draws.double().clamp(1e-7, 1 - 1e-7)  # 0 would be minus infinity
+    uniform = params.double().clamp(1e-7, 1 - 1e-7)  # ndtri(0) is minus infinity
     weights = torch.special.ndtri(uniform) * std
     shift = sum(
         weights[:, i, None] * value * torch.tensor([row[i] for row in EIGENVECTORS], device=images.device)
@@ -151,7 +169,7 @@ def pca_lighting(images: Tensor, std: float, draws: Tensor) -> Tensor:
 
 
 def _grey(images: Tensor) -> Tensor:
-    """Return the brightness of each pixel: (batch, 1, height, width)."""
+    """Return the luma of each pixel: (batch, 1, height, width)."""
     if images.shape[1] != 3:
         return images.mean(1, keepdim=True)
     red, green, blue = (images[:, i : i + 1] * weight for i, weight in enumerate(GREY))

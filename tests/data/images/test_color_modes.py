@@ -1,4 +1,4 @@
-"""Grey deeper than 8 bits, negatives, and colours that are transparent, each beside the 8-bit image it equals."""
+"""Grey of more than 8 bits, negatives and transparent colours, compared with equivalent 8-bit images."""
 
 import struct
 import zlib
@@ -14,21 +14,21 @@ from resnetlab.data.images.decode import decode
 GREY = np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8)
 
 
-def tiff(values: np.ndarray, **options) -> bytes:
+def encode_tiff(values: np.ndarray, **options) -> bytes:
     file = BytesIO()
     Image.fromarray(values).save(file, "TIFF", **options)
     return file.getvalue()
 
 
-def negative(data: bytes) -> bytes:
-    """Say of a TIFF that its zero is white: tag 262 from 1 to 0."""
+def as_negative(data: bytes) -> bytes:
+    """Change the photometric interpretation of a TIFF (tag 262) from 1 to 0: zero is white."""
     black_is_zero = struct.pack("<HHIH", 262, 3, 1, 1)
     assert data.count(black_is_zero) == 1
     return data.replace(black_is_zero, struct.pack("<HHIH", 262, 3, 1, 0))
 
 
-def png(bits: int, colours: int, row: bytes, transparent: tuple[int, ...]) -> bytes:
-    """Write two equal rows of two pixels, and the colour that is transparent, all with their bits."""
+def encode_png(bits: int, colours: int, row: bytes, transparent: tuple[int, ...]) -> bytes:
+    """Return a PNG with two equal rows of two pixels and a transparent colour."""
     parts = (
         b"IHDR" + struct.pack(">IIBBBBB", 2, 2, bits, colours, 0, 0, 0),
         b"tRNS" + struct.pack(f">{len(transparent)}H", *transparent),
@@ -45,16 +45,16 @@ def png(bits: int, colours: int, row: bytes, transparent: tuple[int, ...]) -> by
     ids=["8 bits", "16 bits", "floats to 1", "floats to 255"],
 )
 @pytest.mark.parametrize("compression", [None, "tiff_lzw"])
-def test_a_tiff_whose_zero_is_white_is_a_negative(values, compression):
-    data = tiff(values, compression=compression)
+def test_a_tiff_whose_zero_is_white_is_inverted(values, compression):
+    data = encode_tiff(values, compression=compression)
     np.testing.assert_array_equal(decode(data)[:, :, 0], GREY)
-    np.testing.assert_array_equal(decode(negative(data))[:, :, 0], 255 - GREY)
+    np.testing.assert_array_equal(decode(as_negative(data))[:, :, 0], 255 - GREY)
 
 
-def test_only_what_pillow_leaves_is_inverted():
-    for values, left in ((GREY, False), (GREY.astype(np.uint16), True), (GREY.astype(np.float32), True)):
-        assert is_negative(Image.open(BytesIO(negative(tiff(values))))) == left
-        assert not is_negative(Image.open(BytesIO(tiff(values))))
+def test_is_negative_excludes_images_that_pillow_inverts():
+    for values, expected in ((GREY, False), (GREY.astype(np.uint16), True), (GREY.astype(np.float32), True)):
+        assert is_negative(Image.open(BytesIO(as_negative(encode_tiff(values))))) == expected
+        assert not is_negative(Image.open(BytesIO(encode_tiff(values))))
         assert not is_negative(Image.fromarray(values))
 
 
@@ -69,8 +69,8 @@ def test_only_what_pillow_leaves_is_inverted():
         (1, b"\x40", 0, 255),
     ],
 )
-def test_the_transparent_grey_of_a_png_shows_white(bits, row, transparent, other):
-    assert decode(png(bits, 0, row, (transparent,)))[0].tolist() == [[255] * 3, [other] * 3]
+def test_transparent_grey_of_a_png_becomes_white(bits, row, transparent, other):
+    assert decode(encode_png(bits, 0, row, (transparent,)))[0].tolist() == [[255] * 3, [other] * 3]
 
 
 @pytest.mark.parametrize(
@@ -81,5 +81,5 @@ def test_the_transparent_grey_of_a_png_shows_white(bits, row, transparent, other
         (8, bytes((3, 7, 234, 4, 7, 234)), (3, 7, 234), [4, 7, 234]),
     ],
 )
-def test_the_transparent_colour_of_a_png_shows_white(bits, row, transparent, other):
-    assert decode(png(bits, 2, row, transparent))[0].tolist() == [[255] * 3, other]
+def test_a_transparent_colour_of_a_png_becomes_white(bits, row, transparent, other):
+    assert decode(encode_png(bits, 2, row, transparent))[0].tolist() == [[255] * 3, other]

@@ -1,4 +1,4 @@
-"""Damage that only libtiff knows of is an error of ours, in the thread that met it, and no line of anybody else's."""
+"""Damage that only libtiff detects raises `BadImageError` in the decoding thread and prints nothing."""
 
 import math
 import os
@@ -17,33 +17,33 @@ RINGS = (DISTANCE.astype(int)[..., None] * (5, 7, 11)).astype(np.uint8)
 REASON = r"^damaged TIFF \(libtiff: [A-Z][^%\n]+\)$"
 
 
-def saved(mode: str, compression: str | None) -> bytes:
+def encode(mode: str, compression: str | None) -> bytes:
     file = BytesIO()
     Image.fromarray(RINGS).convert(mode).save(file, "TIFF", compression=compression)
     return file.getvalue()
 
 
-def damaged(data: bytes) -> bytes:
-    """Invert a fifth of a file, in its middle, where its pixels are."""
+def damage(data: bytes) -> bytes:
+    """Invert the middle fifth of a file, which contains pixels."""
     middle = slice(len(data) * 2 // 5, len(data) * 3 // 5)
     return data[: middle.start] + bytes(255 - byte for byte in data[middle]) + data[middle.stop :]
 
 
-WHOLE = saved("1", "group4")
-DAMAGED = damaged(WHOLE)
+UNDAMAGED = encode("1", "group4")
+DAMAGED = damage(UNDAMAGED)
 
 
 @pytest.mark.parametrize("compression", ["group3", "group4"])
-def test_a_damaged_fax_is_no_image(compression, capfd):
+def test_a_damaged_fax_is_refused(compression, capfd):
     with pytest.raises(BadImageError, match=REASON):
-        decode(damaged(saved("1", compression)))
+        decode(damage(encode("1", compression)))
     assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "zstd", "lzma", "jpeg"])
-def test_libtiffs_own_lines_stay_off_standard_error(compression, capfd):
+def test_libtiff_prints_nothing_to_standard_error(compression, capfd):
     with pytest.raises(BadImageError, match=r"^damaged TIFF \("):
-        decode(damaged(saved("RGB", compression)))
+        decode(damage(encode("RGB", compression)))
     assert capfd.readouterr().err == ""
 
 
@@ -56,36 +56,36 @@ def test_libtiffs_own_lines_stay_off_standard_error(compression, capfd):
         *(("L", "jpeg"), ("P", "tiff_lzw"), ("CMYK", "tiff_lzw"), ("RGBA", "tiff_lzw")),
     ],
 )
-def test_whole_ones_are_as_pillow_shows_them(mode, compression, capfd):
-    data = saved(mode, compression)
+def test_undamaged_tiffs_match_pillow(mode, compression, capfd):
+    data = encode(mode, compression)
     np.testing.assert_array_equal(decode(data), np.asarray(Image.open(BytesIO(data)).convert("RGB")))
     assert capfd.readouterr().err == ""
 
 
-def test_a_whole_one_after_a_damaged_one_is_whole():
-    for data in (DAMAGED, WHOLE, DAMAGED, WHOLE):
-        if data is WHOLE:
+def test_an_undamaged_tiff_after_a_damaged_one_is_decoded():
+    for data in (DAMAGED, UNDAMAGED, DAMAGED, UNDAMAGED):
+        if data is UNDAMAGED:
             assert decode(data).shape == (60, 90, 3)
         else:
             with pytest.raises(BadImageError):
                 decode(data)
 
 
-def test_threads_hear_of_their_own_image_only(capfd):
-    def is_whole(data: bytes) -> bool:
+def test_threads_get_errors_of_their_own_image_only(capfd):
+    def is_decoded(data: bytes) -> bool:
         try:
             return decode(data).shape == (60, 90, 3)
         except BadImageError:
             return False
 
-    images = [DAMAGED if number % 3 else WHOLE for number in range(300)]
+    images = [DAMAGED if number % 3 else UNDAMAGED for number in range(300)]
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(is_whole, images)) == [data is WHOLE for data in images]
+        assert list(pool.map(is_decoded, images)) == [data is UNDAMAGED for data in images]
     assert capfd.readouterr().err == ""
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_a_forked_process_hears_as_well(capfd):
+def test_a_forked_process_captures_errors(capfd):
     with libtiff.capture_errors():
         pass
     child = os.fork()
@@ -101,21 +101,21 @@ def test_a_forked_process_hears_as_well(capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_where_libtiff_cannot_be_told_all_is_as_it_was(monkeypatch):
-    for file in ("/nowhere/_imaging.so", math.__file__):  # no such library; and one without the function
+def test_without_access_to_the_handler_decoding_works(monkeypatch):
+    for file in ("/nowhere/_imaging.so", math.__file__):  # no such library, and a library without the function
         monkeypatch.setattr(Image.core, "__file__", file)
-        assert libtiff._find() is None
+        assert libtiff._find_handler_setter() is None
     monkeypatch.setattr(libtiff, "_set_error_handler", None)
-    assert decode(WHOLE).shape == (60, 90, 3)
+    assert decode(UNDAMAGED).shape == (60, 90, 3)
 
 
-def test_what_libtiff_says_while_nobody_decodes_is_not_kept():
-    libtiff._note(b"earlier", b"Out of memory")
-    with libtiff.capture_errors() as said:
-        libtiff._note(None, b"No space for %s.")
-        libtiff._note(b"later", b"Out of memory")
-    libtiff._note(b"later", b"Out of memory")
-    assert said == ["No space for …"]
+def test_errors_outside_a_capture_are_not_recorded():
+    libtiff._record(b"earlier", b"Out of memory")
+    with libtiff.capture_errors() as messages:
+        libtiff._record(None, b"No space for %s.")
+        libtiff._record(b"later", b"Out of memory")
+    libtiff._record(b"later", b"Out of memory")
+    assert messages == ["No space for …"]
 
 
 @pytest.mark.parametrize(
@@ -129,5 +129,5 @@ def test_what_libtiff_says_while_nobody_decodes_is_not_kept():
         ("", "an error in Codec"),
     ],
 )
-def test_a_message_without_its_values(message, words):
+def test_readable_message_leaves_values_out(message, words):
     assert libtiff.readable_message("Codec", message) == words

@@ -1,4 +1,4 @@
-"""Pixels of any Pillow mode as a viewer shows them: 8-bit RGB, on white where they are transparent."""
+"""Conversion of any Pillow mode to 8-bit RGB; transparent pixels are composited on white."""
 
 import numpy as np
 from PIL import Image
@@ -9,14 +9,15 @@ WHITE_IS_ZERO = 0
 
 
 def to_rgb(image: Image.Image, *, negative: bool = False) -> np.ndarray:
-    """Return the pixels of a loaded image of any mode as uint8 RGB in memory of their own.
+    """Return the pixels of a loaded image of any mode as a new uint8 RGB array (height, width, 3).
 
-    Grey of 16 bits, 32 bits or floats is scaled as `decode` says; where it is a `negative`, full scale becomes black.
+    Grey values of 16 bits, 32 bits or floats are scaled as documented in `decode`. If `negative` is true, they are
+    inverted: full scale becomes black.
     """
     if image.mode.startswith("I"):
-        grey = _integers(image, negative)
+        grey = _scale_integers(image, negative)
     elif image.mode == "F":
-        grey = _floats(image, negative)
+        grey = _scale_floats(image, negative)
     elif image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         white.alpha_composite(image.convert("RGBA"))
@@ -27,16 +28,16 @@ def to_rgb(image: Image.Image, *, negative: bool = False) -> np.ndarray:
 
 
 def is_negative(image: Image.Image) -> bool:
-    """Say whether an image's pixels are a negative still: Pillow inverts those of a TIFF up to 8 bits, no others."""
+    """Return whether the pixels of an image must be inverted: Pillow inverts TIFF negatives only up to 8 bits."""
     if not isinstance(image, TiffImageFile) or not image.mode.startswith(("I", "F")):
         return False
     return image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO
 
 
 def match_transparency(image: Image.Image, bits: int) -> None:
-    """Bring a PNG's transparent colour, which has its `bits`, to the 8 bits that its pixels have in Pillow.
+    """Scale the transparent colour of a PNG with `bits` per channel to the 8 bits of Pillow's pixels.
 
-    Of 16-bit colour Pillow keeps the upper bytes: colours that have these in common become transparent together.
+    Pillow discards the lower bytes of 16-bit colour: all colours that agree in the upper bytes become transparent.
     """
     colour = image.info.get("transparency")
     if image.mode == "RGB" and bits == 16 and colour is not None:
@@ -45,17 +46,19 @@ def match_transparency(image: Image.Image, bits: int) -> None:
         image.info["transparency"] = colour * 255 // (2**bits - 1)
 
 
-def _integers(image: Image.Image, negative: bool) -> np.ndarray:
+def _scale_integers(image: Image.Image, negative: bool) -> np.ndarray:
+    """Return 16-bit or 32-bit grey as uint8; the transparent value becomes white."""
     values = np.asarray(image)
-    full = values.clip(0, 65_535).astype(np.uint32)
-    grey = (((65_535 - full if negative else full) + 128) // 257).astype(np.uint8)
+    clipped = values.clip(0, 65_535).astype(np.uint32)
+    grey = (((65_535 - clipped if negative else clipped) + 128) // 257).astype(np.uint8)
     transparent = image.info.get("transparency")
-    if isinstance(transparent, int):  # a value of all 16 bits
+    if isinstance(transparent, int):  # a 16-bit value
         grey[values == transparent] = 255
     return grey
 
 
-def _floats(image: Image.Image, negative: bool) -> np.ndarray:
+def _scale_floats(image: Image.Image, negative: bool) -> np.ndarray:
+    """Return float grey as uint8; full scale is 255 if any value is above 1, else 1."""
     values = np.nan_to_num(np.asarray(image), nan=0.0)
     full_scale = 255 if values.max() > 1 else 1
     values = values.clip(0, full_scale)

@@ -1,7 +1,7 @@
-"""What libtiff says of a damaged TIFF, heard by whoever decodes it instead of standard error.
+"""Capture of libtiff's error messages, which otherwise go to standard error.
 
-libtiff goes on behind damage in a fax, and Pillow calls that a success: only what libtiff said tells it from a whole
-one. Damage that libtiff itself overlooks is seen by nobody: a fax line of other valid codes, say.
+libtiff continues after damage in a fax-compressed TIFF, and Pillow reports success: only libtiff's message reveals the
+damage. Damage that libtiff does not detect, such as a fax line of other valid codes, stays undetected.
 """
 
 import ctypes
@@ -14,58 +14,59 @@ from typing import Any
 from PIL import Image
 
 ErrorHandler = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p)
-"""`void (const char *module, const char *format, va_list)`; its caller takes the last argument away, so nobody need."""
+"""`void (const char *module, const char *format, va_list)`. The caller removes the arguments from the stack, so the
+`va_list` can be left out."""
 _CONVERSION = re.compile(r"%[^a-zA-Z%]*[a-zA-Z]+")
 
 
 class _ThreadErrors(threading.local):
-    """What this thread has heard; `None` while it does not listen."""
+    """The errors captured in this thread; `None` outside `capture_errors`."""
 
-    said: list[str] | None = None
+    messages: list[str] | None = None
 
 
-_heard = _ThreadErrors()
+_errors = _ThreadErrors()
 
 
 @contextmanager
 def capture_errors() -> Iterator[list[str]]:
-    """Gather what libtiff calls an error in this thread until the block ends: the first only, and no numbers in it.
+    """Capture the first libtiff error of this thread until the block ends, without the numbers in its text.
 
-    From the first block on, no thread's errors go to standard error. Where Pillow's libtiff cannot be told so (it is
-    linked statically on some systems), nothing is gathered and all is as it was.
+    From the first block on, no thread's errors go to standard error. If the handler of Pillow's libtiff is not
+    accessible (libtiff is linked statically on some systems), nothing is captured and nothing changes.
     """
     if _set_error_handler is not None:
-        _set_error_handler(_HANDLER)  # again and again: no lock, and it holds where somebody else has set theirs
-    _heard.said = said = []
+        _set_error_handler(_HANDLER)  # each time: no lock is needed, and it replaces a handler that other code has set
+    _errors.messages = messages = []
     try:
-        yield said
+        yield messages
     finally:
-        _heard.said = None
+        _errors.messages = None
 
 
 def readable_message(module: str, message: str) -> str:
-    """Return the words of a `printf` format up to the first value they ask for: `Bad code word at line …`."""
+    """Return the text of a `printf` format up to its first conversion: `Bad code word at line …`."""
     before, *more = _CONVERSION.split(message.removeprefix("%s: "), maxsplit=1)
     words = before.strip().rstrip(".") or f"an error in {module}"
     return f"{words} …" if more and before.strip() else words
 
 
-def _note(module: bytes | None, message: bytes | None) -> None:
-    """Hear an error, in the thread that decodes."""
-    said = _heard.said
-    if said is not None and not said:  # a fax may have an error in each of its lines
-        said.append(readable_message(*((text or b"").decode("ascii", "replace") for text in (module, message))))
+def _record(module: bytes | None, message: bytes | None) -> None:
+    """Record an error in the thread that decodes; libtiff calls this."""
+    messages = _errors.messages
+    if messages is not None and not messages:  # a fax may have an error in every line: the first is enough
+        messages.append(readable_message(*((text or b"").decode("ascii", "replace") for text in (module, message))))
 
 
-def _find() -> Any | None:
-    """Return the function that sets the handler, from the very library that Pillow is linked to."""
+def _find_handler_setter() -> Any | None:
+    """Return `TIFFSetErrorHandler` of the library that Pillow is linked to, or `None` if it is not accessible."""
     try:
-        found = ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler  # looked for in what the module depends on, too
+        found = ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler  # the lookup includes the module's dependencies
     except (OSError, AttributeError):
         return None
     found.argtypes, found.restype = [ErrorHandler], ctypes.c_void_p
     return found
 
 
-_HANDLER = ErrorHandler(_note)  # libtiff has its address, and nothing else keeps it
-_set_error_handler = _find()
+_HANDLER = ErrorHandler(_record)  # a global: libtiff stores the address only, and nothing else references it
+_set_error_handler = _find_handler_setter()

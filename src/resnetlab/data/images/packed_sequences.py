@@ -1,4 +1,7 @@
-"""Sequences of names and places that lie in arrays: a few bytes a sample, and an object only while it is looked at."""
+"""Sequences of strings, paths and byte ranges that are stored in arrays.
+
+They need a few bytes a sample, because an item becomes an object only when it is accessed.
+"""
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,19 +16,19 @@ from resnetlab.data.images.storage import ByteRange, Shard
 
 T = TypeVar("T")
 
-TOGETHER = 1 << 14
-"""Strings that are looked at together, so that memory stays small."""
+CHUNK = 1 << 14
+"""Number of strings that are processed together, which bounds memory."""
 
 
 class PackedSequence(Sequence[T], Generic[T]):
-    """A sequence that makes its items on demand; `take_items` and slices give columns again."""
+    """A sequence that creates its items on access; `take` and slices return packed sequences."""
 
     def take(self, rows: np.ndarray) -> "PackedSequence[T]":
-        """Return the items of some rows, int64, in that order."""
+        """Return the items of the given rows, int64, in that order."""
         raise NotImplementedError
 
     def item(self, row: int) -> T:
-        """Return the item of one row, from 0 to below the length."""
+        """Return the item of one row, which must be at least 0 and below the length."""
         raise NotImplementedError
 
     @overload
@@ -47,28 +50,28 @@ class PackedSequence(Sequence[T], Generic[T]):
             return NotImplemented
         return len(self) == len(other) and all(one == another for one, another in zip(self, other, strict=True))
 
-    __hash__ = None  # type: ignore[assignment]  # as of a list
+    __hash__ = None  # type: ignore[assignment]  # like a list
 
 
 class PackedStrings(PackedSequence[str]):
-    """Strings, in UTF-8 one behind the other."""
+    """Strings in one UTF-8 buffer."""
 
     def __init__(self, text: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> None:
-        """Take all bytes (uint8), and where each string begins and ends in them (int64)."""
+        """Create the sequence from a buffer (uint8) and the offsets where each string starts and ends (int64)."""
         self.text, self.starts, self.ends = text, starts, ends
 
     @classmethod
-    def of(cls, strings: Iterable[str]) -> "PackedStrings":
-        """Pack some strings, one after the other."""
+    def from_strings(cls, strings: Iterable[str]) -> "PackedStrings":
+        """Pack strings into one buffer."""
         text, ends = bytearray(), array("q")
         for string in strings:
             text += string.encode("utf-8", "surrogateescape")
             ends.append(len(text))
-        return cls.packed(bytes(text), np.array(ends, np.int64))
+        return cls.from_buffer(bytes(text), np.array(ends, np.int64))
 
     @classmethod
-    def packed(cls, text: bytes | np.ndarray, ends: np.ndarray) -> "PackedStrings":
-        """Take strings that stand one behind the other without a gap."""
+    def from_buffer(cls, text: bytes | np.ndarray, ends: np.ndarray) -> "PackedStrings":
+        """Create the sequence from a buffer of strings without gaps and the offset where each of them ends."""
         text = text if isinstance(text, np.ndarray) else np.frombuffer(text, np.uint8)
         return cls(text, np.concatenate([np.zeros(1, np.int64), ends[:-1]])[: len(ends)], ends)
 
@@ -80,32 +83,32 @@ class PackedStrings(PackedSequence[str]):
         return self.text[self.starts[row] : self.ends[row]].tobytes().decode("utf-8", "surrogateescape")
 
     def take(self, rows: np.ndarray) -> "PackedStrings":
-        """Return some of them; the bytes are shared."""
+        """Return the strings of the given rows; the buffer is shared."""
         return PackedStrings(self.text, self.starts[rows], self.ends[rows])
 
     def sortable(self) -> np.ndarray:
-        """Return an array that sorts as the strings do: UTF-8 keeps the order of characters."""
+        """Return an array of bytes that sorts like the strings: UTF-8 preserves the order of code points."""
         lengths = self.ends - self.starts
         longest = int(lengths.max(initial=1))
         padded = np.zeros((len(self), longest), np.uint8)
-        for start in range(0, len(self), TOGETHER):
-            some = slice(start, start + TOGETHER)
-            inside = np.arange(longest) < lengths[some, None]
-            padded[some][inside] = self.text[(self.starts[some, None] + np.arange(longest))[inside]]
+        for start in range(0, len(self), CHUNK):
+            rows = slice(start, start + CHUNK)
+            inside = np.arange(longest) < lengths[rows, None]
+            padded[rows][inside] = self.text[(self.starts[rows, None] + np.arange(longest))[inside]]
         return padded.view(f"S{longest}")[:, 0]
 
 
 class PackedPaths(PackedSequence[Path]):
-    """Files below one folder."""
+    """Paths below one folder."""
 
     def __init__(self, root: Path, names: PackedStrings) -> None:
-        """Take the folder, and the files' paths below it."""
+        """Create the sequence from the folder and the paths relative to it."""
         self.root, self.names = root, names
 
     @classmethod
-    def of(cls, root: Path, paths: Iterable[Path]) -> "PackedPaths":
-        """Take some files below `root`."""
-        return cls(root, PackedStrings.of(str(path.relative_to(root)) for path in paths))
+    def from_paths(cls, root: Path, paths: Iterable[Path]) -> "PackedPaths":
+        """Pack paths below `root`."""
+        return cls(root, PackedStrings.from_strings(str(path.relative_to(root)) for path in paths))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -115,54 +118,72 @@ class PackedPaths(PackedSequence[Path]):
         return self.root / self.names.item(row)
 
     def take(self, rows: np.ndarray) -> "PackedPaths":
-        """Return some of them."""
+        """Return the paths of the given rows."""
         return PackedPaths(self.root, self.names.take(rows))
 
 
 class PackedByteRanges(PackedSequence[ByteRange]):
-    """Pieces of shards."""
+    """Byte ranges of shards."""
 
-    def __init__(self, shards: Sequence[Shard], which: np.ndarray, offsets: np.ndarray, lengths: np.ndarray) -> None:
-        """Take the shards, and of each piece the number of its shard, its offset and its length in bytes."""
-        self.shards, self.which, self.offsets, self.lengths = shards, which, offsets, lengths
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        shard_index: np.ndarray,
+        *,
+        offsets: np.ndarray,
+        lengths: np.ndarray,
+    ) -> None:
+        """Create the sequence from the shards and, for each range, the index of its shard, its offset and its length.
+
+        Offsets and lengths are in bytes.
+        """
+        self.shards, self.shard_index, self.offsets, self.lengths = shards, shard_index, offsets, lengths
 
     def __len__(self) -> int:
-        return len(self.which)
+        return len(self.shard_index)
 
     def item(self, row: int) -> ByteRange:
-        """Return one piece."""
-        return ByteRange(self.shards[self.which[row]], int(self.offsets[row]), int(self.lengths[row]))
+        """Return one byte range."""
+        return ByteRange(self.shards[self.shard_index[row]], int(self.offsets[row]), int(self.lengths[row]))
 
     def take(self, rows: np.ndarray) -> "PackedByteRanges":
-        """Return some of them; the shards are shared."""
-        return PackedByteRanges(self.shards, self.which[rows], self.offsets[rows], self.lengths[rows])
+        """Return the byte ranges of the given rows; the shards are shared."""
+        return PackedByteRanges(
+            self.shards,
+            self.shard_index[rows],
+            offsets=self.offsets[rows],
+            lengths=self.lengths[rows],
+        )
 
-    def ahead(self, rows: np.ndarray) -> AbstractContextManager[None]:
-        """Have shards brought here before they are read, while the context lasts, in the order of `rows`."""
-        used, first = np.unique(self.which[rows], return_index=True)
-        coming = [self.shards[number] for number in used[np.argsort(first)]]
-        return coming[0].bring(coming) if coming else nullcontext()
+    def prefetch(self, rows: np.ndarray) -> AbstractContextManager[None]:
+        """Download the shards of the given rows in the order of first use, while the context is active."""
+        used, first = np.unique(self.shard_index[rows], return_index=True)
+        shards = [self.shards[index] for index in used[np.argsort(first)]]
+        return shards[0].prefetch(shards) if shards else nullcontext()
 
 
 def take_items(items: Sequence[T], rows: np.ndarray) -> Sequence[T]:
-    """Return some items of a sequence, in the order of `rows`: of a column a column, else a tuple."""
+    """Return the items of the given rows, in that order: packed if `items` is packed, else a tuple."""
     return items.take(rows) if isinstance(items, PackedSequence) else tuple(items[row] for row in rows.tolist())
 
 
 def concatenate(parts: Sequence[Sequence[T]]) -> Sequence[T]:
-    """Put sequences together, in their order: of columns of one kind a column, else a tuple."""
+    """Concatenate sequences: packed if all of them are packed sequences of one kind, else a tuple."""
     if len(parts) == 1:
         return parts[0]
-    if parts and all(isinstance(part, PackedStrings) for part in parts):
-        return _join_texts(parts)  # type: ignore[return-value]
-    if parts and all(isinstance(part, PackedPaths) and part.root == parts[0].root for part in parts):  # type: ignore[attr-defined]
-        return PackedPaths(parts[0].root, _join_texts([part.names for part in parts]))  # type: ignore[attr-defined,return-value]
-    if parts and all(isinstance(part, PackedByteRanges) for part in parts):
-        return _join_pieces(parts)  # type: ignore[return-value]
-    return tuple(chain.from_iterable(parts))
+    packed: Sequence[Any] = parts
+    joined: Any = None
+    if parts and all(isinstance(part, PackedStrings) for part in packed):
+        joined = _concatenate_strings(packed)
+    elif parts and all(isinstance(part, PackedPaths) and part.root == packed[0].root for part in packed):
+        joined = PackedPaths(packed[0].root, _concatenate_strings([part.names for part in packed]))
+    elif parts and all(isinstance(part, PackedByteRanges) for part in packed):
+        joined = _concatenate_ranges(packed)
+    return tuple(chain.from_iterable(parts)) if joined is None else joined
 
 
-def _join_texts(parts: Sequence[Any]) -> PackedStrings:
+def _concatenate_strings(parts: Sequence[Any]) -> PackedStrings:
+    """Concatenate packed strings; a buffer that several parts share is copied once, or not at all."""
     texts = list({id(part.text): part.text for part in parts}.values())
     starts_of = dict(zip(map(id, texts), np.cumsum([0, *map(len, texts)]).tolist(), strict=False))
     text = texts[0] if len(texts) == 1 else np.concatenate(texts)
@@ -172,11 +193,12 @@ def _join_texts(parts: Sequence[Any]) -> PackedStrings:
     return PackedStrings(text, starts, ends)
 
 
-def _join_pieces(parts: Sequence[Any]) -> PackedByteRanges:
-    number: dict[Shard, int] = {}
-    which = []
+def _concatenate_ranges(parts: Sequence[Any]) -> PackedByteRanges:
+    """Concatenate packed byte ranges; equal shards are stored once."""
+    index_of: dict[Shard, int] = {}
+    shard_index = []
     for part in parts:
-        own = np.array([number.setdefault(shard, len(number)) for shard in part.shards], np.int64)
-        which.append(own[part.which])
+        new_index = np.array([index_of.setdefault(shard, len(index_of)) for shard in part.shards], np.int64)
+        shard_index.append(new_index[part.shard_index])
     offsets, lengths = (np.concatenate([getattr(part, name) for part in parts]) for name in ("offsets", "lengths"))
-    return PackedByteRanges(tuple(number), np.concatenate(which), offsets, lengths)
+    return PackedByteRanges(tuple(index_of), np.concatenate(shard_index), offsets=offsets, lengths=lengths)

@@ -1,4 +1,4 @@
-"""Look at many images at once: results in order, and every bad image with its name and reason."""
+"""Scans over many images in threads: results in order, and each unreadable image with its name and the reason."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,23 +12,23 @@ from resnetlab.system.cores import usable_cores
 T = TypeVar("T")
 
 Progress = Callable[[str, int, int], None]
-"""Told what is being done, how many images of this stage are done, and how many there are."""
+"""A callback with the name of a stage, the number of images done in this stage, and the number of all images."""
 
 CHUNK = 64
-"""Images a thread takes at a time: handing over a single small image would cost more than decoding it."""
-SHOWN = 3
-"""Bad images an error names; `resnetlab data check` names them all."""
-HEAD = 1 << 16
-"""Bytes of a JPEG file that are read for its header, before the whole file is."""
+"""Number of images in one task of a thread: a task for each small image would cost more than decoding it."""
+MAX_NAMED = 3
+"""Number of bad images that an error names; `resnetlab data check` lists all of them."""
+JPEG_HEAD_BYTES = 1 << 16
+"""Number of bytes of a JPEG file that are read first; they usually contain its header."""
 
 
 class BadDataError(ConfigError):
-    """Images that cannot be read; the message counts them, names the first, and says what would work."""
+    """Images that cannot be read; the message has their number, the first names, and the options that help."""
 
     def __init__(self, bad: Sequence[str], total: int, path: str) -> None:
-        """Take every bad image as `NAME: REASON`, of `total` in the data set at `path`."""
+        """Create the error from every bad image as `NAME: REASON`, of `total` images in the data set at `path`."""
         self.bad = tuple(bad)
-        first = "; ".join(self.bad[:SHOWN]) + ("; …" if len(bad) > SHOWN else "")
+        first = "; ".join(self.bad[:MAX_NAMED]) + ("; …" if len(bad) > MAX_NAMED else "")
         super().__init__(
             f"{len(bad):,} of {total:,} images cannot be read: {first} – list all with: "
             f"resnetlab data check {path}; skip such images with --on-bad-image skip"
@@ -37,64 +37,72 @@ class BadDataError(ConfigError):
 
 def scan_images(
     names: Sequence[str],
-    places: Sequence[ImageStorage],
-    look: Callable[[int, bytes], T],
+    storage: Sequence[ImageStorage],
+    function: Callable[[int, bytes], T],
     *,
     workers: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[T | None], list[str]]:
-    """Give each image's position and encoded bytes to `look`, in threads (as many as there are usable cores).
+    """Call `function` with the position and the encoded bytes of each image, in threads.
+
+    Args:
+        names: Name of each image for the list of bad images.
+        storage: Storage of each image.
+        function: Called with (position, encoded bytes); it raises `BadImageError` for a bad image.
+        workers: Number of threads; the number of usable cores if not given.
+        on_progress: Called from this thread with the number of images done and the number of all images.
 
     Returns:
-        What `look` returned for each image, in order, `None` for a bad one; and every bad image as `NAME: REASON`.
+        The results in order, `None` for a bad image; and each bad image as `NAME: REASON`.
 
     Raises:
-        ConfigError: where `workers` is below 1.
+        ConfigError: If `workers` is below 1.
     """
 
-    def look_at(position: int) -> T:
-        return look(position, read_image_bytes(places[position]))
+    def scan_one(position: int) -> T:
+        return function(position, read_image_bytes(storage[position]))
 
-    return _in_chunks(names, look_at, workers, on_progress)
+    return _scan_in_chunks(names, scan_one, workers, on_progress)
 
 
 def scan_headers(
     names: Sequence[str],
-    places: Sequence[ImageStorage],
+    storage: Sequence[ImageStorage],
     max_pixels: int,
     *,
     workers: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Header | None], list[str]]:
-    """Read the header of each image and decode none: of a JPEG file only the first bytes leave the disk.
+    """Read the header of each image without decoding it; of most JPEG files only the first bytes are read from disk.
 
-    Returns and raises as `scan_images` does.
+    Arguments, results and errors are those of `scan_images`; an image with more than `max_pixels` pixels is bad.
     """
 
-    def look_at(position: int) -> Header:
-        place = places[position]
-        if isinstance(place, bytes | ByteRange):
-            return read_header(read_image_bytes(place), max_pixels)
-        with place.open("rb") as file:
-            data = file.read(HEAD)
-            if len(data) == HEAD and data.startswith(b"\xff\xd8"):  # others may say how they are turned at their end
+    def scan_one(position: int) -> Header:
+        location = storage[position]
+        if isinstance(location, bytes | ByteRange):
+            return read_header(read_image_bytes(location), max_pixels)
+        with location.open("rb") as file:
+            data = file.read(JPEG_HEAD_BYTES)
+            # JPEG only: other formats may store their orientation at the end of the file.
+            if len(data) == JPEG_HEAD_BYTES and data.startswith(b"\xff\xd8"):
                 try:
                     return read_header(data, max_pixels)
-                except BadImageError:  # a long profile or preview stands before the size
+                except BadImageError:  # a long profile or preview precedes the size
                     pass
             return read_header(data + file.read(), max_pixels)
 
-    return _in_chunks(names, look_at, workers, on_progress)
+    return _scan_in_chunks(names, scan_one, workers, on_progress)
 
 
-def stage_progress(tell: Progress, name: str) -> Callable[[int, int], None]:
-    """Return what tells `tell` of the progress of one stage."""
-    return lambda done, total: tell(name, done, total)
+def stage_progress(on_progress: Progress, stage: str) -> Callable[[int, int], None]:
+    """Return a callback that reports the progress of one stage to `on_progress`."""
+    return lambda done, total: on_progress(stage, done, total)
 
 
-def _in_chunks(
+def _scan_in_chunks(
     names: Sequence[str],
-    look_at: Callable[[int], T],
+    scan_one: Callable[[int], T],
     workers: int | None,
     on_progress: Callable[[int, int], None] | None,
 ) -> tuple[list[T | None], list[str]]:
@@ -102,28 +110,28 @@ def _in_chunks(
         raise ConfigError(f"workers must be at least 1, not {workers}")
     total = len(names)
 
-    def chunk(start: int) -> list[tuple[T | None, str]]:
-        return [_one(look_at, position) for position in range(start, min(start + CHUNK, total))]
+    def scan_chunk(start: int) -> list[tuple[T | None, str]]:
+        return [_result_or_reason(scan_one, position) for position in range(start, min(start + CHUNK, total))]
 
     results: list[T | None] = []
     bad: list[str] = []
     pool = ThreadPoolExecutor(workers or usable_cores())
     try:
-        for found in pool.map(chunk, range(0, total, CHUNK)):
-            for result, reason in found:
+        for chunk in pool.map(scan_chunk, range(0, total, CHUNK)):
+            for result, reason in chunk:
                 if reason:
                     bad.append(f"{names[len(results)]}: {reason}")
                 results.append(result)
             if on_progress is not None:
                 on_progress(len(results), total)
     finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C nobody waits for images that nobody asked for
+        pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for the remaining chunks
     return results, bad
 
 
-def _one(look_at: Callable[[int], T], position: int) -> tuple[T | None, str]:
+def _result_or_reason(scan_one: Callable[[int], T], position: int) -> tuple[T | None, str]:
     try:
-        return look_at(position), ""
+        return scan_one(position), ""
     except BadImageError as error:
         return None, str(error) or "cannot be decoded"
     except OSError as error:

@@ -1,10 +1,11 @@
-"""What an image's first bytes promise: its format, and a size that its bytes could hold at all.
+"""Format detection, and a plausibility check of the size that an image's header claims.
 
-A header is believed only as far as its format could pack pixels at its very best, so that a few bytes that claim a
-hundred million pixels are refused before memory is taken. No valid image is, but for a GIF that draws a dot on a canvas
-of more than a million pixels. Lossless WebP has no such bound: of a single colour it spends no bit on any pixel; nor
-have WebP with several frames, run-length BMP, JPEG with arithmetic coding, and TIFF in compressions that are rare. Of
-these the limit on pixels alone says what memory they take.
+A header is plausible if its format could encode that many pixels, at its best compression, in the bytes given. This
+refuses a few bytes that claim a hundred million pixels before memory is allocated. No valid image is refused, except a
+GIF that draws a dot on a canvas of more than a million pixels.
+
+Some encodings have no such bound: lossless WebP (a single colour needs no bits per pixel), animated WebP, run-length
+BMP, JPEG with arithmetic coding, and TIFF with rare compressions. For these, only the limit on pixels bounds memory.
 """
 
 import re
@@ -24,69 +25,79 @@ SIGNATURES = {
     b"MM\0+": "TIFF",
 }
 PPM = re.compile(rb"P[1-6f]\s")
-SMALL = 1_000_000
-"""Pixels that take no memory worth guarding; so much canvas a GIF may leave empty."""
+UNCHECKED_PIXELS = 1_000_000
+"""Images up to this size are not checked: they need little memory, and a GIF may leave such a canvas empty."""
 
-# The most that one byte can hold.
-DEFLATED = 1032
-"""Bytes: each bit pair copies 258 of them (zlib's own figure)."""
-LZW = 2731
-"""Values: twelve bits name a string of up to 4,096 of them."""
-PACKED = 64
-"""Bytes: two bytes repeat one 128 times."""
+# The most that one encoded byte can represent.
+DEFLATE_BYTES = 1032
+"""Bytes: each pair of bits copies 258 bytes (zlib's own figure)."""
+LZW_VALUES = 2731
+"""Values: a code of twelve bits stands for a string of up to 4,096 values."""
+PACKBITS_BYTES = 64
+"""Bytes: two bytes repeat one byte 128 times."""
 JPEG_PIXELS = 2048
-"""Pixels: a block of 64 takes a bit at least (a progressive image of nothing but first coefficients); and four times as
-many, since where components are sampled unlike, none need have a block for each 64 pixels."""
+"""Pixels: a block of 64 pixels needs at least one bit (a progressive image with first coefficients only). The factor 4
+is for subsampling: where components are sampled differently, none needs a block for each 64 pixels."""
 WEBP_PIXELS = 2048
-"""Pixels of a lossy WebP: a block of 256 says how it is predicted, in more than three bits at the fixed odds of a key
-frame (RFC 6386, section 11); one is counted."""
+"""Pixels of a lossy WebP: each block of 256 pixels encodes its prediction mode in more than three bits at the fixed
+probabilities of a key frame (RFC 6386, section 11); one bit is counted."""
 
 _ARITHMETIC = {0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
-"""Markers of a JPEG's frame where it is not Huffman-coded."""
+"""Frame markers of a JPEG with arithmetic coding."""
 
 
 def detect_format(head: bytes) -> str | None:
-    """Return the format that the first 12 bytes of a file tell: `JPEG`, `PNG`, `WebP`, …; `None` for no image."""
+    """Return the format from the first 12 bytes of a file: `JPEG`, `PNG`, `WebP`, …; `None` if it is no image."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"
-    if PPM.match(head):  # and not P1010001.JPG, which may begin a list of names
+    if PPM.match(head):  # the whitespace excludes a list of names that starts with P1010001.JPG
         return "PPM"
     return next((kind for signature, kind in SIGNATURES.items() if head.startswith(signature)), None)
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield the marker of each segment of a JPEG before its first scan, and where it begins."""
-    at = 2
-    while data[at : at + 1] == b"\xff" and at + 4 <= len(data) and data[at + 1] != 0xDA:
-        if data[at + 1] == 0xFF:  # a fill byte
-            at += 1
+    """Yield the marker and the offset of each segment of a JPEG before its first scan."""
+    offset = 2
+    while data[offset : offset + 1] == b"\xff" and offset + 4 <= len(data) and data[offset + 1] != 0xDA:
+        if data[offset + 1] == 0xFF:  # a fill byte
+            offset += 1
         else:
-            yield data[at + 1], at
-            at += 2 + int.from_bytes(data[at + 2 : at + 4])
+            yield data[offset + 1], offset
+            offset += 2 + int.from_bytes(data[offset + 2 : offset + 4])
 
 
 def implausible_size(
-    data: bytes, kind: str, height: int, width: int, tags: Mapping[int, Any] | None = None
+    data: bytes,
+    kind: str,
+    *,
+    height: int,
+    width: int,
+    tags: Mapping[int, Any] | None = None,
 ) -> str | None:
-    """Return why these bytes cannot be an image of so many pixels, `None` where they can.
+    """Return the reason why an image of the claimed size cannot have these bytes, or `None` if it can.
 
-    `height` and `width` are what the header claims, `tags` those of a TIFF.
+    Args:
+        data: All encoded bytes.
+        kind: The format, as `detect_format` returns it.
+        height: Height in pixels that the header claims.
+        width: Width in pixels that the header claims.
+        tags: Tags of a TIFF.
     """
-    if height * width <= SMALL:
+    if height * width <= UNCHECKED_PIXELS:
         return None
     try:
-        if _needed_bytes(data, kind, height, width, tags or {}) <= len(data):
+        if _min_bytes(data, kind, height, width, tags or {}) <= len(data):
             return None
-    except (struct.error, IndexError, KeyError, TypeError, ValueError):  # a damaged header, or an odd one
+    except (struct.error, IndexError, KeyError, TypeError, ValueError):  # a damaged or unusual header
         return None
-    return f"claims {width:,} x {height:,} pixels, and {len(data):,} bytes cannot hold them"
+    return f"claims {width:,} x {height:,} pixels, but has only {len(data):,} bytes"
 
 
-def _needed_bytes(data: bytes, kind: str, height: int, width: int, tags: Mapping[int, Any]) -> float:
-    """Return the least bytes that pixels of that format take; 0 where nobody knows."""
+def _min_bytes(data: bytes, kind: str, height: int, width: int, tags: Mapping[int, Any]) -> float:
+    """Return the minimum number of bytes for that many pixels in that format; 0 if unknown."""
     if kind == "TIFF":
         return _tiff(tags, height, width)
-    known: dict[str, Callable[[bytes, int, int], float]] = {
+    by_format: dict[str, Callable[[bytes, int, int], float]] = {
         "JPEG": _jpeg,
         "PNG": _png,
         "GIF": _gif,
@@ -94,7 +105,7 @@ def _needed_bytes(data: bytes, kind: str, height: int, width: int, tags: Mapping
         "PPM": _ppm,
         "WebP": _webp,
     }
-    return known[kind](data, height, width) if kind in known else 0
+    return by_format[kind](data, height, width) if kind in by_format else 0
 
 
 def _jpeg(data: bytes, height: int, width: int) -> float:
@@ -106,11 +117,11 @@ def _jpeg(data: bytes, height: int, width: int) -> float:
 def _png(data: bytes, height: int, width: int) -> float:
     depth, colour = data[24], data[25]
     bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
-    return height * _row(width, bits) / DEFLATED
+    return height * _row_bytes(width, bits) / DEFLATE_BYTES
 
 
 def _gif(data: bytes, height: int, width: int) -> float:
-    return height * width / LZW
+    return height * width / LZW_VALUES
 
 
 def _webp(data: bytes, height: int, width: int) -> float:
@@ -121,17 +132,18 @@ def _bmp(data: bytes, height: int, width: int) -> float:
     (header,) = struct.unpack_from("<I", data, 14)
     if header == 12:  # OS/2
         (bits,) = struct.unpack_from("<H", data, 24)
-        return height * _row(width, bits)
+        return height * _row_bytes(width, bits)
     if header < 40:
         return 0
     bits, compression = struct.unpack_from("<HI", data, 28)
-    return height * _row(width, bits) if compression in (0, 3, 6) else 0  # plain, or plain with masks
+    uncompressed = compression in (0, 3, 6)  # 3 and 6: with bit masks
+    return height * _row_bytes(width, bits) if uncompressed else 0
 
 
 def _ppm(data: bytes, height: int, width: int) -> float:
     variant = data[:2]
     if variant == b"P4":
-        return height * _row(width, 1)
+        return height * _row_bytes(width, 1)
     values = height * width * (3 if variant in (b"P3", b"P6") else 1)
     if variant in (b"P2", b"P3"):
         return 2 * values - 1  # a digit and a space
@@ -140,16 +152,16 @@ def _ppm(data: bytes, height: int, width: int) -> float:
 
 def _tiff(tags: Mapping[int, Any], height: int, width: int) -> float:
     compression = tags.get(259, 1)
-    if compression in (2, 3, 4):  # fax: a white row of any width is one bit, or a few
+    if compression in (2, 3, 4):  # fax: a white row of any width takes one bit or a few
         return height / 8
     if compression in (6, 7):
         return height * width / JPEG_PIXELS
-    packed = {1: 1, 5: LZW, 8: DEFLATED, 32946: DEFLATED, 32773: PACKED}.get(compression)
+    per_byte = {1: 1, 5: LZW_VALUES, 8: DEFLATE_BYTES, 32946: DEFLATE_BYTES, 32773: PACKBITS_BYTES}.get(compression)
     bits = min(tags.get(258, (1,)))
-    samples = 1 if tags.get(262) == 6 else tags.get(277, 1)  # of YCbCr the colours may be few
-    return 0 if packed is None else height * _row(width, bits * samples) / packed
+    samples = 1 if tags.get(262) == 6 else tags.get(277, 1)  # the chroma of YCbCr may be subsampled
+    return 0 if per_byte is None else height * _row_bytes(width, bits * samples) / per_byte
 
 
-def _row(width: int, bits: int) -> int:
-    """Return the bytes of a row, at so many bits a pixel."""
+def _row_bytes(width: int, bits: int) -> int:
+    """Return the number of bytes in a row."""
     return -(-width * bits // 8)

@@ -1,4 +1,4 @@
-"""Where the bytes of an image lie: a file of its own, memory, or a piece of a shard."""
+"""Storage of encoded images: a file, bytes in memory, or a byte range of a shard."""
 
 import errno
 import os
@@ -11,90 +11,90 @@ from pathlib import Path
 from typing import Any, Protocol
 
 OPEN_SHARDS = 128
-"""Shards held open at a time; a process may often open 1,024 files, and other things need some."""
+"""Maximum number of shards open at a time. A process may often open 1,024 files, and other code needs some of them."""
 
 
 class OpenFile:
-    """A file open for reading by position; closed when the last who uses it lets go."""
+    """A file open for positioned reads; it is closed when the last reference is dropped."""
 
     def __init__(self, path: Path) -> None:
         """Open the file.
 
         Raises:
-            OSError: where it cannot be opened.
+            OSError: If the file cannot be opened.
         """
-        self.number = -1
-        self.number = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        self.fd = -1
+        self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
 
     def __del__(self) -> None:
-        if self.number >= 0:
-            os.close(self.number)
+        if self.fd >= 0:
+            os.close(self.fd)
 
 
 class OpenFileCache:
-    """The files that were read last, held open; threads share them, since each read says where."""
+    """The most recently used open files; threads share them because each read gives its own offset."""
 
     def __init__(self, limit: int = OPEN_SHARDS) -> None:
-        """Hold so many at most."""
+        """Create a cache of at most `limit` open files."""
         self.limit = limit
-        self._held: OrderedDict[Path, OpenFile] = OrderedDict()
+        self._files: OrderedDict[Path, OpenFile] = OrderedDict()
         self._lock = threading.Lock()
 
-    def held(self, path: Path) -> OpenFile | None:
-        """Return the open file, if it is one of those."""
+    def get(self, path: Path) -> OpenFile | None:
+        """Return the open file if it is in the cache, else `None`."""
         with self._lock:
-            found = self._held.get(path)
+            found = self._files.get(path)
             if found is not None:
-                self._held.move_to_end(path)
+                self._files.move_to_end(path)
             return found
 
     def open(self, path: Path) -> OpenFile:
-        """Return the open file.
+        """Return the open file; open it if it is not in the cache.
 
         Raises:
-            OSError: where it cannot be opened.
+            OSError: If the file cannot be opened.
         """
-        found = self.held(path)
+        found = self.get(path)
         if found is not None:
             return found
         opened = OpenFile(path)
         with self._lock:
-            opened = self._held.setdefault(path, opened)  # of two threads one was first
-            while len(self._held) > self.limit:
-                self._held.popitem(last=False)  # closed once nobody reads from it any more
+            opened = self._files.setdefault(path, opened)  # another thread may have been first
+            while len(self._files) > self.limit:
+                self._files.popitem(last=False)  # closed when its last reader is done
         return opened
 
-    def drop(self, path: Path) -> None:
-        """Let go of a file that was deleted, so that its bytes are freed."""
+    def discard(self, path: Path) -> None:
+        """Remove a deleted file from the cache, so that the file system frees its bytes."""
         with self._lock:
-            self._held.pop(path, None)
+            self._files.pop(path, None)
 
 
 class Shard(Protocol):
-    """A file that holds many images."""
+    """A file that contains many images."""
 
     @property
     def name(self) -> str:
-        """What an error calls it."""
+        """Name of the shard in error messages."""
         ...
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the file as it was packed, in hex; nothing where that is not known."""
+        """SHA-256 of the file as it was packed, in hex; empty if unknown."""
         ...
 
     def open(self) -> OpenFile:
-        """Return the file, open; one that is far away is brought here first."""
+        """Return the open file; download a remote shard first."""
         ...
 
-    def bring(self, shards: Sequence[Any]) -> AbstractContextManager[None]:
-        """Have shards of this kind brought here before they are read, in their order, while the context lasts."""
+    def prefetch(self, shards: Sequence[Any]) -> AbstractContextManager[None]:
+        """Download shards of this kind in the given order, ahead of reads, while the context is active."""
         ...
 
 
 @dataclass(frozen=True)
 class LocalShard:
-    """A shard on a disk of this machine."""
+    """A shard on a local disk."""
 
     path: Path
     sha256: str = ""
@@ -105,38 +105,38 @@ class LocalShard:
         return self.path.name
 
     def open(self) -> OpenFile:
-        """Return the file, open.
+        """Return the open file.
 
         Raises:
-            OSError: where it cannot be opened.
+            OSError: If the file cannot be opened.
         """
-        return _OPEN.open(self.path)
+        return _OPEN_FILES.open(self.path)
 
-    def bring(self, shards: Sequence[Any]) -> AbstractContextManager[None]:
-        """Do nothing: they are here."""
+    def prefetch(self, shards: Sequence[Any]) -> AbstractContextManager[None]:
+        """Do nothing: the shards are local."""
         return nullcontext()
 
 
-_OPEN = OpenFileCache()
+_OPEN_FILES = OpenFileCache()
 
 
 @dataclass(frozen=True, slots=True)
 class ByteRange:
-    """Some bytes of a shard: an image."""
+    """A byte range of a shard: the encoded bytes of one image."""
 
     shard: Shard
     offset: int
     length: int
 
     def read(self) -> bytes:
-        """Read it whole.
+        """Return all bytes of the range.
 
         Raises:
-            OSError: where the shard cannot be read, or ends too early.
+            OSError: If the shard cannot be read or ends before the range does.
         """
-        data = os.pread(self.shard.open().number, self.length, self.offset)
-        while 0 < len(data) < self.length:  # one call reads 2 GiB at most, and some file systems less
-            more = os.pread(self.shard.open().number, self.length - len(data), self.offset + len(data))
+        data = os.pread(self.shard.open().fd, self.length, self.offset)
+        while 0 < len(data) < self.length:  # one call reads at most 2 GiB, on some file systems less
+            more = os.pread(self.shard.open().fd, self.length - len(data), self.offset + len(data))
             if not more:
                 break
             data += more
@@ -146,42 +146,43 @@ class ByteRange:
 
 
 ImageStorage = Path | bytes | ByteRange
-"""A file, the content of one, or a piece of a shard."""
+"""The location of an image's encoded bytes: a file, bytes in memory, or a byte range of a shard."""
 
 
-def read_image_bytes(place: ImageStorage) -> bytes:
-    """Return the bytes of an image.
-
-    Raises:
-        OSError: where they cannot be read.
-    """
-    if isinstance(place, bytes):
-        return place
-    return place.read() if isinstance(place, ByteRange) else place.read_bytes()
-
-
-def drop_page_cache(place: ImageStorage) -> bool:
-    """Have the kernel drop the pages it keeps of an image's file or shard; say whether that can be asked for.
-
-    What a disk or a network file system keeps itself stays there.
+def read_image_bytes(storage: ImageStorage) -> bytes:
+    """Return the encoded bytes of an image.
 
     Raises:
-        OSError: where the file cannot be opened.
+        OSError: If they cannot be read.
     """
-    if isinstance(place, bytes) or not hasattr(os, "posix_fadvise"):
+    if isinstance(storage, bytes):
+        return storage
+    return storage.read() if isinstance(storage, ByteRange) else storage.read_bytes()
+
+
+def drop_page_cache(storage: ImageStorage) -> bool:
+    """Ask the kernel to drop the cached pages of an image's file or shard; return whether the system supports it.
+
+    Caches of the disk or of a network file system are not affected.
+
+    Raises:
+        OSError: If the file cannot be opened.
+    """
+    if isinstance(storage, bytes) or not hasattr(os, "posix_fadvise"):
         return False
-    file = place.shard.open() if isinstance(place, ByteRange) else OpenFile(place)
-    os.posix_fadvise(file.number, 0, 0, os.POSIX_FADV_DONTNEED)  # all: pages in which others begin would stay
+    file = storage.shard.open() if isinstance(storage, ByteRange) else OpenFile(storage)
+    # The whole file: a range would leave the pages that it shares with the next image.
+    os.posix_fadvise(file.fd, 0, 0, os.POSIX_FADV_DONTNEED)
     return True
 
 
-def stored_size(place: ImageStorage) -> int:
-    """Return the length of an image, -1 of a file that cannot be seen."""
-    if isinstance(place, bytes):
-        return len(place)
-    if isinstance(place, ByteRange):
-        return place.length
+def stored_size(storage: ImageStorage) -> int:
+    """Return the number of encoded bytes of an image, or -1 if its file does not exist or cannot be accessed."""
+    if isinstance(storage, bytes):
+        return len(storage)
+    if isinstance(storage, ByteRange):
+        return storage.length
     try:
-        return place.stat().st_size
+        return storage.stat().st_size
     except OSError:
         return -1

@@ -1,0 +1,69 @@
+"""Augmentation of training batches: the random numbers of an epoch, and the transforms that use them."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from resnetlab.config import Preprocessing, Recipe
+from resnetlab.data.rng import make_generator
+from resnetlab.data.transforms import colour_jitter, normalise, pca_lighting, random_crop, random_flip
+
+NUM_PARAMS = 12
+"""Random numbers of a training image: 0 vertical and 1 horizontal crop offset, 2 flip, 3 scale or area, 4 aspect ratio,
+5 to 7 brightness, contrast and saturation, 8 to 10 lighting, 11 unused."""
+CHUNK_VALUES = 1 << 19
+"""Number of values that are processed together: 2 MiB as floats, which fits into a core's cache."""
+
+
+def augmentation_params(seed: int, epoch: int, num_samples: int) -> Tensor:
+    """Return the random numbers for each position of an epoch: uniform in [0, 1), shape (num_samples, NUM_PARAMS)."""
+    return torch.rand(num_samples, NUM_PARAMS, generator=make_generator(seed, "augment", epoch))
+
+
+def augment_batch(
+    images: Tensor,
+    preprocessing: Preprocessing,
+    recipe: Recipe,
+    *,
+    params: Tensor,
+    memory_format: torch.memory_format = torch.channels_last,
+) -> Tensor:
+    """Augment and normalise a batch of images; crops with a box must have been cut out before.
+
+    `params` are the rows of `augmentation_params` for these images.
+    """
+    return apply_in_chunks(partial(_augment, preprocessing, recipe), images, params, memory_format)
+
+
+def apply_in_chunks(
+    function: Callable[[Tensor, Tensor], Tensor], images: Tensor, params: Tensor, memory_format: torch.memory_format
+) -> Tensor:
+    """Apply a function to a few images at a time, so that each operation finds its input in the cache."""
+    chunk = max(1, CHUNK_VALUES // images[0].numel())
+    if len(images) <= chunk or images.is_cuda:
+        return function(images, params).contiguous(memory_format=memory_format)
+    result = torch.empty(images.shape, device=images.device, memory_format=memory_format)
+    for inputs, rows, target in zip(images.split(chunk), params.split(chunk), result.split(chunk), strict=True):
+        target.copy_(function(inputs, rows))
+    return result
+
+
+def _augment(preprocessing: Preprocessing, recipe: Recipe, images: Tensor, params: Tensor) -> Tensor:
+    """Apply flip, colour jitter, lighting, normalisation and the crop of `pad`.
+
+    The crop of `pad` follows normalisation, because its padding is zero after normalisation (section 4.2).
+    """
+    if recipe.crop != "pad" and recipe.flip:
+        images = random_flip(images, params[:, 2])
+    if recipe.jitter or recipe.lighting:
+        images = images.float().div_(255) if images.dtype == torch.uint8 else images
+        images = images.contiguous()  # planar: weighting red, green and blue takes half the time
+        images = colour_jitter(images, recipe.jitter, params[:, 5:8]) if recipe.jitter else images
+        images = pca_lighting(images, recipe.lighting, params[:, 8:11]) if recipe.lighting else images
+    images = normalise(images, preprocessing)
+    if recipe.crop == "pad" and (recipe.crop_padding or recipe.flip):
+        mirrored = params[:, 2] < 0.5 if recipe.flip else None
+        images = random_crop(images, recipe.crop_padding, params[:, :2], mirrored=mirrored)
+    return images

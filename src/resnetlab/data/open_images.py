@@ -1,0 +1,141 @@
+"""Opening listed images: decoded and resident, or encoded, in canonical order."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from resnetlab.config import DataConfig, Preprocessing
+from resnetlab.data.dataset import Split
+from resnetlab.data.images.decode import decode_eval_view
+from resnetlab.data.images.encoded import EncodedImages
+from resnetlab.data.images.packed_sequences import PackedStrings, concatenate, take_items
+from resnetlab.data.images.scan import BadDataError, Progress, scan_images, stage_progress
+from resnetlab.data.listing import DatasetListing
+from resnetlab.data.residency import eval_geometry, image_sizes, shard_numbers, stays_resident
+
+
+@dataclass(frozen=True)
+class OpenImages:
+    """All images of a data set, and the canonical order of each split that the data come with."""
+
+    images: Tensor | EncodedImages
+    labels: Tensor
+    names: Sequence[str]
+    orders: Mapping[str, Tensor]
+    """Positions, int64, of the images of `train`, `val` and `test`, or of `all`, without the bad ones."""
+    crop_ratio: float
+    shards: Tensor | None = None
+    """The shard of each image, int64 of shape (num_images,), where shards are read one after the other."""
+
+    def take(self, positions: Tensor) -> Split:
+        """Return images as a split, in the order of `positions`, or in storage order if there are shards."""
+        canonical_order = None
+        if self.shards is not None:
+            positions, ranks = positions.sort()
+            canonical_order = ranks.argsort()
+        images = self.images[positions] if isinstance(self.images, Tensor) else self.images.subset(positions)
+        return Split(
+            images,
+            self.labels[positions],
+            take_items(self.names, positions.numpy()),
+            shards=None if self.shards is None else self.shards[positions],
+            canonical_order=canonical_order,
+        )
+
+
+def open_images(
+    listing: DatasetListing,
+    config: DataConfig,
+    *,
+    keep_encoded: bool,
+    workers: int | None,
+    on_progress: Progress,
+    preprocessing: Preprocessing | None,
+) -> tuple[OpenImages, list[str]]:
+    """Read the size of every image, decide whether images become resident, and decode them if they do.
+
+    Returns:
+        The images, and each image that was left out, as `NAME: REASON`.
+
+    Raises:
+        BadDataError: If images cannot be read and `config.on_bad_image` is `fail`, or if no image can be read.
+    """
+    splits = listing.splits.values()
+    names = concatenate([split.names for split in splits])
+    storage = concatenate([split.storage for split in splits])
+    labels = torch.from_numpy(np.concatenate([np.asarray(split.labels, np.int64) for split in splits]))
+    lengths = {name: len(split) for name, split in listing.splits.items()}
+    max_pixels = config.max_megapixels * 1_000_000
+    sizes, bad = image_sizes(listing, names, storage, max_pixels=max_pixels, workers=workers, on_progress=on_progress)
+    readable = sizes[:, 0] > 0
+    if not bool(readable.any()):
+        raise BadDataError(bad, len(names), config.name)
+    size, ratio = eval_geometry(sizes[readable], config.image_size, preprocessing)
+    if not stays_resident(sizes[readable], size, config, keep_encoded=keep_encoded):
+        _fail_on_bad_images(bad, len(names), config)
+        images = EncodedImages(
+            storage=storage,
+            names=names,
+            sizes=sizes,
+            image_size=size,
+            crop_ratio=ratio,
+            skip_bad=config.on_bad_image == "skip",
+            max_pixels=max_pixels,
+        )
+        keys = names
+        if not bool(readable.all()):
+            keys = [name if ok else None for name, ok in zip(names, readable, strict=True)]
+        orders = canonical_orders(lengths, labels, keys)
+        return OpenImages(images, labels, names, orders, ratio, shard_numbers(listing)), bad
+    positions = torch.nonzero(readable).flatten().numpy()
+    pixels = np.zeros((len(names), 3, size, size), np.uint8)
+
+    def decode_one(row: int, data: bytes) -> bytes:
+        view = decode_eval_view(data, size, ratio, max_pixels=max_pixels)
+        pixels[positions[row]] = view.transpose(2, 0, 1)
+        return image_digest(pixels[positions[row]])
+
+    digests, undecodable = scan_images(
+        take_items(names, positions),
+        take_items(storage, positions),
+        decode_one,
+        workers=workers,
+        on_progress=stage_progress(on_progress, "decoding"),
+    )
+    _fail_on_bad_images(bad + undecodable, len(names), config)
+    by_position = dict(zip(positions.tolist(), digests, strict=True))
+    orders = canonical_orders(lengths, labels, [by_position.get(position) for position in range(len(names))])
+    return OpenImages(torch.from_numpy(pixels), labels, names, orders, ratio), bad + undecodable
+
+
+def canonical_orders(
+    lengths: Mapping[str, int], labels: Tensor, keys: Sequence[bytes | None] | Sequence[str | None] | PackedStrings
+) -> dict[str, Tensor]:
+    """Sort the positions of each split by label, then by key; positions whose key is `None` are left out."""
+    orders, start = {}, 0
+    for split, length in lengths.items():
+        if isinstance(keys, PackedStrings):
+            strings = keys.take(np.arange(start, start + length))
+            ranks = np.lexsort((strings.sortable(), labels[start : start + length].numpy()))
+            orders[split] = torch.from_numpy(ranks + start)
+        else:
+            numbers = labels.tolist()
+            valid = [position for position in range(start, start + length) if keys[position] is not None]
+            valid.sort(key=lambda position: (numbers[position], keys[position]))
+            orders[split] = torch.tensor(valid, dtype=torch.int64)
+        start += length
+    return orders
+
+
+def image_digest(image: np.ndarray) -> bytes:
+    """Return a hash of the pixels, by which images of a class are sorted."""
+    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+
+
+def _fail_on_bad_images(bad: list[str], total: int, config: DataConfig) -> None:
+    if bad and config.on_bad_image == "fail":
+        raise BadDataError(bad, total, config.name)
