@@ -1,8 +1,9 @@
-"""What recomputation saves and costs: activation memory and step time of the paper's 1202-layer network.
+"""Memory saved and time added by activation checkpointing, on the paper's 1202-layer network.
 
-Memory is counted on tensors: what autograd keeps after the forward pass of a small batch, scaled to the batch asked
-for, and the most that one segment makes again at a time. Beside it the peak resident memory of one real step, in a
-process of its own. Times are of whole steps at a batch that fits without recomputation too, the two sides in turn.
+Memory counts the tensors that autograd stores after the forward pass of a small batch, scaled to the requested batch,
+plus the largest set of tensors that one segment recomputes at a time. It also measures the peak resident memory of one
+real step in a separate process. Times are of whole steps, at a batch that fits without checkpointing; the two sides
+take turns.
 
     python benchmarks/activation_checkpointing.py --pairs 3
 """
@@ -32,16 +33,16 @@ PROBE = 2
 
 
 def main() -> int:
-    """Count, run and print; return 1 where memory or time is beyond its bound."""
-    parser = argparse.ArgumentParser(description="measure what recomputation saves and costs")
+    """Count, run and print; return 1 if memory or time exceeds its bound."""
+    parser = argparse.ArgumentParser(description="measure memory and time of activation checkpointing")
     parser.add_argument("--model", default="resnet1202", help="a network for images of 32x32 pixels")
-    parser.add_argument("--batch", type=int, default=128, help="images of the step whose memory is counted")
-    parser.add_argument("--time-batch", type=int, default=32, help="images of the steps that are timed")
-    parser.add_argument("--pairs", type=int, default=3, help="how often each side is timed")
+    parser.add_argument("--batch", type=int, default=128, help="batch size for which memory is counted")
+    parser.add_argument("--time-batch", type=int, default=32, help="batch size of the timed steps")
+    parser.add_argument("--pairs", type=int, default=3, help="number of timed steps of each side")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--no-rss", action="store_true", help="leave out the real step at the full batch")
+    parser.add_argument("--no-rss", action="store_true", help="skip the real step at the full batch size")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--only-step", action="store_true", help=argparse.SUPPRESS)  # the process of its own
+    parser.add_argument("--only-step", action="store_true", help=argparse.SUPPRESS)  # for the separate process
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.only_step:
@@ -63,10 +64,10 @@ def main() -> int:
 
 
 def memory(name: str, batch: int) -> dict[str, float]:
-    """Return activation memory in GiB at a batch: kept without and with, and one segment's own at most.
+    """Return activation memory in GiB at a batch size: without and with checkpointing, and of the largest segment.
 
-    `peak_gib` is the sum of the last two, an upper bound: when an early segment goes backward, the inputs of the later
-    ones are gone.
+    `peak_gib` is the sum of the last two. It is an upper bound: in the backward pass of an early segment, the inputs of
+    later segments are already freed.
     """
     model = build_model(name).train()
     images = torch.randn(PROBE, 3, 32, 32)
@@ -77,7 +78,7 @@ def memory(name: str, batch: int) -> dict[str, float]:
     largest = 0
     for stage in model.stages.values():
         for segment in checkpoint_segments(stage):
-            x = x.detach().requires_grad_()  # the input is counted with what is kept
+            x = x.detach().requires_grad_()  # the input counts as stored
             run = torch.nn.Sequential(*segment)
             largest = max(largest, kept_bytes(model, lambda run=run, x=x: run(x), batch, x))
             with torch.no_grad():
@@ -87,7 +88,7 @@ def memory(name: str, batch: int) -> dict[str, float]:
 
 
 def kept_bytes(model: ResNet, forward: Callable[[], Tensor], batch: int, *known: Tensor) -> int:
-    """Return the bytes autograd keeps of a forward pass of `PROBE` images, at a batch; parameters and `known` aside."""
+    """Return the bytes that autograd stores for a forward pass of `batch` images, except parameters and `known`."""
     seen = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *known)}
     total = 0
 
@@ -101,12 +102,12 @@ def kept_bytes(model: ResNet, forward: Callable[[], Tensor], batch: int, *known:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        _output = forward()  # named, so that all it keeps lives until the counting is done
+        _output = forward()  # a name keeps all stored tensors alive until they are counted
     return total
 
 
 def times(name: str, batch: int, pairs: int) -> dict[str, Any]:
-    """Return step times in seconds, with and without, in turn after one step of each to warm up."""
+    """Return step times in seconds with and without checkpointing, in turn, after one warm-up step of each."""
     model, step = trainer(name, batch)
     seconds: dict[bool, list[float]] = {False: [], True: []}
     for index in range(-1, pairs):
@@ -127,7 +128,7 @@ def times(name: str, batch: int, pairs: int) -> dict[str, Any]:
 
 
 def real_step(name: str, batch: int) -> dict[str, float]:
-    """Return the peak resident memory of this process in GiB, before and after one step with recomputation."""
+    """Return the peak resident memory of this process in GiB, before and after one step with checkpointing."""
     model, step = trainer(name, batch)
     model.activation_checkpointing = True
     before = peak_rss_gib()
@@ -138,13 +139,13 @@ def real_step(name: str, batch: int) -> dict[str, float]:
 
 
 def peak_rss_gib() -> float:
-    """Return the most memory this process has held in RAM so far, in GiB (Linux; `ru_maxrss` counts a parent's too)."""
+    """Return the peak resident memory of this process so far, in GiB (Linux; `ru_maxrss` includes the parent's)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 2**20
 
 
 def trainer(name: str, batch: int) -> tuple[ResNet, Callable[[], None]]:
-    """Return a network and a function that makes one training step of it on noise, laid out as `fit` does."""
+    """Return a network and a function that runs one training step on noise, with the memory layout that `fit` uses."""
     model = build_model(name).train()
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # a stub lacks it
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4, fused=True)

@@ -1,9 +1,9 @@
-"""Does training in bf16 end where training in fp32 does? Several seeds of a short CIFAR-10 run, both precisions.
+"""Compare the errors after training in bf16 and in fp32, over several seeds of a short CIFAR-10 run.
 
-Prints each run's errors, mean and standard deviation over the seeds, and the difference with its 95 % interval (paired
-Student's t). Runs are kept in --out, and the same command continues where it was stopped.
+Prints the errors of each run, mean and standard deviation over the seeds, and the difference with its 95 % interval
+(paired Student's t). Runs are stored in --out, and the same command continues an interrupted benchmark.
 
-    python benchmarks/bf16_agreement.py --data ../shared/data/cifar10 --out runs/bf16
+    python benchmarks/bf16_agreement.py --data CIFAR10 --out runs/bf16
 """
 
 import argparse
@@ -14,23 +14,24 @@ from pathlib import Path
 
 from scipy import stats
 
+from benchmark_data import add_data_argument
 from resnetlab.config import DataConfig, Precision, RunConfig
 from resnetlab.models.zoo import model_config
+from resnetlab.training.fit import fit
 from resnetlab.training.recipes import recipe
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.signal_handling import StopSignal
-from resnetlab.training.trainer import fit
 
 ERRORS = ("train_error_pct", "val_error_pct", "test_error_pct")
 
 
 def main() -> int:
-    """Make the runs that are missing and compare; return 1 where the interval of a difference does not hold zero."""
+    """Train the missing runs and compare; return 1 if the interval of a difference excludes zero."""
     parser = argparse.ArgumentParser(description="compare bf16 with fp32 over seeds")
-    parser.add_argument("--data", default="../shared/data/cifar10", help="CIFAR-10 as --data of resnetlab train")
-    parser.add_argument("--network", default="resnet20", help="which network")
-    parser.add_argument("--epochs", type=int, default=1, help="length of each run; the schedule goes with it")
-    parser.add_argument("--seeds", type=int, default=3, help="repetitions")
+    add_data_argument(parser, "--data", "cifar10", "CIFAR-10, as for resnetlab train --data")
+    parser.add_argument("--network", default="resnet20", help="the network")
+    parser.add_argument("--epochs", type=int, default=1, help="length of each run; the schedule scales with it")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
     parser.add_argument("--out", type=Path, default=Path("runs/bf16"), help="folder for the runs")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
@@ -39,7 +40,7 @@ def main() -> int:
         for precision, done in results.items():
             config = RunConfig(
                 model_config(options.network),
-                DataConfig(options.data),
+                DataConfig(str(options.data)),
                 recipe("cifar-paper", epochs=options.epochs),
                 seed,
                 precision=precision,
@@ -48,7 +49,7 @@ def main() -> int:
             )
             with StopSignal() as interruption:
                 out = options.out / f"{options.network}-{precision}-seed{seed}"
-                done.append(fit(config, out, session=RuntimeOptions(resume=True), interruption=interruption).result)
+                done.append(fit(config, out, options=RuntimeOptions(resume=True), stop_signal=interruption).result)
             if not options.json:
                 errors = "  ".join(f"{name.split('_')[0]} {done[-1][name]:6.2f} %" for name in ERRORS)
                 print(f"{precision} seed {seed}: {errors}  {done[-1]['images_per_s']:,.0f} images/s", flush=True)

@@ -1,19 +1,20 @@
-r"""Does a network that was trained on CIFAR-10 learn other photographs from a few images better than a fresh one?
+r"""Compare fine-tuning a CIFAR-10 network on few photographs with training from random weights.
 
-The target is Imagenette at 32 pixels, 20 training images a class, other ones for each seed; the test images are its
-whole validation split, looked at once, at the end of each run. Three runs a seed:
+The target is Imagenette at 32 pixels with 20 training images per class, different ones for each seed. The test images
+are its whole validation split, evaluated once, at the end of each run. Three runs per seed:
 
-- fine-tuned: `resnetlab train --from`, recipe `finetune` as it is;
-- from scratch by the same recipe, but nothing frozen;
-- from scratch by a recipe of its own, with five times the steps (docs/log.md says how it was chosen).
+- fine-tuned: `resnetlab train --from`, recipe `finetune` unchanged;
+- from scratch by the same recipe, without frozen layers;
+- from scratch by a recipe of its own, with five times the steps (docs/log.md describes its selection).
 
-Prints the test errors, their mean and standard deviation, and the difference between fine-tuning and the better of the
-two others with its 95 % interval (paired Student's t). Runs are kept in --out, and the same command continues where it
-was stopped. Without --from a ResNet-20 first learns CIFAR-10 for 1,000 steps, some minutes more; the public one:
+Prints the test errors, mean and standard deviation, and the difference between fine-tuning and the better of the two
+others with its 95 % interval (paired Student's t). Runs are stored in --out, and the same command continues an
+interrupted benchmark. Without --from, a ResNet-20 is first trained on CIFAR-10 for 1,000 steps, which takes some
+minutes. With published weights:
 
-    resnetlab inspect ../shared/data/weights/resnet20-12fca82f.th --save runs/cifar20.safetensors --classes cifar10 \
+    resnetlab inspect resnet20-12fca82f.th --save runs/cifar20.safetensors --classes cifar10 \
         --mean .485 .456 .406 --std .229 .224 .225 --zero-channels split
-    python benchmarks/finetune.py --from runs/cifar20.safetensors --target ../shared/data/imagenette64
+    python benchmarks/finetune.py --from runs/cifar20.safetensors --target IMAGENETTE64
 """
 
 import argparse
@@ -25,13 +26,14 @@ from pathlib import Path
 
 from scipy import stats
 
+from benchmark_data import add_data_argument, default_path
 from resnetlab.config import DataConfig, Recipe, RunConfig
 from resnetlab.models.model_card import read_card
 from resnetlab.models.zoo import model_config
+from resnetlab.training.fit import fit
 from resnetlab.training.recipes import recipe
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.signal_handling import StopSignal
-from resnetlab.training.trainer import fit
 
 TUNED = "fine-tuned"
 OWN = Recipe(
@@ -45,21 +47,23 @@ OWN = Recipe(
     crop_padding=4,
     flip=True,
 )
-"""For a network that starts from nothing: chosen like `finetune`, and on the same images."""
+"""Recipe for random weights: selected like `finetune`, on the same images."""
 
 
 def main() -> int:
-    """Make the runs that are missing and compare; return 1 unless fine-tuning is better with every seed."""
+    """Train the missing runs and compare; return 1 unless fine-tuning is better with every seed."""
     parser = argparse.ArgumentParser(description="fine-tuning against training from scratch, on few images")
-    parser.add_argument("--source", default="../shared/data/cifar10", help="CIFAR-10 as --data of resnetlab train")
-    parser.add_argument("--source-steps", type=int, default=1000, help="how long the network learns CIFAR-10")
-    parser.add_argument("--from", dest="weights", type=Path, help="a model file, in place of learning CIFAR-10")
-    parser.add_argument("--target", type=Path, default=Path("../shared/data/imagenette64"), help="Imagenette, parquet")
-    parser.add_argument("--images", type=int, default=200, help="training images, over all classes")
-    parser.add_argument("--seeds", type=int, default=3, help="repetitions")
+    parser.add_argument("--source", default=default_path("cifar10"), help="CIFAR-10, as for resnetlab train --data")
+    parser.add_argument("--source-steps", type=int, default=1000, help="training steps on CIFAR-10")
+    parser.add_argument("--from", dest="weights", type=Path, help="a model file, instead of training on CIFAR-10")
+    add_data_argument(parser, "--target", "imagenette64", "Imagenette, parquet files")
+    parser.add_argument("--images", type=int, default=200, help="training images over all classes")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
     parser.add_argument("--out", type=Path, default=Path("runs/finetune"), help="folder for the runs")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
+    if not (options.weights or options.source):
+        parser.error("pass --from or --source, or set RESNETLAB_DATA")
     weights = options.weights or learn_source(options)
     data = DataConfig(str(with_test_split(options.target, options.out)), image_size=32, train_images=options.images)
     results: dict[str, list[dict]] = {}
@@ -82,17 +86,17 @@ def main() -> int:
 
 
 def learn_source(options: argparse.Namespace) -> Path:
-    """Train a ResNet-20 on CIFAR-10 by a short `cifar-paper`; return its model file."""
+    """Train a ResNet-20 on CIFAR-10 by a shortened `cifar-paper`; return its model file."""
     out = options.out / "source"
     short = dataclasses.replace(recipe("cifar-paper"), steps=options.source_steps, normalise="channel")
-    make(RunConfig(model_config("resnet20"), DataConfig(options.source), short, precision="bf16"), out)
+    make(RunConfig(model_config("resnet20"), DataConfig(str(options.source)), short, precision="bf16"), out)
     return out / "model.safetensors"
 
 
 def with_test_split(target: Path, out: Path) -> Path:
-    """Return a folder in which the validation files are called test: nothing is to be chosen on them.
+    """Return a folder in which the validation files are named test, so that nothing is selected on them.
 
-    What validates instead is then a tenth of the training images.
+    A tenth of the training images then serves for validation.
     """
     folder = out / target.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -104,7 +108,7 @@ def with_test_split(target: Path, out: Path) -> Path:
 
 
 def arms(weights: Path, data: DataConfig, seed: int) -> dict[str, RunConfig]:
-    """Return the three runs of a seed, which also draws the training images."""
+    """Return the three runs of a seed; the seed also selects the training images."""
     model, data = read_card(weights).model, dataclasses.replace(data, split_seed=seed)
     tuned = recipe("finetune", model)
     same = dataclasses.replace(tuned, name="scratch", frozen_epochs=0, layer_decay=1.0, freeze_bn=False)
@@ -127,13 +131,13 @@ def arms(weights: Path, data: DataConfig, seed: int) -> dict[str, RunConfig]:
 
 
 def make(config: RunConfig, out: Path) -> dict:
-    """Make or continue a run; return its result."""
+    """Train or continue a run; return its result."""
     with StopSignal() as interruption:
-        return fit(config, out, session=RuntimeOptions(resume=True), interruption=interruption).result
+        return fit(config, out, options=RuntimeOptions(resume=True), stop_signal=interruption).result
 
 
 def compare(errors: dict[str, list[float]]) -> dict:
-    """Return mean and deviation of each arm, and fine-tuning less the better of the others, seed by seed."""
+    """Return mean and deviation of each arm, and the paired difference between fine-tuning and the better other arm."""
     others = {arm: some for arm, some in errors.items() if arm != TUNED}
     better = min(others, key=lambda arm: statistics.mean(others[arm]))
     differences = [tuned - other for tuned, other in zip(errors[TUNED], others[better], strict=True)]
@@ -153,7 +157,7 @@ def compare(errors: dict[str, list[float]]) -> dict:
 
 
 def show(compared: dict) -> None:
-    """Print a line an arm, and the difference."""
+    """Print a line per arm and the difference."""
     for arm, (mean, spread) in compared["errors"].items():
         print(f"{arm:<26} test error {mean:.1f}{'' if spread is None else f' ± {spread:.1f}'} %")
     interval = compared["interval"]

@@ -1,8 +1,8 @@
-"""The other side of a speed comparison: CIFAR training as most people write it in PyTorch.
+"""The baseline of `train_speed.py`: CIFAR training in plain PyTorch.
 
 A `Dataset` of PIL images, torchvision's four transforms on one image at a time, `DataLoader` with worker processes,
-fp32, eager, NCHW, `torch.optim.SGD` as it comes, loss and accuracy read at every step. The transforms are written out
-here as torchvision 0.20 has them, so that it need not be installed; the network is ours, in its ordinary layout.
+fp32, eager, NCHW, `torch.optim.SGD` with its defaults, loss and accuracy read at every step. The transforms are copied
+from torchvision 0.20, so that it need not be installed. The network is ours, in its default memory layout.
 
     python benchmarks/plain_cifar.py resnet20 --steps 100 --workers 2
 """
@@ -32,13 +32,15 @@ STD = torch.tensor([0.2470, 0.2435, 0.2616]).view(3, 1, 1)
 
 def main() -> int:
     """Train for some steps and print the speed."""
-    parser = argparse.ArgumentParser(description="time CIFAR training as most people write it")
+    parser = argparse.ArgumentParser(description="time CIFAR training in plain PyTorch")
     parser.add_argument("model", nargs="?", default="resnet20", help="a network for images of 32x32 pixels")
-    parser.add_argument("--steps", type=int, default=100, help=f"steps timed, after {WARM_UP_STEPS} to warm up")
-    parser.add_argument("--workers", type=int, default=2, help="processes that load images; 0: the training process")
-    parser.add_argument("--images", type=Path, help=".npy or .npz of uint8 (n, 32, 32, 3); noise without it")
-    parser.add_argument("--num-images", type=int, default=NUM_IMAGES, help="images of noise")
-    parser.add_argument("--threads", type=int, help="threads of the training process; PyTorch's choice without it")
+    parser.add_argument("--steps", type=int, default=100, help=f"timed steps, after {WARM_UP_STEPS} warm-up steps")
+    parser.add_argument(
+        "--workers", type=int, default=2, help="processes that load images; 0: the training process loads them"
+    )
+    parser.add_argument("--images", type=Path, help=".npy or .npz of uint8 (n, 32, 32, 3); default: noise")
+    parser.add_argument("--num-images", type=int, default=NUM_IMAGES, help="number of noise images")
+    parser.add_argument("--threads", type=int, help="threads of the training process; default: PyTorch's")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     if options.threads:
@@ -53,12 +55,12 @@ def main() -> int:
 
 
 def steps(name: str, num_steps: int, workers: int, images: np.ndarray | None = None) -> float:
-    """Train a network for some steps of 128 images; return images a second, without the first few steps.
+    """Train a network for some steps of 128 images; return images per second without the warm-up.
 
     Args:
-        name: A network of the catalogue, of ten classes.
-        num_steps: Steps that are timed.
-        workers: Processes that load and change images; 0 for none beside the training process.
+        name: A network by name; it gets ten classes.
+        num_steps: Timed steps.
+        workers: Processes that load and augment images; 0 for the training process itself.
         images: uint8 of shape (n, 32, 32, 3), at least 128; noise if `None`. The labels are random.
     """
     images = noise(NUM_IMAGES) if images is None else images
@@ -84,16 +86,16 @@ def steps(name: str, num_steps: int, workers: int, images: np.ndarray | None = N
 
 
 def endless(loader: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Go through the loader's epochs, one after another."""
+    """Yield batches of one epoch after another, without end."""
     while True:
         yield from loader
 
 
 class Images(Dataset[tuple[Tensor, int]]):
-    """Images as CIFAR-10 has them, one at a time, changed at random as the paper does (section 4.2)."""
+    """CIFAR-10 images, one at a time, augmented as in section 4.2."""
 
     def __init__(self, images: np.ndarray) -> None:
-        """Take uint8 images of shape (n, 32, 32, 3), and give them random labels."""
+        """Store uint8 images of shape (n, 32, 32, 3) with random labels."""
         self.images = images
         self.labels = np.random.default_rng(0).integers(0, 10, len(images)).tolist()
 
@@ -108,7 +110,7 @@ class Images(Dataset[tuple[Tensor, int]]):
 
 
 def random_crop(image: Image.Image, size: int, padding: int) -> Image.Image:
-    """Pad an image with black and cut a square of `size` pixels out of it."""
+    """Pad an image with black and crop a square of `size` pixels."""
     image = ImageOps.expand(image, border=padding, fill=0)
     top = int(torch.randint(0, image.height - size + 1, size=(1,)).item())
     left = int(torch.randint(0, image.width - size + 1, size=(1,)).item())
@@ -116,7 +118,7 @@ def random_crop(image: Image.Image, size: int, padding: int) -> Image.Image:
 
 
 def random_horizontal_flip(image: Image.Image) -> Image.Image:
-    """Mirror every other image."""
+    """Mirror an image with probability 0.5."""
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if torch.rand(1) < 0.5 else image
 
 
@@ -127,7 +129,7 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 def normalise(image: Tensor) -> Tensor:
-    """Take CIFAR-10's mean away and divide by its standard deviation, for each channel."""
+    """Subtract CIFAR-10's mean and divide by its standard deviation, per channel."""
     return image.clone().sub_(MEAN).div_(STD)
 
 
@@ -140,7 +142,7 @@ def read_images(path: Path) -> np.ndarray:
     """Read uint8 images of shape (n, 32, 32, 3) from a .npy file, or the array `images` (else the first) of a .npz.
 
     Raises:
-        SystemExit: where the file holds something else.
+        SystemExit: If the file holds something else.
     """
     loaded = np.load(path)
     if not isinstance(loaded, np.ndarray):

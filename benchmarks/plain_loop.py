@@ -1,7 +1,7 @@
-"""The other side of `study_speed.py`: the default study's twelve trainings, one after another, as people write them.
+"""The baseline of `study_speed.py`: the default study's twelve trainings in a plain PyTorch loop, one after another.
 
-A PyTorch loop of the usual kind: `TensorDataset`, `DataLoader`, SGD, evaluation after each epoch and at the end, two
-threads. Same networks, images, batch, steps and learning rates; no process pool, no record, no report.
+`TensorDataset`, `DataLoader`, SGD, evaluation after each epoch and at the end, two threads. Networks, images, batch
+size, steps and learning rates are the same; there is no process pool, no record and no report.
 """
 
 import sys
@@ -19,7 +19,7 @@ from resnetlab.training.recipes import recipe as named_recipe
 
 
 def main(num_threads: int, seeds: int) -> None:
-    """Train plain and residual 20 and 56 with each seed, and print their final errors."""
+    """Train plain and residual networks of 20 and 56 layers with each seed, and print their final errors."""
     torch.set_num_threads(num_threads)
     recipe = named_recipe("digits")
     data = open_data(DataConfig("digits"))

@@ -1,9 +1,9 @@
-"""What `resnetlab plan --device here` says of one and of two processes, against what `resnetlab train` then does.
+"""Compare `resnetlab plan --device here` with `resnetlab train`, for one and two processes.
 
-Each side runs as a user runs it, one thread a process, in turn: the plan measures a step in one process and predicts
-both; training under torchrun is timed by its own record, whose first epoch warms up and is left out. Images are the
-digits of scikit-learn at 32 pixels: what they show does not change the time of a step. Prints a Markdown table, and
-returns 1 where an error is beyond the bound of docs/scaling.md.
+Each side runs as a user runs it, with one thread per process, in turn. The plan measures a step in one process and
+predicts both cases. Training under torchrun is timed by its own record, without the first epoch. The images are the
+digits of scikit-learn at 32 pixels; their content does not change the time of a step. Prints a Markdown table, and
+returns 1 if an error exceeds the bound in docs/scale.md.
 
     python benchmarks/plan_check.py
 """
@@ -18,20 +18,20 @@ import tempfile
 from pathlib import Path
 
 BOUND_PCT = 25.0
-"""What docs/scaling.md states for a core of this machine."""
+"""The bound that docs/scale.md states for a core of this machine."""
 WORK = ("--data", "digits", "--image-size", "32", "--recipe", "cifar-paper")
 TRAIN_IMAGES = 1257
-"""Of digits."""
+"""Training images of digits."""
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def main() -> int:
-    """Measure and print; return 1 where the plan is further off than its bound."""
-    parser = argparse.ArgumentParser(description="hold the plan against one and two processes of this machine")
+    """Measure and print; return 1 if an error of the plan exceeds its bound."""
+    parser = argparse.ArgumentParser(description="compare the plan with one and two training processes on this machine")
     parser.add_argument("--networks", nargs="+", default=["resnet20", "resnet8"], help="CIFAR networks")
-    parser.add_argument("--batch", type=int, default=128, help="images of a step, over all processes")
-    parser.add_argument("--turns", type=int, default=3, help="how often each side runs")
-    parser.add_argument("--seconds", type=float, default=6.0, help="how long one process trains in a turn, about")
+    parser.add_argument("--batch", type=int, default=128, help="batch size over all processes")
+    parser.add_argument("--turns", type=int, default=3, help="number of turns of each side")
+    parser.add_argument("--seconds", type=float, default=6.0, help="approximate training time in a turn")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     rows = [row for name in options.networks for row in compare(name, options)]
@@ -48,30 +48,30 @@ def main() -> int:
 
 
 def compare(network: str, options: argparse.Namespace) -> list[dict]:
-    """Take turns: plan, one process, two processes; return a row for each number of processes."""
+    """Plan and train in turn; return a row for each number of processes."""
     found: dict[tuple[str, int], list[float]] = {}
     for turn in range(options.turns):
         for processes in (1, 2) if turn % 2 == 0 else (2, 1):  # neither is always last
-            said = planned(network, processes, options.batch)
-            done = measured(network, processes, options.batch, options.seconds * said)
-            found.setdefault(("planned", processes), []).append(said)
-            found.setdefault(("measured", processes), []).append(done)
+            prediction = planned(network, processes, options.batch)
+            measurement = measured(network, processes, options.batch, options.seconds * prediction)
+            found.setdefault(("planned", processes), []).append(prediction)
+            found.setdefault(("measured", processes), []).append(measurement)
             if not options.json:
                 print(
-                    f"{network}, {processes} processes: planned {said:,.0f}, measured {done:,.0f} images/s",
+                    f"{network}, {processes} processes: planned {prediction:,.0f}, measured {measurement:,.0f} images/s",
                     file=sys.stderr,
                     flush=True,
                 )
     rows = []
     for processes in (1, 2):
-        said, done = (statistics.median(found[side, processes]) for side in ("planned", "measured"))
+        prediction, measurement = (statistics.median(found[side, processes]) for side in ("planned", "measured"))
         rows.append(
             {
                 "network": network,
                 "processes": processes,
-                "measured": done,
-                "planned": said,
-                "error_pct": 100 * (said / done - 1),
+                "measured": measurement,
+                "planned": prediction,
+                "error_pct": 100 * (prediction / measurement - 1),
                 "turns": options.turns,
             }
         )
@@ -79,13 +79,13 @@ def compare(network: str, options: argparse.Namespace) -> list[dict]:
 
 
 def planned(network: str, processes: int, batch: int) -> float:
-    """Return the images a second that the plan says; one process with one thread is all that it runs."""
+    """Return the images per second that the plan predicts; the plan runs one process with one thread."""
     words = ["plan", "--device", "here", "--devices", processes, "--precision", "fp32", "--json"]
     return json.loads(run("-m", "resnetlab", *words, "--model", network, "--batch-size", batch, *WORK))["images_per_s"]
 
 
 def measured(network: str, processes: int, batch: int, images: float) -> float:
-    """Train on about so many images after an epoch of warming up; return images a second, the median of the epochs."""
+    """Train on about `images` images after a warm-up epoch; return images per second, the median of the epochs."""
     epochs = 1 + max(1, round(images / (TRAIN_IMAGES // batch * batch)))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "run")
@@ -120,7 +120,7 @@ def measured(network: str, processes: int, batch: int, images: float) -> float:
 
 
 def run(*words: object) -> str:
-    """Run Python with one thread a process; return what it printed, and show what it complained of if it failed."""
+    """Run Python with one thread per process; return its standard output, or exit with its standard error."""
     done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, env=ENVIRONMENT)
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(map(str, words))}: exit status {done.returncode}\n{done.stderr}")

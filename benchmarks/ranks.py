@@ -1,12 +1,12 @@
-"""Train the same run in 1, 2 and 4 processes under torchrun (gloo), and hold them against each other.
+"""Train the same run in 1, 2 and 4 processes under torchrun (gloo), and compare the losses.
 
-With `--sync-bn` every step is that of one process but for rounding. Rounding grows from step to step wherever the
-arithmetic is done in another order, so the measure of "equal" is a second run of ONE process that differs from the
-first in rounding alone (its images lie in memory channel by channel). Several processes may differ from the first by
-`TIMES` what that one does, in the mean over each tenth of the run. The model file of the first is then evaluated in
-1, 2 and 4 processes: the same counts, and the same loss to 1e-6.
+With `--sync-bn` every step equals that of one process up to rounding. Rounding differences grow from step to step. The
+reference for "equal" is therefore a second run of ONE process that differs from the first in rounding only (another
+memory layout). Several processes may differ from the first run by `TIMES` what the second run does, in the mean over
+each tenth of the run. The model file of the first run is then evaluated in 1, 2 and 4 processes: the counts must be
+equal, and the loss to 1e-6.
 
-    python benchmarks/ranks.py --data ../shared/data/cifar10
+    python benchmarks/ranks.py --data CIFAR10
 """
 
 import argparse
@@ -20,6 +20,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from benchmark_data import add_data_argument
 from resnetlab.config import DataConfig, RunConfig
 from resnetlab.models.zoo import model_config
 from resnetlab.serialization import to_json
@@ -28,17 +29,17 @@ from resnetlab.training.record import read_record
 
 RANKS = (1, 2, 4)
 FIRST_STEPS = 3
-"""Steps that are shown one by one."""
+"""Steps that are printed one by one."""
 AT_FIRST = 1e-5
-"""Relative difference allowed at the very first, before any weight has moved."""
+"""Largest relative difference at the first step, before any update."""
 TIMES = 4.0
-"""How much farther from one process than rounding alone takes one: above 1, as between equals the ratio is luck."""
+"""Largest ratio to the difference by rounding alone; above 1, because the ratio of two equal runs varies."""
 
 
 def main() -> int:
-    """Train, compare, evaluate; return 1 where they are not the same."""
+    """Train, compare and evaluate; return 1 if the runs are not the same."""
     parser = argparse.ArgumentParser(description="one run in 1, 2 and 4 processes")
-    parser.add_argument("--data", required=True, help="CIFAR-10, as for resnetlab train --data")
+    add_data_argument(parser, "--data", "cifar10", "CIFAR-10, as for resnetlab train --data")
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch-size", type=int, default=128)
@@ -51,22 +52,22 @@ def main() -> int:
         for ranks in RANKS[1:]:
             runs[str(ranks)] = losses(train(options, Path(folder, f"ranks-{ranks}"), ranks, "channels_last"))
         good = compare(one, runs)
-        judged = {ranks: evaluate(Path(folder, "one"), ranks) for ranks in RANKS}
-    same = all(counts(judged[ranks]) == counts(judged[1]) for ranks in RANKS)
-    apart = max(abs(judged[ranks]["loss"] - judged[1]["loss"]) for ranks in RANKS)
+        evaluations = {ranks: evaluate(Path(folder, "one"), ranks) for ranks in RANKS}
+    same = all(counts(evaluations[ranks]) == counts(evaluations[1]) for ranks in RANKS)
+    apart = max(abs(evaluations[ranks]["loss"] - evaluations[1]["loss"]) for ranks in RANKS)
     print(
-        f"\nevaluation of one model file, {judged[1]['num_samples']:,} test images, in 1, 2 and 4 processes: counts "
+        f"\nevaluation of one model file, {evaluations[1]['num_samples']:,} test images, in 1, 2 and 4 processes: counts "
         f"{'equal' if same else 'DIFFER'}; loss differs by {apart:.1e} at most"
     )
     return int(not (good and same and apart < 1e-6))
 
 
 def train(options: argparse.Namespace, out: Path, ranks: int, layout: Any) -> Path:
-    """Train in so many processes, one thread each, and tell the loss of every step."""
+    """Train in `ranks` processes of one thread each, recording the loss of every step; return the run directory."""
     model = model_config(options.model)
     config = RunConfig(
         model,
-        DataConfig(options.data, train_images=options.train_images),
+        DataConfig(str(options.data), train_images=options.train_images),
         recipe("cifar-paper", model, steps=options.steps, batch_size=options.batch_size, lr=options.lr),
         layout=layout,
         precision="fp32",
@@ -81,7 +82,7 @@ def train(options: argparse.Namespace, out: Path, ranks: int, layout: Any) -> Pa
 
 
 def torchrun(ranks: int, *words: object) -> dict[str, Any]:
-    """Run a command of resnetlab's in so many processes; return the JSON that the first prints."""
+    """Run a resnetlab command in `ranks` processes; return the JSON that the first process prints."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", ranks, "-m", "resnetlab", *words]
     done = subprocess.run(
         list(map(str, command)),
@@ -99,7 +100,7 @@ def losses(out: Path) -> list[float]:
 
 
 def compare(one: list[float], runs: dict[str, list[float]]) -> bool:
-    """Print how far each run is from the first; say whether all are near enough."""
+    """Print the difference of each run from the first; return whether all are within bounds."""
     edges = [round(len(one) * tenth / 10) for tenth in range(11)]
     apart = {name: [mean_apart(one, its, *edge) for edge in pairwise(edges)] for name, its in runs.items()}
     relative = {
@@ -112,20 +113,20 @@ def compare(one: list[float], runs: dict[str, list[float]]) -> bool:
     print("| processes | steps 1, 2, 3, relative | " + " | ".join(f"{10 * n} %" for n in range(1, 11)) + " |")
     print("|---|---|" + "---|" * 10)
     for name, its in apart.items():
-        print(f"| {name} | {told(relative[name], ', ')} | {told(its, ' | ')} |")
+        print(f"| {name} | {format_values(relative[name], ', ')} | {format_values(its, ' | ')} |")
     near = all(
         its <= TIMES * max(yardstick[: tenth + 1]) for values in apart.values() for tenth, its in enumerate(values)
     )
     return near and all(values[0] < AT_FIRST for values in relative.values())
 
 
-def told(values: list[float], between: str) -> str:
-    """Return small numbers in words."""
-    return between.join(f"{value:.1e}" for value in values)
+def format_values(values: list[float], separator: str) -> str:
+    """Return small numbers as text."""
+    return separator.join(f"{value:.1e}" for value in values)
 
 
 def mean_apart(one: list[float], other: list[float], start: int, stop: int) -> float:
-    """Return the mean distance over some steps."""
+    """Return the mean absolute difference over a range of steps."""
     return math.fsum(abs(a - b) for a, b in zip(one[start:stop], other[start:stop], strict=True)) / (stop - start)
 
 
@@ -134,9 +135,14 @@ def evaluate(model: Path, ranks: int) -> dict[str, Any]:
     return torchrun(ranks, "evaluate", model, "--split", "test", "--json")
 
 
-def counts(judged: dict[str, Any]) -> tuple[Any, ...]:
-    """Return what must not differ at all."""
-    return judged["num_samples"], judged["top1_error_pct"], judged["top5_error_pct"], judged["confusion"]
+def counts(evaluation: dict[str, Any]) -> tuple[Any, ...]:
+    """Return the values that must be equal."""
+    return (
+        evaluation["num_samples"],
+        evaluation["top1_error_pct"],
+        evaluation["top5_error_pct"],
+        evaluation["confusion"],
+    )
 
 
 if __name__ == "__main__":

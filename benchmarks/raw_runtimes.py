@@ -1,7 +1,8 @@
-"""What a user of PyTorch, ONNX Runtime or OpenVINO would write for speed; nothing of ours but the network itself.
+"""Fast inference with PyTorch, ONNX Runtime and OpenVINO as a user would write it; only the network is ours.
 
-Every side takes pixels, uint8 (batch, height, width, channels), and gives logits, float32 (batch, classes), both NumPy
-arrays; normalisation is part of the network, so that each runtime may fuse it. Batch normalisation is left to them too.
+Every side takes pixels, uint8 (batch, height, width, channels), and returns logits, float32 (batch, classes), both
+NumPy arrays. Normalisation is part of the network, so that each runtime may fuse it. Folding batch normalisation is
+also left to the runtimes.
 """
 
 import logging
@@ -21,11 +22,11 @@ from resnetlab.config import Preprocessing
 from resnetlab.system.cores import usable_cores
 
 Answers = Callable[[np.ndarray], np.ndarray]
-"""Pixels → logits."""
+"""A function from pixels to logits."""
 
 
 class Whole(nn.Module):
-    """A network with its normalisation before it."""
+    """A network preceded by its normalisation."""
 
     mean: Tensor
     std: Tensor
@@ -42,7 +43,7 @@ class Whole(nn.Module):
 
 
 def raw_sides(network: nn.Module, preprocessing: Preprocessing, folder: Path) -> dict[str, Answers]:
-    """Return every side by name, eager first; without the compiled ones where there is no C++ compiler."""
+    """Return all sides by name, eager first; without the compiled ones if no C++ compiler exists."""
     whole = Whole(network, preprocessing).eval()
     whole.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # its stubs lack it
     sides = {"eager": _eager(whole)}
@@ -59,7 +60,7 @@ def raw_sides(network: nn.Module, preprocessing: Preprocessing, folder: Path) ->
 
 
 def has_compiler() -> bool:
-    """Say whether there is a C++ compiler, which torch.compile needs."""
+    """Return whether a C++ compiler exists, which torch.compile needs."""
     return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++"))
 
 
@@ -72,7 +73,7 @@ def _eager(whole: nn.Module) -> Answers:
 
 
 def _compiled(whole: nn.Module, dtype: torch.dtype) -> Answers:
-    """Compile for each batch size; weights are constants, so that they are packed once (`freezing`)."""
+    """Compile for each batch size, with weights as constants that are packed once (`freezing`)."""
     step = torch.compile(whole, dynamic=False, options={"freezing": True})
 
     @torch.no_grad()

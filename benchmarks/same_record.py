@@ -1,10 +1,10 @@
-"""Train on the same images from three containers, and show that the records are the same.
+"""Train on the same images from three containers and compare the records.
 
-CIFAR-10 comes as parquet; from its images this makes a folder tree of PNG files and the authors' binary layout, in
-other orders, trains on each with `resnetlab train`, and compares the records line by line: everything but times and the
-data set's address must be equal, to the last bit.
+From CIFAR-10 in parquet files this writes a folder tree of PNG files and the authors' binary layout, in other orders.
+It trains on each with `resnetlab train` and compares the records line by line. Everything except times and the address
+of the data must be equal, to the last bit.
 
-    python benchmarks/same_record.py --parquet ../shared/data/cifar10
+    python benchmarks/same_record.py --parquet CIFAR10
 """
 
 import argparse
@@ -21,21 +21,22 @@ import numpy as np
 import pyarrow.parquet
 from PIL import Image
 
+from benchmark_data import add_data_argument
 from resnetlab.training.compare_runs import without_times
 from resnetlab.training.record import read_record
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
-Pictures = list[tuple[np.ndarray, int]]
+LabelledImages = list[tuple[np.ndarray, int]]
 """Images, uint8 (32, 32, 3), and labels."""
 
 
 def main() -> int:
-    """Make the containers, train on each, compare; return 1 where a record differs."""
-    parser = argparse.ArgumentParser(description="the same images from three containers give the same record")
-    parser.add_argument("--parquet", type=Path, required=True, help="CIFAR-10 in Hugging Face layout")
-    parser.add_argument("--images", type=int, help="use so many training images, and a fifth of that for testing")
-    parser.add_argument("train", nargs="*", help="options of resnetlab train, after --")
+    """Write the containers, train on each, and compare; return 1 if a record differs."""
+    parser = argparse.ArgumentParser(description="compare records of the same images from three containers")
+    add_data_argument(parser, "--parquet", "cifar10", "CIFAR-10 in the Hugging Face layout")
+    parser.add_argument("--images", type=int, help="number of training images; the test split has a fifth of that")
+    parser.add_argument("train", nargs="*", help="options for resnetlab train, after --")
     options = parser.parse_args()
     words = options.train or ["--model", "resnet20", "--recipe", "cifar-paper", "--epochs", "1"]
     with tempfile.TemporaryDirectory() as folder:
@@ -50,23 +51,23 @@ def main() -> int:
 
 
 def make(parquet: Path, folder: Path, num_images: int | None) -> dict[str, list[str]]:
-    """Write the images in three layouts; return the options of `train` that open each."""
+    """Write the images in three layouts; return the options of `train` for each."""
     splits = {
-        "train": pictures(parquet, "train", num_images),
-        "test": pictures(parquet, "test", num_images and num_images // 5),
+        "train": read_images(parquet, "train", num_images),
+        "test": read_images(parquet, "test", num_images and num_images // 5),
     }
-    chance = random.Random(0)
+    rng = random.Random(0)
     for name, content in splits.items():
         write_parquet(folder / "parquet" / f"{name}-00000-of-00001.parquet", content)
         for index, (image, label) in enumerate(content):
-            path = folder / "tree" / name / CLASSES[label] / f"{chance.randrange(10**9):09d}-{index}.png"
+            path = folder / "tree" / name / CLASSES[label] / f"{rng.randrange(10**9):09d}-{index}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(path)
     binary = folder / "binary" / "cifar-10-batches-bin"
     binary.mkdir(parents=True)
     (binary / "batches.meta.txt").write_text("\n".join(CLASSES) + "\n")
     shuffled = splits["train"].copy()
-    chance.shuffle(shuffled)
+    rng.shuffle(shuffled)
     for number in range(5):
         (binary / f"data_batch_{number + 1}.bin").write_bytes(records_of(shuffled[number::5]))
     (binary / "test_batch.bin").write_bytes(records_of(splits["test"]))
@@ -77,7 +78,7 @@ def make(parquet: Path, folder: Path, num_images: int | None) -> dict[str, list[
     }
 
 
-def pictures(parquet: Path, split: str, count: int | None) -> Pictures:
+def read_images(parquet: Path, split: str, count: int | None) -> LabelledImages:
     """Read the images of one split, the first `count` of them."""
     table = pyarrow.parquet.read_table(next(parquet.glob(f"{split}-*")), columns=["img", "label"]).slice(0, count)
     encoded = (row["bytes"] for row in table["img"].to_pylist())
@@ -85,8 +86,8 @@ def pictures(parquet: Path, split: str, count: int | None) -> Pictures:
     return list(zip(images, table["label"].to_pylist(), strict=True))
 
 
-def write_parquet(path: Path, content: Pictures) -> None:
-    """Write images as PNG in Hugging Face layout."""
+def write_parquet(path: Path, content: LabelledImages) -> None:
+    """Write images as PNG in the Hugging Face layout."""
     features = {"img": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": list(CLASSES)}}
     rows = [{"bytes": png(image), "path": None} for image, _ in content]
     schema = pyarrow.schema(
@@ -102,19 +103,19 @@ def write_parquet(path: Path, content: Pictures) -> None:
 
 
 def png(image: np.ndarray) -> bytes:
-    """Encode an image without loss."""
+    """Return an image as PNG."""
     buffer = BytesIO()
     Image.fromarray(image).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def records_of(content: Pictures) -> bytes:
-    """Return the authors' binary records: a byte for the label, then red, green and blue, row by row."""
+def records_of(content: LabelledImages) -> bytes:
+    """Return the authors' binary records: one byte for the label, then red, green and blue, row by row."""
     return b"".join(bytes([label]) + image.transpose(2, 0, 1).tobytes() for image, label in content)
 
 
 def train(data: list[str], out: Path, words: list[str]) -> list[Any]:
-    """Train by the command line; return the record without times and the data set's address."""
+    """Train by the command line; return the record without times and the address of the data."""
     command = [sys.executable, "-m", "resnetlab", "train", *data, *words, "--out", str(out)]
     subprocess.run(command, check=True)
     lines = without_times(read_record(out / "record.jsonl"))

@@ -1,8 +1,8 @@
-"""How much sooner the default study is done than the same trainings one after another in a plain PyTorch loop.
+"""Compare the wall time of the default study with the same trainings in a plain PyTorch loop.
 
-Both sides are whole programs, from start to exit, run in turn in this one run; ours writes records, models and report
-besides, and listens to gradients. The construction, to which the plain loop has nothing to compare, is left out. Prints
-each pair and the median ratio; `--json` prints one object.
+Both sides are whole programs from start to exit, run in turn. The study also writes records, models and a report, and
+collects layer statistics. Its deepened networks are left out, because the plain loop has no counterpart. Prints each
+pair and the median ratio; `--json` prints one object.
 
     python benchmarks/study_speed.py --pairs 3
 """
@@ -17,13 +17,13 @@ import time
 from pathlib import Path
 
 BOUND = 0.55
-"""The ratio that issue 2 asks for on two cores."""
+"""Largest ratio of study to plain loop, on two cores."""
 
 
 def main() -> int:
-    """Run the pairs and print their times; return 1 where the median ratio is above the bound."""
+    """Run the pairs and print their times; return 1 if the median ratio exceeds the bound."""
     parser = argparse.ArgumentParser(description="time the default study against a plain loop")
-    parser.add_argument("--pairs", type=int, default=3, help="how often each side runs")
+    parser.add_argument("--pairs", type=int, default=3, help="number of runs of each side")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the study")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
@@ -43,7 +43,7 @@ def main() -> int:
                 str(options.seeds),
             ]
             sides = {"study": study, "plain_loop": plain_loop}
-            order = list(sides) if index % 2 == 0 else list(sides)[::-1]  # turn about: neither is always second
+            order = list(sides) if index % 2 == 0 else list(sides)[::-1]  # neither side is always second
             pairs.append({name: seconds(sides[name]) for name in order})
         if not options.json:
             print({name: round(value, 1) for name, value in pairs[-1].items()}, flush=True)
@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def seconds(command: list[str]) -> float:
-    """Return the wall time of a command that must succeed."""
+    """Return the wall time of a command in seconds; the command must succeed."""
     start = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start

@@ -1,13 +1,13 @@
-"""How much faster `resnetlab train` goes through CIFAR-10 than a plain PyTorch loop of the usual kind.
+"""Compare the CIFAR-10 training speed of `resnetlab train` with a plain PyTorch loop.
 
-Both sides train the same network on real images, batch 128, turn about. Ours is what `train` runs, data and
-augmentation included, as a long run would choose it (bf16, channels last, compiled; see --precision, --compile). The
-other side is `plain_cifar.py`: PIL transforms in a `DataLoader`, fp32, eager, each time in a process of its own, as
-people run it and so that our memory settings do not reach it. Warm-up, and with it compilation (half a minute), is not
-counted on either side. Prints images/s, the median ratio, the share of the machine's measured matrix-multiply peak in
-the precision used, and how long a step waits for data.
+Both sides train the same network on real images with batch size 128, in turn. Ours is what `train` runs, including data
+and augmentation, with the settings that a long run would select (bf16, channels last, compiled; see --precision,
+--compile). The other side is `plain_cifar.py`: PIL transforms in a `DataLoader`, fp32, eager. It runs in a process of
+its own, so that our memory settings do not affect it. Warm-up, including compilation (half a minute), is not counted on
+either side. Prints images/s, the median ratio, the share of the machine's measured matrix-multiply peak in the same
+precision, and the time that a step waits for data.
 
-    python benchmarks/train_speed.py --data ../shared/data/cifar10
+    python benchmarks/train_speed.py --data CIFAR10
 """
 
 import argparse
@@ -21,10 +21,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmark_data import add_data_argument
 from resnetlab.system.allocator import use_huge_pages
 
 USUAL_ENVIRONMENT = dict(os.environ)
-"""As it was before our settings; the other side must not have them, for good or ill."""
+"""The environment before our memory settings, for the other side."""
 
 use_huge_pages()  # as `resnetlab train` does, before PyTorch is loaded
 
@@ -38,23 +39,23 @@ from resnetlab.training.trainer import train_epoch  # noqa: E402
 from resnetlab.training.trainer_setup import Training, prepare  # noqa: E402
 
 BOUND = 2.4
-"""Images per second of ResNet-20, ours over theirs, that issue 3 asks for on two cores."""
+"""Smallest ratio of images per second for ResNet-20, ours to plain, on two cores."""
 
 WAIT_BOUND_PCT = 2.0
-"""Share of a step that may be spent waiting for data."""
+"""Largest share of a step that is spent waiting for data."""
 
 WARM_UP = 8
 
 
 def main() -> int:
-    """Measure both networks; return 1 where ResNet-20 or the wait for data misses its bound."""
+    """Measure both networks; return 1 if ResNet-20 or the wait for data misses its bound."""
     parser = argparse.ArgumentParser(description="time our CIFAR training against a plain loop")
-    parser.add_argument("--data", default="../shared/data/cifar10", help="CIFAR-10 as --data of resnetlab train")
-    parser.add_argument("--networks", nargs="+", default=["resnet20", "resnet56"], help="which networks")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each side runs")
+    add_data_argument(parser, "--data", "cifar10", "CIFAR-10, as for resnetlab train --data")
+    parser.add_argument("--networks", nargs="+", default=["resnet20", "resnet56"], help="networks to measure")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds of each side")
     parser.add_argument("--steps", type=int, default=40, help="steps of each side in a round")
-    parser.add_argument("--precision", default="bf16", help="of our side: bf16 or fp32")
-    parser.add_argument("--compile", default="on", help="of our side: on or off")
+    parser.add_argument("--precision", default="bf16", help="precision of our side: bf16 or fp32")
+    parser.add_argument("--compile", default="on", help="compilation of our side: on or off")
     parser.add_argument("--plain-workers", type=int, default=2, help="worker processes of the plain loop's DataLoader")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
@@ -68,10 +69,10 @@ def main() -> int:
 
 
 def compare(name: str, options: argparse.Namespace, peak: float, images: Path) -> dict:
-    """Run one network's rounds, turn about, and print them."""
+    """Run the rounds of one network and print them."""
     config = RunConfig(
         model_config(name),
-        DataConfig(options.data),
+        DataConfig(str(options.data)),
         recipe("cifar-paper"),
         precision=options.precision,
         layout="channels_last",
@@ -119,7 +120,7 @@ def compare(name: str, options: argparse.Namespace, peak: float, images: Path) -
 
 
 def endless(training: Training) -> Iterator[int]:
-    """Train on and on; yield after each step how many images it had."""
+    """Train without end; yield the number of images of each step."""
     while True:
         for _ in train_epoch(training):
             yield training.config.recipe.batch_size
@@ -128,7 +129,7 @@ def endless(training: Training) -> Iterator[int]:
 
 
 def ours(stepping: Iterator[int], num_steps: int) -> float:
-    """Return images per second over some steps."""
+    """Return images per second over `num_steps` steps."""
     start = time.perf_counter()
     images = sum(next(stepping) for _ in range(num_steps))
     return images / (time.perf_counter() - start)
@@ -145,7 +146,7 @@ def plain(name: str, images: Path, options: argparse.Namespace) -> float:
 
 
 def matmul_flops(dtype: torch.dtype, size: int = 2048) -> float:
-    """Return the best floating-point operations per second of ten square matrix products."""
+    """Return the highest floating-point operations per second of ten square matrix products."""
     a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
     times = []
     for _ in range(11):

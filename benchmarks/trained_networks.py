@@ -1,10 +1,10 @@
-"""Two networks that know something, for benchmarks whose answers must mean something: ResNet-18 and ResNet-50 at 224.
+"""Train a ResNet-18 and a ResNet-50 at 224 pixels for benchmarks that compare predictions.
 
-They learn the ten classes of Imagenette by our own loop, first small and then at their full size: of random weights
-the most probable class is chance, and no two runtimes would have to agree on it. Each stage is a run directory and is
-continued where it was stopped; a network that is there already is left alone.
+They are trained on the ten classes of Imagenette, first at small image sizes and then at full size. With random weights
+the most probable class would be arbitrary, and no two runtimes would have to agree. Each stage is a run directory
+and is continued after an interruption. Existing networks stay unchanged.
 
-    python benchmarks/trained_networks.py --out networks
+    python benchmarks/trained_networks.py --data IMAGENETTE64 --out networks
 """
 
 import argparse
@@ -12,14 +12,14 @@ import dataclasses
 import shutil
 from pathlib import Path
 
+from benchmark_data import add_data_argument
 from resnetlab.config import DataConfig, Recipe, RunConfig
-from resnetlab.models.model_card import FILE
+from resnetlab.models.model_card import MODEL_FILE
 from resnetlab.models.zoo import model_config
+from resnetlab.training.fit import fit
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.signal_handling import StopSignal
-from resnetlab.training.trainer import fit
 
-DATA = Path(__file__).parents[2] / "shared/data/imagenette64"
 NAMES = ("resnet18", "resnet50")
 STAGES: dict[str, dict[int, dict]] = {
     "resnet18": {
@@ -33,15 +33,15 @@ STAGES: dict[str, dict[int, dict]] = {
         224: {"steps": 45, "batch_size": 32, "lr": 0.01},
     },
 }
-"""By the side in pixels at which they learn; chosen so that all of it takes about half an hour of two cores."""
+"""Training stages by image size in pixels; all of them take about half an hour on two cores."""
 FEW_IMAGES = 1440
-"""That are learnt at 224, once: enough to get used to the size, which is nearly what boxes of 112 pixels show."""
+"""Training images at 224 pixels, one epoch: enough to adapt to the size, which is close to boxes of 112 pixels."""
 
 
 def main() -> None:
-    """Make the networks that are missing and say how they do."""
+    """Train the missing networks and print their files."""
     parser = argparse.ArgumentParser(description="train the networks that benchmarks use")
-    parser.add_argument("--data", type=Path, default=DATA, help="Imagenette at 64 pixels, parquet")
+    add_data_argument(parser, "--data", "imagenette64", "Imagenette at 64 pixels, parquet files")
     parser.add_argument("--out", type=Path, default=Path("networks"), help="folder for the model files")
     options = parser.parse_args()
     for name in NAMES:
@@ -49,10 +49,10 @@ def main() -> None:
 
 
 def network(name: str, data: Path, out: Path) -> Path:
-    """Return the model file of a network, which is made if it is not there.
+    """Return the model file of a network; train it if the file is missing.
 
     Raises:
-        ConfigError: where the data are not there.
+        ConfigError: If the data do not exist.
     """
     file = out / f"{name}.safetensors"
     if file.exists():
@@ -64,13 +64,13 @@ def network(name: str, data: Path, out: Path) -> Path:
             result = fit(
                 _stage(name, data, side, length, before),
                 run,
-                session=RuntimeOptions(resume=True),
-                interruption=interruption,
+                options=RuntimeOptions(resume=True),
+                stop_signal=interruption,
             ).result
         print(
             f"{name} at {side}: validation error {result['val_error_pct']:.1f} %, {result['time_s']:.0f} s", flush=True
         )
-        before = run / FILE
+        before = run / MODEL_FILE
     assert before is not None
     shutil.copyfile(before, file)
     return file

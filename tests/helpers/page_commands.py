@@ -34,10 +34,13 @@ def code_blocks(text: str, language: str) -> list[str]:
 
 
 def commands(text: str, language: str = "bash") -> list[str]:
-    """Return the commands in code blocks of one language, in order; for bash also those in table cells."""
+    """Return the commands in code blocks of one language, in order; for bash also those in table cells.
+
+    A line that ends with a backslash continues.
+    """
     found: list[str] = []
     inside = None
-    for line in text.splitlines():
+    for line in re.sub(r"\\\n\s*", "", text).splitlines():
         if line.startswith("```"):
             inside = None if inside else line.removeprefix("```") or "text"
         elif inside == language and line.strip() and not line.startswith("#"):
