@@ -1,4 +1,4 @@
-"""`resnetlab inspect` as a person meets it."""
+"""`resnetlab inspect`: text output, JSON output, and the model files it writes."""
 
 import json
 
@@ -16,21 +16,21 @@ from resnetlab.models.zoo import build_model
 
 from conftest import resnetlab
 
-NUMBERS = ("--mean", ".485", ".456", ".406", "--std", ".229", ".224", ".225")
+MEAN_STD = ("--mean", ".485", ".456", ".406", "--std", ".229", ".224", ".225")
 
 
 def run(*words):
     return inspect.run(parse(inspect.Options, "inspect", [*map(str, words)]))
 
 
-def told(capsys, *words):
+def run_json(capsys, *words):
     assert run(*words, "--json") == 0
     return json.loads(capsys.readouterr().out)
 
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """A published-looking file, and the network whose weights it has."""
+    """A checkpoint like a published one, and its network."""
     model = build_model("resnet20", generator=torch.Generator().manual_seed(0)).eval()
     for _ in range(2):
         model.train()(torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(1)))
@@ -40,7 +40,7 @@ def checkpoint(tmp_path):
     return path, model.eval()
 
 
-def test_what_a_person_reads(checkpoint, capsys):
+def test_text_output(checkpoint, capsys):
     path, _ = checkpoint
     assert run(path) == 0
     out = capsys.readouterr().out
@@ -52,29 +52,29 @@ network  resnet20: 20 layers, 269,722 parameters
          residual, option A: identity and zero channels, no weights
          basic blocks 3 3 3 of 16 32 64 channels
          3x3 stem; 3 channels in, 10 classes out
-layout   torchvision or timm
-says     epoch 12
-says     best 91.5
-says     arch resnet20
-assumed  plain or residual: residual (option A), as most are; a plain network
+keys     torchvision or timm
+metadata epoch 12
+metadata best 91.5
+metadata arch resnet20
+assumed  plain or residual: residual (option A), the usual network; a plain one
            has the same tensors. Otherwise: --shortcut none
-         option A's zero channels: behind the others, as this project has it.
+         option A's zero channels: behind the others, as in resnetlab.
            Otherwise: --zero-channels split
-         option A's map where it halves: every second position, no average, as
-           in the paper
+         option A's subsampling: every second position, no average, as in the
+           paper
          stem: stride 1, no pool, as in the paper
          map: halved by each later stage, averaged at the end, as in the paper
          ReLU: after each BN but the last of a block, and after the addition, as
            in the paper
-         epsilon of BN: 1e-5, as PyTorch has it unless told otherwise
+         epsilon of BN: 1e-5, PyTorch's default
 """
     )
 
 
-def test_a_model_file_of_it_computes_the_same(checkpoint, tmp_path, capsys):
+def test_the_saved_model_file_computes_the_same(checkpoint, tmp_path, capsys):
     path, model = checkpoint
     out = tmp_path / "new" / "net.safetensors"
-    assert run(path, "--save", out, "--classes", "cifar10", *NUMBERS) == 0
+    assert run(path, "--save", out, "--classes", "cifar10", *MEAN_STD) == 0
     printed = capsys.readouterr().out
     assert printed.endswith(f"model file: {out}\n")
     assert "classes  airplane, automobile, bird" in printed
@@ -90,14 +90,14 @@ def test_a_model_file_of_it_computes_the_same(checkpoint, tmp_path, capsys):
         assert torch.equal(loaded(images), model(images))
 
 
-def test_our_own_file_is_told_from_its_card(checkpoint, tmp_path, capsys):
+def test_a_model_file_is_described_from_its_card(checkpoint, tmp_path, capsys):
     _, model = checkpoint
     path = tmp_path / "model.safetensors"
     config = {"data": {"name": "pets"}, "recipe": {"name": "fast"}, "seed": 3}
     provenance = {"config": config, "versions": {"torch": "9.9"}}
     prepared = Preprocessing(24, (0.5,) * 3, (0.25,) * 3, crop_ratio=0.75)
     error = {"test_error_pct": 8.25, "val_error_pct": None}
-    card = ModelCard(model.config, tuple("abcdefghij"), prepared, provenance, error)
+    card = ModelCard(model.config, tuple("abcdefghij"), prepared, provenance=provenance, error=error)
     save_model(path, model, card)
     assert run(path) == 0
     assert (
@@ -115,28 +115,30 @@ error    test 8.25 %
 from     trained on pets, recipe fast, seed 3; torch 9.9
 """
     )
-    said = told(capsys, tmp_path)  # as a run directory
-    assert said["error"] == {"test_error_pct": 8.25, "val_error_pct": None}
-    assert (said["network"]["family"], said["network"]["depth"]) == ("residual", 20)
+    result = run_json(capsys, tmp_path)  # as a run directory
+    assert result["error"] == {"test_error_pct": 8.25, "val_error_pct": None}
+    assert (result["network"]["family"], result["network"]["depth"]) == ("residual", 20)
     state = load_file(path)
     save_file(state, path, {"resnetlab": json.dumps({"format": 99})})
-    with pytest.raises(ConfigError, match="newer resnetlab"):  # never taken for somebody else's
+    with pytest.raises(ConfigError, match="newer resnetlab"):  # it is not treated as published weights
         run(path)
 
 
-def test_classes_of_our_own_file_get_other_names(checkpoint, tmp_path, capsys):
-    """What `evaluate` says to do where the folders of the data are called otherwise."""
+def test_a_model_file_gets_other_class_names(checkpoint, tmp_path, capsys):
+    """`evaluate` recommends this if the folders of the data have other names."""
     _, model = checkpoint
     path, out = tmp_path / "a.safetensors", tmp_path / "new" / "b.safetensors"
     prepared = Preprocessing(24, (0.5,) * 3, (0.25,) * 3)
-    card = ModelCard(model.config, tuple("abcdefghij"), prepared, {"seed": 3}, {"test_error_pct": 8.25})
+    card = ModelCard(
+        model.config, tuple("abcdefghij"), prepared, provenance={"seed": 3}, error={"test_error_pct": 8.25}
+    )
     save_model(path, model, card)
     for words, message in [
         ((), "already; leave --save out, or add --classes with 10 other names"),
-        (("--classes", *"abc"), "has 3 names, and the network tells 10 classes"),
-        (("--classes", *"abcdefghii"), "--classes has 'i' for 2 of the classes; give each a name of its own"),
-        (("--classes", "cifar10", *NUMBERS), "and says what it is; leave --mean out"),
-        (("--classes", "cifar10", "--shortcut", "none"), "and says what it is; leave --shortcut out"),
+        (("--classes", *"abc"), "has 3 names, and the network has 10 classes"),
+        (("--classes", *"abcdefghii"), "--classes has 'i' for 2 of the classes; give each class its own name"),
+        (("--classes", "cifar10", *MEAN_STD), "and its metadata are complete; leave --mean out"),
+        (("--classes", "cifar10", "--shortcut", "none"), "and its metadata are complete; leave --shortcut out"),
     ]:
         with pytest.raises(ConfigError, match=message):
             run(path, "--save", out, *words)
@@ -152,31 +154,31 @@ def test_classes_of_our_own_file_get_other_names(checkpoint, tmp_path, capsys):
     assert all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in loaded.state_dict().items())
 
 
-def test_one_output_is_no_choice_between_classes(tmp_path, capsys):
+def test_a_single_output_is_reported(tmp_path, capsys):
     torch.save(build_model("resnet8", 1).state_dict(), tmp_path / "net.pth")
     run(tmp_path / "net.pth")
-    assert "one output, as for yes or no" in capsys.readouterr().out
+    assert "one output, as for a yes-or-no network" in capsys.readouterr().out
 
 
-def test_json_of_a_foreign_file(checkpoint, tmp_path, capsys):
+def test_json_of_published_weights(checkpoint, tmp_path, capsys):
     path, _ = checkpoint
-    said = told(capsys, path)
-    assert said["kind"] == "a PyTorch checkpoint"
-    assert (said["num_tensors"], said["under"]) == (116, "state_dict")
-    assert said["says"] == {"epoch": 12, "best": 91.5, "arch": "resnet20"}
-    network = said["network"]
+    result = run_json(capsys, path)
+    assert result["kind"] == "a PyTorch checkpoint"
+    assert (result["num_tensors"], result["under"]) == (116, "state_dict")
+    assert result["says"] == {"epoch": 12, "best": 91.5, "arch": "resnet20"}
+    network = result["network"]
     assert network["stage_blocks"] == [3, 3, 3]
     assert (network["family"], network["shortcut"], network["params"]) == ("residual", "pad", 269_722)
-    assert said["unknown"][0]["otherwise"] == "--shortcut none"
-    saving = ("--save", tmp_path / "a.safetensors", "--classes", *"abcdefghij", *NUMBERS)
-    said = told(capsys, path, "--shortcut", "none", *saving)
-    assert (said["network"]["family"], said["network"]["name"]) == ("plain", "plain20")
-    assert said["unknown"][0]["because"] == "you said so"
-    assert said["out"] == str(tmp_path / "a.safetensors")
-    assert load_model(said["out"])[0].config.shortcut == "none"
+    assert result["unknown"][0]["otherwise"] == "--shortcut none"
+    saving = ("--save", tmp_path / "a.safetensors", "--classes", *"abcdefghij", *MEAN_STD)
+    result = run_json(capsys, path, "--shortcut", "none", *saving)
+    assert (result["network"]["family"], result["network"]["name"]) == ("plain", "plain20")
+    assert result["unknown"][0]["because"] == "given by the user"
+    assert result["out"] == str(tmp_path / "a.safetensors")
+    assert load_model(result["out"])[0].config.shortcut == "none"
 
 
-def test_an_imagenet_network_gets_its_usual_view(tmp_path):
+def test_an_imagenet_network_gets_the_usual_preprocessing(tmp_path):
     torch.save(build_model("resnet18", 3).state_dict(), tmp_path / "a.pth")
     (tmp_path / "names.txt").write_text("tabby cat\nPersian cat\n\nhot dog\n")
     words = ("--classes", tmp_path / "names.txt", "--mean", 123.675, 116.28, 103.53, "--std", 58.395, 57.12, 57.375)
@@ -201,7 +203,7 @@ def test_a_mean_for_each_pixel(checkpoint, tmp_path, capsys, full, last):
     out = tmp_path / "a.safetensors"
     run(path, "--save", out, "--classes", "cifar10", "--pixel-mean", tmp_path / "mean.npy")
     printed = capsys.readouterr().out
-    assert ("note     values above 1 are of pixels from 0 to 255: mean divided by 255" in printed) == (full == 255)
+    assert ("note     values above 1 are for pixels from 0 to 255: mean divided by 255" in printed) == (full == 255)
     assert "images   24 pixels; a mean for each pixel, deviation 1 1 1\n" in printed
     prepared = load_model(out)[1].preprocessing
     pixels = torch.randint(256, (2, 3, 24, 24), dtype=torch.uint8)
@@ -209,7 +211,7 @@ def test_a_mean_for_each_pixel(checkpoint, tmp_path, capsys, full, last):
     torch.testing.assert_close(normalise(pixels, prepared).double(), expected, rtol=0, atol=1e-6)
 
 
-def test_what_is_refused(checkpoint, tmp_path):
+def test_wrong_calls_are_refused(checkpoint, tmp_path):
     path, model = checkpoint
     out = tmp_path / "a.safetensors"
     np.save(tmp_path / "mean.npy", np.zeros((3, 24, 24)))
@@ -217,42 +219,42 @@ def test_what_is_refused(checkpoint, tmp_path):
     nine = ("--classes", *"abcdefghi")
     three = (0.5,) * 3
     for words, message in [
-        (("--mean", 0.5), "--mean is for a model file that is made: add --save FILE"),
-        (("--image-size", 32), "--image-size is for a model file that is made"),
+        (("--mean", 0.5), "--mean requires --save FILE, the model file to write"),
+        (("--image-size", 32), "--image-size requires --save FILE"),
         ((*saving,), r"add --classes \(10 names, .*; --mean \(3 values\) or --pixel-mean FILE.npy; --std \(3 values\)"),
-        ((*saving, *NUMBERS), r"add --classes \(10 names, a file of them, or a data set such as cifar10\)$"),
+        ((*saving, *MEAN_STD), r"add --classes \(10 names, a file of them, or a data set such as cifar10\)$"),
         ((*saving, *named), r"add --mean \(3 values\) or"),
         ((*saving, *named, "--mean", *three), r"add --std \(3 values\)$"),
-        ((*saving, *nine, *NUMBERS), "--classes has 9 names, and the network tells 10 classes"),
-        ((*saving, "--classes", "cifar100", *NUMBERS), "--classes cifar100 has 100 names"),
-        ((*saving, "--classes", "cifar", *NUMBERS), "neither a file here nor a data set .*; did you mean cifar10"),
+        ((*saving, *nine, *MEAN_STD), "--classes has 9 names, and the network has 10 classes"),
+        ((*saving, "--classes", "cifar100", *MEAN_STD), "--classes cifar100 has 100 names"),
+        ((*saving, "--classes", "cifar", *MEAN_STD), "neither a file nor a known data set; did you mean cifar10"),
         ((*saving, *named, "--mean", 0.5, "--std", *three), "--mean has 1 values, and the network reads 3 channels"),
         ((*saving, *named, "--mean", 120, 120, 120, "--std", *three), "mean and std are on two scales"),
         ((*saving, *named, "--mean", *three, "--std", 58, 58, 58), "mean and std are on two scales"),
         ((*saving, *named, "--mean", 300, 0, 0, "--std", 58, 58, 58), "--mean must be from 0 to 1"),
         ((*saving, *named, "--mean", "nan", 0, 0, "--std", *three), "--mean must be from 0 to 1"),
         ((*saving, *named, "--mean", *three, "--std", 0, 1, 1), "std must be above 0"),
-        ((*saving, *named, *NUMBERS, "--pixel-mean", "mean.npy"), "give --mean .* or --pixel-mean .*, not both"),
+        ((*saving, *named, *MEAN_STD, "--pixel-mean", "mean.npy"), "give --mean .* or --pixel-mean .*, not both"),
         (
             (*saving, *named, "--pixel-mean", tmp_path / "mean.npy", "--image-size", 32),
             "24 pixels wide, and --image-size",
         ),
-        ((*saving, *named, *NUMBERS, "--crop-ratio", 2), "crop_ratio must be above 0"),
-        ((*saving, *named, *NUMBERS, "--image-size", 0), "image_size must be at least 1"),
-        (("--save", tmp_path / "a.onnx"), r"a model file is safetensors, and \.onnx .*; call it .*/a\.safetensors$"),
-        ((*saving, "--classes", *"abcdefghia", *NUMBERS), "--classes has 'a' for 2 of the classes"),
-        ((*saving, "--classes", "e\u0301", "\u00e9", *"cdefghij", *NUMBERS), "has '\u00e9' for 2 of the classes"),
-        ((*saving, "--classes", " ", *"bcdefghij", *NUMBERS), "has ' ' for 1 of the classes"),
-        (("--save", path, *named, *NUMBERS), "net.pth is there already; choose another --save"),
-        (("--bottleneck-stride", "1x1"), "--bottleneck-stride is for bottlenecks"),
+        ((*saving, *named, *MEAN_STD, "--crop-ratio", 2), "crop_ratio must be above 0"),
+        ((*saving, *named, *MEAN_STD, "--image-size", 0), "image_size must be at least 1"),
+        (("--save", tmp_path / "a.onnx"), r"a model file is safetensors, and \.onnx .*; name it .*/a\.safetensors$"),
+        ((*saving, "--classes", *"abcdefghia", *MEAN_STD), "--classes has 'a' for 2 of the classes"),
+        ((*saving, "--classes", "e\u0301", "\u00e9", *"cdefghij", *MEAN_STD), "has '\u00e9' for 2 of the classes"),
+        ((*saving, "--classes", " ", *"bcdefghij", *MEAN_STD), "has ' ' for 1 of the classes"),
+        (("--save", path, *named, *MEAN_STD), "net.pth exists already; choose another --save"),
+        (("--bottleneck-stride", "1x1"), "--bottleneck-stride applies to bottlenecks"),
     ]:
         with pytest.raises(ConfigError, match=message):
             run(path, *words)
         assert not out.exists()
     torch.nn.init.constant_(model.fc.bias, torch.nan)
     torch.save(model.state_dict(), path)
-    with pytest.raises(ConfigError, match="10 numbers are not finite, so no model file is made of it"):
-        run(path, *saving, *named, *NUMBERS)
+    with pytest.raises(ConfigError, match="10 numbers are not finite, so no model file is written"):
+        run(path, *saving, *named, *MEAN_STD)
     with pytest.raises(ConfigError, match=r"nowhere\.pth: no such model file"):
         run(tmp_path / "nowhere.pth")
 

@@ -1,4 +1,4 @@
-"""What the user says of a foreign network's images, and what its weights say of them."""
+"""The preprocessing and classes of an imported network: the user's values, and what its weights show."""
 
 import re
 
@@ -19,7 +19,7 @@ def run(*words):
     return inspect.run(parse(inspect.Options, "inspect", [*map(str, words)]))
 
 
-def test_a_mean_image_that_does_not_fit(tmp_path):
+def test_a_pixel_mean_that_does_not_fit_is_refused(tmp_path):
     for content, message in [
         (np.zeros((3, 8, 9)), r"has shape \(3, 8, 9\)"),
         (np.zeros((8, 8)), r"has shape \(8, 8\)"),
@@ -41,23 +41,23 @@ def test_a_mean_image_that_does_not_fit(tmp_path):
             read_pixel_mean(tmp_path / name, 3)
 
 
-@pytest.mark.parametrize(("full", "saw"), [(1, 1), (255, 1), (255, 255), (1, 255)])
-def test_the_scale_of_the_images_is_what_the_weights_saw(tmp_path, capsys, full, saw):
-    """A mean of pixels from 0 to 255 does not say whether they were divided by 255 afterwards; the first BN does."""
-    chance = torch.Generator().manual_seed(0)
-    model = build_model("resnet8", 10, generator=chance)
-    for _ in range(60):  # until nothing is left of the variance it began with
-        model.train()(0.25 * saw * torch.randn(8, 3, 24, 24, generator=chance))
+@pytest.mark.parametrize(("mean_scale", "train_scale"), [(1, 1), (255, 1), (255, 255), (1, 255)])
+def test_the_pixel_scale_is_that_of_the_training(tmp_path, capsys, mean_scale, train_scale):
+    """A mean of pixels from 0 to 255 does not determine whether they were divided by 255; the first BN does."""
+    generator = torch.Generator().manual_seed(0)
+    model = build_model("resnet8", 10, generator=generator)
+    for _ in range(60):  # until the initial variance has decayed
+        model.train()(0.25 * train_scale * torch.randn(8, 3, 24, 24, generator=generator))
     torch.save(model.state_dict(), tmp_path / "net.pth")
     mean = np.full((3, 24, 24), 0.5)
-    np.save(tmp_path / "mean.npy", full * mean)
+    np.save(tmp_path / "mean.npy", mean_scale * mean)
     out = tmp_path / "a.safetensors"
     run(tmp_path / "net.pth", "--save", out, "--classes", "cifar10", "--pixel-mean", tmp_path / "mean.npy")
     printed = " ".join(capsys.readouterr().out.split())
-    assert bool(re.search(r"saw numbers about 2\d\d times larger in training", printed)) == (full < saw)
-    assert ("and so are what the weights saw, less the mean" in printed) == (full == saw == 255)
+    assert bool(re.search(r"trained on numbers about 2\d\d times larger than", printed)) == (mean_scale < train_scale)
+    assert ("and the weights were trained on those minus the mean" in printed) == (mean_scale == train_scale == 255)
     prepared = load_model(out)[1].preprocessing
-    assert prepared.std == pytest.approx((1 / 255 if full == saw == 255 else 1.0,) * 3)
+    assert prepared.std == pytest.approx((1 / 255 if mean_scale == train_scale == 255 else 1.0,) * 3)
     run(
         tmp_path / "net.pth",
         "--save",
@@ -70,10 +70,10 @@ def test_the_scale_of_the_images_is_what_the_weights_saw(tmp_path, capsys, full,
         *[1] * 3,
     )
     printed = " ".join(capsys.readouterr().out.split())
-    assert bool(re.search(r"saw numbers about 2\d\d times smaller in training", printed)) == (saw == 1)
+    assert bool(re.search(r"trained on numbers about 2\d\d times smaller than", printed)) == (train_scale == 1)
 
 
-def test_a_network_that_has_seen_nothing_says_nothing_of_its_images():
+def test_an_untrained_network_shows_no_pixel_scale():
     std = (0.25,) * 3
     assert bn_variance_ratio(build_model("resnet8").state_dict(), std) is None
     assert bn_variance_ratio(build_model("resnet8", norm="none").state_dict(), std) is None

@@ -1,4 +1,4 @@
-"""A small network, exported in every format without the proof; and what is asked of files that must be refused."""
+"""A small network exported in each format, without verification; and `read_error` for files that are rejected."""
 
 from dataclasses import replace
 from functools import cache
@@ -15,55 +15,67 @@ from resnetlab.inference.formats.metadata import encode_metadata
 from resnetlab.models.model_card import ModelCard
 from resnetlab.models.zoo import build_model
 
-SEEN = Preprocessing(16, (0.48, 0.46, 0.41), (0.23, 0.22, 0.22), crop_ratio=0.875)
+PREPROCESSING = Preprocessing(16, (0.48, 0.46, 0.41), (0.23, 0.22, 0.22), crop_ratio=0.875)
 MODEL = build_model("resnet8", 3, generator=torch.Generator().manual_seed(0)).eval()
-CARD = ModelCard(MODEL.config, ("ant", "bée", '蜂 <&">'), SEEN, {"seed": 1}, {"test_error_pct": 2.5})
-SAYS = ExportMetadata(
-    "onnx", "fp32", Agreement(1e-6, 1e-4, {"1": 0.0, "7": 1e-6}, 100.0, 14), "ab" * 32, {"torch": "2"}
+CARD = ModelCard(
+    MODEL.config, ("ant", "bée", '蜂 <&">'), PREPROCESSING, provenance={"seed": 1}, error={"test_error_pct": 2.5}
 )
-KINDS = {"net.onnx": "onnx", "net.xml": "openvino", "net.pt2": "torch-export"}
+METADATA = ExportMetadata(
+    format="onnx",
+    precision="fp32",
+    agreement=Agreement(
+        max_difference=1e-6,
+        tolerance=1e-4,
+        by_batch={"1": 0.0, "7": 1e-6},
+        top1_agreement_pct=100.0,
+        num_images=14,
+    ),
+    source_sha256="ab" * 32,
+    versions={"torch": "2"},
+)
+FORMATS = {"net.onnx": "onnx", "net.xml": "openvino", "net.pt2": "torch-export"}
 
 
 @cache
-def the_graph() -> onnx.ModelProto:
-    return onnx_graph.onnx_model(MODEL, SEEN)
+def onnx_model() -> onnx.ModelProto:
+    return onnx_graph.onnx_model(MODEL, PREPROCESSING)
 
 
 @cache
-def the_program() -> torch.export.ExportedProgram:
-    return onnx_graph.export_program(MODEL, SEEN)
+def program() -> torch.export.ExportedProgram:
+    return onnx_graph.export_program(MODEL, PREPROCESSING)
 
 
-def text(name, card=CARD, **changes):
-    return encode_metadata(card, replace(SAYS, format=KINDS[name], **changes))
+def metadata_text(name, card=CARD, **changes):
+    return encode_metadata(card, replace(METADATA, format=FORMATS[name], **changes))
 
 
-def write(path, said):
-    """Write the network with a text."""
+def write_export(path, text):
+    """Write the network with a metadata text."""
     if path.suffix == ".onnx":
-        path.write_bytes(onnx_file.encode(the_graph(), said))
+        path.write_bytes(onnx_file.encode(onnx_model(), text))
     elif path.suffix == ".xml":
-        xml, weights = openvino_ir.encode(the_graph().SerializeToString(), said)
+        xml, weights = openvino_ir.encode(onnx_model().SerializeToString(), text)
         path.write_bytes(xml)
         path.with_suffix(".bin").write_bytes(weights)
     else:
-        path.write_bytes(torch_program.encode(the_program(), said))
+        path.write_bytes(torch_program.encode(program(), text))
     return path
 
 
-def exports_in(folder: Path) -> Path:
-    """Fill a folder with net.onnx, net.xml, net.bin and net.pt2."""
-    for name in KINDS:
-        write(folder / name, text(name))
+def write_exports(folder: Path) -> Path:
+    """Write net.onnx, net.xml, net.bin and net.pt2 into a folder."""
+    for name in FORMATS:
+        write_export(folder / name, metadata_text(name))
     return folder
 
 
-def refusal(path):
-    """Read what must not be read; return the reason, which is one line."""
+def read_error(path):
+    """Read a file that must be rejected, and return the error message, which is one line."""
     with pytest.raises(ExportedFileError) as caught:
         read_exported_file(path)
-    said = str(caught.value)
-    assert said.startswith(str(path.with_suffix(""))), said
-    assert "\n" not in said
-    assert len(said) < 500
-    return said
+    message = str(caught.value)
+    assert message.startswith(str(path.with_suffix(""))), message
+    assert "\n" not in message
+    assert len(message) < 500
+    return message

@@ -248,7 +248,7 @@ def box_iou(a, b):
 
 @pytest.mark.parametrize("name", ["B", "plain", "cifar C bottleneck"])
 def test_recompute_changes_nothing_for_a_head(name):
-    """`features` keeps its maps whatever `activation_checkpointing` says; logits of the same step may be recomputed beside it."""
+    """`features` stores its maps with and without `activation_checkpointing`; logits of the step may be recomputed."""
     images, masks, _ = shapes(3, *ODD)
 
     def left(activation_checkpointing):

@@ -16,7 +16,11 @@ def saved(tmp_path):
     for _ in range(2):  # running statistics away from their start
         model.train()(torch.rand(4, 1, 8, 8))
     card = ModelCard(
-        model.config, ("ant", "bée", "蜂"), Preprocessing(8, (0.3,), (0.4,)), {"seed": 1}, {"test_error_pct": 2.5}
+        model.config,
+        ("ant", "bée", "蜂"),
+        Preprocessing(8, (0.3,), (0.4,)),
+        provenance={"seed": 1},
+        error={"test_error_pct": 2.5},
     )
     save_model(tmp_path / "model.safetensors", model.eval(), card)
     return tmp_path / "model.safetensors", model, card
@@ -45,7 +49,7 @@ def test_other_files_are_refused_by_name(tmp_path, saved):
     (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:5000])
     (tmp_path / "text.safetensors").write_text("hello")
     for name, message in {
-        "foreign": "not one that resnetlab wrote",
+        "foreign": "a safetensors file without resnetlab's metadata",
         "cut": "cannot be read as safetensors",
         "text": "cannot be read as safetensors",
         "missing": "no such model file",
@@ -72,7 +76,7 @@ def test_a_run_directory_is_its_model_file_and_a_card_is_read_alone(tmp_path, sa
     [
         (lambda content: content.update(format=99), "newer resnetlab"),
         (lambda content: content["model"].update(num_classes=4), "do not fit"),
-        (lambda content: content.update(model={"stage_blocks": [0]}), "what it says of its network cannot be read"),
+        (lambda content: content.update(model={"stage_blocks": [0]}), "its model card cannot be read"),
     ],
 )
 def test_metadata_that_does_not_fit_is_refused(tmp_path, saved, change, message):

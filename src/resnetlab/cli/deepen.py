@@ -1,4 +1,4 @@
-"""`resnetlab deepen`: from a model file to one of a deeper network that computes the same."""
+"""`resnetlab deepen`: write the model file of a deeper network that computes the same function."""
 
 import json
 from dataclasses import dataclass, replace
@@ -16,42 +16,42 @@ if TYPE_CHECKING:
     from resnetlab.models.resnet import ResNet
 
 TOLERANCE = 1e-3
-"""Difference of logits, over the largest logit, up to which two networks are taken for the same function."""
+"""Largest difference of logits, over the largest logit, at which two networks count as the same function."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Append blocks that are the identity to the stages of a network: it is deeper, and computes the same.
+    """Append identity blocks to the stages of a network: it gets deeper and computes the same function.
 
-    The paper's section 1 argues from such networks that depth alone need never make the training error worse. The
-    logits of both networks are compared before anything is written; where they differ the exit status is 1.
+    The paper's section 1 concludes from such networks that depth alone need never increase the training error. The
+    logits of both networks are compared before the file is written; if they differ, the exit status is 1.
     """
 
     model: Annotated[Path, tyro.conf.Positional]
-    """A model file, as `resnetlab train` leaves it."""
+    """A model file or run directory of `resnetlab train`."""
     out: Path | None = None
-    """The model file to write; one that is there already is refused."""
+    """The model file to write; an existing file is refused."""
     to: int | None = None
     """Depth in layers: 6n+2 (9n+2 with bottlenecks), or 34, 101 and 152 for ImageNet networks."""
     blocks: tuple[int, ...] | None = None
     """Blocks of each stage, in place of a depth."""
     data: str | None = None
-    """Images to compare on, and to calibrate BN on: a name or path as for `resnetlab train`. Random pixels, and no
-    calibration, if not given."""
+    """Images for the comparison and for the calibration of BN: a name or path as for `resnetlab train`. Default:
+    random pixels and no calibration."""
     data_root: Path | None = None
-    """Folder where the archives of a named data set lie, or are downloaded to."""
+    """Folder of the archives of a named data set; missing archives are downloaded to it."""
     json: bool = False
     """Print one JSON object."""
 
 
 def run(options: Options) -> int:
-    """Deepen, compare, write.
+    """Deepen a network, compare it with the original, and write the model file.
 
     Raises:
-        ConfigError: for a mistake in the call.
-        RuntimeError: where the two networks differ by more than `TOLERANCE`; nothing is written then.
+        ConfigError: for a wrong call.
+        RuntimeError: if the logits differ by more than `TOLERANCE`; no file is written.
     """
-    to, out, data = _look_before_loading(options)
+    to, out, data = _check_options(options)
 
     from resnetlab.data.registry import dataset_title
     from resnetlab.data.rng import make_generator
@@ -59,7 +59,7 @@ def run(options: Options) -> int:
     from resnetlab.models.model_file import load_model, save_model
 
     model, card = load_model(options.model)
-    config = deeper_config(card.model, to)  # may refuse, and opening data takes time
+    config = deeper_config(card.model, to)  # before the data, which take time to open
     images = random_images(card) if data is None else training_images(card, data)
     deeper = deepen(model, to, images=None if data is None else images, generator=make_generator(0, "deepen"))
     difference, largest = compare_logits(model, deeper, images)
@@ -74,24 +74,28 @@ def run(options: Options) -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     provenance = {**card.provenance, "deepened_from": source}
     save_model(out, deeper, replace(card, model=config, provenance=provenance))
-    said = {
+    result = {
         "out": str(out),
-        **_described(deeper),
-        "deepened_from": {"file": str(options.model), **_described(model)},
+        **_describe(deeper),
+        "deepened_from": {"file": str(options.model), **_describe(model)},
         "max_logit_difference": difference,
         "largest_logit": largest,
         "images": f"{len(images)} {'random images' if data is None else f'training images of {dataset_title(data)}'}",
         "training_mode": _training_mode(config, calibrated=data is not None),
     }
     if options.json:
-        print(json.dumps(said, ensure_ascii=False))
+        print(json.dumps(result, ensure_ascii=False))
     else:
-        print_deepened(said)
+        print_result(result)
     return 0
 
 
 def random_images(card: "ModelCard") -> "Tensor":
-    """Return images of random pixels, always the same, as the network sees them."""
+    """Return a fixed calibration batch of random pixels, normalised as the network expects.
+
+    Returns:
+        float32 of shape (batch, in_channels, image_size, image_size).
+    """
     import torch
 
     from resnetlab.data.rng import make_generator
@@ -105,10 +109,13 @@ def random_images(card: "ModelCard") -> "Tensor":
 
 
 def training_images(card: "ModelCard", config: DataConfig) -> "Tensor":
-    """Return some training images of a data set, of all classes and always the same, as the network sees them.
+    """Return a fixed calibration batch of training images, of all classes, normalised as the network expects.
+
+    Returns:
+        float32 of shape (batch, in_channels, image_size, image_size).
 
     Raises:
-        ConfigError: where the images cannot be opened, or have other channels than the network reads.
+        ConfigError: if the images cannot be opened, or have another number of channels than the network reads.
     """
     from resnetlab.data.loader import sample_images
     from resnetlab.data.open_dataset import open_data
@@ -116,18 +123,18 @@ def training_images(card: "ModelCard", config: DataConfig) -> "Tensor":
     from resnetlab.models.deepen import num_calibration_images
     from resnetlab.system.cores import usable_cores
 
-    data = open_data(config, keep_encoded=True, seen_as=card.preprocessing)
-    train = data.train.with_channels(card.model.in_channels)
-    check_channels(card, train.channels, data.name)
-    size = card.preprocessing.image_size
-    return sample_images(train, card.preprocessing, num_calibration_images(size), workers=usable_cores())[0]
+    dataset = open_data(config, keep_encoded=True, preprocessing=card.preprocessing)
+    train = dataset.train.with_channels(card.model.in_channels)
+    check_channels(card, train.channels, dataset.name)
+    count = num_calibration_images(card.preprocessing.image_size)
+    return sample_images(train, card.preprocessing, count, workers=usable_cores())[0]
 
 
 def compare_logits(model: "ResNet", deeper: "ResNet", images: "Tensor") -> tuple[float, float]:
-    """Return the largest difference of logits, and the largest logit.
+    """Return the largest absolute difference of logits, and the largest absolute logit, in evaluation mode.
 
     Raises:
-        RuntimeError: where the difference is more than `TOLERANCE` of the logit, or either is not finite.
+        RuntimeError: if the difference exceeds `TOLERANCE` of the largest logit, or either is not finite.
     """
     import torch
 
@@ -136,40 +143,44 @@ def compare_logits(model: "ResNet", deeper: "ResNet", images: "Tensor") -> tuple
     difference = max_difference(model, deeper, images)
     with torch.no_grad():
         largest = float(model(images).abs().max())
-    if not difference <= TOLERANCE * largest:  # NaN too
+    if not difference <= TOLERANCE * largest:  # also for NaN
         raise RuntimeError(
-            f"the deeper network is another function: logits differ by {difference:.2g} where the largest is "
-            f"{largest:.2g}; nothing was written"
+            f"the deeper network computes another function: logits differ by {difference:.2g}, and the largest is "
+            f"{largest:.2g}; no file was written"
         )
     return difference, largest
 
 
-def print_deepened(said: dict[str, Any]) -> None:
-    """Print the network before and after, how far the two are apart, and where the file is."""
-    old = said["deepened_from"]
+def print_result(result: dict[str, Any]) -> None:
+    """Print both networks, the difference of their logits, and the path of the model file."""
+    old = result["deepened_from"]
     print(
-        f"{said['name']}: {said['depth']} layers (from {old['depth']}), "
-        f"{said['params']:,} parameters (from {old['params']:,})"
+        f"{result['name']}: {result['depth']} layers (from {old['depth']}), "
+        f"{result['params']:,} parameters (from {old['params']:,})"
     )
-    print(f"largest difference of logits: {said['max_logit_difference']:.2g}, on {said['images']}")
-    if said["training_mode"] == "another":
+    print(f"largest difference of logits: {result['max_logit_difference']:.2g}, on {result['images']}")
+    if result["training_mode"] == "another":
         print("in training mode it is another function until its BN is calibrated; give --data")
-    elif said["training_mode"] == "calibrated":
+    elif result["training_mode"] == "calibrated":
         print("its BN is calibrated on these: in training mode it is about the same function")
-    print(f"model file: {said['out']}")
+    print(f"model file: {result['out']}")
 
 
-def _look_before_loading(options: Options) -> tuple[int | tuple[int, ...], Path, DataConfig | None]:
-    """Find what is wrong and needs no PyTorch to be found; return how deep, where to, and the data."""
+def _check_options(options: Options) -> tuple[int | tuple[int, ...], Path, DataConfig | None]:
+    """Return the depth or blocks, the output file and the data; raise for mistakes found without PyTorch.
+
+    Raises:
+        ConfigError: for a missing depth or output file, an existing output file, and unknown data.
+    """
     from resnetlab.data.registry import detect_kind
 
     to = options.to if options.blocks is None else options.blocks
     if to is None or (options.to is not None and options.blocks is not None):
-        raise ConfigError("say how deep, in one of two ways: --to 56, or --blocks 9 9 9")
+        raise ConfigError("give the depth in one of two ways: --to 56, or --blocks 9 9 9")
     if options.out is None:
-        raise ConfigError("name the model file to write: --out FILE")
+        raise ConfigError("give the model file to write: --out FILE")
     if options.out.exists():
-        raise ConfigError(f"{options.out} is there already; choose another --out, or delete it")
+        raise ConfigError(f"{options.out} exists already; choose another --out, or delete it")
     if options.data is None:
         return to, options.out, None
     data = DataConfig(options.data, None if options.data_root is None else str(options.data_root))
@@ -177,14 +188,14 @@ def _look_before_loading(options: Options) -> tuple[int | tuple[int, ...], Path,
     return to, options.out, data
 
 
-def _described(model: "ResNet") -> dict[str, Any]:
+def _describe(model: "ResNet") -> dict[str, Any]:
     config = model.config
     params = sum(parameter.numel() for parameter in model.parameters())
     return {"name": config.name, "depth": config.depth, "blocks": list(config.stage_blocks), "params": params}
 
 
 def _training_mode(config: ModelConfig, *, calibrated: bool) -> str:
-    """Say which function training mode computes: the `same`, about the same (`calibrated`), or `another`."""
+    """Return which function training mode computes: the `same`, about the same (`calibrated`), or `another`."""
     from resnetlab.models.deepen import needs_calibration
 
     if not needs_calibration(config):

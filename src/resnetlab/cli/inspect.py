@@ -1,4 +1,4 @@
-"""`resnetlab inspect`: which network is in a file of weights; and a model file of it."""
+"""`resnetlab inspect`: the network in a file of weights, and its conversion to a model file."""
 
 import json
 from collections.abc import Collection
@@ -11,82 +11,84 @@ import tyro
 from resnetlab.config import ConfigError, ModelConfig
 
 if TYPE_CHECKING:
+    from resnetlab.models.importing.import_weights import ImportedModel
     from resnetlab.models.model_card import ModelCard
 
-FOR_SAVING = ("classes", "mean", "std", "pixel_mean", "image_size", "crop_ratio")
-OTHERS = (".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".onnx", ".xml", ".pt2")
-"""Suffixes of other kinds of file; by some of them a file is opened."""
+CARD_OPTIONS = ("classes", "mean", "std", "pixel_mean", "image_size", "crop_ratio")
+"""The options that only a written model file needs."""
+OTHER_SUFFIXES = (".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".onnx", ".xml", ".pt2")
+"""Suffixes of other kinds of file; a model file must not have them, since some select the engine of a file."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Say which network is in a file: a model file or an export of resnetlab, safetensors, or what torch.save wrote.
+    """Print which network a file holds: a model file or export of resnetlab, safetensors, or a torch.save file.
 
-    Keys and shapes say it; what they do not say is listed with what is assumed. Nothing in the file is ever executed.
-    With --save a foreign file becomes a model file that computes the same; for that its classes and its preprocessing
-    must be said. A model file becomes one with other names of its classes.
+    The architecture follows from keys and shapes; what they do not determine is listed as an assumption. Nothing in
+    the file is executed. With --save, published weights become a model file that computes the same; this needs the
+    classes and the preprocessing. For a model file, --save writes a copy with other class names.
     """
 
     file: Annotated[Path, tyro.conf.Positional]
     """A file of weights (.safetensors, .pth, .pt, .th, .tar), an export (.onnx, .xml, .pt2), or a run directory."""
     save: Path | None = None
-    """The model file to make of it; one that is there already is refused."""
+    """The model file to write; an existing file is refused."""
     classes: tuple[str, ...] | None = None
-    """Names of the classes in order; or a file with one a line, or a data set that has a name, such as cifar10."""
+    """Class names in order; or a file with one name a line, or a data set such as cifar10."""
     mean: tuple[float, ...] | None = None
-    """Mean of each channel that is subtracted: of pixels from 0 to 1, or from 0 to 255 where one is above 1."""
+    """Mean of each channel, subtracted from pixels from 0 to 1, or from 0 to 255 if a value is above 1."""
     std: tuple[float, ...] | None = None
-    """Deviation of each channel, after that divided by; on the same scale. If not given with --pixel-mean: 1 for pixels
-    from 0 to 1, or from 0 to 255 where the weights show that they saw such."""
+    """Standard deviation of each channel, on the same scale. With --pixel-mean, the default is 1 for pixels from 0 to
+    1, or for pixels from 0 to 255 if the weights were trained on such."""
     pixel_mean: Path | None = None
-    """In place of --mean: an .npy file with a mean for each pixel, (channels, height, width) or channels last."""
+    """In place of --mean: an .npy file with the mean of each pixel, (channels, height, width) or channels last."""
     image_size: int | None = None
-    """Side in pixels of what the network sees; 224 after a 7x7 stem and 32 after a 3x3 one if not given."""
+    """Side of the network's input in pixels; default 224 after a 7x7 stem and 32 after a 3x3 stem."""
     crop_ratio: float | None = None
-    """Side of the centre that is cut out over the shorter side; 0.875 after a 7x7 stem, else 1, if not given."""
+    """Side of the centre crop over the shorter side of the image; default 0.875 after a 7x7 stem, else 1."""
     shortcut: Literal["none", "pad"] | None = None
-    """Where no shortcut has weights: there is none (a plain network), or option A."""
+    """For shortcuts without weights: none (a plain network), or pad (option A)."""
     zero_channels: Literal["append", "split"] | None = None
-    """Where option A puts zero channels: behind the others, or half in front."""
+    """Position of option A's zero channels: behind the others, or half in front and half behind."""
     bottleneck_stride: Literal["1x1", "3x3"] | None = None
-    """Which convolution of a bottleneck strides: the first 1x1 (v1), or the 3x3 (v1.5)."""
+    """Convolution of a bottleneck that has the stride: the first 1x1 (v1), or the 3x3 (v1.5)."""
     json: bool = False
     """Print one JSON object."""
 
 
 def run(options: Options) -> int:
-    """Say which network is in a file, and with `--save` make a model file of it.
+    """Print which network a file holds; with `--save`, write a model file.
 
     Raises:
-        ConfigError: for a mistake in the call, a file that cannot be read, or a network that is not one of ours.
+        ConfigError: for a wrong call, a file that cannot be read, or a network that cannot be imported.
     """
-    _check(options)
+    _check_options(options)
     from resnetlab.cli.inspect_output import format_lines
     from resnetlab.inference.formats.exported_file import is_exported_file
     from resnetlab.models.model_card import find_model_file
     from resnetlab.training.record import replace_non_finite
 
     if is_exported_file(options.file):
-        _refuse_choices(options, "an export of resnetlab")
-        said = inspect_exported_file(options.file)
-    elif _is_ours(path := find_model_file(options.file)):
-        _refuse_choices(options, "a model file of resnetlab", allowed=("save", "classes"))
-        said = inspect_model_file(path, options)
+        _refuse_options(options, "an export of resnetlab")
+        result = inspect_exported_file(options.file)
+    elif _is_model_file(path := find_model_file(options.file)):
+        _refuse_options(options, "a model file of resnetlab", allowed=("save", "classes"))
+        result = inspect_model_file(path, options)
     else:
-        said = inspect_weights(options, path)
+        result = inspect_weights(path, options)
     if options.json:
-        print(json.dumps(replace_non_finite(said), ensure_ascii=False))
+        print(json.dumps(replace_non_finite(result), ensure_ascii=False))
     else:
-        for line in format_lines(said):
+        for line in format_lines(result):
             print(line)
     return 0
 
 
 def inspect_model_file(path: Path, options: Options) -> dict[str, Any]:
-    """Return what is to be said of a model file of this project; with `--save`, after it was written with other names.
+    """Return the description of a model file; with `--save`, first write a copy with other class names.
 
     Raises:
-        ConfigError: where `--save` comes without `--classes`, or they do not fit.
+        ConfigError: if `--save` is given without `--classes`, or the class names do not fit.
     """
     from resnetlab.cli.inspect_conversion import rename_classes
     from resnetlab.models.importing.weight_checks import value_warnings
@@ -109,7 +111,7 @@ def inspect_model_file(path: Path, options: Options) -> dict[str, Any]:
         "kind": "a model file of resnetlab",
         "network": describe_architecture(card.model, sum(parameter.numel() for parameter in model.parameters())),
         "classes": list(card.classes),
-        "preprocessing": _preprocessing(card),
+        "preprocessing": _describe_preprocessing(card),
         "error": card.error,
         "provenance": card.provenance,
         "odd": value_warnings(model.state_dict()),
@@ -117,62 +119,77 @@ def inspect_model_file(path: Path, options: Options) -> dict[str, Any]:
 
 
 def inspect_exported_file(path: Path) -> dict[str, Any]:
-    """Return what is to be said of an exported file; the network is described as it was before."""
+    """Return the description of an exported file; the architecture is that before the export."""
     import torch
 
     from resnetlab.inference.formats.exported_file import read_exported_file
     from resnetlab.models.resnet import ResNet
 
-    artefact = read_exported_file(path)
-    card, passport = artefact.card, artefact.metadata
+    exported = read_exported_file(path)
+    card, metadata = exported.card, exported.metadata
     with torch.device("meta"):
         params = sum(parameter.numel() for parameter in ResNet(card.model).parameters())
     return {
         "file": str(path),
-        "kind": f"an export of resnetlab: {passport.format}, {passport.precision}",
+        "kind": f"an export of resnetlab: {metadata.format}, {metadata.precision}",
         "network": describe_architecture(card.model, params),
         "classes": list(card.classes),
-        "preprocessing": _preprocessing(card),
+        "preprocessing": _describe_preprocessing(card),
         "error": card.error,
         "provenance": card.provenance,
-        "export": asdict(passport),
+        "export": asdict(metadata),
         "odd": [],
     }
 
 
-def inspect_weights(options: Options, path: Path) -> dict[str, Any]:
-    """Return what is to be said of anybody else's file; with `--save`, after the model file was written."""
-    from resnetlab.cli.inspect_conversion import ConversionOptions, build_card
+def inspect_weights(path: Path, options: Options) -> dict[str, Any]:
+    """Return the description of a file of published weights; with `--save`, also write the model file."""
     from resnetlab.models.importing.assumptions import AssumptionOverrides
     from resnetlab.models.importing.import_weights import import_weights
-    from resnetlab.models.model_file import save_model
 
-    choices = AssumptionOverrides(options.shortcut, options.zero_channels, options.bottleneck_stride)
-    found = import_weights(path, choices)
-    weights, model = found.weights, found.model
-    said: dict[str, Any] = {
+    overrides = AssumptionOverrides(
+        shortcut=options.shortcut,
+        zero_channels=options.zero_channels,
+        bottleneck_stride=options.bottleneck_stride,
+    )
+    imported = import_weights(path, overrides)
+    weights, model = imported.weights, imported.model
+    result: dict[str, Any] = {
         "file": str(path),
         "kind": weights.container,
         "num_tensors": len(weights.tensors),
-        "under": weights.under,
-        "others": list(weights.others),
-        "says": dict(weights.says),
+        "under": weights.wrapper,
+        "others": list(weights.other_state_dicts),
+        "says": dict(weights.metadata),
         "network": describe_architecture(model.config, sum(parameter.numel() for parameter in model.parameters())),
-        "layout": found.layout.name,
-        "unknown": [asdict(one) for one in found.unknown],
-        "odd": list(found.odd),
+        "layout": imported.key_format.name,
+        "unknown": [
+            {"what": item.subject, "taken": item.value, "because": item.reason, "otherwise": item.option}
+            for item in imported.assumptions
+        ],
+        "odd": list(imported.warnings),
     }
-    if options.save is not None:
-        card, notes = build_card(ConversionOptions(*(getattr(options, name) for name in FOR_SAVING)), path, found)
-        options.save.parent.mkdir(parents=True, exist_ok=True)
-        save_model(options.save, model, card)
-        written = {"out": str(options.save), "classes": list(card.classes), "notes": notes}
-        said |= written | {"preprocessing": _preprocessing(card)}
-    return said
+    return result if options.save is None else result | _save_import(options.save, path, imported, options)
+
+
+def _save_import(out: Path, path: Path, imported: "ImportedModel", options: Options) -> dict[str, Any]:
+    """Write the model file of an imported network; return its description."""
+    from resnetlab.cli.inspect_conversion import CardOptions, build_card
+    from resnetlab.models.model_file import save_model
+
+    card, notes = build_card(CardOptions(**{name: getattr(options, name) for name in CARD_OPTIONS}), path, imported)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_model(out, imported.model, card)
+    return {
+        "out": str(out),
+        "classes": list(card.classes),
+        "notes": notes,
+        "preprocessing": _describe_preprocessing(card),
+    }
 
 
 def describe_architecture(config: ModelConfig, params: int) -> dict[str, Any]:
-    """Return the architecture as values for a person or a program."""
+    """Return the architecture as JSON values; `params` is the number of parameters."""
     return {
         "name": config.name,
         "family": config.arm,
@@ -190,16 +207,16 @@ def describe_architecture(config: ModelConfig, params: int) -> dict[str, Any]:
     }
 
 
-def _preprocessing(card: "ModelCard") -> dict[str, Any]:
-    """Return the preprocessing; of a mean image only that there is one, since nobody reads thousands of numbers."""
+def _describe_preprocessing(card: "ModelCard") -> dict[str, Any]:
+    """Return the preprocessing as JSON values; of a mean for each pixel, only whether there is one."""
     from resnetlab.serialization import to_json
 
     values = to_json(card.preprocessing)
     return {**values, "pixel_mean": bool(values["pixel_mean"])}
 
 
-def _is_ours(path: Path) -> bool:
-    """Say whether this project wrote a file, whatever state it is in now."""
+def _is_model_file(path: Path) -> bool:
+    """Return whether resnetlab wrote a file, intact or damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -209,27 +226,35 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-def _check(options: Options) -> None:
-    """Find what is wrong and needs no file to be found."""
-    given = [name for name in FOR_SAVING if getattr(options, name) is not None]
+def _check_options(options: Options) -> None:
+    """Raise for mistakes that can be found without reading the file.
+
+    Raises:
+        ConfigError: for options that contradict each other, and for an output file that exists or has a wrong suffix.
+    """
+    given = [name for name in CARD_OPTIONS if getattr(options, name) is not None]
     if options.save is None and given:
-        raise ConfigError(f"--{given[0].replace('_', '-')} is for a model file that is made: add --save FILE")
+        raise ConfigError(f"--{given[0].replace('_', '-')} requires --save FILE, the model file to write")
     if options.save is not None and options.save.exists():
-        raise ConfigError(f"{options.save} is there already; choose another --save, or delete it")
-    if options.save is not None and options.save.suffix.lower() in OTHERS:
+        raise ConfigError(f"{options.save} exists already; choose another --save, or delete it")
+    if options.save is not None and options.save.suffix.lower() in OTHER_SUFFIXES:
         raise ConfigError(
-            f"{options.save}: a model file is safetensors, and {options.save.suffix} means something else; call it "
+            f"{options.save}: a model file is safetensors, and {options.save.suffix} is another format; name it "
             f"{options.save.with_suffix('.safetensors')}"
         )
     if options.mean is not None and options.pixel_mean is not None:
         raise ConfigError("give --mean (a value for each channel) or --pixel-mean (one for each pixel), not both")
 
 
-def _refuse_choices(options: Options, what: str, allowed: Collection[str] = ()) -> None:
-    """Refuse what only a foreign file needs."""
-    choices = ("shortcut", "zero_channels", "bottleneck_stride", *FOR_SAVING, "save")
-    given = [name for name in choices if getattr(options, name) is not None and name not in allowed]
+def _refuse_options(options: Options, kind: str, allowed: Collection[str] = ()) -> None:
+    """Refuse the options that apply to published weights only, except those `allowed`.
+
+    Raises:
+        ConfigError: naming the first such option.
+    """
+    conversion = ("shortcut", "zero_channels", "bottleneck_stride", *CARD_OPTIONS, "save")
+    given = [name for name in conversion if getattr(options, name) is not None and name not in allowed]
     if given:
         raise ConfigError(
-            f"{options.file} is {what} already, and says what it is; leave --{given[0].replace('_', '-')} out"
+            f"{options.file} is {kind} already, and its metadata are complete; leave --{given[0].replace('_', '-')} out"
         )

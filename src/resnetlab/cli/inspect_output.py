@@ -1,4 +1,4 @@
-"""What a person reads of a file of weights, in 80 columns."""
+"""Text output of `resnetlab inspect`, in 80 columns."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -14,50 +14,58 @@ SHORTCUTS = {
 }
 
 
-def format_lines(said: dict[str, Any]) -> Iterator[str]:
-    """Yield what a person reads, in lines of at most 80 columns but for paths."""
-    net = said["network"]
-    tensors = f", {said['num_tensors']:,} tensors" if "num_tensors" in said else ""
-    under = f" under {said['under']}" if said.get("under") else ""
-    yield f"{said['file']}: {said['kind']}{tensors}{under}"
+def format_lines(result: dict[str, Any]) -> Iterator[str]:
+    """Yield the text output, in lines of at most 80 columns except for paths."""
+    tensors = f", {result['num_tensors']:,} tensors" if "num_tensors" in result else ""
+    wrapper = f" under {result['under']}" if result.get("under") else ""
+    yield f"{result['file']}: {result['kind']}{tensors}{wrapper}"
+    yield from _format_network(result["network"])
+    yield from _format_import(result)
+    if "classes" in result:
+        yield from _entry("classes", textwrap.shorten(", ".join(result["classes"]), 400, placeholder=" …"))
+        yield from _entry("images", _format_preprocessing(result["preprocessing"]))
+    for name, value in result.get("error", {}).items():
+        if isinstance(value, int | float):
+            yield from _entry("error", f"{name.removesuffix('_error_pct')} {value:.2f} %")
+    if "provenance" in result:
+        yield from _entry("from", _format_provenance(result["provenance"]))
+    if "export" in result:
+        yield from _entry("input", f"{result['export']['input']}")
+        yield from _entry("agrees", _format_agreement(result["export"]))
+    for index, sentence in enumerate((*result["odd"], *result.get("notes", ()))):
+        yield from _entry("" if index else "note", sentence)
+    if "out" in result:
+        yield f"model file: {result['out']}"
+
+
+def _format_network(network: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines on the architecture."""
+    net = network
     yield from _entry("network", f"{net['name']}: {net['depth']} layers, {net['params']:,} parameters")
     yield from _entry("", SHORTCUTS[net["shortcut"]])
     stride = f", stride in the {net['bottleneck_stride']}" if net["bottleneck_stride"] else ""
-    yield from _entry(
-        "", f"{net['block']} blocks {_words(net['stage_blocks'])} of {_words(net['stage_channels'])} channels{stride}"
-    )
+    blocks, channels = _join(net["stage_blocks"]), _join(net["stage_channels"])
+    yield from _entry("", f"{net['block']} blocks {blocks} of {channels} channels{stride}")
     stem = "7x7 stem" if net["stem"] == "imagenet" else "3x3 stem"
     norm = "" if net["norm"] == "batch" else "; no batch normalisation"
     yield from _entry("", f"{stem}; {net['in_channels']} channels in, {net['num_classes']} classes out{norm}")
-    if "layout" in said:
-        yield from _entry("layout", said["layout"])
-    for key, value in said.get("says", {}).items():
-        yield from _entry("says", f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}")
-    for name in said.get("others", ()):
-        yield from _entry("also", f"{name}: other tensors, not looked at")
-    label = "assumed"
-    for one in said.get("unknown", ()):
-        otherwise = f". Otherwise: {one['otherwise']}" if one["otherwise"] else ""
-        yield from _entry(label, f"{one['what']}: {one['taken']}, {one['because']}{otherwise}")
-        label = ""
-    if "classes" in said:
-        yield from _entry("classes", textwrap.shorten(", ".join(said["classes"]), 400, placeholder=" …"))
-        yield from _entry("images", _images(said["preprocessing"]))
-    for name, value in said.get("error", {}).items():
-        if isinstance(value, int | float):
-            yield from _entry("error", f"{name.removesuffix('_error_pct')} {value:.2f} %")
-    if "provenance" in said:
-        yield from _entry("from", _source(said["provenance"]))
-    if "export" in said:
-        yield from _entry("takes", f"{said['export']['input']}")
-        yield from _entry("agrees", _agreement(said["export"]))
-    for index, sentence in enumerate((*said["odd"], *said.get("notes", ()))):
-        yield from _entry("" if index else "note", sentence)
-    if "out" in said:
-        yield f"model file: {said['out']}"
+
+
+def _format_import(result: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines on a file of published weights: key format, metadata, other state dicts, assumptions."""
+    if "layout" in result:
+        yield from _entry("keys", result["layout"])
+    for key, value in result.get("says", {}).items():
+        yield from _entry("metadata", f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}")
+    for name in result.get("others", ()):
+        yield from _entry("also", f"{name}: other tensors, not read")
+    for index, item in enumerate(result.get("unknown", ())):
+        otherwise = f". Otherwise: {item['otherwise']}" if item["otherwise"] else ""
+        yield from _entry("" if index else "assumed", f"{item['what']}: {item['taken']}, {item['because']}{otherwise}")
 
 
 def _entry(label: str, text: str) -> list[str]:
+    """Return a labelled text, wrapped with a hanging indent."""
     return textwrap.wrap(
         text,
         WIDTH,
@@ -68,40 +76,39 @@ def _entry(label: str, text: str) -> list[str]:
     )
 
 
-def _images(values: dict[str, Any]) -> str:
-    mean = "a mean for each pixel" if values["pixel_mean"] else f"mean {_words(values['mean'])}"
+def _format_preprocessing(values: dict[str, Any]) -> str:
+    mean = "a mean for each pixel" if values["pixel_mean"] else f"mean {_join(values['mean'])}"
     crop = "" if values["crop_ratio"] == 1 else f", the centre {values['crop_ratio']:g} of the shorter side"
-    return f"{values['image_size']} pixels{crop}; {mean}, deviation {_words(values['std'])}"
+    return f"{values['image_size']} pixels{crop}; {mean}, deviation {_join(values['std'])}"
 
 
-def _source(provenance: dict[str, Any]) -> str:
-    """Return in a line where a model comes from."""
+def _format_provenance(provenance: dict[str, Any]) -> str:
+    """Return one line on the origin of a model."""
     if "converted_from" in provenance:
         origin = provenance["converted_from"]
         return f"converted from {origin['file']} ({origin['layout']})"
     parts = []
-    with suppress(KeyError, TypeError):  # others may write what they like there
+    with suppress(KeyError, TypeError):  # other programs may write other values here
         config = provenance["config"]
         parts.append(f"trained on {config['data']['name']}, recipe {config['recipe']['name']}, seed {config['seed']}")
     with suppress(KeyError, TypeError):
         parts.append(f"deepened from {provenance['deepened_from']['file']}")
     if isinstance(versions := provenance.get("versions"), dict):
         parts.append(", ".join(f"{name} {version}" for name, version in versions.items()))
-    return "; ".join(parts) or "not said"
+    return "; ".join(parts) or "unknown"
 
 
-def _agreement(export: dict[str, Any]) -> str:
-    """Return in a line how closely an export agrees with the network that it was made of."""
+def _format_agreement(export: dict[str, Any]) -> str:
+    """Return one line on how closely an export agrees with its source network."""
     agreement, int8 = export["agreement"], export["int8"]
-    same = f"the same class for {agreement['top1_agreement_pct']:.1f} % of {agreement['num_images']} images"
     if agreement["tolerance"] is not None:
         return (
             f"logits within {agreement['max_difference']:.1e} of the network's (tolerance {agreement['tolerance']:.1e})"
         )
     with suppress(KeyError, TypeError, ValueError):
-        same = f"error {int8['error_before_pct']:.2f} % before, {int8['error_after_pct']:.2f} % in int8"
-    return same
+        return f"error {int8['error_before_pct']:.2f} % before, {int8['error_after_pct']:.2f} % in int8"
+    return f"the same class for {agreement['top1_agreement_pct']:.1f} % of {agreement['num_images']} images"
 
 
-def _words(values: Sequence[float]) -> str:
+def _join(values: Sequence[float]) -> str:
     return " ".join(f"{value:g}" for value in values)

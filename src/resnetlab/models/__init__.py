@@ -1,1 +1,1 @@
-"""The networks, what they cost, and the file they live in."""
+"""Residual and plain networks: blocks, the ResNet, named networks, cost, deepening, BN fusion, and the model file."""

@@ -1,6 +1,6 @@
-"""Parameters, MACs and activation memory, per layer and in total, counted on the network itself.
+"""Parameters, MACs and activation memory of a network, per layer and in total, measured on the network itself.
 
-The paper's "FLOPs" are multiply-adds; we say MACs, and count convolutions and the head as the paper does.
+The paper's "FLOPs" are multiply-adds. We call them MACs and, as the paper does, count convolutions and the head.
 """
 
 import copy
@@ -11,18 +11,18 @@ from torch import Tensor, nn
 
 from resnetlab.models.resnet import ResNet
 
-PROBE = 2
+PROBE_BATCH = 2
 """Images in the counting pass: batch normalisation on a map of one position needs two."""
 
-COUNTED = (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.Linear)
+COUNTED_LAYERS = (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.Linear)
 
 
 @dataclass(frozen=True)
 class LayerCost:
-    """What one layer costs.
+    """The cost of one layer.
 
-    `output_shape` is (channels, height, width), or (features,); `macs` are for one image; `activation_bytes` is what
-    autograd keeps for the backward pass of the whole batch in fp32, with the ReLU and addition that follow.
+    `output_shape` is (channels, height, width), or (features,). `macs` are for one image. `activation_bytes` are the
+    bytes that autograd stores for the backward pass of the whole batch in fp32, with the ReLU and addition that follow.
     """
 
     name: str
@@ -35,7 +35,7 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network costs: its layers, and their sums."""
+    """The cost of a network: its layers, and their sums."""
 
     layers: tuple[LayerCost, ...]
 
@@ -51,47 +51,47 @@ class Cost:
 
     @property
     def activation_bytes(self) -> int:
-        """Bytes autograd keeps between the forward and the backward pass of the batch, in fp32."""
+        """Bytes that autograd stores between the forward and the backward pass of the batch, in fp32."""
         return sum(layer.activation_bytes for layer in self.layers)
 
 
 def cost(model: ResNet, image_size: int, batch_size: int = 1) -> Cost:
-    """Count a network on square images of `image_size` pixels, for a training step of `batch_size` images.
+    """Measure the cost of a network on square images of `image_size` pixels, for training steps of `batch_size` images.
 
-    One forward pass of two black images on a copy: shapes and kept tensors are seen, not derived. (The meta device
-    would compute nothing, but loads sympy first, which takes longer than the pass.)
+    A copy runs one forward pass on two black images, so shapes and stored tensors are observed, not derived. (The meta
+    device would compute nothing, but it loads sympy first, which takes longer than the pass.)
     """
-    twin = copy.deepcopy(model).cpu().float().train()
-    images = torch.zeros(PROBE, model.config.in_channels, image_size, image_size)
-    names: dict[nn.Module, str] = {module: name for name, module in twin.named_modules() if isinstance(module, COUNTED)}
+    probe = copy.deepcopy(model).cpu().float().train()
+    images = torch.zeros(PROBE_BATCH, model.config.in_channels, image_size, image_size)
+    names: dict[nn.Module, str] = {m: name for name, m in probe.named_modules() if isinstance(m, COUNTED_LAYERS)}
     shapes: dict[str, tuple[int, ...]] = {}
-    kept_bytes = dict.fromkeys(names.values(), 0)
+    stored_bytes = dict.fromkeys(names.values(), 0)
     entered = ["conv1"]
-    known = {p.untyped_storage().data_ptr() for p in twin.parameters()} | {images.untyped_storage().data_ptr()}
+    counted = {p.untyped_storage().data_ptr() for p in probe.parameters()} | {images.untyped_storage().data_ptr()}
 
-    def enter(module: nn.Module, _inputs: object) -> None:
+    def before_layer(module: nn.Module, _inputs: object) -> None:
         entered.append(names[module])
 
-    def leave(module: nn.Module, _inputs: object, output: Tensor) -> None:
+    def after_layer(module: nn.Module, _inputs: object, output: Tensor) -> None:
         shapes[names[module]] = tuple(output.shape[1:])
 
-    def keep(tensor: Tensor) -> Tensor:
+    def count_stored(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:  # autograd holds it until the end, so its address stays its own
-            known.add(storage.data_ptr())
-            images_in_it = tensor.shape[0] if tensor.dim() > 1 else batch_size  # BN's statistics serve the whole batch
-            kept_bytes[entered[-1]] += tensor.numel() * tensor.element_size() * batch_size // images_in_it
+        if storage.data_ptr() not in counted:  # autograd holds it until the end, so no other tensor gets its address
+            counted.add(storage.data_ptr())
+            num_images = tensor.shape[0] if tensor.dim() > 1 else batch_size  # BN's statistics serve the whole batch
+            stored_bytes[entered[-1]] += tensor.numel() * tensor.element_size() * batch_size // num_images
         return tensor
 
     for module in names:
-        module.register_forward_pre_hook(enter)
-        module.register_forward_hook(leave)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        _logits = twin(images)  # named, so that the graph and all it keeps live until the counting is done
-    return Cost(tuple(_layer(module, name, shapes[name], kept_bytes[name]) for module, name in names.items()))
+        module.register_forward_pre_hook(before_layer)
+        module.register_forward_hook(after_layer)
+    with torch.autograd.graph.saved_tensors_hooks(count_stored, lambda tensor: tensor):
+        _logits = probe(images)  # the name keeps the graph and its tensors alive until the counting is done
+    return Cost(tuple(_layer_cost(module, name, shapes[name], stored_bytes[name]) for module, name in names.items()))
 
 
-def _layer(module: nn.Module, name: str, shape: tuple[int, ...], activation_bytes: int) -> LayerCost:
+def _layer_cost(module: nn.Module, name: str, shape: tuple[int, ...], activation_bytes: int) -> LayerCost:
     macs = 0
     if isinstance(module, nn.Conv2d):
         macs = module.weight.numel() * shape[1] * shape[2]

@@ -1,4 +1,4 @@
-"""What a model file says of itself: architecture, classes, preprocessing, provenance, errors. No torch here."""
+"""The model card: architecture, classes, preprocessing, provenance and errors, as stored in a model file."""
 
 import json
 from dataclasses import dataclass, field
@@ -10,49 +10,52 @@ from safetensors import SafetensorError, safe_open
 from resnetlab.config import ConfigError, ModelConfig, Preprocessing
 from resnetlab.serialization import from_json
 
-FORMAT = 1
-FILE = "model.safetensors"
-"""The model file of a run directory."""
+FORMAT_VERSION = 1
+MODEL_FILE = "model.safetensors"
+"""Name of the model file in a run directory."""
 
 
 class ModelFileError(ConfigError):
-    """A file that is not a model file of this project, or a damaged one; the message names it and says why."""
+    """A file that is no resnetlab model file, or a damaged one; the message names the file and the reason."""
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """Everything beside the weights: what the metadata of a model file holds."""
+    """The metadata of a model file: everything but the weights."""
 
     model: ModelConfig
     classes: tuple[str, ...]
+    """Class names in the order of the logits."""
     preprocessing: Preprocessing
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict, kw_only=True)
     """Recipe, data fingerprint, split, seed, versions."""
-    error: dict[str, Any] = field(default_factory=dict)
-    """Errors measured at the end of training, in %, each under the name of its split."""
+    error: dict[str, Any] = field(default_factory=dict, kw_only=True)
+    """Errors in %, measured at the end of training; the key names the split, as `test_error_pct`."""
 
 
 def find_model_file(path: Path | str) -> Path:
-    """Return the model file that a path means: itself, or of a run directory the one inside.
+    """Return the path of a model file: `path` itself, or the model file in the run directory `path`.
 
     Raises:
-        ModelFileError: where there is none.
+        ModelFileError: if there is no such file.
     """
     path = Path(path)
     if path.is_dir():
-        if not (path / FILE).exists():
-            raise ModelFileError(f"{path}: a folder without {FILE}; name a model file or a finished run directory")
-        return path / FILE
+        if not (path / MODEL_FILE).exists():
+            raise ModelFileError(
+                f"{path}: a folder without {MODEL_FILE}; give a model file or a finished run directory"
+            )
+        return path / MODEL_FILE
     if not path.exists():
         raise ModelFileError(f"{path}: no such model file")
     return path
 
 
 def read_card(path: Path | str) -> ModelCard:
-    """Read what a model file, or that of a run directory, says of itself; its weights are not looked at.
+    """Read the model card of a model file or run directory, without its weights.
 
     Raises:
-        ModelFileError: for a file that is missing, damaged, or not a model file of this project.
+        ModelFileError: for a file that is missing, damaged, or no resnetlab model file.
     """
     path = find_model_file(path)
     try:
@@ -63,29 +66,28 @@ def read_card(path: Path | str) -> ModelCard:
 
 
 def parse_card(metadata: dict[str, str], path: Path) -> ModelCard:
-    """Make a card of the metadata of a safetensors file; `path` is for the error.
+    """Parse the metadata of a safetensors file into a model card; errors name `path`.
 
     Raises:
-        ModelFileError: where the metadata are not ours, or not of this format.
+        ModelFileError: if the metadata are not resnetlab's, or of another format version.
     """
     if "resnetlab" not in metadata:
         raise ModelFileError(
-            f"{path}: a safetensors file, but not one that resnetlab wrote (no metadata of ours); "
-            f"make one of it: resnetlab inspect {path} --save FILE"
+            f"{path}: a safetensors file without resnetlab's metadata; convert it: resnetlab inspect {path} --save FILE"
         )
     try:
         content = json.loads(metadata["resnetlab"])
-        if content.pop("format") != FORMAT:
-            raise ModelFileError(f"{path}: written by a newer resnetlab; this one reads format {FORMAT}")
+        if content.pop("format") != FORMAT_VERSION:
+            raise ModelFileError(f"{path}: written by a newer resnetlab; this one reads format {FORMAT_VERSION}")
         return from_json(ModelCard, content)
     except ModelFileError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelFileError(f"{path}: what it says of its network cannot be read ({error})") from error
+        raise ModelFileError(f"{path}: its model card cannot be read ({error})") from error
 
 
 def unreadable_file(path: Path, error: Exception) -> ModelFileError:
-    """Return the error for a file that is no safetensors file; it says what to do with a foreign checkpoint."""
+    """Return the error for a file that is not safetensors; for a PyTorch checkpoint, it names `resnetlab inspect`."""
     if path.suffix.lower() in (".pth", ".pt", ".th", ".tar", ".ckpt", ".bin"):
-        return ModelFileError(f"{path}: not a safetensors file; make one of it: resnetlab inspect {path} --save FILE")
+        return ModelFileError(f"{path}: not a safetensors file; convert it: resnetlab inspect {path} --save FILE")
     return ModelFileError(f"{path}: cannot be read as safetensors ({error})")

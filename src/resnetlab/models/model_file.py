@@ -1,4 +1,4 @@
-"""Write and read the model file: one `.safetensors` that needs nothing else to be used."""
+"""Write and read model files: weights and model card in one self-contained `.safetensors` file."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from resnetlab.models.model_card import FORMAT, ModelCard, ModelFileError, find_model_file, parse_card, unreadable_file
+from resnetlab.models.model_card import (
+    FORMAT_VERSION,
+    ModelCard,
+    ModelFileError,
+    find_model_file,
+    parse_card,
+    unreadable_file,
+)
 from resnetlab.models.resnet import ResNet
 from resnetlab.serialization import to_json
 from resnetlab.system.atomic_files import write_atomic
@@ -17,21 +24,21 @@ __all__ = ["load_model", "save_model", "ModelCard", "ModelFileError"]
 
 
 def save_model(path: Path | str, model: ResNet, card: ModelCard) -> None:
-    """Write weights and card as one file, whole or not at all.
+    """Write weights and model card to one file, atomically.
 
     Raises:
-        OSError: where the folder cannot be written.
+        OSError: if the file cannot be written.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    metadata = {"format": "pt", "resnetlab": json.dumps({"format": FORMAT, **to_json(card)})}
+    metadata = {"format": "pt", "resnetlab": json.dumps({"format": FORMAT_VERSION, **to_json(card)})}
     write_atomic(Path(path), save(tensors, metadata))
 
 
 def load_model(path: Path | str) -> tuple[ResNet, ModelCard]:
-    """Read a model file, or that of a run directory; the network comes back on the CPU, in evaluation mode.
+    """Load a network and its card from a model file or run directory; the network is on the CPU, in evaluation mode.
 
     Raises:
-        ModelFileError: for a file that is missing, damaged, or not a model file of this project.
+        ModelFileError: for a file that is missing, damaged, or no resnetlab model file.
     """
     path = find_model_file(path)
     try:
@@ -46,5 +53,5 @@ def load_model(path: Path | str) -> tuple[ResNet, ModelCard]:
             model = ResNet(card.model)
         model.load_state_dict(tensors, assign=True)
     except (RuntimeError, ValueError) as error:
-        raise ModelFileError(f"{path}: the weights do not fit the network it describes ({error})") from error
+        raise ModelFileError(f"{path}: the weights do not fit the network of its model card ({error})") from error
     return model.eval(), card

@@ -1,7 +1,6 @@
-"""Batch normalisation over the whole batch where several processes have a part of it each.
+"""Batch normalisation over the whole batch when several processes each hold a part of it.
 
-PyTorch's own `SyncBatchNorm` does the same on GPUs and refuses the CPU; this one takes every device, and parts of
-different sizes.
+PyTorch's `SyncBatchNorm` does this on GPUs only. This one works on every device, and with parts of different sizes.
 """
 
 from typing import Any
@@ -14,36 +13,36 @@ from resnetlab.models.resnet import ResNet
 
 
 class AllReduceSum(torch.autograd.Function):
-    """The sum of a tensor over all processes; its gradient is the sum of theirs, as each has used it.
+    """The sum of a tensor over all processes; its gradient is the sum of the processes' gradients.
 
-    Of PyTorch's own, one is deprecated and the other private.
+    Of PyTorch's own versions, one is deprecated and the other is private.
     """
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
-        """Return the sum in all of them."""
+        """Return the sum, in every process."""
         total = values.clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """Return the sum of the gradients."""
+        """Return the sum of the gradients, in every process."""
         total = gradients[0].clone()
         dist.all_reduce(total)
         return total
 
 
 def all_reduce_sum(values: Tensor) -> Tensor:
-    """Return the sum of a tensor over all processes, with its gradient."""
+    """Return the sum of a tensor over all processes, differentiably."""
     return AllReduceSum.apply(values)  # pyright: ignore[reportReturnType]
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):
-    """`BatchNorm2d` whose mean and variance in training are those of all processes' images; the keys are the same."""
+    """`BatchNorm2d` with mean and variance over the images of all processes in training; the keys are the same."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # the name that nn.Module gives it
-        """Normalise maps (batch, channels, height, width); in evaluation mode as `BatchNorm2d`."""
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # the name in nn.Module
+        """Normalise maps (batch, channels, height, width); evaluation mode is that of `BatchNorm2d`."""
         if not self.training or not dist.is_initialized():
             return super().forward(input)
         values = input.to(torch.promote_types(input.dtype, torch.float32))
@@ -52,12 +51,12 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         mean = sums / count
         centred = values - mean.view(1, -1, 1, 1)
         var = all_reduce_sum(centred.square().sum((0, 2, 3))) / count
-        self._remember(mean.detach(), var.detach(), count.detach().item())
+        self._update_running_stats(mean.detach(), var.detach(), count.detach().item())
         scale = (self.weight * torch.rsqrt(var + self.eps)).view(1, -1, 1, 1)
         return (centred * scale + self.bias.view(1, -1, 1, 1)).to(input.dtype)
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, var: Tensor, count: float) -> None:
+    def _update_running_stats(self, mean: Tensor, var: Tensor, count: float) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
@@ -68,7 +67,10 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
 
 
 def convert_sync_batchnorm(model: ResNet) -> None:
-    """Have every batch normalisation of a network take its statistics over all processes; its tensors stay its own."""
+    """Replace every batch normalisation of a network, in place, by one that is synchronised over all processes.
+
+    Parameters and running statistics stay the same tensors.
+    """
     for parent in list(model.modules()):
         for name, module in list(parent.named_children()):
             if type(module) is nn.BatchNorm2d:

@@ -1,4 +1,4 @@
-"""In which order layers are computed, and which belong together: told by number, by name, by order, or not at all."""
+"""Order of layers and pairs of convolution and BN: from numbers, from names, from the file's order, or refused."""
 
 from collections import OrderedDict
 
@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
-from helpers import public_resnets as originals
-from helpers.public_resnets import Module, conv
+from helpers.public_resnets import Module, conv, randomise
 from resnetlab.models.importing.import_weights import import_weights
 from resnetlab.models.importing.state_dict_layers import find_blocks, is_registration_order, layers_of
 from resnetlab.models.importing.unsupported import UnsupportedError
@@ -17,7 +16,7 @@ from resnetlab.models.zoo import build_model
 
 
 class Block(Module):
-    """Basic; the layers are called as `names` says, in the order it says: of conv, norm, conv, norm."""
+    """A basic block; `names` and `order` are those of conv, norm, conv, norm at registration."""
 
     names = ("conv1", "bn1", "conv2", "bn2")
     order = (0, 1, 2, 3)
@@ -40,23 +39,23 @@ class Block(Module):
         return F.relu(last(second(F.relu(norm(first(x))))) + shortcut)
 
 
-class Irregular(Block):
+class UncountedNames(Block):
     names = ("start", "norm_mid", "end", "norm_last")
 
 
-class Alike(Block):
+class MatchingNames(Block):
     names = ("conv_start", "bn_start", "conv_end", "bn_end")
 
 
-class PooledBehind(Block):
-    """The pool has a place in the Sequential, and no weights."""
+class NumberedPool(Block):
+    """The pool has a number in the Sequential, and no weights."""
 
     def projection(self, inputs, outputs, stride):
         return nn.Sequential(conv(inputs, outputs, 1), nn.AvgPool2d(stride), nn.BatchNorm2d(outputs))
 
 
-class PooledUnseen(Block):
-    """Names do not count, so nothing tells of the pool."""
+class HiddenPool(Block):
+    """The names have no numbers, so the pool is invisible."""
 
     def projection(self, inputs, outputs, stride):
         return nn.Sequential(
@@ -65,7 +64,7 @@ class PooledUnseen(Block):
 
 
 class NormFirst(Block):
-    """As pre-activation is registered."""
+    """Registration order of pre-activation."""
 
     order = (1, 0, 3, 2)
 
@@ -86,12 +85,12 @@ class Net(Module):
         return self.linear(self.layers(F.relu(self.norm(self.conv1(x)))).mean((2, 3)))
 
 
-def saved(path, net):
+def save(path, net):
     torch.save(net.state_dict(), path) if path.suffix == ".pth" else save_file(net.state_dict(), path)
     return path
 
 
-def apart(original, model):
+def relative_difference(original, model):
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected, found = original(images), model(images)
@@ -99,32 +98,32 @@ def apart(original, model):
 
 
 def assumed(path):
-    return {one.what: one.taken for one in import_weights(path).unknown}
+    return {item.subject: item.value for item in import_weights(path).assumptions}
 
 
 CONSTANT = ((8, 1), (8, 1))
 
 
-def test_keys_that_somebody_sorted_are_not_in_order():
+def test_sorted_keys_are_not_in_registration_order():
     keys = list(build_model("resnet8").state_dict())
     assert is_registration_order(keys)
     assert not is_registration_order(sorted(keys))
     without = [key for key in keys if key.endswith(("running_mean", "running_var")) or "conv" in key]
     assert is_registration_order(without)
     assert not is_registration_order(sorted(without))
-    by_type = sorted(keys, key=lambda key: (not key.endswith("num_batches_tracked"), key))  # as safetensors does
+    by_type = sorted(keys, key=lambda key: (not key.endswith("num_batches_tracked"), key))  # as in safetensors
     assert not is_registration_order(by_type)
 
 
 @pytest.mark.parametrize("change", [sorted, lambda keys: [*keys[60:], *keys[:60]]], ids=["sorted", "turned"])
-def test_blocks_stand_in_the_order_of_their_numbers(tmp_path, change):
-    net = originals.randomise(Net(blocks=((8, 1),) * 12))
+def test_blocks_are_in_the_order_of_their_numbers(tmp_path, change):
+    net = randomise(Net(blocks=((8, 1),) * 12))
     state = net.state_dict()
     torch.save({key: state[key] for key in change(list(state))}, tmp_path / "a.pth")
-    assert apart(net, import_weights(tmp_path / "a.pth").model) < 1e-5
+    assert relative_difference(net, import_weights(tmp_path / "a.pth").model) < 1e-5
 
 
-def test_names_that_do_not_count_stay_in_the_order_of_the_network():
+def test_names_without_numbers_stay_in_the_order_of_the_network():
     names = [f"{stage}.{number}" for stage in ("wide2a", "narrow", "wide2b") for number in (0, 10, 9)]
     shapes = {f"{name}.conv{number}.weight": (8, 8, 3, 3) for name in names for number in (1, 2)}
     found = list(find_blocks(layers_of(shapes, in_order=True)).blocks)
@@ -133,55 +132,55 @@ def test_names_that_do_not_count_stay_in_the_order_of_the_network():
 
 @pytest.mark.parametrize("blocks", [CONSTANT, ((8, 1), (16, 2))])
 def test_names_without_numbers_are_paired_by_the_order_of_the_network(tmp_path, blocks):
-    net = originals.randomise(Net(Irregular, blocks))
-    assert apart(net, import_weights(saved(tmp_path / "a.pth", net)).model) < 1e-5
+    net = randomise(Net(UncountedNames, blocks))
+    assert relative_difference(net, import_weights(save(tmp_path / "a.pth", net)).model) < 1e-5
     with pytest.raises(UnsupportedError, match=r"layers\.0\.end, layers\.0\.start differ by more than a number"):
-        import_weights(saved(tmp_path / "a.safetensors", net))
+        import_weights(save(tmp_path / "a.safetensors", net))
 
 
-def test_the_same_word_puts_a_convolution_and_its_norm_together(tmp_path):
-    net = originals.randomise(Net(Alike))
-    assert apart(net, import_weights(saved(tmp_path / "a.pth", net)).model) < 1e-5
+def test_a_common_word_pairs_a_convolution_and_its_norm(tmp_path):
+    net = randomise(Net(MatchingNames))
+    assert relative_difference(net, import_weights(save(tmp_path / "a.pth", net)).model) < 1e-5
     shuffled = dict(reversed(net.state_dict().items()))
     torch.save(shuffled, tmp_path / "b.pth")
-    with pytest.raises(UnsupportedError, match="nothing tells what comes first"):
+    with pytest.raises(UnsupportedError, match="whose layers have no known order"):
         import_weights(tmp_path / "b.pth")
 
 
-def test_pre_activation_of_constant_width_is_told_by_the_order(tmp_path):
-    """Every tensor fits both; the order of registration does not."""
-    net = originals.randomise(Net(NormFirst, CONSTANT))
+def test_pre_activation_of_constant_width_is_detected_by_the_order(tmp_path):
+    """Every tensor fits both networks; only the order of registration differs."""
+    net = randomise(Net(NormFirst, CONSTANT))
     with pytest.raises(UnsupportedError, match="with pre-activation"):
-        import_weights(saved(tmp_path / "a.pth", net))
-    assert assumed(saved(tmp_path / "a.safetensors", net))["BN"] == "after each convolution"
-    widening = originals.randomise(Net())
-    assert "BN" not in assumed(saved(tmp_path / "b.safetensors", widening))
+        import_weights(save(tmp_path / "a.pth", net))
+    assert assumed(save(tmp_path / "a.safetensors", net))["BN"] == "after each convolution"
+    widening = randomise(Net())
+    assert "BN" not in assumed(save(tmp_path / "b.safetensors", widening))
 
 
-def test_a_norm_behind_the_blocks_is_not_that_of_the_stem(tmp_path):
-    net = originals.randomise(Net(blocks=CONSTANT, norm_last=True))
+def test_a_norm_behind_the_blocks_is_refused(tmp_path):
+    net = randomise(Net(blocks=CONSTANT, norm_last=True))
     with pytest.raises(UnsupportedError, match="norm is registered after them"):
-        import_weights(saved(tmp_path / "a.pth", net))
+        import_weights(save(tmp_path / "a.pth", net))
 
 
 def test_projections_where_channels_do_not_change_may_stride(tmp_path):
-    inside = originals.randomise(Net(blocks=((8, 1), (8, 1), (8, 2), (16, 2), (16, 1))))
+    inside = randomise(Net(blocks=((8, 1), (8, 1), (8, 2), (16, 2), (16, 1))))
     with pytest.raises(UnsupportedError, match=r"layers\.2 projects within a stage"):
-        import_weights(saved(tmp_path / "a.pth", inside))
-    first = originals.randomise(Net(blocks=((8, 2), (8, 1), (16, 2))))
-    assert assumed(saved(tmp_path / "b.pth", first))["stride of layers.0.shortcut.0"] == "1"
-    usual = assumed(saved(tmp_path / "c.pth", originals.randomise(Net())))
-    assert not any(what.startswith("stride of") for what in usual)
+        import_weights(save(tmp_path / "a.pth", inside))
+    first = randomise(Net(blocks=((8, 2), (8, 1), (16, 2))))
+    assert assumed(save(tmp_path / "b.pth", first))["stride of layers.0.shortcut.0"] == "1"
+    usual = assumed(save(tmp_path / "c.pth", randomise(Net())))
+    assert not any(subject.startswith("stride of layer") for subject in usual)
     everywhere = build_model("resnet14", shortcut="project_all")
     torch.save(everywhere.state_dict(), tmp_path / "d.pth")
-    assert not any(what.startswith("stride of") for what in assumed(tmp_path / "d.pth"))
+    assert not any(subject.startswith("stride of layer") for subject in assumed(tmp_path / "d.pth"))
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_pools_in_projections_are_seen_or_said_to_be_unseen(tmp_path, suffix):
-    net = originals.randomise(Net(PooledBehind))
+def test_pools_in_projections_are_refused_or_listed_as_an_assumption(tmp_path, suffix):
+    net = randomise(Net(NumberedPool))
     with pytest.raises(UnsupportedError, match=r"shortcut\.2 does not stand directly behind layers\.2\.shortcut\.0"):
-        import_weights(saved(tmp_path / f"a{suffix}", net))
-    net = originals.randomise(Net(PooledUnseen))
-    said = assumed(saved(tmp_path / f"b{suffix}", net))
-    assert said["projection where it halves"] == "its 1x1 convolution strides, no average"
+        import_weights(save(tmp_path / f"a{suffix}", net))
+    net = randomise(Net(HiddenPool))
+    assumptions = assumed(save(tmp_path / f"b{suffix}", net))
+    assert assumptions["stride of projections"] == "in the 1x1 convolution, no average"

@@ -1,16 +1,15 @@
-"""Tensors of others into ours: what is moved, folded and filled in computes the same."""
+"""Conversion of tensors: moved, folded and added values leave the function unchanged."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers import public_resnets as originals
-from helpers import rare_resnets as rarities
+from helpers import public_resnets, rare_resnets
 from resnetlab.models.blocks import PadShortcut
 from resnetlab.models.importing.convert import BN_EPSILON, append_zero_channels, bn_of_conv, convert_state_dict
 from resnetlab.models.importing.infer_architecture import infer_architecture
-from resnetlab.models.importing.zero_channels import CLEAR, infer_zero_channels
+from resnetlab.models.importing.zero_channels import CLEAR_SCORE, infer_zero_channels
 from resnetlab.models.zoo import build_model
 
 
@@ -29,7 +28,7 @@ class SplitShortcut(PadShortcut):
 
 
 def with_split(model):
-    """The same weights, with the other placement."""
+    """The same weights, with the zero channels split."""
     for stage in model.stages.values():
         for block in stage:
             if isinstance(block.downsample, PadShortcut):
@@ -50,7 +49,7 @@ def with_split(model):
     ],
 )
 def test_appending_computes_what_splitting_did(changes):
-    original = with_split(originals.randomise(build_model("resnet20", **changes)))
+    original = with_split(public_resnets.randomise(build_model("resnet20", **changes)))
     model = build_model("resnet20", **changes)
     model.load_state_dict(append_zero_channels(original.state_dict(), original.config))
     images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(2))
@@ -63,7 +62,7 @@ def test_appending_computes_what_splitting_did(changes):
 
 
 def test_appending_moves_numbers_and_makes_none():
-    state = originals.randomise(build_model("resnet14")).state_dict()
+    state = public_resnets.randomise(build_model("resnet14")).state_dict()
     moved = append_zero_channels(state, build_model("resnet14").config)
     assert list(moved) == list(state)
     for key, tensor in state.items():
@@ -74,7 +73,7 @@ def test_appending_moves_numbers_and_makes_none():
         assert torch.equal(tensor, moved[key]) == (before or inside), key
 
 
-def translated(net):
+def converted(net):
     tensors = net.state_dict()
     network = infer_architecture({key: tuple(x.shape) for key, x in tensors.items()}, in_order=True)
     return convert_state_dict(tensors, network, build_model(network.config).state_dict())
@@ -86,8 +85,8 @@ def batch_norm(x, state, name):
 
 
 def test_a_bias_before_batch_normalisation_goes_into_its_mean():
-    net = originals.randomise(originals.Torchvision(bias=True))
-    state = translated(net)
+    net = public_resnets.randomise(public_resnets.Torchvision(bias=True))
+    state = converted(net)
     block = net.layer2[0]
     x = torch.randn(2, 16, 5, 5)
     with torch.no_grad():
@@ -99,8 +98,8 @@ def test_a_bias_before_batch_normalisation_goes_into_its_mean():
 
 
 def test_a_projection_without_batch_normalisation_gets_one_that_passes_on():
-    net = originals.randomise(rarities.D2L())
-    state, projection = translated(net), net.get_submodule("net.5.conv3")
+    net = public_resnets.randomise(rare_resnets.D2L())
+    state, projection = converted(net), net.get_submodule("net.5.conv3")
     assert isinstance(projection, nn.Conv2d)
     assert projection.bias is not None
     x = torch.randn(2, 16, 5, 5)
@@ -110,15 +109,15 @@ def test_a_projection_without_batch_normalisation_gets_one_that_passes_on():
 
 
 def test_projections_where_nothing_changes_make_option_c_of_it():
-    net = originals.randomise(originals.Torchvision())
+    net = public_resnets.randomise(public_resnets.Torchvision())
     first = net.layer1[0]
-    first.downsample = nn.Sequential(originals.conv(8, 8, 1), nn.BatchNorm2d(8))
-    originals.randomise(net)
+    first.downsample = nn.Sequential(public_resnets.conv(8, 8, 1), nn.BatchNorm2d(8))
+    public_resnets.randomise(net)
     model = build_model(
         infer_architecture({k: tuple(x.shape) for k, x in net.state_dict().items()}, in_order=True).config
     )
     assert model.config.shortcut == "project_all"
-    model.load_state_dict(translated(net))
+    model.load_state_dict(converted(net))
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(model.eval()(images), net(images), rtol=0, atol=1e-5)
@@ -138,7 +137,7 @@ def test_evidence_needs_a_difference_between_channels():
     model = build_model("resnet20", generator=torch.Generator().manual_seed(0))
     assert infer_zero_channels(model.state_dict(), model.config)[0] is None  # fresh
     for front, expected in ((0, "append"), (8, "split")):
-        state = originals.randomise(build_model("resnet20")).state_dict()
+        state = public_resnets.randomise(build_model("resnet20")).state_dict()
         assert infer_zero_channels(state, model.config)[0] is None  # numbers that say nothing
         for stage, fed, start in ((2, 16, front), (3, 32, 2 * front)):
             for block in range(3):
@@ -146,7 +145,7 @@ def test_evidence_needs_a_difference_between_channels():
                 state[f"layer{stage}.{block}.conv1.weight"][:, start : start + fed] *= 1.5 if block else 1
         seen, score = infer_zero_channels(state, model.config)
         assert seen == expected
-        assert abs(score) > CLEAR
+        assert abs(score) > CLEAR_SCORE
         assert (
             infer_zero_channels(state, build_model("plain20").config)[0] == expected
         )  # whatever is said of the network

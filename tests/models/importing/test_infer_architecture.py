@@ -1,4 +1,4 @@
-"""Which network has these keys and shapes: told without torch, and from structure more than from names."""
+"""Inference of the architecture from keys and shapes, without torch, from structure more than from names."""
 
 import subprocess
 import sys
@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import public_resnets as originals
-from helpers import rare_resnets as rarities
+from helpers import public_resnets, rare_resnets
 from resnetlab.models.importing.assumptions import AssumptionOverrides, apply_overrides
 from resnetlab.models.importing.infer_architecture import infer_architecture, with_zoo_name
 from resnetlab.models.importing.residual_branch import analyse_block
@@ -21,8 +20,8 @@ def shapes_of(net):
     return {key: tuple(tensor.shape) for key, tensor in net.state_dict().items()}
 
 
-def told(shapes, **choices):
-    return apply_overrides(infer_architecture(shapes, in_order=True).config, AssumptionOverrides(**choices))
+def inferred(shapes, **overrides):
+    return apply_overrides(infer_architecture(shapes, in_order=True).config, AssumptionOverrides(**overrides))
 
 
 NAMES = [name for name in CATALOGUE if "1202" not in name] + ["resnet50-cifar", "resnet164", "plain8"]
@@ -33,21 +32,21 @@ def test_every_network_of_the_catalogue(name):
     config = model_config(name, block="bottleneck") if name == "resnet164" else model_config(name)
     with torch.device("meta"):
         shapes = shapes_of(build_model(config))
-    choices = {}
+    overrides = {}
     if config.shortcut == "none":
-        choices["shortcut"] = "none"
+        overrides["shortcut"] = "none"
     if config.block == "bottleneck":
-        choices["bottleneck_stride"] = config.bottleneck_stride
-    assert told(shapes, **choices) == config
-    mixed = dict(sorted(shapes.items()))  # as safetensors has them: layer3.10 before layer3.2
+        overrides["bottleneck_stride"] = config.bottleneck_stride
+    assert inferred(shapes, **overrides) == config
+    mixed = dict(sorted(shapes.items()))  # as safetensors stores them: layer3.10 before layer3.2
     found = infer_architecture(mixed, in_order=False)
-    assert apply_overrides(found.config, AssumptionOverrides(**choices)) == config
-    assert all(ours == theirs for ours, theirs in found.keys.items())
+    assert apply_overrides(found.config, AssumptionOverrides(**overrides)) == config
+    assert all(key == file_key for key, file_key in found.keys.items())
     assert set(found.keys) == set(shapes)
-    assert found.left_over == ()
+    assert found.unused_keys == ()
 
 
-def test_widths_classes_channels_and_options():
+def test_widths_classes_channels_and_shortcuts_are_inferred():
     for change in [
         {"num_classes": 37, "in_channels": 1},
         {"shortcut": "project_all"},
@@ -62,20 +61,20 @@ def test_widths_classes_channels_and_options():
         {"stage_blocks": (2,), "stage_channels": (16,)},
     ]:
         config = with_zoo_name(model_config("resnet20", **{"block": "basic", **change}))
-        assert told(shapes_of(build_model(config))) == config, change
+        assert inferred(shapes_of(build_model(config))) == config, change
 
 
-def test_a_name_of_the_catalogue_means_that_network():
+def test_only_catalogue_networks_get_a_catalogue_name():
     for name, fields in [
         ("resnet20", {"stage_channels": (24, 48, 96)}),
         ("resnet18", {"stem": "cifar"}),
         ("resnet20", {"stage_blocks": (2, 3, 4)}),
     ]:
-        assert told(shapes_of(build_model(name, **fields))).name == "custom"
-    assert told(shapes_of(build_model("resnet20", shortcut="project"))).name == "resnet20"
+        assert inferred(shapes_of(build_model(name, **fields))).name == "custom"
+    assert inferred(shapes_of(build_model("resnet20", shortcut="project"))).name == "resnet20"
 
 
-def test_numbers_count_as_numbers():
+def test_natural_sort():
     names = ["layer10.0", "layer2.10.conv1", "layer2.9.conv2", "layer2.9.conv1", "conv1", "a"]
     assert sorted(names, key=natural_sort_key) == [
         "a",
@@ -87,7 +86,7 @@ def test_numbers_count_as_numbers():
     ]
 
 
-def test_layers_by_their_leaves():
+def test_the_kind_of_a_layer_follows_from_its_tensors():
     shapes = {"a.weight": (3, 2, 3, 3), "b.weight": (3,), "b.bias": (3,), "b.running_mean": (3,), "b.running_var": (3,)}
     shapes |= {
         "c.weight": (5, 3),
@@ -100,22 +99,22 @@ def test_layers_by_their_leaves():
     assert kinds == {"a": "conv", "b": "norm", "c": "linear", "d": "other", "e": "other", "f": "other"}
 
 
-def test_blocks_are_the_innermost_numbered_parts_of_two_convolutions():
+def test_blocks_are_the_innermost_numbered_modules_of_two_convolutions():
     for net, names in [
-        (rarities.HuggingFace(), ["resnet.encoder.stages.0.layers.0", "resnet.encoder.stages.0.layers.1"]),
-        (originals.Weiaicunzai(), ["conv2_x.0", "conv2_x.1"]),
-        (rarities.D2L(), ["net.3", "net.4"]),
+        (rare_resnets.HuggingFace(), ["resnet.encoder.stages.0.layers.0", "resnet.encoder.stages.0.layers.1"]),
+        (public_resnets.Weiaicunzai(), ["conv2_x.0", "conv2_x.1"]),
+        (rare_resnets.D2L(), ["net.3", "net.4"]),
     ]:
         found = find_blocks(layers_of(shapes_of(net), in_order=True))
         assert list(found.blocks)[:2] == names
         assert len([layer for layer in found.outside if layer.kind == "conv"]) == 1
 
 
-def test_the_order_of_names_does_not_decide_what_shapes_do():
+def test_shapes_take_precedence_over_the_order_of_names():
     block = {"b.0.conv_1x1_a.weight": (4, 16, 1, 1), "b.0.conv_1x1_c.weight": (16, 4, 1, 1)}
     block |= {"b.0.conv_3x3_b.weight": (4, 4, 3, 3)}
     found = analyse_block("b.0", layers_of(block, in_order=True), in_order=True)
-    assert [unit.conv.name[-1] for unit in found.branch] == ["a", "b", "c"]
+    assert [pair.conv.name[-1] for pair in found.branch] == ["a", "b", "c"]
 
 
 def without_counts(net):
@@ -124,49 +123,49 @@ def without_counts(net):
 
 @pytest.fixture(scope="module")
 def basic():
-    return without_counts(originals.Torchvision())
+    return without_counts(public_resnets.Torchvision())
 
 
 @pytest.fixture(scope="module")
 def deep():
-    return without_counts(originals.Torchvision(bottleneck=True))
+    return without_counts(public_resnets.Torchvision(bottleneck=True))
 
 
-def refused(shapes, *parts):
+def assert_refused(shapes, *fragments):
     for in_order in (True, False):
         with pytest.raises(UnsupportedError) as error:
             infer_architecture(shapes, in_order=in_order)
-        for part in parts:
-            assert part in str(error.value)
+        for fragment in fragments:
+            assert fragment in str(error.value)
 
 
-def test_resnext_and_wide(deep):
+def test_resnext_and_wide_resnets_are_refused(deep):
     grouped = {key: (s[0], s[1] // 4, 3, 3) if key.endswith("conv2.weight") else s for key, s in deep.items()}
-    refused(grouped, "this is a ResNeXt, which is not supported", "layer1.0.conv2 is in 4 groups")
+    assert_refused(grouped, "this is a ResNeXt, which is not supported", "layer1.0.conv2 is in 4 groups")
     wide = {}
     for key, (first, *rest) in deep.items():
         inner = any(part in key for part in (".conv1.", ".bn1.", ".conv2.", ".bn2."))
         reads = [rest[0] * 2, *rest[1:]] if rest and (".conv2." in key or ".conv3." in key) else rest
         wide[key] = (first * 2 if inner and key.startswith("layer") else first, *reads)
-    refused(wide, "a wide ResNet", "layer1.0 puts out 2 times the 16 channels inside it, and the paper's 4")
+    assert_refused(wide, "a wide ResNet", "the output of layer1.0 has 2 times its 16 inner channels, not 4 times")
 
 
-def test_stems(basic):
+def test_other_stems_are_refused(basic):
     bare = {key: shape for key, shape in basic.items() if key != "conv1.weight"}
     three = {"conv1.0.weight": (4, 3, 3, 3), "conv1.3.weight": (4, 4, 3, 3), "conv1.6.weight": (8, 4, 3, 3)}
-    refused(bare | three, "a deep stem (ResNet-C or ResNet-D)", "3 convolutions (3x3, 3x3, 3x3)")
-    refused(basic | {"conv1.weight": (8, 3, 4, 4)}, "another stem", "its first convolution is 4x4")
-    refused(bare, "another stem", "no convolution stands before")
-    refused(basic | {"conv1.weight": (6, 3, 7, 7)}, "another stem")
+    assert_refused(bare | three, "a deep stem (ResNet-C or ResNet-D)", "3 convolutions (3x3, 3x3, 3x3)")
+    assert_refused(basic | {"conv1.weight": (8, 3, 4, 4)}, "another stem", "its first convolution is 4x4")
+    assert_refused(bare, "another stem", "no convolution stands before")
+    assert_refused(basic | {"conv1.weight": (6, 3, 7, 7)}, "another stem")
 
 
-def test_squeeze_and_excitation_and_others_in_blocks(basic):
+def test_other_layers_in_blocks_are_refused(basic):
     for name in ("se.fc1", "se.0", "se_module.fc2", "attn.fc"):
-        refused(basic | {f"layer1.0.{name}.weight": (2, 8)}, "squeeze-and-excitation or another attention")
-    refused(basic | {"layer1.0.se.fc1.weight": (2, 8, 1, 1)}, "squeeze-and-excitation or another attention")
-    refused(basic | {"layer1.0.bias1a": (1,)}, "more in its blocks", "layer1.0 has bias1a")
+        assert_refused(basic | {f"layer1.0.{name}.weight": (2, 8)}, "squeeze-and-excitation or another attention")
+    assert_refused(basic | {"layer1.0.se.fc1.weight": (2, 8, 1, 1)}, "squeeze-and-excitation or another attention")
+    assert_refused(basic | {"layer1.0.bias1a": (1,)}, "more in its blocks", "layer1.0 has bias1a")
     group = {key: shape for key, shape in basic.items() if "running" not in key}
-    refused(group, "group, layer or instance normalisation", "layer1.0.bn1 has a scale, but no running_mean")
+    assert_refused(group, "group, layer or instance normalisation", "layer1.0.bn1 has a scale, but no running_mean")
 
 
 class PreActivation(nn.Module):
@@ -178,87 +177,98 @@ class PreActivation(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, planes, 1, stride, bias=False))
 
 
-def test_pre_activation():
+def test_pre_activation_is_refused():
     net = nn.Module()
     net.conv1 = nn.Conv2d(3, 8, 3, bias=False)
     net.layer1 = nn.Sequential(PreActivation(8, 8, 1), PreActivation(8, 8, 1))
     net.layer2 = nn.Sequential(PreActivation(8, 16, 2), PreActivation(16, 16, 1))
     net.linear = nn.Linear(16, 10)
-    refused(shapes_of(net), "with pre-activation (He et al. 2016, Identity Mappings), which is not supported")
+    assert_refused(shapes_of(net), "with pre-activation (He et al. 2016, Identity Mappings), which is not supported")
     net.bn = nn.BatchNorm2d(16)
-    refused(shapes_of(net), "pre-activation")
+    assert_refused(shapes_of(net), "pre-activation")
 
 
-def test_shortcuts(basic):
+def test_other_shortcuts_are_refused(basic):
     pooled = {
         key.replace("downsample.1", "downsample.2").replace("downsample.0", "downsample.1"): shape
         for key, shape in basic.items()
     }
-    refused(pooled, "average pooling in its shortcuts (ResNet-D)", "layer2.0.downsample.1 is not the first")
-    refused({k: s for k, s in basic.items() if not k.startswith("layer3.0.downsample")}, "neither option A, B nor C")
-    refused(basic | {"layer2.0.downsample.0.weight": (16, 8, 3, 3)}, "other shortcuts", "(3x3)")
+    assert_refused(pooled, "average pooling in its shortcuts (ResNet-D)", "layer2.0.downsample.1 is not the first")
+    assert_refused(
+        {k: s for k, s in basic.items() if not k.startswith("layer3.0.downsample")}, "neither option A, B nor C"
+    )
+    assert_refused(basic | {"layer2.0.downsample.0.weight": (16, 8, 3, 3)}, "other shortcuts", "(3x3)")
 
 
-def test_heads(basic):
+def test_other_heads_are_refused(basic):
     headless = {key: shape for key, shape in basic.items() if not key.startswith("fc.")}
-    refused(headless, "without a head of one linear layer", "it has none")
+    assert_refused(headless, "without a head of one linear layer", "it has none")
     two = headless | {"fc.0.weight": (32, 64), "fc.2.weight": (5, 32)}
-    refused(two, "without a head of one linear layer", "2 linear layers: fc.0, fc.2")
-    refused(basic | {"fc.weight": (5, 64 * 49)}, "reads 3136 numbers, and the last stage puts out 64 channels")
+    assert_refused(two, "without a head of one linear layer", "2 linear layers: fc.0, fc.2")
+    assert_refused(basic | {"fc.weight": (5, 64 * 49)}, "reads 3136 numbers, and the last stage has 64 output channels")
 
 
-def test_what_is_learnt_outside_the_blocks_is_not_dropped(basic):
-    """A network that scales, normalises or adds something there computes something else."""
+def test_parameters_outside_the_blocks_are_refused(basic):
+    """Without them, the network would compute another function."""
     more = "with more outside its blocks, which is not supported: it has"
-    refused(basic | {"temperature": ()}, f"{more} temperature; where nothing is computed with them")
-    refused(basic | {"gem.p": (1,)}, f"{more} gem.p")
-    refused(basic | {"norm.weight": (64,), "norm.bias": (64,)}, f"{more} norm.weight, norm.bias")
-    refused(basic | {"act.weight": (8,)}, more)
-    refused(basic | {"scales": (4,), "class_bias": (5,), "a": (1,), "b": (1,)}, "scales, class_bias, a and 1 more")
+    assert_refused(basic | {"temperature": ()}, f"{more} temperature; if no prediction uses them")
+    assert_refused(basic | {"gem.p": (1,)}, f"{more} gem.p")
+    assert_refused(basic | {"norm.weight": (64,), "norm.bias": (64,)}, f"{more} norm.weight, norm.bias")
+    assert_refused(basic | {"act.weight": (8,)}, more)
+    assert_refused(
+        basic | {"scales": (4,), "class_bias": (5,), "a": (1,), "b": (1,)}, "scales, class_bias, a and 1 more"
+    )
     harmless = {"criterion.weight": (5,), "val_metrics.total": (), "global_step": (), "n_averaged": ()}
     found = infer_architecture(basic | harmless, in_order=True)
-    assert found.left_over == ("criterion.weight", "val_metrics.total", "global_step")
+    assert found.unused_keys == ("criterion.weight", "val_metrics.total", "global_step")
 
 
-def test_a_network_that_normalises_its_images_is_refused_with_what_to_do(basic):
+def test_a_network_that_normalises_its_images_is_refused_with_a_remedy(basic):
     for shape in ((3,), (1, 3, 1, 1)):
         buffers = {"mean": shape, "std": shape}
-        refused(basic | buffers, "normalises its images itself", "it has mean, std; save the state_dict() without them")
-    refused(basic | {"pixel_mean": (3, 1, 1)}, "it has pixel_mean", "as --mean and --std")
-    refused(basic | {"mean": (64,)}, "more outside its blocks", "it has mean")
+        assert_refused(
+            basic | buffers, "normalises its images itself", "it has mean, std; save the state_dict() without them"
+        )
+    assert_refused(basic | {"pixel_mean": (3, 1, 1)}, "it has pixel_mean", "as --mean and --std")
+    assert_refused(basic | {"mean": (64,)}, "more outside its blocks", "it has mean")
 
 
-def test_other_families():
+def test_other_families_are_refused():
     def chain(*convs):
         return {f"features.{i}.weight": shape for i, shape in enumerate(convs)}
 
     vgg = chain((64, 3, 3, 3), (64, 64, 3, 3), (128, 64, 3, 3)) | {"classifier.0.weight": (9, 9)}
-    refused(vgg, "a chain of 3 convolutions and 1 linear layers", "as in a VGG")
+    assert_refused(vgg, "a chain of 3 convolutions and 1 linear layers", "as in a VGG")
     layer = {f"blocks.{i}.{name}.weight": (8, 8) for i in range(4) for name in ("attn.qkv", "mlp.fc1", "mlp.fc2")}
-    refused(layer | {"patch_embed.proj.weight": (8, 3, 16, 16)}, "a transformer")
+    assert_refused(layer | {"patch_embed.proj.weight": (8, 3, 16, 16)}, "a transformer")
     dense = {f"features.denseblock1.denselayer{i}.conv{j}.weight": (8, 8, 3, 3) for i in (1, 2) for j in (1, 2)}
-    refused(dense, "a DenseNet")
+    assert_refused(dense, "a DenseNet")
     mobile = {f"features.{i}.conv.{j}.weight": s for i in range(3) for j, s in enumerate([(8, 4, 1, 1), (8, 1, 3, 3)])}
-    refused(mobile, "depthwise convolutions")
-    refused({"a.weight": (3,), "b": (2, 2)}, "no convolution")
-    refused({"fc.weight": (2, 2)}, "no convolution")
-    refused({"weight": (3, 3, 3, 3)}, "a chain of 1 convolutions")
+    assert_refused(mobile, "depthwise convolutions")
+    assert_refused({"a.weight": (3,), "b": (2, 2)}, "no convolution")
+    assert_refused({"fc.weight": (2, 2)}, "no convolution")
+    assert_refused({"weight": (3, 3, 3, 3)}, "a chain of 1 convolutions")
 
 
-def test_two_networks_in_one_file(basic):
+def test_two_networks_in_one_file_are_refused(basic):
     both = {f"{name}.{key}": shape for name in ("encoder_q", "encoder_k") for key, shape in basic.items()}
-    refused(both, "2 networks in one file (encoder_", "save one of them alone")
-    refused({f"module.{key}": shape for key, shape in both.items()}, "2 networks in one file")
+    assert_refused(both, "2 networks in one file (encoder_", "save one of them alone")
+    assert_refused({f"module.{key}": shape for key, shape in both.items()}, "2 networks in one file")
 
 
-def test_blocks_that_are_no_chain(basic):
-    refused(basic | {"layer2.0.conv1.weight": (16, 12, 3, 3)}, "12")
-    refused(basic | {"layer2.0.bn2.running_mean": (9,), "layer2.0.bn2.weight": (9,)}, "layer2.0.bn2 has 9 channels")
-    refused(basic | {"layer1.0.conv3.weight": (8, 8, 5, 5)}, "layer1.0 has convolutions of 3x3, 3x3, 5x5")
-    refused({k: s for k, s in basic.items() if not k.startswith("layer1.0.bn2")}, "1 of them for 2 convolutions")
+def test_blocks_that_do_not_fit_together_are_refused(basic):
+    assert_refused(basic | {"layer2.0.conv1.weight": (16, 12, 3, 3)}, "12")
+    assert_refused(
+        basic | {"layer2.0.bn2.running_mean": (9,), "layer2.0.bn2.weight": (9,)}, "layer2.0.bn2 has 9 channels"
+    )
+    assert_refused(basic | {"layer1.0.conv3.weight": (8, 8, 5, 5)}, "layer1.0 has convolutions of 3x3, 3x3, 5x5")
+    assert_refused(
+        {k: s for k, s in basic.items() if not k.startswith("layer1.0.bn2")},
+        "1 batch normalisations for 2 convolutions",
+    )
 
 
-def test_no_torch():
+def test_torch_is_not_loaded():
     code = (
         "import sys, resnetlab.models.importing.infer_architecture, resnetlab.models.importing.assumptions; "
         "sys.exit('torch' in sys.modules)"

@@ -1,4 +1,4 @@
-"""Files that hold tensors, files that hold something else, and files that would do harm."""
+"""Reading of weight files: safetensors, PyTorch checkpoints, other files, and malicious files."""
 
 import io
 import pickle
@@ -17,8 +17,8 @@ from resnetlab.models.importing.weights_file import read_weights
 from resnetlab.models.model_card import ModelFileError
 
 
-class Evil:
-    """Writes a file when it is unpickled by somebody careless."""
+class Malicious:
+    """An object that writes a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -27,25 +27,25 @@ class Evil:
         return (open, (str(self.path), "w"))
 
 
-def a_zip(path, **entries):
+def write_zip(path, **entries):
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in entries.items():
             archive.writestr(name, content)
 
 
-def test_nothing_is_executed(tmp_path):
+def test_reading_executes_nothing(tmp_path):
     for name, new in (("new.pth", True), ("old.pth", False)):
         trap = tmp_path / f"{name}.trap"
         torch.save(
-            {"state_dict": {"a": torch.ones(2, 2)}, "x": Evil(trap)},
+            {"state_dict": {"a": torch.ones(2, 2)}, "x": Malicious(trap)},
             tmp_path / name,
             _use_new_zipfile_serialization=new,
         )
-        with pytest.raises(ModelFileError, match=rf"{name}: refused: it holds objects such as (io|_io)\.open"):
+        with pytest.raises(ModelFileError, match=rf"{name}: refused: it contains objects such as (io|_io)\.open"):
             read_weights(tmp_path / name)
         assert not trap.exists()
-    (tmp_path / "bare.pt").write_bytes(pickle.dumps(Evil(tmp_path / "trap"), 2))
-    with pytest.raises(ModelFileError, match=r"bare\.pt: refused: it holds objects such as io\.open"):
+    (tmp_path / "bare.pt").write_bytes(pickle.dumps(Malicious(tmp_path / "trap"), 2))
+    with pytest.raises(ModelFileError, match=r"bare\.pt: refused: it contains objects such as io\.open"):
         read_weights(tmp_path / "bare.pt")
     assert not (tmp_path / "trap").exists()
     torch.save(nn.Conv2d(3, 3, 3), tmp_path / "module.pt")
@@ -56,7 +56,7 @@ def test_nothing_is_executed(tmp_path):
         read_weights(tmp_path / "numpy.pt")
 
 
-def test_files_that_are_something_else(tmp_path):
+def test_other_files_are_refused_with_their_kind(tmp_path):
     state = DXY().state_dict()
     torch.save(state, tmp_path / "whole.pt")
     torch.save(state, tmp_path / "whole-old.pt", _use_new_zipfile_serialization=False)
@@ -65,7 +65,7 @@ def test_files_that_are_something_else(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.save(torch.jit.script(nn.Linear(2, 2)), scripted)
-    a_zip(tmp_path / "words.zip", **{"a/words.txt": "hello"})
+    write_zip(tmp_path / "words.zip", **{"a/words.txt": "hello"})
     with (
         zipfile.ZipFile(tmp_path / "whole.pt") as old,
         zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED) as new,
@@ -78,8 +78,8 @@ def test_files_that_are_something_else(tmp_path):
     for name, content, message in [
         ("empty.pt", b"", "an empty file"),
         ("random.pt", np.random.default_rng(0).bytes(5000), "neither safetensors nor a PyTorch file, or a damaged one"),
-        ("random2.pt", b"\x80\x02" + np.random.default_rng(0).bytes(5000), "a pickle, but none that torch.save wrote"),
-        ("text.pt", b"hello, I am no network\n", "it looks like text"),
+        ("random2.pt", b"\x80\x02" + np.random.default_rng(0).bytes(5000), "a pickle, but not from torch.save"),
+        ("text.pt", b"hello, no network\n", "it looks like text"),
         ("page.pt", b"<!DOCTYPE html>", "a web page or XML"),
         ("lfs.pt", b"version https://git-lfs.github.com/spec/v1\noid", "a Git LFS pointer"),
         ("a.npy", buffer.getvalue(), "a NumPy array"),
@@ -88,7 +88,7 @@ def test_files_that_are_something_else(tmp_path):
         ("cut.pt", (tmp_path / "whole.pt").read_bytes()[:20_000], "damaged or unfinished"),
         ("cut-old.pt", (tmp_path / "whole-old.pt").read_bytes()[:20_000], "damaged or unfinished PyTorch file"),
         ("cut.safetensors", (tmp_path / "whole.safetensors").read_bytes()[:20_000], "cannot be read as safetensors"),
-        ("words.zip", None, "a zip archive, but none that torch.save wrote"),
+        ("words.zip", None, "a zip archive, but not from torch.save"),
         ("packed.pt", None, "a compressed zip archive"),
         ("script.pt", None, "a TorchScript program"),
         ("nowhere.pt", None, "no such model file"),
@@ -99,7 +99,7 @@ def test_files_that_are_something_else(tmp_path):
             read_weights(tmp_path / name)
     with pytest.raises(ModelFileError, match="a folder without"):
         read_weights(tmp_path)
-    with (tmp_path / "sparse.pt").open("wb") as file:  # a terabyte that is not there
+    with (tmp_path / "sparse.pt").open("wb") as file:  # a sparse file of one terabyte
         file.truncate(1 << 40)
     with pytest.raises(ModelFileError, match="no file of weights"):
         read_weights(tmp_path / "sparse.pt")
@@ -110,38 +110,38 @@ def test_files_that_are_something_else(tmp_path):
     [
         ({}, "an empty dict"),
         ({"epoch": 3, "name": "x"}, r"a dict \(epoch, name\), and no state dict"),
-        ([torch.ones(2)], "a list"),
+        ([torch.ones(2)], "an object of type list"),
         (torch.ones(2), "one tensor"),
-        (7, "a int"),
+        (7, "an object of type int"),
         ({"a": {"b": {"c": {"d": {"e": {"f": torch.ones(2, 2)}}}}}}, "no state dict"),
     ],
 )
-def test_contents_without_weights(tmp_path, content, message):
+def test_contents_without_a_state_dict_are_refused(tmp_path, content, message):
     torch.save(content, tmp_path / "a.pt")
     with pytest.raises(ModelFileError, match=message):
         read_weights(tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize("before", ["optimizer", "momentum_buffer", "ema_grads"])
-def test_an_optimisers_tensors_are_no_weights(tmp_path, before):
+def test_optimiser_tensors_are_not_taken_for_weights(tmp_path, before):
     torch.save({before: {"a": torch.zeros(2, 2)}, "my_net": {"a": torch.ones(2, 2)}}, tmp_path / "a.pt")
     found = read_weights(tmp_path / "a.pt")
-    assert found.under == "my_net"
+    assert found.wrapper == "my_net"
     assert found.tensors["a"].sum() == 4
 
 
-def test_a_flipped_byte_is_noticed(tmp_path):
+def test_a_flipped_byte_is_detected(tmp_path):
     path = tmp_path / "a.pt"
     torch.save({"a": torch.ones(64, 64)}, path)
     content = bytearray(path.read_bytes())
     content[content.index(torch.ones(8).numpy().tobytes()) + 100] ^= 1
     path.write_bytes(content)
-    assert not torch.equal(torch.load(path, weights_only=True)["a"], torch.ones(64, 64))  # PyTorch does not
-    with pytest.raises(ModelFileError, match=r"a\.pt: a damaged PyTorch file \(the checksum of its record a/data/0 is"):
+    assert not torch.equal(torch.load(path, weights_only=True)["a"], torch.ones(64, 64))  # PyTorch does not check
+    with pytest.raises(ModelFileError, match=r"a\.pt: a damaged PyTorch file \(wrong checksum of its record a/data/0"):
         read_weights(path)
 
 
-def test_a_file_that_was_saved_without_checksums_is_read(tmp_path):
+def test_a_file_without_checksums_is_read(tmp_path):
     before = torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(False)
     try:

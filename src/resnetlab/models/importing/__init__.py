@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Import of published ResNet weights: read the file, infer the architecture, convert the tensors, list assumptions."""

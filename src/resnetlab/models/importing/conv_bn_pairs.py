@@ -1,4 +1,4 @@
-"""Layers of a block → convolutions in order, and the batch normalisation of each. No torch here."""
+"""Pair the convolutions of a block with their batch normalisations, and put both in the order of computation."""
 
 import re
 from collections.abc import Sequence
@@ -9,41 +9,42 @@ from resnetlab.models.importing.state_dict_layers import StateDictLayer, natural
 from resnetlab.models.importing.unsupported import UnsupportedError, unsupported
 
 _COUNTER = re.compile(r"\d+|(?<![a-z])[a-z](?![a-z])", re.IGNORECASE)
-"""What counts layers in their names: `conv1`, `bn_b`."""
+"""The number or letter that counts layers in their names: `conv1`, `bn_b`."""
 _KIND = re.compile(r"conv(olution)?s?|batch_?norm(2d)?s?|bns?|norm(ali[sz]ation)?s?", re.IGNORECASE)
-"""What names the kind of a layer: `conv_reduce` and `bn_reduce` are alike without it."""
+"""The part of a name that gives the layer's kind: without it, `conv_reduce` and `bn_reduce` are equal."""
 
 
 @dataclass(frozen=True)
 class ConvBN:
-    """A convolution, and the batch normalisation after it."""
+    """A convolution, and the batch normalisation behind it if there is one."""
 
     conv: StateDictLayer
     norm: StateDictLayer | None
 
 
 def order_layers(layers: Sequence[StateDictLayer], *, in_order: bool) -> list[StateDictLayer]:
-    """Put layers of one kind in the order they are computed in.
+    """Return layers of one kind in the order of computation.
 
-    Names that differ in a number or a letter alone say it; of others the order they have, if that is `in_order`.
+    Names that differ only in a number or a letter determine the order. Other layers stay as they are if the file stores
+    the network's order (`in_order`).
 
     Raises:
-        UnsupportedError: where neither says it, naming the layers.
+        UnsupportedError: if neither determines the order; the message names the layers.
     """
-    if _counted(layers):
+    if _are_counted(layers):
         return sorted(layers, key=lambda layer: natural_sort_key(layer.name))
     if in_order:
         return list(layers)
     raise unsupported(
-        "a ResNet of which nothing tells what comes first",
-        f"{', '.join(layer.name for layer in layers)} differ by more than a number, and this file does not keep the "
-        "order of the network; what torch.save makes of its state_dict() does",
+        "a ResNet whose layers have no known order",
+        f"{', '.join(layer.name for layer in layers)} differ by more than a number, and this file does not store the "
+        "order of the network; save its state_dict() with torch.save, which does",
     )
 
 
 def starts_with_norm(layers: Sequence[StateDictLayer], *, in_order: bool) -> bool:
-    """Say whether batch normalisation is known to come before the first convolution."""
-    if _counted(layers):
+    """Return whether batch normalisation is known to come before the first convolution."""
+    if _are_counted(layers):
         layers = sorted(layers, key=lambda layer: natural_sort_key(layer.name))
     elif not in_order:
         return False
@@ -53,65 +54,65 @@ def starts_with_norm(layers: Sequence[StateDictLayer], *, in_order: bool) -> boo
 def pair_conv_bn(
     block: str, convs: Sequence[StateDictLayer], norms: Sequence[StateDictLayer], *, in_order: bool
 ) -> list[ConvBN]:
-    """Put each convolution together with its batch normalisation: by name, or else the first with the first and so on.
+    """Pair each convolution with its batch normalisation: by name, or else by position.
 
-    `convs` are in the order they are computed in.
+    `convs` are in the order of computation.
 
     Raises:
-        UnsupportedError: for another number of them than of convolutions, where it is not known which is which, or
-            something stands between the two.
+        UnsupportedError: if the numbers of both differ, if the pairs are unknown, or if a layer without weights stands
+            between the two of a pair.
     """
     if not norms:
         return [ConvBN(conv, None) for conv in convs]
     if len(norms) != len(convs):
         raise unsupported(
             "a ResNet with other batch normalisation",
-            f"{block} has {len(norms)} of them for {len(convs)} convolutions; the paper has one after each",
+            f"{block} has {len(norms)} batch normalisations for {len(convs)} convolutions; the paper has one each",
         )
-    named = [[norm for norm in norms if _belong(conv, norm)] for conv in convs]
-    found = [its[0] for its in named if len(its) == 1]
-    if len({norm.name for norm in found}) < len(convs):
-        found = order_layers(norms, in_order=in_order)
-    made = [ConvBN(conv, norm) for conv, norm in zip(convs, found, strict=True)]
-    for unit in made:
-        _check_adjacent(unit)
-    return made
+    by_name = [[norm for norm in norms if _names_match(conv, norm)] for conv in convs]
+    ordered = [matches[0] for matches in by_name if len(matches) == 1]
+    if len({norm.name for norm in ordered}) < len(convs):
+        ordered = order_layers(norms, in_order=in_order)
+    pairs = [ConvBN(conv, norm) for conv, norm in zip(convs, ordered, strict=True)]
+    for pair in pairs:
+        _check_adjacent(pair)
+    return pairs
 
 
-def _counted(layers: Sequence[StateDictLayer]) -> bool:
-    """Say whether names differ in a number or a letter alone, in the first part in which they differ."""
+def _are_counted(layers: Sequence[StateDictLayer]) -> bool:
+    """Return whether the first components in which any two names differ are equal up to a number or letter."""
     pairs = combinations([layer.name.split(".") for layer in layers], 2)
-    apart = (next(((a, b) for a, b in zip(one, other, strict=False) if a != b), ("", "")) for one, other in pairs)
-    return all(_COUNTER.sub("#", a) == _COUNTER.sub("#", b) for a, b in apart)
+    differing = (next(((a, b) for a, b in zip(one, other, strict=False) if a != b), ("", "")) for one, other in pairs)
+    return all(_COUNTER.sub("#", a) == _COUNTER.sub("#", b) for a, b in differing)
 
 
-def _belong(conv: StateDictLayer, norm: StateDictLayer) -> bool:
-    """Say whether names put two layers together: alike but for the kind, or one behind the other in a Sequential."""
-    after = _slots_between(conv, norm)
-    return _label(conv) == _label(norm) if after is None else after == 0
+def _names_match(conv: StateDictLayer, norm: StateDictLayer) -> bool:
+    """Return whether names pair two layers: equal up to the kind, or one behind the other in a Sequential."""
+    between = _positions_between(conv, norm)
+    return _name_without_kind(conv) == _name_without_kind(norm) if between is None else between == 0
 
 
-def _label(layer: StateDictLayer) -> str:
+def _name_without_kind(layer: StateDictLayer) -> str:
     return ".".join(part for part in _KIND.sub("", layer.name).split(".") if part)
 
 
-def _slots_between(conv: StateDictLayer, norm: StateDictLayer) -> int | None:
-    """Return how many parts of a Sequential stand between two layers; `None` where they are not in one."""
+def _positions_between(conv: StateDictLayer, norm: StateDictLayer) -> int | None:
+    """Return the number of modules between two layers of one Sequential; `None` if they are not in one."""
     (parent, _, at), (other, _, behind) = conv.name.rpartition("."), norm.name.rpartition(".")
     if parent != other or not (at.isdecimal() and behind.isdecimal()):
         return None
     return int(behind) - int(at) - 1
 
 
-def _check_adjacent(unit: ConvBN) -> None:
-    """Refuse what stands between a convolution and its batch normalisation and has no weights.
+def _check_adjacent(pair: ConvBN) -> None:
+    """Refuse a module without weights between a convolution and its batch normalisation.
 
     Raises:
         UnsupportedError: naming both.
     """
-    between = None if unit.norm is None else _slots_between(unit.conv, unit.norm)
-    if unit.norm is not None and between not in (None, 0):
+    between = None if pair.norm is None else _positions_between(pair.conv, pair.norm)
+    if pair.norm is not None and between not in (None, 0):
         raise UnsupportedError(
-            f"{unit.norm.name} does not stand directly behind {unit.conv.name}, and what is between them has no "
-            "weights that would tell what it is, such as an average pool"
+            f"{pair.norm.name} does not stand directly behind {pair.conv.name}; the module between them has no weights "
+            "that identify it, and may be an average pool"
         )

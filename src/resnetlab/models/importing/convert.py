@@ -1,54 +1,54 @@
-"""Tensors of a foreign network → the state dict of ours that computes the same, exactly."""
+"""Convert the tensors of an imported network to the state dict of a `ResNet` that computes the same, exactly."""
 
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from resnetlab.config import ModelConfig
+from resnetlab.config import ModelConfig, block_properties
 from resnetlab.models.importing.infer_architecture import InferredArchitecture
 from resnetlab.models.importing.unsupported import UnsupportedError
 
 BN_EPSILON = 1e-5
-"""What `torch.nn.BatchNorm2d` adds to a variance."""
+"""The epsilon of `torch.nn.BatchNorm2d`, added to the variance."""
 
 
 def convert_state_dict(
     tensors: Mapping[str, Tensor], network: InferredArchitecture, expected: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Return the state dict of `ResNet(network.config)`: float32 copies under our keys.
+    """Return the state dict of `ResNet(network.config)`, in float32.
 
-    `expected` is the state dict of such a network, for its shapes.
+    `expected` is the state dict of such a network; it gives the keys and shapes.
 
-    What the file lacks is filled with what changes nothing: a scale of 1, a shift of 0, for a projection without batch
-    normalisation statistics that pass everything on, where option C has a projection and the file an identity a
-    projection that is the identity. A bias before batch normalisation goes into its running mean,
+    Tensors that the file lacks get values that change nothing: scale 1 and shift 0; for a projection without batch
+    normalisation, statistics that pass everything on; for an identity where option C has a projection, an identity
+    projection. A bias before batch normalisation moves into the running mean:
     BN(Wx + b) = scale (Wx - (mean - b)) / deviation + shift. A head that is a 1x1 convolution becomes a linear layer.
 
     Raises:
-        UnsupportedError: for tensors that are not of real floating point, or not of the shape they must have.
+        UnsupportedError: for tensors that are not real floating-point numbers, or have the wrong shape.
     """
     state = {}
-    for key, wanted in expected.items():
+    for key, target in expected.items():
         if key not in network.keys:
-            state[key] = _neutral(key, wanted)
+            state[key] = _neutral_tensor(key, target)
             continue
-        tensor = _number(tensors[network.keys[key]], network.keys[key], wanted)
-        if tensor.numel() != wanted.numel():
+        tensor = _cast(tensors[network.keys[key]], network.keys[key], target)
+        if tensor.numel() != target.numel():
             raise UnsupportedError(
                 f"{network.keys[key]} has shape {tuple(tensor.shape)}, and as {key} of {network.config.name} it must "
-                f"have {tuple(wanted.shape)}"
+                f"have {tuple(target.shape)}"
             )
-        state[key] = tensor.reshape(wanted.shape)
-    for key in sorted(set(network.keys) - set(expected)):  # biases before BN: ours have none
-        bias = _number(tensors[network.keys[key]], network.keys[key], torch.empty(0))
+        state[key] = tensor.reshape(target.shape)
+    for key in sorted(set(network.keys) - set(expected)):  # biases before BN, which `ResNet` does not have
+        bias = _cast(tensors[network.keys[key]], network.keys[key], torch.empty(0))
         mean = bn_of_conv(key) + ".running_mean"
         state[mean] = (state[mean].double() - bias.double()).float()
     return state
 
 
 def bn_of_conv(conv: str) -> str:
-    """Return which batch normalisation follows a convolution, given the key of one of its tensors."""
+    """Return the name of the batch normalisation behind a convolution, given the key of one of its tensors."""
     layer = conv.rpartition(".")[0]
     if layer.endswith("downsample.0"):
         return layer.removesuffix("0") + "1"
@@ -57,20 +57,20 @@ def bn_of_conv(conv: str) -> str:
 
 
 def append_zero_channels(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Return the weights of the network whose option A appends all its zero channels, given those of one that splits.
+    """Reorder the weights of a network whose option A splits its zero channels, so that they are all appended.
 
-    There, half of the zero channels (rounded down) stand before the others. Both compute the same logits: the channels
-    between blocks are put in another order, from the first shortcut that pads on, in whatever writes and reads them.
-    Channels inside a block keep their places.
+    In the given network, half of the zero channels (rounded down) stand before the others. Both networks compute the
+    same logits. From the first padding shortcut on, the channels between blocks are permuted in every layer that writes
+    or reads them. Channels inside a block stay in place.
     """
     result = dict(state)
-    last = 2 if config.block == "basic" else 3
+    last = block_properties(config.block).num_convs
     order = torch.arange(config.stage_channels[0])
     for stage, (count, inner) in enumerate(zip(config.stage_blocks, config.stage_channels, strict=True), start=1):
         for position in range(count):
             block, channels = f"layer{stage}.{position}", inner * config.expansion
             result[f"{block}.conv1.weight"] = state[f"{block}.conv1.weight"][:, order]
-            order = _after_padding(order, channels)
+            order = _order_after_padding(order, channels)
             for key in state:
                 if key.startswith((f"{block}.conv{last}.", f"{block}.bn{last}.")) and state[key].dim() > 0:
                     result[key] = result[key][order]
@@ -78,10 +78,11 @@ def append_zero_channels(state: Mapping[str, Tensor], config: ModelConfig) -> di
     return {key: tensor.contiguous() for key, tensor in result.items()}
 
 
-def _after_padding(order: Tensor, channels: int) -> Tensor:
-    """Return which of the file's channels stands where after a shortcut that pads to `channels`.
+def _order_after_padding(order: Tensor, channels: int) -> Tensor:
+    """Return the permutation of channels after a shortcut that pads to `channels`.
 
-    Ours, i, comes from ours before it; the file's shortcut took that from `order[i]` to `front + order[i]`.
+    Channel i of the result is channel `order[i]` of the file. The file's shortcut moved channel `order[i]` to
+    `front + order[i]`.
     """
     extra = channels - len(order)
     if extra == 0:
@@ -92,19 +93,19 @@ def _after_padding(order: Tensor, channels: int) -> Tensor:
     return torch.cat([shifted, zeros])
 
 
-def _neutral(key: str, wanted: Tensor) -> Tensor:
-    """Return what changes nothing: BN with these values is the identity, exactly, and so is a projection."""
+def _neutral_tensor(key: str, target: Tensor) -> Tensor:
+    """Return values that change nothing: they make a BN, or a projection, exactly the identity."""
     if key.endswith("downsample.0.weight"):
-        return torch.eye(*wanted.shape[:2])[:, :, None, None]
+        return torch.eye(*target.shape[:2])[:, :, None, None]
     value = {"weight": 1.0, "running_var": 1 - BN_EPSILON}.get(key.rpartition(".")[2], 0.0)
-    return torch.full(wanted.shape, value, dtype=wanted.dtype)
+    return torch.full(target.shape, value, dtype=target.dtype)
 
 
-def _number(tensor: Tensor, key: str, wanted: Tensor) -> Tensor:
-    """Return a copy of a tensor with the type that ours has: float32, or int64 for a count."""
-    counts = wanted.dtype == torch.int64
+def _cast(tensor: Tensor, key: str, target: Tensor) -> Tensor:
+    """Return a copy of a tensor in the target's type: float32, or int64 for a counter."""
+    is_counter = target.dtype == torch.int64
     plain = tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"
-    if not plain or not (tensor.is_floating_point() or counts) or tensor.is_complex():
+    if not plain or not (tensor.is_floating_point() or is_counter) or tensor.is_complex():
         kind = str(tensor.dtype).removeprefix("torch.")
-        raise UnsupportedError(f"{key} has numbers of type {kind}; known are plain floating-point tensors")
-    return tensor.to(wanted.dtype, copy=True, memory_format=torch.contiguous_format)
+        raise UnsupportedError(f"{key} has numbers of type {kind}; only plain floating-point tensors can be converted")
+    return tensor.to(target.dtype, copy=True, memory_format=torch.contiguous_format)

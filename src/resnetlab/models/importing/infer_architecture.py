@@ -1,7 +1,7 @@
-"""Keys and shapes → which network of ours it is, and which key is which of its tensors. No torch here.
+"""Infer the architecture of a network from the keys and shapes of its state dict.
 
-What a name says is used as little as possible: the blocks are the innermost numbered parts of two convolutions or
-more, and shapes say what each convolution is. So repositories that nobody has listed are understood as well.
+Names are used as little as possible. Blocks are the innermost numbered modules with at least two convolutions, and
+shapes tell the convolutions of a block apart. So unknown repositories are understood as well.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,8 +26,8 @@ from resnetlab.models.importing.unsupported import (
     refuse_chain,
     refuse_copies,
     refuse_families,
-    refuse_left_over,
     refuse_stem,
+    refuse_unused_keys,
     unsupported,
 )
 from resnetlab.models.zoo import model_config
@@ -35,66 +35,65 @@ from resnetlab.models.zoo import model_config
 
 @dataclass(frozen=True)
 class InferredArchitecture:
-    """A network of ours, and where its tensors are."""
+    """The architecture of a file's network, and the file's key of each of its tensors."""
 
     config: ModelConfig
-    """What keys and shapes say; what they do not is filled in as the layout has it (`unknowns`)."""
+    """Inferred from keys and shapes; the key format's conventions fill in the rest (`assumptions`)."""
     keys: Mapping[str, str]
-    """Our key → the file's. A bias before BN is among them, and what the file lacks is not."""
-    layout: KeyFormat
-    """Whose keys these are."""
-    left_over: tuple[str, ...]
-    """Keys of the file that belong to no layer of the network: what only training uses."""
+    """The key in `ResNet` → the key in the file. Biases before BN are included; tensors the file lacks are not."""
+    key_format: KeyFormat
+    unused_keys: tuple[str, ...]
+    """Keys of the file that belong to no layer of the network; only training uses them."""
 
 
 def infer_architecture(shapes: Mapping[str, Shape], *, in_order: bool) -> InferredArchitecture:
-    """Say which network has these keys and shapes.
+    """Infer which network has these keys and shapes.
 
-    `in_order` says that the file keeps the order of keys; whether it is that of the network the keys tell.
+    `in_order` states that the file stores the order of its keys; the keys tell whether that is the network's order.
 
     Raises:
-        UnsupportedError: for everything that is not a network of ours, saying what it is as far as that can be told.
+        UnsupportedError: for every other network; the message names its kind as far as it can be determined.
     """
     in_order = in_order and is_registration_order(shapes)
     layers = layers_of(shapes, in_order=in_order)
     refuse_families(layers)
-    found = find_blocks(layers)
-    if not found.blocks:
+    outline = find_blocks(layers)
+    if not outline.blocks:
         refuse_chain(layers)
-    refuse_copies(tuple(found.blocks))
-    blocks = [analyse_block(name, its, in_order=in_order) for name, its in found.blocks.items()]
-    stem, head, left_over = _ends(found, blocks)
+    refuse_copies(tuple(outline.blocks))
+    blocks = [analyse_block(name, inner, in_order=in_order) for name, inner in outline.blocks.items()]
+    stem, head, unused_layers = _find_stem_and_head(outline, blocks)
     if in_order:
         _check_stem(stem, layers, blocks)
-    left = {key: shapes[key] for layer in left_over for key in layer.keys.values()}
-    refuse_left_over(left, _ours(blocks), stem.conv.shape[1])
-    config = _configuration(blocks, stem, head)
-    layout = detect_key_format(blocks[0].branch[0].conv.name, _shortcut_name(blocks), head.name)
-    config = with_zoo_name(replace(config, bottleneck_stride=layout.bottleneck_stride))
-    keys = _keys(config, blocks, stem, head)
-    return InferredArchitecture(config, keys, layout, tuple(left))
+    unused = {key: shapes[key] for layer in unused_layers for key in layer.keys.values()}
+    refuse_unused_keys(unused, _describe(blocks), stem.conv.shape[1])
+    config = _make_config(blocks, stem, head)
+    key_format = detect_key_format(blocks[0].branch[0].conv.name, _shortcut_name(blocks), head.name)
+    config = with_zoo_name(replace(config, bottleneck_stride=key_format.bottleneck_stride))
+    keys = _map_keys(config, blocks, stem, head)
+    return InferredArchitecture(config=config, keys=keys, key_format=key_format, unused_keys=tuple(unused))
 
 
-def _ends(
-    found: NetworkOutline, blocks: Sequence[ResidualBlockLayers]
+def _find_stem_and_head(
+    outline: NetworkOutline, blocks: Sequence[ResidualBlockLayers]
 ) -> tuple[ConvBN, StateDictLayer, list[StateDictLayer]]:
-    """Return the stem, the head, and what stands outside the blocks without being either.
+    """Return the stem, the head, and the other layers outside the blocks.
 
     Raises:
-        UnsupportedError: where there is no such stem or head, or another layer that would compute something.
+        UnsupportedError: if stem or head are not the paper's, or another layer would compute something.
     """
-    name, channels = _ours(blocks), blocks[-1].out_channels
-    convs = [layer for layer in found.outside if layer.kind == "conv"]
-    norms = [layer for layer in found.outside if layer.kind == "norm"]
-    linear = [layer for layer in found.outside if layer.kind == "linear"]
-    as_head = [conv for conv in convs if conv.shape[1:] == (channels, 1, 1)]
-    if not linear and len(convs) == 2 and as_head:  # a 1x1 convolution of the averaged map is a linear layer
-        linear, convs = as_head, [conv for conv in convs if conv is not as_head[0]]
+    name, channels = _describe(blocks), blocks[-1].out_channels
+    convs = [layer for layer in outline.outside if layer.kind == "conv"]
+    norms = [layer for layer in outline.outside if layer.kind == "norm"]
+    linear = [layer for layer in outline.outside if layer.kind == "linear"]
+    conv_heads = [conv for conv in convs if conv.shape[1:] == (channels, 1, 1)]
+    if not linear and len(convs) == 2 and conv_heads:  # a 1x1 convolution of the averaged map is a linear layer
+        linear, convs = conv_heads, [conv for conv in convs if conv is not conv_heads[0]]
     first = blocks[0].in_channels
     if any(block.norm_first for block in blocks) or (not norms and blocks[0].branch[0].norm is not None):
         raise unsupported(
             f"{name} with pre-activation (He et al. 2016, Identity Mappings)",
-            "batch normalisation comes before the convolutions there",
+            "its batch normalisation comes before the convolutions",
         )
     if len(convs) != 1 or convs[0].kernel not in (3, 7) or convs[0].out_channels != first:
         refuse_stem(convs, name)
@@ -106,66 +105,73 @@ def _ends(
     if linear[0].shape[1] != channels:
         raise unsupported(
             f"{name} with a head that does not read the average of the last map",
-            f"{linear[0].name} reads {linear[0].shape[1]} numbers, and the last stage puts out {channels} channels",
+            f"{linear[0].name} reads {linear[0].shape[1]} numbers, and the last stage has {channels} output channels",
         )
     used = [*convs, *norms, *linear]
-    return ConvBN(convs[0], norms[0] if norms else None), linear[0], [x for x in found.outside if x not in used]
+    return ConvBN(convs[0], norms[0] if norms else None), linear[0], [x for x in outline.outside if x not in used]
 
 
 def _check_stem(stem: ConvBN, layers: Sequence[StateDictLayer], blocks: Sequence[ResidualBlockLayers]) -> None:
-    """Refuse batch normalisation that is registered behind blocks, and so is not the stem's.
+    """Refuse batch normalisation that is registered behind blocks and so is not the stem's.
 
     Raises:
-        UnsupportedError: naming it.
+        UnsupportedError: naming the layer.
     """
     if stem.norm is None:
         return
     between = layers[layers.index(stem.conv) : layers.index(stem.norm)]
     if any(block.branch[0].conv in between for block in blocks):
         raise unsupported(
-            f"{_ours(blocks)} with batch normalisation behind its blocks",
+            f"{_describe(blocks)} with batch normalisation behind its blocks",
             f"{stem.norm.name} is registered after them; the paper has it after the first convolution",
         )
 
 
-def _configuration(blocks: Sequence[ResidualBlockLayers], stem: ConvBN, head: StateDictLayer) -> ModelConfig:
-    """Return the architecture that shapes say."""
-    stages = _stages(blocks)
+def _make_config(blocks: Sequence[ResidualBlockLayers], stem: ConvBN, head: StateDictLayer) -> ModelConfig:
+    """Return the architecture that the shapes determine.
+
+    Raises:
+        UnsupportedError: if blocks differ in kind or normalisation, or the stem's width differs from the first stage's.
+    """
+    stages = _group_stages(blocks)
     channels = tuple(stage[0].inner_channels for stage in stages)
-    kinds = {len(block.branch) for block in blocks}
-    name, first = _ours(blocks), blocks[0].in_channels
-    if len(kinds) != 1:
+    num_convs = {len(block.branch) for block in blocks}
+    name, first = _describe(blocks), blocks[0].in_channels
+    if len(num_convs) != 1:
         raise unsupported(f"{name} of two kinds of block", "all blocks of a network have two convolutions, or three")
-    norms = {block.branch[0].norm is None for block in blocks}
-    if len(norms) != 1:
-        raise unsupported(f"{name} with batch normalisation in some blocks alone", "all blocks have it, or none")
+    without_norm = {block.branch[0].norm is None for block in blocks}
+    if len(without_norm) != 1:
+        raise unsupported(f"{name} with batch normalisation in some blocks only", "all blocks have it, or none")
     if channels[0] != first:
         raise unsupported(
             f"{name} whose stem is narrower or wider than its first stage (a wide ResNet)",
-            f"the stem puts out {first} channels, and the first stage works with {channels[0]}",
+            f"the stem has {first} output channels, and the first stage has {channels[0]} inner channels",
         )
-    block = "basic" if kinds == {2} else "bottleneck"
     return ModelConfig(
         stage_blocks=tuple(len(stage) for stage in stages),
         stage_channels=channels,
-        block=block,
+        block="basic" if num_convs == {2} else "bottleneck",
         stem="imagenet" if stem.conv.kernel == 7 else "cifar",
-        shortcut=_shortcuts(stages, name),
-        norm="none" if True in norms else "batch",
+        shortcut=_infer_shortcut(stages, name),
+        norm="none" if True in without_norm else "batch",
         num_classes=head.shape[0],
         in_channels=stem.conv.shape[1],
     )
 
 
-def _stages(blocks: Sequence[ResidualBlockLayers]) -> list[list[ResidualBlockLayers]]:
-    """Put blocks together that stand in one container and work with as many channels."""
+def _group_stages(blocks: Sequence[ResidualBlockLayers]) -> list[list[ResidualBlockLayers]]:
+    """Group blocks of one container and one number of inner channels into stages.
+
+    Raises:
+        UnsupportedError: if a block's input channels are not the output channels of the block before it.
+    """
     stages: list[list[ResidualBlockLayers]] = []
     before: ResidualBlockLayers | None = None
     for block in blocks:
         if before is not None and block.in_channels != before.out_channels:
             raise UnsupportedError(
-                f"{block.name} reads {block.in_channels} channels, and {before.name} before it puts out "
-                f"{before.out_channels}, so they are no chain of blocks as a ResNet is"
+                f"{block.name} reads {block.in_channels} channels, and {before.name} before it has "
+                f"{before.out_channels} output channels, so the blocks are no chain as in a ResNet"
             )
         if before is None or (block.container, block.inner_channels) != (before.container, before.inner_channels):
             stages.append([])
@@ -174,19 +180,24 @@ def _stages(blocks: Sequence[ResidualBlockLayers]) -> list[list[ResidualBlockLay
     return stages
 
 
-def _shortcuts(stages: Sequence[Sequence[ResidualBlockLayers]], name: str) -> Shortcut:
-    """Return the paper's option; `pad` where no shortcut has weights, which `none` has not either."""
+def _infer_shortcut(stages: Sequence[Sequence[ResidualBlockLayers]], name: str) -> Shortcut:
+    """Return the paper's option; `pad` if no shortcut has weights, although it may be `none`, which has none either.
+
+    Raises:
+        UnsupportedError: if the blocks with projections are those of no option.
+    """
     all_blocks = [block for stage in stages for block in stage]
     projecting = {block.name for block in all_blocks if block.shortcut is not None}
     if not projecting:
         if any(block.out_channels < block.in_channels for block in all_blocks):
-            raise unsupported(f"{name} that gets narrower", "and without projections nothing fits its identities")
+            raise unsupported(f"{name} that gets narrower", "without projections, its identities cannot do that")
         return "pad"
+    reshaping = _reshaping_blocks(stages)
     if len(projecting) == len(all_blocks):
-        return "project_all" if len(all_blocks) > len(stages) or _changes(stages) != projecting else "project"
-    if projecting == _changes(stages):
+        return "project_all" if len(all_blocks) > len(stages) or reshaping != projecting else "project"
+    if projecting == reshaping:
         return "project"
-    if projecting > _changes(stages):  # held as option C, whose projections can pass on what they read
+    if projecting > reshaping:  # converted to option C, where the other projections are the identity
         _refuse_strides(stages, name)
         return "project_all"
     raise unsupported(
@@ -196,7 +207,7 @@ def _shortcuts(stages: Sequence[Sequence[ResidualBlockLayers]], name: str) -> Sh
 
 
 def _refuse_strides(stages: Sequence[Sequence[ResidualBlockLayers]], name: str) -> None:
-    """Refuse projections inside a stage where other blocks of the network have none: they may be there for a stride.
+    """Refuse projections inside a stage if other blocks of the network have none: they may exist because of a stride.
 
     Raises:
         UnsupportedError: naming one.
@@ -205,49 +216,49 @@ def _refuse_strides(stages: Sequence[Sequence[ResidualBlockLayers]], name: str) 
     if inside is not None:
         raise unsupported(
             f"{name} whose shortcuts are neither option A, B nor C",
-            f"{inside} projects within a stage, as if it strode there, which weights do not tell, and others do not "
-            "project",
+            f"{inside} projects within a stage, unlike other blocks; it may have a stride, which weights do not show",
         )
 
 
-def _changes(stages: Sequence[Sequence[ResidualBlockLayers]]) -> set[str]:
-    """Return the names of the blocks that stride or change the number of channels."""
+def _reshaping_blocks(stages: Sequence[Sequence[ResidualBlockLayers]]) -> set[str]:
+    """Return the names of the blocks that have a stride or change the number of channels."""
     first = {stage[0].name for stage in stages[1:]}
     return first | {stages[0][0].name} if stages[0][0].in_channels != stages[0][0].out_channels else first
 
 
-def _keys(
+def _map_keys(
     config: ModelConfig, blocks: Sequence[ResidualBlockLayers], stem: ConvBN, head: StateDictLayer
 ) -> dict[str, str]:
-    """Return our key → the file's."""
-    keys = _unit_keys("conv1", "bn1", stem)
+    """Return the key in `ResNet` → the key in the file."""
+    keys = _map_pair("conv1", "bn1", stem)
     remaining = iter(blocks)
     for stage, count in enumerate(config.stage_blocks, start=1):
         for position in range(count):
-            block, ours = next(remaining), f"layer{stage}.{position}"
-            for number, unit in enumerate(block.branch, start=1):
-                keys |= _unit_keys(f"{ours}.conv{number}", f"{ours}.bn{number}", unit)
+            block, target = next(remaining), f"layer{stage}.{position}"
+            for number, pair in enumerate(block.branch, start=1):
+                keys |= _map_pair(f"{target}.conv{number}", f"{target}.bn{number}", pair)
             if block.shortcut is not None:
-                keys |= _unit_keys(f"{ours}.downsample.0", f"{ours}.downsample.1", block.shortcut)
+                keys |= _map_pair(f"{target}.downsample.0", f"{target}.downsample.1", block.shortcut)
     return keys | {f"fc.{leaf}": key for leaf, key in head.keys.items() if leaf in LEAVES}
 
 
-def _unit_keys(conv: str, norm: str, unit: ConvBN) -> dict[str, str]:
-    keys = {f"{conv}.{leaf}": key for leaf, key in unit.conv.keys.items()}
-    return keys if unit.norm is None else keys | {f"{norm}.{leaf}": key for leaf, key in unit.norm.keys.items()}
+def _map_pair(conv: str, norm: str, pair: ConvBN) -> dict[str, str]:
+    keys = {f"{conv}.{leaf}": key for leaf, key in pair.conv.keys.items()}
+    return keys if pair.norm is None else keys | {f"{norm}.{leaf}": key for leaf, key in pair.norm.keys.items()}
 
 
 def _shortcut_name(blocks: Sequence[ResidualBlockLayers]) -> str:
+    """Return the name of the first projection's convolution; empty if no block projects."""
     return next((block.shortcut.conv.name for block in blocks if block.shortcut is not None), "")
 
 
-def _ours(blocks: Sequence[ResidualBlockLayers]) -> str:
-    """Return what a ResNet of such blocks is called."""
+def _describe(blocks: Sequence[ResidualBlockLayers]) -> str:
+    """Return the words for a ResNet of such blocks in error messages."""
     return f"a ResNet of {sum(len(block.branch) for block in blocks) + 2} layers"
 
 
 def with_zoo_name(config: ModelConfig) -> ModelConfig:
-    """Give a network the name that the catalogue has for one of its layers."""
+    """Return the configuration with its catalogue name, or `custom` if it is not in the catalogue."""
     family = "plain" if config.shortcut == "none" else "resnet"
     for suffix in ("", "-v1", "-cifar", "-cifar-v1"):
         with suppress(ConfigError):

@@ -1,25 +1,26 @@
-"""Whose keys they are, and what those who use them do where weights do not tell. No torch here."""
+"""Key formats of published repositories, and the conventions of their networks that weights do not show."""
 
 import re
 from dataclasses import dataclass
 from typing import Literal
 
-Placement = Literal["append", "split"]
+ZeroChannels = Literal["append", "split"]
+"""Position of option A's zero channels: all behind the others, or half in front and half behind."""
 
 
 @dataclass(frozen=True)
 class KeyFormat:
-    """A way to name tensors, and what those who use it do where tensors do not tell."""
+    """A naming scheme of state-dict keys, and the conventions of the repository that uses it."""
 
     name: str
     pattern: str
-    """Fits `first convolution of a block`, `shortcut or nothing`, `head`, with a space between."""
-    zero_channels: Placement | None = None
-    """Where its option A puts the zero channels, if it has one: all behind, or half in front and half behind."""
+    """Regular expression over `<first convolution of a block> <shortcut, or nothing> <head>`."""
+    zero_channels: ZeroChannels | None = None
+    """Position of the zero channels in the repository's option A, if it has one."""
     bottleneck_stride: Literal["1x1", "3x3"] = "3x3"
 
 
-LAYOUTS: tuple[KeyFormat, ...] = (
+KEY_FORMATS: tuple[KeyFormat, ...] = (
     KeyFormat("Hugging Face transformers", r"stages\.\d+\.layers\.\d+\.layer\.\d+\.convolution "),
     KeyFormat("weiaicunzai's pytorch-cifar100", r"conv\d_x\.\d+\.residual_function\.\d+ "),
     KeyFormat("D-X-Y's ResNeXt-DenseNet", r"stage_\d+\.\d+\.conv(_1x1)?_a ", zero_channels="append"),
@@ -29,10 +30,10 @@ LAYOUTS: tuple[KeyFormat, ...] = (
     KeyFormat("kuangliu's pytorch-cifar", r"layer\d+\.\d+\.conv1 \S*shortcut\.\d+ \S*linear$"),
     KeyFormat("torchvision or timm", r"layer\d+\.\d+\.conv1 (\S*downsample\.\d+)? "),
 )
-UNKNOWN = KeyFormat("unknown by name, told from its structure", "")
+UNKNOWN_FORMAT = KeyFormat("unknown; inferred from the structure", "")
 
 
 def detect_key_format(branch: str, shortcut: str, head: str) -> KeyFormat:
-    """Tell whose names these are: of a block's first convolution, of a projection (or nothing), of the head."""
-    said = f"{branch} {shortcut} {head}"
-    return next((layout for layout in LAYOUTS if re.search(layout.pattern, said)), UNKNOWN)
+    """Return the key format of three layer names: a block's first convolution, a projection or "", and the head."""
+    names = f"{branch} {shortcut} {head}"
+    return next((known for known in KEY_FORMATS if re.search(known.pattern, names)), UNKNOWN_FORMAT)

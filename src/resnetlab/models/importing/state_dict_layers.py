@@ -1,4 +1,4 @@
-"""Keys and shapes of a state dict → the layers they belong to, and the blocks these stand in. No torch here."""
+"""Group the keys and shapes of a state dict into layers, and the layers into blocks."""
 
 import re
 from collections import Counter
@@ -10,131 +10,133 @@ Shape = tuple[int, ...]
 Kind = Literal["conv", "norm", "linear", "other"]
 
 LEAVES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-IGNORED = ("total_ops", "total_params", "n_averaged")
-"""Counters that profilers (thop) and weight averaging leave in a state dict; nothing is computed with them."""
+"""The last components of keys, in the order in which PyTorch registers them."""
+IGNORED_LEAVES = ("total_ops", "total_params", "n_averaged")
+"""Counters that profilers (thop) and weight averaging leave in a state dict; no prediction uses them."""
 _NUMBERED = re.compile(r"(?!conv|stem|bn|norm)[a-z_]*\d+", re.IGNORECASE)
-"""What a block's own name looks like: `0`, `unit1`; a `conv1` of several convolutions is a stem."""
+"""A block's own name, such as `0` or `unit1`; a `conv1` of several convolutions is a stem."""
 
 
 @dataclass(frozen=True)
 class StateDictLayer:
-    """Tensors that share a prefix."""
+    """A layer: the tensors of a state dict that share a prefix."""
 
     name: str
-    """The prefix: `module.layer1.0.conv1`."""
+    """The prefix, such as `module.layer1.0.conv1`."""
     kind: Kind
-    """`norm` has running statistics; `other` is all that is neither a 2-d convolution, such a norm nor linear."""
+    """`norm` has running statistics; `other` is neither a 2-d convolution, nor such a norm, nor linear."""
     shape: Shape
-    """Of its weight; of a norm, of its running mean."""
+    """The shape of the weight; of a norm, that of the running mean."""
     keys: Mapping[str, str]
-    """The last component of each key, and the key."""
+    """The last component of each key → the key."""
 
     @property
     def out_channels(self) -> int:
-        """Return how many channels it puts out."""
+        """Output channels."""
         return self.shape[0]
 
     @property
     def kernel(self) -> int:
-        """Return the larger side of a convolution's kernel."""
+        """The larger side of a convolution's kernel."""
         return max(self.shape[2:])
 
 
 @dataclass(frozen=True)
 class NetworkOutline:
-    """A network as its names tell it: what stands in blocks, in order, and what stands outside of them."""
+    """The layers of a network, inside and outside of its blocks."""
 
     blocks: Mapping[str, tuple[StateDictLayer, ...]]
-    """The layers of each block under its name, `module.layer1.0`."""
+    """The name of each block, such as `module.layer1.0`, → its layers; blocks are in order."""
     outside: tuple[StateDictLayer, ...]
 
 
 def is_registration_order(keys: Iterable[str]) -> bool:
-    """Say whether keys stand in the order in which a network registered its layers.
+    """Return whether keys are in the order in which a network registered its layers.
 
-    PyTorch names what a layer has in the order of `LEAVES`; whoever sorts keys puts `bias` before `weight`.
+    PyTorch registers the tensors of a layer in the order of `LEAVES`; sorted keys have `bias` before `weight`.
     """
     keys = list(keys)
-    seen: dict[str, int] = {}
+    positions: dict[str, int] = {}
     for key in keys:
         name, _, leaf = key.rpartition(".")
         if leaf in LEAVES:
-            if LEAVES.index(leaf) < seen.get(name, 0):
+            if LEAVES.index(leaf) < positions.get(name, 0):
                 return False
-            seen[name] = LEAVES.index(leaf)
+            positions[name] = LEAVES.index(leaf)
     return keys not in (sorted(keys), sorted(keys, key=natural_sort_key))
 
 
 def layers_of(shapes: Mapping[str, Shape], *, in_order: bool) -> list[StateDictLayer]:
-    """Group the keys of a state dict to layers.
+    """Group the keys of a state dict into layers.
 
-    With `in_order` they stay in the order they have (`is_registration_order`); else they are put in the order a person counts in:
+    With `in_order`, layers keep the order of the keys (`is_registration_order`). Otherwise they are in natural order:
     `layer.2` before `layer.10`.
     """
     grouped: dict[str, dict[str, str]] = {}
     for key in shapes:
         name, _, leaf = key.rpartition(".")
-        if leaf not in IGNORED:
+        if leaf not in IGNORED_LEAVES:
             grouped.setdefault(name, {})[leaf] = key
     names = list(grouped) if in_order else sorted(grouped, key=natural_sort_key)
-    return [_layer(name, grouped[name], shapes) for name in names]
+    return [_make_layer(name, grouped[name], shapes) for name in names]
 
 
 def find_blocks(layers: Sequence[StateDictLayer]) -> NetworkOutline:
-    """Find the blocks: the innermost numbered parts that hold two convolutions or more.
+    """Find the blocks: the innermost numbered modules that contain at least two convolutions.
 
-    They stand in the order of their numbers; where names differ in more than a number, in that of the layers.
+    Blocks are in the order of their numbers; names that differ in more than a number are in the order of the layers.
     """
     convs = [layer for layer in layers if layer.kind == "conv"]
-    count = Counter(part for layer in convs for part in _parents(layer.name))
-    found = {}
+    num_convs = Counter(module for layer in convs for module in _parents(layer.name))
+    candidates = {}
     for layer in convs:
-        inside = [p for p in _parents(layer.name) if count[p] > 1 and _NUMBERED.fullmatch(p.rpartition(".")[2])]
+        inside = [p for p in _parents(layer.name) if num_convs[p] > 1 and _NUMBERED.fullmatch(p.rpartition(".")[2])]
         if inside:
-            found[inside[-1]] = None
-    # `1.conv1` beside `1.layer1.0.conv1`: what holds blocks is none itself
-    names = [name for name in found if not any(other.startswith(f"{name}.") for other in found)]
-    blocks: dict[str, list[StateDictLayer]] = {name: [] for name in _counted(names)}
+            candidates[inside[-1]] = None
+    # `1.conv1` beside `1.layer1.0.conv1`: a module that contains blocks is no block itself
+    names = [name for name in candidates if not any(other.startswith(f"{name}.") for other in candidates)]
+    blocks: dict[str, list[StateDictLayer]] = {name: [] for name in _sort_by_numbers(names)}
     outside = []
     for layer in layers:
-        parts = (*_parents(layer.name), layer.name)
-        home = next((part for part in parts if part in blocks), None)
-        (outside if home is None else blocks[home]).append(layer)
-    return NetworkOutline({name: tuple(its) for name, its in blocks.items()}, tuple(outside))
+        modules = (*_parents(layer.name), layer.name)
+        block = next((module for module in modules if module in blocks), None)
+        (outside if block is None else blocks[block]).append(layer)
+    return NetworkOutline({name: tuple(inner) for name, inner in blocks.items()}, tuple(outside))
 
 
 def natural_sort_key(name: str) -> list[tuple[int, int, str]]:
-    """Return what names are sorted by where numbers in them count as numbers."""
+    """Return a sort key that compares the numbers in names as numbers."""
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
 
 
-def _counted(names: Sequence[str]) -> list[str]:
-    """Sort names by the numbers in them, part by part; those that begin otherwise stay in the order they have."""
+def _sort_by_numbers(names: Sequence[str]) -> list[str]:
+    """Sort names by the numbers in them, component by component; components with other letters stay in order."""
     first: dict[tuple[str, str], int] = {}
 
-    def place(name: str) -> list[tuple[int, list[tuple[int, int, str]]]]:
+    def sort_key(name: str) -> list[tuple[int, list[tuple[int, int, str]]]]:
         parts = name.split(".")
-        begins = [(".".join(parts[:at]), re.split(r"\d", part)[0]) for at, part in enumerate(parts)]
+        prefixes = [(".".join(parts[:at]), re.split(r"\d", part)[0]) for at, part in enumerate(parts)]
         return [
-            (first.setdefault(one, len(first)), natural_sort_key(part)) for one, part in zip(begins, parts, strict=True)
+            (first.setdefault(prefix, len(first)), natural_sort_key(part))
+            for prefix, part in zip(prefixes, parts, strict=True)
         ]
 
-    places = {name: place(name) for name in names}
-    return sorted(names, key=places.__getitem__)
+    keys = {name: sort_key(name) for name in names}
+    return sorted(names, key=keys.__getitem__)
 
 
 def _parents(name: str) -> list[str]:
-    """Return everything a layer stands in, the outermost first: `a`, `a.b` of `a.b.c`."""
+    """Return the modules that contain a layer, the outermost first: `a` and `a.b` for `a.b.c`."""
     parts = name.split(".")
     return [".".join(parts[:end]) for end in range(1, len(parts))]
 
 
-def _layer(name: str, keys: Mapping[str, str], shapes: Mapping[str, Shape]) -> StateDictLayer:
+def _make_layer(name: str, keys: Mapping[str, str], shapes: Mapping[str, Shape]) -> StateDictLayer:
     weight = shapes.get(keys.get("weight", ""), ())
     mean = shapes.get(keys.get("running_mean", ""), ())
     known = set(keys) <= set(LEAVES)
     if known and len(mean) == 1 and "running_var" in keys and len(weight) <= 1:
-        return StateDictLayer(name, "norm", mean, keys)
+        return StateDictLayer(name=name, kind="norm", shape=mean, keys=keys)
     if known and not mean and len(weight) in (2, 4):
-        return StateDictLayer(name, "conv" if len(weight) == 4 else "linear", weight, keys)
-    return StateDictLayer(name, "other", weight, keys)
+        return StateDictLayer(name=name, kind="conv" if len(weight) == 4 else "linear", shape=weight, keys=keys)
+    return StateDictLayer(name=name, kind="other", shape=weight, keys=keys)

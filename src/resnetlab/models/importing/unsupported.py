@@ -1,4 +1,4 @@
-"""Networks that are not the paper's: what they are called, and the error that says so. No torch here."""
+"""Networks that cannot be imported: checks for their kind, and the error that names it."""
 
 import math
 import re
@@ -18,30 +18,30 @@ FAMILIES: tuple[tuple[str, str], ...] = (
     (r"(lora_|\.lora)", "a network with LoRA adapters"),
     (r"_packed_params|zero_point|weight_fake_quant|qweight", "a quantised network"),
 )
-"""Told by names; the first that fits is said."""
+"""Patterns of keys, and the family that has such keys; the first match counts."""
 
 ATTENTION = re.compile(
     r"(^|[._])(se|fc\d*|attn|attention|ca|sa|cbam|eca|gate|squeeze|excitation|mlp)([._\d]|$|_)", re.I
 )
 
-TRAINING = re.compile(
+TRAINING_KEYS = re.compile(
     r"(^|\.)\w*(criterion|loss|metric)\w*\.|(^|\.)(epoch|step|global_step|iteration|num_updates)$", re.IGNORECASE
 )
-"""Keys that nothing of a prediction is computed with: weights of a loss, sums of a metric, counters."""
-_NORMALISATION = re.compile(r"(^|[._])(mean|std)$", re.IGNORECASE)
+"""Keys that no prediction uses: weights of a loss, sums of a metric, counters."""
+_PREPROCESSING_KEYS = re.compile(r"(^|[._])(mean|std)$", re.IGNORECASE)
 
 
 class UnsupportedError(ConfigError):
-    """A network that this project cannot hold; the message says which one it is, and why not."""
+    """A network that `ModelConfig` cannot describe; the message names its kind and the reason."""
 
 
-def unsupported(what: str, why: str) -> UnsupportedError:
-    """Return the error for a network of which it is known what it is."""
-    return UnsupportedError(f"this is {what}, which is not supported: {why}")
+def unsupported(kind: str, reason: str) -> UnsupportedError:
+    """Return the error for a network of a known kind."""
+    return UnsupportedError(f"this is {kind}, which is not supported: {reason}")
 
 
 def refuse_families(layers: Sequence[StateDictLayer]) -> None:
-    """Refuse what its names or its shapes give away as another family.
+    """Refuse networks whose keys or shapes are those of another family.
 
     Raises:
         UnsupportedError: naming the family.
@@ -59,14 +59,14 @@ def refuse_families(layers: Sequence[StateDictLayer]) -> None:
                 family, f"it has {match}, and a ResNet has convolutions, batch normalisation and one linear layer"
             )
     if not convs:
-        raise UnsupportedError("no convolution is in it, so it is no ResNet")
+        raise UnsupportedError("the file has no convolution, so it is no ResNet")
     depthwise = [layer for layer in convs if layer.shape[1] == 1 and layer.kernel > 1]
     if len(depthwise) > 1:
         raise unsupported("a network of depthwise convolutions", f"such as {depthwise[1].name}")
 
 
 def refuse_chain(layers: Sequence[StateDictLayer]) -> None:
-    """Refuse a network without blocks, whose strides and pools nothing tells.
+    """Refuse a network without blocks, whose strides and pools are unknown.
 
     Raises:
         UnsupportedError: always.
@@ -75,13 +75,13 @@ def refuse_chain(layers: Sequence[StateDictLayer]) -> None:
     num_linear = sum(layer.kind == "linear" for layer in layers)
     raise unsupported(
         f"a chain of {num_convs} convolutions and {num_linear} linear layers",
-        "it has no blocks (numbered parts of two or three convolutions each, such as layer1.0), so nothing tells where "
-        "it strides and pools, as in a VGG or an AlexNet",
+        "it has no blocks (numbered modules of two or three convolutions, such as layer1.0), so its strides and pools "
+        "are unknown, as in a VGG or an AlexNet",
     )
 
 
 def refuse_copies(blocks: Sequence[str]) -> None:
-    """Refuse several networks side by side, such as a student and a teacher.
+    """Refuse several networks in one file, such as a student and a teacher.
 
     Raises:
         UnsupportedError: naming them.
@@ -92,20 +92,20 @@ def refuse_copies(blocks: Sequence[str]) -> None:
         for at in range(len(paths[0]))
         if len({tuple(path[: at + 1]) for path in paths}) > 1 or at + 1 == min(map(len, paths))
     )
-    inside: dict[str, set[str]] = {}
+    contents: dict[str, set[str]] = {}
     for path in paths:
-        inside.setdefault(path[depth], set()).add(".".join(path[depth + 1 :]))
-    for name, its in inside.items():
-        twins = [other for other, theirs in inside.items() if theirs == its]
-        stages = {block.rpartition(".")[0] for block in its}
-        if len(twins) > 1 and len(stages) > 1:  # the stages of one network are alike too, but hold blocks alone
+        contents.setdefault(path[depth], set()).add(".".join(path[depth + 1 :]))
+    for name, content in contents.items():
+        equal = [other for other, other_content in contents.items() if other_content == content]
+        stages = {block.rpartition(".")[0] for block in content}
+        if len(equal) > 1 and len(stages) > 1:  # the stages of one network can be equal too, but contain blocks only
             raise unsupported(
-                f"{len(twins)} networks in one file ({', '.join(twins)})", f"save one of them alone, such as {name}"
+                f"{len(equal)} networks in one file ({', '.join(equal)})", f"save one of them alone, such as {name}"
             )
 
 
 def refuse_stem(convs: Sequence[StateDictLayer], name: str) -> None:
-    """Refuse a stem that is not one convolution.
+    """Refuse a stem that is not one 3x3 or 7x7 convolution.
 
     Raises:
         UnsupportedError: always.
@@ -116,20 +116,20 @@ def refuse_stem(convs: Sequence[StateDictLayer], name: str) -> None:
             f"{name} with a deep stem (ResNet-C or ResNet-D)",
             f"{len(convs)} convolutions ({kernels}) stand outside the blocks, and the paper's stem is one",
         )
-    why = f"its first convolution is {kernels}" if convs else "no convolution stands before its blocks"
-    raise unsupported(f"{name} with another stem", f"{why}; known are 3x3 and 7x7")
+    reason = f"its first convolution is {kernels}" if convs else "no convolution stands before its blocks"
+    raise unsupported(f"{name} with another stem", f"{reason}; supported are 3x3 and 7x7")
 
 
 def is_attention(block: str, layer: StateDictLayer) -> bool:
-    """Say whether a layer of a block is called as those of squeeze-and-excitation and the like are."""
+    """Return whether a layer of a block has a name of squeeze-and-excitation or another attention module."""
     return ATTENTION.search(layer.name.removeprefix(f"{block}.")) is not None
 
 
-def refuse_extra(block: str, layer: StateDictLayer, name: str) -> None:
-    """Refuse a block that has more in it than convolutions and batch normalisation: this layer.
+def refuse_extra_layer(block: str, layer: StateDictLayer, name: str) -> None:
+    """Refuse a block with a layer that is neither convolution nor batch normalisation.
 
     Raises:
-        UnsupportedError: naming what the block has.
+        UnsupportedError: naming the layer.
     """
     inner = layer.name.removeprefix(block).strip(".") or next(iter(layer.keys))
     if is_attention(block, layer):
@@ -142,22 +142,22 @@ def refuse_extra(block: str, layer: StateDictLayer, name: str) -> None:
     raise unsupported(f"{name} with more in its blocks", f"{block} has {inner}")
 
 
-def refuse_left_over(left: Mapping[str, Shape], name: str, in_channels: int) -> None:
-    """Refuse what stands outside the blocks, is no part of our network, and not for training alone.
+def refuse_unused_keys(unused: Mapping[str, Shape], name: str, in_channels: int) -> None:
+    """Refuse keys outside the blocks that belong to no layer of the network, except those that only training uses.
 
     Raises:
-        UnsupportedError: naming the keys, and saying what to do.
+        UnsupportedError: naming the keys and a remedy.
     """
-    used = [key for key in left if not TRAINING.search(key)]
-    if not used:
+    keys = [key for key in unused if not TRAINING_KEYS.search(key)]
+    if not keys:
         return
-    some = ", ".join(used[:3]) + (f" and {len(used) - 3} more" if len(used) > 3 else "")
-    if all(_NORMALISATION.search(key) and math.prod(left[key]) == in_channels for key in used):
+    some = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+    if all(_PREPROCESSING_KEYS.search(key) and math.prod(unused[key]) == in_channels for key in keys):
         raise unsupported(
             f"{name} that normalises its images itself",
             f"it has {some}; save the state_dict() without them, and give their values as --mean and --std",
         )
     raise unsupported(
         f"{name} with more outside its blocks",
-        f"it has {some}; where nothing is computed with them, save the state_dict() without them",
+        f"it has {some}; if no prediction uses them, save the state_dict() without them",
     )
