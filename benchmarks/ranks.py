@@ -56,8 +56,8 @@ def main() -> int:
     same = all(counts(evaluations[ranks]) == counts(evaluations[1]) for ranks in RANKS)
     apart = max(abs(evaluations[ranks]["loss"] - evaluations[1]["loss"]) for ranks in RANKS)
     print(
-        f"\nevaluation of one model file, {evaluations[1]['num_samples']:,} test images, in 1, 2 and 4 processes: counts "
-        f"{'equal' if same else 'DIFFER'}; loss differs by {apart:.1e} at most"
+        f"\nevaluation of one model file, {evaluations[1]['num_samples']:,} test images, in 1, 2 and 4 processes: "
+        f"counts {'equal' if same else 'DIFFER'}; loss differs by {apart:.1e} at most"
     )
     return int(not (good and same and apart < 1e-6))
 

@@ -8,8 +8,8 @@
    after the last request. The bound for p99 is 1.5 times the expected wait: all images ahead in the full queue and in
    the worker, divided by the accepted images per second.
 
-    python benchmarks/serve_load.py
-    python benchmarks/serve_load.py --model resnet50.safetensors --backend openvino --turns 5
+    python benchmarks/serve_load.py --images FOLDER
+    python benchmarks/serve_load.py --images FOLDER --model resnet50.safetensors --backend openvino --turns 5
 
 Without `--model` it measures a ResNet-50 with random weights. The exit status is 1 if a bound is missed. Other load on
 the machine makes every figure worse.
@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+from benchmark_data import add_data_argument
 from load_client import LoadClient, LoadResult, post_request
 from resnetlab.config import Preprocessing
 from resnetlab.models.model_file import ModelCard, save_model
@@ -36,7 +37,6 @@ from resnetlab.system.cores import usable_cores
 from serve_baseline import full_batches_per_s, load_baseline, single_image_p50_s
 from server_process import RunningServer, run_server
 
-IMAGES = Path(__file__).parents[2] / "shared/data/imagenette224-sample/val"
 MAX_LATENCY_RATIO, MIN_THROUGHPUT_RATIO = 1.15, 0.90
 """Bounds of (1) and (2)."""
 MAX_MEMORY_DEVIATION, MAX_RECOVERY_S = 0.05, 5
@@ -234,7 +234,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="load a server on this machine, and compare it with a baseline")
     parser.add_argument("--model", type=Path, help="model to serve; default: a ResNet-50 with random weights")
     parser.add_argument("--backend", default="auto", help="as for `resnetlab serve`")
-    parser.add_argument("--images", type=Path, default=IMAGES, help="folder with images, at any depth")
+    add_data_argument(parser, "--images", "imagenette224-sample/val", "folder with images, at any depth")
     parser.add_argument("--turns", type=int, default=5, help="number of measurements of each side")
     parser.add_argument("--seconds", type=float, default=4, help="duration of each measurement")
     parser.add_argument("--overload-seconds", type=float, default=60)
