@@ -1,4 +1,4 @@
-"""Ten crops and several scales against a slow, obvious reference: one picture at a time, Pillow, loops."""
+"""Ten crops and multiple scales against a slow reference implementation: one image at a time, Pillow, loops."""
 
 import numpy as np
 import pytest
@@ -9,45 +9,47 @@ from resnetlab import build_model
 from resnetlab.config import ConfigError, Preprocessing
 from resnetlab.data.dataset import Split
 from resnetlab.data.images.encoded import EncodedImages
-from resnetlab.evaluation.crops import multi_scale_sides, shorter_side
+from resnetlab.evaluation.crops import multi_scale_sides, ten_crop_side
 from resnetlab.evaluation.protocols import collect_predictions, ensemble, multi_scale, one_crop, ten_crop
 from resnetlab.models.resnet import ResNet
 
 PRE = Preprocessing(24, (0.45, 0.5, 0.55), (0.2, 0.25, 0.3), crop_ratio=0.75)
 SHAPES = [(32, 32), (32, 47), (60, 32), (32, 47), (33, 90), (20, 200)]
-"""Height and width; the last is longer than four times its shorter side."""
+"""Height and width; the longer side of the last is more than four times its shorter side."""
 
 
 def network(seed: int = 0, **fields) -> ResNet:
-    """A small network with weights and BN statistics that are not those of the start."""
-    chance = torch.Generator().manual_seed(seed)
-    model = build_model("resnet8", 7, generator=chance, **fields)
+    """Build a small network with random batch-normalisation statistics."""
+    generator = torch.Generator().manual_seed(seed)
+    model = build_model("resnet8", 7, generator=generator, **fields)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean = torch.rand(module.num_features, generator=chance) - 0.5
-            module.running_var = torch.rand(module.num_features, generator=chance) + 0.5
+            module.running_mean = torch.rand(module.num_features, generator=generator) - 0.5
+            module.running_var = torch.rand(module.num_features, generator=generator) + 0.5
     return model.eval()
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    """Pictures on disk, smooth enough that two ways of resizing agree, and the same as arrays."""
-    folder, chance = tmp_path_factory.mktemp("views"), np.random.default_rng(0)
+def images(tmp_path_factory):
+    """Write images that are smooth enough for two resizing methods to agree; return files and arrays."""
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     pixels = []
     for number, (height, width) in enumerate(SHAPES):
-        small = Image.fromarray(chance.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+        small = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
         pixels.append(np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)))
         Image.fromarray(pixels[-1]).save(folder / f"{number}.png")
     return sorted(folder.iterdir()), pixels
 
 
-def encoded(places, pre=PRE) -> EncodedImages:
+def encoded(files, pre=PRE) -> EncodedImages:
     sizes = torch.tensor(SHAPES)
-    return EncodedImages(places, [place.name for place in places], sizes, pre.image_size, pre.crop_ratio)
+    return EncodedImages(
+        files, [file.name for file in files], sizes, image_size=pre.image_size, crop_ratio=pre.crop_ratio
+    )
 
 
 def resized(pixels: np.ndarray, shorter: int) -> np.ndarray:
-    """Pillow's own resizing of the picture, or of the middle of a very long one."""
+    """Resize an image, or the centre of a very long image, with Pillow."""
     height, width = pixels.shape[:2]
     if width > 4 * height:
         cut = (width - 4 * height) // 2
@@ -58,7 +60,7 @@ def resized(pixels: np.ndarray, shorter: int) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
 
 
-def seen(pixels: np.ndarray, pre: Preprocessing) -> torch.Tensor:
+def network_input(pixels: np.ndarray, pre: Preprocessing) -> torch.Tensor:
     x = torch.tensor(pixels / 255.0, dtype=torch.float64)
     x = (x - torch.tensor(pre.mean, dtype=torch.float64)) / torch.tensor(pre.std, dtype=torch.float64)
     return x.permute(2, 0, 1)[None].float()
@@ -78,72 +80,72 @@ def slow_ten_crop(model, pixels, pre, shorter):
             ((height - size) // 2, (width - size) // 2),
         ]:
             crop = image[top : top + size, left : left + size]
-            logits = model(seen(crop[:, ::-1].copy() if flip else crop, pre))[0].double()
+            logits = model(network_input(crop[:, ::-1].copy() if flip else crop, pre))[0].double()
             total += torch.exp(logits) / torch.exp(logits).sum()
     return total / 10
 
 
 @torch.no_grad()
 def slow_multi_scale(model, pixels, pre, sides):
-    """Class scores at every place of the last map, averaged over places, then over scales as probabilities."""
+    """Average the class scores over the positions of the last feature map, then the probabilities over scales."""
     total = torch.zeros(7, dtype=torch.float64)
     for side in sides:
-        x = seen(resized(pixels, side), pre)
+        x = network_input(resized(pixels, side), pre)
         x = torch.relu(model.bn1(model.conv1(x)))
         for stage in (model.layer1, model.layer2, model.layer3):
             x = stage(x)
-        places = [model.fc(x[0, :, row, column]) for row in range(x.shape[2]) for column in range(x.shape[3])]
-        logits = torch.stack(places).double().mean(0)
+        scores = [model.fc(x[0, :, row, column]) for row in range(x.shape[2]) for column in range(x.shape[3])]
+        logits = torch.stack(scores).double().mean(0)
         total += torch.exp(logits) / torch.exp(logits).sum()
     return total / len(sides)
 
 
-def gathered(scores, count):
-    found = torch.zeros(count, 7, dtype=torch.float64)
-    times = torch.zeros(count)
-    for positions, _, logs in scores:
-        found[positions] = logs.exp()
-        times[positions] += 1
-    assert times.tolist() == [1] * count
-    return found
+def probabilities(batches, num_samples):
+    result = torch.zeros(num_samples, 7, dtype=torch.float64)
+    counts = torch.zeros(num_samples)
+    for positions, _, log_probs in batches:
+        result[positions] = log_probs.exp()
+        counts[positions] += 1
+    assert counts.tolist() == [1] * num_samples
+    return result
 
 
 @pytest.mark.parametrize("shorter", [24, 27, 32])
-def test_ten_crop_is_the_slow_one(drawn, shorter):
-    places, pixels = drawn
-    model, labels = network(), torch.arange(len(places))
-    fast = gathered(ten_crop(model, encoded(places), labels, PRE, shorter), len(places))
+def test_ten_crop_equals_the_reference(images, shorter):
+    files, pixels = images
+    model, split = network(), Split(encoded(files), torch.arange(len(files)))
+    fast = probabilities(ten_crop(model, split, PRE, side=shorter), len(files))
     slow = torch.stack([slow_ten_crop(model, image, PRE, shorter) for image in pixels])
-    assert torch.allclose(fast, slow, atol=2e-3)  # Pillow rounds pixels half a step otherwise
-    assert (slow.max(0).values - slow.min(0).values).max() > 0.02  # pictures do differ
+    assert torch.allclose(fast, slow, atol=2e-3)  # Pillow rounds pixels half a step differently
+    assert (slow.max(0).values - slow.min(0).values).max() > 0.02  # the images do differ
 
 
-def test_ten_crop_without_resizing_is_exact(drawn):
-    places, pixels = drawn
+def test_ten_crop_without_resizing_is_exact(images):
+    files, pixels = images
     fits = [at for at, (height, width) in enumerate(SHAPES) if min(height, width) == 32 and max(height, width) < 128]
-    model, labels = network(), torch.arange(len(fits))
-    fast = gathered(ten_crop(model, encoded([places[at] for at in fits]), labels, PRE, 32), len(fits))
+    model, split = network(), Split(encoded([files[at] for at in fits]), torch.arange(len(fits)))
+    fast = probabilities(ten_crop(model, split, PRE, side=32), len(fits))
     slow = torch.stack([slow_ten_crop(model, pixels[at], PRE, 32) for at in fits])
     assert torch.allclose(fast, slow, atol=1e-6)
 
 
-def test_multi_scale_is_the_slow_one(drawn):
-    places, pixels = drawn
-    model, labels, sides = network(), torch.arange(len(places)), (24, 31, 48)
-    fast = gathered(multi_scale(model, encoded(places), labels, PRE, sides), len(places))
+def test_multi_scale_equals_the_reference(images):
+    files, pixels = images
+    model, split, sides = network(), Split(encoded(files), torch.arange(len(files))), (24, 31, 48)
+    fast = probabilities(multi_scale(model, split, PRE, sides=sides), len(files))
     slow = torch.stack([slow_multi_scale(model, image, PRE, sides) for image in pixels])
     assert torch.allclose(fast, slow, atol=2e-3)
 
 
-def test_the_paper_s_sizes():
+def test_sides_are_those_of_the_paper():
     imagenet = Preprocessing(224, (0.0,) * 3, (1.0,) * 3, crop_ratio=0.875)
-    assert (multi_scale_sides(imagenet), shorter_side(imagenet)) == ((224, 256, 384, 480, 640), 256)
+    assert (multi_scale_sides(imagenet), ten_crop_side(imagenet)) == ((224, 256, 384, 480, 640), 256)
     cifar = Preprocessing(32, (0.0,) * 3, (1.0,) * 3)
-    assert (multi_scale_sides(cifar), shorter_side(cifar)) == ((32, 37, 55, 69, 91), 37)
+    assert (multi_scale_sides(cifar), ten_crop_side(cifar)) == ((32, 37, 55, 69, 91), 37)
 
 
-def without_borders() -> ResNet:
-    """A network whose kernels read their own place alone: zero padding never comes in."""
+def network_without_padding() -> ResNet:
+    """Build a network whose kernels read only their own position, so that zero padding has no effect."""
     model = network()
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d) and module.kernel_size == (3, 3):
@@ -153,71 +155,63 @@ def without_borders() -> ResNet:
     return model
 
 
-def test_multi_scale_of_a_constant_picture_is_one_crop():
-    """Exact where padding plays no part; any network else sees its border in another proportion at each scale."""
+def test_multi_scale_of_a_constant_image_equals_one_crop():
+    """Exact without padding; with padding, the share of the border differs between scales."""
     shades = torch.tensor([[10, 200, 90], [255, 255, 255], [0, 0, 0]], dtype=torch.uint8)
-    originals = shades[:, :, None, None].expand(3, 3, 32, 32).contiguous()
-    labels = torch.tensor([0, 1, 2])
-    split = Split(originals[:, :, :24, :24].contiguous(), labels)
-    model = without_borders()
-    once = gathered(one_crop(model, split, PRE), 3)
-    several = gathered(multi_scale(model, originals, labels, PRE, multi_scale_sides(PRE)), 3)
+    originals = Split(shades[:, :, None, None].expand(3, 3, 32, 32).contiguous(), torch.tensor([0, 1, 2]))
+    split = Split(originals.images[:, :, :24, :24].contiguous(), originals.labels)
+    model = network_without_padding()
+    once = probabilities(one_crop(model, split, PRE), 3)
+    several = probabilities(multi_scale(model, originals, PRE, sides=multi_scale_sides(PRE)), 3)
     assert torch.allclose(once, several, rtol=1e-5)
-    assert torch.allclose(once, gathered(ten_crop(model, originals, labels, PRE, shorter_side(PRE)), 3), rtol=1e-5)
-    ordinary = network()
-    at_its_size = gathered(multi_scale(ordinary, originals, labels, PRE, (24,)), 3)
-    assert torch.allclose(gathered(one_crop(ordinary, split, PRE), 3), at_its_size, rtol=1e-6)
-    assert not torch.allclose(at_its_size, gathered(multi_scale(ordinary, originals, labels, PRE, (60,)), 3), rtol=1e-4)
+    assert torch.allclose(once, probabilities(ten_crop(model, originals, PRE, side=ten_crop_side(PRE)), 3), rtol=1e-5)
+    padded = network()
+    at_24 = probabilities(multi_scale(padded, originals, PRE, sides=(24,)), 3)
+    assert torch.allclose(probabilities(one_crop(padded, split, PRE), 3), at_24, rtol=1e-6)
+    assert not torch.allclose(at_24, probabilities(multi_scale(padded, originals, PRE, sides=(60,)), 3), rtol=1e-4)
 
 
-def test_the_centre_crop_is_what_evaluation_and_prediction_see(drawn):
-    places, _ = drawn
-    images, labels, model = encoded(places), torch.arange(len(places)), network()
+def test_one_crop_uses_the_crop_ratio(images):
+    files, _ = images
+    split, model = Split(encoded(files), torch.arange(len(files))), network()
+    uncropped = Preprocessing(24, PRE.mean, PRE.std)
     square = [at for at, shape in enumerate(SHAPES) if shape == (32, 32)]
-    one = gathered(one_crop(model, Split(images, labels), PRE), len(places))[square]
-    whole = gathered(multi_scale(model, images, labels, Preprocessing(24, PRE.mean, PRE.std), (24,)), len(places))
-    direct = gathered(
-        one_crop(
-            model,
-            Split(encoded(places, Preprocessing(24, PRE.mean, PRE.std)), labels),
-            Preprocessing(24, PRE.mean, PRE.std),
-        ),
-        len(places),
-    )
+    one = probabilities(one_crop(model, split, PRE), len(files))[square]
+    whole = probabilities(multi_scale(model, split, uncropped, sides=(24,)), len(files))
+    direct = probabilities(one_crop(model, Split(encoded(files, uncropped), split.labels), uncropped), len(files))
     assert torch.allclose(whole[square], direct[square], rtol=1e-6)
-    assert not torch.allclose(one, direct[square], rtol=1e-3)  # the crop ratio counts
+    assert not torch.allclose(one, direct[square], rtol=1e-3)
 
 
-def test_a_mean_for_each_pixel_follows_the_size(drawn):
-    places, _ = drawn
-    labels, model = torch.arange(len(places)), network()
+def test_a_per_pixel_mean_is_resized_with_the_image(images):
+    files, _ = images
+    split, model = Split(encoded(files), torch.arange(len(files))), network()
     flat = Preprocessing(24, (0.4, 0.5, 0.6), (1.0,) * 3, crop_ratio=0.75)
     same = Preprocessing(24, (0.4, 0.5, 0.6), (1.0,) * 3, tuple(np.repeat((0.4, 0.5, 0.6), 24 * 24)), crop_ratio=0.75)
-    sides = (24, 31, 48)
     by_channel, by_pixel = (
-        gathered(multi_scale(model, encoded(places), labels, pre, sides), len(places)) for pre in (flat, same)
+        probabilities(multi_scale(model, split, pre, sides=(24, 31, 48)), len(files)) for pre in (flat, same)
     )
     assert torch.allclose(by_channel, by_pixel, atol=1e-5)
 
 
-def test_an_ensemble_of_one_is_the_network_and_of_two_their_mean():
-    chance = torch.Generator().manual_seed(1)
-    pixels = torch.randint(0, 256, (70, 3, 24, 24), dtype=torch.uint8, generator=chance)
-    labels = torch.randint(0, 7, (70,), generator=chance)
+def test_ensemble_averages_probabilities_and_passes_one_network_through():
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randint(0, 256, (70, 3, 24, 24), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, 7, (70,), generator=generator)
     split, first, second = Split(pixels, labels), network(0), network(1)
     alone = collect_predictions(one_crop(first, split, PRE), 70)
     one = collect_predictions(ensemble([lambda: one_crop(first, split, PRE)], 70), 70)
     for name in ("positions", "labels", "top", "confidence", "loss"):
         assert np.array_equal(getattr(alone, name), getattr(one, name))
-    both = gathered(ensemble([lambda: one_crop(first, split, PRE), lambda: one_crop(second, split, PRE)], 70), 70)
-    mean = (gathered(one_crop(first, split, PRE), 70) + gathered(one_crop(second, split, PRE), 70)) / 2
+    both = probabilities(ensemble([lambda: one_crop(first, split, PRE), lambda: one_crop(second, split, PRE)], 70), 70)
+    mean = (probabilities(one_crop(first, split, PRE), 70) + probabilities(one_crop(second, split, PRE), 70)) / 2
     assert torch.allclose(both, mean, rtol=1e-12)
 
 
-def test_what_cannot_be_cut_is_refused(drawn):
-    places, _ = drawn
-    labels = torch.arange(len(places))
+def test_impossible_sides_raise(images):
+    files, _ = images
+    split = Split(encoded(files), torch.arange(len(files)))
     with pytest.raises(ConfigError, match="cannot be cut from a shorter side of 20; use 24 or more"):
-        list(ten_crop(network(), encoded(places), labels, PRE, 20))
+        list(ten_crop(network(), split, PRE, side=20))
     with pytest.raises(ConfigError, match="at least 1 pixel each, not 24, 0"):
-        list(multi_scale(network(), encoded(places), labels, PRE, (24, 0)))
+        list(multi_scale(network(), split, PRE, sides=(24, 0)))

@@ -1,4 +1,4 @@
-"""What a model file is judged on: the same numbers as the run's own, each sample once, labels that follow names."""
+"""Evaluation of model files: the same metrics as in training, each sample once, labels matched by class name."""
 
 import dataclasses
 import json
@@ -16,8 +16,9 @@ import resnetlab
 from resnetlab.config import ConfigError, DataConfig, Recipe, RunConfig
 from resnetlab.evaluation.bn_recalibration import recalibrate_bn
 from resnetlab.evaluation.class_matching import match_classes
-from resnetlab.evaluation.evaluator import EvaluationOptions, data_config, evaluate_members, open_members
+from resnetlab.evaluation.evaluator import evaluate_members, open_members, resolve_data_config
 from resnetlab.evaluation.metrics import compute_metrics
+from resnetlab.evaluation.options import EvaluationOptions
 from resnetlab.evaluation.predictions import merge_predictions
 from resnetlab.models.model_file import load_model, save_model
 from resnetlab.models.resnet import ResNet
@@ -29,46 +30,46 @@ RECIPE = Recipe(epochs=1, batch_size=8, lr=0.05)
 
 
 def photos(root: Path, splits=("train", "val", "test"), sizes=((40, 40), (36, 60), (50, 33))) -> Path:
-    """Noisy pictures of a colour each, of several sizes; a class folder each."""
-    chance = np.random.default_rng(0)
+    """Write noisy images of one colour for each class, of several sizes, in class folders."""
+    rng = np.random.default_rng(0)
     for split in splits:
         for name, colour in COLOURS.items():
             folder = root / split / name
             folder.mkdir(parents=True)
             for number in range(8 if split == "train" else 5):
                 height, width = sizes[number % len(sizes)]
-                noise = chance.normal(0, 70, (height, width, 3))
+                noise = rng.normal(0, 70, (height, width, 3))
                 Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
     return root
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """Runs on images that are resident, that stay encoded, that hold parts out, and on digits: data and directory."""
-    place = tmp_path_factory.mktemp("examined")
-    folder = photos(place / "photos")
-    unsplit = photos(place / "unsplit", splits=("",), sizes=((24, 24),))
+def folder(tmp_path_factory):
+    """Train on resident images, on encoded images, on a data set without splits, and on digits; return the folder."""
+    root = tmp_path_factory.mktemp("evaluated")
+    split = photos(root / "photos")
+    unsplit = photos(root / "unsplit", splits=("",), sizes=((24, 24),))
     wide = resnetlab.model_config("resnet8", stage_channels=(8, 8, 8))
     runs = {
-        "resident": (DataConfig(str(folder), image_size=24), RECIPE),
-        "encoded": (DataConfig(str(folder), image_size=24), dataclasses.replace(RECIPE, crop="resized")),
+        "resident": (DataConfig(str(split), image_size=24), RECIPE),
+        "encoded": (DataConfig(str(split), image_size=24), dataclasses.replace(RECIPE, crop="resized")),
         "held-out": (DataConfig(str(unsplit), split_seed=3), RECIPE),
         "digits": (DataConfig("digits"), dataclasses.replace(RECIPE, normalise="pixel")),
     }
     for name, (data, recipe) in runs.items():
-        resnetlab.fit(RunConfig(wide, data, recipe), place / name)
-    return place
+        resnetlab.fit(RunConfig(wide, data, recipe), root / name)
+    return root
 
 
-def judged(*files, data=None, rank=0, of=1, **terms):
-    agreed = EvaluationOptions(**terms)
-    members = open_members([Path(file) for file in files], data, agreed, None)
-    return compute_metrics(evaluate_members(members, agreed, rank=rank, of=of), members[0].card.classes)
+def evaluate(*files, data=None, **fields):
+    options = EvaluationOptions(**fields)
+    members = open_members([Path(file) for file in files], data, options)
+    return compute_metrics(evaluate_members(members, options), members[0].card.classes)
 
 
-def test_in_python(made):
-    assert resnetlab.evaluate(made / "resident").as_json() == judged(made / "resident").as_json()
-    pair = resnetlab.evaluate([made / "resident", str(made / "encoded")], str(made / "photos"), split="val")
+def test_public_function(folder):
+    assert resnetlab.evaluate(folder / "resident").as_json() == evaluate(folder / "resident").as_json()
+    pair = resnetlab.evaluate([folder / "resident", str(folder / "encoded")], str(folder / "photos"), split="val")
     assert pair.num_samples == 20
 
 
@@ -78,50 +79,49 @@ def last_lines(directory: Path):
 
 
 @pytest.mark.parametrize("name", ["resident", "encoded", "held-out", "digits"])
-def test_a_reloaded_file_gives_the_run_s_own_numbers(made, tmp_path, name):
-    """Errors and loss to the last bit, on every split, from a file that was written again and lies elsewhere."""
-    model, card = load_model(made / name)
+def test_a_reloaded_file_gives_the_metrics_of_the_run(folder, tmp_path, name):
+    """Errors and loss are bit-identical on every split, from a file that was saved again elsewhere."""
+    model, card = load_model(folder / name)
     save_model(tmp_path / "again.safetensors", model, card)
-    result, epoch = last_lines(made / name)
+    result, epoch = last_lines(folder / name)
     for split in ("train", "val", "test"):
-        evaluation = judged(tmp_path / "again.safetensors", split=split)
+        evaluation = evaluate(tmp_path / "again.safetensors", split=split)
         assert evaluation.top1.pct == result[f"{split}_error_pct"] == card.error[f"{split}_error_pct"]
-    assert judged(tmp_path / "again.safetensors", split="val").loss == epoch["val_loss"]
+    assert evaluate(tmp_path / "again.safetensors", split="val").loss == epoch["val_loss"]
 
 
-def test_which_images_are_judged_if_nothing_is_said(made):
-    own = judged(made / "resident")
-    assert own.num_samples == 20  # test/
-    assert judged(made / "held-out").num_samples == 4  # what training held out
-    elsewhere = DataConfig(str(made / "photos" / "val"))
-    assert judged(made / "held-out", data=elsewhere).num_samples == 20  # other images: all of them
-    members = open_members([made / "held-out"], None, EvaluationOptions(split="all"), None)
-    assert members[0].judged.seen_in_training
-    assert not open_members([made / "held-out"], elsewhere, EvaluationOptions(), None)[0].judged.seen_in_training
-    model, card = load_model(made / "digits")
-    save_model(made / "bare.safetensors", model, dataclasses.replace(card, provenance={}))
+def test_default_data_and_split(folder):
+    assert evaluate(folder / "resident").num_samples == 20  # test/
+    assert evaluate(folder / "held-out").num_samples == 4  # the images that training held out
+    elsewhere = DataConfig(str(folder / "photos" / "val"))
+    assert evaluate(folder / "held-out", data=elsewhere).num_samples == 20  # other data: all images
+    members = open_members([folder / "held-out"], None, EvaluationOptions(split="all"))
+    assert members[0].dataset.seen_in_training
+    assert not open_members([folder / "held-out"], elsewhere, EvaluationOptions())[0].dataset.seen_in_training
+    model, card = load_model(folder / "digits")
+    save_model(folder / "bare.safetensors", model, dataclasses.replace(card, provenance={}))
     with pytest.raises(ConfigError, match="name images with --data"):
-        judged(made / "bare.safetensors")
+        evaluate(folder / "bare.safetensors")
 
 
 @pytest.mark.parametrize("protocol", ["one-crop", "ten-crop", "multi-scale"])
-def test_every_sample_once_whatever_the_parts(made, protocol):
-    terms = EvaluationOptions(protocol=protocol, sides=(24, 30) if protocol == "multi-scale" else (), split="all")
-    members = open_members([made / "encoded"], None, terms, None)
-    whole = evaluate_members(members, terms)
+def test_every_sample_once_for_any_world_size(folder, protocol):
+    options = EvaluationOptions(protocol=protocol, sides=(24, 30) if protocol == "multi-scale" else (), split="all")
+    members = open_members([folder / "encoded"], None, options)
+    whole = evaluate_members(members, options)
     assert whole.positions.tolist() == list(range(72))
-    for of in (2, 3, 7, 100):  # 100: some have nothing to judge
-        parts = [evaluate_members(members, terms, rank=rank, of=of) for rank in range(of)]
-        together = merge_predictions(parts)
-        assert together.positions.tolist() == list(range(72))
-        assert np.array_equal(together.labels, whole.labels)
-        assert np.allclose(together.loss, whole.loss, atol=1e-5)
-    with pytest.raises(ValueError, match="judged twice"):
+    for world_size in (2, 3, 7, 100):  # 100: some ranks have no samples
+        parts = [evaluate_members(members, options, rank=rank, world_size=world_size) for rank in range(world_size)]
+        merged = merge_predictions(parts)
+        assert merged.positions.tolist() == list(range(72))
+        assert np.array_equal(merged.labels, whole.labels)
+        assert np.allclose(merged.loss, whole.loss, atol=1e-5)
+    with pytest.raises(ValueError, match="evaluated twice"):
         merge_predictions([whole, parts[0]])
 
 
 @pytest.mark.slow
-def test_processes_of_torchrun_share_the_images(made, tmp_path):
+def test_processes_of_torchrun_share_the_images(folder, tmp_path):
     done = subprocess.run(
         [
             sys.executable,
@@ -132,7 +132,7 @@ def test_processes_of_torchrun_share_the_images(made, tmp_path):
             "-m",
             "resnetlab",
             "evaluate",
-            made / "digits",
+            folder / "digits",
             "--split",
             "train",
             "--json",
@@ -143,148 +143,149 @@ def test_processes_of_torchrun_share_the_images(made, tmp_path):
         timeout=200,
     )
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    alone = judged(made / "digits", split="train")
-    assert (said["num_samples"], said["top1_error_pct"]) == (1257, alone.top1.pct)
-    assert said["confusion"] == alone.confusion.tolist()
+    output = json.loads(done.stdout)
+    alone = evaluate(folder / "digits", split="train")
+    assert (output["num_samples"], output["top1_error_pct"]) == (1257, alone.top1.pct)
+    assert output["confusion"] == alone.confusion.tolist()
 
 
-def test_labels_follow_names(made, tmp_path):
-    """Folders in another order, and folders that swap their names: the numbers follow."""
-    before = judged(made / "resident")
+def test_classes_are_matched_by_name(folder, tmp_path):
+    """Folders that swap their names, and a network with another class order."""
+    before = evaluate(folder / "resident")
     swapped = tmp_path / "swapped"
-    shutil.copytree(made / "photos", swapped)
+    shutil.copytree(folder / "photos", swapped)
     for split in ("train", "val", "test"):
         (swapped / split / "amber").rename(swapped / split / "x")
         (swapped / split / "blue").rename(swapped / split / "amber")
         (swapped / split / "x").rename(swapped / split / "blue")
-    after = judged(made / "resident", data=DataConfig(str(swapped)))
+    after = evaluate(folder / "resident", data=DataConfig(str(swapped)))
     assert np.array_equal(before.confusion[[1, 0, 2, 3]], after.confusion)
-    model, card = load_model(made / "resident")
-    turned = tmp_path / "turned.safetensors"
-    order = [3, 1, 0, 2]  # the same network, its classes numbered otherwise
+    model, card = load_model(folder / "resident")
+    permuted = tmp_path / "permuted.safetensors"
+    order = [3, 1, 0, 2]  # the same network with its classes in another order
     with torch.no_grad():
         model.fc.weight.copy_(model.fc.weight[order].clone())
         model.fc.bias.copy_(model.fc.bias[order].clone())
-    save_model(turned, model, dataclasses.replace(card, classes=tuple(card.classes[at] for at in order)))
-    same = judged(turned)
+    save_model(permuted, model, dataclasses.replace(card, classes=tuple(card.classes[at] for at in order)))
+    same = evaluate(permuted)
     assert same.top1.pct == before.top1.pct
     assert np.array_equal(same.confusion, before.confusion[np.ix_(order, order)])
-    both = judged(made / "resident", turned, protocol="ensemble")
+    both = evaluate(folder / "resident", permuted, protocol="ensemble")
     assert np.array_equal(both.confusion, before.confusion)
 
 
-def test_classes_that_differ_are_listed(made, tmp_path):
+def test_differing_classes_are_listed(folder, tmp_path):
     renamed = tmp_path / "renamed"
-    shutil.copytree(made / "photos" / "test", renamed)
+    shutil.copytree(folder / "photos" / "test", renamed)
     (renamed / "dun").rename(renamed / "taupe")
     with pytest.raises(ConfigError, match=r"only renamed has taupe; only resident has dun"):
-        judged(made / "resident", data=DataConfig(str(renamed)))
+        evaluate(folder / "resident", data=DataConfig(str(renamed)))
     shutil.rmtree(renamed / "taupe")
     with pytest.raises(ConfigError, match=r"only resident has dun – .*--allow-missing-classes"):
-        judged(made / "resident", data=DataConfig(str(renamed)))
-    some = judged(made / "resident", data=DataConfig(str(renamed)), allow_missing_classes=True)
+        evaluate(folder / "resident", data=DataConfig(str(renamed)))
+    some = evaluate(folder / "resident", data=DataConfig(str(renamed)), allow_missing_classes=True)
     assert (some.num_samples, some.per_class[3].error) == (15, None)
     with pytest.raises(ConfigError, match="unsplit has 3-channel images, and resnet8 reads 1 channels"):
-        judged(made / "digits", data=DataConfig(str(made / "unsplit")))
+        evaluate(folder / "digits", data=DataConfig(str(folder / "unsplit")))
 
 
 @pytest.mark.parametrize("protocol", ["one-crop", "ten-crop"])
-def test_grey_images_are_three_equal_channels_to_a_colour_network(made, tmp_path, protocol):
-    model, card = load_model(made / "digits")
-    grey = resnetlab.evaluate(made / "digits", protocol=protocol)
+def test_grey_images_are_three_equal_channels_to_a_colour_network(folder, tmp_path, protocol):
+    model, card = load_model(folder / "digits")
+    grey = resnetlab.evaluate(folder / "digits", protocol=protocol)
     colour = resnetlab.build_model(card.model, in_channels=3)
     weights = model.state_dict()
     weights["conv1.weight"] = weights["conv1.weight"].expand(-1, 3, -1, -1) / 3
     colour.load_state_dict(weights)
-    seen = card.preprocessing
-    seen = dataclasses.replace(seen, mean=seen.mean * 3, std=seen.std * 3, pixel_mean=seen.pixel_mean * 3)
+    pre = card.preprocessing
+    pre = dataclasses.replace(pre, mean=pre.mean * 3, std=pre.std * 3, pixel_mean=pre.pixel_mean * 3)
     save_model(
-        tmp_path / "colour.safetensors", colour, dataclasses.replace(card, model=colour.config, preprocessing=seen)
+        tmp_path / "colour.safetensors", colour, dataclasses.replace(card, model=colour.config, preprocessing=pre)
     )
     assert resnetlab.evaluate(tmp_path / "colour.safetensors", protocol=protocol).loss == pytest.approx(grey.loss)
 
 
-def test_names_in_two_unicode_forms_are_one():
-    assert match_classes(("café", "tea"), ("tea", "cafe\N{COMBINING ACUTE ACCENT}"), "a", "b").tolist() == [1, 0]
-    with pytest.raises(ConfigError, match="a has several classes called tea; give each a name of its own"):
-        match_classes(("tea", "tea"), ("tea",), "a", "b")
+def test_names_are_compared_in_unicode_normal_form():
+    names = {"model_name": "a", "data_name": "b"}
+    assert match_classes(("café", "tea"), ("tea", "cafe\N{COMBINING ACUTE ACCENT}"), **names).tolist() == [1, 0]
+    with pytest.raises(ConfigError, match="a has several classes called tea; give each a unique name"):
+        match_classes(("tea", "tea"), ("tea",), **names)
     many = [f"class{number}" for number in range(100)]
     with pytest.raises(ConfigError, match=r"only b has x; only a has class0, .* and 92 more"):
-        match_classes(many, ("x",), "a", "b")
+        match_classes(many, ("x",), **names)
 
 
-def test_an_ensemble_of_networks_that_see_other_sizes(made, tmp_path):
-    model, card = load_model(made / "resident")
+def test_an_ensemble_of_networks_with_different_image_sizes(folder, tmp_path):
+    model, card = load_model(folder / "resident")
     larger = dataclasses.replace(card.preprocessing, image_size=32)
     save_model(tmp_path / "larger.safetensors", model, dataclasses.replace(card, preprocessing=larger))
-    pair = judged(made / "resident", tmp_path / "larger.safetensors", protocol="ensemble")
+    pair = evaluate(folder / "resident", tmp_path / "larger.safetensors", protocol="ensemble")
     assert pair.num_samples == 20
-    alone = judged(made / "resident", made / "resident", protocol="ensemble")
-    assert alone.top1.pct == judged(made / "resident").top1.pct
-    model, card = load_model(made / "held-out")
+    alone = evaluate(folder / "resident", folder / "resident", protocol="ensemble")
+    assert alone.top1.pct == evaluate(folder / "resident").top1.pct
+    model, card = load_model(folder / "held-out")
     provenance = json.loads(json.dumps(card.provenance))
     provenance["config"]["data"]["split_seed"] = 4
     save_model(tmp_path / "other.safetensors", model, dataclasses.replace(card, provenance=provenance))
     with pytest.raises(ConfigError, match="different images"):
-        judged(made / "held-out", tmp_path / "other.safetensors", split="test")
+        evaluate(folder / "held-out", tmp_path / "other.safetensors", split="test")
 
 
-def test_data_that_are_named_are_split_as_in_training(made):
-    _, card = load_model(made / "held-out")
-    assert data_config(card, DataConfig("digits"), made).split_seed == 3
-    assert data_config(card, None, made) == DataConfig(str(made / "unsplit"), split_seed=3)
+def test_data_are_split_as_in_training(folder):
+    _, card = load_model(folder / "held-out")
+    assert resolve_data_config(card, DataConfig("digits"), folder).split_seed == 3
+    assert resolve_data_config(card, None, folder) == DataConfig(str(folder / "unsplit"), split_seed=3)
 
 
-def test_recalibration_is_the_mean_over_batches(made):
-    members = open_members([made / "digits"], None, EvaluationOptions(split="train"), None)
-    model, card, split = members[0].model, members[0].card, members[0].judged.split
+def test_recalibration_is_the_mean_over_batches(folder):
+    members = open_members([folder / "digits"], None, EvaluationOptions(split="train"))
+    model, card, split = members[0].model, members[0].card, members[0].dataset.split
     assert isinstance(model, ResNet)
     weights = {name: value.clone() for name, value in model.named_parameters()}
-    heard = []
-    handle = model.bn1.register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0]))
-    assert recalibrate_bn(model, split, card.preprocessing) == 1024  # four whole batches of 256
+    inputs = []
+    handle = model.bn1.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    assert recalibrate_bn(model, split, card.preprocessing) == 1024  # four full batches of 256
     handle.remove()
-    mean = torch.stack([x.mean((0, 2, 3)) for x in heard]).mean(0)
-    variance = torch.stack([x.transpose(0, 1).flatten(1).var(1) for x in heard]).mean(0)
+    mean = torch.stack([x.mean((0, 2, 3)) for x in inputs]).mean(0)
+    variance = torch.stack([x.transpose(0, 1).flatten(1).var(1) for x in inputs]).mean(0)
     assert torch.allclose(model.state_dict()["bn1.running_mean"], mean, atol=1e-5)
     assert torch.allclose(model.state_dict()["bn1.running_var"], variance, rtol=1e-4)
     assert all(torch.equal(value, weights[name]) for name, value in model.named_parameters())
     assert not model.training
     assert model.bn1.momentum == 0.1
-    (asked,) = open_members([made / "digits"], None, EvaluationOptions(recalibrate_bn=True), None)
-    assert asked.recalibrated_on == 1024
-    assert isinstance(asked.model, ResNet)
-    assert all(torch.equal(value, model.state_dict()[name]) for name, value in asked.model.state_dict().items())
-    assert judged(made / "digits", recalibrate_bn=True).loss != judged(made / "digits").loss
+    (member,) = open_members([folder / "digits"], None, EvaluationOptions(recalibrate_bn=True))
+    assert member.num_recalibration_images == 1024
+    assert isinstance(member.model, ResNet)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in member.model.state_dict().items())
+    assert evaluate(folder / "digits", recalibrate_bn=True).loss != evaluate(folder / "digits").loss
 
 
-def test_terms_that_do_not_go_together():
-    with pytest.raises(ConfigError, match="one-crop has one of its own"):
+def test_incompatible_options_raise():
+    with pytest.raises(ConfigError, match="only for ten-crop and multi-scale, not for one-crop"):
         EvaluationOptions(sides=(256,))
     with pytest.raises(ConfigError, match="takes one shorter side, not 2"):
         EvaluationOptions(protocol="ten-crop", sides=(256, 300))
 
 
 @pytest.mark.slow
-def test_the_command(made, tmp_path):
-    done = run("evaluate", made / "resident", "--page", tmp_path / "page.html", "--protocol", "ten-crop")
+def test_the_command(folder, tmp_path):
+    done = run("evaluate", folder / "resident", "--page", tmp_path / "page.html", "--protocol", "ten-crop")
     assert done.returncode == 0, done.stderr
     assert "20 images, ten crops of 24 pixels from a shorter side of 27" in " ".join(done.stdout.split())
     assert max(len(line) for line in done.stdout.splitlines() if not line.startswith("page: ")) <= 80
     assert "<html" in (tmp_path / "page.html").read_text()
-    said = json.loads(run("evaluate", made / "resident", made / "encoded", "--json").stdout)
-    assert said["num_samples"] == 20
-    assert said["top_k"] == 4  # of four classes
-    assert said["top5_error_pct"] == 0
-    for words, message in {
+    output = json.loads(run("evaluate", folder / "resident", folder / "encoded", "--json").stdout)
+    assert output["num_samples"] == 20
+    assert output["top_k"] == 4  # of four classes
+    assert output["top5_error_pct"] == 0
+    for arguments, message in {
         (): "name a model file",
         ("nowhere.safetensors",): "no such model file",
-        (made / "resident", "--data", "nowhere"): "neither a known data set",
-        (made / "resident", made / "encoded", "--protocol", "one-crop"): "averaged with --protocol ensemble",
-        (made / "resident", "--protocl", "ten-crop"): "did you mean --protocol",
+        (folder / "resident", "--data", "nowhere"): "neither a known data set",
+        (folder / "resident", folder / "encoded", "--protocol", "one-crop"): "average several with --protocol ensemble",
+        (folder / "resident", "--protocl", "ten-crop"): "did you mean --protocol",
     }.items():
-        failed = run("evaluate", *words)
-        assert failed.returncode == 2, words
+        failed = run("evaluate", *arguments)
+        assert failed.returncode == 2, arguments
         assert message in failed.stderr
         assert failed.stderr.count("\n") == 1

@@ -11,10 +11,10 @@ from resnetlab.models.zoo import build_model
 DATA = open_data(DataConfig("digits"))
 
 
-def test_counts_are_those_of_one_pass_over_everything():
+def test_score_equals_one_forward_pass_over_the_split():
     model = build_model("resnet8", 10, in_channels=1).train()
     score = score_split(model, DATA.train, DATA.preprocessing)
-    assert model.training  # the mode it was in comes back
+    assert model.training  # the mode is restored
     with torch.no_grad():
         logits = model.eval()(normalise(torch.as_tensor(DATA.train.images), DATA.preprocessing))
     wrong = int((logits.argmax(1) != DATA.train.labels).sum())
@@ -24,17 +24,17 @@ def test_counts_are_those_of_one_pass_over_everything():
 
 
 class Oracle(nn.Module):
-    """Knows the labels of the split it is shown, in order, but for the first `wrong`."""
+    """Returns the labels of a split in order, except for the first `wrong` samples."""
 
     def __init__(self, labels, wrong):
         super().__init__()
-        answers = labels.clone()
-        answers[:wrong] = (answers[:wrong] + 1) % 10
-        self.logits, self.at = nn.functional.one_hot(answers, 10).float(), 0
+        predictions = labels.clone()
+        predictions[:wrong] = (predictions[:wrong] + 1) % 10
+        self.logits, self.position = nn.functional.one_hot(predictions, 10).float(), 0
 
     def forward(self, images):
-        self.at += len(images)
-        return self.logits[self.at - len(images) : self.at]
+        self.position += len(images)
+        return self.logits[self.position - len(images) : self.position]
 
 
 @pytest.mark.parametrize("wrong", [0, 1, 270])

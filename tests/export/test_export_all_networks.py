@@ -1,6 +1,6 @@
-"""Every kind of network in the catalogue, exported: the agreement that is stored in the file, a test each.
+"""Export of every kind of network in the zoo, and the agreement stored in the file.
 
-ImageNet networks see 64 pixels here, so that the whole takes two minutes; all but the size of their maps is the same.
+ImageNet networks get 64 pixels here, so that the tests take two minutes; only the feature-map sizes differ.
 """
 
 import pytest
@@ -27,24 +27,24 @@ NETWORKS = {
     "resnet56 bottleneck": {"block": "bottleneck"},
     "plain20 without BN": {"norm": "none"},
 }
-"""Options A, B, C, both blocks, v1 and v1.5, plain and residual."""
+"""Shortcut options A, B, C, both blocks, v1 and v1.5, plain and residual."""
 
 
 @pytest.fixture(scope="module")
 def model_files(tmp_path_factory):
-    """Makes model files, each once."""
-    folder, made = tmp_path_factory.mktemp("catalogue"), {}
+    """Return a function that creates each model file once."""
+    folder, files = tmp_path_factory.mktemp("zoo"), {}
 
     def model_file(label):
-        if label not in made:
-            made[label] = saved(folder / f"{label}.safetensors", label)
-        return made[label]
+        if label not in files:
+            files[label] = save(folder / f"{label}.safetensors", label)
+        return files[label]
 
     return model_file
 
 
-def saved(path, label):
-    """Write a network that has seen some images, so that its statistics are not those of the start."""
+def save(path, label):
+    """Write a network after some training-mode batches, so that its statistics are not the initial ones."""
     generator = torch.Generator().manual_seed(0)
     model = build_model(label.split()[0], generator=generator, **NETWORKS[label])
     size = 64 if model.config.stem == "imagenet" else 32
@@ -55,14 +55,14 @@ def saved(path, label):
             nn.init.uniform_(module.weight, 0.8, 1.2, generator=generator)
             nn.init.normal_(module.bias, 0, 0.1, generator=generator)
     classes = tuple(f"class {number}" for number in range(model.config.num_classes))
-    seen = Preprocessing(size, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), crop_ratio=0.875)
-    save_model(path, model.eval(), ModelCard(model.config, classes, seen))
+    preprocessing = Preprocessing(size, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), crop_ratio=0.875)
+    save_model(path, model.eval(), ModelCard(model.config, classes, preprocessing))
     return path
 
 
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])
 @pytest.mark.parametrize("label", NETWORKS)
-def test_parity(model_files, label, kind, tmp_path):
+def test_export_agrees_with_the_source(model_files, label, kind, tmp_path):
     out = tmp_path / ("net.onnx" if kind == "onnx" else "net.xml")
     export(model_files(label), out, kind)
     stored = read_exported_file(out).metadata.agreement
@@ -74,7 +74,7 @@ def test_parity(model_files, label, kind, tmp_path):
 
 
 @pytest.mark.parametrize("label", ["resnet50", "plain20", "resnet20"])
-def test_parity_of_programs(model_files, label, tmp_path):
+def test_torch_program_agrees_with_the_source(model_files, label, tmp_path):
     export(model_files(label), tmp_path / "net.pt2", "torch-export")
     stored = read_exported_file(tmp_path / "net.pt2").metadata.agreement
     assert stored.tolerance is not None

@@ -1,3 +1,5 @@
+"""Quantisation to int8: accuracy, the graph, calibration data, and errors."""
+
 import copy
 import dataclasses
 import logging
@@ -13,7 +15,6 @@ import torch
 from resnetlab.config import ConfigError, DataConfig, RunConfig
 from resnetlab.data.dataset import Dataset, Split
 from resnetlab.data.open_dataset import open_data
-from resnetlab.export import quantize
 from resnetlab.export.quantize import QuantizationLossError, quantize
 from resnetlab.inference.engines.onnx_runtime import OnnxEngine
 from resnetlab.inference.engines.openvino_runtime import OpenVinoEngine
@@ -21,8 +22,9 @@ from resnetlab.inference.formats.onnx_graph import onnx_model
 from resnetlab.models.model_file import load_model, save_model
 from resnetlab.models.resnet import ResNet
 from resnetlab.models.zoo import model_config
+from resnetlab.training.fit import fit
 from resnetlab.training.recipes import recipe
-from resnetlab.training.trainer import TrainResult, fit
+from resnetlab.training.reports import TrainResult
 
 from conftest import ROOT, resnetlab
 
@@ -33,7 +35,7 @@ CIFAR = ROOT.parent / "shared/data/cifar10"
 
 @pytest.fixture(scope="module")
 def fitted() -> TrainResult:
-    """A small network of option A, and of digits, that has learnt something."""
+    """Train a small network with option A shortcuts on digits."""
     short = recipe("digits", epochs=2)
     return fit(RunConfig(model_config("resnet8"), DIGITS, short, layer_stats_steps=0, precision="fp32", compile="off"))
 
@@ -44,7 +46,7 @@ def graph(fitted: TrainResult) -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="module")
-def made(fitted: TrainResult, graph: onnx.ModelProto) -> tuple[onnx.ModelProto, dict]:
+def quantized(fitted: TrainResult, graph: onnx.ModelProto) -> tuple[onnx.ModelProto, dict]:
     before = graph.SerializeToString()
     result = quantize(graph, fitted.card, DIGITS, allowed_loss_pct=2.0, model=fitted.model)
     assert graph.SerializeToString() == before
@@ -56,13 +58,13 @@ def pixels(split: Split) -> np.ndarray:
     return split.images.permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def classes_said(model: onnx.ModelProto, views: np.ndarray) -> np.ndarray:
+def predict_classes(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
     engine = OnnxEngine(model.SerializeToString, "int8", cores=1, callers=1)
-    return engine.logits(views).argmax(1)
+    return engine.logits(images).argmax(1)
 
 
 def fragile(model: ResNet) -> ResNet:
-    """The same function, with one channel between two convolutions 30,000 times as large as it was."""
+    """Return an equivalent network with one channel between two convolutions scaled by 30,000."""
     changed = copy.deepcopy(model)
     for name, module in changed.named_modules():
         if name.endswith("bn1") and "." in name:
@@ -74,20 +76,20 @@ def fragile(model: ResNet) -> ResNet:
     return changed
 
 
-def test_little_is_lost_and_what_is_said_of_it_is_so(fitted: TrainResult, made: tuple[onnx.ModelProto, dict]):
-    model, said = made
-    val = open_data(DIGITS, seen_as=fitted.card.preprocessing).val
-    wrong = classes_said(model, pixels(val)) != val.labels.numpy()
-    assert said["error_after_pct"] == pytest.approx(100 * wrong.mean())
-    assert said["error_before_pct"] == pytest.approx(fitted.result["val_error_pct"])
-    assert said["error_after_pct"] <= said["error_before_pct"] + 2 < 30  # a network that knows something
-    assert said["top1_agreement_pct"] >= 98
-    assert (said["data"], said["calibration_images"], said["validation_images"]) == ("digits", 512, 270)
+def test_the_loss_is_small_and_reported_correctly(fitted: TrainResult, quantized: tuple[onnx.ModelProto, dict]):
+    model, metadata = quantized
+    val = open_data(DIGITS, preprocessing=fitted.card.preprocessing).val
+    wrong = predict_classes(model, pixels(val)) != val.labels.numpy()
+    assert metadata["error_after_pct"] == pytest.approx(100 * wrong.mean())
+    assert metadata["error_before_pct"] == pytest.approx(fitted.result["val_error_pct"])
+    assert metadata["error_after_pct"] <= metadata["error_before_pct"] + 2 < 30  # the network is trained
+    assert metadata["top1_agreement_pct"] >= 98
+    assert (metadata["data"], metadata["calibration_images"], metadata["validation_images"]) == ("digits", 512, 270)
 
 
-def test_weights_are_int8_with_a_scale_a_channel_and_logits_are_float(made: tuple[onnx.ModelProto, dict]):
-    model, _ = made
-    tensors = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
+def test_weights_are_int8_per_channel_and_logits_are_float(quantized: tuple[onnx.ModelProto, dict]):
+    model, _ = quantized
+    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     producers = {output: node for node in model.graph.node for output in node.output}
     layers = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
     assert len(layers) == 8
@@ -97,11 +99,15 @@ def test_weights_are_int8_with_a_scale_a_channel_and_logits_are_float(made: tupl
         assert scale.shape == (len(weights),)
         assert producers[node.input[0]].op_type == "DequantizeLinear"
     assert producers["logits"].op_type == "Gemm"
-    assert not [node for node in model.graph.node if node.op_type == "Relu"]  # uint8 from 0 on: rounding does it
+    assert not [
+        node for node in model.graph.node if node.op_type == "Relu"
+    ]  # uint8 starts at 0, so quantisation does the clamping
 
 
-def test_batches_stay_open_and_the_file_is_small(graph: onnx.ModelProto, made: tuple[onnx.ModelProto, dict]):
-    model, _ = made
+def test_the_batch_dimension_is_dynamic_and_the_file_is_small(
+    graph: onnx.ModelProto, quantized: tuple[onnx.ModelProto, dict]
+):
+    model, _ = quantized
     assert model.graph.input == graph.graph.input
     assert model.graph.output[0].type.tensor_type.shape.dim[0].dim_param
     assert model.ByteSize() < 0.4 * graph.ByteSize()
@@ -109,11 +115,11 @@ def test_batches_stay_open_and_the_file_is_small(graph: onnx.ModelProto, made: t
 
 
 @pytest.mark.parametrize("size", [1, 7])
-def test_both_runtimes_answer_alike(fitted: TrainResult, made: tuple[onnx.ModelProto, dict], size: int):
-    content = made[0].SerializeToString()
-    views = pixels(open_data(DIGITS, seen_as=fitted.card.preprocessing).val)[:size]
-    one = OnnxEngine(lambda: content, "int8", cores=1, callers=1).logits(views)
-    other = OpenVinoEngine(lambda: (content, b""), "int8", cores=1, callers=1).logits(views)
+def test_both_runtimes_agree(fitted: TrainResult, quantized: tuple[onnx.ModelProto, dict], size: int):
+    content = quantized[0].SerializeToString()
+    images = pixels(open_data(DIGITS, preprocessing=fitted.card.preprocessing).val)[:size]
+    one = OnnxEngine(lambda: content, "int8", cores=1, callers=1).logits(images)
+    other = OpenVinoEngine(lambda: (content, b""), "int8", cores=1, callers=1).logits(images)
     assert np.abs(one - other).max() < 0.1 * one.std()
 
 
@@ -121,52 +127,59 @@ def test_a_fragile_network_is_refused_unless_its_loss_is_allowed(fitted: TrainRe
     model = fragile(fitted.model)
     images = torch.rand(8, 1, 8, 8)
     with torch.no_grad():
-        assert (model(images) - fitted.model(images)).abs().max() < 1e-3  # in floats it is the same network
+        assert (model(images) - fitted.model(images)).abs().max() < 1e-3  # the same network in float
     changed = onnx_model(model, fitted.card.preprocessing)
     with pytest.raises(QuantizationLossError) as error:
         quantize(changed, fitted.card, DIGITS, allowed_loss_pct=0.5, model=model)
-    _, said = quantize(changed, fitted.card, DIGITS, allowed_loss_pct=100, model=model)
-    assert said["error_after_pct"] > said["error_before_pct"] + 10
-    assert said["allowed_loss_pct"] == 100
-    for figure in (f"{said['error_before_pct']:.2f} %", f"{said['error_after_pct']:.2f} %", "--allow-loss", "270"):
+    _, metadata = quantize(changed, fitted.card, DIGITS, allowed_loss_pct=100, model=model)
+    assert metadata["error_after_pct"] > metadata["error_before_pct"] + 10
+    assert metadata["allowed_loss_pct"] == 100
+    for figure in (
+        f"{metadata['error_before_pct']:.2f} %",
+        f"{metadata['error_after_pct']:.2f} %",
+        "--allow-loss",
+        "270",
+    ):
         assert figure in str(error.value)
 
 
-def test_ranges_come_from_training_images(fitted: TrainResult, graph: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch):
+def test_ranges_are_computed_on_training_images(
+    fitted: TrainResult, graph: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
+):
     def black(config: DataConfig, **options: Any) -> Dataset:
-        opened = open_data(config, **options)
-        assert isinstance(opened.train.images, torch.Tensor)
-        return dataclasses.replace(opened, train=Split(torch.zeros_like(opened.train.images), opened.train.labels))
+        dataset = open_data(config, **options)
+        assert isinstance(dataset.train.images, torch.Tensor)
+        return dataclasses.replace(dataset, train=Split(torch.zeros_like(dataset.train.images), dataset.train.labels))
 
-    monkeypatch.setattr(quantize, "open_data", black)
-    with pytest.raises(QuantizationLossError, match=r"points are lost and 0\.5 allowed"):
+    monkeypatch.setattr("resnetlab.export.quantize.open_data", black)
+    with pytest.raises(QuantizationLossError, match=r"points, and 0\.5 are allowed"):
         quantize(graph, fitted.card, DIGITS, allowed_loss_pct=0.5, model=fitted.model)
 
 
-def test_classes_are_matched_by_name(fitted: TrainResult, made: tuple[onnx.ModelProto, dict]):
+def test_classes_are_matched_by_name(fitted: TrainResult, quantized: tuple[onnx.ModelProto, dict]):
     order = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
     model = copy.deepcopy(fitted.model)
     with torch.no_grad():
         for parameter in model.fc.parameters():
             parameter.copy_(parameter[order].clone())
     card = dataclasses.replace(fitted.card, classes=tuple(fitted.card.classes[at] for at in order))
-    _, said = quantize(onnx_model(model, card.preprocessing), card, DIGITS, allowed_loss_pct=2.0, model=model)
-    assert said["error_before_pct"] == pytest.approx(made[1]["error_before_pct"])
+    _, metadata = quantize(onnx_model(model, card.preprocessing), card, DIGITS, allowed_loss_pct=2.0, model=model)
+    assert metadata["error_before_pct"] == pytest.approx(quantized[1]["error_before_pct"])
 
 
-def test_other_classes_are_refused(fitted: TrainResult, graph: onnx.ModelProto):
+def test_other_classes_raise(fitted: TrainResult, graph: onnx.ModelProto):
     card = dataclasses.replace(fitted.card, classes=tuple("abcdefghij"))
     with pytest.raises(ConfigError, match="only digits has 0, 1, 2"):
         quantize(graph, card, DIGITS, allowed_loss_pct=2.0, model=fitted.model)
 
 
-def test_other_channels_are_refused(fitted: TrainResult, graph: onnx.ModelProto):
+def test_other_channels_raise(fitted: TrainResult, graph: onnx.ModelProto):
     card = dataclasses.replace(fitted.card, model=dataclasses.replace(fitted.card.model, in_channels=2))
     with pytest.raises(ConfigError, match="digits has 1-channel images, and resnet8 reads 2 channels"):
         quantize(graph, card, DIGITS, allowed_loss_pct=2.0, model=fitted.model)
 
 
-def test_nothing_is_said_or_left_behind(
+def test_no_output_and_no_files_are_left(
     fitted: TrainResult,
     graph: onnx.ModelProto,
     tmp_path: Path,
@@ -177,45 +190,45 @@ def test_nothing_is_said_or_left_behind(
     monkeypatch.chdir(tmp_path)
     root = logging.getLogger()
     handlers, disabled, stages = list(root.handlers), logging.root.manager.disable, []
-    tell = lambda stage, *_: stages.append(stage)  # noqa: E731
-    quantize(graph, fitted.card, DIGITS, allowed_loss_pct=2.0, model=fitted.model, tell=tell)
+    on_progress = lambda stage, *_: stages.append(stage)  # noqa: E731
+    quantize(graph, fitted.card, DIGITS, allowed_loss_pct=2.0, model=fitted.model, on_progress=on_progress)
     assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
     assert (root.handlers, logging.root.manager.disable) == (handlers, disabled)
-    assert list(dict.fromkeys(stages)) == ["calibrating", "judging the network", "judging int8"]
+    assert list(dict.fromkeys(stages)) == ["calibrating", "evaluating fp32", "evaluating int8"]
 
 
 @pytest.fixture(scope="module")
 def files(fitted: TrainResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The network, and the fragile one, as model files."""
+    """Write the network and the fragile network as model files."""
     folder = tmp_path_factory.mktemp("int8")
-    for name, model in (("sound", fitted.model), ("fragile", fragile(fitted.model))):
+    for name, model in (("robust", fitted.model), ("fragile", fragile(fitted.model))):
         save_model(folder / f"{name}.safetensors", model, fitted.card)
     return folder
 
 
 @pytest.mark.slow
-def test_the_command_writes_nothing_of_a_fragile_network(files: Path):
-    words = ("export", files / "fragile.safetensors", "--out", files / "f.onnx", "--int8", "--calibrate", "digits")
-    done = resnetlab(*words)
+def test_the_command_refuses_a_fragile_network(files: Path):
+    arguments = ("export", files / "fragile.safetensors", "--out", files / "f.onnx", "--int8", "--calibrate", "digits")
+    done = resnetlab(*arguments)
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith("resnetlab: resnet8 in int8: top-1 error ")
     assert done.stderr.count("\n") == 1
-    assert sorted(one.name for one in files.iterdir()) == ["fragile.safetensors", "sound.safetensors"]
-    done = resnetlab(*words, "--allow-loss", "100")
+    assert sorted(file.name for file in files.iterdir()) == ["fragile.safetensors", "robust.safetensors"]
+    done = resnetlab(*arguments, "--allow-loss", "100")
     assert done.returncode == 0, done.stderr
     assert (files / "f.onnx").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (WEIGHTS.exists() and CIFAR.exists()), reason="needs ../shared/data")
-def test_a_public_network_keeps_its_answers(tmp_path: Path):
+def test_a_public_network_keeps_its_predictions(tmp_path: Path):
     file = tmp_path / "resnet20.safetensors"
     words = ("--mean", ".485", ".456", ".406", "--std", ".229", ".224", ".225", "--zero-channels", "split")
     done = resnetlab("inspect", WEIGHTS, "--save", file, "--classes", "cifar10", *words)
     assert done.returncode == 0, done.stderr
     model, card = load_model(file)
     graph = onnx_model(model, card.preprocessing)
-    _, said = quantize(graph, card, DataConfig(str(CIFAR)), allowed_loss_pct=0.5, model=model)
-    assert said["validation_images"] == 5000
-    assert said["top1_agreement_pct"] >= 99.5
+    _, metadata = quantize(graph, card, DataConfig(str(CIFAR)), allowed_loss_pct=0.5, model=model)
+    assert metadata["validation_images"] == 5000
+    assert metadata["top1_agreement_pct"] >= 99.5

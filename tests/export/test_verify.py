@@ -1,4 +1,4 @@
-"""The tolerance lets rounding through and nothing else."""
+"""The tolerance accepts rounding errors and rejects every other difference."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers.small_network import COLOUR, network
-from resnetlab.export.verify import BATCHES, ExportMismatchError, build_verification_set, compare_logits
+from resnetlab.export.verify import BATCH_SIZES, ExportMismatchError, build_verification_set, compare_logits
 from resnetlab.inference.engines.openvino_runtime import OpenVinoEngine, has_bf16
 from resnetlab.inference.engines.pytorch import TorchEngine
 from resnetlab.inference.formats.onnx_graph import onnx_model
@@ -21,12 +21,12 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def asked(model):
+def verification_set(model):
     return build_verification_set(model, COLOUR, probe_photographs(COLOUR, 7))
 
 
-def test_the_folded_network_agrees(model, asked):
-    agreement = compare_logits(asked, TorchEngine(fuse_bn(model), COLOUR).logits)
+def test_the_folded_network_agrees(model, verification_set):
+    agreement = compare_logits(verification_set, TorchEngine(fuse_bn(model), COLOUR).logits)
     assert 0 < agreement.max_difference == max(agreement.by_batch.values())
     assert agreement.tolerance is not None
     assert agreement.max_difference < agreement.tolerance / 20
@@ -35,17 +35,21 @@ def test_the_folded_network_agrees(model, asked):
     assert agreement.num_images == 14
 
 
-def test_what_is_asked(asked):
-    assert {len(batch) for batch in asked.views} == set(BATCHES)
-    assert {len(batch) for batch, real in zip(asked.views, asked.real, strict=True) if real} == set(BATCHES)
-    assert {len(batch) for batch, real in zip(asked.views, asked.real, strict=True) if not real} == set(BATCHES)
+def test_batches_of_the_verification_set(verification_set):
+    assert {len(batch) for batch in verification_set.batches} == set(BATCH_SIZES)
+    assert {
+        len(batch) for batch, real in zip(verification_set.batches, verification_set.is_real, strict=True) if real
+    } == set(BATCH_SIZES)
+    assert {
+        len(batch) for batch, real in zip(verification_set.batches, verification_set.is_real, strict=True) if not real
+    } == set(BATCH_SIZES)
 
 
-def test_any_number_of_pictures(model):
+def test_any_number_of_images(model):
     for count, batches in ((1, 2), (8, 4), (14, 4)):
-        found = build_verification_set(model, COLOUR, probe_photographs(COLOUR, count))
-        assert sum(found.real) == batches
-        assert found.num_images == count + 7
+        built = build_verification_set(model, COLOUR, probe_photographs(COLOUR, count))
+        assert sum(built.is_real) == batches
+        assert built.num_images == count + 7
 
 
 def wrong(model, change):
@@ -68,9 +72,9 @@ def scaled(parameter, factor):
         lambda net: net.fc.bias[2].add_(0.01),
     ],
 )
-def test_a_network_that_changed_is_caught(model, asked, change):
-    with pytest.raises(ExportMismatchError, match=r"differ by up to .* at batch 1 and .* at batch 7; .* is allowed"):
-        compare_logits(asked, wrong(model, change))
+def test_a_changed_network_is_rejected(model, verification_set, change):
+    with pytest.raises(ExportMismatchError, match=r"differ .* by up to .* at batch 1 and .* at batch 7; .* is allowed"):
+        compare_logits(verification_set, wrong(model, change))
 
 
 @pytest.mark.parametrize(
@@ -81,66 +85,66 @@ def test_a_network_that_changed_is_caught(model, asked, change):
         replace(COLOUR, mean=(0.4801, 0.46, 0.41)),
     ],
 )
-def test_pixels_seen_otherwise_are_caught(model, asked, preprocessing):
+def test_another_preprocessing_is_rejected(model, verification_set, preprocessing):
     with pytest.raises(ExportMismatchError):
-        compare_logits(asked, TorchEngine(model, preprocessing).logits)
+        compare_logits(verification_set, TorchEngine(model, preprocessing).logits)
 
 
-def test_a_wrong_fold_is_caught(asked):
-    """With another epsilon, as frameworks differ in it; and with batch normalisation's shift forgotten."""
+def test_a_wrong_fold_is_rejected(verification_set):
+    """Another epsilon, as in other frameworks; and a missing running mean."""
     other = network()
     for module in other.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eps = 1e-3
     with pytest.raises(ExportMismatchError):
-        compare_logits(asked, TorchEngine(fuse_bn(other), COLOUR).logits)
+        compare_logits(verification_set, TorchEngine(fuse_bn(other), COLOUR).logits)
     other = network()
     other.get_buffer("bn1.running_mean").zero_()
     with pytest.raises(ExportMismatchError):
-        compare_logits(asked, TorchEngine(fuse_bn(other), COLOUR).logits)
+        compare_logits(verification_set, TorchEngine(fuse_bn(other), COLOUR).logits)
 
 
-def test_a_batch_that_is_mixed_up_is_caught(model, asked):
-    answers = TorchEngine(model, COLOUR).logits
+def test_a_permuted_batch_is_rejected(model, verification_set):
+    logits = TorchEngine(model, COLOUR).logits
     with pytest.raises(ExportMismatchError, match="up to 0 at batch 1 and"):
-        compare_logits(asked, lambda views: answers(views)[::-1])
+        compare_logits(verification_set, lambda images: logits(images)[::-1])
 
 
 @pytest.mark.slow
-def test_half_precision_is_caught(model, asked):
+def test_bf16_is_rejected(model, verification_set):
     if not has_bf16():
         pytest.skip("this processor has no bf16")
     graph = onnx_model(model, COLOUR).SerializeToString()
     engine = OpenVinoEngine(lambda: (graph, b""), "bf16", cores=1, callers=1)
     with pytest.raises(ExportMismatchError):
-        compare_logits(asked, engine.logits)
+        compare_logits(verification_set, engine.logits)
 
 
-def test_numbers_that_are_none(asked):
+def test_logits_that_are_not_finite_are_rejected(verification_set):
     for wrong in (np.nan, np.inf):
-        for what in (asked, replace(asked, int8=asked.logits)):
-            with pytest.raises(ExportMismatchError, match="differ by up to"):
-                compare_logits(what, lambda views, wrong=wrong: np.full((len(views), 6), wrong, np.float32))
+        for reference in (verification_set, replace(verification_set, int8_logits=verification_set.logits)):
+            with pytest.raises(ExportMismatchError, match="differ from the network's by up to"):
+                compare_logits(reference, lambda images, wrong=wrong: np.full((len(images), 6), wrong, np.float32))
     broken = network()
     broken.fc.weight.data[0, 0] = torch.nan
     with pytest.raises(ExportMismatchError, match="not finite: its weights are broken"):
         build_verification_set(broken, COLOUR, probe_photographs(COLOUR, 1))
 
 
-def test_another_shape(asked):
+def test_logits_of_another_shape_are_rejected(verification_set):
     with pytest.raises(ExportMismatchError, match=r"the shape \(1, 5\)"):
-        compare_logits(asked, lambda views: np.zeros((len(views), 5), np.float32))
+        compare_logits(verification_set, lambda images: np.zeros((len(images), 5), np.float32))
 
 
-def test_int8_is_compared_with_int8(model, asked):
-    """Of which every logit is rounded here; what is stored is how far that is from the network."""
+def test_int8_is_compared_with_the_int8_graph(model, verification_set):
+    """The int8 graph rounds every logit here; the reported difference is to the source network."""
 
-    def coarse(views):
-        return np.round(TorchEngine(model, COLOUR).logits(views))
+    def rounded(images):
+        return np.round(TorchEngine(model, COLOUR).logits(images))
 
-    judged = replace(asked, int8=tuple(map(coarse, asked.views)))
-    agreement = compare_logits(judged, lambda views: coarse(views) + 0.1)
+    reference = replace(verification_set, int8_logits=tuple(map(rounded, verification_set.batches)))
+    agreement = compare_logits(reference, lambda images: rounded(images) + 0.1)
     assert agreement.tolerance is None
     assert 0.5 < agreement.max_difference < 0.7
     with pytest.raises(ExportMismatchError):
-        compare_logits(judged, lambda views: coarse(views)[:, ::-1])
+        compare_logits(reference, lambda images: rounded(images)[:, ::-1])

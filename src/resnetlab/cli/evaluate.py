@@ -1,4 +1,4 @@
-"""`resnetlab evaluate`: a trained network on images with labels; in the terminal, as JSON, as one page."""
+"""`resnetlab evaluate`: metrics of networks on images with labels, as text, JSON and an HTML page."""
 
 import json
 import shlex
@@ -13,58 +13,60 @@ from resnetlab.config import ConfigError, DataConfig, Device
 
 if TYPE_CHECKING:
     from resnetlab.data.eval_dataset import EvalDataset
-    from resnetlab.evaluation.evaluator import EvaluationOptions
-    from resnetlab.evaluation.html_report import EvaluationSummary
     from resnetlab.evaluation.metrics import Evaluation
+    from resnetlab.evaluation.options import EvaluationOptions
+    from resnetlab.evaluation.summary import EvaluationSummary
 
-PAGES = (".html", ".htm")
+PAGE_SUFFIXES = (".html", ".htm")
 
 
 @dataclass(frozen=True)
 class Options:
-    """Judge networks on images with labels: errors, confusions, calibration, the most confident mistakes.
+    """Evaluate networks on images with labels: errors, confusions, calibration, the most confident mistakes.
 
-    Classes are matched by name. Several networks are averaged, as the paper's ensembles are. Under torchrun the
-    processes share the images.
+    Classes are matched by name. The probabilities of several networks are averaged, as in the paper's ensembles. Under
+    torchrun the processes share the images.
     """
 
     models: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Model files, run directories, or exported files."""
     data: str | None = None
-    """A data set with a name, a folder of images, parquet files or shards, or the address of shards; what the network
-    was trained on if not given."""
+    """Name of a data set, folder of images, parquet files or shards, or URL of shards; the network's training data if
+    not given."""
     data_root: Path | None = None
-    """Folder where the archives of a named data set lie, or of the cache of an address."""
+    """Folder with the archives of a named data set, or the cache of a URL."""
     cache_gib: float = 10.0
-    """Size of the cache for shards behind an address, in GiB."""
+    """Maximum size of the cache for remote shards, in GiB."""
     split: Literal["test", "val", "train", "all"] | None = None
-    """What to judge on; the test split, or else val, that the data come with if not given, and else all images."""
+    """Images to evaluate on; if not given, the test or else the val split that the data come with, and else all
+    images."""
     protocol: Literal["one-crop", "ten-crop", "multi-scale", "ensemble"] | None = None
     """One crop (section 4.2), ten crops (Table 3), several scales (Table 4), or several networks, one crop each."""
     shorter_sides: tuple[int, ...] = ()
-    """In pixels: one for ten-crop, some for multi-scale; 256, or 224 256 384 480 640, for 224 if not given."""
+    """In pixels: one for ten-crop, several for multi-scale; if not given, 256, or 224 256 384 480 640, for an image size
+    of 224, and in proportion for others."""
     recalibrate_bn: bool = False
-    """Estimate batch normalisation's statistics anew on training images, as the authors did."""
+    """Recompute the batch-normalisation statistics on training images, as the authors did."""
     allow_missing_classes: bool = False
-    """Judge although the data lack some of the classes that the network knows."""
+    """Accept data without some of the network's classes."""
     on_bad_image: Literal["fail", "skip"] = "fail"
-    """Stop at images that cannot be read, or leave them out and say so."""
+    """Stop at images that cannot be decoded, or skip and report them."""
     page: Path | None = None
-    """HTML file to write; NAME-evaluation.html beside the first file if not given, none with --json."""
+    """HTML file to write; if not given, NAME-evaluation.html beside the first model, or none with --json."""
     backend: Literal["auto", "torch", "onnxruntime", "openvino"] | None = None
-    """What computes: PyTorch for a model file, and for an exported file what reads it, if not given. auto measures once
-    which is the fastest here that gives the same answers."""
+    """Runtime; if not given, PyTorch for a model file, and the format's own runtime for an exported file. auto measures
+    once which runtime is the fastest with the same predictions."""
     device: Device = "auto"
-    """Where PyTorch computes; a GPU where there is one."""
+    """PyTorch device; auto uses a GPU if there is one."""
     workers: int | None = None
-    """Threads that decode; one a core if not given."""
+    """Threads that decode images; one for each core if not given."""
     json: bool = False
     """Print one JSON object: top1_error_pct, top5_error_pct, num_samples, per_class, confusion and more."""
 
 
 def run(options: Options) -> int:
-    """Judge, print, write the page; of several processes the first one speaks."""
-    files, data = _look_before_loading(options)
+    """Evaluate, print the metrics and write the page; of several processes only the first one prints and writes."""
+    files, data = _check_arguments(options)
 
     from rich.console import Console
 
@@ -75,124 +77,111 @@ def run(options: Options) -> int:
     from resnetlab.evaluation.summary import summarise
     from resnetlab.training.distributed import join_process_group
 
-    terms = evaluation_options(options)
-    with join_process_group() as world:
-        quiet = world.rank > 0
-        with ProgressBar(quiet) as bar:
-            members = open_members(files, data, terms, bar.tell, None if quiet else bar.say, world)
-            bar.expect(len(members) * -(-len(members[0].labels) // world.size))
-            part = evaluate_members(members, terms, rank=world.rank, of=world.size, tell=bar.advance)
-        judgement = merge_predictions(world.gather(part))
-    if quiet:
+    evaluation_options = build_evaluation_options(options)
+    with join_process_group() as process_group:
+        rank, world_size = process_group.rank, process_group.size
+        with ProgressBar(enabled=process_group.is_first) as bar:
+            members = open_members(
+                files,
+                data,
+                evaluation_options,
+                on_progress=bar.update,
+                log=bar.log if process_group.is_first else None,
+                process_group=process_group,
+            )
+            bar.start_evaluation(len(members) * -(-len(members[0].labels) // world_size))
+            part = evaluate_members(
+                members, evaluation_options, rank=rank, world_size=world_size, on_progress=bar.advance
+            )
+        predictions = merge_predictions(process_group.gather(part))
+    if not process_group.is_first:
         return 0
-    evaluation = compute_metrics(judgement, members[0].card.classes)
-    facts = summarise(members, terms, evaluation, reproduce_command(options))
+    evaluation = compute_metrics(predictions, members[0].card.classes)
+    summary = summarise(members, evaluation_options, evaluation, command=reproduce_command(options))
     if options.json:
-        print(json.dumps(as_json(evaluation, facts), ensure_ascii=False), flush=True)
+        print(json.dumps(as_json(evaluation, summary), ensure_ascii=False), flush=True)
     else:
-        print_evaluation(evaluation, facts, Console(markup=False, highlight=False))
+        print_evaluation(evaluation, summary, Console(markup=False, highlight=False))
     page = options.page or (None if options.json else default_page_path(files[0]))
     if page is not None:
-        _write_page(page, evaluation, facts, members[0].judged)
+        _write_page(page, evaluation, summary, members[0].dataset)
         if not options.json:
             print(f"page: {page}")
     return 0
 
 
-def _write_page(page: Path, evaluation: "Evaluation", facts: "EvaluationSummary", judged: "EvalDataset") -> None:
-    """Write the page, after everything was printed.
-
-    Raises:
-        OSError: where it cannot be written, saying what would work.
-    """
-    from resnetlab.evaluation.evaluator import eval_images
-    from resnetlab.evaluation.html_report import write_page
-
-    thumbnails = eval_images(judged, [mistake.position for mistake in evaluation.mistakes])
-    try:
-        page.parent.mkdir(parents=True, exist_ok=True)
-        write_page(page, evaluation, facts, thumbnails)
-    except OSError as error:
-        raise OSError(
-            f"{page}: the page cannot be written ({error.strerror or error}), and what was printed stands; name "
-            "another place with --page FILE, or ask for --json, which writes none"
-        ) from error
-
-
 def default_page_path(file: Path) -> Path:
-    """Return where the page of a file goes; that of `net.onnx` takes not the place of that of `net.safetensors`."""
-    kind = file.suffix.replace(".", "-") if file.suffix != ".safetensors" else ""
-    return file.with_name(f"{file.stem}{kind}-evaluation.html")
+    """Return the default page of a file; `net.onnx` and `net.safetensors` get different pages."""
+    suffix = file.suffix.replace(".", "-") if file.suffix != ".safetensors" else ""
+    return file.with_name(f"{file.stem}{suffix}-evaluation.html")
 
 
-def evaluation_options(options: Options) -> "EvaluationOptions":
-    """Return how the networks are to be judged.
+def build_evaluation_options(options: Options) -> "EvaluationOptions":
+    """Return the options of the evaluation.
 
     Raises:
-        ConfigError: for options that do not go together.
+        ConfigError: if options do not fit together.
     """
-    from resnetlab.evaluation.evaluator import EvaluationOptions
+    from resnetlab.evaluation.options import EvaluationOptions
     from resnetlab.system.cores import usable_cores
     from resnetlab.training.distributed import pick_device
 
     workers = usable_cores() if options.workers is None else options.workers
     if workers < 0:
         raise ConfigError(f"workers must be at least 0, not {workers}")
-    protocol = options.protocol or ("ensemble" if len(options.models) > 1 else "one-crop")
-    elsewhere = options.device == "auto" and options.backend in ("onnxruntime", "openvino")
-    device = "cpu" if elsewhere else str(pick_device(options.device))
+    needs_cpu = options.device == "auto" and options.backend in ("onnxruntime", "openvino")
     return EvaluationOptions(
-        protocol,
-        options.split,
-        options.shorter_sides,
-        options.recalibrate_bn,
-        options.allow_missing_classes,
-        options.on_bad_image,
-        device,
-        workers,
-        options.backend,
-        options.cache_gib,
+        protocol=options.protocol or ("ensemble" if len(options.models) > 1 else "one-crop"),
+        split=options.split,
+        sides=options.shorter_sides,
+        recalibrate_bn=options.recalibrate_bn,
+        allow_missing_classes=options.allow_missing_classes,
+        on_bad_image=options.on_bad_image,
+        device="cpu" if needs_cpu else str(pick_device(options.device)),
+        workers=workers,
+        backend=options.backend,
+        cache_gib=options.cache_gib,
     )
 
 
 def reproduce_command(options: Options) -> str:
-    """Return the call that makes the same page again."""
-    words = ["resnetlab", "evaluate", *map(str, options.models)]
-    for name, default in Options.__dataclass_fields__.items():
+    """Return the command line that reproduces the page."""
+    arguments = ["resnetlab", "evaluate", *map(str, options.models)]
+    for name, field in Options.__dataclass_fields__.items():
         value = getattr(options, name)
-        if name in ("models", "json") or value == default.default:
+        if name in ("models", "json") or value == field.default:
             continue
-        words.append(f"--{name.replace('_', '-')}")
-        words += [] if value is True else list(map(str, value)) if isinstance(value, tuple) else [str(value)]
-    return shlex.join(words)
+        arguments.append(f"--{name.replace('_', '-')}")
+        arguments += [] if value is True else list(map(str, value)) if isinstance(value, tuple) else [str(value)]
+    return shlex.join(arguments)
 
 
-def as_json(evaluation: "Evaluation", facts: "EvaluationSummary") -> dict[str, Any]:
-    """Return numbers and facts as one JSON object."""
-    said = evaluation.as_json()
-    for mistake, name in zip(said["mistakes"], facts.mistake_names, strict=False):  # no names: nothing to add
+def as_json(evaluation: "Evaluation", summary: "EvaluationSummary") -> dict[str, Any]:
+    """Return metrics and summary as one JSON object."""
+    output = evaluation.as_json()
+    for mistake, name in zip(output["mistakes"], summary.mistake_names, strict=False):  # there may be no names
         mistake["name"] = name
-    return said | {
-        "models": list(facts.files),
-        "backend": list(facts.computed_by),
-        "data": facts.data,
-        "split": facts.split,
-        "protocol": facts.protocol,
-        "num_left_out": facts.num_left_out,
-        "left_out": list(facts.left_out),
-        "notes": list(facts.notes),
+    return output | {
+        "models": list(summary.files),
+        "backend": list(summary.computed_by),
+        "data": summary.data,
+        "split": summary.split,
+        "protocol": summary.protocol,
+        "num_left_out": summary.num_left_out,
+        "left_out": list(summary.left_out),
+        "notes": list(summary.notes),
     }
 
 
 class ProgressBar:
-    """A progress bar on stderr, for whoever watches a terminal."""
+    """A progress bar on stderr, if stderr is a terminal."""
 
-    def __init__(self, quiet: bool) -> None:
+    def __init__(self, *, enabled: bool) -> None:
         from rich.console import Console
         from rich.progress import Progress
 
         console = Console(stderr=True)
-        self._progress = Progress(console=console, transient=True, disable=quiet or not console.is_terminal)
+        self._progress = Progress(console=console, transient=True, disable=not (enabled and console.is_terminal))
         self._task = self._progress.add_task("opening")
 
     def __enter__(self) -> "ProgressBar":
@@ -202,25 +191,49 @@ class ProgressBar:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def tell(self, stage: str, done: int, total: int) -> None:
-        """Show how many images of a stage are done."""
+    def update(self, stage: str, done: int, total: int) -> None:
+        """Show the number of images done in a stage."""
         self._progress.update(self._task, description=stage, completed=done, total=total)
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Print a line above the bar."""
         self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def expect(self, total: int) -> None:
-        """Begin to count what is judged."""
-        self._progress.update(self._task, description="judging", completed=0, total=total)
+    def start_evaluation(self, total: int) -> None:
+        """Start counting evaluated images."""
+        self._progress.update(self._task, description="evaluating", completed=0, total=total)
 
     def advance(self, count: int) -> None:
-        """Count what was judged."""
+        """Count evaluated images."""
         self._progress.advance(self._task, count)
 
 
-def _look_before_loading(options: Options) -> tuple[list[Path], DataConfig | None]:
-    """Find what is wrong and needs no PyTorch to be found; return the files and the data."""
+def _write_page(page: Path, evaluation: "Evaluation", summary: "EvaluationSummary", dataset: "EvalDataset") -> None:
+    """Write the page after all output was printed.
+
+    Raises:
+        OSError: if the page cannot be written; the message says what would work.
+    """
+    from resnetlab.evaluation.evaluator import load_images
+    from resnetlab.evaluation.html_report import write_page
+
+    thumbnails = load_images(dataset, [mistake.position for mistake in evaluation.mistakes])
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        write_page(page, evaluation, summary, thumbnails=thumbnails)
+    except OSError as error:
+        raise OSError(
+            f"{page}: the page cannot be written ({error.strerror or error}), the printed metrics are valid; name "
+            "another file with --page, or use --json, which writes no page"
+        ) from error
+
+
+def _check_arguments(options: Options) -> tuple[list[Path], DataConfig | None]:
+    """Check everything that needs no PyTorch; return the model files and the data.
+
+    Raises:
+        ConfigError: if an argument is wrong.
+    """
     from resnetlab.data.registry import detect_kind
     from resnetlab.inference.formats.exported_file import is_exported_file
     from resnetlab.models.model_card import find_model_file, read_card
@@ -228,7 +241,7 @@ def _look_before_loading(options: Options) -> tuple[list[Path], DataConfig | Non
     if not options.models:
         raise ConfigError("name a model file: resnetlab evaluate MODEL --data DATA")
     if len(options.models) > 1 and options.protocol == "one-crop":
-        raise ConfigError("one-crop judges one network; several are averaged with --protocol ensemble")
+        raise ConfigError("one-crop evaluates one network; average several with --protocol ensemble")
     files = [path if is_exported_file(path) else find_model_file(path) for path in options.models]
     for file in files:
         if not is_exported_file(file):
@@ -243,20 +256,17 @@ def _look_before_loading(options: Options) -> tuple[list[Path], DataConfig | Non
 
 
 def _check_page(page: Path, files: Sequence[Path]) -> None:
-    """Refuse a place where no page can be, or where something is that is still needed.
+    """Raise if the page cannot be written to a path, or would overwrite an evaluated file.
 
     Raises:
-        ConfigError: saying what would work.
+        ConfigError: in these cases; the message says what would work.
     """
     if page.is_dir():
         raise ConfigError(f"--page {page} is a folder; name a file in it: {page / 'evaluation.html'}")
-    above = next((folder for folder in page.parents if folder.exists()), None)
-    if above is not None and not above.is_dir():
-        raise ConfigError(f"--page {page}: {above} is a file, and nothing can be in it; name a file in a folder")
-    if page.suffix.lower() not in PAGES:
-        what = page.suffix or "no suffix"
-        raise ConfigError(
-            f"--page {page}: a page is HTML, and {what} means something else; call it {page.with_suffix('.html')}"
-        )
+    parent = next((folder for folder in page.parents if folder.exists()), None)
+    if parent is not None and not parent.is_dir():
+        raise ConfigError(f"--page {page}: {parent} is a file, not a folder; name a file in a folder")
+    if page.suffix.lower() not in PAGE_SUFFIXES:
+        raise ConfigError(f"--page {page}: the page is an HTML file; name it {page.with_suffix('.html')}")
     if page.exists() and any(page.samefile(file) for file in files):
-        raise ConfigError(f"--page {page} is what is judged, and would be overwritten; name another file")
+        raise ConfigError(f"--page {page} is an evaluated file, and would be overwritten; name another file")

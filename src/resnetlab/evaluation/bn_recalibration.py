@@ -1,4 +1,4 @@
-"""Batch-normalisation statistics estimated anew on a training sample, as the authors did before testing.
+"""Recalibration of batch-normalisation statistics on training images, as the authors did before testing.
 
 Paper: the authors' release notes: statistics are averages over a large training batch, not moving averages.
 """
@@ -11,48 +11,43 @@ from resnetlab.data.dataset import Split
 from resnetlab.data.loader import sample_images
 from resnetlab.data.sampler import epoch_order
 
-IMAGES = 8192
-"""Training images that statistics are estimated on, at most; the same ones each time."""
-BATCH = 256
-"""Images that go through the network together: each batch's mean and variance are averaged."""
+MAX_IMAGES = 8192
+"""Maximum number of training images; the same images in every call."""
+BATCH_SIZE = 256
+"""Images in a forward pass; the means and variances of the batches are averaged."""
 
 
 @torch.no_grad()
 def recalibrate_bn(model: nn.Module, train: Split, preprocessing: Preprocessing, *, workers: int = 0) -> int:
-    """Replace every running mean and variance by the average over batches of training images, as evaluation sees them.
+    """Replace every running mean and variance by the average over batches of training images without augmentation.
 
-    Weights stay, and so does the mode the network is in.
+    Weights and the mode of the network do not change.
 
     Returns:
-        How many images were looked at.
+        The number of images used.
 
     Raises:
-        ConfigError: where the network has no batch normalisation, or there are fewer than 2 training images.
+        ConfigError: if the network has no batch normalisation, or there are fewer than 2 training images.
     """
     layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     if not layers:
-        raise ConfigError("this network has no batch normalisation whose statistics could be estimated anew")
+        raise ConfigError("the network has no batch normalisation to recalibrate")
     if len(train) < 2:
-        raise ConfigError("statistics need at least 2 training images")
-    chosen = epoch_order(train, 0, 0)[:IMAGES]
-    before = [(layer.momentum, layer.training) for layer in layers]
+        raise ConfigError("batch-normalisation statistics need at least 2 training images")
+    samples = epoch_order(train, 0, 0)[:MAX_IMAGES]
+    saved = [(layer.momentum, layer.training) for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # PyTorch's way to say: the plain average of all batches
+        layer.momentum = None  # PyTorch averages all batches equally
         layer.train()
-    batch = min(BATCH, len(chosen))
-    num_images = len(chosen) // batch * batch
+    batch_size = min(BATCH_SIZE, len(samples))
+    num_images = len(samples) // batch_size * batch_size
     try:
-        for samples in chosen[:num_images].split(batch):
-            images, _ = sample_images(_part(train, samples), preprocessing, batch, workers=workers)
+        for batch in samples[:num_images].split(batch_size):
+            images, _ = sample_images(train.subset(batch), preprocessing, batch_size, workers=workers)
             model(images)
     finally:
-        for layer, (momentum, training) in zip(layers, before, strict=True):
+        for layer, (momentum, training) in zip(layers, saved, strict=True):
             layer.momentum = momentum
             layer.train(training)
     return num_images
-
-
-def _part(split: Split, samples: torch.Tensor) -> Split:
-    images = split.images[samples] if isinstance(split.images, torch.Tensor) else split.images.subset(samples)
-    return Split(images, split.labels[samples])

@@ -1,4 +1,4 @@
-"""Do a network and some images belong together? Classes are matched by name, never by number."""
+"""Checks that a network fits a data set; classes are matched by name, never by number."""
 
 import unicodedata
 from collections import Counter
@@ -10,61 +10,67 @@ from torch import Tensor
 from resnetlab.config import ConfigError
 from resnetlab.models.model_card import ModelCard
 
-SHOWN = 8
-"""Class names that an error lists of each side."""
+MAX_NAMES = 8
+"""Maximum number of class names that an error lists for each side."""
 
 
 def match_classes(
-    ours: Sequence[str], theirs: Sequence[str], file: str, data: str, *, allow_missing: bool = False
+    model_classes: Sequence[str],
+    data_classes: Sequence[str],
+    *,
+    model_name: str,
+    data_name: str,
+    allow_missing: bool = False,
 ) -> Tensor:
-    """Return which of a network's classes each class of the data is: int64, shape (len(theirs),).
+    """Return the model's class index for each class of the data: int64, shape (len(data_classes),).
 
     Args:
-        ours: The network's class names.
-        theirs: The data's class names.
-        file: What an error calls the network.
-        data: What an error calls the data.
-        allow_missing: Let the data lack some of the network's classes.
+        model_classes: Class names of the network.
+        data_classes: Class names of the data.
+        model_name: Name of the network in error messages.
+        data_name: Name of the data in error messages.
+        allow_missing: Accept data without some of the network's classes.
 
     Raises:
-        ConfigError: where names differ, and the message lists the differences; or where one side has a name twice.
+        ConfigError: if names differ (the message lists the differences), or if one side has a name twice.
     """
-    for names, whose in ((ours, file), (theirs, data)):
-        twice = [name for name, count in Counter(map(_same, names)).items() if count > 1]
-        if twice:
-            raise ConfigError(f"{whose} has several classes called {_listed(twice)}; give each a name of its own")
-    numbers = {_same(name): number for number, name in enumerate(ours)}
-    unknown = [name for name in theirs if _same(name) not in numbers]
-    known = {_same(name) for name in theirs}
-    missing = [name for name in ours if _same(name) not in known]
-    if unknown or (missing and not allow_missing):
-        said = [f"only {data} has {_listed(unknown)}"] if unknown else []
-        said += [f"only {file} has {_listed(missing)}"] if missing else []
+    for classes, owner in ((model_classes, model_name), (data_classes, data_name)):
+        duplicates = [name for name, count in Counter(map(_normal_form, classes)).items() if count > 1]
+        if duplicates:
+            raise ConfigError(f"{owner} has several classes called {_join_names(duplicates)}; give each a unique name")
+    index_of = {_normal_form(name): index for index, name in enumerate(model_classes)}
+    in_data = {_normal_form(name) for name in data_classes}
+    only_data = [name for name in data_classes if _normal_form(name) not in index_of]
+    only_model = [name for name in model_classes if _normal_form(name) not in in_data]
+    if only_data or (only_model and not allow_missing):
+        differences = [f"only {data_name} has {_join_names(only_data)}"] if only_data else []
+        differences += [f"only {model_name} has {_join_names(only_model)}"] if only_model else []
         hint = (
             "rename the folders, or the network's classes with: resnetlab inspect MODEL --save NEW --classes NAME …"
-            if unknown
-            else "judge on these alone with --allow-missing-classes"
+            if only_data
+            else "evaluate on the others with --allow-missing-classes"
         )
-        raise ConfigError(f"classes differ: {'; '.join(said)} – {hint}")
-    return torch.tensor([numbers[_same(name)] for name in theirs], dtype=torch.int64)
+        raise ConfigError(f"classes differ: {'; '.join(differences)} – {hint}")
+    return torch.tensor([index_of[_normal_form(name)] for name in data_classes], dtype=torch.int64)
 
 
-def check_channels(card: ModelCard, channels: int, data: str) -> None:
-    """Refuse images of other channels than a network reads.
+def check_channels(card: ModelCard, channels: int, data_name: str) -> None:
+    """Raise if images have another number of channels than the network.
 
     Raises:
-        ConfigError: naming both.
+        ConfigError: if the numbers differ; the message has both.
     """
     if channels != card.model.in_channels:
         raise ConfigError(
-            f"{data} has {channels}-channel images, and {card.model.name} reads {card.model.in_channels} channels"
+            f"{data_name} has {channels}-channel images, and {card.model.name} reads {card.model.in_channels} channels"
         )
 
 
-def _same(name: str) -> str:
-    """Return a name in the Unicode form in which equal names are equal."""
+def _normal_form(name: str) -> str:
+    """Return a name in Unicode normal form C, in which equal names compare equal."""
     return unicodedata.normalize("NFC", name)
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+def _join_names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more

@@ -1,6 +1,6 @@
-"""What a protocol shows a network of one picture: ten crops, or the whole of it at several sizes.
+"""Crops and sizes of an image in the test protocols: ten crops, or the whole image at several scales.
 
-Paper: section 3.4. Pictures are uint8 arrays of shape (height, width, channels).
+Paper: section 3.4. Images are uint8 arrays of shape (height, width, channels).
 """
 
 from collections.abc import Iterator
@@ -12,80 +12,84 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from resnetlab.config import Preprocessing
-from resnetlab.data.images.decode import TALL, resize
+from resnetlab.data.images.decode import MAX_ASPECT, resize
 from resnetlab.data.images.encoded import EncodedImages
 from resnetlab.data.transforms import normalise
 
-SCALES = (224, 256, 384, 480, 640)
-"""Shorter sides of the multi-scale protocol for a network of 224 pixels, and in proportion for others (section 3.4)."""
-ROOM = 256 / 224
-"""Shorter side over the crop's side where a network's own preprocessing leaves nothing to crop (section 3.4)."""
+MULTI_SCALE_SIDES = (224, 256, 384, 480, 640)
+"""Shorter sides of the multi-scale protocol at an image size of 224 pixels; other sizes scale them (section 3.4)."""
+RESIZE_RATIO = 256 / 224
+"""Shorter side over crop size if the network's own preprocessing does not crop (section 3.4)."""
 
 
-def shorter_side(preprocessing: Preprocessing) -> int:
-    """Return the shorter side, in pixels, from which ten crops are cut: 256 for crops of 224."""
+def ten_crop_side(preprocessing: Preprocessing) -> int:
+    """Return the shorter side, in pixels, of the images that ten crops are cut from: 256 for crops of 224."""
     ratio = 1 / preprocessing.crop_ratio
-    return round(preprocessing.image_size * (ratio if ratio > 1 else ROOM))
+    return round(preprocessing.image_size * (ratio if ratio > 1 else RESIZE_RATIO))
 
 
 def multi_scale_sides(preprocessing: Preprocessing) -> tuple[int, ...]:
-    """Return the shorter sides, in pixels, at which the multi-scale protocol shows a picture."""
-    return tuple(round(side * preprocessing.image_size / 224) for side in SCALES)
+    """Return the shorter sides, in pixels, of the multi-scale protocol."""
+    return tuple(round(side * preprocessing.image_size / 224) for side in MULTI_SCALE_SIDES)
 
 
-def resize_shorter_side(picture: np.ndarray, shorter: int) -> np.ndarray:
-    """Resize a picture so that its shorter side is `shorter`; of a very long one the middle, as evaluation sees it."""
-    height, width = picture.shape[:2]
-    longest = TALL * min(height, width)
+def resize_shorter_side(image: np.ndarray, side: int) -> np.ndarray:
+    """Resize an image so that its shorter side is `side`; of a very long image only the centre, as in evaluation."""
+    height, width = image.shape[:2]
+    longest = MAX_ASPECT * min(height, width)
     top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
-    picture = picture[top : top + min(height, longest), left : left + min(width, longest)]
-    height, width = picture.shape[:2]
-    factor = shorter / min(height, width)
-    return resize(picture, round(height * factor), round(width * factor))
+    image = image[top : top + min(height, longest), left : left + min(width, longest)]
+    height, width = image.shape[:2]
+    factor = side / min(height, width)
+    return resize(image, round(height * factor), round(width * factor))
 
 
-def ten_crops(picture: np.ndarray, size: int) -> np.ndarray:
-    """Cut out the four corners and the centre, and mirror each: (10, size, size, channels). `size` at most its sides.
+def ten_crops(image: np.ndarray, size: int) -> np.ndarray:
+    """Cut out the four corners and the centre, and mirror each: (10, size, size, channels).
+
+    Both sides of the image must be at least `size`.
 
     Paper: section 3.4, "the standard 10-crop testing" of its reference [21].
     """
-    height, width = picture.shape[:2]
-    down, across = height - size, width - size
-    corners = [(0, 0), (0, across), (down, 0), (down, across), (down // 2, across // 2)]
-    crops = [picture[top : top + size, left : left + size] for top, left in corners]
+    height, width = image.shape[:2]
+    bottom, right = height - size, width - size
+    corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
+    crops = [image[top : top + size, left : left + size] for top, left in corners]
     return np.stack([*crops, *(crop[:, ::-1] for crop in crops)])
 
 
-def normalise_images(pictures: np.ndarray, preprocessing: Preprocessing | None) -> Tensor:
-    """Turn pictures of one size (batch, height, width, channels) into what the network sees.
+def normalise_images(images: np.ndarray, preprocessing: Preprocessing | None) -> Tensor:
+    """Convert uint8 images (batch, height, width, channels) to the network's input (batch, channels, height, width).
 
-    A mean for each pixel is resized to pictures of another size. Without `preprocessing` only the layout changes: for a
-    network that normalises them itself.
+    A per-pixel mean is resized to the size of the images. Without `preprocessing` the images stay uint8, for engines
+    that normalise them themselves.
     """
-    images = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2)
+    tensor = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
     if preprocessing is None:
-        return images
+        return tensor
     size = preprocessing.image_size
-    if not preprocessing.pixel_mean or images.shape[2:] == (size, size):
-        return normalise(images, preprocessing)
+    if not preprocessing.pixel_mean or tensor.shape[2:] == (size, size):
+        return normalise(tensor, preprocessing)
     mean = torch.tensor(preprocessing.pixel_mean, dtype=torch.float32).view(1, -1, size, size)
-    mean = F.interpolate(mean, size=images.shape[2:], mode="bilinear", antialias=True)
-    return (images.float() / 255 - mean) / torch.tensor(preprocessing.std).view(1, -1, 1, 1)
+    mean = F.interpolate(mean, size=tensor.shape[2:], mode="bilinear", antialias=True)
+    return (tensor.float() / 255 - mean) / torch.tensor(preprocessing.std).view(1, -1, 1, 1)
 
 
 def uncropped_images(
-    images: Tensor | EncodedImages, batch_size: int, min_side: int, pool: Executor | None = None
+    images: Tensor | EncodedImages, batch_size: int, min_side: int, *, pool: Executor | None = None
 ) -> Iterator[tuple[Tensor, list[np.ndarray]]]:
-    """Yield the positions, int64, and the pictures of a few samples after another, as large as `min_side` needs them.
+    """Yield batches of positions, int64, and whole images, decoded so that the shorter side is at least `min_side`.
+
+    Images whose original is smaller keep their size.
 
     Raises:
-        BadImageError: for an image that cannot be decoded, unless such images are left out.
+        BadImageError: if an image cannot be decoded, unless `images` skips such images.
     """
     for positions in torch.arange(len(images)).split(batch_size):
         if isinstance(images, Tensor):
             yield positions, list(images[positions].permute(0, 2, 3, 1).cpu().numpy())
             continue
-        found = images.pictures(positions, min_side, pool)
-        good = [at for at, picture in enumerate(found) if picture is not None]
+        decoded = images.decode_full(positions, min_side, pool)
+        good = [index for index, image in enumerate(decoded) if image is not None]
         if good:
-            yield positions[good], [picture for picture in found if picture is not None]
+            yield positions[good], [image for image in decoded if image is not None]

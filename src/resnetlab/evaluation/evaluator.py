@@ -1,10 +1,8 @@
-"""Networks in files, and images → a judgement: data opened as each network sees it, classes matched by name."""
+"""Opening of networks and their evaluation data, and evaluation of one network or an ensemble."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -13,15 +11,21 @@ from torch import Tensor
 from resnetlab.config import ConfigError, DataConfig, RunConfig
 from resnetlab.data.dataset import Split
 from resnetlab.data.eval_dataset import EvalDataset, open_eval_dataset, original_images
-from resnetlab.data.images.encoded import EncodedImages
 from resnetlab.data.registry import dataset_path, dataset_title
-from resnetlab.data.shards.remote import CACHE_GIB
 from resnetlab.evaluation.bn_recalibration import recalibrate_bn
 from resnetlab.evaluation.class_matching import check_channels, match_classes
-from resnetlab.evaluation.crops import multi_scale_sides, shorter_side
+from resnetlab.evaluation.crops import multi_scale_sides, ten_crop_side
+from resnetlab.evaluation.options import EvaluationOptions
 from resnetlab.evaluation.predictions import Predictions
-from resnetlab.evaluation.protocols import Scores, collect_predictions, ensemble, multi_scale, one_crop, ten_crop
-from resnetlab.inference.engines.base import Backend, Engine
+from resnetlab.evaluation.protocols import (
+    LogProbBatches,
+    collect_predictions,
+    ensemble,
+    multi_scale,
+    one_crop,
+    ten_crop,
+)
+from resnetlab.inference.engines.base import Engine
 from resnetlab.inference.formats.exported_file import is_exported_file
 from resnetlab.inference.open_engine import open_engine
 from resnetlab.models.model_file import ModelCard, load_model
@@ -29,239 +33,229 @@ from resnetlab.models.resnet import ResNet
 from resnetlab.serialization import from_json
 from resnetlab.system.process_group import ProcessGroup
 
-Protocol = Literal["one-crop", "ten-crop", "multi-scale", "ensemble"]
-
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """How networks are to be judged."""
-
-    protocol: Protocol = "one-crop"
-    """`ensemble` is one crop, averaged over several networks; several may also share any other protocol."""
-    split: str | None = None
-    """One of `data.judged.SPLITS`; chosen as `open_eval_dataset` says if not given."""
-    sides: tuple[int, ...] = ()
-    """Shorter sides in pixels: one for `ten-crop`, some for `multi-scale`; the paper's, in proportion, if empty."""
-    recalibrate_bn: bool = False
-    """Estimate the statistics of batch normalisation anew on training images."""
-    allow_missing_classes: bool = False
-    """Judge on data that lack some of the network's classes."""
-    on_bad_image: Literal["fail", "skip"] = "fail"
-    device: str = "cpu"
-    """Where PyTorch computes."""
-    workers: int = 0
-    """Threads that decode."""
-    backend: Backend | Literal["auto"] | None = None
-    """What computes; if not given, PyTorch for a model file, and what reads it for an exported file."""
-    cache_gib: float = CACHE_GIB
-    """GiB of the cache for shards behind an address, at most."""
-
-    def __post_init__(self) -> None:
-        if self.sides and self.protocol not in ("ten-crop", "multi-scale"):
-            raise ConfigError(f"shorter sides are for ten-crop and multi-scale; {self.protocol} has one of its own")
-        if len(self.sides) > 1 and self.protocol == "ten-crop":
-            raise ConfigError(f"ten-crop takes one shorter side, not {len(self.sides)}; several are for multi-scale")
-        if not 0 < self.cache_gib < math.inf:
-            raise ConfigError(f"cache-gib must be above 0, and a number, not {self.cache_gib:g}")
-        if self.backend in ("onnxruntime", "openvino") and self.device != "cpu":
-            raise ConfigError(f"{self.backend} computes on the CPU, and not on {self.device}; leave out --device")
-
 
 @dataclass(frozen=True)
 class EnsembleMember:
-    """One network, and the images as it sees them."""
+    """One of the evaluated networks, with the data in its preprocessing."""
 
     file: Path
     model: ResNet | Engine
     card: ModelCard
-    judged: EvalDataset
+    dataset: EvalDataset
     labels: Tensor
-    """Of each sample: the number that the first network gives its class."""
-    columns: Tensor
-    """Of each class of the first network: the number this one gives it."""
-    recalibrated_on: int = 0
-    """Training images that its statistics were estimated on."""
+    """Class of each sample, numbered as in the first network: int64, shape (num_samples,)."""
+    class_order: Tensor
+    """This network's index for each class of the first network: int64, shape (num_classes,)."""
+    num_recalibration_images: int = 0
+    """Training images used to recalibrate batch normalisation; 0 without recalibration."""
 
     @property
     def computed_by(self) -> str:
-        """The runtime and what it computes in, in words."""
+        """Runtime and precision, such as `torch fp32`."""
         return "torch fp32" if isinstance(self.model, ResNet) else f"{self.model.backend} {self.model.precision}"
 
-    def sides(self, terms: EvaluationOptions) -> tuple[int, ...]:
-        """Return the shorter sides, in pixels, at which it looks at an image."""
-        if terms.protocol == "ten-crop":
-            return terms.sides or (shorter_side(self.card.preprocessing),)
-        return terms.sides or multi_scale_sides(self.card.preprocessing)
+    def sides(self, options: EvaluationOptions) -> tuple[int, ...]:
+        """Return the shorter sides, in pixels, to which the protocol resizes images."""
+        if options.protocol == "ten-crop":
+            return options.sides or (ten_crop_side(self.card.preprocessing),)
+        return options.sides or multi_scale_sides(self.card.preprocessing)
 
-    def scores(self, terms: EvaluationOptions, samples: Tensor) -> Scores:
-        """Judge some samples; positions count within `samples`, classes are numbered as the first network does."""
-        preprocessing, labels, split = self.card.preprocessing, self.labels[samples], self.judged.split
-        if terms.protocol in ("one-crop", "ensemble"):
-            part = Split(_some(split.images, samples), labels).to(torch.device(terms.device))
-            found = one_crop(self.model, part, preprocessing, workers=terms.workers)
+    def log_probs(self, options: EvaluationOptions, samples: Tensor) -> LogProbBatches:
+        """Yield log-probabilities; positions index `samples`, and classes are in the first network's order."""
+        preprocessing = self.card.preprocessing
+        if options.protocol in ("one-crop", "ensemble"):
+            split = Split(self.dataset.split.images, self.labels).subset(samples).to(torch.device(options.device))
+            batches = one_crop(self.model, split, preprocessing, workers=options.workers)
         else:
-            whole = Split(original_images(self.judged), self.labels).shown_in(self.card.model.in_channels)
-            images = _some(whole.images, samples)
-            sides = self.sides(terms)
-            if terms.protocol == "ten-crop":
-                found = ten_crop(self.model, images, labels, preprocessing, sides[0], workers=terms.workers)
+            originals = Split(original_images(self.dataset), self.labels).with_channels(self.card.model.in_channels)
+            originals, sides = originals.subset(samples), self.sides(options)
+            if options.protocol == "ten-crop":
+                batches = ten_crop(self.model, originals, preprocessing, side=sides[0], workers=options.workers)
             else:
-                assert isinstance(self.model, ResNet)  # `open_members` takes no other
-                found = multi_scale(self.model, images, labels, preprocessing, sides, workers=terms.workers)
-        for positions, its, logs in found:
-            yield positions, its, logs[:, self.columns]
+                assert isinstance(self.model, ResNet)  # `open_members` raises for engines
+                batches = multi_scale(self.model, originals, preprocessing, sides=sides, workers=options.workers)
+        for positions, batch_labels, log_probs in batches:
+            yield positions, batch_labels, log_probs[:, self.class_order]
 
 
 def open_members(
     files: Sequence[Path],
     data: DataConfig | None,
-    terms: EvaluationOptions,
-    on_progress: Callable[[str, int, int], None] | None,
-    tell: Callable[[str], None] | None = None,
-    world: ProcessGroup = ProcessGroup(),  # noqa: B008  # frozen
+    options: EvaluationOptions,
+    *,
+    on_progress: Callable[[str, int, int], None] | None = None,
+    log: Callable[[str], None] | None = None,
+    process_group: ProcessGroup = ProcessGroup(),  # noqa: B008  # frozen
 ) -> list[EnsembleMember]:
-    """Load networks, and open the same images for each; without `data` those that the network was trained on.
+    """Load networks and open the same images for each.
 
-    `tell` hears which runtime was found to be the fastest, where that is asked for; of several processes of `world` the
-    first one finds it for all.
+    Args:
+        files: Model files or exported files.
+        data: The data set; the training data of each network if not given.
+        options: Protocol, data and runtime.
+        on_progress: Called with a stage, the number of images done and their total.
+        log: Called with the result of the backend selection if `options.backend` is `auto`.
+        process_group: Processes that evaluate together; the first one selects the backend for all.
 
     Raises:
-        ConfigError: for a file that is no network of this project or cannot be judged so, data that cannot be opened,
-            classes or channels that differ, or networks that held out different images.
+        ConfigError: if a file is not a network of this project or does not support the options, the data cannot be
+            opened, classes or channels differ, or the networks held out different images.
     """
     members: list[EnsembleMember] = []
     for file in files:
-        model, card = _load(file, terms, tell, world)
-        config = data_config(card, data, file)
-        judged = _open(card, replace(config, on_bad_image=terms.on_bad_image), terms, on_progress)
-        judged = replace(judged, split=judged.split.shown_in(card.model.in_channels))
-        check_channels(card, judged.split.channels, judged.title)
-        numbers = match_classes(
-            card.classes, judged.classes, file.name, judged.title, allow_missing=terms.allow_missing_classes
-        )
-        columns = torch.arange(len(card.classes))
-        if members:
-            first = members[0]
-            judged = replace(judged, split=_in_order(judged, first.judged, file, first.file))
-            columns = match_classes(card.classes, first.card.classes, file.name, first.file.name)
-            labels = first.labels
-        else:
-            labels = numbers[judged.split.labels]
-        num_images = 0
-        if terms.recalibrate_bn and isinstance(model, ResNet):
-            train = _open(card, judged.config, replace(terms, split="train"), on_progress).split
-            train = train.shown_in(card.model.in_channels).to(torch.device(terms.device))
-            num_images = recalibrate_bn(model, train, card.preprocessing, workers=terms.workers)
-        members.append(EnsembleMember(file, model, card, judged, labels, columns, num_images))
+        model, card = _load_network(file, options, log, process_group)
+        first = members[0] if members else None
+        members.append(_open_member(file, model, card, first, data=data, options=options, on_progress=on_progress))
     return members
+
+
+def _open_member(
+    file: Path,
+    model: ResNet | Engine,
+    card: ModelCard,
+    first: EnsembleMember | None,
+    *,
+    data: DataConfig | None,
+    options: EvaluationOptions,
+    on_progress: Callable[[str, int, int], None] | None,
+) -> EnsembleMember:
+    """Open the data for a network, in the sample and class order of the first network; recalibrate if requested."""
+    config = replace(resolve_data_config(card, data, file), on_bad_image=options.on_bad_image)
+    dataset = _open_dataset(card, config, options, on_progress)
+    dataset = replace(dataset, split=dataset.split.with_channels(card.model.in_channels))
+    check_channels(card, dataset.split.channels, dataset.title)
+    class_indices = match_classes(
+        card.classes,
+        dataset.classes,
+        model_name=file.name,
+        data_name=dataset.title,
+        allow_missing=options.allow_missing_classes,
+    )
+    if first is None:
+        labels, class_order = class_indices[dataset.split.labels], torch.arange(len(card.classes))
+    else:
+        dataset = replace(dataset, split=_reorder_samples(dataset, first.dataset, file, first.file))
+        labels = first.labels
+        class_order = match_classes(card.classes, first.card.classes, model_name=file.name, data_name=first.file.name)
+    num_images = 0
+    if options.recalibrate_bn and isinstance(model, ResNet):
+        train = _open_dataset(card, dataset.config, replace(options, split="train"), on_progress).split
+        train = train.with_channels(card.model.in_channels).to(torch.device(options.device))
+        num_images = recalibrate_bn(model, train, card.preprocessing, workers=options.workers)
+    return EnsembleMember(
+        file=file,
+        model=model,
+        card=card,
+        dataset=dataset,
+        labels=labels,
+        class_order=class_order,
+        num_recalibration_images=num_images,
+    )
 
 
 def evaluate_members(
     members: Sequence[EnsembleMember],
-    terms: EvaluationOptions,
+    options: EvaluationOptions,
     *,
     rank: int = 0,
-    of: int = 1,
-    tell: Callable[[int], None] | None = None,
+    world_size: int = 1,
+    on_progress: Callable[[int], None] | None = None,
 ) -> Predictions:
-    """Judge every `of`-th sample from number `rank` on; together the ranks judge each sample exactly once.
+    """Evaluate every `world_size`-th sample, starting at `rank`; all ranks together evaluate each sample once.
 
-    `tell` hears how many samples of this part were judged, by each network alone.
+    `on_progress` is called with the number of samples in each batch, once for each network.
     """
-    samples = torch.arange(len(members[0].labels))[rank::of]
+    samples = torch.arange(len(members[0].labels))[rank::world_size]
 
-    def watched(member: EnsembleMember) -> Scores:
-        for positions, labels, logs in member.scores(terms, samples):
-            yield positions, labels, logs
-            if tell:
-                tell(len(positions))
+    def log_probs(member: EnsembleMember) -> LogProbBatches:
+        for positions, labels, batch in member.log_probs(options, samples):
+            yield positions, labels, batch
+            if on_progress:
+                on_progress(len(positions))
 
-    part = collect_predictions(
-        ensemble([lambda member=member: watched(member) for member in members], len(samples)), len(samples)
-    )
-    return replace(part, positions=samples.numpy()[part.positions])
+    batches = ensemble([lambda member=member: log_probs(member) for member in members], len(samples))
+    predictions = collect_predictions(batches, len(samples))
+    return replace(predictions, positions=samples.numpy()[predictions.positions])
 
 
-def data_config(card: ModelCard, data: DataConfig | None, file: Path) -> DataConfig:
-    """Return what to open: the data named, with the split seed that training had, or what the network was trained on.
+def resolve_data_config(card: ModelCard, data: DataConfig | None, file: Path) -> DataConfig:
+    """Return the data to open: `data` with the split seed of training, or the training data of the network.
 
     Raises:
-        ConfigError: where neither is known.
+        ConfigError: if neither is known.
     """
     trained = card.provenance.get("config")
-    own = from_json(RunConfig, trained).data if trained else None
+    training_data = from_json(RunConfig, trained).data if trained else None
     if data is None:
-        if own is None:
-            raise ConfigError(f"{file} does not say what it was trained on; name images with --data")
-        return own
-    if own is None:
+        if training_data is None:
+            raise ConfigError(f"{file} does not name its training data; name images with --data")
+        return training_data
+    if training_data is None:
         return data
-    if (data.name, dataset_title(data)) == (own.name, dataset_title(own)) or dataset_path(data.name) == dataset_path(
-        own.name
-    ):
-        return replace(own, root=data.root or own.root)
-    return replace(data, split_seed=own.split_seed)
+    same_title = (data.name, dataset_title(data)) == (training_data.name, dataset_title(training_data))
+    if same_title or dataset_path(data.name) == dataset_path(training_data.name):
+        return replace(training_data, root=data.root or training_data.root)
+    return replace(data, split_seed=training_data.split_seed)
 
 
-def eval_images(judged: EvalDataset, positions: Sequence[int]) -> list[np.ndarray]:
-    """Return some images of a split as the network sees them: uint8 (height, width, channels)."""
-    samples = torch.tensor(positions, dtype=torch.int64)
-    images = _some(judged.split.images, samples)
-    pixels = images if isinstance(images, Tensor) else images.views(torch.arange(len(images)))[0]
+def load_images(dataset: EvalDataset, positions: Sequence[int]) -> list[np.ndarray]:
+    """Return images of a split, cropped as for the network: uint8 (height, width, channels)."""
+    images = dataset.split.subset(torch.tensor(positions, dtype=torch.int64)).images
+    pixels = images if isinstance(images, Tensor) else images.decode_eval_views(torch.arange(len(images)))[0]
     return list(pixels.permute(0, 2, 3, 1).cpu().numpy())
 
 
-def _load(
-    file: Path, terms: EvaluationOptions, tell: Callable[[str], None] | None, world: ProcessGroup
+def _load_network(
+    file: Path, options: EvaluationOptions, log: Callable[[str], None] | None, process_group: ProcessGroup
 ) -> tuple[ResNet | Engine, ModelCard]:
-    """Return a network: of a model file the very module that training judged, unless another runtime is asked for."""
-    if terms.backend in (None, "torch") and not is_exported_file(file):
+    """Load a model file as the module that training evaluated, or an engine if another runtime computes it."""
+    if options.backend in (None, "torch") and not is_exported_file(file):
         model, card = load_model(file)
-        return model.to(torch.device(terms.device)), card
-    what = "an exported file" if is_exported_file(file) else f"--backend {terms.backend}"
-    if terms.protocol == "multi-scale":
-        raise ConfigError(f"multi-scale needs a model file and PyTorch: {what} has the size of its images fixed")
-    if terms.recalibrate_bn:
-        raise ConfigError(f"--recalibrate-bn needs a model file and PyTorch: in {what} no batch normalisation is left")
-    device = "cpu" if is_exported_file(file) and file.suffix.lower() != ".pt2" else terms.device
-    cores = torch.get_num_threads()  # fewer than there are where the processes of torchrun share them
-    return open_engine(file, backend=terms.backend, cores=cores, device=device, tell=tell, world=world)
+        return model.to(torch.device(options.device)), card
+    source = "an exported file" if is_exported_file(file) else f"--backend {options.backend}"
+    if options.protocol == "multi-scale":
+        raise ConfigError(f"multi-scale needs a model file and PyTorch: {source} has a fixed image size")
+    if options.recalibrate_bn:
+        raise ConfigError(f"--recalibrate-bn needs a model file and PyTorch: {source} has no batch normalisation left")
+    device = "cpu" if is_exported_file(file) and file.suffix.lower() != ".pt2" else options.device
+    cores = torch.get_num_threads()  # below the number of cores if torchrun's processes share them
+    return open_engine(file, backend=options.backend, cores=cores, device=device, log=log, world=process_group)
 
 
-def _open(
-    card: ModelCard, config: DataConfig, terms: EvaluationOptions, on_progress: Callable[[str, int, int], None] | None
+def _open_dataset(
+    card: ModelCard,
+    config: DataConfig,
+    options: EvaluationOptions,
+    on_progress: Callable[[str, int, int], None] | None,
 ) -> EvalDataset:
     provenance = card.provenance
     crop = provenance.get("config", {}).get("recipe", {}).get("crop", "pad")
     return open_eval_dataset(
         config,
         card.preprocessing,
-        terms.split,
+        options.split,
         trained_on=provenance.get("data", {}).get("fingerprint"),
         keep_encoded=crop != "pad",
         on_progress=on_progress,
-        cache_gib=terms.cache_gib,
+        cache_gib=options.cache_gib,
     )
 
 
-def _in_order(judged: EvalDataset, first: EvalDataset, file: Path, first_file: Path) -> Split:
-    """Return a split with its samples in the order they have for the first network.
+def _reorder_samples(dataset: EvalDataset, first: EvalDataset, file: Path, first_file: Path) -> Split:
+    """Return the split of `dataset` with its samples in the order of `first`.
 
     Raises:
-        ConfigError: where they are not the same samples.
+        ConfigError: if they are not the same samples.
     """
-    names, wanted = judged.split.names, first.split.names
-    if judged.name != first.name or sorted(names) != sorted(wanted) or len(judged.split) != len(first.split):
+    names, first_names = dataset.split.names, first.split.names
+    same_length = len(dataset.split) == len(first.split)
+    if dataset.split_name != first.split_name or sorted(names) != sorted(first_names) or not same_length:
         raise ConfigError(
-            f"{file} and {first_file} would be judged on different images of {judged.title}; name a split that the "
-            "data come with, such as --split test"
+            f"{file} and {first_file} would be evaluated on different images of {dataset.title}; name a split of the "
+            "data set itself, such as --split test"
         )
-    if names == wanted:
-        return judged.split
-    at = {name: position for position, name in enumerate(names)}
-    order = torch.tensor([at[name] for name in wanted])
-    return Split(_some(judged.split.images, order), judged.split.labels[order], wanted)
-
-
-def _some(images: Tensor | EncodedImages, samples: Tensor) -> Tensor | EncodedImages:
-    return images[samples] if isinstance(images, Tensor) else images.subset(samples)
+    if names == first_names:
+        return dataset.split
+    index_of = {name: index for index, name in enumerate(names)}
+    order = torch.tensor([index_of[name] for name in first_names])
+    return replace(dataset.split.subset(order), names=first_names)

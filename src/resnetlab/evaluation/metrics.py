@@ -1,4 +1,4 @@
-"""A judgement → errors with intervals, confusions, calibration, the most confident mistakes. No torch here."""
+"""Metrics of predictions: errors with confidence intervals, confusions, calibration, the most confident mistakes."""
 
 import math
 from collections.abc import Sequence
@@ -11,66 +11,66 @@ from scipy.stats import binomtest
 from resnetlab.config import ConfigError
 from resnetlab.evaluation.predictions import Predictions
 
-BINS = 15
+NUM_BINS = 15
 """Equal-width bins of the confidence (Guo et al. 2017, "On Calibration of Modern Neural Networks", Table 1)."""
 
-MISTAKES = 24
-"""So many of the most confident mistakes are kept; a page that one looks through."""
+MAX_MISTAKES = 24
+"""Maximum number of mistakes that an evaluation lists: one page of thumbnails."""
 
 
 @dataclass(frozen=True)
 class ErrorRate:
-    """The share of some samples that is wrong, and how sure their number lets one be of it."""
+    """Share of misclassified samples, with its 95 % confidence interval."""
 
     num_wrong: int
     num_samples: int
     pct: float
     interval_95_pct: tuple[float, float]
-    """Wilson's score interval."""
+    """Wilson score interval."""
 
 
 @dataclass(frozen=True)
 class ClassError:
-    """One class by itself."""
+    """Error of one class."""
 
     name: str
     num_samples: int
     error: ErrorRate | None
-    """Top-1; `None` without samples."""
+    """Top-1 error; `None` if the class has no samples."""
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """One class that was taken for another."""
+    """Samples of one class that were predicted as another class."""
 
     true: str
     predicted: str
     count: int
     share_pct: float
-    """Of all samples of the true class."""
+    """Share of all samples of the true class, in %."""
 
 
 @dataclass(frozen=True)
-class Bin:
-    """The samples whose confidence lies above `low` and at most at `high`; all values are from 0 to 1."""
+class ReliabilityBin:
+    """Samples whose confidence is in (low, high]; all values are from 0 to 1."""
 
     low: float
     high: float
     count: int
     confidence: float | None
-    """Their mean; `None` in an empty bin, as the others."""
+    """Mean confidence; `None` in an empty bin, like the fields below."""
     accuracy: float | None
-    """The share that is right."""
+    """Share of correct predictions."""
     accuracy_interval_95: tuple[float, float] | None
-    """Wilson's score interval."""
+    """Wilson score interval."""
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A sample whose most probable class is not its own."""
+    """Misclassified sample."""
 
     position: int
-    """Which sample of the split."""
+    """Index of the sample in the split."""
     true: str
     predicted: str
     confidence: float
@@ -79,10 +79,10 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Every number that follows from a judgement.
+    """Metrics of one network or ensemble on one split.
 
-    A sample without a confidence (the network gave NaN) counts as wrong in every error. It has no place in the
-    confusions, the calibration and the mistakes: no class was predicted.
+    A sample without a finite confidence (the network returned NaN) counts as wrong in every error. Confusions,
+    calibration and mistakes leave it out, because the network predicted no class.
     """
 
     classes: tuple[str, ...]
@@ -90,26 +90,26 @@ class Evaluation:
     num_without_confidence: int
     top1: ErrorRate
     top_k: int
-    """5, or the number of classes where there are fewer."""
+    """5, or the number of classes if there are fewer."""
     top5: ErrorRate
-    """The true class is not among the `top_k` most probable."""
+    """Share of samples whose true class is not among the `top_k` most probable."""
     loss: float | None
-    """Mean cross entropy, in nats; `None` where it is not finite."""
+    """Mean cross entropy in nats; `None` if it is not finite."""
     mean_confidence_pct: float | None
-    """Of the samples that have one; `None` where none has."""
+    """Mean over the samples with a finite confidence; `None` if there are none."""
     ece_pct: float | None
-    """Expected calibration error: the mean gap between confidence and accuracy over `reliability`, by samples."""
+    """Expected calibration error: the gap between confidence and accuracy, averaged over `reliability` by samples."""
     per_class: tuple[ClassError, ...]
     confusion: np.ndarray
-    """How many of each class (row) were taken for each class (column): int64, shape (num_classes, num_classes)."""
+    """Samples by true class (row) and predicted class (column): int64, shape (num_classes, num_classes)."""
     confusions: tuple[Confusion, ...]
-    """Every pair of classes that was confused, the most frequent first."""
-    reliability: tuple[Bin, ...]
+    """Every pair of confused classes, the most frequent first."""
+    reliability: tuple[ReliabilityBin, ...]
     mistakes: tuple[Mistake, ...]
-    """The most confident first."""
+    """At most `MAX_MISTAKES`, the most confident first."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain JSON values, in the order in which people look for them."""
+        """Return the metrics as JSON values, the most important first."""
         return {
             "top1_error_pct": self.top1.pct,
             "top1_interval_95_pct": list(self.top1.interval_95_pct),
@@ -123,61 +123,62 @@ class Evaluation:
             "ece_pct": self.ece_pct,
             "per_class": [
                 {
-                    "class": one.name,
-                    "num_samples": one.num_samples,
-                    "error_pct": one.error and one.error.pct,
-                    "interval_95_pct": one.error and list(one.error.interval_95_pct),
+                    "class": row.name,
+                    "num_samples": row.num_samples,
+                    "error_pct": row.error and row.error.pct,
+                    "interval_95_pct": row.error and list(row.error.interval_95_pct),
                 }
-                for one in self.per_class
+                for row in self.per_class
             ],
             "confusion": self.confusion.tolist(),
-            "confusions": [asdict(one) for one in self.confusions],
-            "reliability": [asdict(one) for one in self.reliability],
-            "mistakes": [asdict(one) for one in self.mistakes],
+            "confusions": [asdict(confusion) for confusion in self.confusions],
+            "reliability": [asdict(bin_) for bin_ in self.reliability],
+            "mistakes": [asdict(mistake) for mistake in self.mistakes],
         }
 
 
-def compute_metrics(judgement: Predictions, classes: Sequence[str]) -> Evaluation:
-    """Work out every number of a judgement; `classes` are the names, in the order in which the model numbers them.
+def compute_metrics(predictions: Predictions, classes: Sequence[str]) -> Evaluation:
+    """Compute all metrics of predictions; `classes` are the class names in the order of the model's class indices.
 
     Raises:
-        ConfigError: where there is not one sample.
+        ConfigError: if there are no samples.
     """
-    if not len(judgement):
-        raise ConfigError("not one image was judged; a split without images has no error")
-    answered = np.isfinite(judgement.confidence)
-    hit = (judgement.top == judgement.labels[:, None]) & answered[:, None]
-    right = hit[:, 0]
-    counts, wrong = (np.bincount(judgement.labels[of], minlength=len(classes)) for of in (slice(None), ~right))
-    confusion = confusion_matrix(judgement.labels[answered], judgement.top[answered, 0], len(classes))
-    reliability = reliability_curve(judgement.confidence[answered], right[answered])
-    loss = float(judgement.loss.mean())
+    if not len(predictions):
+        raise ConfigError("no image was evaluated; a split without images has no error")
+    finite = np.isfinite(predictions.confidence)
+    in_top_k = (predictions.top == predictions.labels[:, None]) & finite[:, None]
+    correct = in_top_k[:, 0]
+    class_sizes = np.bincount(predictions.labels, minlength=len(classes))
+    class_errors = np.bincount(predictions.labels[~correct], minlength=len(classes))
+    confusion = confusion_matrix(predictions.labels[finite], predictions.top[finite, 0], len(classes))
+    reliability = reliability_curve(predictions.confidence[finite], correct[finite])
+    loss = float(predictions.loss.mean())
     return Evaluation(
         classes=tuple(classes),
-        num_samples=len(judgement),
-        num_without_confidence=int((~answered).sum()),
-        top1=error_rate(int((~right).sum()), len(judgement)),
-        top_k=judgement.top.shape[1],
-        top5=error_rate(int((~hit.any(1)).sum()), len(judgement)),
+        num_samples=len(predictions),
+        num_without_confidence=int((~finite).sum()),
+        top1=error_rate(int((~correct).sum()), len(predictions)),
+        top_k=predictions.top.shape[1],
+        top5=error_rate(int((~in_top_k.any(1)).sum()), len(predictions)),
         loss=loss if math.isfinite(loss) else None,
-        mean_confidence_pct=100 * float(judgement.confidence[answered].mean()) if answered.any() else None,
+        mean_confidence_pct=100 * float(predictions.confidence[finite].mean()) if finite.any() else None,
         ece_pct=calibration_error_pct(reliability),
         per_class=tuple(
-            ClassError(name, int(of), error_rate(int(bad), int(of)) if of else None)
-            for name, of, bad in zip(classes, counts, wrong, strict=True)
+            ClassError(name, int(size), error_rate(int(num_wrong), int(size)) if size else None)
+            for name, size, num_wrong in zip(classes, class_sizes, class_errors, strict=True)
         ),
         confusion=confusion,
         confusions=tuple(
-            Confusion(classes[true], classes[predicted], count, float(100 * count / counts[true]))
+            Confusion(classes[true], classes[predicted], count, float(100 * count / class_sizes[true]))
             for (true, predicted), count in confused_pairs(confusion).items()
         ),
         reliability=reliability,
-        mistakes=confident_mistakes(judgement, classes, answered & ~right),
+        mistakes=most_confident_mistakes(predictions, classes, finite & ~correct),
     )
 
 
 def error_rate(num_wrong: int, num_samples: int) -> ErrorRate:
-    """Return a share of at least one sample, with Wilson's 95 % interval."""
+    """Return the error of at least one sample, with its 95 % Wilson score interval."""
     low, high = _interval_95(num_wrong, num_samples)
     return ErrorRate(num_wrong, num_samples, 100 * num_wrong / num_samples, (100 * low, 100 * high))
 
@@ -189,59 +190,59 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int
 
 
 def confused_pairs(confusion: np.ndarray) -> dict[tuple[int, int], int]:
-    """Return how often each confusion (true, predicted) occurs, the most frequent first; ties by class number."""
+    """Return the count of each confusion (true, predicted), the most frequent first; ties are in class order."""
     rows, columns = np.nonzero(confusion)
-    off = rows != columns
-    rows, columns = rows[off], columns[off]
+    off_diagonal = rows != columns
+    rows, columns = rows[off_diagonal], columns[off_diagonal]
     counts = confusion[rows, columns]
     order = np.argsort(-counts, kind="stable")
     pairs = zip(rows[order].tolist(), columns[order].tolist(), strict=True)
     return dict(zip(pairs, counts[order].tolist(), strict=True))
 
 
-def reliability_curve(confidence: np.ndarray, right: np.ndarray) -> tuple[Bin, ...]:
-    """Return `BINS` bins of equal width, the least confident first; a confidence of 0 is in the first."""
-    edges = np.linspace(0, 1, BINS + 1)
-    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, BINS - 1)
+def reliability_curve(confidence: np.ndarray, correct: np.ndarray) -> tuple[ReliabilityBin, ...]:
+    """Return `NUM_BINS` bins of equal width in ascending order; the first bin includes a confidence of 0."""
+    edges = np.linspace(0, 1, NUM_BINS + 1)
+    bin_index = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, NUM_BINS - 1)
     bins = []
-    for at, (low, high) in enumerate(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)):
-        inside = place == at
-        count = int(inside.sum())
+    for index, (low, high) in enumerate(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)):
+        in_bin = bin_index == index
+        count = int(in_bin.sum())
         if count:
-            num_right = int(right[inside].sum())
-            mean, accuracy = float(confidence[inside].mean()), num_right / count
-            bins.append(Bin(low, high, count, mean, accuracy, _interval_95(num_right, count)))
+            num_correct = int(correct[in_bin].sum())
+            mean, accuracy = float(confidence[in_bin].mean()), num_correct / count
+            bins.append(ReliabilityBin(low, high, count, mean, accuracy, _interval_95(num_correct, count)))
         else:
-            bins.append(Bin(low, high, 0, None, None, None))
+            bins.append(ReliabilityBin(low, high, 0, None, None, None))
     return tuple(bins)
 
 
-def calibration_error_pct(reliability: Sequence[Bin]) -> float | None:
-    """Return the expected calibration error in %, or `None` where every bin is empty (Guo et al. 2017, equation 3)."""
+def calibration_error_pct(reliability: Sequence[ReliabilityBin]) -> float | None:
+    """Return the expected calibration error in %, or `None` if every bin is empty (Guo et al. 2017, equation 3)."""
     gaps = [
-        one.count * abs(one.accuracy - one.confidence)
-        for one in reliability
-        if one.accuracy is not None and one.confidence is not None
+        bin_.count * abs(bin_.accuracy - bin_.confidence)
+        for bin_ in reliability
+        if bin_.accuracy is not None and bin_.confidence is not None
     ]
-    return 100 * sum(gaps) / sum(one.count for one in reliability) if gaps else None
+    return 100 * sum(gaps) / sum(bin_.count for bin_ in reliability) if gaps else None
 
 
-def confident_mistakes(judgement: Predictions, classes: Sequence[str], wrong: np.ndarray) -> tuple[Mistake, ...]:
-    """Return the `MISTAKES` most confident samples among those marked `wrong`; ties by position."""
+def most_confident_mistakes(predictions: Predictions, classes: Sequence[str], wrong: np.ndarray) -> tuple[Mistake, ...]:
+    """Return the `MAX_MISTAKES` most confident samples of the mask `wrong`; ties are in the order of positions."""
     rows = np.flatnonzero(wrong)
-    order = np.lexsort((judgement.positions[rows], -judgement.confidence[rows]))
+    order = np.lexsort((predictions.positions[rows], -predictions.confidence[rows]))
     return tuple(
         Mistake(
-            int(judgement.positions[row]),
-            classes[int(judgement.labels[row])],
-            classes[int(judgement.top[row, 0])],
-            float(judgement.confidence[row]),
+            position=int(predictions.positions[row]),
+            true=classes[int(predictions.labels[row])],
+            predicted=classes[int(predictions.top[row, 0])],
+            confidence=float(predictions.confidence[row]),
         )
-        for row in rows[order[:MISTAKES]]
+        for row in rows[order[:MAX_MISTAKES]]
     )
 
 
 def _interval_95(count: int, num_samples: int) -> tuple[float, float]:
-    """Return Wilson's interval of a share, from 0 to 1."""
+    """Return the Wilson score interval of a proportion, from 0 to 1."""
     interval = binomtest(count, num_samples).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)

@@ -1,4 +1,4 @@
-"""What was said of each sample: every sample of a split exactly once. No torch here."""
+"""Predictions of a network on a split, one row for each sample."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,49 +10,53 @@ from resnetlab.config import ConfigError
 
 @dataclass(frozen=True)
 class Predictions:
-    """A row for each sample that was judged; from it every number of an evaluation follows."""
+    """Predictions and labels, one row for each evaluated sample; every metric follows from them."""
 
     positions: np.ndarray
-    """Which sample of the split: int64, shape (num_samples,), rising. Samples that cannot be decoded are missing."""
+    """Index of the sample in the split: int64, shape (num_samples,), ascending. Undecodable samples have no row."""
     labels: np.ndarray
-    """Its true class, as the model numbers classes: int64, shape (num_samples,)."""
+    """True class, numbered as in the model: int64, shape (num_samples,)."""
     top: np.ndarray
-    """The most probable classes, the first first: int64, shape (num_samples, min(5, number of classes))."""
+    """Most probable classes in descending order: int64, shape (num_samples, min(5, num_classes))."""
     confidence: np.ndarray
-    """Probability of the first of these, 0 to 1: float64, shape (num_samples,)."""
+    """Probability of the most probable class, 0 to 1: float64, shape (num_samples,)."""
     loss: np.ndarray
-    """Minus the logarithm of the true class's probability, in nats: float64, shape (num_samples,)."""
+    """Cross entropy in nats: float64, shape (num_samples,)."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def first(self, num_samples: int) -> "Predictions":
-        """Return the first rows alone."""
+        """Return the first rows."""
         return Predictions(**{name: getattr(self, name)[:num_samples] for name in Predictions.__dataclass_fields__})
 
 
-NOTHING = Predictions(
-    np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 0), np.int64), np.zeros(0), np.zeros(0)
+NO_PREDICTIONS = Predictions(
+    positions=np.zeros(0, np.int64),
+    labels=np.zeros(0, np.int64),
+    top=np.zeros((0, 0), np.int64),
+    confidence=np.zeros(0),
+    loss=np.zeros(0),
 )
-"""Of a part without samples."""
+"""Predictions of a part of a split without samples."""
 
 
 def merge_predictions(parts: Sequence[Predictions]) -> Predictions:
-    """Put the judgements of several parts of a split together, in the order of the samples; some parts may be empty.
+    """Merge the predictions of several parts of a split, sorted by position; some parts may be empty.
 
     Raises:
-        ConfigError: where all of them are: there is not one image to judge on.
-        ValueError: where a sample is in two of them.
+        ConfigError: if all parts are empty.
+        ValueError: if two parts contain the same sample.
     """
     parts = [part for part in parts if len(part)]
     if not parts:
-        raise ConfigError("not one image of a split can be decoded; list them with: resnetlab data check PATH")
-    joined = {
+        raise ConfigError("no image of the split can be decoded; list the errors with: resnetlab data check PATH")
+    merged = {
         name: np.concatenate([getattr(part, name) for part in parts]) for name in Predictions.__dataclass_fields__
     }
-    order = np.argsort(joined["positions"], kind="stable")
-    positions = joined["positions"][order]
-    twice = positions[1:][positions[1:] == positions[:-1]]
-    if len(twice):
-        raise ValueError(f"sample {twice[0]} was judged twice")
-    return Predictions(**{name: values[order] for name, values in joined.items()})
+    order = np.argsort(merged["positions"], kind="stable")
+    positions = merged["positions"][order]
+    duplicates = positions[1:][positions[1:] == positions[:-1]]
+    if len(duplicates):
+        raise ValueError(f"sample {duplicates[0]} was evaluated twice")
+    return Predictions(**{name: values[order] for name, values in merged.items()})

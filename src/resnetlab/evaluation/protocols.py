@@ -1,10 +1,10 @@
-"""How a network is judged on a split: the single view, ten crops, several scales, several networks.
+"""Test protocols on a split: one crop, ten crops, multiple scales, ensembles.
 
-Each protocol yields, batch by batch and every sample once, positions in the split, labels, and the logarithm of each
-class's probability. Where a protocol looks more than once, probabilities are averaged, as in reference [21].
+Each protocol yields batches of positions, labels and log-probabilities, and each sample of the split once. A protocol
+that evaluates an image several times averages the probabilities, as in the paper's reference [21].
 
-A network is a module of PyTorch's, which takes normalised images, or an `Engine`, which takes pixels and normalises
-them itself; both are shown the same pixels.
+A network is a PyTorch module, which takes normalised images, or an `Engine`, which takes pixels and normalises them
+itself. Both get the same pixels.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,36 +17,35 @@ from torch import Tensor, nn
 
 from resnetlab.config import ConfigError, Preprocessing
 from resnetlab.data.dataset import Split
-from resnetlab.data.images.encoded import EncodedImages
 from resnetlab.data.loader import eval_batches_with_positions, thread_pool
 from resnetlab.evaluation.crops import normalise_images, resize_shorter_side, ten_crops, uncropped_images
-from resnetlab.evaluation.predictions import NOTHING, Predictions, merge_predictions
+from resnetlab.evaluation.predictions import NO_PREDICTIONS, Predictions, merge_predictions
 from resnetlab.inference.engines.base import Engine
 from resnetlab.system.process_group import ProcessGroup
 
-PIXELS = 64 * 224 * 224
-"""Pixels that go through a network together, at most: 64 images of 224x224."""
-GATHER = 64
-"""Pictures looked at together, to find those of one shape."""
-TOP = 5
+MAX_PIXELS = 64 * 224 * 224
+"""Maximum number of pixels in a forward pass: 64 images of 224x224."""
+MAX_WHOLE_IMAGES = 64
+"""Maximum number of whole images in memory at a time; those of equal shape form a batch."""
+TOP_K = 5
 
 Network = nn.Module | Engine
-Scores = Iterator[tuple[Tensor, Tensor, Tensor]]
+LogProbBatches = Iterator[tuple[Tensor, Tensor, Tensor]]
 """Positions int64 (batch,), labels int64 (batch,), log-probabilities float64 (batch, num_classes); on the CPU."""
 
 
 @dataclass(frozen=True)
 class SplitScore:
-    """What one pass over a split counted: every sample exactly once."""
+    """Error and loss of a network on a split; each sample counts once."""
 
     num_samples: int
     num_wrong: int
     loss: float
-    """Mean cross entropy, in nats."""
+    """Mean cross entropy in nats."""
 
     @property
     def error_pct(self) -> float:
-        """Share of samples whose most probable class is not the label (top-1 error), in %."""
+        """Top-1 error in %: the share of samples whose most probable class is not the label."""
         return 100 * self.num_wrong / self.num_samples
 
 
@@ -56,187 +55,194 @@ def score_split(
     preprocessing: Preprocessing,
     *,
     workers: int = 0,
-    world: ProcessGroup = ProcessGroup(),  # noqa: B008
+    process_group: ProcessGroup = ProcessGroup(),  # noqa: B008  # frozen
 ) -> SplitScore:
-    """Judge a network on the original images of a split, in evaluation mode; the mode it was in comes back.
+    """Evaluate a network on a split with one crop, in evaluation mode and fp32; the model's mode is restored.
 
-    Always in fp32, whatever the training computed in: it is how the model file will be used. `workers` threads decode
-    images that are not resident. Several processes share the samples, and each is told of all.
+    fp32 is used whatever precision training used, because that is how the model file will be used. `workers` threads
+    decode images that are not resident. The processes of `process_group` share the samples; each returns the whole
+    result.
 
     Raises:
-        ConfigError: where there is not one image to judge on.
+        ConfigError: if no image of the split can be decoded.
     """
-    samples = torch.arange(len(split))[world.rank :: world.size]
-    own = split if world.size == 1 else split.some(samples)
-    found = collect_predictions(one_crop(model, own, preprocessing, workers=workers), len(own))
-    judged = merge_predictions(world.gather(replace(found, positions=samples.numpy()[found.positions])))
-    wrong = (judged.top[:, 0] != judged.labels) | np.isnan(judged.confidence)
-    return SplitScore(len(judged), int(wrong.sum()), float(judged.loss.mean()))
+    samples = torch.arange(len(split))[process_group.rank :: process_group.size]
+    part = split if process_group.size == 1 else split.subset(samples)
+    predictions = collect_predictions(one_crop(model, part, preprocessing, workers=workers), len(part))
+    predictions = replace(predictions, positions=samples.numpy()[predictions.positions])
+    predictions = merge_predictions(process_group.gather(predictions))
+    wrong = (predictions.top[:, 0] != predictions.labels) | np.isnan(predictions.confidence)
+    return SplitScore(len(predictions), int(wrong.sum()), float(predictions.loss.mean()))
 
 
-def collect_predictions(scores: Scores, num_samples: int) -> Predictions:
-    """Note of each sample what the evaluation needs: its label, the likeliest classes, and how likely they were.
+def collect_predictions(batches: LogProbBatches, num_samples: int) -> Predictions:
+    """Reduce log-probabilities to predictions of at most `num_samples` samples; ties are in class order.
 
-    At most `num_samples` may come. Each is written into a place of its own in arrays that are there from the start:
-    small ones kept from every batch would pin down the memory of the large ones between them, 0.7 MiB a batch.
-    Where there is not one sample, it is `NOTHING`. Of classes that are equally likely the first comes first.
+    The result arrays are allocated up front. Small arrays of every batch would otherwise fragment the memory between
+    the large ones: 0.7 MiB a batch.
     """
-    found: Predictions | None = None
-    done = 0
-    for positions, labels, logs in scores:
+    predictions: Predictions | None = None
+    end = 0
+    for positions, labels, log_probs in batches:
         if not len(positions):
             continue
-        classes = min(TOP, logs.shape[1])
-        if found is None:
-            found = _room(num_samples, classes)
-        ranked = logs.sort(dim=1, descending=True, stable=True)
-        at = slice(done, done + len(positions))
-        found.positions[at], found.labels[at] = positions, labels
-        found.top[at] = ranked.indices[:, :classes]
-        found.confidence[at] = ranked.values[:, 0].exp()
-        found.loss[at] = -logs.gather(1, labels[:, None])[:, 0]
-        done = at.stop
-    return merge_predictions([found.first(done)]) if found else NOTHING
+        top_k = min(TOP_K, log_probs.shape[1])
+        if predictions is None:
+            predictions = _allocate_predictions(num_samples, top_k)
+        ranked = log_probs.sort(dim=1, descending=True, stable=True)
+        rows = slice(end, end + len(positions))
+        predictions.positions[rows], predictions.labels[rows] = positions, labels
+        predictions.top[rows] = ranked.indices[:, :top_k]
+        predictions.confidence[rows] = ranked.values[:, 0].exp()
+        predictions.loss[rows] = -log_probs.gather(1, labels[:, None])[:, 0]
+        end = rows.stop
+    return merge_predictions([predictions.first(end)]) if predictions else NO_PREDICTIONS
 
 
-def _room(num_samples: int, classes: int) -> Predictions:
-    """Return a judgement to be written into."""
-    positions, labels = np.zeros(num_samples, np.int64), np.zeros(num_samples, np.int64)
-    top = np.zeros((num_samples, classes), np.int64)
-    return Predictions(positions, labels, top, np.zeros(num_samples), np.zeros(num_samples))
+def _allocate_predictions(num_samples: int, top_k: int) -> Predictions:
+    return Predictions(
+        positions=np.zeros(num_samples, np.int64),
+        labels=np.zeros(num_samples, np.int64),
+        top=np.zeros((num_samples, top_k), np.int64),
+        confidence=np.zeros(num_samples),
+        loss=np.zeros(num_samples),
+    )
 
 
-def one_crop(network: Network, split: Split, preprocessing: Preprocessing, *, workers: int = 0) -> Scores:
-    """Look once at the centre of each image, as the preprocessing says (section 4.2: the single original view)."""
-    with _judging(network):
+def one_crop(model: Network, split: Split, preprocessing: Preprocessing, *, workers: int = 0) -> LogProbBatches:
+    """Evaluate the centre crop of each image.
+
+    Paper: section 4.2, the single original view.
+    """
+    with _evaluation_mode(model):
         for positions, images, labels in eval_batches_with_positions(
-            split, _outside(network, preprocessing), workers=workers
+            split, _external_preprocessing(model, preprocessing), workers=workers
         ):
-            yield positions.cpu(), labels.cpu(), _log_probabilities(network, images)
+            yield positions.cpu(), labels.cpu(), _log_probabilities(model, images)
 
 
 def ten_crop(
-    network: Network,
-    images: Tensor | EncodedImages,
-    labels: Tensor,
-    preprocessing: Preprocessing,
-    shorter: int,
-    *,
-    workers: int = 0,
-) -> Scores:
-    """Average over the four corners and the centre, mirrored too, of images resized to a shorter side in pixels.
+    model: Network, originals: Split, preprocessing: Preprocessing, *, side: int, workers: int = 0
+) -> LogProbBatches:
+    """Average the probabilities of the four corners and the centre, each also mirrored.
+
+    Args:
+        model: The network.
+        originals: Images before resizing and cropping.
+        preprocessing: The network's preprocessing; its `image_size` is the size of the crops.
+        side: Shorter side of the resized images, in pixels.
+        workers: Threads that decode images.
 
     Paper: section 3.4 and Tables 2 and 3.
 
     Raises:
-        ConfigError: where the shorter side is less than that of a crop.
+        ConfigError: if `side` is smaller than a crop.
     """
     size = preprocessing.image_size
-    if shorter < size:
-        raise ConfigError(f"crops of {size} pixels cannot be cut from a shorter side of {shorter}; use {size} or more")
-    batch_size = max(1, min(GATHER, PIXELS // (10 * size * size)))
-    with _judging(network), thread_pool(workers) as pool:
-        for positions, pictures in uncropped_images(images, batch_size, 2 * shorter, pool):
-            crops = [ten_crops(resize_shorter_side(picture, shorter), size) for picture in pictures]
-            logs = _log_probabilities(
-                network, normalise_images(np.concatenate(crops), _outside(network, preprocessing))
-            )
-            yield positions, labels[positions], _mean(logs.view(len(pictures), 10, -1), dim=1)
+    if side < size:
+        raise ConfigError(f"crops of {size} pixels cannot be cut from a shorter side of {side}; use {size} or more")
+    batch_size = max(1, min(MAX_WHOLE_IMAGES, MAX_PIXELS // (10 * size * size)))
+    with _evaluation_mode(model), thread_pool(workers) as pool:
+        for positions, images in uncropped_images(originals.images, batch_size, 2 * side, pool=pool):
+            crops = np.concatenate([ten_crops(resize_shorter_side(image, side), size) for image in images])
+            inputs = normalise_images(crops, _external_preprocessing(model, preprocessing))
+            log_probs = _log_probabilities(model, inputs).view(len(images), 10, -1)
+            yield positions, originals.labels[positions], _mean_probability(log_probs, dim=1)
 
 
 def multi_scale(
-    model: nn.Module,
-    images: Tensor | EncodedImages,
-    labels: Tensor,
-    preprocessing: Preprocessing,
-    sides: Sequence[int],
-    *,
-    workers: int = 0,
-) -> Scores:
-    """Average over images shown whole, at several shorter sides in pixels: the network is fully convolutional.
+    model: nn.Module, originals: Split, preprocessing: Preprocessing, *, sides: Sequence[int], workers: int = 0
+) -> LogProbBatches:
+    """Average the probabilities of whole images at several shorter sides, in pixels.
 
-    The head is linear and reads an average, so that the average of class scores over all places of a larger map is what
-    the network gives of that map. Paper: section 3.4 and Table 4.
+    The network is fully convolutional: its head is linear and reads the average over positions. Class scores averaged
+    over all positions of a larger feature map therefore equal the network's output for that map. `originals` are images
+    before resizing and cropping.
+
+    Paper: section 3.4 and Table 4.
 
     Raises:
-        ConfigError: where a side is below 1.
+        ConfigError: if a side is below 1, or there is none.
     """
     if min(sides, default=0) < 1:
         raise ConfigError(f"shorter sides must be at least 1 pixel each, not {', '.join(map(str, sides)) or 'none'}")
-    with _judging(model), thread_pool(workers) as pool:
-        for positions, pictures in uncropped_images(images, GATHER, 2 * max(sides), pool):
+    with _evaluation_mode(model), thread_pool(workers) as pool:
+        for positions, images in uncropped_images(originals.images, MAX_WHOLE_IMAGES, 2 * max(sides), pool=pool):
             by_side = [
-                _whole(model, [resize_shorter_side(one, side) for one in pictures], preprocessing) for side in sides
+                _whole_image_log_probs(model, [resize_shorter_side(image, side) for image in images], preprocessing)
+                for side in sides
             ]
-            yield positions, labels[positions], _mean(torch.stack(by_side), dim=0)
+            yield positions, originals.labels[positions], _mean_probability(torch.stack(by_side), dim=0)
 
 
-def ensemble(members: Sequence[Callable[[], Scores]], num_samples: int) -> Scores:
-    """Average the probabilities of several networks, which look at the same samples; one network alone stays itself.
+def ensemble(members: Sequence[Callable[[], LogProbBatches]], num_samples: int) -> LogProbBatches:
+    """Average the probabilities of several networks on the same samples; a single network is passed through.
 
-    A sample that one of them could not decode is left out. Paper: section 4.1, Table 5.
+    Samples that one of the networks could not decode are left out.
+
+    Paper: section 4.1, Table 5.
     """
     if len(members) == 1:
         yield from members[0]()
         return
     total, labels = torch.empty(0), torch.zeros(num_samples, dtype=torch.int64)
-    seen = torch.zeros(num_samples, dtype=torch.int64)
+    num_members = torch.zeros(num_samples, dtype=torch.int64)
     for member in members:
-        for positions, its, logs in member():
+        for positions, member_labels, log_probs in member():
             if not len(total):
-                total = torch.zeros(num_samples, logs.shape[1], dtype=torch.float64)
-            total[positions] += logs.exp()
-            labels[positions] = its
-            seen[positions] += 1
-    for positions in torch.nonzero(seen == len(members)).flatten().split(GATHER):
+                total = torch.zeros(num_samples, log_probs.shape[1], dtype=torch.float64)
+            total[positions] += log_probs.exp()
+            labels[positions] = member_labels
+            num_members[positions] += 1
+    for positions in torch.nonzero(num_members == len(members)).flatten().split(MAX_WHOLE_IMAGES):
         yield positions, labels[positions], (total[positions] / len(members)).log()
 
 
-def _whole(model: nn.Module, pictures: Sequence[np.ndarray], preprocessing: Preprocessing) -> Tensor:
-    """Return the log-probabilities of whole pictures, those of one shape together, in their order."""
+def _whole_image_log_probs(model: nn.Module, images: Sequence[np.ndarray], preprocessing: Preprocessing) -> Tensor:
+    """Return the log-probabilities of whole images in their order; images of equal shape form batches."""
     by_shape: dict[tuple[int, ...], list[int]] = {}
-    for at, picture in enumerate(pictures):
-        by_shape.setdefault(picture.shape[:2], []).append(at)
-    rows: list[Tensor] = [torch.empty(0)] * len(pictures)
-    for (height, width), places in by_shape.items():
-        together = max(1, PIXELS // (height * width))
-        for some in (places[start : start + together] for start in range(0, len(places), together)):
-            logs = _log_probabilities(model, normalise_images(np.stack([pictures[at] for at in some]), preprocessing))
-            for at, row in zip(some, logs, strict=True):
-                rows[at] = row
+    for index, image in enumerate(images):
+        by_shape.setdefault(image.shape[:2], []).append(index)
+    rows: list[Tensor] = [torch.empty(0)] * len(images)
+    for (height, width), indices in by_shape.items():
+        batch_size = max(1, MAX_PIXELS // (height * width))
+        for batch in (indices[start : start + batch_size] for start in range(0, len(indices), batch_size)):
+            inputs = normalise_images(np.stack([images[index] for index in batch]), preprocessing)
+            for index, row in zip(batch, _log_probabilities(model, inputs), strict=True):
+                rows[index] = row
     return torch.stack(rows)
 
 
 @torch.no_grad()
-def _log_probabilities(network: Network, images: Tensor) -> Tensor:
-    """Return the logarithm of each class's probability, float64: it ranks classes as the logits do."""
-    if isinstance(network, nn.Module):
-        device = next((parameter.device for parameter in network.parameters()), images.device)
+def _log_probabilities(model: Network, images: Tensor) -> Tensor:
+    """Return the log-probability of each class in float64, which ranks classes exactly as the logits do."""
+    if isinstance(model, nn.Module):
+        device = next((parameter.device for parameter in model.parameters()), images.device)
         images = images.to(device).contiguous(memory_format=torch.channels_last)
-        return network(images).double().cpu().log_softmax(1)
-    together = max(1, PIXELS // (images.shape[2] * images.shape[3]))
-    views = images.permute(0, 2, 3, 1).contiguous().cpu().split(together)
-    return torch.cat([torch.from_numpy(network.logits(some.numpy())) for some in views]).double().log_softmax(1)
+        return model(images).double().cpu().log_softmax(1)
+    batch_size = max(1, MAX_PIXELS // (images.shape[2] * images.shape[3]))
+    batches = images.permute(0, 2, 3, 1).contiguous().cpu().split(batch_size)
+    return torch.cat([torch.from_numpy(model.logits(batch.numpy())) for batch in batches]).double().log_softmax(1)
 
 
-def _outside(network: Network, preprocessing: Preprocessing) -> Preprocessing | None:
-    """Return what is done to pixels before a network gets them: nothing for one that normalises them itself."""
-    return preprocessing if isinstance(network, nn.Module) else None
+def _external_preprocessing(model: Network, preprocessing: Preprocessing) -> Preprocessing | None:
+    """Return the preprocessing applied before the network: `None` for an engine, which normalises images itself."""
+    return preprocessing if isinstance(model, nn.Module) else None
 
 
-def _mean(logs: Tensor, dim: int) -> Tensor:
-    return logs.exp().mean(dim).log()
+def _mean_probability(log_probs: Tensor, dim: int) -> Tensor:
+    return log_probs.exp().mean(dim).log()
 
 
 @contextmanager
-def _judging(network: Network) -> Iterator[None]:
-    """Put a network into evaluation mode, which an engine always is in; the mode it was in comes back."""
-    if not isinstance(network, nn.Module):
+def _evaluation_mode(model: Network) -> Iterator[None]:
+    """Put a module into evaluation mode and restore its mode on exit; an engine has no other mode."""
+    if not isinstance(model, nn.Module):
         yield
         return
-    was_training = network.training
-    network.eval()
+    was_training = model.training
+    model.eval()
     try:
         yield
     finally:
-        network.train(was_training)
+        model.train(was_training)

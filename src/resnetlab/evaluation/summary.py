@@ -1,81 +1,111 @@
-"""What an evaluation says beside its numbers: what was judged, on what, how, and what a reader must know."""
+"""Summary of an evaluation: networks, data, protocol, and what a reader must know about the metrics."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from resnetlab.evaluation.evaluator import EnsembleMember, EvaluationOptions
-from resnetlab.evaluation.html_report import EvaluationSummary
 from resnetlab.evaluation.metrics import Evaluation
+
+if TYPE_CHECKING:  # the HTML report needs no PyTorch
+    from resnetlab.evaluation.evaluator import EnsembleMember
+    from resnetlab.evaluation.options import EvaluationOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSummary:
+    """What was evaluated, on which data, and how."""
+
+    title: str
+    models: tuple[str, ...]
+    """Names of the networks; several form an ensemble."""
+    files: tuple[str, ...]
+    """Their model files, in the same order."""
+    data: str
+    split: str
+    protocol: str
+    """The protocol in words, such as `one crop of 224 pixels`."""
+    command: str
+    """Command that reproduces the page."""
+    computed_by: tuple[str, ...] = ()
+    """Runtime and precision of each network, such as `torch fp32`."""
+    notes: tuple[str, ...] = ()
+    """Warnings, one sentence each; the page shows them below the metrics."""
+    num_left_out: int = 0
+    """Number of images that cannot be decoded."""
+    left_out: tuple[str, ...] = ()
+    """Some or all of these images, each as `NAME: REASON`."""
+    provenance: tuple[tuple[str, str], ...] = ()
+    """Terms and descriptions of the networks' origin: recipe, seed, versions."""
+    mistake_names: tuple[str, ...] = ()
+    """File or row of each of `Evaluation.mistakes`, in order; empty if the data have no such names."""
 
 
 def summarise(
-    members: Sequence[EnsembleMember], terms: EvaluationOptions, evaluation: Evaluation, command: str
+    members: "Sequence[EnsembleMember]", options: "EvaluationOptions", evaluation: Evaluation, *, command: str
 ) -> EvaluationSummary:
-    """Return what was judged, on what, and how, in words."""
-    first = members[0].judged
+    """Return the summary of an evaluation; `command` reproduces it."""
+    dataset = members[0].dataset
     names = tuple(member.card.model.name for member in members)
-    num_left_out = len(first.skipped) + len(first.split) - evaluation.num_samples
+    sample_names = dataset.split.names
     return EvaluationSummary(
-        title=f"{' + '.join(dict.fromkeys(names))} on {first.title}",
+        title=f"{' + '.join(dict.fromkeys(names))} on {dataset.title}",
         models=names,
         files=tuple(str(member.file) for member in members),
-        data=first.title,
-        split=first.name,
-        protocol=describe_protocol(members, terms),
+        data=dataset.title,
+        split=dataset.split_name,
+        protocol=describe_protocol(members, options),
         computed_by=tuple(member.computed_by for member in members),
         command=command,
         notes=evaluation_notes(members, evaluation),
-        num_left_out=num_left_out,
-        left_out=first.skipped,
+        num_left_out=len(dataset.skipped) + len(dataset.split) - evaluation.num_samples,
+        left_out=dataset.skipped,
         provenance=tuple(line for member in members for line in describe_origin(member)),
-        mistake_names=tuple(first.split.names[one.position] for one in evaluation.mistakes)
-        if first.split.names
-        else (),
+        mistake_names=tuple(sample_names[mistake.position] for mistake in evaluation.mistakes) if sample_names else (),
     )
 
 
-def describe_protocol(members: Sequence[EnsembleMember], terms: EvaluationOptions) -> str:
-    """Return how often, and at which sizes, an image was looked at."""
-    size, sides = members[0].card.preprocessing.image_size, ", ".join(map(str, members[0].sides(terms)))
-    looks = {
+def describe_protocol(members: "Sequence[EnsembleMember]", options: "EvaluationOptions") -> str:
+    """Return the crops and sizes of the protocol in words."""
+    size, sides = members[0].card.preprocessing.image_size, ", ".join(map(str, members[0].sides(options)))
+    crops = {
         "ten-crop": f"ten crops of {size} pixels from a shorter side of {sides}",
         "multi-scale": f"whole images at shorter sides of {sides} pixels",
-    }.get(terms.protocol, f"one crop of {size} pixels")
-    return looks if len(members) == 1 else f"the mean of {len(members)} networks, each {looks}"
+    }.get(options.protocol, f"one crop of {size} pixels")
+    return crops if len(members) == 1 else f"the mean of {len(members)} networks, each {crops}"
 
 
-def evaluation_notes(members: Sequence[EnsembleMember], evaluation: Evaluation) -> tuple[str, ...]:
-    """Return what a reader must know to take the numbers for what they are."""
-    first, notes = members[0], list(members[0].judged.warnings)
-    if any(member.judged.seen_in_training for member in members):
-        notes.append("some of these very images were trained on: the error says little about new ones")
-    if first.recalibrated_on:
+def evaluation_notes(members: "Sequence[EnsembleMember]", evaluation: Evaluation) -> tuple[str, ...]:
+    """Return warnings about the data, the network and the metrics."""
+    first, notes = members[0], list(members[0].dataset.warnings)
+    if any(member.dataset.seen_in_training for member in members):
+        notes.append("the network was trained on some of these images: the error says little about new images")
+    if first.num_recalibration_images:
         notes.append(
-            f"batch normalisation's statistics were estimated anew on {first.recalibrated_on:,} training images"
+            f"the batch-normalisation statistics were recomputed on {first.num_recalibration_images:,} training images"
         )
-    empty = [one.name for one in evaluation.per_class if one.error is None]
+    empty = [row.name for row in evaluation.per_class if row.error is None]
     if empty:
-        notes.append(f"no image of {len(empty)} of the {len(evaluation.per_class)} classes the network knows")
+        notes.append(f"{len(empty)} of the network's {len(evaluation.per_class)} classes have no images")
     if evaluation.num_without_confidence:
-        notes.append(f"the network gave no finite number for {evaluation.num_without_confidence:,} images: wrong, all")
+        notes.append(
+            f"the network's output is not finite for {evaluation.num_without_confidence:,} images: all count as wrong"
+        )
     return tuple(notes)
 
 
-def describe_origin(member: EnsembleMember) -> list[tuple[str, str]]:
-    """Return where a network comes from: a term and its words each."""
-    known = member.card.provenance
-    config, data, versions = (known.get(name, {}) for name in ("config", "data", "versions"))
-    lines = []
+def describe_origin(member: "EnsembleMember") -> list[tuple[str, str]]:
+    """Return terms and descriptions of a network's origin: its training run or its source, and versions."""
+    provenance = member.card.provenance
+    config, data, versions = (provenance.get(name, {}) for name in ("config", "data", "versions"))
+    name, lines = member.card.model.name, []
     if config:
         recipe = config.get("recipe", {})
         length = f"{recipe['steps']:,} steps" if recipe.get("steps") else f"{recipe.get('epochs')} epochs"
-        lines.append(
-            (
-                f"{member.card.model.name} trained on",
-                f"{data.get('name')}, recipe {recipe.get('name')}, {length}, seed {config.get('seed')}",
-            )
-        )
-    elif known:
-        lines.append((f"{member.card.model.name} from", str(known.get("source", known.get("file", "another project")))))
+        training = f"{data.get('name')}, recipe {recipe.get('name')}, {length}, seed {config.get('seed')}"
+        lines.append((f"{name} trained on", training))
+    elif provenance:
+        source = provenance.get("source", provenance.get("file", "another project"))
+        lines.append((f"{name} from", str(source)))
     if versions:
-        lines.append(("with", ", ".join(f"{name} {value}" for name, value in versions.items())))
+        lines.append(("with", ", ".join(f"{package} {version}" for package, version in versions.items())))
     return lines

@@ -1,4 +1,4 @@
-"""From a model file to an exported file that has proved itself: nothing is written that does not agree."""
+"""Export of a model file to another format; the file is written only if its logits agree with the source."""
 
 import hashlib
 import os
@@ -12,7 +12,7 @@ import numpy as np
 
 from resnetlab.config import ConfigError
 from resnetlab.export.verify import (
-    BATCHES,
+    BATCH_SIZES,
     ExportMismatchError,
     VerificationSet,
     build_verification_set,
@@ -41,10 +41,10 @@ from resnetlab.models.resnet import ResNet
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-Quantise = Callable[["ModelProto", ModelCard, ResNet], tuple["ModelProto", dict[str, Any]]]
-"""A graph → the same in int8, and what is to be said of that (`Passport.int8`)."""
-Write = Callable[[Path, str], None]
-"""Writes a network with a text as a file, or two."""
+Quantizer = Callable[["ModelProto", ModelCard, ResNet], tuple["ModelProto", dict[str, Any]]]
+"""Returns the int8 graph of an fp32 graph, and its metadata (`ExportMetadata.int8`)."""
+FileWriter = Callable[[Path, str], None]
+"""Writes a network with its metadata text to one file, or to two for OpenVINO."""
 
 
 def export(
@@ -52,85 +52,90 @@ def export(
     out: Path,
     kind: Format,
     *,
-    pictures: np.ndarray | None = None,
-    quantise: Quantise | None = None,
+    images: np.ndarray | None = None,
+    quantizer: Quantizer | None = None,
 ) -> ExportedFile:
-    """Export a model file, and prove that the result agrees with it, in the runtime that it is for.
+    """Export a model file, and verify the result in the runtime of its format.
 
     Args:
         source: A model file, or a run directory.
-        out: The file to write, which is replaced if it is there. For OpenVINO an `.xml`, whose weights go into a `.bin`
+        out: The file to write; an existing file is replaced. For OpenVINO an `.xml`; its weights go to a `.bin`
             beside it.
         kind: The format.
-        pictures: Real images to compare on, as the network sees them: uint8 (number, image_size, image_size, channels);
-            some photographs if not given. Random ones come on top.
-        quantise: Makes int8 of it.
+        images: Real images for the comparison of logits, uint8 (batch, image_size, image_size, channels); some
+            photographs if not given. Random images are always added.
+        quantizer: Converts the graph to int8; fp32 if not given.
+
+    Returns:
+        The exported file with its metadata.
 
     Raises:
-        ModelFileError: for what is no model file.
-        ConfigError: where a package is missing, or a file would be overwritten that is none of ours.
-        DisagreementError: where logits differ by more than the tolerance; then nothing was written.
-        OSError: where the folder cannot be written.
+        ModelFileError: if `source` is not a model file.
+        ConfigError: if a package is missing, or an unrelated file would be overwritten.
+        ExportMismatchError: if logits differ by more than the tolerance; nothing is written.
+        OSError: if the folder is not writable.
     """
-    _check(source, out, kind, quantise)
+    _check_arguments(source, out, kind, quantizer)
     path = find_model_file(source)
     model, card = load_model(path)
-    seen = probe_photographs(card.preprocessing, BATCHES[-1]) if pictures is None else pictures
-    asked = build_verification_set(model, card.preprocessing, seen)
-    write, int8, graph = _writer(model, card, kind, quantise)
-    if graph is not None:
-        asked = with_int8_reference(asked, graph)
-    says = ExportMetadata(
+    if images is None:
+        images = probe_photographs(card.preprocessing, BATCH_SIZES[-1])
+    verification_set = build_verification_set(model, card.preprocessing, images)
+    write, int8, read_int8_graph = _convert(model, card, kind, quantizer)
+    if read_int8_graph is not None:
+        verification_set = with_int8_reference(verification_set, read_int8_graph)
+    metadata = ExportMetadata(
         format=kind,
-        precision="fp32" if graph is None else "int8",
-        agreement=Agreement(0.0, None, {}, 0.0, 0),
+        precision="fp32" if read_int8_graph is None else "int8",
+        agreement=Agreement(max_difference=0.0, tolerance=None, by_batch={}, top1_agreement_pct=0.0, num_images=0),
         source_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         versions=optional_packages.versions(),
         int8=int8,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-        draft = _ExportDraft(Path(folder) / out.name, card, asked, write)
-        says = replace(says, agreement=draft.proved(says))
-        draft.proved(says)  # once more, now that it says how well it agrees: this is the file that stays
-        for made in sorted(Path(folder).iterdir()):  # the `.bin` first: an `.xml` is never there without its own
-            _sync(made)
-            made.replace(out.parent / made.name)
-    return ExportedFile(out, card, says)
+        draft = _ExportDraft(Path(folder) / out.name, card, verification_set, write)
+        metadata = replace(metadata, agreement=draft.write_and_verify(metadata))
+        draft.write_and_verify(metadata)  # verifies the final file, which contains the agreement
+        for file in sorted(Path(folder).iterdir()):  # the `.bin` first: an `.xml` without its weights never exists
+            _sync(file)
+            file.replace(out.parent / file.name)
+    return ExportedFile(out, card, metadata)
 
 
 @dataclass(frozen=True)
 class _ExportDraft:
-    """A file in a folder of its own that is not yet where it belongs."""
+    """An export in a temporary folder, before it replaces the output file."""
 
     path: Path
     card: ModelCard
-    asked: VerificationSet
-    write: Write
+    verification_set: VerificationSet
+    write: FileWriter
 
-    def proved(self, says: ExportMetadata) -> Agreement:
-        """Write the file, open what was written, and compare."""
-        text = encode_metadata(self.card, says)
+    def write_and_verify(self, metadata: ExportMetadata) -> Agreement:
+        """Write the file, read it back, and compare metadata and logits."""
+        text = encode_metadata(self.card, metadata)
         self.write(self.path, text)
-        read = read_exported_file(self.path)
-        if encode_metadata(read.card, read.metadata) != text:
-            raise ExportMismatchError(f"{self.path.name} is not written: it would not say what was to be said in it")
+        stored = read_exported_file(self.path)
+        if encode_metadata(stored.card, stored.metadata) != text:
+            raise ExportMismatchError(f"{self.path.name} is not written: its stored metadata differ from the model's")
         try:
-            return compare_logits(self.asked, open_exported(self.path, says.format, says.precision))
+            logits = open_exported(self.path, metadata.format, metadata.precision)
+            return compare_logits(self.verification_set, logits)
         except ExportMismatchError as error:
             raise ExportMismatchError(f"{self.path.name} is not written: {error}") from error
 
 
-def _writer(
-    model: ResNet, card: ModelCard, kind: Format, quantise: Quantise | None
-) -> tuple[Write, dict[str, Any], Callable[[], bytes] | None]:
-    """Make the graph; return what writes it, and of int8 what is to be said and the graph itself."""
+def _convert(
+    model: ResNet, card: ModelCard, kind: Format, quantizer: Quantizer | None
+) -> tuple[FileWriter, dict[str, Any], Callable[[], bytes] | None]:
+    """Convert the network; return a function that writes it, and for int8 its metadata and a reader of the graph."""
     if kind == "torch-export":
-        made = export_program(model, card.preprocessing)
-        return lambda path, text: _write(path, torch_program.encode(made, text)), {}, None
+        program = export_program(model, card.preprocessing)
+        return lambda path, text: _write(path, torch_program.encode(program, text)), {}, None
     graph, int8 = onnx_model(model, card.preprocessing), {}
-    if quantise is not None:
-        graph, int8 = quantise(graph, card, model)
+    if quantizer is not None:
+        graph, int8 = quantizer(graph, card, model)
 
     def write(path: Path, text: str) -> None:
         if kind == "onnx":
@@ -140,27 +145,25 @@ def _writer(
             _write(openvino_ir.weights_file(path), weights)
             _write(path, xml)
 
-    return write, int8, None if quantise is None else graph.SerializeToString
+    return write, int8, None if quantizer is None else graph.SerializeToString
 
 
-def _check(source: Path | str, out: Path, kind: Format, quantise: Quantise | None) -> None:
-    """Find what is wrong and needs no network to be found."""
+def _check_arguments(source: Path | str, out: Path, kind: Format, quantizer: Quantizer | None) -> None:
+    """Raise a `ConfigError` for mistakes that are visible without the network."""
     if is_exported_file(source):
-        raise ConfigError(f"{source} is an export itself; export the model file that it was made of")
+        raise ConfigError(f"{source} is already an exported file; export its source model file")
     if SUFFIXES.get(out.suffix.lower()) != kind:
         suffix = next(suffix for suffix, other in SUFFIXES.items() if other == kind)
-        raise ConfigError(f"{out}: the format {kind} is written to a file that ends in {suffix}")
-    if quantise is not None and kind == "torch-export":
-        raise ConfigError("int8 is for onnx and openvino; torch-export has fp32 alone")
+        raise ConfigError(f"{out}: files of the format {kind} end in {suffix}")
+    if quantizer is not None and kind == "torch-export":
+        raise ConfigError("int8 is only for onnx and openvino; torch-export has fp32")
     if out.is_dir():
         raise ConfigError(f"{out} is a folder; name a file")
     if kind != "torch-export":
         optional_packages.require("onnxruntime" if kind == "onnx" else "openvino")
     weights = openvino_ir.weights_file(out)
     if kind == "openvino" and weights.exists() and not out.exists():
-        raise ConfigError(
-            f"{weights} is there, and the weights of {out.name} would take its place; choose another name"
-        )
+        raise ConfigError(f"{weights} exists, and the weights of {out.name} would overwrite it; choose another name")
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -168,6 +171,6 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Have a file on the disk before it takes the place of another."""
+    """Flush a file to disk before it replaces another."""
     with path.open("rb") as file:
         os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""Does an exported network say what its source says? Logits beside logits, in the runtime that the file is for."""
+"""Verification of an export: its logits in the runtime of its format against those of the source network."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -19,140 +19,149 @@ from resnetlab.inference.probe_images import probe_noise
 from resnetlab.models.resnet import ResNet
 from resnetlab.system.cores import usable_cores
 
-BATCHES = (1, 7)
-"""Images at a time: alone, and a number that no vector unit likes."""
-ALONE = 2
-"""Real images, and as many random ones, that are compared at batch 1."""
-RELATIVE, ABSOLUTE = 1e-4, 1e-5
-"""Difference allowed: that part of the largest logit, and never less than the second, which moves a probability by no
-more than 0.001 %. Folding and another order of sums changed the logits of the catalogue's networks by up to 8e-6 of the
-largest (ResNet-152, docs/log.md); bf16, an epsilon of 1e-3, or one layer scaled by 1.001 are beyond it (tested)."""
+BATCH_SIZES = (1, 7)
+"""A single image, and a batch size that is not a multiple of any vector width."""
+NUM_SINGLE_IMAGES = 2
+"""Real images, and as many random images, that are compared at batch 1."""
+RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 1e-4, 1e-5
+"""Allowed difference of logits: a fraction of the largest logit, and at least the absolute tolerance, which changes a
+probability by at most 0.001 %. Folding and another order of sums changed the logits of the networks in the zoo by up to
+8e-6 of the largest (ResNet-152, docs/log.md). bf16, an epsilon of 1e-3, or one layer scaled by 1.001 exceed the
+tolerance (tested)."""
 
-INT8 = 0.25
-"""The same for int8, of the logits of the graph that was judged on validation images: runtimes round at other places,
-which moved ResNet-20's by 0.04 of the largest, and a graph that was misread gives something else altogether."""
+INT8_RELATIVE_TOLERANCE = 0.25
+"""The same for int8, relative to the logits of the int8 graph that was evaluated on validation images. Runtimes round
+in different places, which changed ResNet-20's logits by 0.04 of the largest; a misread graph gives unrelated logits."""
 
-Answers = Callable[[np.ndarray], np.ndarray]
-"""uint8 images (batch, height, width, channels) → logits, float32 (batch, classes)."""
+LogitsFunction = Callable[[np.ndarray], np.ndarray]
+"""Returns logits, float32 (batch, num_classes), of uint8 images (batch, height, width, channels)."""
 
 
 class ExportMismatchError(RuntimeError):
-    """An exported network that does not compute what its source does; the message has the figures."""
+    """An exported network whose logits differ from its source; the message has the differences."""
 
 
 @dataclass(frozen=True)
 class VerificationSet:
-    """What an exported network is asked, and what its source said."""
+    """Image batches with the logits of the source network."""
 
     num_images: int
-    """Pictures and noise."""
-    real: tuple[bool, ...]
-    """Of each batch, whether its images are pictures, or else noise."""
-    views: tuple[np.ndarray, ...]
+    """Number of different images, real and random."""
+    is_real: tuple[bool, ...]
+    """Whether a batch has real images or random ones."""
+    batches: tuple[np.ndarray, ...]
     """uint8 images (batch, height, width, channels)."""
     logits: tuple[np.ndarray, ...]
-    """float32 (batch, classes)."""
-    int8: tuple[np.ndarray, ...] | None = None
-    """What its int8 graph said, where that is exported."""
+    """Logits of the source network: float32 (batch, num_classes)."""
+    int8_logits: tuple[np.ndarray, ...] | None = None
+    """Logits of the int8 graph, if that is exported."""
 
 
-def build_verification_set(model: ResNet, preprocessing: Preprocessing, pictures: np.ndarray) -> VerificationSet:
-    """Ask the source: pictures and as much noise, at batch 1 and 7.
+def build_verification_set(model: ResNet, preprocessing: Preprocessing, images: np.ndarray) -> VerificationSet:
+    """Compute the reference logits of real and random images at batch 1 and 7.
 
     Args:
-        model: The network, whose normalisations are not folded.
-        preprocessing: Its own.
-        pictures: As the network sees them, uint8; at least one.
+        model: The network before batch-normalisation folding.
+        preprocessing: The network's preprocessing.
+        images: At least one real image: uint8 (batch, image_size, image_size, channels).
 
     Raises:
-        DisagreementError: where its logits are not finite, so that nothing can agree with them.
+        ExportMismatchError: if the network's logits are not finite.
     """
-    source, random = TorchEngine(model, preprocessing), probe_noise(preprocessing, BATCHES[-1])
-    real, views = [], []
-    for images, are_real in ((pictures, True), (random, False)):
-        for batch in _batches(images):
-            real.append(are_real)
-            views.append(batch)
-    logits = tuple(source.logits(batch) for batch in views)
-    if not all(np.isfinite(one).all() for one in logits):
+    engine, noise = TorchEngine(model, preprocessing), probe_noise(preprocessing, BATCH_SIZES[-1])
+    is_real, batches = [], []
+    for source, real in ((images, True), (noise, False)):
+        for batch in _split_batches(source):
+            is_real.append(real)
+            batches.append(batch)
+    logits = tuple(engine.logits(batch) for batch in batches)
+    if not all(np.isfinite(batch_logits).all() for batch_logits in logits):
         raise ExportMismatchError(
-            f"{model.config.name} gives logits that are not finite: its weights are broken (did the training diverge?)"
+            f"{model.config.name} has logits that are not finite: its weights are broken (did the training diverge?)"
         )
-    return VerificationSet(len(pictures) + len(random), tuple(real), tuple(views), logits)
-
-
-def with_int8_reference(asked: VerificationSet, graph: Callable[[], bytes]) -> VerificationSet:
-    """Ask the int8 graph of the source too, in the runtime in which it was judged."""
-    answers = OnnxEngine(graph, "int8", cores=usable_cores(), callers=1).logits
-    return replace(asked, int8=tuple(answers(batch) for batch in asked.views))
-
-
-def compare_logits(asked: VerificationSet, answers: Answers) -> Agreement:
-    """Ask an exported network the same, and compare; in int8 with the int8 graph, so that only the export is judged.
-
-    Raises:
-        DisagreementError: where logits differ by more than the tolerance, or are not finite.
-    """
-    found = [answers(batch) for batch in asked.views]
-    expected, relative = (asked.logits, RELATIVE) if asked.int8 is None else (asked.int8, INT8)
-    largest = max(float(np.abs(one).max()) for one in expected)
-    tolerance = max(ABSOLUTE, relative * largest)
-    by_batch = _differences(expected, found)
-    if not all(difference <= tolerance for difference in by_batch.values()):  # nor where one is not a number
-        figures = " and ".join(f"{difference:.3g} at batch {size}" for size, difference in by_batch.items())
-        raise ExportMismatchError(
-            f"its logits are not the network's: they differ by up to {figures}; {tolerance:.2g} is "
-            f"allowed (the largest logit is {largest:.3g})"
-        )
-    by_batch = _differences(asked.logits, found)
-    looked_at = [at for at, real in enumerate(asked.real) if real or asked.int8 is None]
-    same = np.concatenate([asked.logits[at].argmax(1) == found[at].argmax(1) for at in looked_at])
-    return Agreement(
-        max_difference=max(by_batch.values()),
-        tolerance=tolerance if asked.int8 is None else None,
-        by_batch=by_batch,
-        top1_agreement_pct=100 * float(same.mean()),
-        num_images=asked.num_images,
+    return VerificationSet(
+        num_images=len(images) + len(noise), is_real=tuple(is_real), batches=tuple(batches), logits=logits
     )
 
 
-def open_exported(path: Path, kind: Format, precision: Precision) -> Answers:
-    """Open an exported file, just written and so trusted, in the runtime that it is for.
+def with_int8_reference(verification_set: VerificationSet, read_graph: Callable[[], bytes]) -> VerificationSet:
+    """Add the logits of the int8 graph, in the runtime in which it was evaluated."""
+    logits = OnnxEngine(read_graph, "int8", cores=usable_cores(), callers=1).logits
+    return replace(verification_set, int8_logits=tuple(logits(batch) for batch in verification_set.batches))
+
+
+def compare_logits(verification_set: VerificationSet, logits: LogitsFunction) -> Agreement:
+    """Compare the logits of an exported network with the reference.
+
+    The reference of an int8 export is the int8 graph, so that the tolerance covers only the export. The reported
+    differences are always to the source network.
 
     Raises:
-        ConfigError: where that is not installed.
+        ExportMismatchError: if logits differ by more than the tolerance, are not finite, or have another shape.
+    """
+    exported = [logits(batch) for batch in verification_set.batches]
+    is_int8 = verification_set.int8_logits is not None
+    expected = verification_set.logits if verification_set.int8_logits is None else verification_set.int8_logits
+    largest = max(float(np.abs(batch).max()) for batch in expected)
+    tolerance = max(ABSOLUTE_TOLERANCE, (INT8_RELATIVE_TOLERANCE if is_int8 else RELATIVE_TOLERANCE) * largest)
+    by_batch = _max_differences(expected, exported)
+    if not all(difference <= tolerance for difference in by_batch.values()):  # also true for NaN
+        differences = " and ".join(f"{difference:.3g} at batch {size}" for size, difference in by_batch.items())
+        raise ExportMismatchError(
+            f"its logits differ from the network's by up to {differences}; {tolerance:.2g} is "
+            f"allowed (the largest logit is {largest:.3g})"
+        )
+    by_batch = _max_differences(verification_set.logits, exported)
+    compared = [index for index, real in enumerate(verification_set.is_real) if real or not is_int8]
+    same_class = np.concatenate(
+        [verification_set.logits[index].argmax(1) == exported[index].argmax(1) for index in compared]
+    )
+    return Agreement(
+        max_difference=max(by_batch.values()),
+        tolerance=None if is_int8 else tolerance,
+        by_batch=by_batch,
+        top1_agreement_pct=100 * float(same_class.mean()),
+        num_images=verification_set.num_images,
+    )
+
+
+def open_exported(path: Path, kind: Format, precision: Precision) -> LogitsFunction:
+    """Open an exported file in the runtime of its format, without the safety checks for files of unknown origin.
+
+    Raises:
+        ConfigError: if the runtime is not installed.
     """
     cores = usable_cores()
     if kind == "onnx":
         return OnnxEngine(path.read_bytes, precision, cores=cores, callers=1).logits
     if kind == "openvino":
-        files = (path.read_bytes, weights_file(path).read_bytes)
-        return OpenVinoEngine(lambda: (files[0](), files[1]()), precision, cores=cores, callers=1).logits
+        read_xml, read_weights = path.read_bytes, weights_file(path).read_bytes
+        return OpenVinoEngine(lambda: (read_xml(), read_weights()), precision, cores=cores, callers=1).logits
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)  # PyTorch 2.11, of its own
+        warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)  # from PyTorch 2.11 itself
         module = torch.export.load(path).module()
 
     @torch.no_grad()
-    def answers(views: np.ndarray) -> np.ndarray:
-        return module(torch.from_numpy(views)).numpy()
+    def logits(images: np.ndarray) -> np.ndarray:
+        return module(torch.from_numpy(images)).numpy()
 
-    return answers
+    return logits
 
 
-def _batches(images: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the first images alone, and all of them in batches of seven, the last one filled up from the start."""
-    yield from (images[at : at + 1] for at in range(min(ALONE, len(images))))
-    size = BATCHES[-1]
+def _split_batches(images: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the first images singly, then all in batches of 7; the first images fill up the last batch."""
+    yield from (images[index : index + 1] for index in range(min(NUM_SINGLE_IMAGES, len(images))))
+    size = BATCH_SIZES[-1]
     for start in range(0, len(images), size):
         yield images[np.arange(start, start + size) % len(images)]
 
 
-def _differences(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> dict[str, float]:
-    """Return the largest difference at each batch size; not a number where one is."""
-    by_batch = {str(size): 0.0 for size in BATCHES}
-    for one, other in zip(expected, found, strict=True):
-        if one.shape != other.shape:
-            raise ExportMismatchError(f"its logits have the shape {other.shape}, and the network's {one.shape}")
-        largest = np.abs(one.astype(np.float64) - other).max()
-        by_batch[str(len(one))] = float(np.maximum(by_batch[str(len(one))], largest))  # keeps what is not a number
+def _max_differences(expected: Sequence[np.ndarray], exported: Sequence[np.ndarray]) -> dict[str, float]:
+    """Return the largest difference at each batch size; NaN if a logit is NaN."""
+    by_batch = {str(size): 0.0 for size in BATCH_SIZES}
+    for reference, logits in zip(expected, exported, strict=True):
+        if reference.shape != logits.shape:
+            raise ExportMismatchError(f"its logits have the shape {logits.shape}, and the network's {reference.shape}")
+        size, largest = str(len(reference)), np.abs(reference.astype(np.float64) - logits).max()
+        by_batch[size] = float(np.maximum(by_batch[size], largest))  # np.maximum propagates NaN
     return by_batch

@@ -1,0 +1,52 @@
+"""Options of an evaluation."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from resnetlab.config import ConfigError
+from resnetlab.data.shards.remote import CACHE_GIB
+from resnetlab.inference.engines.base import Backend
+
+Protocol = Literal["one-crop", "ten-crop", "multi-scale", "ensemble"]
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """Protocol, data and runtime of an evaluation.
+
+    Raises:
+        ConfigError: if options do not fit together, or `cache_gib` is not a positive number.
+    """
+
+    protocol: Protocol = "one-crop"
+    """`ensemble` averages one crop over several networks; several networks may also share any other protocol."""
+    split: str | None = None
+    """One of `eval_dataset.SPLITS`; `open_eval_dataset` selects one if not given."""
+    sides: tuple[int, ...] = ()
+    """Shorter sides in pixels: one for `ten-crop`, several for `multi-scale`; if empty, the paper's sides, scaled to
+    the image size of the network."""
+    recalibrate_bn: bool = False
+    """Recompute the batch-normalisation statistics on training images."""
+    allow_missing_classes: bool = False
+    """Accept data without some of the network's classes."""
+    on_bad_image: Literal["fail", "skip"] = "fail"
+    """Stop at an image that cannot be decoded, or skip and report it."""
+    device: str = "cpu"
+    """PyTorch device."""
+    workers: int = 0
+    """Threads that decode images."""
+    backend: Backend | Literal["auto"] | None = None
+    """Runtime; if not given, PyTorch for a model file, and the format's own runtime for an exported file."""
+    cache_gib: float = CACHE_GIB
+    """Maximum size of the cache for remote shards, in GiB."""
+
+    def __post_init__(self) -> None:
+        if self.sides and self.protocol not in ("ten-crop", "multi-scale"):
+            raise ConfigError(f"shorter sides are only for ten-crop and multi-scale, not for {self.protocol}")
+        if len(self.sides) > 1 and self.protocol == "ten-crop":
+            raise ConfigError(f"ten-crop takes one shorter side, not {len(self.sides)}; several are for multi-scale")
+        if not 0 < self.cache_gib < math.inf:
+            raise ConfigError(f"cache-gib must be a number above 0, not {self.cache_gib:g}")
+        if self.backend in ("onnxruntime", "openvino") and self.device != "cpu":
+            raise ConfigError(f"{self.backend} computes on the CPU, not on {self.device}; leave out --device")
