@@ -58,7 +58,8 @@ def compare(network: str, options: argparse.Namespace) -> list[dict]:
             found.setdefault(("measured", processes), []).append(measurement)
             if not options.json:
                 print(
-                    f"{network}, {processes} processes, images/s: planned {prediction:,.0f}, measured {measurement:,.0f}",
+                    f"{network}, {processes} processes: planned {prediction:,.0f} images/s, "
+                    f"measured {measurement:,.0f}",
                     file=sys.stderr,
                     flush=True,
                 )
