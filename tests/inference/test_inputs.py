@@ -1,4 +1,4 @@
-"""From words to pictures: order, what is left out, what is refused, and that nothing hangs or fills the memory."""
+"""Arguments to images: order, skipped and rejected files, no endless waiting, bounded memory."""
 
 import os
 import socket
@@ -19,7 +19,7 @@ from resnetlab.inference.overlay_writer import OverlayWriter
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    """A folder of pictures and of other things, which is the current one."""
+    """The current folder, with images and other files."""
     monkeypatch.chdir(tmp_path)
     for name in ("b.png", "a.JPG", "c/2.png", "c/10.png", "c/d/1.webp", "[x].png", ".hidden.png", "c/.git/1.png"):
         path = tmp_path / name
@@ -32,8 +32,8 @@ def tree(tmp_path, monkeypatch):
     return tmp_path
 
 
-def names(*words: str) -> list[str]:
-    return [one.name if not one.error else f"{one.name}: {one.error}" for one in find_inputs(words) if one]
+def names(*arguments: str) -> list[str]:
+    return [f"{image.name}: {image.error}" if image.error else image.name for image in find_inputs(arguments) if image]
 
 
 BELOW_C = ["c/10.png", "c/2.png", "c/d/1.webp"]
@@ -41,13 +41,13 @@ EVERYTHING = ["[x].png", "a.JPG", "b.png", "bare", *BELOW_C]
 
 
 @pytest.mark.parametrize(
-    ("words", "found"),
+    ("arguments", "expected"),
     [
         (["b.png", "a.JPG", "b.png"], ["b.png", "a.JPG", "b.png"]),
-        (["notes.txt", ".hidden.png"], ["notes.txt", ".hidden.png"]),  # named by themselves, they are meant
+        (["notes.txt", ".hidden.png"], ["notes.txt", ".hidden.png"]),  # named explicitly
         (["c"], BELOW_C),
         (["."], EVERYTHING),
-        (["[x].png"], ["[x].png"]),  # there is a file of that name: no glob
+        (["[x].png"], ["[x].png"]),  # a file has this name, so it is not a glob
         (["*.png"], ["[x].png", "b.png"]),
         (["?.*"], ["a.JPG", "b.png"]),
         (["[ab].*"], ["a.JPG", "b.png"]),
@@ -73,18 +73,20 @@ EVERYTHING = ["[x].png", "a.JPG", "b.png", "bare", *BELOW_C]
     ],
 )
 @pytest.mark.usefixtures("tree")
-def test_words(words, found):
-    assert names(*words) == found
+def test_arguments(arguments, expected):
+    assert names(*arguments) == expected
 
 
-def test_drawings_are_no_pictures_unless_named_themselves(tree):
-    for name in ("explained/x.png", "10.png"):  # an album of its own, and one among the pictures
+def test_overlays_are_skipped_unless_named(tree):
+    for name in ("explained/x.png", "10.png"):  # a separate folder, and a file among images
         assert (
-            OverlayWriter(tree / "c" / Path(name).parent).add(f"{Path(name).stem}.jpg", Image.new("L", (9, 9))).exists()
+            OverlayWriter(tree / "c" / Path(name).parent)
+            .write(f"{Path(name).stem}.jpg", Image.new("L", (9, 9)))
+            .exists()
         )
     assert names("c") == names("c/**/*.*") == names("c/**") == BELOW_C
-    for word in ("c/explained/*.png", "c/explained/*"):
-        assert names(word) == [f"{word}: only drawings of --explain match; name them"]
+    for argument in ("c/explained/*.png", "c/explained/*"):
+        assert names(argument) == [f"{argument}: only overlays of --explain match; name their files"]
     assert names("c/explained")[0].startswith("c/explained: no image in this folder")
     assert names("c/explained/x.png") == ["c/explained/x.png"]
 
@@ -93,68 +95,68 @@ def test_absolute_globs(tree):
     assert names(f"{tree}/c/*.png") == [f"{tree}/c/10.png", f"{tree}/c/2.png"]
 
 
-def test_loops_end(tree):
+def test_link_loops_end(tree):
     (tree / "c" / "up").symlink_to(tree)
     (tree / "c" / "d" / "again").symlink_to(tree / "c")
     (tree / "self").symlink_to(tree / "self")
-    for word in (".", "**", "**/*.webp", "c/**/1.*"):
-        found = [name for name in names(word) if name.endswith("1.webp")]
+    for argument in (".", "**", "**/*.webp", "c/**/1.*"):
+        found = [name for name in names(argument) if name.endswith("1.webp")]
         assert 1 <= len(found) <= 8
-    assert "Too many levels" in reason(tree / "self")
+    assert "Too many levels" in read_error(tree / "self")
 
 
-def test_folders_that_cannot_be_read(tree, monkeypatch):
-    def refuse(path):
+def test_unreadable_folders(tree, monkeypatch):
+    def raise_denied(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(module, "_visible", refuse)
+    monkeypatch.setattr(module, "_visible", raise_denied)
     assert names("c")[0] == "c: Permission denied"
     assert names("c/*.png") == ["c/*.png: no file matches"]
 
 
-def reason(path: Path, **limits: int) -> str:
+def read_error(path: Path, **limits: int) -> str:
     with pytest.raises(BadImageError) as caught:
         read_image(path, **limits)
     return str(caught.value)
 
 
-def test_what_is_no_file_is_refused_with_its_kind(tree):
+def test_special_files_are_rejected_with_their_kind(tree):
     os.mkfifo(tree / "pipe.png")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("socket.png")
-        assert reason(tree / "socket.png") == "is a socket, not a file"
-    assert reason(tree / "pipe.png") == "is a pipe, not a file"
-    assert reason(Path("/dev/zero")) == "is a device, not a file"
+        assert read_error(tree / "socket.png") == "is a socket, not a file"
+    assert read_error(tree / "pipe.png") == "is a pipe, not a file"
+    assert read_error(Path("/dev/zero")) == "is a device, not a file"
     (tree / "zero.png").symlink_to("/dev/zero")
-    assert reason(tree / "zero.png") == "is a device, not a file"
+    assert read_error(tree / "zero.png") == "is a device, not a file"
     (tree / "gone.png").symlink_to("nothing")
-    assert reason(tree / "gone.png") == "no such file"
-    assert reason(tree / "c") == "is a folder, not a file"
+    assert read_error(tree / "gone.png") == "no such file"
+    assert read_error(tree / "c") == "is a folder, not a file"
 
 
 def test_a_large_file_is_not_read(tree, monkeypatch):
     with (tree / "film.jpg").open("wb") as file:
         file.write(b"\xff\xd8\xff\xe0")
-        file.truncate(10 * 2**30)  # a hole: it takes no disk
+        file.truncate(10 * 2**30)  # sparse: it needs no disk space
     monkeypatch.setattr(os, "read", lambda *_: pytest.fail("was read"))
-    assert reason(tree / "film.jpg") == ("is too large for an image: 10,737,418,240 bytes are more than 256 MiB")
+    assert read_error(tree / "film.jpg") == ("is too large for an image: 10,737,418,240 bytes are more than 256 MiB")
 
 
-def test_what_does_not_begin_as_an_image_is_not_read_on(tree, monkeypatch):
+def test_only_the_header_of_other_files_is_read(tree, monkeypatch):
     (tree / "film.jpg").write_bytes(b"\0\0\0 ftypisom" + bytes(1000))
     monkeypatch.setattr(os, "read", lambda *_: pytest.fail("was read"))
     assert len(read_image(tree / "film.jpg")) == 12
 
 
-def test_a_file_that_grows_is_bounded(tree, monkeypatch):
+def test_a_growing_file_is_read_up_to_the_limit(tree, monkeypatch):
     (tree / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(500))
     assert len(read_image(tree / "b.png", max_bytes=508)) == 508
     real = os.fstat
     monkeypatch.setattr(os, "fstat", lambda handle: os.stat_result((*real(handle)[:6], 0, *real(handle)[7:10])))
-    assert "is too large for an image" in reason(tree / "b.png", max_bytes=507)
+    assert "is too large for an image" in read_error(tree / "b.png", max_bytes=507)
 
 
-def test_an_input_reads_itself(tree):
+def test_image_input_read(tree):
     assert ImageInput("b", tree / "b.png").read() == (tree / "b.png").read_bytes()
     assert ImageInput("b", b"data").read() == b"data"
     with pytest.raises(BadImageError, match=r"^why$"):
@@ -163,15 +165,15 @@ def test_an_input_reads_itself(tree):
 
 @pytest.fixture
 def from_stdin(tree, monkeypatch):
-    """Say what comes of words where so much stands on standard input."""
+    """Return a function that gives the images of arguments, with some bytes on standard input."""
 
-    def found(data: bytes, *words: str) -> list[str]:
+    def names_from_stdin(data: bytes, *arguments: str) -> list[str]:
         (tree / ".stdin").write_bytes(data)
         with (tree / ".stdin").open() as stream:
             monkeypatch.setattr(sys, "stdin", stream)
-            return names(*(words or "-"))
+            return names(*(arguments or "-"))
 
-    return found
+    return names_from_stdin
 
 
 def test_an_image_on_standard_input(tree, from_stdin, monkeypatch):
@@ -182,16 +184,16 @@ def test_an_image_on_standard_input(tree, from_stdin, monkeypatch):
     (tree / "large.png").write_bytes(image + bytes(300_000))
     with (tree / "large.png").open() as stream:
         monkeypatch.setattr(sys, "stdin", stream)
-        (one,) = find_inputs("-")
-    assert one is not None
-    assert one.read() == image + bytes(300_000)
+        (found,) = find_inputs("-")
+    assert found is not None
+    assert found.read() == image + bytes(300_000)
     monkeypatch.setattr(image_files, "MAX_BYTES", 200_000)
     assert from_stdin(image + bytes(300_000))[0].startswith("<stdin>: is too large for an image")
     monkeypatch.setattr(sys, "stdin", None)
     assert names("-") == ["<stdin>: standard input is closed"]
 
 
-def test_names_on_standard_input(from_stdin):
+def test_paths_on_standard_input(from_stdin):
     for text in (b"c\n\nb.png\n", b"c\r\nb.png", b"c\0b.png\0", b"c\0b.png"):
         assert from_stdin(text) == [*BELOW_C, "b.png"]
     assert from_stdin(b"b.png") == ["b.png"]
@@ -206,15 +208,15 @@ def test_names_on_standard_input(from_stdin):
     assert "neither an image nor a list of paths" in from_stdin(b"x" * 200_000)[0]
 
 
-def test_names_on_a_stream_are_used_as_they_come(tree, monkeypatch):
-    """The writer waits until its first name was heard before it writes another."""
+def test_paths_on_a_stream_are_used_as_they_arrive(tree, monkeypatch):
+    """The writer waits until its first path is used before it writes another."""
     reader, writer = os.pipe()
-    heard = threading.Event()
+    used = threading.Event()
 
     def write() -> None:
         with open(writer, "wb", buffering=0) as stream:  # noqa: PTH123
             stream.write(b"b.png\n")
-            heard.wait(20)
+            used.wait(20)
             stream.write(b"c")
 
     thread = threading.Thread(target=write)
@@ -222,16 +224,16 @@ def test_names_on_a_stream_are_used_as_they_come(tree, monkeypatch):
     with open(reader) as stream:  # noqa: PTH123
         monkeypatch.setattr(sys, "stdin", stream)
         found = []
-        for one in find_inputs("-"):
-            found.append(one and one.name)
-            if one is None:
-                heard.set()
+        for image in find_inputs("-"):
+            found.append(image and image.name)
+            if image is None:
+                used.set()
     thread.join()
     assert [name for name in found if name] == ["b.png", *BELOW_C]
     assert found[1] is None
 
 
-def test_names_are_cut_in_the_middle():
+def test_shorten_middle():
     assert shorten_middle("photograph.jpeg", 20, len) == "photograph.jpeg"
     assert shorten_middle("photograph.jpeg", 9, len) == "phot…jpeg"
     assert shorten_middle("photograph.jpeg", 8, len) == "phot…peg"

@@ -1,4 +1,4 @@
-"""Some hundreds of strange images at once: each keeps its own answer, and none takes the process or its memory."""
+"""Hundreds of damaged and unusual images in one run: each gets its own result, within a bounded memory."""
 
 import json
 import random
@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from helpers.odd_images import interlaced, lossless_of_size, one, picture, saved, strange_images
+from helpers.odd_images import encode, encode_as, interlaced, lossless_of_size, noisy_image, odd_images
 from helpers.small_network import model_file
 from resnetlab.data.images.decode import BadImageError, decode
 from resnetlab.inference.predictor import load
 
-MORE_MIB = 64
-"""Memory that strange images may take beyond as many small ones."""
+MAX_EXTRA_MIB = 64
+"""Memory that unusual images may need beyond that of as many small ones."""
 WITH_PEAK = """
 import sys
 from resnetlab.cli.main import main
@@ -27,18 +27,18 @@ sys.exit(status)
 """
 
 
-def predicted(model: Path, folder: Path) -> tuple[dict[str, dict], int, str, float]:
-    """Run the command on a folder; return its answers by name, its status, its errors, and its peak memory in MiB."""
+def run_predict(model: Path, folder: Path) -> tuple[dict[str, dict], int, str, float]:
+    """Run the command on a folder; return its results by name, exit status, errors, and peak memory in MiB."""
     command = [sys.executable, "-c", WITH_PEAK, "predict", str(model), str(folder), "--json", "--workers", "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     *errors, peak = done.stderr.splitlines()
-    answers = {Path(said["path"]).name: said for said in map(json.loads, done.stdout.splitlines())}
-    return answers, done.returncode, "\n".join(errors), int(peak) / 1024
+    results = {Path(record["path"]).name: record for record in map(json.loads, done.stdout.splitlines())}
+    return results, done.returncode, "\n".join(errors), int(peak) / 1024
 
 
 @pytest.fixture(scope="module")
 def strange():
-    return strange_images()
+    return odd_images()
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def model(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_each_has_its_own_answer_and_memory_stays_small(strange, model, tmp_path):
+def test_each_image_has_its_own_result_and_memory_is_bounded(strange, model, tmp_path):
     assert len(strange) >= 200
     order = list(strange)
     random.Random(0).shuffle(order)
@@ -55,44 +55,44 @@ def test_each_has_its_own_answer_and_memory_stays_small(strange, model, tmp_path
     odd.mkdir()
     small.mkdir()
     names = {f"{number:03} {name}": name for number, name in enumerate(order)}
-    for named, name in names.items():
-        (odd / named).write_bytes(strange[name])
-        (small / f"{named}.png").write_bytes(one("png"))
-    _, status, _, baseline_mib = predicted(model, small)
+    for file_name, name in names.items():
+        (odd / file_name).write_bytes(strange[name])
+        (small / f"{file_name}.png").write_bytes(encode_as("png"))
+    _, status, _, baseline_mib = run_predict(model, small)
     assert status == 0
-    answers, status, errors, peak_mib = predicted(model, odd)
+    results, status, errors, peak_mib = run_predict(model, odd)
     assert status == 1
-    assert peak_mib - baseline_mib < MORE_MIB
-    assert set(answers) == set(names)
+    assert peak_mib - baseline_mib < MAX_EXTRA_MIB
+    assert set(results) == set(names)
 
     predictor = load(model)
-    good = set()
-    for named, name in names.items():
-        said = answers[named]
+    decoded = set()
+    for file_name, name in names.items():
+        record = results[file_name]
         try:
-            alone = predictor(strange[name])
+            single = predictor(strange[name])
         except BadImageError as error:
             reason = str(error)
         else:
             reason = ""
-            assert said["label"] == alone.label, name
-            found = tuple(item["probability"] for item in said["top"])
-            assert found == pytest.approx([probability for _, probability in alone.top], abs=1e-4), name
-            good.add(found)
-        assert said.get("error", "") == reason
-        assert not reason or f"{named}: {reason}" in errors
-    num_good = sum("label" in said for said in answers.values())
-    assert 100 < num_good < len(strange) - 100
-    assert len(good) == num_good  # no answer could be mistaken for another's
+            assert record["label"] == single.label, name
+            probabilities = tuple(item["probability"] for item in record["top"])
+            assert probabilities == pytest.approx([probability for _, probability in single.top], abs=1e-4), name
+            decoded.add(probabilities)
+        assert record.get("error", "") == reason
+        assert not reason or f"{file_name}: {reason}" in errors
+    num_decoded = sum("label" in record for record in results.values())
+    assert 100 < num_decoded < len(strange) - 100
+    assert len(decoded) == num_decoded  # so results of different images cannot be confused
 
 
-def test_what_is_cut_short_is_an_error(strange):
+def test_truncated_images_are_errors(strange):
     for data in (data for name, data in strange.items() if name.startswith("cut")):
         with pytest.raises(BadImageError):
             decode(data)
 
 
-def test_what_is_only_odd_is_seen(strange):
+def test_unusual_but_valid_images_are_decoded(strange):
     for name, data in strange.items():
         if (
             name.split()[0].split(".")[0]
@@ -102,15 +102,15 @@ def test_what_is_only_odd_is_seen(strange):
             assert decode(data).ndim == 3, name
 
 
-def test_an_interlaced_png_is_one():
-    """The test's own writer of Adam7, against Pillow's reader: or the cut ones would prove nothing."""
+def test_the_interlaced_png_is_interlaced():
+    """Check the Adam7 writer of the tests with Pillow; otherwise the truncated ones would prove nothing."""
     data = interlaced()
     assert Image.open(BytesIO(data)).info["interlace"] == 1
     assert decode(data).shape == (60, 90, 3)
 
 
-def test_a_lossless_webp_is_bounded_by_the_limit_alone():
+def test_a_lossless_webp_is_bounded_only_by_the_pixel_limit():
     data = lossless_of_size(10_000, 9_999)
     with pytest.raises(BadImageError, match="claims 10,000 x 9,999 pixels, more than 10 megapixels"):
         decode(data, max_pixels=10_000_000)
-    assert decode(saved(picture(), "WEBP", lossless=True)).shape == (60, 90, 3)
+    assert decode(encode(noisy_image(), "WEBP", lossless=True)).shape == (60, 90, 3)

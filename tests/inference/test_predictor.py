@@ -52,7 +52,11 @@ def evaluated(predictor: Predictor, files: list[Path]) -> np.ndarray:
     """What evaluation computes for the images of a folder."""
     size, ratio = predictor.preprocessing.image_size, predictor.preprocessing.crop_ratio
     images = EncodedImages(
-        files, [str(file) for file in files], torch.ones(len(files), 2, dtype=torch.int64), size, ratio
+        files,
+        [str(file) for file in files],
+        torch.ones(len(files), 2, dtype=torch.int64),
+        image_size=size,
+        crop_ratio=ratio,
     )
     split = Split(images, torch.zeros(len(files), dtype=torch.int64))
     ((batch, _),) = eval_batches(split, predictor.preprocessing)

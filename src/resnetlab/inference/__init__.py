@@ -1,1 +1,1 @@
-"""What computes a network: PyTorch, ONNX Runtime, OpenVINO; and what an exported file says of itself."""
+"""Prediction with trained networks: inputs, predictor, Grad-CAM, runtimes (`engines`), exported files (`formats`)."""

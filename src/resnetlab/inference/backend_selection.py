@@ -1,4 +1,4 @@
-"""Which runtime is the fastest here, among those that give the same answers: measured, not assumed."""
+"""Selection of the fastest runtime on this machine, by measurement, among those whose predictions agree."""
 
 import statistics
 import time
@@ -8,234 +8,256 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from resnetlab.config import Preprocessing
 from resnetlab.inference.engines.base import Backend, Engine, Precision
-from resnetlab.inference.probe_images import probe_noise, probe_photographs
 from resnetlab.serialization import check
 
-SIZES = (1, 16)
-"""Images in a call: one that waits for its answer, and a batch of a server or a folder."""
-PHOTOGRAPHS, NOISE = 24, 8
-"""Pictures on which answers are compared."""
-TURN_S = 0.6
-"""Seconds of measuring at each size, at least MIN_TURNS calls of each runtime that may still win."""
-MIN_TURNS = 4
-HOPELESS = 1.5
-"""A runtime that takes so many times the fastest one's first call is not called again."""
-AS_FAST = 1.03
-"""A runtime that takes no more than so many times the fastest one's time at every size is taken for all of them."""
+BATCH_SIZES = (1, 16)
+"""Measured batch sizes: a single image whose result is awaited, and a batch of a server or a folder."""
+MEASURE_S = 0.6
+"""Seconds of measurement at each batch size, with at least MIN_ROUNDS calls of each runtime that can still win."""
+MIN_ROUNDS = 4
+MAX_SLOWDOWN = 1.5
+"""A runtime whose first call takes this many times the fastest one's is not measured further."""
+TIE_RATIO = 1.03
+"""A runtime within this ratio of the fastest time at every batch size is selected for all of them."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far answers may be from those of the reference and still be the same."""
+    """The largest allowed differences from the reference runtime."""
 
     probability: float
-    """The largest difference of two probabilities, and of those of classes that may change places at the top."""
+    """Largest difference of two probabilities. Also the largest gap between two classes that swap the first rank."""
     logit: float
-    """The root mean square of the differences of logits, over the standard deviation of all logits."""
+    """Root mean square of the logit differences over the standard deviation of all logits."""
 
 
-BOUNDS: dict[Precision, Tolerance] = {
+TOLERANCES: dict[Precision, Tolerance] = {
     "fp32": Tolerance(probability=0.001, logit=0.001),
     "bf16": Tolerance(probability=0.1, logit=0.05),
     "int8": Tolerance(probability=0.1, logit=0.05),
 }
-"""By what a runtime computes in. In fp32 only sums stand in another order. bfloat16 keeps 8 bits of each number: of
-4,000 training images of CIFAR-10 the trained ResNet-20 and -56 call each what they did in fp32; logits are 0.8 % off,
-probabilities 4.5 points at most. The bound is twice that. An int8 graph is rounded otherwise by each runtime (logits
-2.5 to 3.3 % apart, 99.9 % of answers alike): one that is further off than bfloat16 may be does not take the place of
-that in which the export was judged."""
+"""Tolerances by the runtime's precision. In fp32 only the order of sums differs. bfloat16 has an 8-bit significand: on
+4,000 training images of CIFAR-10, the trained ResNet-20 and -56 predict the same classes as in fp32; logits differ by
+0.8 %, probabilities by at most 4.5 points. The tolerance is twice that. Each runtime rounds an int8 graph differently
+(logits differ by 2.5 to 3.3 %, 99.9 % of predictions agree). A runtime whose int8 results differ by more than the
+bfloat16 tolerance does not replace the runtime in which the export was verified."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A runtime, and what it is to compute in."""
+    """A runtime and the precision in which it computes."""
 
     backend: Backend
     precision: Precision = "fp32"
 
     @property
     def name(self) -> str:
-        """What people read."""
+        """The name in messages and in stored selections."""
         return self.backend if self.backend == "torch" else f"{self.backend} {self.precision}"
 
 
 @dataclass(frozen=True)
 class BackendSelection:
-    """What was measured, and what follows. Runtimes are called by their candidates' names."""
+    """The measured times and the selected runtimes, by the names of the candidates."""
 
     fastest: dict[str, str]
-    """Of each batch size the runtime to take."""
+    """The selected runtime for each batch size."""
     ms: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Of each runtime whose answers are the same, the milliseconds that an image takes at each batch size."""
+    """Milliseconds an image at each batch size, for each runtime whose predictions agree."""
     left_out: dict[str, str] = field(default_factory=dict)
-    """Each other one, and why."""
+    """The reason for each excluded runtime."""
 
     def __post_init__(self) -> None:
         sizes = all(size.isdecimal() and int(size) > 0 for size in self.fastest)
-        check(sizes and len(self.fastest) > 0, f"batch sizes are whole numbers above 0, not {list(self.fastest)}")
+        check(sizes and len(self.fastest) > 0, f"batch sizes must be whole numbers above 0, not {list(self.fastest)}")
         times = all(isinstance(times, dict) and set(times) == set(self.fastest) for times in self.ms.values())
-        check(times, f"each runtime has a time for each of the batch sizes {', '.join(self.fastest)}, or none has")
+        check(times, f"each runtime must have a time for each of the batch sizes {', '.join(self.fastest)}")
         numbers = [ms for times in self.ms.values() for ms in times.values()]
-        check(all(isinstance(ms, float | int) and ms >= 0 for ms in numbers), "times are numbers, at least 0")
+        check(all(isinstance(ms, float | int) and ms >= 0 for ms in numbers), "times must be numbers, at least 0")
 
     def __str__(self) -> str:
-        taken = list(dict.fromkeys(self.fastest.values()))
-        others = sorted(set(self.ms) - set(taken), key=lambda name: sum(self.ms[name].values()))
+        selected = list(dict.fromkeys(self.fastest.values()))
+        others = sorted(set(self.ms) - set(selected), key=lambda name: sum(self.ms[name].values()))
         times = [
             f"{name} {', '.join(f'{ms:.1f}' for ms in self.ms[name].values())}"
-            for name in taken + others
+            for name in selected + others
             if name in self.ms
         ]
-        words = " or ".join(taken)
+        summary = " or ".join(selected)
         if times:
-            words += f"; ms an image in batches of {' and '.join(self.fastest)}: {'; '.join(times)}"
-        return "; ".join([words, *(f"without {name}: {reason}" for name, reason in self.left_out.items())])
+            summary += f"; ms an image in batches of {' and '.join(self.fastest)}: {'; '.join(times)}"
+        return "; ".join([summary, *(f"without {name}: {reason}" for name, reason in self.left_out.items())])
 
 
 class BatchSizeEngine:
-    """An `Engine` that leaves small batches to one engine and large ones to another; as exact as the less exact one."""
+    """An `Engine` that uses one engine for small batches and another for large ones.
+
+    Its precision is the lower of the two.
+    """
 
     def __init__(self, small: Engine, large: Engine, first_large: int) -> None:
-        """Take both; `first_large` images, and more, are a large batch."""
+        """Use `large` for batches of at least `first_large` images."""
         self._small, self._large, self._first_large = small, large, first_large
         self.backend: Backend = small.backend
         self.precision: Precision = large.precision if small.precision == "fp32" else small.precision
 
-    def logits(self, views: np.ndarray) -> np.ndarray:
+    def logits(self, images: np.ndarray) -> np.ndarray:
         """See `Engine.logits`."""
-        return (self._small if len(views) < self._first_large else self._large).logits(views)
+        return (self._small if len(images) < self._first_large else self._large).logits(images)
 
-    def maps(self, views: np.ndarray) -> np.ndarray:
-        """See `Engine.maps`."""
-        return self._small.maps(views)
+    def feature_maps(self, images: np.ndarray) -> np.ndarray:
+        """See `Engine.feature_maps`."""
+        return self._small.feature_maps(images)
 
     @property
-    def head(self) -> np.ndarray:
-        """See `Engine.head`."""
-        return self._small.head
-
-
-def probe_images(preprocessing: Preprocessing) -> np.ndarray:
-    """Return the pictures on which answers are compared."""
-    return np.concatenate([probe_photographs(preprocessing, PHOTOGRAPHS), probe_noise(preprocessing, NOISE)])
+    def head_weights(self) -> np.ndarray:
+        """See `Engine.head_weights`."""
+        return self._small.head_weights
 
 
 def select_backend(
-    candidates: Mapping[str, Callable[[], Engine]], views: np.ndarray, *, sizes: Sequence[int] = SIZES, callers: int = 1
+    candidates: Mapping[str, Callable[[], Engine]],
+    images: np.ndarray,
+    *,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    callers: int = 1,
 ) -> tuple[BackendSelection, Engine]:
-    """Open all, leave out those that fail or answer otherwise than the first that opens, and measure the others.
+    """Create the engines, exclude those that fail or disagree with the reference, and measure the others.
 
     Args:
-        candidates: By name, the reference first.
-        views: Pictures to compare answers on.
-        sizes: Images in a call.
-        callers: Threads that call at a time while it is measured.
+        candidates: Functions that create the engines, by name. The first one that works is the reference.
+        images: uint8 (batch, height, width, channels) for comparison and measurement.
+        batch_sizes: Batch sizes to measure.
+        callers: Threads that call at the same time during the measurement.
+
+    Returns:
+        The selection, and the selected engine.
 
     Raises:
-        Exception: what the first one raised, where not one can be opened.
+        Exception: No candidate works; the exception is that of the first.
     """
+    engines, left_out = _agreeing_engines(candidates, images, max(batch_sizes))
+    if len(engines) == 1:
+        ((name, engine),) = engines.items()
+        return BackendSelection({str(size): name for size in batch_sizes}, {}, left_out), engine
+    ms = {
+        size: time_engines(engines, images, batch_size=size, callers=callers, warmed_up=size == max(batch_sizes))
+        for size in batch_sizes
+    }
+    fastest = {size: min(times, key=lambda name: times[name]) for size, times in ms.items()}
+    for name in engines:
+        if all(times[name] <= TIE_RATIO * min(times.values()) for times in ms.values()):
+            fastest = dict.fromkeys(batch_sizes, name)
+            break
+    ms_by_name = {name: {str(size): round(ms[size][name], 3) for size in batch_sizes} for name in engines}
+    selection = BackendSelection({str(size): name for size, name in fastest.items()}, ms_by_name, left_out)
+    return selection, selected_engine(selection, engines)
+
+
+def _agreeing_engines(
+    candidates: Mapping[str, Callable[[], Engine]], images: np.ndarray, batch_size: int
+) -> tuple[dict[str, Engine], dict[str, str]]:
+    """Return the engines that work and agree with the first, and the reason for each other one."""
     engines: dict[str, Engine] = {}
     left_out: dict[str, str] = {}
-    wanted, errors = np.empty(0), []
-    for name, opened in candidates.items():
+    reference, errors = np.empty(0), []
+    for name, create in candidates.items():
         try:
-            engine = opened()
-            found = np.concatenate(
-                [engine.logits(views[at : at + max(sizes)]) for at in range(0, len(views), max(sizes))]
-            )
-        except Exception as error:  # whatever a runtime raises, the others may do
+            engine = create()
+            starts = range(0, len(images), batch_size)
+            logits = np.concatenate([engine.logits(images[start : start + batch_size]) for start in starts])
+        except Exception as error:  # a failure of one runtime does not affect the others
             errors.append(error)
             left_out[name] = str(error).strip().split("\n")[0][:200] or type(error).__name__
             continue
-        wanted = wanted if engines else found
-        if reason := find_difference(wanted, found, BOUNDS[engine.precision]):
+        reference = reference if engines else logits
+        if reason := find_difference(reference, logits, TOLERANCES[engine.precision]):
             left_out[name] = reason
         else:
             engines[name] = engine
     if not engines:
         raise errors[0]
-    if len(engines) == 1:
-        ((name, engine),) = engines.items()
-        return BackendSelection({str(size): name for size in sizes}, {}, left_out), engine
-    ms = {size: time_engines(engines, views, size, callers, prepared=size == max(sizes)) for size in sizes}
-    fastest = {size: min(times, key=lambda name: times[name]) for size, times in ms.items()}
-    for name in engines:
-        if all(times[name] <= AS_FAST * min(times.values()) for times in ms.values()):
-            fastest = dict.fromkeys(sizes, name)
-            break
-    by_name = {name: {str(size): round(ms[size][name], 3) for size in sizes} for name in engines}
-    choice = BackendSelection({str(size): name for size, name in fastest.items()}, by_name, left_out)
-    return choice, selected_engine(choice, engines)
+    return engines, left_out
 
 
-def selected_engine(choice: BackendSelection, engines: Mapping[str, Engine]) -> Engine:
-    """Return the engine that a choice speaks of; of two, each gets the sizes nearer to its own."""
-    sizes = sorted(choice.fastest, key=int)
-    small, large = (engines[choice.fastest[size]] for size in (sizes[0], sizes[-1]))
+def selected_engine(selection: BackendSelection, engines: Mapping[str, Engine]) -> Engine:
+    """Return the selected engine. Of two, each computes the batch sizes that are nearer to its own."""
+    sizes = sorted(selection.fastest, key=int)
+    small, large = (engines[selection.fastest[size]] for size in (sizes[0], sizes[-1]))
     return small if small is large else BatchSizeEngine(small, large, round((int(sizes[0]) * int(sizes[-1])) ** 0.5))
 
 
-def find_difference(wanted: np.ndarray, found: np.ndarray, bound: Tolerance) -> str:
-    """Say in what the logits found differ from those wanted, both (num_images, num_classes), by more than a bound.
+def find_difference(expected: np.ndarray, logits: np.ndarray, tolerance: Tolerance) -> str:
+    """Compare logits, both (num_images, num_classes), and describe a difference beyond the tolerance.
 
-    Empty where they do not.
+    Returns:
+        The description; empty if the logits agree.
     """
-    if not np.isfinite(wanted).all():  # a broken network is the same everywhere; predictions will say so
+    if not np.isfinite(expected).all():  # a broken network fails on every runtime; the predictor reports it
         return ""
-    if wanted.shape != found.shape or not np.isfinite(found).all():
-        return "its answers are not finite numbers of the right shape"
-    wanted, found = (
-        rows.astype(np.float64) - rows.mean(1, keepdims=True, dtype=np.float64) for rows in (wanted, found)
+    if expected.shape != logits.shape or not np.isfinite(logits).all():
+        return "its logits are not finite numbers of the right shape"
+    expected, logits = (
+        rows.astype(np.float64) - rows.mean(1, keepdims=True, dtype=np.float64) for rows in (expected, logits)
     )
-    far = float(np.sqrt(np.square(wanted - found).mean()) / (wanted.std() or 1.0))
-    likely, said = _softmax(wanted), _softmax(found)
-    apart = float(np.abs(likely - said).max())
-    rows = np.arange(len(likely))
-    missed = float((likely.max(1) - likely[rows, said.argmax(1)]).max())
-    if missed > bound.probability:
-        return f"it takes a class for the first that is {100 * missed:.2g} points less probable"
-    if apart > bound.probability:
-        return f"its probabilities are up to {100 * apart:.2g} points off"
-    if far > bound.logit:
-        return f"its logits are {far:.2g} standard deviations off"
+    logit_difference = float(np.sqrt(np.square(expected - logits).mean()) / (expected.std() or 1.0))
+    expected_probabilities, probabilities = _softmax(expected), _softmax(logits)
+    difference = float(np.abs(expected_probabilities - probabilities).max())
+    rows = np.arange(len(probabilities))
+    top1_gap = expected_probabilities.max(1) - expected_probabilities[rows, probabilities.argmax(1)]
+    if float(top1_gap.max()) > tolerance.probability:
+        return f"its most probable class is {100 * float(top1_gap.max()):.2g} points less probable"
+    if difference > tolerance.probability:
+        return f"its probabilities differ by up to {100 * difference:.2g} points"
+    if logit_difference > tolerance.logit:
+        return f"its logits differ by {logit_difference:.2g} standard deviations"
     return ""
 
 
 def time_engines(
-    engines: Mapping[str, Engine], views: np.ndarray, size: int, callers: int, *, prepared: bool = False
+    engines: Mapping[str, Engine],
+    images: np.ndarray,
+    *,
+    batch_size: int,
+    callers: int = 1,
+    warmed_up: bool = False,
 ) -> dict[str, float]:
-    """Return the milliseconds that an image takes in batches of a size: medians of calls turn about.
+    """Return the median milliseconds an image, by engine. The engines take turns.
 
-    The first call of a size takes longer, and is not counted unless the engines are `prepared` by one before.
+    Args:
+        engines: Engines by name.
+        images: uint8 (num_images, height, width, channels); repeated or cut to the batch size.
+        batch_size: Images in a call.
+        callers: Threads that call at the same time.
+        warmed_up: The engines have computed this batch size before. Otherwise a first, slower call is not counted.
     """
-    batch = np.ascontiguousarray(np.resize(views, (size, *views.shape[1:])))
+    batch = np.ascontiguousarray(np.resize(images, (batch_size, *images.shape[1:])))
     times: dict[str, list[float]] = {name: [] for name in engines}
     with ThreadPoolExecutor(callers) as pool:
 
         def call(name: str) -> float:
-            begin = time.perf_counter()
-            if callers == 1:  # handing it to a thread would be measured too
+            start = time.perf_counter()
+            if callers == 1:  # without the pool, whose overhead would count
                 engines[name].logits(batch)
             else:
                 list(pool.map(lambda _: engines[name].logits(batch), range(callers)))
-            return time.perf_counter() - begin
+            return time.perf_counter() - start
 
         for name in engines:
-            if not prepared:
+            if not warmed_up:
                 call(name)
             times[name].append(call(name))
         best = min(first for (first,) in times.values())
-        racing = [name for name, (first,) in times.items() if first <= HOPELESS * best]
-        end = time.perf_counter() + TURN_S
-        turn = 1
-        while len(racing) > 1 and (turn < MIN_TURNS or time.perf_counter() < end):
-            for at in range(len(racing)):
-                name = racing[(at + turn) % len(racing)]
+        remaining = [name for name, (first,) in times.items() if first <= MAX_SLOWDOWN * best]
+        deadline = time.perf_counter() + MEASURE_S
+        rounds = 1
+        while len(remaining) > 1 and (rounds < MIN_ROUNDS or time.perf_counter() < deadline):
+            for index in range(len(remaining)):
+                name = remaining[(index + rounds) % len(remaining)]
                 times[name].append(call(name))
-            turn += 1
-    return {name: 1000 * statistics.median(some) / size / callers for name, some in times.items()}
+            rounds += 1
+    return {name: 1000 * statistics.median(calls) / batch_size / callers for name, calls in times.items()}
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

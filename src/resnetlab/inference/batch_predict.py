@@ -1,8 +1,8 @@
-"""Many pictures through one network: in order, as they come, with a bounded number of them in memory.
+"""Prediction of many images by several threads: in order, as a stream, with a bounded number of images in memory.
 
-Each worker reads and decodes a batch and takes it through the network itself, with one thread of whatever computes it:
-every core is busy whatever share of the work decoding is, no thread waits for another's part of a layer, and nobody has
-to split the cores beforehand. Decoders and runtimes let go of Python's lock meanwhile.
+Each worker reads, decodes and predicts whole batches, and the runtime uses one thread a call. So every core is busy
+whatever share of the work decoding is, no thread waits for another's part of a layer, and the cores need not be divided
+between decoding and inference. Decoders and runtimes release Python's global lock.
 """
 
 import threading
@@ -19,117 +19,132 @@ from resnetlab.data.images.decode import BadImageError
 from resnetlab.inference.inputs import ImageInput
 from resnetlab.inference.predictor import Prediction, Predictor
 
-AHEAD = 2
-"""Batches that wait for a worker, or for the one before them to be handed on."""
-PIXELS = 8 * 224 * 224
-"""Pixels of a batch: on one core a larger one is no faster, and its answers come later."""
-LARGEST = 128
-EXPLAINED = 8
-"""Images of a batch that is drawn as well: each drawing takes some 0.7 MB, and longer than the network."""
+PREFETCH_BATCHES = 2
+"""Batches beyond one a worker that wait for a worker or for their turn in the output."""
+BATCH_PIXELS = 8 * 224 * 224
+"""Pixels of a batch. A larger one is no faster on one core, and its results arrive later."""
+MAX_BATCH_SIZE = 128
+MAX_RENDERED_BATCH_SIZE = 8
+"""Largest batch with overlays: one takes about 0.7 MB, and more time than the network."""
 
-Also = Callable[[bytes, np.ndarray, Prediction], Any]
-"""Given an encoded picture, what the network saw of it, uint8 (side, side, channels), and what it said."""
+RenderOverlay = Callable[[bytes, np.ndarray, Prediction], Any]
+"""Makes the overlay of an encoded image, its view, uint8 (image_size, image_size, channels), and its prediction."""
 
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What came of one input: a prediction, or an error."""
+    """The result for one input: a prediction, or an error."""
 
     name: str
     prediction: Prediction | None
     error: str = ""
-    also: Any = None
-    """What `also` made of it."""
+    overlay: Any = None
+    """The return value of `render`."""
 
 
-def default_batch_size(image_size: int, *, explained: bool = False) -> int:
-    """Return how many images of that side, in pixels, go through the network together."""
-    return max(1, min(EXPLAINED if explained else LARGEST, PIXELS // image_size**2))
+def default_batch_size(image_size: int, *, with_overlays: bool = False) -> int:
+    """Return the batch size for images with sides of `image_size` pixels."""
+    largest = MAX_RENDERED_BATCH_SIZE if with_overlays else MAX_BATCH_SIZE
+    return max(1, min(largest, BATCH_PIXELS // image_size**2))
 
 
 def predict_batches(
     predictor: Predictor,
-    pictures: Iterable[ImageInput | None],
+    inputs: Iterable[ImageInput | None],
     *,
     top: int = 5,
     batch_size: int = 32,
     workers: int = 1,
-    also: Also | None = None,
+    render: RenderOverlay | None = None,
 ) -> Generator[BatchResult, None, None]:
-    """Yield an answer for each picture, in order. Close it, or leave it, and its workers end.
+    """Yield the result of each input, in order. Closing the generator ends its workers.
 
-    At most `workers + AHEAD` batches have begun that were not yet handed on; each worker holds one encoded file, or
-    with `also` those of its batch. A `None` among the pictures says that nothing more comes for now: what has come is
-    not kept waiting.
+    At most `workers + PREFETCH_BATCHES` batches are started and not yet yielded. Each worker holds one encoded file in
+    memory, or with `render` those of its batch.
+
+    Args:
+        predictor: The network.
+        inputs: The images. `None` means that the next one is not available yet: the batch so far is predicted at once.
+        top: Number of classes in each prediction.
+        batch_size: Images in a batch.
+        workers: Threads.
+        render: Makes an overlay of each image.
 
     Raises:
-        BrokenNetworkError: where probabilities are not finite.
+        BrokenNetworkError: The probabilities are not finite.
     """
-    begun: SimpleQueue[Future[list[BatchResult]] | BaseException | None] = SimpleQueue()
-    room = threading.Semaphore(workers + AHEAD)
+    started: SimpleQueue[Future[list[BatchResult]] | BaseException | None] = SimpleQueue()
+    slots = threading.Semaphore(workers + PREFETCH_BATCHES)
     stopped = threading.Event()
     pool = ThreadPoolExecutor(workers, "predict")
-    work = partial(_answer, predictor, top=top, also=also, stopped=stopped)
+    predict = partial(_predict_batch, predictor, top=top, render=render, stopped=stopped)
 
-    def feed() -> None:
+    def submit_batches() -> None:
         try:
-            for batch in _batches(pictures, batch_size):
-                room.acquire()
+            for batch in _batches(inputs, batch_size):
+                slots.acquire()
                 if stopped.is_set():
                     return
-                begun.put(pool.submit(work, batch))
-            begun.put(None)
+                started.put(pool.submit(predict, batch))
+            started.put(None)
         except BaseException as error:
-            begun.put(error)
+            started.put(error)
 
-    # A daemon: it may wait for a name on standard input that never comes.
-    threading.Thread(target=feed, name="inputs", daemon=True).start()
+    # A daemon thread: it may block on standard input for ever.
+    threading.Thread(target=submit_batches, name="inputs", daemon=True).start()
     try:
-        while (batch := begun.get()) is not None:
+        while (batch := started.get()) is not None:
             if isinstance(batch, BaseException):
                 raise batch
             yield from batch.result()
-            room.release()
+            slots.release()
     finally:
         stopped.set()
-        room.release()
+        slots.release()
         pool.shutdown(cancel_futures=True)
 
 
-def _batches(pictures: Iterable[ImageInput | None], batch_size: int) -> Iterator[list[ImageInput]]:
+def _batches(inputs: Iterable[ImageInput | None], batch_size: int) -> Iterator[list[ImageInput]]:
     batch: list[ImageInput] = []
-    for picture in pictures:
-        if picture is not None:
-            batch.append(picture)
-        if batch and (picture is None or len(batch) == batch_size):
+    for image in inputs:
+        if image is not None:
+            batch.append(image)
+        if batch and (image is None or len(batch) == batch_size):
             yield batch
             batch = []
     if batch:
         yield batch
 
 
-def _answer(
-    predictor: Predictor, batch: Sequence[ImageInput], *, top: int, also: Also | None, stopped: threading.Event
+def _predict_batch(
+    predictor: Predictor,
+    batch: Sequence[ImageInput],
+    *,
+    top: int,
+    render: RenderOverlay | None,
+    stopped: threading.Event,
 ) -> list[BatchResult]:
-    """Read, decode and judge a batch."""
-    found: list[BatchResult] = []
-    seen: list[tuple[int, np.ndarray, bytes]] = []
-    for one in batch:
+    """Read, decode and predict a batch."""
+    results: list[BatchResult] = []
+    decoded: list[tuple[int, np.ndarray, bytes]] = []
+    for image in batch:
         if stopped.is_set():
             return []
-        error = ""
+        message = ""
         try:
-            data = one.read()
-            seen.append((len(found), predictor.view(data), data if also else b""))
-        except BadImageError as reason:
-            error = str(reason)
+            encoded = image.read()
+            decoded.append((len(results), predictor.preprocess(encoded), encoded if render else b""))
+        except BadImageError as error:
+            message = str(error)
         except MemoryError:
-            error = "needs more memory than there is"
-        found.append(BatchResult(one.name, None, error))
-    if seen:
-        said = predictor.named(predictor.judge(np.stack([view for _, view, _ in seen])), top)
-        for (at, view, data), prediction in zip(seen, said, strict=True):
+            message = "needs more memory than is available"
+        results.append(BatchResult(image.name, None, message))
+    if decoded:
+        probabilities = predictor.predict_probabilities(np.stack([view for _, view, _ in decoded]))
+        predictions = predictor.rank_classes(probabilities, top)
+        for (index, view, encoded), prediction in zip(decoded, predictions, strict=True):
             if stopped.is_set():
                 return []
-            found[at] = BatchResult(found[at].name, prediction, "", also(data, view, prediction) if also else None)
-    return found
+            overlay = render(encoded, view, prediction) if render else None
+            results[index] = BatchResult(results[index].name, prediction, overlay=overlay)
+    return results

@@ -1,161 +1,140 @@
-"""Where in a picture a network found what it says: Grad-CAM of the last stage, drawn over the picture.
+"""Grad-CAM of the last stage, drawn over the image: the regions that raise the logit of the predicted class.
 
-Paper: Selvaraju et al., "Grad-CAM", 2017. Of these networks, whose head reads an average over the map, it is the class
-activation map of Zhou et al., 2016.
+Paper: Selvaraju et al., "Grad-CAM", 2017. These networks have a linear head on an average pool. For them
+Grad-CAM is the class activation map of Zhou et al., 2016, with negative values set to 0.
 """
 
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor, nn
 
-from resnetlab.config import ConfigError
 from resnetlab.data.images.decode import decode_eval_view
 from resnetlab.inference import optional_packages
 from resnetlab.inference.engines.base import Engine
-from resnetlab.inference.engines.pytorch import TorchEngine
 from resnetlab.inference.inputs import shorten_middle
 from resnetlab.inference.predictor import Prediction, Predictor
 from resnetlab.inference.probe_images import luma
-from resnetlab.models.resnet import ResNet
 
-SIDE = 448
-"""Pixels: a picture that the network sees smaller is drawn so large, or it could not be read."""
-STRIP = 36
-"""Pixels below the picture, for the words."""
-COLOURS = "inferno"
-"""Matplotlib's: brightness rises evenly with the value, for the colour-blind too."""
+MIN_SIDE = 448
+"""Smallest side of an overlay in pixels; at 32 pixels it could not be read."""
+CAPTION_HEIGHT = 36
+"""Pixels below the image for the caption."""
+COLORMAP = "inferno"
+"""Matplotlib's. Its brightness rises evenly with the value, so it also works for colour-blind readers."""
 OPACITY = 0.75
-"""Of the hottest place."""
-FADED = 0.6
-"""How much of the picture's own colour is taken away, so that none is mistaken for heat."""
+"""Opacity at the maximum of the heat map."""
+DESATURATION = 0.6
+"""Share of the image's colour that is removed, so that no colour of the image looks like heat."""
 
 
-class Head(nn.Module):
-    """What a network does with the map of its last stage, which stays a module of its own for hooks to find.
+def grad_cam(feature_maps: np.ndarray, head_weights: np.ndarray) -> np.ndarray:
+    """Return the Grad-CAM heat maps of one class for each image: float (batch, height, width), at least 0.
 
-    The stages themselves run before, without hooks and gradients: threads can share the network, no activation is kept,
-    and no ReLU overwrites what a hook has seen.
+    Grad-CAM weighs each channel by the gradient of the class logit, averaged over the map, and sets negative sums to 0.
+    The head is linear and reads the average of the map, so that gradient is the head's weight over the map's area.
+
+    Args:
+        feature_maps: Output of the last stage, (batch, channels, height, width).
+        head_weights: For each image the head's weights of the class, (batch, channels).
+
+    Paper: Selvaraju et al., 2017, equations 1 and 2.
     """
-
-    def __init__(self, model: ResNet) -> None:
-        super().__init__()
-        self.maps = nn.Identity()
-        self.fc = model.fc
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Return logits: the average over the map, through the fully connected layer."""
-        return self.fc(torch.flatten(F.adaptive_avg_pool2d(self.maps(maps), 1), 1))
+    height, width = feature_maps.shape[2:]
+    return np.maximum(np.einsum("bc,bchw->bhw", head_weights / (height * width), feature_maps), 0)
 
 
-def grad_cam(model: ResNet, images: Tensor, classes: Tensor) -> Tensor:
-    """Return what speaks for one class of each image, place by place: at least 0, (batch, height, width) of the map.
+def heat_map(engine: Engine, view: np.ndarray, label: int) -> np.ndarray:
+    """Return the Grad-CAM heat map of one class in one image, on any runtime.
 
-    `images` are as the network takes them, `classes` int64 of shape (batch,). Each channel of the last stage is weighed
-    by the mean over the map of the logit's gradient; where the sum is negative it is set to 0.
+    Args:
+        engine: The network.
+        view: uint8 (image_size, image_size, channels), as `Predictor.preprocess` returns it.
+        label: Index of the class.
+
+    Returns:
+        float32 (height, width) of the last feature map, at least 0.
 
     Raises:
-        ConfigError: where captum is not installed.
+        ConfigError: The engine is ONNX Runtime and the package onnx is not installed.
     """
-    attribution = captum()
-    with torch.no_grad():
-        *_, maps = model.features(images).values()
-    head = Head(model)
-    return attribution(head, head.maps).attribute(maps, classes, relu_attributions=True).detach()[:, 0]
+    return grad_cam(engine.feature_maps(view[None]), engine.head_weights[label][None])[0]
 
 
-def captum() -> Any:
-    """Return captum's `LayerGradCam`.
+def require_packages(engine: Engine) -> None:
+    """Load the packages that `heat_map` needs for an engine.
 
     Raises:
-        ConfigError: where it is not installed.
+        ConfigError: The engine is ONNX Runtime and the package onnx is not installed.
     """
-    try:
-        from captum.attr import LayerGradCam
-    except ImportError as error:
-        raise ConfigError(f"explanations need captum ({error}); pip install 'resnetlab[explain]'") from error
-    return LayerGradCam
-
-
-def require(engine: Engine) -> None:
-    """Load what an engine's explanations need.
-
-    Raises:
-        ConfigError: where it is not installed.
-    """
-    if engine.backend == "torch":
-        captum()
-    elif engine.backend == "onnxruntime":
+    if engine.backend == "onnxruntime":
         optional_packages.onnx()
 
 
-def render_overlay(predictor: Predictor, data: bytes, seen: np.ndarray, prediction: Prediction) -> Image.Image:
-    """Draw what speaks for the predicted class over an encoded picture, of which the network saw the view `seen`.
+def render_overlay(predictor: Predictor, prediction: Prediction, *, encoded: bytes, view: np.ndarray) -> Image.Image:
+    """Draw the heat map of the predicted class over the image, with class and probability below it.
 
-    The part that the network saw, at least SIDE pixels a side; class and probability stand below.
-    """
-    heat = heat_map(predictor.engine, seen, predictor.classes.index(prediction.label))
-    size, ratio = predictor.preprocessing.image_size, predictor.preprocessing.crop_ratio
-    side = max(SIDE, size)
-    picture = decode_eval_view(data, side, ratio, predictor.max_pixels)
-    if seen.shape[2] == 1:
-        picture = np.repeat(luma(picture), 3, axis=2)
-    return add_caption(blend_heat_map(picture, heat), f"{prediction.label}  {100 * prediction.probability:.1f} %")
-
-
-def heat_map(engine: Engine, seen: np.ndarray, label: int) -> Tensor:
-    """Return what speaks for a class in one view, place by place: float32, at least 0, of the size of the last map.
-
-    By `grad_cam` where PyTorch computes, up to a factor that `blend_heat_map` takes away. Elsewhere by its closed form: the
-    head is linear and reads an average, so that the gradient that weighs a channel is the head's weight over the area.
+    Args:
+        predictor: The network.
+        prediction: Its prediction for the image.
+        encoded: The encoded image. The overlay shows the crop that the network reads, with sides of `MIN_SIDE` pixels
+            or more.
+        view: The same image as `Predictor.preprocess` returns it.
 
     Raises:
-        ConfigError: as `grad_cam` does.
+        ConfigError: As `require_packages`.
     """
-    if isinstance(engine, TorchEngine):
-        classes = torch.tensor([label], device=engine.device)
-        return grad_cam(engine.network, engine.seen(seen[None]), classes).float().cpu()[0]
-    maps = torch.from_numpy(engine.maps(seen[None])[0])
-    return torch.einsum("c,chw->hw", torch.from_numpy(engine.head[label]), maps).clamp(min=0)
+    heat = heat_map(predictor.engine, view, predictor.classes.index(prediction.label))
+    size, ratio = predictor.preprocessing.image_size, predictor.preprocessing.crop_ratio
+    image = decode_eval_view(encoded, max(MIN_SIDE, size), ratio, max_pixels=predictor.max_pixels)
+    if view.shape[2] == 1:
+        image = np.repeat(luma(image), 3, axis=2)
+    return add_caption(blend_heat_map(image, heat), f"{prediction.label}  {100 * prediction.probability:.1f} %")
 
 
-def blend_heat_map(picture: np.ndarray, heat: Tensor) -> np.ndarray:
-    """Lay a heat map, at least 0 and of any size, over a picture of faded colours: uint8 (height, width, 3).
+def blend_heat_map(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Blend a heat map over an image with reduced colours.
 
-    The hottest place is as hot as can be; where there is no heat, the picture shows alone.
+    Args:
+        image: uint8 RGB (height, width, 3).
+        heat: Float, at least 0, of any height and width. It is scaled to a maximum of 1; where it is 0, only the image
+            is visible.
+
+    Returns:
+        uint8 RGB (height, width, 3).
     """
     from matplotlib import colormaps
 
-    peak = float(heat.max())
-    heat = F.interpolate(heat[None, None] / (peak or 1.0), picture.shape[:2], mode="bicubic", align_corners=False)
-    strength = heat[0, 0].clamp(0, 1).numpy()[:, :, None]
-    colour = colormaps[COLOURS](0.9 * strength[:, :, 0])[:, :, :3] * 255  # its last tenth is lost on white
+    scaled = torch.from_numpy(heat / (float(heat.max()) or 1.0))[None, None]
+    resized = F.interpolate(scaled, image.shape[:2], mode="bicubic", align_corners=False)
+    strength = resized[0, 0].clamp(0, 1).numpy()[:, :, None]
+    colour = colormaps[COLORMAP](0.9 * strength[:, :, 0])[:, :, :3] * 255  # the last tenth is invisible on white
     opacity = OPACITY * strength
-    faded = picture * (1 - FADED) + luma(picture) * FADED
-    return np.rint(faded * (1 - opacity) + colour * opacity).astype(np.uint8)
+    desaturated = image * (1 - DESATURATION) + luma(image) * DESATURATION
+    return np.rint(desaturated * (1 - opacity) + colour * opacity).astype(np.uint8)
 
 
-def add_caption(picture: np.ndarray, words: str) -> Image.Image:
-    """Write one line below a picture; what has no glyph shows a box, what cannot be printed a question mark."""
-    height, width = picture.shape[:2]
-    page = Image.new("RGB", (width, height + STRIP), "black")
-    page.paste(Image.fromarray(picture))
+def add_caption(image: np.ndarray, text: str) -> Image.Image:
+    """Return the image with one line of text below it, shortened to its width.
+
+    Characters without a glyph appear as boxes, unprintable ones as question marks.
+    """
+    height, width = image.shape[:2]
+    page = Image.new("RGB", (width, height + CAPTION_HEIGHT), "black")
+    page.paste(Image.fromarray(image))
     font = _font()
-    line = "".join(letter if letter.isprintable() else "?" for letter in words)
-    ImageDraw.Draw(page).text(
-        (12, height + STRIP / 2), shorten_middle(line, width - 24, font.getlength), "white", font, anchor="lm"
-    )
+    printable = "".join(letter if letter.isprintable() else "?" for letter in text)
+    line = shorten_middle(printable, width - 24, font.getlength)
+    ImageDraw.Draw(page).text((12, height + CAPTION_HEIGHT / 2), line, "white", font, anchor="lm")
     return page
 
 
 @cache
 def _font() -> ImageFont.FreeTypeFont:
-    """Return DejaVu Sans, which comes with Matplotlib and knows more scripts than Pillow's own."""
+    """Return DejaVu Sans, which comes with Matplotlib and covers more scripts than Pillow's default font."""
     from matplotlib import get_data_path
 
     return ImageFont.truetype(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 17)

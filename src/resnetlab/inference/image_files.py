@@ -1,4 +1,4 @@
-"""The bytes of an image's file: nothing that is no file is opened, and nothing that is no image fills the memory."""
+"""Safe reading of image files: regular files only, up to a size limit, and only if they start as an image."""
 
 import os
 import stat
@@ -8,33 +8,33 @@ from resnetlab.data.images.decode import BadImageError
 from resnetlab.data.images.sniff import detect_format
 
 MAX_BYTES = 256 * 2**20
-"""A file of more is no picture: it is refused before it fills the memory."""
-HEAD = 12
-"""Bytes that tell a format."""
+"""Size limit of an image file; a larger file is rejected before it fills the memory."""
+HEADER_BYTES = 12
+"""Bytes from which the format is detected."""
 
 
 def read_image(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
-    """Read the file of an image, its first bytes first.
+    """Return the content of an image file. Of a file that does not start as an image, return the first bytes only.
 
     Raises:
-        BadImageError: where it is no file, cannot be read, does not begin as an image, or is larger than `max_bytes`.
+        BadImageError: The path is not a regular file, cannot be read, or is larger than `max_bytes`.
     """
     try:
-        _refuse_special(path.stat().st_mode)  # opening some devices has effects
+        _check_regular(path.stat().st_mode)  # opening some devices has side effects
         with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb", buffering=0) as file:  # noqa: PTH123
             status = os.fstat(file.fileno())
-            _refuse_special(status.st_mode)
+            _check_regular(status.st_mode)
             if status.st_size > max_bytes:
                 raise BadImageError(_too_large(max_bytes, f"{status.st_size:,} bytes are"))
-            head = file.read(HEAD)
-            if head and detect_format(head) is None:
-                return head  # the decoder says so in its own words
-            return head + read_limited(file.fileno(), max_bytes - len(head))
+            header = file.read(HEADER_BYTES)
+            if header and detect_format(header) is None:
+                return header  # the decoder reports the unknown format
+            return header + read_limited(file.fileno(), max_bytes - len(header))
     except OSError as error:
         raise BadImageError(os_error_reason(error)) from error
 
 
-def _refuse_special(mode: int) -> None:
+def _check_regular(mode: int) -> None:
     kinds = {
         stat.S_IFDIR: "folder",
         stat.S_IFIFO: "pipe",
@@ -47,24 +47,24 @@ def _refuse_special(mode: int) -> None:
 
 
 def read_limited(handle: int, max_bytes: int) -> bytes:
-    """Read until the end; files that grow, and pipes, may not have said how long they are.
+    """Read a file descriptor to its end. The size of pipes and of growing files is unknown beforehand.
 
     Raises:
-        BadImageError: for more than `max_bytes`.
+        BadImageError: It has more than `max_bytes`.
     """
-    parts: list[bytes] = []
-    while part := os.read(handle, 1 << 20):
-        parts.append(part)
-        max_bytes -= len(part)
+    chunks: list[bytes] = []
+    while chunk := os.read(handle, 1 << 20):
+        chunks.append(chunk)
+        max_bytes -= len(chunk)
         if max_bytes < 0:
             raise BadImageError(_too_large(MAX_BYTES, "it is"))
-    return b"".join(parts)
+    return b"".join(chunks)
 
 
-def _too_large(max_bytes: int, what: str) -> str:
-    return f"is too large for an image: {what} more than {max_bytes // 2**20} MiB"
+def _too_large(max_bytes: int, subject: str) -> str:
+    return f"is too large for an image: {subject} more than {max_bytes // 2**20} MiB"
 
 
 def os_error_reason(error: OSError) -> str:
-    """Return why a file cannot be read, in a few words."""
+    """Return a short reason why a file cannot be read."""
     return "no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)

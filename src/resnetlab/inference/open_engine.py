@@ -1,4 +1,4 @@
-"""A model file, a run directory or an exported file → the engine that computes it."""
+"""`open_engine`: from a model file, run directory or exported file to an engine, with the selection of its runtime."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,150 +9,154 @@ import torch
 
 from resnetlab.config import ConfigError
 from resnetlab.inference import optional_packages
-from resnetlab.inference.backend_selection import (
-    BackendSelection,
-    Candidate,
-    probe_images,
-    select_backend,
-    selected_engine,
-)
+from resnetlab.inference.backend_selection import BackendSelection, Candidate, select_backend, selected_engine
+from resnetlab.inference.engine_factory import EngineFactory, backend_candidates, engine_factory
 from resnetlab.inference.engines.base import Backend, Engine
 from resnetlab.inference.formats.sidecar_cache import sidecar_folder
-from resnetlab.inference.model_source import EngineSource, backend_candidates, find_source
-from resnetlab.inference.selection_cache import Situation, load_selection, save_selection, selection_key
+from resnetlab.inference.probe_images import probe_images
+from resnetlab.inference.selection_cache import SelectionKey, load_selection, save_selection, selection_key
 from resnetlab.models.model_card import ModelCard
 from resnetlab.system.cores import usable_cores
 from resnetlab.system.process_group import ProcessGroup
 
-Wish = Backend | Literal["auto", "known"]
-"""A runtime; or the fastest of those that give the same answers; or that if it was measured before, and else the
-file's own."""
+BackendOption = Backend | Literal["auto", "cached"]
+"""A runtime; `auto`, the fastest one with the same predictions, which is measured if necessary; or `cached`, the
+fastest one if it was measured before, and otherwise the default of the file."""
+
+Log = Callable[[str], None]
+CreateEngine = Callable[[], Engine]
 
 
 def open_engine(
     path: Path | str,
     *,
-    backend: Wish | None = None,
+    backend: BackendOption | None = None,
     cores: int | None = None,
     callers: int = 1,
     device: str | torch.device = "cpu",
-    tell: Callable[[str], None] | None = None,
+    log: Log | None = None,
     world: ProcessGroup = ProcessGroup(),  # noqa: B008  # frozen
 ) -> tuple[Engine, ModelCard]:
-    """Make the network of a file ready to compute.
+    """Open the network of a file.
 
     Args:
         path: A model file, a run directory or an exported file.
-        backend: The runtime. If not given, the file's own: PyTorch for a model file; of several that read an exported
-            file, the fastest. `auto` measures which is the fastest that gives the same answers, and notes it beside the
-            file; where it has been measured before, it does not measure again.
-        cores: Threads that work on one call; if not given, PyTorch's own number, and elsewhere a fair share of the
-            cores for each caller. For PyTorch it is a setting of the process.
-        callers: Threads that will call at a time.
-        device: Where PyTorch computes; the other runtimes compute on the processor.
-        tell: Hears what `auto` found, a line.
-        world: Processes that all open it: under `auto` the first one chooses for all.
+        backend: The runtime. The default is PyTorch for a model file; of several runtimes that read an exported file,
+            the fastest. `auto` selects the fastest runtime whose predictions agree and stores the selection beside the
+            file. It measures only if no selection is stored for the present conditions.
+        cores: Threads for one call. The default is PyTorch's own number; for the other runtimes, the usable cores
+            divided by `callers`. For PyTorch this sets the number of threads of the whole process.
+        callers: Threads that will call at the same time.
+        device: PyTorch's device. The other runtimes run on the CPU.
+        log: Receives one line with the result of `auto`.
+        world: Processes that all open the file. Under `auto` the first process selects the runtime for all.
+
+    Returns:
+        The engine, and the card of the file.
 
     Raises:
-        ModelFileError: for a file that is missing, damaged, or nothing of this project.
-        ConfigError: for a runtime that cannot compute it here; the message says which can.
+        ModelFileError: A file is missing, damaged, or not written by resnetlab.
+        ConfigError: The runtime cannot compute this file here; the message names those that can.
     """
-    source, place = find_source(path), torch.device(device)
-    if backend == "known" and not sidecar_folder(source.path).exists():
+    factory, device = engine_factory(path), torch.device(device)
+    if backend == "cached" and not sidecar_folder(factory.path).exists():
         backend = None
-    if backend is None and source.backends[0] == "torch":
-        backend = "torch"  # and nobody waits for a runtime to load that is not needed
-    if backend not in (None, "auto", "known"):
-        _check(source, backend, place)
-        return _engine(source, Candidate(backend, source.precision), cores, callers, place), source.card
-    could = [one for one in backend_candidates(source) if place.type == "cpu" or one.backend == "torch"]
-    if not could:
-        raise ConfigError(f"{source.path}: needs {_either(source.backends)}, on the CPU; {optional_packages.INSTALL}")
-    engines: dict[str, Callable[[], Engine]] = {
-        one.name: partial(_engine, source, one, cores, callers, place) for one in could
+    if backend is None and factory.backends[0] == "torch":
+        backend = "torch"  # without a search for candidates, which would import the other runtimes
+    if backend not in (None, "auto", "cached"):
+        _check_backend(factory, backend, device)
+        candidate = Candidate(backend, factory.precision)
+        return _create_engine(factory, candidate, cores=cores, callers=callers, device=device), factory.card
+    candidates = [
+        candidate for candidate in backend_candidates(factory) if device.type == "cpu" or candidate.backend == "torch"
+    ]
+    if not candidates:
+        needed = " or ".join(factory.backends)
+        raise ConfigError(f"{factory.path}: needs {needed}, on the CPU; {optional_packages.INSTALL}")
+    engines: dict[str, CreateEngine] = {
+        candidate.name: partial(_create_engine, factory, candidate, cores=cores, callers=callers, device=device)
+        for candidate in candidates
     }
+    if len(candidates) == 1 and not (backend == "auto" and world.size > 1):
+        return engines[candidates[0].name](), factory.card
+    default = engines[candidates[0].name] if backend != "auto" and _has_default(candidates) else None
+    if backend is None and default is not None:
+        return default(), factory.card
+    key = selection_key(list(engines), _threads_per_call(cores, callers), callers)
     if backend == "auto" and world.size > 1:
-        now = selection_key(list(engines), _share(cores, callers), callers)
-        return _agreed(source, engines, now, tell, world), source.card
-    own = engines[could[0].name] if len(could) == 1 or (backend != "auto" and _is_plain(could)) else None
-    if own and (backend is None or len(could) == 1):
-        return own(), source.card
-    now = selection_key(list(engines), _share(cores, callers), callers)
-    choice = load_selection(source.shelf, now, exactly=backend != "known")
-    if choice is not None:
-        if tell and backend == "auto":
-            tell(f"{choice} (measured before)")
-        return selected_engine(choice, {name: engines[name]() for name in set(choice.fastest.values())}), source.card
-    return (own() if own else _measured(source, engines, now, tell)), source.card
+        return _select_for_all(factory, engines, key, log=log, world=world), factory.card
+    selection = load_selection(factory.cache, key, exact=backend != "cached")
+    if selection is not None:
+        if log and backend == "auto":
+            log(f"{selection} (measured before)")
+        return _create_selected(selection, engines), factory.card
+    return (default() if default is not None else _select(factory, engines, key, log)), factory.card
 
 
-def _measured(
-    source: EngineSource, engines: dict[str, Callable[[], Engine]], now: Situation, tell: Callable[[str], None] | None
-) -> Engine:
-    """Return the fastest engine, note it, and tell it."""
-    choice, engine = select_backend(engines, probe_images(source.card.preprocessing), callers=now["callers"])
-    save_selection(source.shelf, now, choice)
-    if tell:
-        tell(str(choice))
+def _select(factory: EngineFactory, engines: dict[str, CreateEngine], key: SelectionKey, log: Log | None) -> Engine:
+    """Measure, store and log the selection; return its engine."""
+    selection, engine = _measure(factory, engines, key)
+    if log:
+        log(str(selection))
     return engine
 
 
-def _agreed(
-    source: EngineSource,
-    engines: dict[str, Callable[[], Engine]],
-    now: Situation,
-    tell: Callable[[str], None] | None,
-    world: ProcessGroup,
+def _select_for_all(
+    factory: EngineFactory, engines: dict[str, CreateEngine], key: SelectionKey, *, log: Log | None, world: ProcessGroup
 ) -> Engine:
-    """Return the engine that the first process chooses: what all of them answer goes into one judgement.
+    """Return the engine that the first process selects, because all predictions contribute to one evaluation.
 
     Raises:
-        ConfigError: where this process has no such runtime.
+        ConfigError: This process does not have the selected runtime.
     """
 
-    def found() -> BackendSelection:
-        before = load_selection(source.shelf, now)
-        if before is not None:
-            return before
-        choice, _ = select_backend(engines, probe_images(source.card.preprocessing), callers=now["callers"])
-        save_selection(source.shelf, now, choice)
-        return choice
+    def select() -> BackendSelection:
+        return load_selection(factory.cache, key) or _measure(factory, engines, key)[0]
 
-    choice = world.from_first(found)
-    taken = set(choice.fastest.values())
-    if lacking := sorted(taken - set(engines)):
+    selection = world.from_first(select)
+    if missing := sorted(set(selection.fastest.values()) - set(engines)):
         raise ConfigError(
-            f"{source.path}: the first process computes it by {' and '.join(lacking)}, and process "
-            f"{world.rank} cannot; name a --backend that all of them have"
+            f"{factory.path}: the first process uses {' and '.join(missing)}, which process {world.rank} does not "
+            "have; name a --backend that all processes have"
         )
-    if tell:
-        tell(str(choice))
-    return selected_engine(choice, {name: engines[name]() for name in taken})
+    if log:
+        log(str(selection))
+    return _create_selected(selection, engines)
 
 
-def _is_plain(could: list[Candidate]) -> bool:
-    """Say whether it is plain without measuring what computes a file: PyTorch, or the only runtime that reads it."""
-    return could[0].backend == "torch" or len({one.backend for one in could}) == 1
+def _measure(
+    factory: EngineFactory, engines: dict[str, CreateEngine], key: SelectionKey
+) -> tuple[BackendSelection, Engine]:
+    selection, engine = select_backend(engines, probe_images(factory.card.preprocessing), callers=key["callers"])
+    save_selection(factory.cache, key, selection)
+    return selection, engine
 
 
-def _engine(source: EngineSource, one: Candidate, cores: int | None, callers: int, device: torch.device) -> Engine:
-    if one.backend == "torch" and cores is not None:
+def _create_selected(selection: BackendSelection, engines: dict[str, CreateEngine]) -> Engine:
+    return selected_engine(selection, {name: engines[name]() for name in set(selection.fastest.values())})
+
+
+def _has_default(candidates: list[Candidate]) -> bool:
+    """Return whether a file has a default runtime: PyTorch, or the only runtime that reads it."""
+    return candidates[0].backend == "torch" or len({candidate.backend for candidate in candidates}) == 1
+
+
+def _create_engine(
+    factory: EngineFactory, candidate: Candidate, *, cores: int | None, callers: int, device: torch.device
+) -> Engine:
+    if candidate.backend == "torch" and cores is not None:
         torch.set_num_threads(cores)
-    return source.engine(one, _share(cores, callers), callers, device)
+    return factory.create(candidate, cores=_threads_per_call(cores, callers), callers=callers, device=device)
 
 
-def _share(cores: int | None, callers: int) -> int:
-    """Return how many threads work on one call."""
+def _threads_per_call(cores: int | None, callers: int) -> int:
     return cores or max(1, usable_cores() // callers)
 
 
-def _check(source: EngineSource, backend: Backend, device: torch.device) -> None:
-    """Raise `ConfigError` where a runtime cannot compute a file."""
-    if backend not in source.backends:
-        raise ConfigError(f"{source.path}: {backend} cannot compute {source.what}; {_either(source.backends)} can")
+def _check_backend(factory: EngineFactory, backend: Backend, device: torch.device) -> None:
+    """Raise `ConfigError` if a runtime cannot compute a file."""
+    if backend not in factory.backends:
+        others = " or ".join(factory.backends)
+        raise ConfigError(f"{factory.path}: {backend} cannot compute {factory.description}; {others} can")
     if device.type != "cpu" and backend != "torch":
         raise ConfigError(f"{backend} computes on the CPU; for {device.type} use the backend torch and a model file")
-
-
-def _either(backends: tuple[Backend, ...]) -> str:
-    return " or ".join(backends)

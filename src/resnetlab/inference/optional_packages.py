@@ -1,4 +1,4 @@
-"""The runtimes as packages: what to install where one is missing; quiet, and telling nobody that they are used."""
+"""Imports of the optional runtimes: clear errors if a package is missing, and no telemetry."""
 
 import importlib.util
 import sys
@@ -12,26 +12,26 @@ from resnetlab.inference.engines.base import Backend
 
 INSTALL = "pip install 'resnetlab[export]'"
 TELEMETRY = "openvino_telemetry"
-"""OpenVINO's `import` writes an identity into the home folder with it, and sends events unless a person has said no."""
+"""A module that OpenVINO imports. It stores an identity in the home folder and sends events unless users opt out."""
 
 
 def installed(backend: Backend) -> bool:
-    """Say whether a runtime's package is there; it is not loaded."""
+    """Return whether a runtime's package is installed, without importing it."""
     return importlib.util.find_spec(backend) is not None
 
 
 def require(backend: Backend) -> None:
-    """Load a runtime, so that one that is missing is told before anything is made for it.
+    """Import a runtime, so that a missing package is reported before any other work.
 
     Raises:
-        ConfigError: where it is not installed.
+        ConfigError: The runtime is not installed.
     """
     if backend != "torch":
         (onnxruntime if backend == "onnxruntime" else openvino)()
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the runtimes that are installed, and of what converts between them."""
+    """Return the versions of the installed runtimes and of the packages that convert between them."""
     found = {}
     for name in ("torch", "onnx", "onnxscript", "onnxruntime", "openvino"):
         try:
@@ -42,10 +42,10 @@ def versions() -> dict[str, str]:
 
 
 def onnxruntime() -> Any:
-    """Load ONNX Runtime.
+    """Import ONNX Runtime and turn off its telemetry.
 
     Raises:
-        ConfigError: where it is not installed.
+        ConfigError: It is not installed.
     """
     try:
         import onnxruntime
@@ -56,34 +56,34 @@ def onnxruntime() -> Any:
 
 
 def openvino() -> Any:
-    """Load OpenVINO without its telemetry.
+    """Import OpenVINO without its telemetry.
 
     Raises:
-        ConfigError: where it is not installed.
+        ConfigError: It is not installed.
     """
-    hidden = TELEMETRY not in sys.modules
-    if hidden:
-        sys.modules[TELEMETRY] = None  # pyright: ignore[reportArgumentType]  # as Python says: cannot be imported
+    blocked = TELEMETRY not in sys.modules
+    if blocked:
+        sys.modules[TELEMETRY] = None  # pyright: ignore[reportArgumentType]  # Python's way to make an import fail
     try:
         import openvino
     except ImportError as error:
         raise ConfigError(f"the backend openvino needs its package ({error}); {INSTALL}") from error
     finally:
-        if hidden:
+        if blocked:
             del sys.modules[TELEMETRY]
     return openvino
 
 
 @cache
 def openvino_core() -> Any:
-    """Return the one `openvino.Core` of this process, its plugin for the processor loaded.
+    """Return the one `openvino.Core` of this process, with its CPU plugin loaded.
 
-    The plugin gives the thread that loads it another stack for signal handlers, and takes that memory back with itself,
-    in whatever thread that is: the next signal would then end the process (docs/log.md). So a thread of its own loads
-    it, which gets no signals.
+    The plugin gives the thread that loads it an alternate stack for signal handlers, and frees that memory when it is
+    unloaded, in any thread. The next signal in the loading thread would then end the process (docs/log.md). So a
+    separate thread loads the plugin; Python's signals go to the main thread.
 
     Raises:
-        ConfigError: where OpenVINO is not installed.
+        ConfigError: OpenVINO is not installed.
     """
     core = openvino().Core()
     with ThreadPoolExecutor(1) as thread:
@@ -92,10 +92,10 @@ def openvino_core() -> Any:
 
 
 def onnx() -> Any:
-    """Load the package that reads ONNX files.
+    """Import the package that reads ONNX files.
 
     Raises:
-        ConfigError: where it is not installed.
+        ConfigError: It is not installed.
     """
     try:
         import onnx
@@ -105,13 +105,13 @@ def onnx() -> Any:
 
 
 def onnxscript() -> Any:
-    """Load the package that PyTorch's exporter makes ONNX graphs with.
+    """Import the package with which PyTorch exports ONNX graphs.
 
     Raises:
-        ConfigError: where it is not installed.
+        ConfigError: It is not installed.
     """
     try:
         import onnxscript
     except ImportError as error:
-        raise ConfigError(f"making ONNX graphs needs the package onnxscript ({error}); {INSTALL}") from error
+        raise ConfigError(f"exporting ONNX graphs needs the package onnxscript ({error}); {INSTALL}") from error
     return onnxscript

@@ -1,4 +1,4 @@
-"""A folder of drawings, in which nothing is lost: neither another drawing nor a file that is something else."""
+"""Writing of Grad-CAM overlays into a folder, without overwriting other overlays or other files."""
 
 import hashlib
 import os
@@ -9,50 +9,47 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from resnetlab.config import ConfigError
-from resnetlab.inference.inputs import DRAWING, STDIN
+from resnetlab.inference.inputs import OVERLAY_KEY, STDIN
 from resnetlab.system.atomic_files import write_atomic
 
 
 class OverlayWriter:
-    """A folder of drawings. None ever takes the place of another one, or of a file that is something else.
-
-    Drawn again, the explanation of a picture takes the place of its old one.
-    """
+    """A writer of overlays as PNG files. It overwrites a file only if that is an older overlay of the same image."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the folder.
+        """Create the folder.
 
         Raises:
-            ConfigError: where it cannot be made, or nothing can be written into it.
+            ConfigError: The folder cannot be created or is not writable.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(
-                f"{folder} cannot be made ({error.strerror}); choose another folder with --out"
+                f"{folder} cannot be created ({error.strerror}); choose another folder with --out"
             ) from error
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise ConfigError(f"{folder} cannot be written; choose another folder with --out")
+            raise ConfigError(f"{folder} is not writable; choose another folder with --out")
         self._folder = folder
-        self._mine: set[Path] = set()
+        self._written: set[Path] = set()
 
-    def add(self, name: str, page: Image.Image) -> Path:
-        """Write the explanation of the picture that is called `name`; return its file.
+    def write(self, name: str, overlay: Image.Image) -> Path:
+        """Write the overlay of the image called `name` and return its file.
 
         Raises:
-            OSError: where it cannot be written, with the file and what would help; nothing is left of it.
+            OSError: The file cannot be written. No partial file remains.
         """
-        stem = Path(name).stem.strip("<>. ") or "picture"
+        stem = Path(name).stem.strip("<>. ") or "image"
         stem = "".join(letter if letter.isprintable() else "_" for letter in stem)[:80]
         source = str(Path(name).absolute())
-        if name == STDIN:  # which is another picture each time
-            source = f"{STDIN} {hashlib.sha256(page.tobytes()).hexdigest()}"
+        if name == STDIN:  # another image in each run
+            source = f"{STDIN} {hashlib.sha256(overlay.tobytes()).hexdigest()}"
         number = 1
         while True:
             path = self._folder / (f"{stem}.png" if number == 1 else f"{stem}-{number}.png")
             try:
-                if path not in self._mine and _write(path, page, source):
-                    self._mine.add(path)
+                if path not in self._written and _write(path, overlay, source):
+                    self._written.add(path)
                     return path
             except OSError as error:
                 reason = error.strerror or str(error)
@@ -60,16 +57,16 @@ class OverlayWriter:
             number += 1
 
 
-def _write(path: Path, page: Image.Image, source: str) -> bool:
-    """Write a file that is not there, or is an older drawing of the same picture; else say that it was not."""
+def _write(path: Path, overlay: Image.Image, source: str) -> bool:
+    """Write a new file, or replace an older overlay of `source`. Return `False` if another file has this name."""
     content, info = BytesIO(), PngInfo()
-    info.add_itxt(DRAWING, _text(source))
-    page.save(content, "PNG", pnginfo=info)
-    if _explained(path) == _text(source):
+    info.add_itxt(OVERLAY_KEY, _encodable(source))
+    overlay.save(content, "PNG", pnginfo=info)
+    if _explained_image(path) == _encodable(source):
         write_atomic(path, content.getvalue())
         return True
     try:
-        path.touch(exist_ok=False)  # nobody else takes the name meanwhile
+        path.touch(exist_ok=False)  # reserves the name against other processes
     except FileExistsError:
         return False
     try:
@@ -80,15 +77,15 @@ def _write(path: Path, page: Image.Image, source: str) -> bool:
     return True
 
 
-def _explained(path: Path) -> str | None:
-    """Return which picture a drawing of ours explains, `None` of any other file."""
+def _explained_image(path: Path) -> str | None:
+    """Return the image that an overlay explains; `None` for any other file."""
     try:
-        with Image.open(path, formats=["PNG"]) as page:
-            return page.info.get(DRAWING)
+        with Image.open(path, formats=["PNG"]) as overlay:
+            return overlay.info.get(OVERLAY_KEY)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
 
 
-def _text(source: str) -> str:
-    """Return a path as text that can be written, also one that is no UTF-8."""
-    return source.encode("utf-8", "backslashreplace").decode()
+def _encodable(path: str) -> str:
+    """Return a path as valid UTF-8 text; bytes that are not UTF-8 are escaped."""
+    return path.encode("utf-8", "backslashreplace").decode()

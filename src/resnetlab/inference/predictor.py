@@ -1,4 +1,4 @@
-"""Pictures in, named classes out: a network and its own preprocessing, as evaluation applies it, on any runtime."""
+"""`Predictor`: images in, class names and probabilities out, with the preprocessing of evaluation, on any runtime."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,33 +15,33 @@ from resnetlab.data.images.color_modes import is_negative, to_rgb
 from resnetlab.data.images.decode import BadImageError, decode_eval_view, resize_center_crop
 from resnetlab.inference.engines.base import Engine
 from resnetlab.inference.engines.pytorch import TorchEngine
-from resnetlab.inference.open_engine import Wish, open_engine
+from resnetlab.inference.open_engine import BackendOption, open_engine
 from resnetlab.inference.probe_images import luma
 from resnetlab.models.model_card import ModelCard, ModelFileError
 from resnetlab.models.resnet import ResNet
 
-BATCH = 64
-"""Images that go through the network together, at most."""
-TAKEN = (
+MAX_BATCH = 64
+"""Largest batch that `Predictor.probabilities` passes to the network."""
+SUPPORTED_INPUTS = (
     "a path, encoded bytes, a PIL image, a NumPy array (height, width, 3), a tensor (channels, height, width), or a "
     "list of these"
 )
 
 
 class BrokenNetworkError(RuntimeError):
-    """A network whose outputs are not finite numbers; its answers would mean nothing."""
+    """A network whose outputs are not finite, so that its predictions would mean nothing."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of one picture."""
+    """The prediction for one image."""
 
     label: str
-    """The most probable class; of equally probable ones the first."""
+    """The most probable class; the first in the network's order if several are equally probable."""
     probability: float
-    """Of that class, 0 to 1."""
+    """The softmax probability of `label`, 0 to 1."""
     top: tuple[tuple[str, float], ...]
-    """Classes and their probabilities, the most probable first."""
+    """Class names and probabilities, the most probable first. The first pair is `label` and `probability`."""
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in self.top)
@@ -52,56 +52,64 @@ class Prediction:
 
 
 class Predictor:
-    """A network with its classes and preprocessing, ready for pictures; threads may share it.
+    """A network with its class names and preprocessing. Threads may share a predictor.
 
-    A picture is a path (`str` or `Path`), an encoded image (`bytes`), a PIL image, a NumPy array of shape (height,
-    width, 3), (height, width, 1) or (height, width), or a tensor of shape (3, height, width), (1, height, width) or
-    (height, width). Arrays and tensors are uint8, 0 to 255, or floats 0 to 1, which are rounded to 8 bits. A list or
-    tuple of pictures, or an array or tensor with one dimension more in front, is a batch.
+    An image is one of:
 
-    A file is seen exactly as evaluation sees it. A grey network sees of colours what the eye takes for brightness
-    (BT.601), a colour network three equal channels of grey.
+    - a path (`str` or `Path`), or the encoded file itself (`bytes`);
+    - a PIL image;
+    - a NumPy array (height, width, 3), (height, width, 1) or (height, width);
+    - a tensor (3, height, width), (1, height, width) or (height, width).
+
+    Arrays and tensors are uint8, 0 to 255, or floats, 0 to 1, which are rounded to 8 bits. A list or tuple of images,
+    or an array or tensor with a further first dimension, is a batch.
+
+    Preprocessing is that of evaluation, to the last bit. For a grey network, colours are converted to brightness
+    (BT.601); for a colour network, grey is repeated in three channels.
     """
 
-    def __init__(self, network: ResNet | Engine, card: ModelCard, *, max_pixels: int = 100_000_000) -> None:
-        """Take a network, or an engine of one, and what its file says of it.
+    def __init__(self, model: ResNet | Engine, card: ModelCard, *, max_pixels: int = 100_000_000) -> None:
+        """Create a predictor.
 
-        Images that claim more than `max_pixels` are refused.
+        Args:
+            model: A network, which is put into evaluation mode, or an inference engine.
+            card: The card of its model file, with class names and preprocessing.
+            max_pixels: Images that claim more pixels are rejected before they are decoded.
 
         Raises:
-            ValueError: where the network reads neither colour nor grey images, or its parts do not fit each other.
+            ValueError: The network has neither 3 nor 1 input channels, or contradicts its preprocessing or class names.
         """
-        channels, size = card.model.in_channels, len(card.classes)
+        channels, num_names = card.model.in_channels, len(card.classes)
         if channels not in (1, 3) or channels != len(card.preprocessing.mean):
             raise ValueError(
-                f"{card.model.name} reads {channels} channels, its preprocessing {len(card.preprocessing.mean)}; "
-                "pictures have 3, or 1 where they are grey"
+                f"{card.model.name} has {channels} input channels, its preprocessing {len(card.preprocessing.mean)}; "
+                "both must be 3 (RGB) or 1 (grey)"
             )
-        if size != card.model.num_classes:
-            raise ValueError(f"{card.model.name} has {card.model.num_classes} outputs, and {size} classes have names")
-        self.engine: Engine = TorchEngine(network, card.preprocessing) if isinstance(network, ResNet) else network
+        if num_names != card.model.num_classes:
+            raise ValueError(f"{card.model.name} has {card.model.num_classes} outputs and {num_names} class names")
+        self.engine: Engine = TorchEngine(model, card.preprocessing) if isinstance(model, ResNet) else model
         self.card = card
         self.max_pixels = max_pixels
 
     @property
     def model(self) -> ResNet:
-        """The network itself, where PyTorch computes it.
+        """The PyTorch network.
 
         Raises:
-            AttributeError: on another runtime, which has none.
+            AttributeError: Another runtime computes the network.
         """
         if isinstance(self.engine, TorchEngine):
             return self.engine.network
-        raise AttributeError(f"{self.engine.backend} computes a graph, and has no network of PyTorch's")
+        raise AttributeError(f"the backend {self.engine.backend} computes a graph and has no PyTorch network")
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes, in the order of the network's outputs."""
+        """The class names, in the order of the network's outputs."""
         return self.card.classes
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What the model file says of how it sees pictures."""
+        """The preprocessing that the model file records."""
         return self.card.preprocessing
 
     def __repr__(self) -> str:
@@ -115,58 +123,84 @@ class Predictor:
     @overload
     def __call__(self, images: np.ndarray | Tensor, top: int = 5) -> Any: ...
     def __call__(self, images: Any, top: int = 5) -> Prediction | list[Prediction]:
-        """Return the `Prediction` of a picture, or a list of them, in order, for a batch.
+        """Predict the classes of one image or of a batch.
 
-        `top` classes are named, at least 1; all where there are fewer.
+        Args:
+            images: An image or a batch; see the class for the supported types.
+            top: Number of classes in `Prediction.top`, at least 1. All classes if there are fewer.
+
+        Returns:
+            A `Prediction` for one image; a list of them, in order, for a batch.
 
         Raises:
-            ValueError: for a picture that cannot be decoded, or pixels of another shape or range.
-            TypeError: for what is no picture.
-            OSError: where a file cannot be read.
-            BrokenNetworkError: where probabilities are not finite.
+            ValueError: An image cannot be decoded, or its shape or value range is not supported; or `top` is below 1.
+            TypeError: The input is not an image, or its dtype is not supported.
+            OSError: A file cannot be read.
+            BrokenNetworkError: The probabilities are not finite.
         """
         if top < 1:
             raise ValueError(f"top must be at least 1, not {top}")
-        rows = self.named(self.probabilities(images), top)
-        return rows if is_batch(images) else rows[0]
+        predictions = self.rank_classes(self.probabilities(images), top)
+        return predictions if is_batch(images) else predictions[0]
 
     def probabilities(self, images: Any) -> np.ndarray:
-        """Return the probability of each class: float64 (num_images, num_classes); a single picture is one row.
+        """Return the softmax probabilities of one image or of a batch.
+
+        Args:
+            images: As in a call of the predictor. It is processed in batches of up to 64 images.
+
+        Returns:
+            float64 (num_images, num_classes). A single image gives one row.
 
         Raises:
-            As a call of the predictor does.
+            ValueError, TypeError, OSError, BrokenNetworkError: As in a call of the predictor.
         """
-        pictures = list(images) if is_batch(images) else [images]
+        items = list(images) if is_batch(images) else [images]
         rows = [np.empty((0, len(self.classes)))]
-        for start in range(0, len(pictures), BATCH):
-            some = pictures[start : start + BATCH]
-            views = [self._view(one, start + at if is_batch(images) else None) for at, one in enumerate(some)]
-            rows.append(self.judge(np.stack(views)))
+        for start in range(0, len(items), MAX_BATCH):
+            batch = items[start : start + MAX_BATCH]
+            views = [
+                self._preprocess(image, start + index if is_batch(images) else None)
+                for index, image in enumerate(batch)
+            ]
+            rows.append(self.predict_probabilities(np.stack(views)))
         return np.concatenate(rows)
 
-    def view(self, image: Any) -> np.ndarray:
-        """Return what the network sees of one picture: uint8 (image_size, image_size, 3 or 1).
+    def preprocess(self, image: Any) -> np.ndarray:
+        """Return the resized and cropped view of one image, before normalisation.
+
+        Args:
+            image: One image, as in a call of the predictor.
+
+        Returns:
+            uint8 (image_size, image_size, channels), 0 to 255. The engine normalises it.
 
         Raises:
-            ValueError, TypeError, OSError: as a call does.
+            ValueError, TypeError, OSError: As in a call of the predictor.
         """
         size, ratio = self.preprocessing.image_size, self.preprocessing.crop_ratio
         if isinstance(image, str | Path):
             try:
-                seen = decode_eval_view(Path(image).read_bytes(), size, ratio, self.max_pixels)
+                view = decode_eval_view(Path(image).read_bytes(), size, ratio, max_pixels=self.max_pixels)
             except BadImageError as error:
                 raise BadImageError(f"{image}: {error}") from error
         elif isinstance(image, bytes | bytearray | memoryview):
-            seen = decode_eval_view(bytes(image), size, ratio, self.max_pixels)
+            view = decode_eval_view(bytes(image), size, ratio, max_pixels=self.max_pixels)
         else:
-            seen = resize_center_crop(_pixels(image), size, ratio)
-        return luma(seen) if self.card.model.in_channels == 1 else seen
+            view = resize_center_crop(_to_pixels(image), size, ratio)
+        return luma(view) if self.card.model.in_channels == 1 else view
 
-    def judge(self, views: np.ndarray) -> np.ndarray:
-        """Return the probability of each class for a batch of `decode_eval_view`s: float64 (num_images, num_classes).
+    def predict_probabilities(self, views: np.ndarray) -> np.ndarray:
+        """Return the softmax probabilities of a batch that `preprocess` made.
+
+        Args:
+            views: uint8 (batch, image_size, image_size, channels), 0 to 255.
+
+        Returns:
+            float64 (batch, num_classes).
 
         Raises:
-            BrokenNetworkError: where they are not finite.
+            BrokenNetworkError: The probabilities are not finite.
         """
         probabilities = torch.from_numpy(self.engine.logits(views)).double().softmax(1).numpy()
         if not np.isfinite(probabilities).all():
@@ -176,47 +210,53 @@ class Predictor:
             )
         return probabilities
 
-    def named(self, probabilities: np.ndarray, top: int) -> list[Prediction]:
-        """Name the most probable classes of each row, `top` of them."""
-        return [_named(row, self.classes, top) for row in probabilities]
+    def rank_classes(self, probabilities: np.ndarray, top: int = 5) -> list[Prediction]:
+        """Return the `top` most probable classes of each row.
 
-    def _view(self, image: Any, at: int | None) -> np.ndarray:
-        """Return the view of one picture, `at` which place of a batch, if of one."""
+        Args:
+            probabilities: (batch, num_classes).
+            top: Number of classes, at least 1.
+        """
+        return [_rank_classes(row, self.classes, top) for row in probabilities]
+
+    def _preprocess(self, image: Any, index: int | None) -> np.ndarray:
+        """Preprocess one image. An error names its `index` in the batch, if there is one."""
         try:
-            return self.view(image)
+            return self.preprocess(image)
         except (TypeError, ValueError) as error:
-            if at is None or isinstance(image, str | Path):
+            if index is None or isinstance(image, str | Path):
                 raise
             kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(f"image {at} of the batch: {error}") from error
+            raise kind(f"image {index} of the batch: {error}") from error
 
 
 def load(
     path: str | Path,
     *,
-    backend: Wish | None = None,
+    backend: BackendOption | None = None,
     cores: int | None = None,
     callers: int = 1,
     device: str | torch.device = "cpu",
-    tell: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> Predictor:
-    """Make a predictor of a model file, of the one in a run directory, or of an exported file.
+    """Load a predictor from a model file, a run directory or an exported file.
 
     Args:
         path: The file or directory.
-        backend: `torch`, `onnxruntime` or `openvino`; PyTorch for a model file if not given, and for an exported file
-            what reads it. `auto` measures once which is the fastest here that gives the same answers.
-        cores: Threads that work on one batch; if not given, PyTorch's own number, or a fair share of the cores for each
-            caller. For PyTorch it is a setting of the process.
+        backend: `torch`, `onnxruntime` or `openvino`. The default is PyTorch for a model file, and for an exported file
+            a runtime that reads it. `auto` measures once which runtime with the same predictions is the fastest on this
+            machine, and stores the result beside the file. `cached` uses that result, or else the default.
+        cores: Threads for one batch. The default is PyTorch's own number; for the other runtimes, the usable cores
+            divided by `callers`. For PyTorch this sets the number of threads of the whole process.
         callers: Threads that will share the predictor.
-        device: Where PyTorch computes.
-        tell: Hears what `auto` found, a line.
+        device: PyTorch's device. The other runtimes run on the CPU.
+        log: Receives one line with the result of `auto`.
 
     Raises:
-        ModelFileError: a `ValueError`, for a file that is missing, damaged, or nothing of this project.
-        ConfigError: for a runtime that cannot compute it here; the message says which can.
+        ModelFileError: A file is missing, damaged, or not written by resnetlab. It is a `ValueError`.
+        ConfigError: The backend cannot run this file here; the message names the backends that can.
     """
-    engine, card = open_engine(path, backend=backend, cores=cores, callers=callers, device=device, tell=tell)
+    engine, card = open_engine(path, backend=backend, cores=cores, callers=callers, device=device, log=log)
     try:
         return Predictor(engine, card)
     except ValueError as error:
@@ -224,17 +264,18 @@ def load(
 
 
 def is_batch(images: Any) -> bool:
-    """Say whether this is meant as several pictures: a list, a tuple, or four dimensions."""
+    """Return whether the input is a batch: a list, a tuple, or an array or tensor with four dimensions."""
     return isinstance(images, list | tuple) or (isinstance(images, np.ndarray | Tensor) and images.ndim == 4)
 
 
-def _named(probabilities: np.ndarray, classes: tuple[str, ...], top: int) -> Prediction:
+def _rank_classes(probabilities: np.ndarray, classes: tuple[str, ...], top: int) -> Prediction:
     order = np.argsort(-probabilities, kind="stable")[:top]
-    ranked = tuple((classes[at], float(probabilities[at])) for at in order)
-    return Prediction(*ranked[0], ranked)
+    ranked = tuple((classes[index], float(probabilities[index])) for index in order)
+    label, probability = ranked[0]
+    return Prediction(label, probability, ranked)
 
 
-def _pixels(image: Any) -> np.ndarray:
+def _to_pixels(image: Any) -> np.ndarray:
     """Return the pixels of a PIL image, an array or a tensor: uint8 RGB (height, width, 3)."""
     if isinstance(image, Image.Image):
         if 0 in image.size:
@@ -242,33 +283,34 @@ def _pixels(image: Any) -> np.ndarray:
         return to_rgb(ImageOps.exif_transpose(image), negative=is_negative(image))
     if isinstance(image, Tensor):
         values = image.detach().cpu()
-        values = values.double() if values.is_floating_point() else values  # NumPy knows no bfloat16
-        pixels = _checked(values.numpy(), "a tensor", "(channels, height, width)", channels_at=0)
+        values = values.double() if values.is_floating_point() else values  # NumPy has no bfloat16
+        pixels = _to_uint8(values.numpy(), kind="a tensor", layout="(channels, height, width)", channel_axis=0)
     elif isinstance(image, np.ndarray):
-        pixels = _checked(image, "an array", "(height, width, channels)", channels_at=-1)
+        pixels = _to_uint8(image, kind="an array", layout="(height, width, channels)", channel_axis=-1)
     else:
-        raise TypeError(f"no picture can be made of type {type(image).__name__}; give {TAKEN}")
-    return np.require(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), requirements=["C", "W"])  # PyTorch warns else
+        raise TypeError(f"{type(image).__name__} is not a supported image type; give {SUPPORTED_INPUTS}")
+    # PyTorch warns about arrays that are not writable.
+    return np.require(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), requirements=["C", "W"])
 
 
-def _checked(pixels: np.ndarray, kind: str, layout: str, channels_at: int) -> np.ndarray:
-    """Return pixels as uint8 (height, width, 1 or 3)."""
+def _to_uint8(pixels: np.ndarray, *, kind: str, layout: str, channel_axis: int) -> np.ndarray:
+    """Return pixels as uint8 (height, width, 1 or 3). `kind` and `layout` are for the error messages."""
     shape = tuple(pixels.shape)
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     elif pixels.ndim == 3:
-        pixels = np.moveaxis(pixels, channels_at, -1)
+        pixels = np.moveaxis(pixels, channel_axis, -1)
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
-        turned = pixels.ndim == 3 and shape[-1 - channels_at] in (1, 3)
-        hint = "; its channels stand at the wrong end" if turned else ""
-        raise ValueError(f"{kind} of shape {shape} is no picture {layout} of 3 channels or 1{hint}")
+        transposed = pixels.ndim == 3 and shape[-1 - channel_axis] in (1, 3)
+        hint = "; its channels are on the wrong axis" if transposed else ""
+        raise ValueError(f"{kind} of shape {shape} is not an image {layout} with 3 channels or 1{hint}")
     if pixels.size == 0:
         raise ValueError(f"{kind} of shape {shape} has no pixels")
     if pixels.dtype == np.uint8:
         return pixels
     if not np.issubdtype(pixels.dtype, np.floating):
-        raise TypeError(f"pixels are uint8, 0 to 255, or floats 0 to 1, and not {pixels.dtype}")
+        raise TypeError(f"pixels must be uint8 (0 to 255) or floats (0 to 1), not {pixels.dtype}")
     low, high = float(pixels.min()), float(pixels.max())
-    if not 0 <= low <= high <= 1:  # NaN too
-        raise ValueError(f"float pixels are 0 to 1, and these are {low:g} to {high:g}; divide by 255, or give uint8")
+    if not 0 <= low <= high <= 1:  # true for NaN as well
+        raise ValueError(f"float pixels must be 0 to 1, not {low:g} to {high:g}; divide by 255, or give uint8")
     return np.rint(pixels.astype(np.float64) * 255).astype(np.uint8)

@@ -1,36 +1,37 @@
-"""What an `.onnx` may not be."""
+"""`.onnx` files that are rejected: other exporters, external data, custom operators, nested graphs."""
 
 import onnx
 import pytest
 
-from helpers.exported_files import refusal, text, the_graph
+from helpers.exported_files import metadata_text, onnx_model, read_error
 from resnetlab.inference.formats import checksum, onnx_file
 
 
-def onnx_with(path, change):
-    """Write a changed graph, sealed again, so that nothing but the check in question can refuse it."""
+def error_of_changed(path, change):
+    """Write a changed graph with a valid checksum, so that only the tested check can reject it."""
     model = onnx.ModelProto()
-    model.CopyFrom(the_graph())
+    model.CopyFrom(onnx_model())
     change(model)
-    path.write_bytes(onnx_file.encode(model, text("net.onnx")))
-    return refusal(path)
+    path.write_bytes(onnx_file.encode(model, metadata_text("net.onnx")))
+    return read_error(path)
 
 
-def test_an_onnx_of_others(tmp_path):
-    onnx.save(the_graph(), tmp_path / "net.onnx")
-    assert "not one that resnetlab exported" in (said := refusal(tmp_path / "net.onnx"))
-    assert "resnetlab export MODEL --format onnx" in said
+def test_file_of_another_exporter(tmp_path):
+    onnx.save(onnx_model(), tmp_path / "net.onnx")
+    assert "not exported by resnetlab" in (message := read_error(tmp_path / "net.onnx"))
+    assert "resnetlab export MODEL --format onnx" in message
 
 
 def test_weights_in_another_file(tmp_path):
     model = onnx.ModelProto()
-    model.CopyFrom(the_graph())
-    onnx.helper.set_model_props(model, {"resnetlab": text("net.onnx"), checksum.NAME: checksum.OPEN})
+    model.CopyFrom(onnx_model())
+    texts = {"resnetlab": metadata_text("net.onnx"), checksum.NAME: checksum.PLACEHOLDER}
+    onnx.helper.set_model_props(model, texts)
     onnx.save_model(model, tmp_path / "net.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
-    assert "external data" in refusal(tmp_path / "net.onnx")
+    assert "external data" in read_error(tmp_path / "net.onnx")
 
 
-def outside(tensor):
+def make_external(tensor):
     tensor.external_data.add(key="location", value="/etc/passwd")
     tensor.data_location = onnx.TensorProto.EXTERNAL
     return tensor
@@ -47,21 +48,21 @@ INDICES = onnx.helper.make_tensor("i", onnx.TensorProto.INT64, [1], [0])
 @pytest.mark.parametrize(
     "change",
     [
-        lambda m: outside(m.graph.initializer[3]),
-        lambda m: outside(m.graph.node.add(**fields(constant(value=TENSOR))).attribute[0].t),
-        lambda m: outside(m.graph.sparse_initializer.add(values=TENSOR, indices=INDICES, dims=[4]).values),
-        lambda m: m.graph.node.append(branches(inner(outside(copy(TENSOR))), inner(TENSOR))),
+        lambda m: make_external(m.graph.initializer[3]),
+        lambda m: make_external(m.graph.node.add(**fields(constant(value=TENSOR))).attribute[0].t),
+        lambda m: make_external(m.graph.sparse_initializer.add(values=TENSOR, indices=INDICES, dims=[4]).values),
+        lambda m: m.graph.node.append(if_node(subgraph(make_external(copy(TENSOR))), subgraph(TENSOR))),
         lambda m: m.functions.append(
-            onnx.helper.make_function("f", "f", [], ["c"], [constant(value=outside(copy(TENSOR)))], [])
+            onnx.helper.make_function("f", "f", [], ["c"], [constant(value=make_external(copy(TENSOR)))], [])
         ),
     ],
 )
-def test_weights_in_another_file_wherever_they_hide(tmp_path, change):
-    assert "external data" in onnx_with(tmp_path / "net.onnx", change)
+def test_external_data_is_found_in_every_part_of_a_model(tmp_path, change):
+    assert "external data" in error_of_changed(tmp_path / "net.onnx", change)
 
 
-def branches(one, other):
-    return onnx.helper.make_node("If", ["x"], ["y"], then_branch=one, else_branch=other)
+def if_node(then_branch, else_branch):
+    return onnx.helper.make_node("If", ["x"], ["y"], then_branch=then_branch, else_branch=else_branch)
 
 
 def fields(node):
@@ -74,19 +75,19 @@ def copy(tensor):
     return other
 
 
-def inner(tensor):
-    out = onnx.helper.make_tensor_value_info("c", onnx.TensorProto.FLOAT, [1])
-    return onnx.helper.make_graph([constant(value=tensor)], "inner", [], [out])
+def subgraph(tensor):
+    output = onnx.helper.make_tensor_value_info("c", onnx.TensorProto.FLOAT, [1])
+    return onnx.helper.make_graph([constant(value=tensor)], "subgraph", [], [output])
 
 
-def test_operators_of_others_and_graphs_inside(tmp_path):
+def test_custom_operators_and_nested_graphs(tmp_path):
     path = tmp_path / "net.onnx"
 
-    def custom(model):
+    def use_custom_operator(model):
         model.graph.node[3].domain = "com.evil"
 
-    assert "com.evil.Sub" in onnx_with(path, custom)
-    branch = branches(inner(TENSOR), inner(TENSOR))
-    assert "a graph inside a graph ('If')" in onnx_with(path, lambda m: m.graph.node.append(branch))
+    assert "com.evil.Sub" in error_of_changed(path, use_custom_operator)
+    branch = if_node(subgraph(TENSOR), subgraph(TENSOR))
+    assert "a graph inside a graph ('If')" in error_of_changed(path, lambda m: m.graph.node.append(branch))
     function = onnx.helper.make_function("f", "f", [], ["c"], [constant(value=TENSOR)], [])
-    assert "functions" in onnx_with(path, lambda m: m.functions.append(function))
+    assert "functions" in error_of_changed(path, lambda m: m.functions.append(function))

@@ -1,4 +1,4 @@
-"""What computes a network, whichever runtime does it: pixels in, logits out. No torch here."""
+"""The interface of an inference engine: uint8 images in, float32 logits out."""
 
 from typing import Literal, Protocol
 
@@ -9,7 +9,7 @@ Precision = Literal["fp32", "bf16", "int8"]
 
 
 class Engine(Protocol):
-    """A network ready to compute, its normalisation inside; threads may share it."""
+    """A network that is ready to compute. It normalises its input itself, and threads may share it."""
 
     @property
     def backend(self) -> Backend:
@@ -18,18 +18,22 @@ class Engine(Protocol):
 
     @property
     def precision(self) -> Precision:
-        """What most of the arithmetic is done in."""
+        """The number format of most of the arithmetic."""
         ...
 
-    def logits(self, views: np.ndarray) -> np.ndarray:
-        """Return the logits, float32 (batch, num_classes), of uint8 images (batch, height, width, 3 or 1)."""
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Return logits, float32 (batch, num_classes).
+
+        Args:
+            images: uint8 (batch, height, width, channels), 0 to 255; 3 channels are RGB, 1 is grey.
+        """
         ...
 
-    def maps(self, views: np.ndarray) -> np.ndarray:
-        """Return the map of the last stage, which the head averages: float32 (batch, channels, height, width)."""
+    def feature_maps(self, images: np.ndarray) -> np.ndarray:
+        """Return the feature map of the last stage, float32 (batch, channels, height, width). The head averages it."""
         ...
 
     @property
-    def head(self) -> np.ndarray:
-        """The weights of the head: float32 (num_classes, channels); with `maps` they say where a class was seen."""
+    def head_weights(self) -> np.ndarray:
+        """The weights of the fully connected head, float32 (num_classes, channels). Grad-CAM needs them."""
         ...

@@ -1,4 +1,4 @@
-"""A network of ours in PyTorch: eager, in fp32, channels last in memory."""
+"""The PyTorch engine: eager, fp32, channels-last memory format."""
 
 import numpy as np
 import torch
@@ -11,38 +11,45 @@ from resnetlab.models.resnet import ResNet
 
 
 class TorchEngine:
-    """An `Engine` that is a `ResNet`, on whatever device that lives; it computes what the network computes."""
+    """An `Engine` that runs a `ResNet` on the device of its parameters."""
 
     backend: Backend = "torch"
     precision: Precision = "fp32"
 
     def __init__(self, network: ResNet, preprocessing: Preprocessing) -> None:
-        """Take a network, which is put into evaluation mode and stays the caller's own."""
+        """Put `network` into evaluation mode and use it without a copy."""
         self.network = network.eval()
         self.preprocessing = preprocessing
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device of the network's parameters."""
         return next(self.network.parameters()).device
 
-    def seen(self, views: np.ndarray) -> Tensor:
-        """Normalise uint8 images, as evaluation does: float32 on the network's device, channels last in memory."""
-        images = torch.from_numpy(views).permute(0, 3, 1, 2).to(self.device)
-        return normalise(images, self.preprocessing).contiguous(memory_format=torch.channels_last)
+    def to_tensor(self, images: np.ndarray) -> Tensor:
+        """Return the normalised input of the network.
+
+        Args:
+            images: uint8 (batch, height, width, channels), 0 to 255.
+
+        Returns:
+            float32 (batch, channels, height, width) on `device`, in channels-last memory format, as in evaluation.
+        """
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device)
+        return normalise(pixels, self.preprocessing).contiguous(memory_format=torch.channels_last)
 
     @torch.no_grad()
-    def logits(self, views: np.ndarray) -> np.ndarray:
+    def logits(self, images: np.ndarray) -> np.ndarray:
         """See `Engine.logits`."""
-        return self.network(self.seen(views)).float().cpu().numpy()
+        return self.network(self.to_tensor(images)).float().cpu().numpy()
 
     @torch.no_grad()
-    def maps(self, views: np.ndarray) -> np.ndarray:
-        """See `Engine.maps`."""
-        *_, last = self.network.features(self.seen(views)).values()
+    def feature_maps(self, images: np.ndarray) -> np.ndarray:
+        """See `Engine.feature_maps`."""
+        *_, last = self.network.features(self.to_tensor(images)).values()
         return last.float().contiguous().cpu().numpy()
 
     @property
-    def head(self) -> np.ndarray:
-        """See `Engine.head`."""
+    def head_weights(self) -> np.ndarray:
+        """See `Engine.head_weights`."""
         return self.network.fc.weight.detach().float().cpu().numpy()

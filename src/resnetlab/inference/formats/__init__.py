@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Exported files: ONNX, OpenVINO IR and `torch.export` programs, their metadata, checksums and sidecar cache."""

@@ -1,4 +1,4 @@
-"""A seal: the SHA-256 of a file, inside the file. It shows damage and mixed-up parts; forgery it does not show."""
+"""A SHA-256 checksum embedded in the file itself. It detects damage and mixed-up files; it does not prevent forgery."""
 
 import hashlib
 import re
@@ -6,47 +6,48 @@ from pathlib import Path
 
 NAME = "resnetlab_sha256"
 DIGITS = 64
-OPEN = "0" * DIGITS
-"""What stands in the file where the seal will, and what it is computed with."""
-CHUNK = 2**20
+PLACEHOLDER = "0" * DIGITS
+"""The digits that stand for the checksum while it is computed."""
+CHUNK_BYTES = 2**20
 
 
-def embed_checksum(content: bytes, mark: bytes, beside: Path | None = None) -> bytes:
-    """Return a file's content with its seal in the place of the zeros that follow the last `mark`.
+def embed_checksum(content: bytes, marker: bytes, companion: Path | None = None) -> bytes:
+    """Return the content of a file with its checksum in place of the zeros after the last `marker`.
 
     Args:
-        content: All of the file.
-        mark: The bytes right before the seal.
-        beside: Another file that belongs to it, and which the seal vouches for too.
+        content: The whole file.
+        marker: The bytes right before the checksum.
+        companion: A further file that the checksum covers.
     """
-    start = _place(content, mark)
-    assert content[start : start + DIGITS] == OPEN.encode()
-    return content[:start] + _digest(content, start, beside) + content[start + DIGITS :]
+    start = _find_checksum(content, marker)
+    assert content[start : start + DIGITS] == PLACEHOLDER.encode()
+    return content[:start] + _digest(content, start, companion) + content[start + DIGITS :]
 
 
-def verify_checksum(content: bytes, mark: bytes, beside: Path | None = None) -> bool:
-    """Say whether a file's content, and that of the file beside it, are what was sealed.
+def verify_checksum(content: bytes, marker: bytes, companion: Path | None = None) -> bool:
+    """Return whether the checksum in a file matches its content and that of its companion.
 
     Raises:
-        OSError: where the file beside it cannot be read.
+        OSError: The companion cannot be read.
     """
-    start = _place(content, mark)
-    return start >= 0 and content[start : start + DIGITS] == _digest(content, start, beside)
+    start = _find_checksum(content, marker)
+    return start >= 0 and content[start : start + DIGITS] == _digest(content, start, companion)
 
 
-def _place(content: bytes, mark: bytes) -> int:
-    found = content.rfind(mark)
-    start = found + len(mark)
-    return start if found >= 0 and re.fullmatch(rb"[0-9a-f]{64}", content[start : start + DIGITS]) else -1
+def _find_checksum(content: bytes, marker: bytes) -> int:
+    """Return the position of the checksum, or -1."""
+    position = content.rfind(marker)
+    start = position + len(marker)
+    return start if position >= 0 and re.fullmatch(rb"[0-9a-f]{64}", content[start : start + DIGITS]) else -1
 
 
-def _digest(content: bytes, start: int, beside: Path | None) -> bytes:
-    whole = memoryview(content)
-    digest = hashlib.sha256(whole[:start])
-    digest.update(OPEN.encode())
-    digest.update(whole[start + DIGITS :])
-    if beside is not None:
-        with beside.open("rb") as file:
-            while part := file.read(CHUNK):
-                digest.update(part)
+def _digest(content: bytes, start: int, companion: Path | None) -> bytes:
+    view = memoryview(content)
+    digest = hashlib.sha256(view[:start])
+    digest.update(PLACEHOLDER.encode())
+    digest.update(view[start + DIGITS :])
+    if companion is not None:
+        with companion.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
     return digest.hexdigest().encode()

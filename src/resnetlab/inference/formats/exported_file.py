@@ -1,4 +1,4 @@
-"""Exported files: which file is one, and what it says of itself, after it was looked at and before it is opened."""
+"""Reading of exported files: detection of their format, checks before any runtime opens them, and their metadata."""
 
 import stat
 from dataclasses import dataclass
@@ -31,12 +31,12 @@ __all__ = [
 ]
 
 SUFFIXES: dict[str, Format] = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch-export"}
-"""A format by the suffix of its file; OpenVINO's weights stand in the `.bin` beside the `.xml`."""
+"""The format of each suffix. OpenVINO stores its weights in the `.bin` beside the `.xml`."""
 
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """An exported file."""
+    """An exported file with its model card and metadata."""
 
     path: Path
     card: ModelCard
@@ -44,64 +44,63 @@ class ExportedFile:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """What it consists of."""
+        """All files of the export; two for OpenVINO."""
         return (self.path, openvino_ir.weights_file(self.path)) if self.metadata.format == "openvino" else (self.path,)
 
 
 def is_exported_file(path: Path | str) -> bool:
-    """Say whether a path means an exported file, whatever state it is in; its suffix says it."""
+    """Return whether a path has the suffix of an exported file. The file may be missing or damaged."""
     path = Path(path)
-    is_weights = (
-        path.suffix == ".bin" and path.with_suffix(".xml").exists()
-    )  # `read_exported_file` says what to name instead
+    # For the weights of an OpenVINO export, `read_exported_file` raises an error that names the right file.
+    is_weights = path.suffix == ".bin" and path.with_suffix(".xml").exists()
     return (path.suffix.lower() in SUFFIXES or is_weights) and not path.is_dir()
 
 
 def read_exported_file(path: Path | str) -> ExportedFile:
-    """Read what an exported file says of itself; neither PyTorch nor the runtime that will compute it is loaded.
+    """Read the card and the metadata of an exported file, without PyTorch and without the runtime that computes it.
 
-    What it says is believed only where the file is whole: each has the SHA-256 of itself. That shows damage; who wrote
-    a file it does not show.
+    The file must match its embedded SHA-256. That detects damage; it does not prove who wrote the file.
 
     Raises:
-        ArtefactError: for a file that is missing, damaged, no export of this project, larger than 1 GiB, or that has
-            anything which an export of this project has not: other files, pickles, operators or graphs of others.
-        ConfigError: for `.onnx` where the package onnx is not installed.
+        ExportedFileError: The file is missing, damaged, not exported by resnetlab, or larger than 1 GiB; or it contains
+            what no export of resnetlab contains: external files, pickles, custom operators or nested graphs.
+        ConfigError: The file is ONNX and the package onnx is not installed.
     """
     path = Path(path)
-    kind = SUFFIXES.get(path.suffix.lower())
-    if kind is None and is_exported_file(path):
+    file_format = SUFFIXES.get(path.suffix.lower())
+    if file_format is None and is_exported_file(path):
         raise ExportedFileError(f"{path}: the weights of an OpenVINO export; name {path.with_suffix('.xml').name}")
-    if kind is None:
-        raise ExportedFileError(f"{path}: no export, whose names end in {', '.join(SUFFIXES)}")
+    if file_format is None:
+        raise ExportedFileError(f"{path}: not an exported file; their names end in {', '.join(SUFFIXES)}")
     try:
-        if kind == "openvino":
-            beside = openvino_ir.weights_file(path)
-            num_bytes = _length(path)
-            num_bytes_beside = _length(beside, f"{path.name} has its weights there")
-            _check_length(path, num_bytes + num_bytes_beside)
-            card, says = openvino_ir.read(path, path.read_bytes(), num_bytes_beside)
+        if file_format == "openvino":
+            weights = openvino_ir.weights_file(path)
+            num_bytes = _file_size(path)
+            num_weight_bytes = _file_size(weights, f"{path.name} has its weights there")
+            _check_size(path, num_bytes + num_weight_bytes)
+            card, export_metadata = openvino_ir.read(path, path.read_bytes(), num_weight_bytes)
         else:
-            _check_length(path, _length(path))
-            card, says = (onnx_file if kind == "onnx" else torch_program).read(path, path.read_bytes())
+            _check_size(path, _file_size(path))
+            module = onnx_file if file_format == "onnx" else torch_program
+            card, export_metadata = module.read(path, path.read_bytes())
     except OSError as error:
         raise ExportedFileError(f"{path}: cannot be read ({error.strerror or error})") from error
-    return ExportedFile(path, card, says)
+    return ExportedFile(path, card, export_metadata)
 
 
-def _length(path: Path, why: str = "") -> int:
-    """Return how many bytes a file has, if it is one."""
+def _file_size(path: Path, note: str = "") -> int:
+    """Return the size of a regular file in bytes. The `note` is appended to the error for a missing file."""
     try:
         status = path.stat()
     except FileNotFoundError as error:
-        raise ExportedFileError(f"{path}: no such file{f'; {why}' if why else ''}") from error
+        raise ExportedFileError(f"{path}: no such file{f'; {note}' if note else ''}") from error
     if not stat.S_ISREG(status.st_mode):
-        raise ExportedFileError(f"{path}: not a plain file")
+        raise ExportedFileError(f"{path}: not a regular file")
     return status.st_size
 
 
-def _check_length(path: Path, num_bytes: int) -> None:
+def _check_size(path: Path, num_bytes: int) -> None:
     if num_bytes == 0:
         raise ExportedFileError(f"{path}: an empty file")
     if num_bytes > metadata.MAX_BYTES:
-        raise ExportedFileError(f"{path}: has {num_bytes:,} bytes, and no more than {metadata.MAX_BYTES:,} are opened")
+        raise ExportedFileError(f"{path}: has {num_bytes:,} bytes; the limit is {metadata.MAX_BYTES:,}")

@@ -1,7 +1,7 @@
-"""What an exported file says of itself: the model file's card, what it takes, and how closely it agrees. No torch here.
+"""Metadata of an exported file: the card of the model, the input and output, and the agreement with the source model.
 
-All formats carry the same text under the key `resnetlab`: ONNX in its metadata, OpenVINO in `rt_info`, `torch.export`
-in a file of its archive.
+All formats store the same JSON text under the key `resnetlab`: ONNX in its metadata, OpenVINO in `rt_info`,
+`torch.export` in a file of its archive.
 """
 
 import json
@@ -14,52 +14,52 @@ from resnetlab.models.model_card import ModelCard, ModelFileError
 from resnetlab.serialization import check, from_json, one_of, to_json
 
 Format = Literal["onnx", "openvino", "torch-export"]
-NUMBER = 1
-"""Of the layout of this text; a file with a higher one is not read."""
+LAYOUT_VERSION = 1
+"""Version of the text's layout. Files with a higher one are not read."""
 KEY = "resnetlab"
 INPUT, OUTPUT = "images", "logits"
-"""Names in the graph."""
-End = tuple[str | int, ...]
-"""What a graph takes or gives: the type of the elements, and the shape without the batch."""
+"""Names of the graph's input and output."""
+TensorSpec = tuple[str | int, ...]
+"""Element type of a graph's input or output, and its shape without the batch."""
 MAX_BYTES = 2**30
-"""A larger file is not opened."""
+"""Size limit of an exported file."""
 MAX_TEXT = 2**26
-"""Nor is one that says more of itself, in bytes; a mean for each of 224 x 224 pixels takes 3 MB."""
+"""Limit for the text, in characters. A mean for each of 224 x 224 pixels takes 3 MB."""
 
 
 class ExportedFileError(ModelFileError):
-    """A file that is no export of this project, or that must not be opened; the message names it and says why."""
+    """A file that resnetlab did not export, or that is not safe to open. The message has its path and the reason."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How closely the logits of an exported network agree with those of its source."""
+    """The agreement of an exported network's logits with those of its source model."""
 
     max_difference: float
-    """The largest difference of two logits."""
+    """Largest difference of two logits."""
     tolerance: float | None
-    """The difference up to which it was written; `None` for int8, which is judged by its answers."""
+    """The limit for that difference. `None` for int8, which is verified by its predictions."""
     by_batch: dict[str, float]
-    """The largest difference at each batch size, real and random images together."""
+    """Largest difference at each batch size, over real and random images."""
     top1_agreement_pct: float
-    """Share of the images compared whose most probable class is the same; for int8 of the real ones alone."""
+    """Share of the compared images with the same most probable class; for int8, of the real images only."""
     num_images: int
-    """Images compared, real and random ones."""
+    """Number of compared images, real and random."""
 
 
 @dataclass(frozen=True)
 class ExportMetadata:
-    """What an exported file says beside the card."""
+    """The metadata beside the model card."""
 
     format: Format
     precision: Literal["fp32", "int8"]
     agreement: Agreement
     source_sha256: str
-    """Of the model file it was made of."""
+    """SHA-256 of the exported model file."""
     versions: dict[str, str] = field(default_factory=dict)
-    """Of the packages that made it."""
+    """Versions of the packages that exported it."""
     int8: dict[str, Any] = field(default_factory=dict)
-    """Calibration images, agreement and error before and after, where precision is int8."""
+    """For int8: calibration images, agreement, and error before and after."""
     input: str = "images: uint8 (batch, height, width, channels), RGB or grey, 0 to 255; normalisation is in the graph"
     output: str = "logits: float32 (batch, classes)"
 
@@ -68,78 +68,83 @@ class ExportMetadata:
         one_of("precision", self.precision, Literal["fp32", "int8"])
 
 
-def encode_metadata(card: ModelCard, passport: ExportMetadata) -> str:
-    """Return the text; it is ASCII, and parts of a file's seal."""
-    return json.dumps({"format": NUMBER, "card": to_json(card), "passport": to_json(passport)})
+def encode_metadata(card: ModelCard, metadata: ExportMetadata) -> str:
+    """Return the metadata as ASCII text. The checksum of the file covers it."""
+    return json.dumps({"format": LAYOUT_VERSION, "card": to_json(card), "passport": to_json(metadata)})
 
 
-def parse_metadata(text: str, path: Path, kind: Format) -> tuple[ModelCard, ExportMetadata]:
-    """Read the text of a file of one format; `path` is for the error.
+def parse_metadata(text: str, path: Path, file_format: Format) -> tuple[ModelCard, ExportMetadata]:
+    """Parse the metadata of a file.
+
+    Args:
+        text: The JSON text.
+        path: The file, for error messages.
+        file_format: The format in which the text was found.
 
     Raises:
-        ArtefactError: where it is not of this layout, or its parts contradict each other.
+        ExportedFileError: The text has another layout, or contradicts itself or the format.
     """
     try:
-        check(len(text) <= MAX_TEXT, f"{len(text):,} letters are too many")
+        check(len(text) <= MAX_TEXT, f"{len(text):,} characters are too many")
         content = json.loads(text)
-        number = content["format"]
-        if isinstance(number, int) and number > NUMBER:
+        version = content["format"]
+        if isinstance(version, int) and version > LAYOUT_VERSION:
             raise ExportedFileError(
-                f"{path}: written by a newer resnetlab (layout {number}); this one reads {NUMBER}: "
+                f"{path}: written by a newer resnetlab (layout {version}); this version reads {LAYOUT_VERSION}: "
                 "update resnetlab, or export it here again"
             )
-        check(number == NUMBER, f"layout {number!r} is unknown")
-        card, passport = from_json(ModelCard, content["card"]), from_json(ExportMetadata, content["passport"])
-        check(passport.format == kind, f"its text is of the format {passport.format}")
-        _fit(card)
+        check(version == LAYOUT_VERSION, f"layout {version!r} is unknown")
+        card, metadata = from_json(ModelCard, content["card"]), from_json(ExportMetadata, content["passport"])
+        check(metadata.format == file_format, f"its text is of the format {metadata.format}")
+        _check_consistent(card)
     except ExportedFileError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ExportedFileError(f"{path}: what it says of its network cannot be read ({_reason(error)})") from error
-    return card, passport
+        raise ExportedFileError(f"{path}: its metadata cannot be read ({_reason(error)})") from error
+    return card, metadata
 
 
-def foreign_file_error(path: Path, what: str, kind: Format) -> ExportedFileError:
-    """Return the error for a file that says nothing of this project."""
+def not_exported_error(path: Path, kind: str, file_format: Format) -> ExportedFileError:
+    """Return the error for a valid file of this format without metadata of resnetlab."""
     return ExportedFileError(
-        f"{path}: {what}, but not one that resnetlab exported (it does not say which classes it knows and how it sees "
-        f"images); make one: resnetlab export MODEL --format {kind}"
+        f"{path}: {kind}, but not exported by resnetlab (it has no class names and no preprocessing); "
+        f"create one with: resnetlab export MODEL --format {file_format}"
     )
 
 
 def expected_shapes(card: ModelCard) -> Mapping[str, tuple[int, ...]]:
-    """Return the shapes, without the batch, of what the network of a card takes and gives, by name."""
+    """Return the shapes of a network's input and output without the batch, by name."""
     size = card.preprocessing.image_size
     return {INPUT: (size, size, card.model.in_channels), OUTPUT: (card.model.num_classes,)}
 
 
-def check_tensor(found: Mapping[str, End], wanted: Mapping[str, End], path: Path) -> None:
-    """Refuse a graph that takes or gives something else than its card says.
+def check_tensors(found: Mapping[str, TensorSpec], expected: Mapping[str, TensorSpec], path: Path) -> None:
+    """Raise if the inputs or outputs of a graph differ from those of its card.
 
     Raises:
-        ArtefactError: with both.
+        ExportedFileError: The message has both.
     """
-    if found != wanted:
+    if found != expected:
         raise ExportedFileError(
-            f"{path}: its graph has {_words(found)}, and its card says {_words(wanted)}; export it again"
+            f"{path}: its graph has {_format_specs(found)}, but its card has {_format_specs(expected)}; export it again"
         )
 
 
-def _words(ends: Mapping[str, End]) -> str:
-    """Return `'images' UINT8 (batch, 32, 32, 3)`; of many ends the first."""
-    shown = [
-        f"{name[:40]!r} {kind} ({', '.join(['batch', *map(str, sides)][:8])})"
-        for name, (kind, *sides) in list(ends.items())[:4]
+def _format_specs(specs: Mapping[str, TensorSpec]) -> str:
+    """Return `'images' UINT8 (batch, 32, 32, 3)` for the first four tensors."""
+    formatted = [
+        f"{name[:40]!r} {dtype} ({', '.join(['batch', *map(str, sides)][:8])})"
+        for name, (dtype, *sides) in list(specs.items())[:4]
     ]
-    return ", ".join(shown) or "none"
+    return ", ".join(formatted) or "none"
 
 
-def _fit(card: ModelCard) -> None:
-    """Raise `ConfigError` where network, classes and preprocessing contradict each other."""
-    outputs, channels = card.model.num_classes, card.model.in_channels
-    check(len(card.classes) == outputs, f"{outputs} outputs, and {len(card.classes)} classes have names")
+def _check_consistent(card: ModelCard) -> None:
+    """Raise `ConfigError` if network, class names and preprocessing contradict each other."""
+    num_outputs, channels = card.model.num_classes, card.model.in_channels
+    check(len(card.classes) == num_outputs, f"{num_outputs} outputs and {len(card.classes)} class names")
     means = len(card.preprocessing.mean)
-    check(means == channels, f"the network reads {channels} channels, its preprocessing {means}")
+    check(means == channels, f"the network has {channels} input channels, its preprocessing {means}")
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""A network as others take it: pixels in, normalisation inside, BN folded; as a program, and as an ONNX graph."""
+"""Export of a network with its normalisation and fused BN, as a `torch.export` program and as an ONNX graph."""
 
 import logging
 import warnings
@@ -19,17 +19,17 @@ from resnetlab.models.resnet import ResNet
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-BATCH = {INPUT: {0: Dim("batch", min=1)}}
-"""Which sides are left open."""
-NOTES = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn")
-"""What a program notes of its origin, line by line, with this machine's paths."""
-REGISTRATION = "torch.onnx._internal.exporter._registration"
+DYNAMIC_SHAPES = {INPUT: {0: Dim("batch", min=1)}}
+"""Only the batch size is dynamic."""
+SOURCE_NOTES = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn")
+"""Fields in which a program records its source code line by line, with paths of this machine."""
+REGISTRATION_LOGGER = "torch.onnx._internal.exporter._registration"
 
 
 class ExportableNetwork(nn.Module):
-    """A network with its normalisation: uint8 images (batch, height, width, channels) → logits (batch, num_classes).
+    """A network with its normalisation: uint8 images (batch, height, width, channels) to logits (batch, num_classes).
 
-    Pixels stand as image libraries give them, colours last.
+    Channels are last, as in image libraries.
     """
 
     mean: Tensor
@@ -49,56 +49,61 @@ class ExportableNetwork(nn.Module):
         x = self.network.stem((images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std)
         for stage in self.network.stages.values():
             x = stage(x)
-        return self.network.fc(x.mean((2, 3)))  # the network's own pooling becomes nine nodes of ONNX, with a Gather
+        return self.network.fc(x.mean((2, 3)))  # the network's own pooling becomes nine ONNX nodes with a Gather
 
 
 def export_program(model: ResNet, preprocessing: Preprocessing) -> ExportedProgram:
-    """Return the program of a network with its normalisation, for any number of images; without sample inputs."""
-    shipped = ExportableNetwork(model, preprocessing).eval().requires_grad_(False)
+    """Return the program of a network with its normalisation, for any batch size and without sample inputs."""
+    exportable = ExportableNetwork(model, preprocessing).eval().requires_grad_(False)
     size, channels = preprocessing.image_size, len(preprocessing.mean)
-    sample = torch.zeros(2, size, size, channels, dtype=torch.uint8)  # two: a size of one would be taken as fixed
+    sample = torch.zeros(2, size, size, channels, dtype=torch.uint8)  # two: torch.export treats a size of 1 as fixed
     with _quiet():
-        made = torch.export.export(shipped, (sample,), dynamic_shapes=BATCH, strict=False)
-    made.example_inputs = None  # torch.export.save would pickle them
-    for node in made.graph.nodes:
-        for note in NOTES:
+        program = torch.export.export(exportable, (sample,), dynamic_shapes=DYNAMIC_SHAPES, strict=False)
+    program.example_inputs = None  # torch.export.save would pickle them
+    for node in program.graph.nodes:
+        for note in SOURCE_NOTES:
             node.meta.pop(note, None)
-    return made
+    return program
 
 
 def onnx_model(model: ResNet, preprocessing: Preprocessing) -> "ModelProto":
-    """Return the ONNX graph of a network with its normalisation: `images` in, `logits` out.
+    """Return the ONNX graph of a network with its normalisation: input `images`, output `logits`.
 
     Raises:
-        ConfigError: where the package onnx or onnxscript is not installed.
+        ConfigError: The package onnx or onnxscript is not installed.
     """
     optional_packages.onnx()
     optional_packages.onnxscript()
-    made = export_program(model, preprocessing)
+    program = export_program(model, preprocessing)
     with _quiet():
         exported = torch.onnx.export(
-            made, dynamo=True, verbose=False, input_names=[INPUT], output_names=[OUTPUT], dynamic_shapes=BATCH
+            program,
+            dynamo=True,
+            verbose=False,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=DYNAMIC_SHAPES,
         )
     assert exported is not None
     graph = exported.model_proto
-    _strip(graph)
+    _strip_source_notes(graph)
     graph.graph.name = model.config.name
     return graph
 
 
-def _strip(model: "ModelProto") -> None:
-    """Take out notes on the graph's origin, which are longer than the graph and name this machine's folders."""
+def _strip_source_notes(model: "ModelProto") -> None:
+    """Remove notes about source code. They are longer than the graph and contain paths of this machine."""
     graph = model.graph
     for values in ([model, graph], graph.node, graph.input, graph.output, graph.value_info, graph.initializer):
-        for one in values:
-            one.ClearField("metadata_props")
-            one.ClearField("doc_string")
+        for value in values:
+            value.ClearField("metadata_props")
+            value.ClearField("doc_string")
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back what nobody can heed: that torchvision is not there, and what PyTorch deprecates in its own code."""
-    logger = logging.getLogger(REGISTRATION)
+    """Suppress messages that users cannot act on: missing torchvision, and deprecations within PyTorch's own code."""
+    logger = logging.getLogger(REGISTRATION_LOGGER)
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
