@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from helpers.photographs import photographs
+from helpers.photographs import write_photographs
 from resnetlab.cli.doctor import advice
 from resnetlab.cli.main import COMMANDS, main
 from resnetlab.data import loader
@@ -23,7 +23,7 @@ def listed(monkeypatch):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return photographs(tmp_path_factory.mktemp("doctor") / "insects", sides=(50, 80))
+    return write_photographs(tmp_path_factory.mktemp("doctor") / "insects", sides=(50, 80))
 
 
 def words(folder, *more):
@@ -180,7 +180,7 @@ def test_what_is_far_is_read_past_the_cache(folder, tmp_path, capsys, monkeypatc
     from resnetlab.data.shards.pack import PackOptions, pack_dataset
 
     pack_dataset(DataConfig(str(folder)), tmp_path / "shards", PackOptions(shard_mib=1))
-    monkeypatch.setattr(fetch.RemoteReader, "_block", slowed(fetch.RemoteReader._block, 0.1))
+    monkeypatch.setattr(fetch.RemoteReader, "_read_block", slowed(fetch.RemoteReader._read_block, 0.1))
     found = examined(f"file://{tmp_path / 'shards'}", capsys, "--data-root", str(tmp_path / "cache"))
     (shard,) = (tmp_path / "shards").glob("train-*.tar")
     assert found["far"]

@@ -1,4 +1,4 @@
-"""A web server on the loopback that serves a folder, with range requests, and that can be told to misbehave."""
+"""A local web server that serves a folder, supports range requests, and fails on demand."""
 
 import re
 import threading
@@ -11,9 +11,9 @@ from pathlib import Path
 
 
 class Server(ThreadingHTTPServer):
-    """`faults` are taken one by one, by requests for names that contain `of`; what was asked for is counted.
+    """A server whose `faults` are used one by one, by requests for names that contain `faulty_name`.
 
-    Where `wants` is given, that must be a request's `Authorization`.
+    It counts requests and served bytes. If `authorization` is set, requests must have that `Authorization` header.
     """
 
     daemon_threads = True
@@ -21,22 +21,21 @@ class Server(ThreadingHTTPServer):
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder = folder
-        self.of = ".tar"
+        self.faulty_name = ".tar"
         self.faults: list[str] = []
-        self.ranges = True
-        self.wants: str | None = None
-        self.asked: Counter[str] = Counter()
-        self.order: list[str] = []
-        self.spans: list[tuple[int, int]] = []
-        self.served: Counter[str] = Counter()
+        self.supports_ranges = True
+        self.authorization: str | None = None
+        self.requests: Counter[str] = Counter()
+        self.request_order: list[str] = []
+        self.served_bytes: Counter[str] = Counter()
         self.lock = threading.Lock()
 
     @property
-    def address(self) -> str:
+    def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/some/shards"
 
     def handle_error(self, request, client_address) -> None:
-        """Say nothing: connections are broken on purpose."""
+        """Print nothing: connections are broken on purpose."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -50,10 +49,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         name = self.path.rpartition("/")[2]
         with self.server.lock:
-            self.server.asked[name] += 1
-            self.server.order.append(name)
-            fault = self.server.faults.pop(0) if self.server.of in name and self.server.faults else ""
-        if self.server.wants not in (None, self.headers.get("Authorization")):
+            self.server.requests[name] += 1
+            self.server.request_order.append(name)
+            fault = self.server.faults.pop(0) if self.server.faulty_name in name and self.server.faults else ""
+        if self.server.authorization not in (None, self.headers.get("Authorization")):
             fault = "401"
         path = self.server.folder / name
         if fault.isdigit() or not path.is_file():
@@ -62,23 +61,25 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         content = path.read_bytes()
-        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")) if self.server.ranges else None
-        start, end = (int(asked[1]), min(int(asked[2]) + 1, len(content))) if asked else (0, len(content))
-        with self.server.lock:
-            self.server.spans.append((start, end))
+        byte_range = (
+            re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")) if self.server.supports_ranges else None
+        )
+        start, end = (
+            (int(byte_range[1]), min(int(byte_range[2]) + 1, len(content))) if byte_range else (0, len(content))
+        )
         body = content[start:end]
         if fault == "damage":
             body = bytes([body[0] ^ 1]) + body[1:]
-        self.send_response(206 if asked else 200)
+        self.send_response(206 if byte_range else 200)
         self.send_header("Content-Length", str(len(body)))
-        if asked:
+        if byte_range:
             self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(content)}")
         self.end_headers()
         if fault == "stall":
             time.sleep(2)
         self.wfile.write(body[: len(body) // 2] if fault == "drop" else body)
         with self.server.lock:
-            self.server.served[name] += 0 if fault == "drop" else len(body)
+            self.server.served_bytes[name] += 0 if fault == "drop" else len(body)
         if fault == "drop":
             self.wfile.flush()
             self.close_connection = True
@@ -86,7 +87,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Server]:
+def serve_folder(folder: Path) -> Iterator[Server]:
     server = Server(folder)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

@@ -1,1 +1,1 @@
-"""What a training will take, before it is begun: time, memory, traffic, money."""
+"""Training plans: predicted time, memory, network traffic, bottleneck and price of a run, before it starts."""

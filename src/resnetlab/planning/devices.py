@@ -1,4 +1,4 @@
-"""What devices can do at best, each number from its maker's data sheet; and cores of this machine. No torch here."""
+"""Peak speeds of accelerators, from their makers' data sheets, and cores of this machine as devices."""
 
 import math
 import os
@@ -12,150 +12,153 @@ GB, GIB, TERA = 1e9, 2**30, 1e12
 
 @dataclass(frozen=True)
 class Device:
-    """One accelerator, and how several are tied together; peaks that no program reaches."""
+    """One accelerator and its links to others. Speeds are peaks, which no program reaches."""
 
     name: str
     title: str
     memory_gib: float
-    bandwidth: float
-    """Bytes a second between the chip and its memory."""
-    half: float
-    """Multiply-adds and additions a second with 16-bit inputs, dense: 2 for a MAC."""
-    single: float
-    """Likewise with 32-bit inputs, as PyTorch does convolutions by default: TF32 where `tensor_single`."""
-    tensor_single: bool
-    """Whether matrix units take 32-bit inputs."""
-    in_node: float
-    """Bytes a second and device of an all-reduce inside a node (NCCL's bus bandwidth)."""
-    between_nodes: float
-    """Bytes a second and device that the network card carries."""
-    per_node: int
+    memory_bytes_per_s: float
+    """Bandwidth between the chip and its memory."""
+    half_ops_per_s: float
+    """Peak speed with 16-bit inputs, dense. A MAC counts as two operations."""
+    single_ops_per_s: float
+    """Peak speed with 32-bit inputs, as PyTorch computes convolutions by default: in TF32 if `has_tf32`."""
+    has_tf32: bool
+    """Whether the matrix units take 32-bit inputs."""
+    node_bytes_per_s: float
+    """Bandwidth of an all-reduce inside a node, for each device (NCCL's bus bandwidth)."""
+    network_bytes_per_s: float
+    """Bandwidth between nodes, for each device."""
+    devices_per_node: int
     cores: int
     """Processor cores of the host for each device."""
     source: str
     framework_gib: float = 1.5
-    """What a process holds before its first batch: context, code, workspaces. Assumed, not measured."""
+    """Memory of a process before its first batch: context, code, workspaces. Assumed, not measured."""
     bf16: bool = True
-    """Whether it computes in bf16, the 16 bits that resnetlab trains in; a V100 has fp16 alone."""
+    """Whether the device computes in bf16, the 16-bit type in which resnetlab trains. A V100 has only fp16."""
 
 
 HERE = "here"
-"""The name of a core of this machine, whose speed is measured."""
-LOOPBACK = 0.87 * GB
-"""Bytes a second of gloo's all-reduce between two processes of one machine: 10 to 100 MB, two cores of an AMD EPYC."""
+"""Name of the device that stands for one core of this machine. Its speed is measured."""
+LOOPBACK_BYTES_PER_S = 0.87 * GB
+"""Bandwidth of gloo's all-reduce between two processes of one machine: 10 to 100 MB, two cores of an AMD EPYC."""
 
 
 DEVICES = {
     device.name: device
     for device in (
         Device(
-            "v100",
-            "V100 SXM2 (DGX-1)",
-            32,
-            900 * GB,
-            125 * TERA,
-            15.7 * TERA,
-            False,
-            130 * GB,
-            6.25 * GB,
-            8,
-            5,
-            "NVIDIA V100 data sheet; DGX-1: 4 x 100 Gb/s for 8 devices, 40 cores",
+            name="v100",
+            title="V100 SXM2 (DGX-1)",
+            memory_gib=32,
+            memory_bytes_per_s=900 * GB,
+            half_ops_per_s=125 * TERA,
+            single_ops_per_s=15.7 * TERA,
+            has_tf32=False,
+            node_bytes_per_s=130 * GB,
+            network_bytes_per_s=6.25 * GB,
+            devices_per_node=8,
+            cores=5,
+            source="NVIDIA V100 data sheet; DGX-1: 4 x 100 Gb/s for 8 devices, 40 cores",
             bf16=False,
         ),
         Device(
-            "a100-40gb",
-            "A100 SXM 40 GB",
-            40,
-            1555 * GB,
-            312 * TERA,
-            156 * TERA,
-            True,
-            230 * GB,
-            25 * GB,
-            8,
-            12,
-            "NVIDIA A100 data sheet; p4d.24xlarge has 96 vCPUs; DGX A100: 200 Gb/s a device",
+            name="a100-40gb",
+            title="A100 SXM 40 GB",
+            memory_gib=40,
+            memory_bytes_per_s=1555 * GB,
+            half_ops_per_s=312 * TERA,
+            single_ops_per_s=156 * TERA,
+            has_tf32=True,
+            node_bytes_per_s=230 * GB,
+            network_bytes_per_s=25 * GB,
+            devices_per_node=8,
+            cores=12,
+            source="NVIDIA A100 data sheet; p4d.24xlarge has 96 vCPUs; DGX A100: 200 Gb/s a device",
         ),
         Device(
-            "a100",
-            "A100 SXM 80 GB (DGX A100)",
-            80,
-            2039 * GB,
-            312 * TERA,
-            156 * TERA,
-            True,
-            230 * GB,
-            25 * GB,
-            8,
-            16,
-            "NVIDIA A100 and DGX A100 data sheets: 200 Gb/s a device, 128 cores",
+            name="a100",
+            title="A100 SXM 80 GB (DGX A100)",
+            memory_gib=80,
+            memory_bytes_per_s=2039 * GB,
+            half_ops_per_s=312 * TERA,
+            single_ops_per_s=156 * TERA,
+            has_tf32=True,
+            node_bytes_per_s=230 * GB,
+            network_bytes_per_s=25 * GB,
+            devices_per_node=8,
+            cores=16,
+            source="NVIDIA A100 and DGX A100 data sheets: 200 Gb/s a device, 128 cores",
         ),
         Device(
-            "h100",
-            "H100 SXM (DGX H100)",
-            80,
-            3350 * GB,
-            989 * TERA,
-            494 * TERA,
-            True,
-            360 * GB,
-            50 * GB,
-            8,
-            14,
-            "NVIDIA H100 and DGX H100 data sheets: 400 Gb/s a device, 112 cores",
+            name="h100",
+            title="H100 SXM (DGX H100)",
+            memory_gib=80,
+            memory_bytes_per_s=3350 * GB,
+            half_ops_per_s=989 * TERA,
+            single_ops_per_s=494 * TERA,
+            has_tf32=True,
+            node_bytes_per_s=360 * GB,
+            network_bytes_per_s=50 * GB,
+            devices_per_node=8,
+            cores=14,
+            source="NVIDIA H100 and DGX H100 data sheets: 400 Gb/s a device, 112 cores",
         ),
         Device(
-            "h200",
-            "H200 SXM",
-            141,
-            4800 * GB,
-            989 * TERA,
-            494 * TERA,
-            True,
-            360 * GB,
-            50 * GB,
-            8,
-            14,
-            "NVIDIA H200 data sheet",
+            name="h200",
+            title="H200 SXM",
+            memory_gib=141,
+            memory_bytes_per_s=4800 * GB,
+            half_ops_per_s=989 * TERA,
+            single_ops_per_s=494 * TERA,
+            has_tf32=True,
+            node_bytes_per_s=360 * GB,
+            network_bytes_per_s=50 * GB,
+            devices_per_node=8,
+            cores=14,
+            source="NVIDIA H200 data sheet",
         ),
     )
 }
-"""By name. All-reduce inside a node: half of NVLink's total, less what nccl-tests commonly lose (86 to 77 %).
-The host's cores are those of the machine that the source names."""
+"""Devices by name.
+
+The all-reduce inside a node runs at 77 to 86 % of half of NVLink's total, as nccl-tests commonly measure. The host's
+cores are those of the machine that the source names.
+"""
 
 
-def device_named(name: str) -> Device:
-    """Return a device of the table, or a core of this machine.
+def find_device(name: str) -> Device:
+    """Return a device of the table, or for `here` a core of this machine.
 
     Raises:
-        ConfigError: for a name that is neither.
+        ConfigError: If no device has this name.
     """
     if name == HERE:
-        return _core()
+        return _local_core()
     if name not in DEVICES:
         raise ConfigError(
-            f"device {name!r} is not known; known: {', '.join(DEVICES)}, and {HERE}, a core of this machine"
+            f"device {name!r} is unknown; use one of {', '.join(DEVICES)}, or {HERE} for a core of this machine"
         )
     return DEVICES[name]
 
 
-def _core() -> Device:
-    """Return a core of this machine with its part of the memory; a process with one thread is such a device."""
+def _local_core() -> Device:
+    """Return a core of this machine with its share of the memory; a single-threaded process is such a device."""
     cores = usable_cores()
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB / cores
     return Device(
-        HERE,
-        "core of this machine",
-        memory_gib,
-        math.inf,
-        math.inf,
-        math.inf,
-        False,
-        LOOPBACK,
-        LOOPBACK,
-        cores,
-        1,
-        "measured when asked for",
+        name=HERE,
+        title="core of this machine",
+        memory_gib=memory_gib,
+        memory_bytes_per_s=math.inf,
+        half_ops_per_s=math.inf,
+        single_ops_per_s=math.inf,
+        has_tf32=False,
+        node_bytes_per_s=LOOPBACK_BYTES_PER_S,
+        network_bytes_per_s=LOOPBACK_BYTES_PER_S,
+        devices_per_node=cores,
+        cores=1,
+        source="measured on demand",
         framework_gib=0.4,
     )

@@ -1,7 +1,7 @@
-"""How long a device needs for one training image: layer by layer, the slower of arithmetic and memory traffic.
+"""The time that a device needs for one training image: per layer, the slower of arithmetic and memory traffic.
 
-Of devices this is the roofline model of Williams, Waterman and Patterson (2009). Normalisation, ReLU and addition are
-nothing but traffic, and in 16 bits on today's devices take more than half of the time. No torch here.
+This is the roofline model of Williams, Waterman and Patterson (2009). Normalisation, ReLU and addition cause only
+traffic, which takes more than half of the time in 16 bits on current devices.
 """
 
 import math
@@ -11,65 +11,74 @@ from dataclasses import dataclass
 from resnetlab.models.cost import LayerCost
 from resnetlab.planning.devices import Device
 
-PASSES_CONV = 3
-"""Forward, gradient of the input, gradient of the weights: each reads one map and another, or writes it."""
-PASSES_NORM = 13
-"""Times a map goes over the bus for normalisation and ReLU. Forward: statistics read it, scaling reads and writes, ReLU
-reads and writes: 5. Backward: ReLU 3; sums read map and gradient, the result reads both and writes: 5."""
-PASSES_ADD = 6
-"""For a block's addition: two read, one written, forward and backward."""
-ARITHMETIC = 0.50
+CONV_PASSES = 3
+"""Passes of a convolution over its input and output maps: forward, gradient of the input, gradient of the weights.
+Each pass reads one map and reads or writes another."""
+NORM_PASSES = 13
+"""Passes over a map for normalisation and ReLU. Forward 5: statistics read it, scaling reads and writes, ReLU reads and
+writes. Backward 8: ReLU 3; the sums read map and gradient, the result reads both and writes: 5."""
+ADD_PASSES = 6
+"""Passes for a block's addition: two maps read and one written, forward and backward."""
+TENSOR_EFFICIENCY = 0.50
 """Share of the peak of matrix units that large convolutions attain."""
-ARITHMETIC_PLAIN = 0.85
-"""Likewise where there are no matrix units for the precision (V100 in fp32)."""
-TRAFFIC = 0.68
-"""Share of the memory bandwidth that passes over maps attain. These three were chosen so that the errors of the figures
-published for one device that are not held out (`published.py`) lie on both sides of zero; of the rest of the plan,
-`TOGETHER` alone is fitted."""
+SCALAR_EFFICIENCY = 0.85
+"""Share of the peak without matrix units for the precision (V100 in fp32)."""
+MEMORY_EFFICIENCY = 0.68
+"""Share of the memory bandwidth that passes over maps attain.
+
+The three efficiencies were set such that the prediction errors for the single-device figures that are not held out
+(`published_speeds.py`) lie on both sides of zero. `MULTI_DEVICE_EFFICIENCY` is the only other fitted constant.
+"""
 
 
 @dataclass(frozen=True)
-class ImageCost:
-    """What one training image costs a device."""
+class ImageTime:
+    """Predicted time of one device for a training image."""
 
     arithmetic_s: float
-    """Of the layers that arithmetic limits."""
+    """Time of the layers that arithmetic limits."""
     traffic_s: float
-    """Of those that memory limits."""
+    """Time of the layers that memory bandwidth limits."""
 
     @property
     def total_s(self) -> float:
-        """Seconds."""
+        """Seconds for one image."""
         return self.arithmetic_s + self.traffic_s
 
 
-def image_cost(
+def predict_image_time(
     layers: Sequence[LayerCost], image_size: int, device: Device, *, half: bool, residual: bool
-) -> ImageCost:
-    """Return what a training step takes for each image of a large batch.
+) -> ImageTime:
+    """Return the predicted time for each image of a training step with a large batch.
 
-    `layers` are counted at `image_size` pixels a side (`models.cost`); `half` means 16-bit activations and products.
+    Args:
+        layers: The network's layers, counted at `image_size` (`models.cost`).
+        image_size: Side of the images, in pixels.
+        device: The device.
+        half: Whether activations and products have 16 bits.
+        residual: Whether each block ends with an addition.
     """
-    peak, size = (device.half, 2) if half else (device.single, 4)
-    attained = ARITHMETIC if half or device.tensor_single else ARITHMETIC_PLAIN
-    last = "bn3" if any(layer.name.endswith("bn3") for layer in layers) else "bn2"
-    arithmetic = traffic = 0.0
-    before = 3 * image_size**2
+    peak, value_bytes = (device.half_ops_per_s, 2) if half else (device.single_ops_per_s, 4)
+    efficiency = TENSOR_EFFICIENCY if half or device.has_tf32 else SCALAR_EFFICIENCY
+    last_norm = "bn3" if any(layer.name.endswith("bn3") for layer in layers) else "bn2"
+    arithmetic_s = traffic_s = 0.0
+    num_inputs = 3 * image_size**2
     for layer in layers:
-        values = math.prod(layer.output_shape)
-        moved = size * _passes(layer, before, values, last if residual else "") / (TRAFFIC * device.bandwidth)
-        computed = 2 * PASSES_CONV * layer.macs / (attained * peak)
-        if computed > moved:
-            arithmetic += computed
+        num_outputs = math.prod(layer.output_shape)
+        moved_bytes = value_bytes * _moved_values(layer, num_inputs, num_outputs, last_norm if residual else "")
+        moved_s = moved_bytes / (MEMORY_EFFICIENCY * device.memory_bytes_per_s)
+        computed_s = 2 * CONV_PASSES * layer.macs / (efficiency * peak)
+        if computed_s > moved_s:
+            arithmetic_s += computed_s
         else:
-            traffic += moved
-        before = values
-    return ImageCost(arithmetic, traffic)
+            traffic_s += moved_s
+        num_inputs = num_outputs
+    return ImageTime(arithmetic_s, traffic_s)
 
 
-def _passes(layer: LayerCost, before: int, values: int, last: str) -> float:
-    """Return how many values of maps a layer moves over the bus; after a block's `last` layer comes the addition."""
+def _moved_values(layer: LayerCost, num_inputs: int, num_outputs: int, last_norm: str) -> int:
+    """Return the number of values that a layer reads and writes; a block's addition counts with its `last_norm`."""
     if layer.kind == "BatchNorm2d":
-        added = PASSES_ADD if last and layer.name.endswith(f".{last}") else 0
-        return (PASSES_NORM + added) * values
-    return PASSES_CONV * (before + values)
+        add_passes = ADD_PASSES if last_norm and layer.name.endswith(f".{last_norm}") else 0
+        return (NORM_PASSES + add_passes) * num_outputs
+    return CONV_PASSES * (num_inputs + num_outputs)

@@ -1,4 +1,4 @@
-"""A network, data and a recipe by name → the work that a plan is about."""
+"""The workload of a training, built from the names of a network, a data set and a recipe."""
 
 import itertools
 from functools import cache
@@ -10,144 +10,183 @@ from resnetlab.config import ConfigError, DataConfig, ModelConfig, Recipe
 from resnetlab.data.images.scan import scan_headers
 from resnetlab.data.images.storage import stored_size
 from resnetlab.data.open_dataset import HELD_OUT, list_dataset
-from resnetlab.data.registry import INDEX, dataset_path, detect_kind, is_address
+from resnetlab.data.registry import INDEX_FILE, dataset_path, detect_kind, is_url
 from resnetlab.data.residency import eval_geometry, stays_resident
 from resnetlab.data.shards.fetch import RemoteReader
 from resnetlab.data.shards.format import read_index
 from resnetlab.models.cost import Cost, cost
 from resnetlab.models.zoo import build_model, model_config
 from resnetlab.planning.benchmark import time_training_image
-from resnetlab.planning.plan import Cluster, Workload, plan
-from resnetlab.planning.published_speeds import COMPARED, IMAGENET_TRAIN, PublishedSpeed
+from resnetlab.planning.plan import Cluster, CostAtSize, Workload, plan
+from resnetlab.planning.published_speeds import COMPARED_DEVICES, IMAGENET_TRAIN, PublishedSpeed
 
 IMAGENET_BYTES = 137.8e9
-"""Of the training archive, `ILSVRC2012_img_train.tar`."""
-LOOKED_AT = 4096
-"""Images of a folder whose lengths are looked at, evenly spread, at most."""
-MEASURED = 64
-"""Likewise, images whose sides are."""
-PHOTOGRAPHS = ((375, 500), (500, 375))
-"""Height and width of ImageNet's images, most of them, and of images about which nothing is known: shown at 224."""
+"""Size of the training archive, `ILSVRC2012_img_train.tar`."""
+MAX_LENGTHS = 4096
+"""Images of a split whose encoded size is read, at most. They are evenly spaced."""
+MAX_HEADERS = 64
+"""Images of a split whose height and width are read, at most. They are evenly spaced."""
+PHOTOGRAPH_SIZES = ((375, 500), (500, 375))
+"""Height and width of most ImageNet images, also assumed for images of unknown size. `train` resizes them to 224."""
 
 
 class ImageStats(NamedTuple):
-    """What a plan needs to know of a data set."""
+    """The number and size of a data set's images."""
 
-    number: int
-    """Of those that are trained on."""
-    bytes: float
-    """Of each, where it is read from, on average."""
-    side: int
-    """In pixels, at which `train` shows them if nobody says otherwise."""
-    total: int = 0
-    """Of all splits."""
+    num_train: int
+    """Images of the training split, without those held out for validation and test."""
+    mean_bytes: float
+    """Mean size of an image where it is stored."""
+    image_size: int
+    """Side of the network's input in pixels, as `train` selects it by default."""
+    num_images: int = 0
+    """Images of all splits."""
     sizes: tuple[tuple[int, int], ...] = ()
-    """Height and width of some; none of an archive with a name, which is kept in memory in any case."""
+    """Height and width of a sample of the images. Empty for a known data set that always stays in memory."""
 
 
-SETS = {
-    "imagenet": ImageStats(IMAGENET_TRAIN, IMAGENET_BYTES / IMAGENET_TRAIN, 224, IMAGENET_TRAIN + 50_000, PHOTOGRAPHS),
+KNOWN_STATS = {
+    "imagenet": ImageStats(
+        num_train=IMAGENET_TRAIN,
+        mean_bytes=IMAGENET_BYTES / IMAGENET_TRAIN,
+        image_size=224,
+        num_images=IMAGENET_TRAIN + 50_000,
+        sizes=PHOTOGRAPH_SIZES,
+    ),
     "cifar10": ImageStats(45_000, 3072.0, 32),
     "cifar100": ImageStats(45_000, 3072.0, 32),
     "mnist": ImageStats(54_000, 784.0, 28),
     "fashion-mnist": ImageStats(54_000, 784.0, 28),
     "digits": ImageStats(1257, 64.0, 8),
 }
+"""Statistics of the data sets that a plan knows by name."""
 
 
-def workload_of(model: ModelConfig, data: str, recipe: Recipe, image_size: int | None, *, half: bool) -> Workload:
-    """Return the work of training a network on a data set as a recipe says.
+def build_workload(model: ModelConfig, data: str, recipe: Recipe, *, image_size: int | None, half: bool) -> Workload:
+    """Return the workload of training a network on a data set with a recipe.
 
-    `data` is a name of `SETS`, or a folder, parquet files or shards as `train` takes them, which are counted and not
-    decoded. As in training, the last images of an epoch that fill no step sit out.
+    As in training, each epoch drops the last images that do not fill a step.
+
+    Args:
+        model: The network.
+        data: A name of `KNOWN_STATS`, or a folder, parquet files or shards as `train` takes them. Their images are
+            counted, not decoded.
+        recipe: The recipe.
+        image_size: Side of the network's input in pixels; `None` for the default of `train`.
+        half: Whether activations and products have 16 bits.
 
     Raises:
-        ConfigError: where it is none of these, or a step has more images than there are.
+        ConfigError: If the data set is unknown, or a step needs more images than it has.
     """
-    images = SETS[data] if data in SETS else count_images(data)
-    num_images, image_size = images.number, image_size or images.side
-    epoch_steps = num_images // recipe.batch_size
+    stats = KNOWN_STATS[data] if data in KNOWN_STATS else count_images(data)
+    image_size = image_size or stats.image_size
+    epoch_steps = stats.num_train // recipe.batch_size
     if epoch_steps == 0:
         raise ConfigError(
-            f"a step of {recipe.batch_size:,} images, and there are {num_images:,} to train on; "
+            f"a step needs {recipe.batch_size:,} images, and there are {stats.num_train:,} to train on; "
             "use a smaller --batch-size"
         )
     network = build_model(model)
     starts = [*recipe.train_sizes, (1.0, 0)] if recipe.train_sizes else [(0.0, image_size), (1.0, 0)]
-    counted = [(cost(network, size), size, after - start) for (start, size), (after, _) in itertools.pairwise(starts)]
-    steps = recipe.steps or recipe.epochs * epoch_steps
-    image_bytes = 0.0 if stay_resident(images, image_size, recipe) else images.bytes
-    return Workload(counted, model.shortcut != "none", num_images, image_bytes, steps, recipe.batch_size, half)
+    return Workload(
+        costs=[
+            CostAtSize(cost(network, size), size, end - start) for (start, size), (end, _) in itertools.pairwise(starts)
+        ],
+        residual=model.shortcut != "none",
+        num_images=stats.num_train,
+        image_bytes=0.0 if images_stay_resident(stats, image_size, recipe) else stats.mean_bytes,
+        steps=recipe.steps or recipe.epochs * epoch_steps,
+        batch_size=recipe.batch_size,
+        half=half,
+    )
 
 
-def stay_resident(images: ImageStats, size: int, recipe: Recipe) -> bool:
-    """Say whether `train` decodes images once and keeps them in memory, shown at `size` pixels a side."""
-    if not images.sizes:
+def images_stay_resident(stats: ImageStats, image_size: int, recipe: Recipe) -> bool:
+    """Return whether `train` decodes images once, at `image_size` pixels a side, and stores them in memory."""
+    if not stats.sizes:
         return True
-    return stays_resident(torch.tensor(images.sizes), size, DataConfig(), recipe.crop != "pad", images.total)
+    return stays_resident(
+        torch.tensor(stats.sizes),
+        image_size,
+        DataConfig(),
+        keep_encoded=recipe.crop != "pad",
+        num_images=stats.num_images,
+    )
 
 
 def count_images(data: str) -> ImageStats:
-    """Count the images of a data set that are trained on, and their bytes on average; of some the headers are read.
+    """Count the images of a data set and estimate their size; the headers of a sample are read.
 
-    Of shards the index alone is read, whose bytes are those of the tar files, and which knows no sides: they are taken
-    for photographs.
+    For shards only `index.json` is read. Their mean size is that of the tar files, and their images are assumed to be
+    photographs.
 
     Raises:
-        ConfigError: where there are none, or in a layout that `train` does not know either.
+        ConfigError: If the data set has no images, or `train` does not know its layout either.
     """
     config = DataConfig(data)
     try:
         kind = detect_kind(config)
     except ConfigError as error:
-        if is_address(data):
+        if is_url(data):
             raise
-        raise ConfigError(f"{error}; a plan knows {', '.join(SETS)} by name") from error
-    splits, sizes = (_of_shards(data), []) if kind == "shards" else _of_listings(config)
-    number, total = splits.get("train") or splits["all"]
-    if number == 0:
+        raise ConfigError(f"{error}; a plan knows {', '.join(KNOWN_STATS)} by name") from error
+    splits, sizes = (_count_shards(data), []) if kind == "shards" else _count_listing(config)
+    num_listed, total_bytes = splits.get("train") or splits["all"]
+    if num_listed == 0:
         raise ConfigError(f"data {data!r}: no image to train on")
     held_out = {**HELD_OUT, "test": 0.1} if "all" in splits else HELD_OUT if "val" not in splits else {}
-    some = tuple(sizes) or PHOTOGRAPHS
-    side, _ = eval_geometry(torch.tensor(some), None, None)
-    trained_on = round(number * (1 - sum(held_out.values())))
-    return ImageStats(trained_on, total / number, side, sum(count_images for count_images, _ in splits.values()), some)
+    sample = tuple(sizes) or PHOTOGRAPH_SIZES
+    image_size, _ = eval_geometry(torch.tensor(sample), None, None)
+    return ImageStats(
+        num_train=round(num_listed * (1 - sum(held_out.values()))),
+        mean_bytes=total_bytes / num_listed,
+        image_size=image_size,
+        num_images=sum(number for number, _ in splits.values()),
+        sizes=sample,
+    )
 
 
-def _of_listings(config: DataConfig) -> tuple[dict[str, tuple[int, float]], list[tuple[int, int]]]:
-    """Return images and bytes of each split, about; and height and width of some images."""
+def _count_listing(config: DataConfig) -> tuple[dict[str, tuple[int, float]], list[tuple[int, int]]]:
+    """Return the number of images and the estimated bytes of each split, and height and width of a sample."""
     splits, sizes = {}, []
     for split, listing in list_dataset(config).splits.items():
-        step = max(1, -(-len(listing) // LOOKED_AT))
-        lengths = [length for place in listing.places[::step] if (length := stored_size(place)) >= 0]
+        stride = max(1, -(-len(listing) // MAX_LENGTHS))
+        lengths = [length for place in listing.storage[::stride] if (length := stored_size(place)) >= 0]
         splits[split] = len(listing), sum(lengths) / max(1, len(lengths)) * len(listing)
-        some = listing.places[:: max(1, -(-len(listing) // MEASURED))]
-        headers, _ = scan_headers([""] * len(some), some, config.max_megapixels * 1_000_000)
+        sample = listing.storage[:: max(1, -(-len(listing) // MAX_HEADERS))]
+        headers, _ = scan_headers([""] * len(sample), sample, config.max_megapixels * 1_000_000)
         sizes += [(header.height, header.width) for header in headers if header is not None]
     return splits, sizes
 
 
-def _of_shards(data: str) -> dict[str, tuple[int, float]]:
-    """Return images and bytes of each split as `index.json` says."""
-    if is_address(data):
+def _count_shards(data: str) -> dict[str, tuple[int, float]]:
+    """Return the number of images and the bytes of each split, from `index.json`."""
+    if is_url(data):
         try:
-            text = RemoteReader(data).small(INDEX)
+            text = RemoteReader(data).read_small(INDEX_FILE)
         except FileNotFoundError:
-            raise ConfigError(f"{data}: there is no {INDEX}, so no shards that resnetlab data pack made") from None
+            raise ConfigError(f"{data}: has no {INDEX_FILE}; give the URL of shards from resnetlab data pack") from None
     else:
-        text = (dataset_path(data) / INDEX).read_bytes()
-    index = read_index(text, f"{data}/{INDEX}")
+        text = (dataset_path(data) / INDEX_FILE).read_bytes()
+    index = read_index(text, f"{data}/{INDEX_FILE}")
     return {
         split: (sum(entry.samples for entry in entries), sum(entry.bytes for entry in entries))
         for split, entries in index.splits.items()
     }
 
 
-def predict_published(figure: PublishedSpeed) -> float:
-    """Return the images a second that a plan says where others measured."""
-    counted = [(_cost(figure.model, size), size, share) for size, share in figure.sizes]
-    work = Workload(counted, True, IMAGENET_TRAIN, 0.0, 1, figure.batch_size * figure.devices, figure.half)
-    return plan(work, Cluster(figure.devices, COMPARED[figure.device], decode_s=0.0)).images_per_s
+def predict_published_speed(published: PublishedSpeed) -> float:
+    """Return the images per second that a plan predicts under the conditions of a published speed."""
+    work = Workload(
+        costs=[CostAtSize(_cost(published.model, size), size, share) for size, share in published.sizes],
+        residual=True,
+        num_images=IMAGENET_TRAIN,
+        image_bytes=0.0,
+        steps=1,
+        batch_size=published.batch_size * published.devices,
+        half=published.half,
+    )
+    return plan(work, Cluster(published.devices, COMPARED_DEVICES[published.device], decode_s=0.0)).images_per_s
 
 
 @cache
@@ -155,12 +194,13 @@ def _cost(name: str, size: int) -> Cost:
     return cost(build_model(model_config(name)), size)
 
 
-def measure_here(model: ModelConfig, work: Workload, devices: int) -> float:
-    """Return the seconds that a core of this machine needs for a training image, over the sides at which it is shown.
+def measure_local_core(model: ModelConfig, work: Workload, num_devices: int) -> float:
+    """Return the seconds that a core of this machine needs for a training image, averaged over the image sizes.
 
-    One process measures, with one thread, however many devices the plan is about.
+    One process with one thread measures, whatever the number of devices.
     """
-    each = -(-work.batch_size // devices)
+    device_batch = -(-work.batch_size // num_devices)
     return sum(
-        share * time_training_image(build_model(model), size, each, half=work.half) for _, size, share in work.counted
+        share * time_training_image(build_model(model), image_size, device_batch, half=work.half)
+        for _, image_size, share in work.costs
     )

@@ -1,4 +1,4 @@
-"""Credentials for shards behind an address: never in the address, but where fsspec itself finds them."""
+"""Credentials for shards behind a URL: refused in the URL, and read by fsspec from its own settings."""
 
 import base64
 import json
@@ -9,14 +9,14 @@ from dataclasses import replace
 
 import pytest
 
-from helpers.web_server import serving
+from helpers.web_server import serve_folder
 from resnetlab.cli.main import main
 from resnetlab.config import ConfigError, DataConfig, RunConfig, read_config
 from resnetlab.models.model_file import save_model
 from resnetlab.models.zoo import model_config
 from resnetlab.serialization import to_json
-from resnetlab.training.recipes import recipe
 from resnetlab.training.fit import fit
+from resnetlab.training.recipes import recipe
 
 LOGIN = "Basic " + base64.b64encode(b"user:s3cret").decode()
 BY_HEADER = json.dumps({"client_kwargs": {"headers": {"Authorization": LOGIN}}})
@@ -30,31 +30,34 @@ pytest.importorskip("aiohttp")
     [
         ({"FSSPEC_HTTP": BY_HEADER}, None, ""),
         (
-            {"FSSPEC_HTTP": '{"client_kwargs": {"trust_env": true}}', "NETRC": "HERE/netrc"},
+            {"FSSPEC_HTTP": '{"client_kwargs": {"trust_env": true}}', "NETRC": "FOLDER/netrc"},
             "netrc",
             "machine 127.0.0.1 login user password s3cret\n",
         ),
-        ({"FSSPEC_CONFIG_DIR": "HERE"}, "http.json", f'{{"http": {BY_HEADER}}}'),
+        ({"FSSPEC_CONFIG_DIR": "FOLDER"}, "http.json", f'{{"http": {BY_HEADER}}}'),
     ],
     ids=["variable", "netrc", "file"],
 )
-def test_credentials_are_taken_where_the_page_says(tmp_path, variables, file, content):
-    """docs/scale.md names these ways; fsspec looks at them once, when it is loaded."""
+def test_fsspec_finds_credentials(tmp_path, variables, file, content):
+    """docs/scale.md lists these settings; fsspec reads them once, at import."""
     (tmp_path / "index.json").write_text("{}")
     if file:
         (tmp_path / file).write_text(content)
-    here = {name: value.replace("HERE", str(tmp_path)) for name, value in variables.items()}
-    with serving(tmp_path) as server:
-        server.wants = LOGIN
-        code = f"from resnetlab.data.shards.fetch import Source; Source({server.address!r}).small('index.json')"
-        for more, status in (({}, 1), (here, 0)):
+    environment = {name: value.replace("FOLDER", str(tmp_path)) for name, value in variables.items()}
+    with serve_folder(tmp_path) as server:
+        server.authorization = LOGIN
+        code = (
+            "from resnetlab.data.shards.fetch import RemoteReader; "
+            f"RemoteReader({server.url!r}).read_small('index.json')"
+        )
+        for extra, status in (({}, 1), (environment, 0)):
             done = subprocess.run(
                 [sys.executable, "-c", code],
                 capture_output=True,
                 text=True,
                 check=False,
                 timeout=60,
-                env={**os.environ, **more},
+                env={**os.environ, **extra},
             )
             assert done.returncode == status, done.stderr
 
@@ -74,16 +77,16 @@ def test_credentials_are_taken_where_the_page_says(tmp_path, variables, file, co
 def test_no_command_takes_a_password(tmp_path, monkeypatch, capfd, words):
     monkeypatch.chdir(tmp_path)
     assert main([*words, "http://user:s3cret@127.0.0.1:9/shards"]) == 2
-    said = capfd.readouterr()
-    assert said.out == ""
-    assert said.err.startswith("resnetlab: data: the URL contains a password")
-    assert said.err.count("\n") == 1
-    assert "s3cret" not in said.err
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("resnetlab: data: the URL contains a password")
+    assert captured.err.count("\n") == 1
+    assert "s3cret" not in captured.err
     assert not list(tmp_path.iterdir())
 
 
-def test_a_password_that_a_run_has_in_it_from_before_can_be_read(tmp_path, capsys):
-    """Such addresses were taken once: what was made then is still looked at, and not opened."""
+def test_old_runs_with_a_password_can_be_inspected(tmp_path, capsys):
+    """Earlier versions accepted such URLs: their runs can be inspected, but their data are not opened."""
     old = RunConfig(model_config("resnet8"), DataConfig("http://user:s3cret@127.0.0.1:9/shards"), recipe("digits"))
     out = tmp_path / "run"
     with pytest.raises(ConfigError, match="password"):

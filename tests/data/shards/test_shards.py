@@ -1,4 +1,4 @@
-"""Shards are the folder they were packed from; what is damaged is named."""
+"""Reading shards: they hold the same data as the packed folder, and damaged files are reported."""
 
 import hashlib
 import io
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.photographs import CLASSES, photographs
+from helpers.photographs import CLASSES, write_photographs
 from resnetlab.config import ConfigError, DataConfig, RunConfig
 from resnetlab.data.eval_dataset import open_eval_dataset
 from resnetlab.data.images.encoded import EncodedImages
@@ -20,18 +20,18 @@ from resnetlab.data.shards.format import find_damaged, list_shards, pack_rows, r
 from resnetlab.data.shards.pack import PackOptions, pack_dataset
 from resnetlab.models.zoo import model_config
 from resnetlab.training.compare_runs import run_differences, without_times
+from resnetlab.training.fit import fit
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
 from resnetlab.training.runtime_options import RuntimeOptions
-from resnetlab.training.trainer import fit
 
-MADE = "train-000000"
-PLAIN = {"file": "a.tar", "samples": 1, "bytes": 1, "sha256": "0" * 64, "index_sha256": "0" * 64}
+SHARD = "train-000000"
+ENTRY = {"file": "a.tar", "samples": 1, "bytes": 1, "sha256": "0" * 64, "index_sha256": "0" * 64}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return photographs(tmp_path_factory.mktemp("photographs") / "insects")
+    return write_photographs(tmp_path_factory.mktemp("photographs") / "insects")
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +50,14 @@ def opened(path, **options):
     return open_data(DataConfig(str(path)), keep_encoded=True, **options)
 
 
-def test_a_folder_with_our_index_is_a_data_set(shards, tmp_path):
+def test_the_index_marks_a_folder_of_shards(shards, tmp_path):
     assert detect_kind(DataConfig(str(shards))) == "shards"
     (tmp_path / "cat").mkdir()
     (tmp_path / "index.json").write_text('{"somebody": "else\'s"}')
     assert detect_kind(DataConfig(str(tmp_path))) == "folder"
 
 
-def test_open_they_are_the_folder(folder, shards):
+def test_shards_and_folder_open_alike(folder, shards):
     ours, theirs = opened(shards), opened(folder)
     assert ours.fingerprint == theirs.fingerprint
     assert ours.classes == theirs.classes == CLASSES
@@ -72,26 +72,26 @@ def test_open_they_are_the_folder(folder, shards):
             assert isinstance(other.images, EncodedImages)
             assert torch.equal(split.images.sizes, other.images.sizes)
             samples = torch.arange(len(split))
-            assert torch.equal(split.images.views(samples)[0], other.images.views(samples)[0])
+            assert torch.equal(split.images.decode_eval_views(samples)[0], other.images.decode_eval_views(samples)[0])
 
 
-def test_resident_they_are_the_folder(folder, shards):
+def test_shards_and_folder_are_resident_alike(folder, shards):
     ours, theirs = (open_data(DataConfig(str(path), image_size=16)) for path in (shards, folder))
     assert isinstance(ours.train.images, torch.Tensor)
     assert ours.fingerprint == theirs.fingerprint
 
 
-def test_no_image_is_opened_to_list_them(shards, monkeypatch):
+def test_listing_opens_no_image(shards, monkeypatch):
     monkeypatch.setattr("resnetlab.data.images.scan.read_header", None)
-    assert len(opened(shards, seen_as=opened(shards).preprocessing).train) == 60
+    assert len(opened(shards, preprocessing=opened(shards).preprocessing).train) == 60
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_two_epochs_are_those_of_the_folder_to_the_bit(folder, shards, workers, tmp_path):
+def test_training_on_shards_and_folder_is_identical_to_the_bit(folder, shards, workers, tmp_path):
     way = recipe("imagenet-90", batch_size=12, epochs=2, lr=0.02)
     for name, path in (("folder", folder), ("shards", shards)):
         config = RunConfig(model_config("resnet8"), DataConfig(str(path), image_size=16), way, device="cpu")
-        fit(config, tmp_path / name, session=RuntimeOptions(workers=workers))
+        fit(config, tmp_path / name, options=RuntimeOptions(workers=workers))
     assert run_differences(tmp_path / "folder", tmp_path / "shards") == ["line 1 of the record differs"]
     one, other = (read_record(tmp_path / name / "record.jsonl") for name in ("folder", "shards"))
     assert one[0]["config"]["data"].pop("name") != other[0]["config"]["data"].pop("name")
@@ -99,10 +99,10 @@ def test_two_epochs_are_those_of_the_folder_to_the_bit(folder, shards, workers, 
     assert all(line["worker_images_per_s"] > 0 for line in one if line["kind"] == "epoch")
 
 
-def test_they_are_judged_as_the_folder_is(folder, shards):
+def test_evaluation_splits_are_those_of_the_folder(folder, shards):
     seen = opened(folder).preprocessing
     ours, theirs = (open_eval_dataset(DataConfig(str(path)), seen, keep_encoded=True) for path in (shards, folder))
-    assert ours.name == theirs.name == "val"
+    assert ours.split_name == theirs.split_name == "val"
     assert list(ours.split.names) == list(theirs.split.names)
     every = [
         open_eval_dataset(DataConfig(str(path)), seen, "all", trained_on="x", keep_encoded=True)
@@ -112,53 +112,53 @@ def test_they_are_judged_as_the_folder_is(folder, shards):
     assert torch.equal(every[0].split.labels, every[1].split.labels)
 
 
-def test_columns_are_small(shards):
+def test_listings_use_packed_columns(shards):
     listing = list_dataset(DataConfig(str(shards))).splits["train"]
     assert listing.sizes is not None
     assert listing.sizes.shape == (60, 2)
     assert listing.shards is None
     assert listing.names[0].startswith("train/")
     assert not isinstance(listing.names, tuple | list)
-    assert not isinstance(listing.places, tuple | list)
+    assert not isinstance(listing.storage, tuple | list)
 
 
-def refusal(folder) -> str:
-    with pytest.raises(ConfigError) as refused:
+def listing_error(folder) -> str:
+    with pytest.raises(ConfigError) as caught:
         list_shards(folder)
-    return str(refused.value).replace(str(folder), "DIR")
+    return str(caught.value).replace(str(folder), "DIR")
 
 
-def reindex(folder, **arrays) -> None:
-    """Write the first shard's index anew, and have index.json believe it."""
-    path, index = folder / f"{MADE}.npz", folder / "index.json"
+def replace_index(folder, **arrays) -> None:
+    """Replace the first shard's index, and update its SHA-256 in index.json."""
+    path, index = folder / f"{SHARD}.npz", folder / "index.json"
     before = hashlib.sha256(path.read_bytes()).hexdigest()
     np.savez(path, **arrays)
     index.write_text(index.read_text().replace(before, hashlib.sha256(path.read_bytes()).hexdigest()))
 
 
-def test_a_shard_that_is_missing_or_cut_is_refused(copy):
-    shard = copy / f"{MADE}.tar"
+def test_missing_and_truncated_shards_are_refused(copy):
+    shard = copy / f"{SHARD}.tar"
     content = shard.read_bytes()
     shard.write_bytes(content[:-10_240])
-    assert refusal(copy) == (
-        f"DIR/{MADE}.tar: has {len(content) - 10_240:,} bytes, and {len(content):,} were packed; pack it again"
+    assert listing_error(copy) == (
+        f"DIR/{SHARD}.tar: has {len(content) - 10_240:,} bytes instead of {len(content):,}; pack it again"
     )
     shard.unlink()
-    assert refusal(copy) == f"DIR/{MADE}.tar: cannot be read (No such file or directory); pack it again"
+    assert listing_error(copy) == f"DIR/{SHARD}.tar: cannot be read (No such file or directory); pack it again"
 
 
-def test_an_index_that_is_damaged_is_refused(copy):
-    index = copy / f"{MADE}.npz"
+def test_damaged_indices_are_refused(copy):
+    index = copy / f"{SHARD}.npz"
     content = index.read_bytes()
     index.write_bytes(content[:200])
-    spoilt = f"DIR/{MADE}.npz: its SHA-256 is not that of index.json; pack it again, or copy it again"
-    assert refusal(copy) == spoilt
+    message = f"DIR/{SHARD}.npz: its SHA-256 differs from index.json; pack it again, or copy it again"
+    assert listing_error(copy) == message
     index.write_bytes(b"")
-    assert refusal(copy) == spoilt
+    assert listing_error(copy) == message
     with pytest.raises(ConfigError, match=r"^X: damaged \("):
         read_arrays(content[:200], "X")
     index.unlink()
-    assert "cannot be read" in refusal(copy)
+    assert "cannot be read" in listing_error(copy)
 
 
 @pytest.mark.parametrize(
@@ -176,44 +176,44 @@ def test_an_index_that_is_damaged_is_refused(copy):
         ("ends", -5),
     ],
 )
-def test_an_index_that_cannot_be_is_refused(copy, column, value):
-    path = copy / f"{MADE}.npz"
+def test_values_out_of_range_are_refused(copy, column, value):
+    path = copy / f"{SHARD}.npz"
     arrays = read_arrays(path.read_bytes(), "")
     arrays[column][7] = value
-    reindex(copy, **arrays)
-    assert "does not fit train-000000.tar of" in refusal(copy)
+    replace_index(copy, **arrays)
+    assert "does not fit train-000000.tar of" in listing_error(copy)
 
 
-def test_an_index_that_no_reader_of_npz_takes_is_named(shards):
-    alone = io.BytesIO()
-    np.save(alone, np.arange(3))
-    packed = bytearray((shards / f"{MADE}.npz").read_bytes())
-    packed[packed.index(b"PK\x01\x02") + 10] = 99  # a way of compressing that there is not
-    for data in (alone.getvalue(), bytes(packed)):
-        with pytest.raises(ConfigError, match=r"^X: damaged \(.*\); pack it again, or fetch it again"):
+def test_invalid_npz_files_are_reported(shards):
+    npy = io.BytesIO()
+    np.save(npy, np.arange(3))
+    packed = bytearray((shards / f"{SHARD}.npz").read_bytes())
+    packed[packed.index(b"PK\x01\x02") + 10] = 99  # an unknown compression method
+    for data in (npy.getvalue(), bytes(packed)):
+        with pytest.raises(ConfigError, match=r"^X: damaged \(.*\); pack it again, or download it again"):
             read_arrays(data, "X")
 
 
 @pytest.mark.parametrize(("name", "array"), [("ends", np.array(3)), ("text", np.zeros((2, 2), np.uint8))])
-def test_an_index_with_arrays_of_another_shape_is_refused(copy, name, array):
-    reindex(copy, **read_arrays((copy / f"{MADE}.npz").read_bytes(), "") | {name: array})
-    assert refusal(copy) == f"DIR/{MADE}.npz: does not fit train-000000.tar of 60 samples; pack it again"
+def test_arrays_of_the_wrong_shape_are_refused(copy, name, array):
+    replace_index(copy, **read_arrays((copy / f"{SHARD}.npz").read_bytes(), "") | {name: array})
+    assert listing_error(copy) == f"DIR/{SHARD}.npz: does not fit train-000000.tar of 60 samples; pack it again"
 
 
-def test_an_index_with_objects_is_not_unpickled(copy):
-    path = copy / f"{MADE}.npz"
+def test_object_arrays_are_not_unpickled(copy):
+    path = copy / f"{SHARD}.npz"
     arrays = read_arrays(path.read_bytes(), "")
     arrays["label"] = np.array([{"an": "object"}] * len(arrays["label"]), object)
-    reindex(copy, **arrays)
-    assert refusal(copy).startswith(f"DIR/{MADE}.npz: damaged (Object arrays cannot be loaded")
+    replace_index(copy, **arrays)
+    assert listing_error(copy).startswith(f"DIR/{SHARD}.npz: damaged (Object arrays cannot be loaded")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": "resnetlab shards 2"}, "its format is 'resnetlab shards 2', and this version reads"),
-        ({"splits": {}}, "its splits are none; train, or all, is needed"),
-        ({"splits": {"val": []}}, "its splits are val; train, or all, is needed"),
+        ({"format": "resnetlab shards 2"}, "has format 'resnetlab shards 2', but this version reads"),
+        ({"splits": {}}, "has splits none, but needs train or all"),
+        ({"splits": {"val": []}}, "has splits val, but needs train or all"),
         ({"splits": 5}, "not an index of shards"),
         ({"classes": None}, "not an index of shards"),
         (
@@ -224,7 +224,7 @@ def test_an_index_with_objects_is_not_unpickled(copy):
                     ]
                 }
             },
-            "'../../etc/passwd.tar' is no name of a shard",
+            "'../../etc/passwd.tar' is not the name of a shard",
         ),
         (
             {
@@ -247,55 +247,55 @@ def test_an_index_with_objects_is_not_unpickled(copy):
             "a.tar has -1 samples in 1 bytes",
         ),
         ({"splits": {"train": [{"file": "a.tar"}]}}, "not an index of shards"),
-        ({"splits": {"train": [PLAIN], "val": [PLAIN]}}, "'a.tar' is listed twice"),
+        ({"splits": {"train": [ENTRY], "val": [ENTRY]}}, "'a.tar' is listed twice"),
         ({"classes": ["ant", "bee", "ant"]}, "'ant' is listed twice"),
         (
             {"splits": {"train": [{"file": "a.tar", "samples": "1", "bytes": 1, "sha256": "", "index_sha256": ""}]}},
-            "Entry.samples must be int",
+            "ShardEntry.samples must be int",
         ),
     ],
 )
-def test_an_index_json_that_says_nonsense_is_refused(copy, change, message):
+def test_invalid_index_json_is_refused(copy, change, message):
     path = copy / "index.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    assert message in refusal(copy)
-    assert refusal(copy).startswith("DIR/index.json: ")
+    assert message in listing_error(copy)
+    assert listing_error(copy).startswith("DIR/index.json: ")
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, '{"format": "resnetlab shards 1", "splits": ' + '{"a":' * 100_000])
-def test_an_index_json_that_is_nested_too_deeply_is_refused(copy, content):
+def test_deeply_nested_index_json_is_refused(copy, content):
     (copy / "index.json").write_text(content)
-    assert refusal(copy).startswith("DIR/index.json: not an index of shards (maximum recursion depth exceeded")
-    assert refusal(copy).endswith("); pack into another folder, or copy it again")
+    assert listing_error(copy).startswith("DIR/index.json: not an index of shards (maximum recursion depth exceeded")
+    assert listing_error(copy).endswith("); pack into another folder, or copy it again")
 
 
 @pytest.mark.parametrize("length", [0, 40, 400])
-def test_an_index_json_that_was_cut_is_refused(copy, length):
+def test_truncated_index_json_is_refused(copy, length):
     path = copy / "index.json"
     path.write_bytes(path.read_bytes()[:length])
-    assert refusal(copy).startswith("DIR/index.json: ")
+    assert listing_error(copy).startswith("DIR/index.json: ")
 
 
-def test_what_was_changed_since_is_found(copy):
+def test_changed_files_are_found(copy):
     assert find_damaged(copy, 2) == {}
-    for name, at in ((f"{MADE}.tar", 700), ("val-000000.npz", 300)):
+    for name, at in ((f"{SHARD}.tar", 700), ("val-000000.npz", 300)):
         content = bytearray((copy / name).read_bytes())
         content[at] ^= 1
         (copy / name).write_bytes(content)
-    told = []
-    assert find_damaged(copy, 2, lambda done, total: told.append((done, total))) == {
-        "train-000000.tar": "its SHA-256 is not that of index.json; pack it again, or copy it again",
-        "val-000000.npz": "its SHA-256 is not that of index.json; pack it again, or copy it again",
+    progress = []
+    assert find_damaged(copy, 2, lambda done, total: progress.append((done, total))) == {
+        "train-000000.tar": "its SHA-256 differs from index.json; pack it again, or copy it again",
+        "val-000000.npz": "its SHA-256 differs from index.json; pack it again, or copy it again",
     }
-    assert told == [(1, 2), (2, 2)]
+    assert progress == [(1, 2), (2, 2)]
 
 
-def test_rows_go_there_and_back(shards):
+def test_rows_round_trip(shards):
     from resnetlab.data.shards.format import read_index, read_rows
 
     entry = read_index((shards / "index.json").read_bytes(), "").splits["train"][0]
-    rows = read_rows((shards / entry.index_file).read_bytes(), entry, 3, "")
+    rows = read_rows((shards / entry.index_file).read_bytes(), entry, num_classes=3, where="")
     data = pack_rows(rows)
-    again = read_rows(data, replace(entry, index_sha256=hashlib.sha256(data).hexdigest()), 3, "")
+    again = read_rows(data, replace(entry, index_sha256=hashlib.sha256(data).hexdigest()), num_classes=3, where="")
     assert again.names == rows.names
     assert np.array_equal(again.offset, rows.offset)

@@ -1,4 +1,4 @@
-"""A bounded folder of files named by their SHA-256; processes share it, and what was used least recently leaves."""
+"""A folder of limited size for downloaded files, shared by processes; least recently used files are deleted first."""
 
 import os
 import time
@@ -9,82 +9,90 @@ from pathlib import Path
 from filelock import FileLock
 
 from resnetlab.config import ConfigError
-from resnetlab.data.images.storage import stored_size as num_bytes_of
+from resnetlab.data.images.storage import stored_size
 from resnetlab.system.atomic_files import write_atomic
 
 PART, LOCK = ".part", ".lock"
-FORGOTTEN_S = 86_400
-"""Seconds after which an unfinished file is nobody's any more."""
+STALE_PART_S = 86_400
+"""Seconds without a change after which an unfinished file is deleted."""
 
 
 class ShardCache:
-    """Files that can be fetched again, kept as long as there is room."""
+    """Files named by their SHA-256 that can be downloaded again if they are deleted."""
 
     def __init__(self, folder: Path, num_bytes: int) -> None:
-        """Keep them in `folder`, `stored_size` at most.
+        """Create the cache folder; its files may have `num_bytes` together.
 
         Raises:
-            ConfigError: where the folder cannot be made.
+            ConfigError: If the folder cannot be created.
         """
         self.folder, self.num_bytes = folder, num_bytes
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(
-                f"{folder} cannot be written ({error.strerror}); choose another folder with --data-root"
+                f"{folder} cannot be written ({error.strerror}); give another folder with --data-root"
             ) from error
 
     def path(self, sha256: str) -> Path:
-        """Return where a file is, or would be."""
+        """Return the path of a file, whether it exists or not."""
         return self.folder / sha256
 
-    def keep(self, path: Path, content: bytes) -> None:
-        """Keep a small file; where it cannot be written, it is not kept."""
+    def store(self, path: Path, content: bytes) -> None:
+        """Write a small file. A failure is ignored, because the file can be downloaded again."""
         with suppress(OSError):
             write_atomic(path, content)
 
     def touch(self, path: Path) -> None:
-        """Note that a file is used, if it is there."""
-        now = time.time_ns()  # the kernel's own clock for files ticks some hundred times a second
+        """Record that a file is in use, if it exists."""
+        now = time.time_ns()  # the kernel's own clock for files has a resolution of only some milliseconds
         with suppress(OSError):
             os.utime(path, ns=(now, now))
 
     @contextmanager
-    def filling(self, sha256: str, num_bytes: int, wanted: Callable[[], bool]) -> Iterator[Path | None]:
-        """Lend the path of a part that is to be made whole, to one process or thread at a time.
+    def fill(self, sha256: str, num_bytes: int, is_needed: Callable[[], bool]) -> Iterator[Path | None]:
+        """Return the path of a partial file to complete, for one process or thread at a time.
 
-        What an earlier one left of it is there still. When the context ends well, the part becomes the file. `None`
-        where the file is there already, or is not wanted any more when its turn has come.
+        The partial file may already contain bytes of an earlier attempt. It becomes the final file when the context
+        ends without an exception.
+
+        Args:
+            sha256: SHA-256 of the file.
+            num_bytes: Size of the file.
+            is_needed: Returns whether the file is still needed; called once the lock is held.
+
+        Returns:
+            The path, or `None` if the file exists already or is no longer needed.
         """
         path = self.path(sha256)
         with FileLock(self.folder / f"{sha256}{LOCK}", thread_local=False):
-            if num_bytes_of(path) == num_bytes or not wanted():
+            if stored_size(path) == num_bytes or not is_needed():
                 self.touch(path)
                 yield None
                 return
-            part = self.folder / f"{sha256}{PART}"
-            yield part
-            part.replace(path)
+            partial = self.folder / f"{sha256}{PART}"
+            yield partial
+            partial.replace(path)
             self.touch(path)
 
     def trim(self) -> list[Path]:
-        """Delete the files used least recently, until the others fit; return which."""
+        """Delete the least recently used files until the others fit; return the deleted paths."""
         with FileLock(self.folder / f"trim{LOCK}", thread_local=False):
-            found = []
+            files = []
             for path in self.folder.iterdir():
                 with suppress(FileNotFoundError):
                     status = path.stat()
-                    if path.suffix == PART and time.time() - status.st_mtime > FORGOTTEN_S:
+                    if path.suffix == PART and time.time() - status.st_mtime > STALE_PART_S:
                         path.unlink()
                     elif path.suffix != LOCK:
-                        found.append((status.st_mtime, status.st_size, path))
-            total = sum(size for _, size, _ in found)
-            gone = []
-            for _, size, path in sorted(found):
+                        files.append((status.st_mtime, status.st_size, path))
+            total = sum(size for _, size, _ in files)
+            deleted = []
+            for _, size, path in sorted(files):
                 if total <= self.num_bytes:
                     break
                 if path.suffix != PART:
                     path.unlink(missing_ok=True)
-                    gone.append(path)
+                    deleted.append(path)
                     total -= size
-            return gone
+            return deleted

@@ -1,6 +1,6 @@
-"""What makes one packing the same as another, and what a folder holds of it: all, a part, or something else.
+"""The packing manifest: what determines the content of shards, and whether a folder was packed from the same data.
 
-Files count by name, length and the time of their last change, all other images by their content.
+Image files are compared by name, size and modification time; images in parquet files or shards by their content.
 """
 
 import hashlib
@@ -13,127 +13,136 @@ from typing import Any
 
 from resnetlab.config import ConfigError, DataConfig
 from resnetlab.data.images.storage import ImageStorage
-from resnetlab.data.registry import INDEX, PLAN, DatasetListing
+from resnetlab.data.listing import DatasetListing
+from resnetlab.data.registry import INDEX_FILE, PACK_PLAN_FILE
 from resnetlab.data.shards.format import SPLITS, ShardIndex, read_index
 from resnetlab.data.shards.writer import PackOptions
 from resnetlab.system.atomic_files import final_name, write_atomic
 from resnetlab.system.dir_lock import LOCK
 
-SHARD = re.compile(rf"({'|'.join(SPLITS)})-\d{{6,}}\.(tar|npz)")
+SHARD_FILE = re.compile(rf"({'|'.join(SPLITS)})-\d{{6,}}\.(tar|npz)")
 
 
-def packing_manifest(config: DataConfig, contents: DatasetListing, way: PackOptions) -> dict[str, Any]:
-    """Return all that the shards follow from, but for `on_bad_image`: what was left out tells that."""
-    images = hashlib.sha256(repr((contents.classes, list(contents.splits))).encode())
+def packing_manifest(config: DataConfig, listing: DatasetListing, options: PackOptions) -> dict[str, Any]:
+    """Return all that determines the shards except `on_bad_image`, whose effect is the list of left-out images."""
+    images = hashlib.sha256(repr((listing.classes, list(listing.splits))).encode())
     times = hashlib.sha256()
-    for listing in contents.splits.values():
-        for name, label, place in zip(listing.names, listing.labels, listing.places, strict=True):
-            num_bytes, time_ns, content = _look(place)
+    for split in listing.splits.values():
+        for name, label, storage in zip(split.names, split.labels, split.storage, strict=True):
+            num_bytes, time_ns, content = _image_identity(storage)
             images.update(f"{name}\0{label}\0{num_bytes}\0{content}\n".encode("utf-8", "surrogateescape"))
             times.update(f"{time_ns}\n".encode())
     return {
         "source": config.name,
-        **asdict(way),
+        **asdict(options),
         "max_megapixels": config.max_megapixels,
         "images": images.hexdigest(),
         "times": times.hexdigest(),
     }
 
 
-def _look(place: ImageStorage) -> tuple[int, int, str]:
-    """Return an image's length, when it was last changed (ns), and what stands for its content, where that is known."""
-    if isinstance(place, bytes):
-        return len(place), 0, hashlib.sha256(place).hexdigest()
-    if not isinstance(place, Path):
-        return place.length, 0, f"{place.shard.sha256} {place.offset}"
+def _image_identity(storage: ImageStorage) -> tuple[int, int, str]:
+    """Return an image's size in bytes, its modification time in ns, and an identifier of its content if known."""
+    if isinstance(storage, bytes):
+        return len(storage), 0, hashlib.sha256(storage).hexdigest()
+    if not isinstance(storage, Path):
+        return storage.length, 0, f"{storage.shard.sha256} {storage.offset}"
     try:
-        status = place.stat()
+        status = storage.stat()
     except OSError:
         return -1, -1, ""
     return status.st_size, status.st_mtime_ns, ""
 
 
 def remove_temporary_files(out: Path) -> None:
-    """Remove what a packing that was killed had begun to write; nobody else may be packing there.
+    """Delete the temporary files of a killed packing. The caller must hold the folder's lock.
 
     Raises:
-        OSError: where that cannot be done.
+        OSError: If a file cannot be deleted.
     """
     for path in [*out.iterdir()]:
-        begun = final_name(path.name)
-        if begun in (INDEX, PLAN) or (path.name.startswith(".") and SHARD.fullmatch(begun or path.name[1:])):
+        target = final_name(path.name)
+        if target in (INDEX_FILE, PACK_PLAN_FILE) or (
+            path.name.startswith(".") and SHARD_FILE.fullmatch(target or path.name[1:])
+        ):
             path.unlink()
 
 
-def read_completed(out: Path, plan: Mapping[str, Any], *, skip: bool) -> ShardIndex | None:
-    """Return the index of a folder that was packed to its end; see that what it holds was packed by this plan.
+def read_completed(out: Path, manifest: Mapping[str, Any], *, skip: bool) -> ShardIndex | None:
+    """Return the index of a folder that was packed completely, or `None` if packing has to start or to continue.
+
+    Args:
+        out: The folder of shards.
+        manifest: The manifest with which the folder must have been packed.
+        skip: Whether images that cannot be read may be missing.
 
     Raises:
-        ConfigError: where it holds something else, or lacks images and they are not to be skipped.
+        ConfigError: If the folder holds other files, was packed from other data or with other options, or lacks images
+            although `skip` is false.
     """
-    if (out / INDEX).exists():
-        whole = read_index((out / INDEX).read_bytes(), str(out / INDEX))
-        _compare(out, whole.packed, plan)
-        if whole.left_out and not skip:
+    if (out / INDEX_FILE).exists():
+        index = read_index((out / INDEX_FILE).read_bytes(), str(out / INDEX_FILE))
+        _check_same_packing(out, index.packed, manifest)
+        if index.left_out and not skip:
             raise ConfigError(
-                f"{out} was packed without images that could not be read ({len(whole.left_out):,}); give "
-                "--on-bad-image skip again, or choose another --out"
+                f"{out} was packed without {len(index.left_out):,} images that could not be read; give "
+                "--on-bad-image skip again, or another --out"
             )
-        return whole
-    if (out / PLAN).exists():
+        return index
+    if (out / PACK_PLAN_FILE).exists():
         if any(out.glob("*.npz")):
-            _compare(out, _read_plan(out / PLAN), plan)
-        else:  # nothing came of it: images that could not be read, and were mended since
+            _check_same_packing(out, _read_manifest(out / PACK_PLAN_FILE), manifest)
+        else:  # no shard was completed: images could not be read, and may have been replaced since
             clear_packing(out)
         return None
     others = [path.name for path in out.iterdir() if path.name != LOCK]
     if others:
-        raise ConfigError(f"{out} holds {others[0]}, which was not packed; choose an empty folder with --out")
+        raise ConfigError(f"{out} holds {others[0]}, which is not a shard; give an empty folder with --out")
     return None
 
 
-def start_packing(out: Path, plan: Mapping[str, Any], spoilt: Iterable[str] = ()) -> None:
-    """Note the plan of a folder that is not whole, or not any more, for the files `spoilt`: they are removed.
+def start_packing(out: Path, manifest: Mapping[str, Any], damaged: Iterable[str] = ()) -> None:
+    """Write the manifest of a folder that is to be packed or repaired, and delete its damaged files.
 
-    The index goes last: until then a call after a kill finds again what is missing.
+    The index is deleted last: if the process is killed before, the next call finds the missing files again.
 
     Raises:
-        OSError: where the folder cannot be written.
+        OSError: If the folder cannot be written.
     """
-    write_atomic(out / PLAN, json.dumps(plan, ensure_ascii=False, indent=1))
-    for name in spoilt:
+    write_atomic(out / PACK_PLAN_FILE, json.dumps(manifest, ensure_ascii=False, indent=1))
+    for name in damaged:
         (out / name).unlink(missing_ok=True)
-    (out / INDEX).unlink(missing_ok=True)
+    (out / INDEX_FILE).unlink(missing_ok=True)
 
 
 def clear_packing(out: Path) -> None:
-    """Remove the shards of a folder that is not whole, and its plan.
+    """Delete the shards and the manifest of a folder whose packing was not finished.
 
     Raises:
-        OSError: where that cannot be done.
+        OSError: If a file cannot be deleted.
     """
     for path in [*out.iterdir()]:
-        if path.name == PLAN or SHARD.fullmatch(path.name):
+        if path.name == PACK_PLAN_FILE or SHARD_FILE.fullmatch(path.name):
             path.unlink()
 
 
-def _read_plan(path: Path) -> dict[str, Any]:
+def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_bytes()))
     except (ValueError, TypeError, RecursionError) as error:
-        raise ConfigError(f"{path}: damaged ({error}); remove the folder, or choose another with --out") from error
+        raise ConfigError(f"{path}: damaged ({error}); remove the folder, or give another with --out") from error
 
 
-def _compare(out: Path, before: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` where a folder was packed by another plan."""
-    source = before.get("source")
+def _check_same_packing(out: Path, previous: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` if a folder was packed from other images or with other options."""
+    source = previous.get("source")
     for name in ("max_side", "shard_mib", "max_megapixels", "images"):
-        found = before.get(name, "unknown")
-        if found != plan[name]:
-            was = "other images" if name == "images" else f"{name.replace('_', '-')} {found}"
-            raise ConfigError(f"{out} was packed from {source} with {was}; choose another --out")
-    if before.get("times") != plan["times"]:
+        value = previous.get(name, "unknown")
+        if value != manifest[name]:
+            difference = "other images" if name == "images" else f"{name.replace('_', '-')} {value}"
+            raise ConfigError(f"{out} was packed from {source} with {difference}; give another --out")
+    if previous.get("times") != manifest["times"]:
         raise ConfigError(
-            f"{out} was packed from {source} when its files had other times: they were changed since, or these are a "
-            "copy; choose another --out, or copy them with their times (cp -a, rsync -t)"
+            f"{out} was packed from {source} when its files had other modification times: they were changed or copied "
+            "since; give another --out, or copy the files with their times (cp -a, rsync -t)"
         )

@@ -1,7 +1,7 @@
-"""Pack a data set into shards: mixed once, in tar files that are read one after the other, or by their index.
+"""Packing of a data set into shards: samples are shuffled once and written to tar files with an index.
 
-Shards are written by threads, each whole or not at all: what was packed when a call was killed, the next one keeps.
-Equal sources and options give equal shards.
+Threads write one shard each, completely or not at all. After a killed call, the next one continues with the remaining
+shards. The same source and options give the same files.
 """
 
 import threading
@@ -19,18 +19,9 @@ from resnetlab.data.images.decode import BadImageError
 from resnetlab.data.images.packed_sequences import PackedStrings, take_items
 from resnetlab.data.images.scan import BadDataError, Progress
 from resnetlab.data.images.storage import read_image_bytes
+from resnetlab.data.listing import DatasetListing, SplitListing, check_skipped
 from resnetlab.data.open_dataset import list_dataset
-from resnetlab.data.registry import (
-    INDEX,
-    LISTED,
-    PLAN,
-    DatasetListing,
-    SplitListing,
-    check_skipped,
-    dataset_path,
-    detect_kind,
-    is_address,
-)
+from resnetlab.data.registry import INDEX_FILE, LISTED_KINDS, PACK_PLAN_FILE, dataset_path, detect_kind, is_url
 from resnetlab.data.rng import make_generator
 from resnetlab.data.shards.format import ShardIndex, find_damaged
 from resnetlab.data.shards.manifest import (
@@ -56,96 +47,115 @@ from resnetlab.system.dir_lock import lock_dir
 
 __all__ = ["PackOptions", "pack_dataset"]
 
-PER_SAMPLE = 3072
-"""Bytes that a sample takes in a tar file beside those of its image: three headers, a class, a name, and padding."""
-LOOKED_AT = 64
-"""Images from which the bytes of the others are estimated."""
+SAMPLE_OVERHEAD_BYTES = 3072
+"""Bytes of a sample in a tar file besides the image: three headers, the class, the name, and padding."""
+NUM_MEASURED = 64
+"""Images of a split from which the mean size of an image is estimated."""
 
 
 def pack_dataset(
     config: DataConfig,
     out: Path,
-    way: PackOptions,
+    options: PackOptions,
     *,
     workers: int | None = None,
     cache_gib: float = CACHE_GIB,
     on_progress: Progress | None = None,
 ) -> ShardIndex:
-    """Pack the images of a folder tree, of parquet files or of other shards into a folder `out`, a shard a thread.
+    """Pack the images of a folder tree, of parquet files or of other shards into shards.
 
-    The same call goes on where another was stopped, and packs again what was damaged since. With `config.on_bad_image`
-    as `skip`, images that cannot be read are left out and listed in the index. `cache_gib` is as for `open_data`.
+    The same call continues an unfinished packing and writes damaged shards again.
+
+    Args:
+        config: The data set. With `on_bad_image="skip"`, images that cannot be read are left out and listed in the
+            index.
+        out: The folder of shards, which is created.
+        options: Image size and shard size.
+        workers: Number of threads, each of which writes a shard; `None` means one for each usable core.
+        cache_gib: Size of the cache for shards behind a URL, as for `open_data`.
+        on_progress: Called with the stage, the number of finished items and of all items.
+
+    Returns:
+        The index of all shards.
 
     Raises:
-        ConfigError: for data that are not listed before they are opened, a folder that holds anything else or was
-            packed from other images or in another way, one inside the data, or a class of which no image is left.
-        BadDataError: where images cannot be read and are not to be skipped; shards without any stay.
-        OSError: where the folder cannot be written.
+        ConfigError: If the data set has no files to list, `out` lies inside the data set, holds other files or was
+            packed from other images or with other options, or if a class has no image left.
+        BadDataError: If images cannot be read and must not be skipped. Complete shards stay in `out`.
+        OSError: If the folder cannot be written.
     """
     kind = detect_kind(config)
-    if kind not in LISTED:
-        raise ConfigError(f"{config.name} fits into memory as it is; packed are folders of images and parquet files")
-    if not is_address(config.name) and out.resolve().is_relative_to(dataset_path(config.name).resolve()):
-        raise ConfigError(f"{out} lies in {config.name}, which is packed; choose a folder beside it with --out")
-    contents = list_dataset(config, cache_gib)
-    tell, threads = on_progress or (lambda stage, done, total: None), workers or usable_cores()
-    with lock_dir(out, "packing"), _errors_named(out):
-        plan = packing_manifest(config, contents, way)
+    if kind not in LISTED_KINDS:
+        raise ConfigError(
+            f"{config.name} is small and needs no packing; give a folder of images, parquet files or shards"
+        )
+    if not is_url(config.name) and out.resolve().is_relative_to(dataset_path(config.name).resolve()):
+        raise ConfigError(f"{out} lies inside {config.name}, the data to pack; give a folder outside it with --out")
+    listing = list_dataset(config, cache_gib)
+    report, threads = on_progress or (lambda stage, done, total: None), workers or usable_cores()
+    with lock_dir(out, "packing"), _name_folder_in_errors(out):
+        manifest = packing_manifest(config, listing, options)
         remove_temporary_files(out)
-        whole = read_completed(out, plan, skip=config.on_bad_image == "skip")
-        spoilt = {} if whole is None else find_damaged(out, threads, lambda done, total: tell("checking", done, total))
-        if whole is not None and not spoilt:
-            (out / PLAN).unlink(missing_ok=True)
-            return whole
-        start_packing(out, plan, spoilt)
-        made = _pack_all(config, contents, out, way, threads, tell)
+        completed = read_completed(out, manifest, skip=config.on_bad_image == "skip")
+        damaged = {}
+        if completed is not None:
+            damaged = find_damaged(out, threads, lambda done, total: report("checking", done, total))
+            if not damaged:
+                (out / PACK_PLAN_FILE).unlink(missing_ok=True)
+                return completed
+        start_packing(out, manifest, damaged)
+        shards = _write_shards(config, listing, out, options=options, workers=threads, report=report)
         try:
-            check_skipped(contents, {split: _labels(some) for split, some in made.items()})
+            check_skipped(listing, {split: _labels(written) for split, written in shards.items()})
         except ConfigError:
-            if whole is None:  # whatever would mend it changes the plan
+            if completed is None:  # replacing the bad images would change the manifest
                 clear_packing(out)
             raise
-        entries = {split: tuple(shard.entry for shard in some) for split, some in made.items()}
-        left_out = tuple(reason for some in made.values() for shard in some for reason in shard.bad)
-        index = ShardIndex(contents.classes, entries, left_out, contents.warnings, plan)
-        write_atomic(out / INDEX, index.to_json())
-        (out / PLAN).unlink()
+        index = ShardIndex(
+            classes=listing.classes,
+            splits={split: tuple(shard.entry for shard in written) for split, written in shards.items()},
+            left_out=tuple(reason for written in shards.values() for shard in written for reason in shard.bad),
+            warnings=listing.warnings,
+            packed=manifest,
+        )
+        write_atomic(out / INDEX_FILE, index.to_json())
+        (out / PACK_PLAN_FILE).unlink()
     return index
 
 
 @contextmanager
-def _errors_named(out: Path) -> Iterator[None]:
-    """Say of errors of the disk which folder they concern, and what works."""
+def _name_folder_in_errors(out: Path) -> Iterator[None]:
+    """Add the folder and a remedy to errors of the file system."""
     try:
         yield
     except OSError as error:
         raise OSError(
-            f"{out} cannot be written ({error.strerror or error}); make room, or mend that, then give the same command "
-            "again: shards that are whole stay"
+            f"{out} cannot be written ({error.strerror or error}); solve this, then run the same command again: "
+            "complete shards stay"
         ) from error
 
 
-def _pack_all(
-    config: DataConfig, contents: DatasetListing, out: Path, way: PackOptions, workers: int, tell: Progress
+def _write_shards(
+    config: DataConfig, listing: DatasetListing, out: Path, *, options: PackOptions, workers: int, report: Progress
 ) -> dict[str, list[WrittenShard]]:
-    """Write every shard that is not there; return those of each split, in order."""
-    max_pixels, total = config.max_megapixels * 1_000_000, sum(map(len, contents.splits.values()))
-    drafts = {split: plan_shards(split, listing, way, max_pixels) for split, listing in contents.splits.items()}
+    """Write every shard that is missing; return the shards of each split, in order."""
+    max_pixels, total = config.max_megapixels * 1_000_000, sum(map(len, listing.splits.values()))
+    plans = {name: plan_shards(name, split, options, max_pixels=max_pixels) for name, split in listing.splits.items()}
     skip, done, lock = config.on_bad_image == "skip", 0, threading.Lock()
 
-    def make(draft: ShardPlan) -> WrittenShard:
+    def write(plan: ShardPlan) -> WrittenShard:
         nonlocal done
-        made = read_written(out, draft, skip=skip)
-        if made is None:
-            made = write_shard(out, draft, contents, way, max_pixels, skip=skip)
+        shard = read_written(out, plan, skip=skip)
+        if shard is None:
+            shard = write_shard(out, plan, listing, options=options, max_pixels=max_pixels, skip=skip)
         with lock:
-            done += len(draft.samples)
-            tell("packing", done, total)
-        return made
+            done += len(plan.rows)
+            report("packing", done, total)
+        return shard
 
     pool = ThreadPoolExecutor(workers)
     try:
-        return {split: list(pool.map(make, some)) for split, some in drafts.items()}
+        return {name: list(pool.map(write, split_plans)) for name, split_plans in plans.items()}
     except BadShardError as error:
         raise BadDataError(error.bad, total, config.name) from error
     finally:
@@ -156,17 +166,20 @@ def _labels(shards: Iterable[WrittenShard]) -> frozenset[int]:
     return frozenset[int]().union(*(shard.labels for shard in shards))
 
 
-def plan_shards(split: str, listing: SplitListing, way: PackOptions, max_pixels: int) -> list[ShardPlan]:
-    """Mix the samples of a split, always in the same way, and part them into shards of one number of samples each."""
-    names = listing.names if isinstance(listing.names, PackedStrings) else PackedStrings.of(listing.names)
+def plan_shards(split: str, listing: SplitListing, options: PackOptions, *, max_pixels: int) -> list[ShardPlan]:
+    """Shuffle the samples of a split with a fixed seed, and divide them into shards of equal numbers of samples."""
+    names = listing.names if isinstance(listing.names, PackedStrings) else PackedStrings.from_strings(listing.names)
     canonical = np.lexsort((names.sortable(), np.asarray(listing.labels, np.int64)))
     order = canonical[torch.randperm(len(listing), generator=make_generator(0, "pack", split)).numpy()]
     sizes = []
-    for place in take_items(listing.places, order[:LOOKED_AT]):
+    for storage in take_items(listing.storage, order[:NUM_MEASURED]):
         with suppress(BadImageError, OSError):
-            sizes.append(len(encode_sample(read_image_bytes(place), way.max_side, max_pixels).data))
-    mean = (sum(sizes) / len(sizes) if sizes else 0) + PER_SAMPLE
-    number = -(-int(len(listing) * mean) // (way.shard_mib << 20))
-    number = max(1, min(number, len(listing)))  # images may be larger than a shard is to be
-    starts = [len(listing) * part // number for part in range(number + 1)]
-    return [ShardPlan(split, part, a, order[a:b]) for part, (a, b) in enumerate(pairwise(starts))]
+            sizes.append(len(encode_sample(read_image_bytes(storage), options.max_side, max_pixels).data))
+    sample_bytes = (sum(sizes) / len(sizes) if sizes else 0) + SAMPLE_OVERHEAD_BYTES
+    num_shards = -(-int(len(listing) * sample_bytes) // (options.shard_mib << 20))
+    num_shards = max(1, min(num_shards, len(listing)))  # a single image may be larger than `shard_mib`
+    starts = [len(listing) * number // num_shards for number in range(num_shards + 1)]
+    return [
+        ShardPlan(split, number, first_key=start, rows=order[start:end])
+        for number, (start, end) in enumerate(pairwise(starts))
+    ]

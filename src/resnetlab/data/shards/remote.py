@@ -1,4 +1,4 @@
-"""Shards behind an address: read whole, one after the other, through a bounded cache on this machine's disk."""
+"""Shards behind a URL, downloaded whole and one after the other into a cache of limited size on the local disk."""
 
 import hashlib
 import math
@@ -12,9 +12,10 @@ from pathlib import Path
 
 from resnetlab.config import ConfigError, DataConfig
 from resnetlab.data.images.storage import OpenFile, OpenFileCache
+from resnetlab.data.listing import DatasetListing
 from resnetlab.data.readers.cifar_mnist import cache_folder
-from resnetlab.data.registry import INDEX, DatasetListing
-from resnetlab.data.sampler import WINDOW
+from resnetlab.data.registry import INDEX_FILE
+from resnetlab.data.sampler import SHUFFLE_WINDOW
 from resnetlab.data.shards.cache import ShardCache
 from resnetlab.data.shards.fetch import RemoteError, RemoteReader
 from resnetlab.data.shards.format import ShardEntry, ShardIndex, ShardRows, build_listing, read_index, read_rows
@@ -22,126 +23,134 @@ from resnetlab.data.shards.format import ShardEntry, ShardIndex, ShardRows, buil
 __all__ = ["CACHE_GIB", "RemoteError", "list_remote"]
 
 CACHE_GIB = 10.0
-"""GiB of the cache, if nobody says otherwise."""
-TOUCH_S = 1.0
-"""Seconds between two notes that a shard is used."""
-AT_ONCE = 8
-"""Indices that are fetched at a time."""
+"""Default size of the cache, in GiB."""
+TOUCH_INTERVAL_S = 1.0
+"""Seconds between two updates of a shard's time of last use."""
+MAX_INDEX_DOWNLOADS = 8
+"""Index files that are downloaded at the same time."""
 
 
 def list_remote(config: DataConfig, cache_gib: float = CACHE_GIB) -> DatasetListing:
-    """List the images of a folder of shards behind an address; of these only the indices are fetched.
+    """List the images of a folder of shards behind a URL; only the index files are downloaded.
 
-    The cache lies in `config.root`, or in the user's cache folder, in a folder `shards`; processes share it.
+    The cache is the folder `shards` in `config.root`, or in the user's cache folder. Processes share it.
 
     Raises:
-        ConfigError: where there is no such folder, an index is damaged, or the cache would not hold `WINDOW` shards and
-            one more.
-        RemoteError: where the address does not answer.
+        ConfigError: If the URL has no shards, an index is damaged, or the cache is too small for `SHUFFLE_WINDOW` + 1
+            shards.
+        RemoteError: If the server does not answer.
     """
-    source = RemoteReader(config.name)
+    reader = RemoteReader(config.name)
     try:
-        index = read_index(source.small(INDEX), f"{config.name}/{INDEX}")
+        index = read_index(reader.read_small(INDEX_FILE), f"{config.name}/{INDEX_FILE}")
     except FileNotFoundError:
-        raise ConfigError(f"{config.name}: there is no {INDEX}, so no shards that resnetlab data pack made") from None
+        raise ConfigError(
+            f"{config.name}: has no {INDEX_FILE}; give the URL of shards from resnetlab data pack"
+        ) from None
     root = Path(config.root).expanduser() if config.root else cache_folder()
     cache = ShardCache(root / "shards", int(cache_gib * 2**30))
-    _check_room(index, cache_gib)
-    entries = [entry for some in index.splits.values() for entry in some]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = dict(zip(entries, pool.map(lambda entry: _rows(source, cache, entry, index), entries), strict=True))
-    store = RemoteShardStore(source, cache)
-    return build_listing(index, found.__getitem__, lambda entry: RemoteShard(entry, store), sequential=True)
+    _check_cache_size(index, cache_gib)
+    entries = [entry for split in index.splits.values() for entry in split]
+    with ThreadPoolExecutor(MAX_INDEX_DOWNLOADS) as pool:
+        all_rows = pool.map(lambda entry: _read_rows(reader, cache, entry, index=index), entries)
+        rows = dict(zip(entries, all_rows, strict=True))
+    store = RemoteShardStore(reader, cache)
+    return build_listing(index, rows.__getitem__, lambda entry: RemoteShard(entry, store), sequential=True)
 
 
 class RemoteShardStore:
-    """The shards of one data set, wherever they are at the moment."""
+    """The shards of one data set, in the cache or still remote."""
 
-    def __init__(self, source: RemoteReader, cache: ShardCache) -> None:
-        """Fetch from `source` what `cache` lacks."""
-        self.source, self.cache = source, cache
-        self._open = OpenFileCache(2 * WINDOW)
+    def __init__(self, reader: RemoteReader, cache: ShardCache) -> None:
+        """Download with `reader` the shards that `cache` does not have."""
+        self.reader, self.cache = reader, cache
+        self._open_files = OpenFileCache(2 * SHUFFLE_WINDOW)
         self._progress = threading.Condition()
-        self._begun: set[ShardEntry] = set()
-        self._used_s: dict[ShardEntry, float] = {}
-        self._failed: RemoteError | None = None
+        self._started: set[ShardEntry] = set()
+        self._touched_s: dict[ShardEntry, float] = {}
+        self._error: RemoteError | None = None
 
     def open(self, entry: ShardEntry) -> OpenFile:
-        """Return a shard, open; it is fetched if need be.
+        """Return the open file of a shard; download the shard first if the cache does not have it.
 
         Raises:
-            RemoteError: where it cannot be fetched, and from then on: not each of many threads need find out.
+            RemoteError: If the download fails. All later calls then raise the same error, so that each of many threads
+                need not wait for its own attempts.
         """
         path = self.cache.path(entry.sha256)
         self._touch(entry, path)
-        if entry not in self._begun:
+        if entry not in self._started:
             with self._progress:
-                self._begun.add(entry)
+                self._started.add(entry)
                 self._progress.notify_all()
-        found = self._open.held(path)
-        if found is not None:
-            return found
+        file = self._open_files.get(path)
+        if file is not None:
+            return file
         while True:
-            if self._failed is not None:
-                raise self._failed
+            if self._error is not None:
+                raise self._error
             try:
-                self.fetch(entry)
+                self.download(entry)
             except RemoteError as error:
-                self._failed = error
+                self._error = error
                 raise
-            except OSError as error:  # of this machine's disk: no image's fault
+            except OSError as error:  # the local disk, not a bad image
                 folder = self.cache.folder
-                self._failed = RemoteError(
-                    f"{folder}: the cache cannot be written ({error.strerror or error}); make room, give a smaller "
-                    "--cache-gib, or another folder with --data-root"
+                self._error = RemoteError(
+                    f"{folder}: the cache cannot be written ({error.strerror or error}); free some space, or give a "
+                    "smaller --cache-gib or another --data-root"
                 )
-                raise self._failed from error
-            with suppress(FileNotFoundError):  # another process needed the room meanwhile
-                return self._open.open(path)
+                raise self._error from error
+            with suppress(FileNotFoundError):  # another process has deleted it meanwhile, to free space
+                return self._open_files.open(path)
 
     def _touch(self, entry: ShardEntry, path: Path) -> None:
-        """Note now and then that a shard is used."""
+        """Record that a shard is in use, once in `TOUCH_INTERVAL_S`."""
         now_s = time.monotonic()
-        if now_s - self._used_s.get(entry, -math.inf) > TOUCH_S:
-            self._used_s[entry] = now_s
+        if now_s - self._touched_s.get(entry, -math.inf) > TOUCH_INTERVAL_S:
+            self._touched_s[entry] = now_s
             self.cache.touch(path)
 
-    def fetch(self, entry: ShardEntry, stop: threading.Event | None = None) -> None:
-        """See that the cache holds a shard, and make room for it; `stop` ends all waiting.
+    def download(self, entry: ShardEntry, stop: threading.Event | None = None) -> None:
+        """Download a shard into the cache unless it is there, and delete others to make room.
+
+        `stop` is set by `prefetch` to end the download early.
 
         Raises:
-            RemoteError: where it cannot be fetched.
+            RemoteError: If the download fails.
         """
 
-        def wanted() -> bool:  # not after a failure; and not ahead, where whoever reads was faster and may be done
-            return self._failed is None and (stop is None or entry not in self._begun)
+        def is_needed() -> bool:  # not after a failure; a prefetch is not needed once the reader has started the shard
+            return self._error is None and (stop is None or entry not in self._started)
 
-        with self.cache.filling(entry.sha256, entry.bytes, wanted) as part:
-            if part is None:
+        with self.cache.fill(entry.sha256, entry.bytes, is_needed) as partial:
+            if partial is None:
                 return
-            self.source.fetch(entry.file, entry.bytes, entry.sha256, part, stop)
+            self.reader.download(entry.file, partial, num_bytes=entry.bytes, sha256=entry.sha256, stop=stop)
         for path in self.cache.trim():
-            self._open.drop(path)
+            self._open_files.discard(path)
 
     @contextmanager
-    def bring(self, entries: Sequence[ShardEntry]) -> Iterator[None]:
-        """Fetch shards before they are read, while the context lasts: so many ahead as the cache has room for."""
-        room = self.cache.num_bytes // max(entry.bytes for entry in entries)
-        ahead = max(0, min(WINDOW, room - WINDOW))
-        stopped = threading.Event()
+    def prefetch(self, entries: Sequence[ShardEntry]) -> Iterator[None]:
+        """Download shards before they are read, while the context is active, as far ahead as the cache allows."""
+        capacity = self.cache.num_bytes // max(entry.bytes for entry in entries)
+        num_ahead = max(0, min(SHUFFLE_WINDOW, capacity - SHUFFLE_WINDOW))
+        stop = threading.Event()
         with self._progress:
-            self._begun.clear()
-            self._used_s.clear()
+            self._started.clear()
+            self._touched_s.clear()
 
         def run() -> None:
             for number, entry in enumerate(entries):
                 with self._progress:
-                    self._progress.wait_for(lambda number=number: stopped.is_set() or number < len(self._begun) + ahead)
-                if stopped.is_set():
+                    self._progress.wait_for(
+                        lambda number=number: stop.is_set() or number < len(self._started) + num_ahead
+                    )
+                if stop.is_set():
                     return
                 try:
-                    self.fetch(entry, stopped)
-                except (RemoteError, OSError):  # whoever reads it tries again, and says so
+                    self.download(entry, stop)
+                except (RemoteError, OSError):  # the reader of the shard tries again, and raises
                     return
 
         thread = threading.Thread(target=run, name="shards", daemon=True)
@@ -149,7 +158,7 @@ class RemoteShardStore:
         try:
             yield
         finally:
-            stopped.set()
+            stop.set()
             with self._progress:
                 self._progress.notify_all()
             thread.join()
@@ -157,15 +166,15 @@ class RemoteShardStore:
 
 @dataclass(frozen=True)
 class RemoteShard:
-    """A shard behind an address."""
+    """A shard behind a URL."""
 
     entry: ShardEntry
     store: RemoteShardStore
 
     @property
     def name(self) -> str:
-        """Its name there."""
-        return f"{self.store.source.address}/{self.entry.file}"
+        """The shard's URL."""
+        return f"{self.store.reader.url}/{self.entry.file}"
 
     @property
     def sha256(self) -> str:
@@ -173,52 +182,54 @@ class RemoteShard:
         return self.entry.sha256
 
     def open(self) -> OpenFile:
-        """Return the file, open; it is fetched if need be.
+        """Return the open file; download it first if the cache does not have it.
 
         Raises:
-            RemoteError: where it cannot be fetched.
+            RemoteError: If the download fails.
         """
         return self.store.open(self.entry)
 
     def blocks(self) -> Iterator[bytes]:
-        """Read it from its address a block at a time, past the cache, which neither gives nor gets any of it.
+        """Yield the shard in blocks from its URL; the cache is neither read nor written.
 
         Raises:
-            RemoteError: where it cannot be read.
+            RemoteError: If the shard cannot be read.
         """
-        return self.store.source.blocks(self.entry.file, self.entry.bytes)
+        return self.store.reader.blocks(self.entry.file, self.entry.bytes)
 
-    def bring(self, shards: Sequence["RemoteShard"]) -> AbstractContextManager[None]:
-        """Fetch shards before they are read, in their order, while the context lasts."""
-        return self.store.bring([shard.entry for shard in shards])
+    def prefetch(self, shards: Sequence["RemoteShard"]) -> AbstractContextManager[None]:
+        """Download shards in the given order, ahead of reads, while the context is active."""
+        return self.store.prefetch([shard.entry for shard in shards])
 
 
-def _check_room(index: ShardIndex, cache_gib: float) -> None:
+def _check_cache_size(index: ShardIndex, cache_gib: float) -> None:
+    """Raise `ConfigError` unless the cache has room for the shards of the shuffle window and one more."""
     largest = max((entry.bytes for entries in index.splits.values() for entry in entries), default=0)
-    needed = (WINDOW + 1) * largest / 2**30
-    if cache_gib < needed:
+    needed_gib = (SHUFFLE_WINDOW + 1) * largest / 2**30
+    if cache_gib < needed_gib:
         raise ConfigError(
-            f"a cache of {cache_gib:g} GiB does not hold {WINDOW + 1} of these shards, among which samples are mixed; "
-            f"give --cache-gib {_rounded_up(needed):g} or more"
+            f"a cache of {cache_gib:g} GiB is too small for the {SHUFFLE_WINDOW + 1} shards that shuffling needs at a "
+            f"time; give --cache-gib {_rounded_up(needed_gib):g} or more"
         )
 
 
 def _rounded_up(number: float) -> float:
-    """Return a number above 0 with three digits, at least as large."""
+    """Return a positive number rounded up to three significant digits."""
     unit = 10.0 ** (math.floor(math.log10(number)) - 2)
     return float(f"{math.ceil(number / unit) * unit:.3g}")
 
 
-def _rows(source: RemoteReader, cache: ShardCache, entry: ShardEntry, index: ShardIndex) -> ShardRows:
-    where = f"{source.address}/{entry.index_file}"
+def _read_rows(reader: RemoteReader, cache: ShardCache, entry: ShardEntry, *, index: ShardIndex) -> ShardRows:
+    """Return the samples of a shard from its index file, which is downloaded unless the cache has it."""
+    where = f"{reader.url}/{entry.index_file}"
     path = cache.path(entry.index_sha256)
     data = path.read_bytes() if path.exists() else b""
     if hashlib.sha256(data).hexdigest() != entry.index_sha256:
         try:
-            data = source.small(entry.index_file)
+            data = reader.read_small(entry.index_file)
         except FileNotFoundError:
-            raise ConfigError(f"{where}: is missing; pack it again") from None
-        rows = read_rows(data, entry, len(index.classes), where)
-        cache.keep(path, data)
+            raise ConfigError(f"{where}: does not exist; pack it again") from None
+        rows = read_rows(data, entry, num_classes=len(index.classes), where=where)
+        cache.store(path, data)
         return rows
-    return read_rows(data, entry, len(index.classes), where)
+    return read_rows(data, entry, num_classes=len(index.classes), where=where)
