@@ -1,4 +1,4 @@
-"""`resnetlab predict` as a person meets it."""
+"""`resnetlab predict`: its output in a terminal, in a file and as JSON, overlays, errors, streams."""
 
 import errno
 import json
@@ -26,38 +26,38 @@ from resnetlab.models.model_file import ModelFileError
 
 
 @pytest.fixture(scope="module")
-def room(tmp_path_factory):
-    """A folder with a model file, pictures, and one that is none."""
-    root, chance = tmp_path_factory.mktemp("room"), np.random.default_rng(0)
+def folder(tmp_path_factory):
+    """A folder with a model file, images, and an invalid image."""
+    root, rng = tmp_path_factory.mktemp("folder"), np.random.default_rng(0)
     model_file(root / "model.safetensors")
     for name in ("pets/a.png", "pets/b.png", "pets/old/c.png", "a photograph of an extraordinarily long name.png"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        pixels = Image.fromarray(chance.integers(0, 256, (5, 7, 3), dtype=np.uint8))
+        pixels = Image.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8))
         pixels.resize((70, 50), Image.Resampling.BICUBIC).save(root / name)
     (root / "bad.jpg").write_text("words")
     return root
 
 
 @pytest.fixture(autouse=True)
-def there(room, monkeypatch):
-    """Be in that folder, in a terminal of 80 columns, and leave PyTorch's threads as they are."""
-    monkeypatch.chdir(room)
+def working_folder(folder, monkeypatch):
+    """Change to that folder, set a terminal of 80 columns, and do not change PyTorch's threads."""
+    monkeypatch.chdir(folder)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr("torch.set_num_threads", lambda threads: None)
 
 
-def run(*words: object) -> int:
-    return predict.run(parse(predict.Options, "predict", ["model.safetensors", *map(str, words)]))
+def run(*arguments: object) -> int:
+    return predict.run(parse(predict.Options, "predict", ["model.safetensors", *map(str, arguments)]))
 
 
 LONG = "a photograph of an extraordinarily long name.png"
 
 
-def test_a_line_a_picture_of_which_nothing_is_left_out_in_a_file(capsys):
+def test_lines_in_a_file_are_complete(capsys):
     assert run(LONG, "pets", "--top", 4) == 0
-    said = capsys.readouterr()
-    lines = said.out.splitlines()
-    assert said.err == ""
+    output = capsys.readouterr()
+    lines = output.out.splitlines()
+    assert output.err == ""
     names = (LONG, "pets/a.png", "pets/b.png", "pets/old/c.png")
     predictor = load("model.safetensors")
     for line, name in zip(lines, names, strict=True):
@@ -68,12 +68,12 @@ def test_a_line_a_picture_of_which_nothing_is_left_out_in_a_file(capsys):
 
 
 @pytest.mark.parametrize(("columns", "most"), [(66, 0), (90, 1), (160, 4)])
-def test_a_line_a_picture_in_a_terminal_is_cut_where_it_ends(capsys, columns, most):
+def test_lines_in_a_terminal_fit_its_width(capsys, columns, most):
     top = [("x" * 40, 0.5), ("golf ball", 0.25), ("église", 0.125), ("cat", 0.0625), ("dog", 0.03125)]
     console = Console(force_terminal=True, color_system=None, width=columns, markup=False)
     for last in range(1, 6):
-        said = Prediction(*top[0], tuple(top[:last]))
-        predict.print_line(LONG, said, [name for name, _ in top], console)
+        prediction = Prediction(*top[0], tuple(top[:last]))
+        predict.print_line(LONG, prediction, [name for name, _ in top], console=console)
         line = capsys.readouterr().out.removesuffix("\n")
         assert len(line) < columns
         assert (LONG in line) == (columns == 160)
@@ -81,14 +81,14 @@ def test_a_line_a_picture_in_a_terminal_is_cut_where_it_ends(capsys, columns, mo
         shown = [name for name, probability in top[1:last] if f"{name} {100 * probability:.1f} %" in line]
         assert shown == [name for name, _ in top[1 : 1 + len(shown)]]
         assert len(shown) <= most
-        assert line.endswith(" …") == (len(shown) < last - 1)  # nobody takes what is there for all that was asked for
+        assert line.endswith(" …") == (len(shown) < last - 1)  # the ellipsis marks omitted classes
         assert last < 5 or len(shown) == most
 
 
 def test_json_lines(capsys):
     assert run("pets/b.png", "bad.jpg", "nowhere.png", "pets/b.png", "--json", "--top", 2) == 1
-    said = capsys.readouterr()
-    lines = [json.loads(line) for line in said.out.splitlines()]
+    output = capsys.readouterr()
+    lines = [json.loads(line) for line in output.out.splitlines()]
     best = load("model.safetensors")("pets/b.png", top=2)
     top = [{"class": name, "probability": pytest.approx(probability, abs=1e-6)} for name, probability in best.top]
     good = {"path": "pets/b.png", "label": best.label, "probability": pytest.approx(best.probability, abs=1e-6)}
@@ -99,18 +99,18 @@ def test_json_lines(capsys):
         {"path": "nowhere.png", "error": "no such file or folder"},
         good | {"top": top},
     ]
-    assert said.err == (
+    assert output.err == (
         f"resnetlab: bad.jpg: {no_image}\nresnetlab: nowhere.png: no such file or folder\n"
-        "resnetlab: 2 of 4 pictures could not be read\n"
+        "resnetlab: 2 of 4 images could not be read\n"
     )
 
 
-def test_names_that_no_terminal_should_see(room, capsys):
-    odd = room / "odd"
+def test_unprintable_names(folder, capsys):
+    odd = folder / "odd"
     odd.mkdir()
     names = ["a\x1b[31m\nb.png", "c\udc80.png", "猫の写真.png"]
     for name in names:
-        (odd / name).write_bytes((room / "pets" / "a.png").read_bytes())
+        (odd / name).write_bytes((folder / "pets" / "a.png").read_bytes())
     assert run("odd") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in lines] == ["odd/a?[31m?b.png", "odd/c?.png", "odd/猫の写真.png"]
@@ -119,91 +119,87 @@ def test_names_that_no_terminal_should_see(room, capsys):
     assert paths == [f"odd/{name}" for name in names]
 
 
-def test_explanations(room, capsys):
-    pytest.importorskip("captum")
+def test_overlays(folder, capsys):
     for _ in range(2):
         assert run("pets/a.png", "pets/a.png", "bad.jpg", "--explain", "--out", "why") == 1
-        assert capsys.readouterr().out.splitlines()[-1] == "drawings: why"
-        assert sorted(path.name for path in (room / "why").iterdir()) == ["a-2.png", "a.png"]
+        assert capsys.readouterr().out.splitlines()[-1] == "overlays: why"
+        assert sorted(path.name for path in (folder / "why").iterdir()) == ["a-2.png", "a.png"]
     run("pets/b.png", "--explain", "--out", "why", "--json")
     assert json.loads(capsys.readouterr().out)["drawing"] == "why/b.png"
-    with Image.open(room / "why" / "b.png") as drawn:
-        assert drawn.size == (448, 484)
+    with Image.open(folder / "why" / "b.png") as overlay:
+        assert overlay.size == (448, 484)
 
 
-def test_drawings_are_no_pictures(room, capsys, monkeypatch):
-    pytest.importorskip("captum")
-    monkeypatch.chdir(room / "pets")
+def test_overlays_are_not_classified(folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder / "pets")
     for _ in range(2):
         assert predict.run(parse(predict.Options, "predict", ["../model.safetensors", ".", "--explain"])) == 0
-        told = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-        assert told == ["a.png", "b.png", "old/c.png", "drawings:"]
+        first_words = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+        assert first_words == ["a.png", "b.png", "old/c.png", "overlays:"]
     shutil.rmtree("explained")
 
 
-def test_a_drawing_that_cannot_be_written_takes_no_answer_with_it(room, capsys, monkeypatch):
-    pytest.importorskip("captum")
-
-    def full(path, content):
+def test_a_prediction_is_printed_before_its_overlay_fails(folder, capsys, monkeypatch):
+    def raise_full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("resnetlab.inference.overlay_writer.write_whole", full)
+    monkeypatch.setattr("resnetlab.inference.overlay_writer.write_atomic", raise_full)
     with pytest.raises(OSError, match=r"full/a\.png cannot be written"):
         run("pets/a.png", "pets/b.png", "--explain", "--out", "full", "--json")
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["path"] == "pets/a.png"
     assert "drawing" not in json.loads(line)
-    assert list((room / "full").iterdir()) == []
+    assert list((folder / "full").iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
-        ([], r"no pictures; name files, folders, quoted globs such as 'photos/\*\.jpg', or - for a list"),
+        ([], r"no images; name files, folders, quoted globs such as 'photos/\*\.jpg', or - for a list"),
         (["a", "--top", 0], "top must be at least 1, not 0"),
         (["a", "--batch-size", 0], "batch-size must be at least 1, not 0"),
         (["a", "--workers", -1], "workers must be at least 1, not -1"),
         (["a", "--max-megapixels", 0], "max-megapixels must be at least 1, not 0"),
-        (["a", "--explain", "--out", "bad.jpg/x"], "bad.jpg/x cannot be made"),
+        (["a", "--explain", "--out", "bad.jpg/x"], "bad.jpg/x cannot be created"),
     ],
 )
-def test_mistakes_in_the_call(words, message):
+def test_usage_errors(arguments, message):
     with pytest.raises(ConfigError, match=message):
-        run(*words)
+        run(*arguments)
     with pytest.raises(ModelFileError, match="no such model file"):
         predict.run(predict.Options(Path("nowhere"), ("a",)))
 
 
-def test_more_megapixels_than_wanted(room, capsys):
-    Image.new("L", (1200, 1000)).save(room / "large.png")
+def test_the_pixel_limit(folder, capsys):
+    Image.new("L", (1200, 1000)).save(folder / "large.png")
     assert run("large.png", "--max-megapixels", 1) == 1
     assert "claims 1,200 x 1,000 pixels, more than 1 megapixels" in capsys.readouterr().err
     assert run("large.png", "--max-megapixels", 2, "--workers", 1, "--batch-size", 1) == 0
 
 
-def test_nothing_heavy_before_it_is_needed():
+def test_imports_are_lazy():
     code = "import sys, resnetlab.cli.predict; print([m for m in ('torch', 'PIL', 'rich') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-def test_the_help_fits_a_terminal(capsys):
+def test_the_help_fits_80_columns(capsys):
     with pytest.raises(SystemExit):
         parse(predict.Options, "predict", ["--help"])
-    said = capsys.readouterr().out
-    assert "--max-megapixels" in said
-    assert max(map(len, said.splitlines())) <= 80
+    text = capsys.readouterr().out
+    assert "--max-megapixels" in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
-def begun(room: Path, *words: str, **pipes: Any) -> subprocess.Popen[Any]:
-    command = [sys.executable, "-W", "error", "-m", "resnetlab", "predict", "model.safetensors", *words]
-    return subprocess.Popen(command, cwd=room, env={**os.environ, "COLUMNS": "80"}, **pipes)
+def start(folder: Path, *arguments: str, **pipes: Any) -> subprocess.Popen[Any]:
+    command = [sys.executable, "-W", "error", "-m", "resnetlab", "predict", "model.safetensors", *arguments]
+    return subprocess.Popen(command, cwd=folder, env={**os.environ, "COLUMNS": "80"}, **pipes)
 
 
-def test_a_stream_is_answered_as_it_comes_and_stops_at_once(room):
-    """Standard input stays open: the first answer must come nevertheless; then Ctrl-C."""
+def test_a_stream_is_classified_as_it_arrives_and_ctrl_c_ends_it(folder):
+    """The first result arrives while standard input is still open; then Ctrl-C."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with begun(room, "-", "--json", **pipes) as process:
+    with start(folder, "-", "--json", **pipes) as process:
         assert process.stdin
         assert process.stdout
         assert process.stderr
@@ -216,8 +212,8 @@ def test_a_stream_is_answered_as_it_comes_and_stops_at_once(room):
 
 
 @pytest.mark.slow
-def test_a_reader_that_leaves_is_nobodys_mistake(room):
-    with begun(room, *["pets"] * 3000, "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+def test_a_closed_pipe_is_not_an_error(folder):
+    with start(folder, *["pets"] * 3000, "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout
         assert process.stderr
         process.stdout.readline()
@@ -227,27 +223,27 @@ def test_a_reader_that_leaves_is_nobodys_mistake(room):
 
 
 @pytest.mark.slow
-def test_progress_where_nobody_sees_the_answers_pass(room):
+def test_progress_line_when_the_results_go_to_a_file(folder):
     """Standard error is a terminal, standard output a file."""
-    ours, theirs = pty.openpty()
-    with (room / "out.jsonl").open("wb") as out:
-        process = begun(room, *["pets"] * 500, "bad.jpg", "--json", stdout=out.fileno(), stderr=theirs)
-        os.close(theirs)
-        said = b""
+    reader, writer = pty.openpty()
+    with (folder / "out.jsonl").open("wb") as out:
+        process = start(folder, *["pets"] * 500, "bad.jpg", "--json", stdout=out.fileno(), stderr=writer)
+        os.close(writer)
+        output = b""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             try:
-                part = os.read(ours, 1 << 16)
-            except OSError:  # how Linux says that the other end is closed
+                chunk = os.read(reader, 1 << 16)
+            except OSError:  # Linux: the other end is closed
                 break
-            if not part:
+            if not chunk:
                 break
-            said += part
-    os.close(ours)
+            output += chunk
+    os.close(reader)
     assert process.wait(20) == 1
-    assert b" pictures, " in said
-    assert said.endswith(b"could not be read\r\n")
-    shown = [line.rpartition(b"\x1b[K")[2] for line in said.split(b"\r\n")]
-    assert shown[-3].startswith(b"resnetlab: bad.jpg: not an image")
-    assert shown[-2] == b"resnetlab: 1 of 1,501 pictures could not be read"
-    assert len((room / "out.jsonl").read_text().splitlines()) == 1501
+    assert b" images, " in output
+    assert output.endswith(b"could not be read\r\n")
+    lines = [line.rpartition(b"\x1b[K")[2] for line in output.split(b"\r\n")]
+    assert lines[-3].startswith(b"resnetlab: bad.jpg: not an image")
+    assert lines[-2] == b"resnetlab: 1 of 1,501 images could not be read"
+    assert len((folder / "out.jsonl").read_text().splitlines()) == 1501
