@@ -95,10 +95,15 @@ async def measure(server: RunningServer, baseline: ProcessPoolExecutor, options:
 async def measure_turn(
     client: LoadClient, baseline: ProcessPoolExecutor, images: list[bytes], duration_s: float
 ) -> Turn:
-    """Measure each side once; the other is idle meanwhile."""
-    baseline_p50_s = baseline.submit(single_image_p50_s, images, duration_s).result()
+    """Measure each side once; the other is idle meanwhile.
+
+    The event loop keeps running, so that connections that the idle server closes are noticed.
+    """
+    baseline_p50_s = await asyncio.wrap_future(baseline.submit(single_image_p50_s, images, duration_s))
     one = await client.closed_loop(1, duration_s)
-    baseline_images_per_s = baseline.submit(full_batches_per_s, images, Limits().max_batch, duration_s).result()
+    baseline_images_per_s = await asyncio.wrap_future(
+        baseline.submit(full_batches_per_s, images, Limits().max_batch, duration_s)
+    )
     many = await client.closed_loop(NUM_CLIENTS, duration_s)
     rejected = (one.statuses | many.statuses).keys() - {"200"}
     if rejected:

@@ -15,7 +15,7 @@ pytest.importorskip("fastapi")
 
 from helpers.http_client import parse_prediction, problem_detail, run_server, same_top
 from resnetlab.cli import serve
-from resnetlab.cli.main import parse
+from resnetlab.cli.main import UsageError, parse
 from resnetlab.config import ConfigError
 from resnetlab.inference.predictor import load
 
@@ -90,6 +90,12 @@ def test_a_greyscale_model_is_served(tmp_path):
 def test_an_invalid_option_is_rejected(model, options, reason):
     with pytest.raises(ConfigError, match=reason):
         serve.run(parse(serve.Options, "serve", [str(model), *map(str, options)]))
+
+
+@pytest.mark.parametrize(("old", "new"), [("--timeout-s", "--timeout"), ("--body-timeout-s", "--body-timeout")])
+def test_a_renamed_option_is_refused_and_the_new_one_named(old, new):
+    with pytest.raises(UsageError, match=rf"{new}(?!-s)"):
+        parse(serve.Options, "serve", ["model", old, "5"])
 
 
 def test_an_error_is_one_line(model, tmp_path):

@@ -51,7 +51,7 @@ def error_response(error: RequestError, headers: Mapping[str, str] | None = None
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Make an application answer every error with problem details."""
+    """Make an application respond to every error with problem details."""
     app.add_exception_handler(RequestError, _handle_request_error)
     app.add_exception_handler(ClientDisconnectedError, _handle_disconnect)
     app.add_exception_handler(RequestValidationError, _handle_validation_error)

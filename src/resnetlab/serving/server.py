@@ -35,7 +35,7 @@ GRACEFUL_SHUTDOWN_S = 5
 """Seconds for other responses, such as a page that is being sent, after all predict requests are finished."""
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 API_DESCRIPTION = (
-    "One ResNet over HTTP. Errors are problem details (RFC 9457): `detail` says what was wrong and what would work."
+    "One ResNet over HTTP. Errors are problem details (RFC 9457): `detail` has the reason and what would work."
 )
 
 

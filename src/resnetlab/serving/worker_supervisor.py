@@ -36,7 +36,7 @@ PASSIVE_OPENMP = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 """Idle OpenMP threads must not spin on a core: the server needs it to send the next image."""
 
 ModelInfo = dict[str, Any]
-"""What the worker reports about the model when it is ready; `/v1/model` returns it."""
+"""Description of the model, which the worker reports when it is ready; `/v1/model` returns it."""
 
 
 @dataclass(frozen=True)
