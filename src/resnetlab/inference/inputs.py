@@ -11,7 +11,7 @@ from pathlib import Path
 
 from resnetlab.data.images.decode import BadImageError
 from resnetlab.data.images.sniff import detect_format
-from resnetlab.data.readers.folder import CLUTTER, SUFFIXES
+from resnetlab.data.readers.folder import IGNORED_NAMES, IMAGE_SUFFIXES
 from resnetlab.inference import image_files
 from resnetlab.inference.image_files import HEADER_BYTES, os_error_reason, read_image, read_limited
 
@@ -92,7 +92,7 @@ def _from_path(name: str) -> Iterator[ImageInput]:
             empty = False
             yield image
         if empty:
-            yield ImageInput(name, None, f"no image in this folder ({', '.join(sorted(SUFFIXES - {''}))})")
+            yield ImageInput(name, None, f"no image in this folder ({', '.join(sorted(IMAGE_SUFFIXES - {''}))})")
 
 
 def _images(folder: Path, parents: frozenset[tuple[int, int]]) -> Iterator[ImageInput]:
@@ -115,7 +115,7 @@ def _visible(folder: Path) -> list[str]:
     """Return the names in a folder, sorted, without hidden files and the clutter of operating systems."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries]
-    return sorted(name for name in names if not name.startswith(".") and name.lower() not in CLUTTER)
+    return sorted(name for name in names if not name.startswith(".") and name.lower() not in IGNORED_NAMES)
 
 
 def _is_folder(path: Path) -> bool:
@@ -134,7 +134,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 def _is_image_file(path: Path) -> bool:
     """Return whether a file in a folder is an image: by its suffix, or without a suffix by its first bytes."""
     if path.suffix:
-        return path.suffix.lower() in SUFFIXES
+        return path.suffix.lower() in IMAGE_SUFFIXES
     try:
         return path.is_file() and detect_format(_first_bytes(path)) is not None
     except OSError:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetlab.config import ConfigError
-from resnetlab.data.registry import DatasetListing, SplitListing, check_classes
+from resnetlab.data.listing import DatasetListing, SplitListing, check_classes
 
 if TYPE_CHECKING:
     from pyarrow import Schema

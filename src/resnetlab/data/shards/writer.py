@@ -28,7 +28,7 @@ from resnetlab.system.atomic_files import write_atomic
 
 JPEG_QUALITY = 90
 """Quality of resized images; their chroma has half the resolution, as cameras store it."""
-SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WebP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tiff", "PPM": "ppm"}
+FORMAT_SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WebP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tiff", "PPM": "ppm"}
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,12 @@ def encode_sample(data: bytes, max_side: int | None, max_pixels: int) -> Encoded
     """
     header = read_header(data, max_pixels)
     if max_side is None or min(header.height, header.width) <= max_side:
-        return EncodedSample(data, header.height, header.width, SUFFIXES[header.format])
+        return EncodedSample(data, header.height, header.width, FORMAT_SUFFIXES[header.format])
     pixels = decode(data, max_pixels, 2 * max_side)
     scale = max_side / min(pixels.shape[:2])
     pixels = resize(pixels, *(max(max_side, round(side * scale)) for side in pixels.shape[:2]))
     encoded = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=JPEG_QUALITY, colorsubsampling="420")
-    return EncodedSample(encoded, pixels.shape[0], pixels.shape[1], SUFFIXES["JPEG"])
+    return EncodedSample(encoded, pixels.shape[0], pixels.shape[1], FORMAT_SUFFIXES["JPEG"])
 
 
 def write_shard(
