@@ -1,3 +1,5 @@
+"""CIFAR and MNIST: unpacked, as archives, downloaded, and damaged."""
+
 import gzip
 import hashlib
 import http.server
@@ -13,7 +15,7 @@ import pytest
 from resnetlab.config import ConfigError, DataConfig
 from resnetlab.data.readers import cifar_mnist
 from resnetlab.data.readers.cifar_mnist import cache_folder, read_archive
-from resnetlab.data.registry import CIFAR10, IDX, KNOWN
+from resnetlab.data.registry import CIFAR10, IDX, KNOWN_DATASETS
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (6, 3072), dtype=np.uint8)
@@ -41,7 +43,7 @@ def write(folder, files):
     return folder
 
 
-def tar(files, folder="cifar-10-batches-bin/"):
+def make_tar(files, folder="cifar-10-batches-bin/"):
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         for name, content in files.items():
@@ -56,49 +58,55 @@ def tar(files, folder="cifar-10-batches-bin/"):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """Serve files from a folder on localhost; the known data sets point to it."""
+    """Serve a folder on localhost, and let the known data sets point to it."""
     served = tmp_path / "served"
     served.mkdir()
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
+    class QuietHandler(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *args):
             super().__init__(*args, directory=str(served))
 
         def log_message(self, format, *args):  # noqa: A002 – the base class's name
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as made:
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), QuietHandler) as http_server:
+        thread = threading.Thread(target=http_server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        for name, known in list(KNOWN.items()):
-            monkeypatch.setitem(KNOWN, name, replace(known, address=f"http://127.0.0.1:{made.server_port}/"))
+        for name, known in list(KNOWN_DATASETS.items()):
+            monkeypatch.setitem(
+                KNOWN_DATASETS, name, replace(known, url=f"http://127.0.0.1:{http_server.server_port}/")
+            )
         yield served
-        made.shutdown()
+        http_server.shutdown()
         thread.join()
 
 
 @pytest.fixture
 def published(monkeypatch):
-    """Take a small archive for the published one."""
+    """Return a function that registers a small archive as the published one."""
 
     def publish(name, archive, content):
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        monkeypatch.setitem(KNOWN, name, replace(KNOWN[name], archives={**KNOWN[name].archives, archive: md5}))
+        monkeypatch.setitem(
+            KNOWN_DATASETS,
+            name,
+            replace(KNOWN_DATASETS[name], archives={**KNOWN_DATASETS[name].archives, archive: md5}),
+        )
 
     return publish
 
 
-def test_cifar10_unpacked(tmp_path):
+def test_unpacked_cifar10(tmp_path):
     folder = write(tmp_path / "cifar-10-batches-bin", cifar10_files())
-    inside, above = (read_archive(DataConfig("cifar10", str(root))) for root in (folder, tmp_path))
-    assert inside.classes == above.classes == CIFAR10
-    assert inside.train.labels.tolist() == above.train.labels.tolist() == [1, 0, 2, 0, 3, 0, 4, 0, 5, 0]
-    assert inside.test.labels.tolist() == [9, 8, 7]
-    assert np.array_equal(inside.test.images.numpy(), PIXELS[:3].reshape(3, 3, 32, 32))
-    assert inside.train.names[3] == "data_batch_2.bin image 1"
-    assert inside.warnings == (
-        "cifar10: 10 train images were found; 50,000 are published",
-        "cifar10: 3 test images were found; 10,000 are published",
+    from_folder, from_parent = (read_archive(DataConfig("cifar10", str(root))) for root in (folder, tmp_path))
+    assert from_folder.classes == from_parent.classes == CIFAR10
+    assert from_folder.train.labels.tolist() == from_parent.train.labels.tolist() == [1, 0, 2, 0, 3, 0, 4, 0, 5, 0]
+    assert from_folder.test.labels.tolist() == [9, 8, 7]
+    assert np.array_equal(from_folder.test.images.numpy(), PIXELS[:3].reshape(3, 3, 32, 32))
+    assert from_folder.train.names[3] == "data_batch_2.bin image 1"
+    assert from_folder.warnings == (
+        "cifar10: 10 train images found, but 50,000 are published",
+        "cifar10: 3 test images found, but 10,000 are published",
     )
 
 
@@ -107,7 +115,7 @@ def test_class_names_come_from_the_file(tmp_path):
     write(tmp_path, cifar10_files() | {"batches.meta.txt": names.encode()})
     assert read_archive(DataConfig("cifar10", str(tmp_path))).classes[9] == "thing9"
     (tmp_path / "batches.meta.txt").write_text("one two")
-    with pytest.raises(ConfigError, match=r"batches.meta.txt: 2 class names, not 10"):
+    with pytest.raises(ConfigError, match=r"batches.meta.txt: has 2 class names, not 10"):
         read_archive(DataConfig("cifar10", str(tmp_path)))
 
 
@@ -132,11 +140,11 @@ def test_idx(tmp_path, folder, packed):
     assert found.train.images.numpy().tobytes() == files[IDX[0]][16:]
     assert found.train.labels.tolist() == [0, 1, 2, 3, 4]
     assert found.classes[9] == "Ankle boot"
-    assert any("not the file that was published" in warning for warning in found.warnings) == packed
+    assert any("differs from the published file" in warning for warning in found.warnings) == packed
 
 
-def test_an_archive_is_read_in_memory(tmp_path, published):
-    content = tar(cifar10_files(), "../../outside/")
+def test_archives_are_read_in_memory(tmp_path, published):
+    content = make_tar(cifar10_files(), "../../outside/")
     published("cifar10", "cifar-10-binary.tar.gz", content)
     write(tmp_path, {"cifar-10-binary.tar.gz": content})
     found = read_archive(DataConfig("cifar10", str(tmp_path)))
@@ -145,22 +153,22 @@ def test_an_archive_is_read_in_memory(tmp_path, published):
     assert [path.name for path in tmp_path.iterdir()] == ["cifar-10-binary.tar.gz"]
 
 
-def test_an_archive_that_is_another_file(tmp_path):
+def test_another_file_with_the_name_of_the_archive(tmp_path):
     write(tmp_path, {"cifar-10-binary.tar.gz": b"half of it"})
-    with pytest.raises(ConfigError, match=r"cifar-10-binary.tar.gz: damaged, or another file \(MD5 .*; remove it"):
+    with pytest.raises(ConfigError, match=r"cifar-10-binary.tar.gz: damaged, or another file \(MD5 .*; delete it"):
         read_archive(DataConfig("cifar10", str(tmp_path)))
 
 
-def test_files_of_the_other_mnist(tmp_path, published):
+def test_fashion_mnist_is_not_mnist(tmp_path, published):
     content = gzip.compress(idx_files()[IDX[0]])
     published("fashion-mnist", f"{IDX[0]}.gz", content)
     write(tmp_path, {f"{IDX[0]}.gz": content})
-    with pytest.raises(ConfigError, match="this is a file of fashion-mnist, not of mnist; give each a folder"):
+    with pytest.raises(ConfigError, match="is a file of fashion-mnist, not of mnist; give each data set a folder"):
         read_archive(DataConfig("mnist", str(tmp_path)))
 
 
 def test_download(tmp_path, server, published, capsys):
-    content = tar(cifar10_files())
+    content = make_tar(cifar10_files())
     published("cifar10", "cifar-10-binary.tar.gz", content)
     write(server, {"cifar-10-binary.tar.gz": content})
     root = tmp_path / "new" / "root"
@@ -184,7 +192,7 @@ def test_download_of_four_files_to_the_cache(tmp_path, server, published, monkey
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"not what was published", "22 bytes with MD5 .* came, not those of MD5"), (None, "404|Not")],
+    [(b"not what was published", "received 22 bytes with MD5 .* instead of MD5"), (None, "404|Not")],
 )
 def test_a_broken_download_leaves_nothing(tmp_path, server, content, reason):
     if content:
@@ -194,25 +202,25 @@ def test_a_broken_download_leaves_nothing(tmp_path, server, content, reason):
     ) as error:
         read_archive(DataConfig("cifar100", str(tmp_path / "root")))
     assert list((tmp_path / "root").iterdir()) == []
-    assert "put cifar-100-binary.tar.gz there yourself, from http://127.0.0.1" in str(error.value)
+    assert "/cifar-100-binary.tar.gz to " in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_server_that_hangs_up(tmp_path, monkeypatch):
-    def hang_up(address, timeout):
+def test_a_server_that_times_out(tmp_path, monkeypatch):
+    def time_out(url, timeout):
         assert timeout == cifar_mnist.TIMEOUT_S
         raise TimeoutError("timed out")
 
-    monkeypatch.setattr("urllib.request.urlopen", hang_up)
+    monkeypatch.setattr("urllib.request.urlopen", time_out)
     with pytest.raises(
-        ConfigError, match=r"cannot be downloaded \(timed out\); put cifar-10-binary.tar.gz there"
+        ConfigError, match=r"cannot be downloaded \(timed out\); download .*/cifar-10-binary.tar.gz to"
     ) as error:
         read_archive(DataConfig("cifar10", str(tmp_path)))
     assert "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz" in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_root_that_cannot_be_made(tmp_path, server):
+def test_a_root_that_cannot_be_created(tmp_path, server):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"is not in .*file.root and cannot be downloaded \(.*Not a directory"):
         read_archive(DataConfig("cifar10", str(tmp_path / "file" / "root")))
@@ -223,7 +231,7 @@ def test_a_root_that_cannot_be_made(tmp_path, server):
     [
         (
             {"data_batch_3.bin": records(1)[:-1]},
-            r"data_batch_3.bin: 3,072 bytes are not a whole number of records of 3,073",
+            r"data_batch_3.bin: 3,072 bytes are not a multiple of a record's 3,073",
         ),
         ({"data_batch_3.bin": b""}, r"data_batch_3.bin: 0 bytes are not"),
         (
@@ -245,17 +253,17 @@ IMAGES, LABELS = (idx_files()[name] for name in IDX[:2])
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({IDX[0]: b""}, "train-images-idx3-ubyte: is empty, an idx file of this kind with 00000803"),
-        ({IDX[0]: IMAGES[:9]}, r"train-images-idx3-ubyte: 9 bytes, but its header announces 16"),
-        ({IDX[0]: IMAGES[:-5]}, r"3,931 bytes, but its header announces 3,936; get it again"),
-        ({IDX[0]: LABELS}, "starts with 00000801, an idx file of this kind with 00000803"),
+        ({IDX[0]: b""}, "train-images-idx3-ubyte: is empty, but this kind of idx file starts with 00000803"),
+        ({IDX[0]: IMAGES[:9]}, r"train-images-idx3-ubyte: has 9 bytes instead of 16"),
+        ({IDX[0]: IMAGES[:-5]}, r"has 3,931 bytes instead of 3,936; download it again"),
+        ({IDX[0]: LABELS}, "starts with 00000801, but this kind of idx file starts with 00000803"),
         ({IDX[0]: idx_files(side=20)[IDX[0]]}, "images of 20x20 pixels, not 28x28"),
         ({IDX[0]: idx_files(images=4)[IDX[0]]}, "train-labels-idx1-ubyte: 5 labels for 4 images"),
         ({IDX[1]: LABELS[:-1] + b"\x0a"}, "train-labels-idx1-ubyte: label 10 of image 4 is out of range"),
-        ({IDX[3]: LABELS + b"x"}, "t10k-labels-idx1-ubyte: 14 bytes, but its header announces 13"),
+        ({IDX[3]: LABELS + b"x"}, "t10k-labels-idx1-ubyte: has 14 bytes instead of 13"),
         ({IDX[2]: None}, "t10k-images-idx3-ubyte is missing beside the other files"),
         ({IDX[2]: None, f"{IDX[2]}.gz": gzip.compress(IMAGES)[:-20]}, "t10k-images-idx3-ubyte: cannot be read"),
-        ({IDX[2]: None, f"{IDX[2]}.gz": b"no gzip"}, "t10k-images-idx3-ubyte: cannot be read"),
+        ({IDX[2]: None, f"{IDX[2]}.gz": b"not gzip"}, "t10k-images-idx3-ubyte: cannot be read"),
     ],
 )
 def test_damaged_idx(tmp_path, files, message):

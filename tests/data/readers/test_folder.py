@@ -1,99 +1,103 @@
+"""Listings of folder trees: layouts, names, ignored files and errors."""
+
 import os
 import unicodedata
 
 import pytest
 
-from helpers.images import tree
+from helpers.images import write_tree
 from resnetlab.config import ConfigError
 from resnetlab.data.readers.folder import list_folder
 
 
-def counts(contents):
+def count_by_class(listing):
     return {
-        split: {name: listing.labels.count(label) for label, name in enumerate(contents.classes)}
-        for split, listing in contents.splits.items()
+        name: {cls: split.labels.count(label) for label, cls in enumerate(listing.classes)}
+        for name, split in listing.splits.items()
     }
 
 
 def test_splits_of_classes(tmp_path):
-    found = list_folder(tree(tmp_path, {"train/b": 3, "train/a": 2, "Validation/a": 1, "Validation/b": 1, "test/b": 1}))
-    assert found.classes == ("a", "b")
-    assert counts(found) == {"train": {"a": 2, "b": 3}, "val": {"a": 1, "b": 1}, "test": {"a": 0, "b": 1}}
-    assert found.splits["train"].names[0] == "train/a/000.png"
-    assert found.splits["train"].places[0] == tmp_path / "train/a/000.png"
-    assert found.warnings == ("test has no image of class a",)
+    listing = list_folder(
+        write_tree(tmp_path, {"train/b": 3, "train/a": 2, "Validation/a": 1, "Validation/b": 1, "test/b": 1})
+    )
+    assert listing.classes == ("a", "b")
+    assert count_by_class(listing) == {"train": {"a": 2, "b": 3}, "val": {"a": 1, "b": 1}, "test": {"a": 0, "b": 1}}
+    assert listing.splits["train"].names[0] == "train/a/000.png"
+    assert listing.splits["train"].storage[0] == tmp_path / "train/a/000.png"
+    assert listing.warnings == ("test has no image of class a",)
 
 
 def test_one_level_of_classes(tmp_path):
-    found = list_folder(tree(tmp_path, {"cat": 2, "dog/puppies/young": 1, "dog": 1}))
-    assert counts(found) == {"all": {"cat": 2, "dog": 2}}
-    assert found.splits["all"].names[2:] == ("dog/000.png", "dog/puppies/young/000.png")
-    assert found.warnings == ()
+    listing = list_folder(write_tree(tmp_path, {"cat": 2, "dog/puppies/young": 1, "dog": 1}))
+    assert count_by_class(listing) == {"all": {"cat": 2, "dog": 2}}
+    assert listing.splits["all"].names[2:] == ("dog/000.png", "dog/puppies/young/000.png")
+    assert listing.warnings == ()
 
 
 def test_a_class_may_be_called_train(tmp_path):
-    assert list_folder(tree(tmp_path, {"bus": 1, "train": 2})).classes == ("bus", "train")
+    assert list_folder(write_tree(tmp_path, {"bus": 1, "train": 2})).classes == ("bus", "train")
 
 
-def test_clutter_is_ignored_in_silence(tmp_path):
-    tree(tmp_path, {"a": 1, "b": 1, "__MACOSX/a": 1, ".cache": 1, "a/.thumbs": 1})
+def test_system_files_are_ignored_without_a_warning(tmp_path):
+    write_tree(tmp_path, {"a": 1, "b": 1, "__MACOSX/a": 1, ".cache": 1, "a/.thumbs": 1})
     for name in (".DS_Store", "a/Thumbs.db", "b/desktop.ini", "b/._000.png"):
         (tmp_path / name).write_bytes(b"x")
-    found = list_folder(tmp_path)
-    assert counts(found) == {"all": {"a": 1, "b": 1}}
-    assert found.warnings == ()
+    listing = list_folder(tmp_path)
+    assert count_by_class(listing) == {"all": {"a": 1, "b": 1}}
+    assert listing.warnings == ()
 
 
-def test_what_is_no_image_is_counted(tmp_path):
-    tree(tmp_path, {"train/a": 2, "train/b": 1, "labels": 1})
+def test_other_files_are_counted(tmp_path):
+    write_tree(tmp_path, {"train/a": 2, "train/b": 1, "labels": 1})
     (tmp_path / "train/a/000.png").rename(tmp_path / "train/a/SHOUTED.JPEG")
     (tmp_path / "train/a/001.png").rename(tmp_path / "train/a/without")
     for name in ("train/a/1.txt", "train/b/2.TXT", "train/b/3.csv"):
         (tmp_path / name).write_text("")
-    found = list_folder(tmp_path)
-    assert counts(found) == {"train": {"a": 2, "b": 1}}
-    assert found.warnings == ("ignored, since they are not images: 1 .csv, 2 .txt, 1 labels/",)
+    listing = list_folder(tmp_path)
+    assert count_by_class(listing) == {"train": {"a": 2, "b": 1}}
+    assert listing.warnings == ("ignored files that are not images: 1 .csv, 2 .txt, 1 labels/",)
 
 
-def test_images_beside_the_classes_are_counted(tmp_path):
-    tree(tmp_path, {"train/a": 1, "train/b": 1, "train": 2})
+def test_misplaced_images_are_counted(tmp_path):
+    write_tree(tmp_path, {"train/a": 1, "train/b": 1, "train": 2})
     assert list_folder(tmp_path).warnings == (
-        f"ignored, since they lie in no class folder: 2 images directly in {tmp_path / 'train'}",
+        f"ignored 2 images directly in {tmp_path / 'train'}, outside any class folder",
     )
 
 
-def test_links_are_followed_and_loops_left(tmp_path):
-    tree(tmp_path / "elsewhere", {"cats": 2})
-    data = tree(tmp_path / "data", {"dog": 1})
+def test_links_are_followed_except_loops(tmp_path):
+    write_tree(tmp_path / "elsewhere", {"cats": 2})
+    data = write_tree(tmp_path / "data", {"dog": 1})
     (data / "cat").symlink_to(tmp_path / "elsewhere/cats")
     (data / "dog/again").symlink_to(data / "dog")
     (data / "dog/all").symlink_to(data)
     (data / "dog/gone.png").symlink_to(tmp_path / "nowhere")
-    found = list_folder(data)
-    names = found.splits["all"].names
-    assert found.splits["all"].labels.count(0) == 2
-    assert {"dog/000.png", "dog/gone.png", "dog/all/cat/000.png"} <= set(names)  # a link to nothing is seen by the scan
+    listing = list_folder(data)
+    names = listing.splits["all"].names
+    assert listing.splits["all"].labels.count(0) == 2
+    assert {"dog/000.png", "dog/gone.png", "dog/all/cat/000.png"} <= set(names)  # broken links are reported later
     assert not any(name.count("again") > 1 or name.count("all") > 1 for name in names)
 
 
 def test_names_in_any_script(tmp_path):
     decomposed = unicodedata.normalize("NFD", "Köter")
-    found = list_folder(tree(tmp_path, {decomposed: 1, "кот": 1, "猫": 1, "two words": 1}))
-    assert found.classes == ("Köter", "two words", "кот", "猫")
-    assert "Köter/000.png" in found.splits["all"].names
+    listing = list_folder(write_tree(tmp_path, {decomposed: 1, "кот": 1, "猫": 1, "two words": 1}))
+    assert listing.classes == ("Köter", "two words", "кот", "猫")
+    assert "Köter/000.png" in listing.splits["all"].names
 
 
-def test_names_that_are_no_utf8_can_be_printed(tmp_path):
-    tree(tmp_path, {"a": 1, "b": 1})
+def test_names_that_are_not_utf8_can_be_printed(tmp_path):
+    write_tree(tmp_path, {"a": 1, "b": 1})
     try:
         (tmp_path / "a/000.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/a/\xff.png"))
     except OSError:
-        pytest.skip("this file system takes UTF-8 names alone")
+        pytest.skip("this file system only takes UTF-8 names")
     assert list_folder(tmp_path).splits["all"].names[0].encode() == "a/�.png".encode()
 
 
-def test_two_folders_of_one_name(tmp_path):
-    tree(tmp_path, {unicodedata.normalize(form, "é"): 1 for form in ("NFC", "NFD")})
+def test_two_folders_with_the_same_name(tmp_path):
+    write_tree(tmp_path, {unicodedata.normalize(form, "é"): 1 for form in ("NFC", "NFD")})
     if len(list(tmp_path.iterdir())) == 1:
         pytest.skip("this file system normalises names")
     with pytest.raises(ConfigError, match=r"two folders are both called é .*merge them"):
@@ -109,25 +113,25 @@ def test_two_folders_of_one_name(tmp_path):
         ({"a": 1, "b": 0}, "/b: this class has no image"),
         ({"train/a": 1}, "there is only one class, a; a classifier needs two or more"),
         ({"a": 3}, "there is only one class, a"),
-        ({}, "no image in it; expected are folders of classes, such as PATH/train/cat/1.jpg"),
-        ({"train": 0, "val/a": 1}, "train: no image in it; expected are"),
-        ({".": 3}, "3 images lie directly in it, without a folder for their class; expected are"),
-        ({"train": 2}, "train: 2 images lie directly in it"),
-        ({"train/a": 1, "train/b": 1, "test": 4}, "test: 4 images lie directly in it"),
-        ({"train/a": 1, "train/b": 1, "val/a": 0}, "val: no image in it; add some, or remove the folder"),
-        ({"val/a": 1, "val/b": 1}, "there is val/ but no train/; add it, or give a folder of classes"),
-        ({"test/a": 1, "test/b": 1}, "there is test/ but no train/"),
-        ({"train/a": 1, "train/b": 1, "val/a": 1, "valid/a": 1}, "val/ and valid/ are both val; keep one"),
+        ({}, "has no image; expected class folders, such as PATH/train/cat/1.jpg"),
+        ({"train": 0, "val/a": 1}, "train: has no image; expected class folders"),
+        ({".": 3}, "holds 3 images directly, without class folders; expected class folders"),
+        ({"train": 2}, "train: holds 2 images directly"),
+        ({"train/a": 1, "train/b": 1, "test": 4}, "test: holds 4 images directly"),
+        ({"train/a": 1, "train/b": 1, "val/a": 0}, "val: has no image; add some, or remove the folder"),
+        ({"val/a": 1, "val/b": 1}, "has val/ but no train/; add it, or give a folder of classes"),
+        ({"test/a": 1, "test/b": 1}, "has test/ but no train/"),
+        ({"train/a": 1, "train/b": 1, "val/a": 1, "valid/a": 1}, "val/ and valid/ are both val; remove one of them"),
     ],
 )
-def test_layouts_that_cannot_work(tmp_path, layout, message):
+def test_invalid_layouts(tmp_path, layout, message):
     with pytest.raises(ConfigError, match=message) as error:
-        list_folder(tree(tmp_path, layout))
+        list_folder(write_tree(tmp_path, layout))
     assert "\n" not in str(error.value)
 
 
-def test_a_folder_that_may_not_be_read(tmp_path):
-    tree(tmp_path, {"a": 1, "b": 1})
+def test_an_unreadable_folder(tmp_path):
+    write_tree(tmp_path, {"a": 1, "b": 1})
     (tmp_path / "b").chmod(0)
     try:
         if os.access(tmp_path / "b", os.R_OK):

@@ -69,7 +69,7 @@ def read_archive(config: DataConfig) -> RawDataset:
     for split, images, num_published in zip(("train", "test"), (train, test), known.num_images, strict=True):
         if len(images.labels) != num_published:
             warnings += (
-                f"{config.name}: {len(images.labels):,} {split} images found instead of the published {num_published:,}",
+                f"{config.name}: {len(images.labels):,} {split} images found, but {num_published:,} are published",
             )
     return RawDataset(classes, train, test, warnings)
 
@@ -223,7 +223,9 @@ def _read_cifar_classes(name: str, known: KnownDataset, read: FileReader) -> tup
     where, content = found
     classes = tuple(content.decode("utf-8", "replace").split())
     if len(classes) != len(known.classes):
-        raise ConfigError(f"{where}: has {len(classes)} class names, not {len(known.classes)}; unpack the archive again")
+        raise ConfigError(
+            f"{where}: has {len(classes)} class names, not {len(known.classes)}; unpack the archive again"
+        )
     return classes
 
 
