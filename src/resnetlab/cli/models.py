@@ -1,4 +1,4 @@
-"""`resnetlab models`: the catalogue, and the layers of one network."""
+"""`resnetlab models`: the catalogue of networks with their cost, and the layers of one network."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -14,23 +14,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """Print the networks with their parameters, MACs, the paper's figure beside ours, and activation memory.
+    """Print the networks with parameters, MACs, the paper's numbers beside ours, and activation memory.
 
     MACs are multiply-adds of convolutions and the head for one image; the paper calls them FLOPs.
     """
 
     name: Annotated[str | None, tyro.conf.Positional] = None
-    """A network: print its layers instead of the catalogue."""
+    """Name of a network whose layers are printed instead of the catalogue."""
     batch_size: int = 128
-    """Images in the training step whose activation memory is given."""
+    """Images of a training step, for the activation memory."""
     pixels: int | None = None
-    """Side of the images; 224 for ImageNet networks and 32 for CIFAR ones if not given."""
+    """Side of the images in pixels; default 224 for ImageNet networks and 32 for CIFAR networks."""
     json: bool = False
     """Print JSON instead of a table."""
 
 
 def run(options: Options) -> int:
-    """Print the catalogue, or the layers of one network."""
+    """Print the catalogue, or the layers of one network.
+
+    Raises:
+        ConfigError: for an unknown network, or a number out of range.
+    """
     if options.batch_size < 1:
         raise ConfigError(f"batch-size must be at least 1, not {options.batch_size}")
     if options.pixels is not None and options.pixels < 8:
@@ -42,8 +46,8 @@ def run(options: Options) -> int:
     return 0
 
 
-def count(name: str, options: Options) -> "tuple[int, Cost]":
-    """Return a network's image size and its cost."""
+def measure_cost(name: str, options: Options) -> "tuple[int, Cost]":
+    """Return a network's image size in pixels and its cost."""
     from resnetlab.models.cost import cost
     from resnetlab.models.zoo import build_model, model_config
 
@@ -53,7 +57,7 @@ def count(name: str, options: Options) -> "tuple[int, Cost]":
 
 
 def print_catalogue(options: Options) -> None:
-    """Print every network of the paper, a line each."""
+    """Print one line for each network of the paper."""
     from rich.console import Console
     from rich.progress import track
 
@@ -62,19 +66,19 @@ def print_catalogue(options: Options) -> None:
     from resnetlab.models.zoo import CATALOGUE, model_config
 
     rows = []
-    for name in track(CATALOGUE, "counting", console=Console(stderr=True), transient=True):
-        size, counted = count(name, options)
+    for name in track(CATALOGUE, "measuring", console=Console(stderr=True), transient=True):
+        size, network_cost = measure_cost(name, options)
         cells = {quantity: paper.find_result(name, quantity) for quantity in ("params", "macs")}
         rows.append(
             {
                 "name": name,
                 "shortcut": model_config(name).shortcut,
                 "image_size": size,
-                "params": counted.params,
+                "params": network_cost.params,
                 "paper_params": cells["params"].value if cells["params"] else None,
-                "macs": counted.macs,
+                "macs": network_cost.macs,
                 "paper_macs": cells["macs"].value if cells["macs"] else None,
-                "activation_bytes": counted.activation_bytes,
+                "activation_bytes": network_cost.activation_bytes,
                 "batch_size": options.batch_size,
             }
         )
@@ -90,49 +94,57 @@ def print_catalogue(options: Options) -> None:
             row["shortcut"],
             str(row["image_size"]),
             f"{row['params']:,}",
-            _short(row["paper_params"]),
-            _macs(row["macs"]),
-            _short(row["paper_macs"]),
+            _format_paper(row["paper_params"]),
+            _format_macs(row["macs"]),
+            _format_paper(row["paper_macs"]),
             f"{row['activation_bytes'] / 2**30:.2f}",
         )
     Console(markup=False).print(listing)
-    print("\nMACs: multiply-adds of one image (the paper's FLOPs). paper: its Tables 1 and 6.")
-    print("GiB: activations kept for the backward pass of a batch, fp32.")
-    print("Any depth 6n+2 has a name as well: resnet8, plain164, resnet50-cifar.")
+    print("\nMACs: multiply-adds for one image (the paper's FLOPs). paper: its Tables 1 and 6.")
+    print("GiB: activations stored for the backward pass of a batch, fp32.")
+    print("Every depth 6n+2 has a name too: resnet8, plain164, resnet50-cifar.")
 
 
 def print_layers(name: str, options: Options) -> None:
-    """Print the layers of one network, and their sums."""
+    """Print the layers of one network and their sums."""
     from rich.console import Console
 
     from resnetlab.cli.tables import table
 
-    size, counted = count(name, options)
+    size, network_cost = measure_cost(name, options)
     if options.json:
-        sums = {"params": counted.params, "macs": counted.macs, "activation_bytes": counted.activation_bytes}
-        print(json.dumps({"name": name, "image_size": size, **sums, "layers": [asdict(x) for x in counted.layers]}))
+        sums = {
+            "params": network_cost.params,
+            "macs": network_cost.macs,
+            "activation_bytes": network_cost.activation_bytes,
+        }
+        print(
+            json.dumps({"name": name, "image_size": size, **sums, "layers": [asdict(x) for x in network_cost.layers]})
+        )
         return
     listing = table("layer", "kind", "output", "parameters", "MACs", f"MiB at {options.batch_size}", left=2)
-    for layer in counted.layers:
+    for layer in network_cost.layers:
         listing.add_row(
             layer.name,
             layer.kind,
             "x".join(map(str, layer.output_shape)),
             f"{layer.params:,}",
-            _macs(layer.macs) if layer.macs else "",
+            _format_macs(layer.macs) if layer.macs else "",
             f"{layer.activation_bytes / 2**20:.1f}",
         )
     listing.add_section()
-    total = f"{counted.activation_bytes / 2**20:.1f}"
-    listing.add_row("total", "", f"from {size}x{size}", f"{counted.params:,}", _macs(counted.macs), total)
+    total = f"{network_cost.activation_bytes / 2**20:.1f}"
+    listing.add_row(
+        "total", "", f"from {size}x{size}", f"{network_cost.params:,}", _format_macs(network_cost.macs), total
+    )
     Console(markup=False).print(listing)
 
 
-def _macs(value: float) -> str:
+def _format_macs(value: float) -> str:
     return f"{value / 1e9:.3f} G" if value >= 1e9 else f"{value / 1e6:.1f} M"
 
 
-def _short(value: float | None) -> str:
+def _format_paper(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value / 1e9:g} G" if value >= 1e9 else f"{value / 1e6:g} M"
