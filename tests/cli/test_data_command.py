@@ -1,4 +1,4 @@
-"""`resnetlab data check` as a person meets it."""
+"""`resnetlab data check`: output, JSON, exit status and errors."""
 
 import io
 import json
@@ -26,7 +26,7 @@ def write(path, seed, size=(8, 8), mode="RGB"):
 
 @pytest.fixture
 def pets(tmp_path):
-    """Two classes, sizes that differ, a grey image, a note, copies within train and across to val."""
+    """Two classes, different sizes, a grey image, a text file, and copies within train and between train and val."""
     root = tmp_path / "pets"
     for seed in range(6):
         write(root / f"train/{'cat' if seed < 4 else 'dog [old]'}/{seed}.png", seed, size=(8, 8 + 2 * (seed == 5)))
@@ -38,29 +38,29 @@ def pets(tmp_path):
     return root
 
 
-def check(*words):
-    return main(["data", "check", *map(str, words)])
+def check(*arguments):
+    return main(["data", "check", *map(str, arguments)])
 
 
-def test_a_sound_data_set(pets, capsys):
+def test_a_valid_data_set(pets, capsys):
     assert check(pets) == 0
-    said = capsys.readouterr().out
-    assert max(map(len, said.splitlines())) <= 80
-    rows = [line.split() for line in said.splitlines()]
+    output = capsys.readouterr().out
+    assert max(map(len, output.splitlines())) <= 80
+    rows = [line.split() for line in output.splitlines()]
     assert ["cat", "6", "2"] in rows
     assert ["dog", "[old]", "2", "0"] in rows
     assert ["total", "8", "2"] in rows
     assert ["smallest", "class", "2", "0"] in rows
-    assert "train: 8x8 to 10x8 pixels, median 8x8, 7 of 8x8; 8 PNG; 7 RGB, 1 L" in said
-    assert "val: all 8x8 pixels; 2 PNG; 2 RGB" in said
-    assert "exact copies within train: 1\n" in said
-    assert "exact copies between splits (same bytes): 1\n  val/cat/seen.png = train/cat/1.png\n" in said
-    assert "warning: ignored, since they are not images: 1 .txt" in said
-    assert "warning: val has no image of class dog [old]" in said
-    assert "every image can be read" in said
+    assert "train: 8x8 to 10x8 pixels, median 8x8, 7 of 8x8; 8 PNG; 7 RGB, 1 L" in output
+    assert "val: all 8x8 pixels; 2 PNG; 2 RGB" in output
+    assert "exact copies within train: 1\n" in output
+    assert "exact copies between splits (same bytes): 1\n  val/cat/seen.png = train/cat/1.png\n" in output
+    assert "warning: ignored files that are not images: 1 .txt" in output
+    assert "warning: val has no image of class dog [old]" in output
+    assert "every image can be read" in output
 
 
-def test_bad_files_are_all_listed_and_status_1(pets, capsys):
+def test_all_bad_files_are_listed_and_the_status_is_1(pets, capsys):
     for number in range(5):
         (pets / f"train/cat/bad{number}.jpg").write_bytes(b"\xff\xd8 no image")
     whole = (pets / "val/cat/new.png").read_bytes()
@@ -79,37 +79,37 @@ def test_json_is_one_object(pets, capsys):
     (pets / "train/cat/empty.jpg").write_bytes(b"")
     assert check(pets, "--json") == 1
     captured = capsys.readouterr()
-    said = json.loads(captured.out)
-    assert said["splits"]["train"]["classes"] == {"cat": 6, "dog [old]": 2}
-    assert said["splits"]["train"]["largest"] == [10, 8]
-    assert said["splits"]["train"]["duplicates"] == 1
-    assert said["duplicates_between"] == [{"train": "train/cat/1.png", "val": "val/cat/seen.png"}]
-    assert [line.split(":")[0] for line in said["bad"]] == ["train/cat/empty.jpg"]
-    assert len(said["warnings"]) == 2
+    result = json.loads(captured.out)
+    assert result["splits"]["train"]["classes"] == {"cat": 6, "dog [old]": 2}
+    assert result["splits"]["train"]["largest"] == [10, 8]
+    assert result["splits"]["train"]["duplicates"] == 1
+    assert result["duplicates_between"] == [{"train": "train/cat/1.png", "val": "val/cat/seen.png"}]
+    assert [line.split(":")[0] for line in result["bad"]] == ["train/cat/empty.jpg"]
+    assert len(result["warnings"]) == 2
 
 
-def test_many_classes_are_not_all_shown(tmp_path, capsys):
+def test_only_some_of_many_classes_are_printed(tmp_path, capsys):
     for label in range(40):
-        write(tmp_path / f"a class with a name that is longer than any table likes {label:02}/1.png", label)
+        write(tmp_path / f"a class with a name that is too long for a table row {label:02}/1.png", label)
     write(tmp_path / "z/1.png", 100)
     write(tmp_path / "z/2.png", 101)
     assert check(tmp_path) == 0
-    said = capsys.readouterr().out
-    assert max(map(len, said.splitlines())) <= 80
-    assert "… 17 more" in said
-    assert len(said.splitlines()) < 40
-    assert "no splits yet: when opened, 10 % of each class are held out" in said
-    assert "between" not in said
+    output = capsys.readouterr().out
+    assert max(map(len, output.splitlines())) <= 80
+    assert "… 17 more" in output
+    assert len(output.splitlines()) < 40
+    assert "no splits: training holds out 10 % of each class" in output
+    assert "between" not in output
 
 
 def test_a_known_data_set(capsys):
     assert check("digits") == 0
-    said = capsys.readouterr().out
-    assert "train: all 8x8 pixels; 1,257 digits; 1,257 L" in said
-    assert "total" in said
+    output = capsys.readouterr().out
+    assert "train: all 8x8 pixels; 1,257 digits; 1,257 L" in output
+    assert "total" in output
 
 
-def test_images_beyond_the_limit_are_bad(tmp_path, capsys):
+def test_images_above_the_size_limit_are_bad(tmp_path, capsys):
     for label in "ab":
         write(tmp_path / label / "1.png", 1)
     write(tmp_path / "b" / "2.png", 1, size=(1100, 1000))
@@ -122,23 +122,23 @@ def test_images_beyond_the_limit_are_bad(tmp_path, capsys):
     [
         (("check", "nothere"), "data 'nothere' is neither a known data set"),
         (("check", "digits", "--workers", "0"), "workers must be at least 1, not 0"),
-        (("check", "digits", "--cache-gib", "0"), "cache-gib must be above 0, and a number, not 0"),
-        (("check", "digits", "--cache-gib", "inf"), "cache-gib must be above 0, and a number, not inf"),
+        (("check", "digits", "--cache-gib", "0"), "cache-gib must be a number above 0, not 0"),
+        (("check", "digits", "--cache-gib", "inf"), "cache-gib must be a number above 0, not inf"),
         (("check", "digits", "--max-megapixels", "0"), "max_megapixels must be at least 1"),
         (("check",), "PATH"),
         (("chek", "digits"), "chek"),
-        (("check", "."), "no image in it; expected are folders of classes"),
+        (("check", "."), "has no image; expected class folders"),
         (("check", "cifar10", "--data-root", "root"), "cifar10: 3 bytes"),
     ],
 )
-def test_a_mistake_is_one_line_and_status_2(tmp_path, monkeypatch, capsys, words, message):
+def test_invalid_calls_print_one_line_and_return_2(tmp_path, monkeypatch, capsys, words, message):
     monkeypatch.chdir(tmp_path)
     if "root" in words:
         (tmp_path / "root").mkdir()
         (tmp_path / "root" / "data_batch_1.bin").write_bytes(b"abc")
-        message = "root/data_batch_1.bin: 3 bytes are not a whole number of records"
+        message = "root/data_batch_1.bin: 3 bytes are not a multiple of a record's"
     assert main(["data", *words]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert message in said.err
-    assert said.err.count("\n") == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+    assert captured.err.count("\n") == 1

@@ -1,66 +1,73 @@
-"""`resnetlab data check PATH`: every image is decoded once, and what is found is told; `data pack`: into shards."""
+"""`resnetlab data`: check the images of a data set, or pack them into shards."""
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from resnetlab.cli.data_check_output import DatasetReport, ImageInfo, duplicates_between, print_summary, summarise
 from resnetlab.config import ConfigError, DataConfig
 
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+    from torch import Tensor
+
+    from resnetlab.data.listing import DatasetListing
+
 
 @dataclass(frozen=True)
 class Options:
-    """Check a data set: counts for each class, sizes, exact duplicates, files that cannot be read. Or pack it.
+    """Check a data set, or pack it into shards.
 
-    Every image is decoded once. Duplicates are found by a hash of the encoded bytes: the same picture saved twice in
-    different ways is not one. Of shards the SHA-256 is verified too. The exit status is 1 where an image cannot be
-    read.
+    check decodes every image once and prints images per class, sizes, exact duplicates and files that cannot be read.
+    Duplicates have the same encoded bytes; the same image saved in two formats is not found. The SHA-256 of shards is
+    verified too. The exit status is 1 if an image cannot be read.
 
-    pack writes tar files in WebDataset's naming, with an index, into the folder --out: some hundred large files in
-    place of a million small ones, to be read from a disk, a network or an address. The same command goes on where it
-    was stopped.
+    pack writes tar files in WebDataset's naming, with an index, into the folder --out: some hundred large files
+    instead of a million small ones, to be read from a disk, a network or a URL. The same command continues an
+    unfinished packing.
     """
 
     action: Annotated[Literal["check", "pack"], tyro.conf.Positional]
     """What to do."""
     path: Annotated[str, tyro.conf.Positional]
-    """A folder of images, of parquet files or of shards, a parquet file, the address of shards, or a known name such as
+    """A folder of images, of parquet files or of shards, a parquet file, the URL of shards, or a known name such as
     cifar10."""
     out: Path | None = None
-    """pack: the folder of shards, which is made."""
+    """pack: the folder of shards, which is created."""
     max_side: int | None = None
-    """pack: make images whose shorter side is above this so small, as JPEG of quality 90; as they are if not given."""
+    """pack: resize images whose shorter side is above this number of pixels, as JPEG of quality 90. By default images
+    stay unchanged."""
     shard_mib: int = 256
-    """pack: size of a shard in MiB, about."""
+    """pack: approximate size of a shard in MiB."""
     on_bad_image: Literal["fail", "skip"] = "fail"
-    """pack: stop at images that cannot be read, or leave them out and list them in the index."""
+    """pack: stop if images cannot be read, or leave them out and list them in the index."""
     data_root: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Where the archives of a known data set lie, or the cache of an address; the user's cache folder if not given."""
-    workers: int | None = None
-    """Threads that decode, or that write a shard each; as many as there are usable cores if not given."""
-    max_megapixels: int = 100
-    """Images that claim more count as bad."""
-    cache_gib: float = 10.0
-    """Size of the cache for shards behind an address, in GiB; it lies in --data-root, or in the user's cache
+    """The folder with the archives of a known data set, or with the cache of remote shards. By default the user's cache
     folder."""
+    workers: int | None = None
+    """Threads that decode images or write shards. By default one for each usable core."""
+    max_megapixels: int = 100
+    """Images with more megapixels count as bad."""
+    cache_gib: float = 10.0
+    """Size of the cache for remote shards, in GiB. It is in --data-root."""
     json: bool = False
     """Print one JSON object instead of tables."""
 
 
-PACKS = ("out", "max_side", "shard_mib", "on_bad_image")
-"""Options that only pack has a use for."""
+PACK_OPTIONS = ("out", "max_side", "shard_mib", "on_bad_image")
+"""Options that only pack uses."""
 
 
 def run(options: Options) -> int:
-    """Check a data set, or pack it; return 1 where an image cannot be read, else 0.
+    """Check or pack a data set; return 1 if an image cannot be read, else 0.
 
     Raises:
-        ConfigError: where the data are not there or in a layout that cannot be opened.
+        ConfigError: If the data are missing or have an unknown layout, or an option is invalid.
     """
     config = DataConfig(
         options.path, options.data_root, on_bad_image=options.on_bad_image, max_megapixels=options.max_megapixels
@@ -68,32 +75,32 @@ def run(options: Options) -> int:
     if options.workers is not None and options.workers < 1:
         raise ConfigError(f"workers must be at least 1, not {options.workers}")
     if not 0 < options.cache_gib < math.inf:
-        raise ConfigError(f"cache-gib must be above 0, and a number, not {options.cache_gib:g}")
+        raise ConfigError(f"cache-gib must be a number above 0, not {options.cache_gib:g}")
     if options.action == "pack":
         return _pack(options, config)
-    packs = [name for name in PACKS if getattr(options, name) != Options.__dataclass_fields__[name].default]
-    if packs:
-        raise ConfigError(f"--{packs[0].replace('_', '-')} is for pack, and check changes nothing; leave it out")
-    found = scan_dataset(config, options.workers, options.cache_gib)
-    summaries = {split: summarise(found, split) for split in found.splits}
-    pairs = duplicates_between(found)
+    unused = [name for name in PACK_OPTIONS if getattr(options, name) != Options.__dataclass_fields__[name].default]
+    if unused:
+        raise ConfigError(f"--{unused[0].replace('_', '-')} requires pack, because check changes nothing; leave it out")
+    report = scan_dataset(config, options.workers, options.cache_gib)
+    summaries = {split: summarise(report, split) for split in report.splits}
+    pairs = duplicates_between(report)
     if options.json:
-        said = {
+        result = {
             "name": options.path,
             "splits": {split: asdict(summary) for split, summary in summaries.items()},
             "duplicates_between": [{first.split: first.name, second.split: second.name} for first, second in pairs],
-            "bad": found.bad,
-            "warnings": found.warnings,
+            "bad": report.bad,
+            "warnings": report.warnings,
         }
-        print(json.dumps(said, ensure_ascii=False))
+        print(json.dumps(result, ensure_ascii=False))
     else:
-        print_summary(found, summaries, pairs)
-    return 1 if found.bad else 0
+        print_summary(report, summaries, pairs)
+    return 1 if report.bad else 0
 
 
 def _pack(options: Options, config: DataConfig) -> int:
     if options.out is None:
-        raise ConfigError("pack needs a folder to write the shards into; give it with --out")
+        raise ConfigError("pack needs a folder for the shards; give it with --out")
     from resnetlab.cli.data_pack_output import run_pack
 
     return run_pack(
@@ -111,27 +118,36 @@ def scan_dataset(config: DataConfig, workers: int | None, cache_gib: float) -> D
     """Decode every image of a data set, with a progress bar on stderr; `cache_gib` is as for `open_data`.
 
     Raises:
-        ConfigError: as `open_data` does; images that cannot be read are listed instead.
+        ConfigError: As for `open_data`, except that images that cannot be read are listed in the report.
     """
     from resnetlab.data.open_dataset import list_dataset, open_data
-    from resnetlab.data.registry import LISTED, detect_kind
+    from resnetlab.data.registry import LISTED_KINDS, detect_kind
 
     kind = detect_kind(config)
-    if kind in LISTED:
-        return _look_through_files(list_dataset(config, cache_gib), config, workers)
+    if kind in LISTED_KINDS:
+        return _scan_files(list_dataset(config, cache_gib), config, workers)
     if kind == "digits":
         data = open_data(config)
-        images = [image for split, some in data.splits.items() for image in _arrays(split, some, kind)]
-        return DatasetReport(data.classes, tuple(data.splits), images, [], data.warnings)
+        images = [
+            image
+            for split, samples in data.splits.items()
+            for image in _describe_arrays(split, samples.images, samples.labels, names=samples.names, kind=kind)
+        ]
+        return DatasetReport(data.classes, tuple(data.splits), images, bad=[], warnings=data.warnings)
     from resnetlab.data.readers.cifar_mnist import read_archive
 
     archive = read_archive(config)
-    parts = {"train": archive.train, "test": archive.test}
-    images = [image for split, some in parts.items() for image in _arrays(split, some, kind)]
-    return DatasetReport(archive.classes, tuple(parts), images, [], archive.warnings)
+    splits = {"train": archive.train, "test": archive.test}
+    images = [
+        image
+        for split, samples in splits.items()
+        for image in _describe_arrays(split, samples.images, samples.labels, names=samples.names, kind=kind)
+    ]
+    return DatasetReport(archive.classes, tuple(splits), images, bad=[], warnings=archive.warnings)
 
 
-def _look_through_files(contents: Any, config: DataConfig, workers: int | None) -> DatasetReport:
+def _scan_files(dataset: "DatasetListing", config: DataConfig, workers: int | None) -> DatasetReport:
+    """Decode the images of files or shards."""
     import hashlib
 
     from rich.console import Console
@@ -142,7 +158,7 @@ def _look_through_files(contents: Any, config: DataConfig, workers: int | None) 
 
     max_pixels = config.max_megapixels * 1_000_000
 
-    def look(position: int, data: bytes) -> tuple[Header, bytes]:
+    def read(position: int, data: bytes) -> tuple[Header, bytes]:
         header = read_header(data, max_pixels)
         decode(data, max_pixels)
         return header, hashlib.blake2b(data, digest_size=16).digest()
@@ -151,42 +167,61 @@ def _look_through_files(contents: Any, config: DataConfig, workers: int | None) 
     bad = _damaged_shards(config, workers)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        for split, listing in contents.splits.items():
+        for split, listing in dataset.splits.items():
             task = bar.add_task(split, total=len(listing))
 
-            def tell(done: int, total: int, task: Any = task) -> None:
+            def on_progress(done: int, total: int, task: "TaskID" = task) -> None:
                 bar.update(task, completed=done)
 
-            looks, more = scan_images(listing.names, listing.places, look, workers=workers, on_progress=tell)
-            bad += more
-            for name, label, seen in zip(listing.names, listing.labels, looks, strict=True):
-                if seen is not None:
-                    header, digest = seen
+            results, split_bad = scan_images(
+                listing.names, listing.storage, read, workers=workers, on_progress=on_progress
+            )
+            bad += split_bad
+            for name, label, result in zip(listing.names, listing.labels, results, strict=True):
+                if result is not None:
+                    header, digest = result
                     images.append(
-                        ImageInfo(split, name, label, header.height, header.width, header.mode, header.format, digest)
+                        ImageInfo(
+                            split=split,
+                            name=name,
+                            label=label,
+                            height=header.height,
+                            width=header.width,
+                            mode=header.mode,
+                            format=header.format,
+                            digest=digest,
+                        )
                     )
-    return DatasetReport(contents.classes, tuple(contents.splits), images, bad, contents.warnings)
+    return DatasetReport(dataset.classes, tuple(dataset.splits), images, bad=bad, warnings=dataset.warnings)
 
 
 def _damaged_shards(config: DataConfig, workers: int | None) -> list[str]:
-    """Return which shards here are not as they were packed; of an address they are verified when they are fetched."""
-    from resnetlab.data.registry import dataset_path, detect_kind, is_address
+    """Return the damaged files of local shards, each as `NAME: REASON`. Remote shards are verified when downloaded."""
+    from resnetlab.data.registry import dataset_path, detect_kind, is_url
     from resnetlab.data.shards.format import find_damaged
     from resnetlab.system.cores import usable_cores
 
-    if detect_kind(config) != "shards" or is_address(config.name):
+    if detect_kind(config) != "shards" or is_url(config.name):
         return []
-    spoilt = find_damaged(dataset_path(config.name), workers or usable_cores())
-    return [f"{name}: {reason}" for name, reason in spoilt.items()]
+    damaged = find_damaged(dataset_path(config.name), workers or usable_cores())
+    return [f"{name}: {reason}" for name, reason in damaged.items()]
 
 
-def _arrays(split: str, some: Any, kind: str) -> Iterator[ImageInfo]:
-    """Yield what is known of images that come as arrays."""
+def _describe_arrays(
+    split: str, images: "Tensor", labels: "Tensor", *, names: Sequence[str] | None, kind: str
+) -> Iterator[ImageInfo]:
+    """Yield the description of each image of a data set that has no encoded files."""
     import hashlib
 
-    channels, height, width = some.images.shape[1:]
-    mode = "L" if channels == 1 else "RGB"
-    for row, (image, label) in enumerate(zip(some.images.numpy(), some.labels.tolist(), strict=True)):
-        digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
-        name = some.names[row] if some.names else f"image {row}"
-        yield ImageInfo(split, name, label, height, width, mode, kind, digest)
+    channels, height, width = images.shape[1:]
+    for row, (image, label) in enumerate(zip(images.numpy(), labels.tolist(), strict=True)):
+        yield ImageInfo(
+            split=split,
+            name=names[row] if names else f"image {row}",
+            label=label,
+            height=height,
+            width=width,
+            mode="L" if channels == 1 else "RGB",
+            format=kind,
+            digest=hashlib.blake2b(image.tobytes(), digest_size=16).digest(),
+        )

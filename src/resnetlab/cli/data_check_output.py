@@ -1,20 +1,20 @@
-"""What `data check` found in a data set, counted and printed."""
+"""Results of `resnetlab data check`: counting and printing."""
 
 from collections import Counter
 from dataclasses import dataclass
 from statistics import median_low
 
-SHOWN_CLASSES = 24
-"""Rows of a class table; of more classes the smallest and the largest are shown."""
-SHOWN_PAIRS = 10
-"""Duplicates that are named; all of them are in the JSON."""
+MAX_CLASSES = 24
+"""Class rows of a table; of more classes only the largest and the smallest are printed."""
+MAX_PAIRS = 10
+"""Duplicates that are printed; the JSON output has all."""
 NAME_WIDTH = 36
-"""Columns for a class name."""
+"""Characters of a class name."""
 
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What one image turned out to be."""
+    """Split, label, size and format of one image that can be read."""
 
     split: str
     name: str
@@ -24,27 +24,28 @@ class ImageInfo:
     mode: str
     format: str
     digest: bytes
-    """A hash of the encoded bytes; of the pixels, where a data set comes without any encoding."""
+    """Hash of the encoded bytes, or of the pixels if the data set has no encoded images."""
 
 
 @dataclass(frozen=True)
 class DatasetReport:
-    """A data set, looked through."""
+    """The images of a data set after a check."""
 
     classes: tuple[str, ...]
     splits: tuple[str, ...]
     images: list[ImageInfo]
     bad: list[str]
-    """Each as `NAME: REASON`."""
+    """Images that cannot be read, each as `NAME: REASON`."""
     warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """What is told of one split; sizes are (width, height) in pixels, in the order of their areas."""
+    """Counts of one split. Sizes are (width, height) in pixels, ordered by area."""
 
     images: int
     classes: dict[str, int]
+    """Images of each class."""
     smallest: tuple[int, int]
     median: tuple[int, int]
     largest: tuple[int, int]
@@ -53,35 +54,34 @@ class SplitSummary:
     modes: dict[str, int]
     formats: dict[str, int]
     duplicates: int
-    """Images of which another one in the split is an exact copy, less one of each kind."""
+    """Images with an exact copy in the split, not counting the first of each kind."""
 
 
-def summarise(found: DatasetReport, split: str) -> SplitSummary:
-    """Count what one split holds."""
-    images = [image for image in found.images if image.split == split]
+def summarise(report: DatasetReport, split: str) -> SplitSummary:
+    """Count the images of one split."""
+    images = [image for image in report.images if image.split == split]
     labels = Counter(image.label for image in images)
     sizes = sorted(((image.width, image.height) for image in images), key=lambda size: (size[0] * size[1], size))
-    ((commonest, often),) = Counter(sizes).most_common(1) or [((0, 0), 0)]
-    none = (0, 0)
+    ((commonest, commonest_images),) = Counter(sizes).most_common(1) or [((0, 0), 0)]
     return SplitSummary(
         images=len(images),
-        classes={name: labels[label] for label, name in enumerate(found.classes)},
-        smallest=sizes[0] if sizes else none,
-        median=sizes[(len(sizes) - 1) // 2] if sizes else none,
-        largest=sizes[-1] if sizes else none,
+        classes={name: labels[label] for label, name in enumerate(report.classes)},
+        smallest=sizes[0] if sizes else (0, 0),
+        median=sizes[(len(sizes) - 1) // 2] if sizes else (0, 0),
+        largest=sizes[-1] if sizes else (0, 0),
         commonest=commonest,
-        commonest_images=often,
+        commonest_images=commonest_images,
         modes=dict(Counter(image.mode for image in images).most_common()),
         formats=dict(Counter(image.format for image in images).most_common()),
         duplicates=len(images) - len({image.digest for image in images}),
     )
 
 
-def duplicates_between(found: DatasetReport) -> list[tuple[ImageInfo, ImageInfo]]:
-    """Pair each image with its first exact copy in an earlier split: it was trained on, and then measured."""
+def duplicates_between(report: DatasetReport) -> list[tuple[ImageInfo, ImageInfo]]:
+    """Pair each image with its first exact copy in an earlier split, such as a test image that is also in training."""
     first: dict[bytes, ImageInfo] = {}
     pairs = []
-    for image in found.images:  # in the order of the splits
+    for image in report.images:  # ordered by split
         earlier = first.setdefault(image.digest, image)
         if earlier.split != image.split:
             pairs.append((earlier, image))
@@ -89,69 +89,69 @@ def duplicates_between(found: DatasetReport) -> list[tuple[ImageInfo, ImageInfo]
 
 
 def print_summary(
-    found: DatasetReport, summaries: dict[str, SplitSummary], pairs: list[tuple[ImageInfo, ImageInfo]]
+    report: DatasetReport, summaries: dict[str, SplitSummary], pairs: list[tuple[ImageInfo, ImageInfo]]
 ) -> None:
-    """Print what was found: classes, sizes, duplicates, warnings, bad files."""
-    _print_classes(found, summaries)
+    """Print classes, sizes, duplicates, warnings and bad files."""
+    _print_classes(report, summaries)
     print()
     for split, summary in summaries.items():
         if summary.images:
             print(f"{split}: {_sizes(summary)}; {_counts(summary.formats)}; {_counts(summary.modes)}")
     if "all" in summaries:
-        print("no splits yet: when opened, 10 % of each class are held out for val and for test")
+        print("no splits: training holds out 10 % of each class for val and 10 % for test")
     for split, summary in summaries.items():
         if summary.duplicates:
             print(f"exact copies within {split}: {summary.duplicates:,}")
     if len(summaries) > 1:
         print(f"exact copies between splits (same bytes): {len(pairs) or 'none'}")
-    for earlier, image in pairs[:SHOWN_PAIRS]:
-        print(f"  {_where(image)} = {_where(earlier)}")
-    if len(pairs) > SHOWN_PAIRS:
-        print(f"  … and {len(pairs) - SHOWN_PAIRS:,} more; --json lists all")
-    for warning in found.warnings:
+    for earlier, image in pairs[:MAX_PAIRS]:
+        print(f"  {_describe(image)} = {_describe(earlier)}")
+    if len(pairs) > MAX_PAIRS:
+        print(f"  … and {len(pairs) - MAX_PAIRS:,} more; --json lists all")
+    for warning in report.warnings:
         print(f"warning: {warning}")
-    if found.bad:
-        print(f"{len(found.bad):,} cannot be read:")
-        for bad in found.bad:
+    if report.bad:
+        print(f"{len(report.bad):,} cannot be read:")
+        for bad in report.bad:
             print(f"  {bad}")
     else:
         print("every image can be read")
 
 
-def _print_classes(found: DatasetReport, summaries: dict[str, SplitSummary]) -> None:
+def _print_classes(report: DatasetReport, summaries: dict[str, SplitSummary]) -> None:
     from rich.console import Console
 
     from resnetlab.cli.tables import table
 
-    listing = table("class", *summaries)
+    classes_table = table("class", *summaries)
     columns = [summary.classes for summary in summaries.values()]
-    shown: list[str | None] = list(found.classes)
-    if len(shown) > SHOWN_CLASSES:
-        by_size = sorted(found.classes, key=lambda name: -columns[0][name])
-        shown = [*by_size[: SHOWN_CLASSES // 2], None, *by_size[-SHOWN_CLASSES // 2 :]]
-    for name in shown:
+    rows: list[str | None] = list(report.classes)
+    if len(rows) > MAX_CLASSES:
+        by_size = sorted(report.classes, key=lambda name: -columns[0][name])
+        rows = [*by_size[: MAX_CLASSES // 2], None, *by_size[-MAX_CLASSES // 2 :]]
+    for name in rows:
         if name is None:
-            listing.add_row(f"… {len(found.classes) - SHOWN_CLASSES:,} more", *("…" for _ in columns))
+            classes_table.add_row(f"… {len(report.classes) - MAX_CLASSES:,} more", *("…" for _ in columns))
         else:
             short = name if len(name) <= NAME_WIDTH else f"{name[: NAME_WIDTH - 1]}…"
-            listing.add_row(short, *(f"{column[name]:,}" for column in columns))
-    listing.add_section()
+            classes_table.add_row(short, *(f"{column[name]:,}" for column in columns))
+    classes_table.add_section()
     for word, reduce in (("smallest class", min), ("median", median_low), ("largest class", max), ("total", sum)):
-        listing.add_row(word, *(f"{reduce(column.values()):,}" for column in columns))
-    Console(markup=False).print(listing)
+        classes_table.add_row(word, *(f"{reduce(column.values()):,}" for column in columns))
+    Console(markup=False).print(classes_table)
 
 
 def _sizes(summary: SplitSummary) -> str:
-    smallest, middle, largest = (f"{w}x{h}" for w, h in (summary.smallest, summary.median, summary.largest))
+    smallest, median, largest = (f"{w}x{h}" for w, h in (summary.smallest, summary.median, summary.largest))
     if summary.commonest_images == summary.images:
         return f"all {smallest} pixels"
-    often = f"{summary.commonest_images:,} of {summary.commonest[0]}x{summary.commonest[1]}"
-    return f"{smallest} to {largest} pixels, median {middle}, {often}"
+    commonest = f"{summary.commonest_images:,} of {summary.commonest[0]}x{summary.commonest[1]}"
+    return f"{smallest} to {largest} pixels, median {median}, {commonest}"
 
 
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in counts.items())
 
 
-def _where(image: ImageInfo) -> str:
+def _describe(image: ImageInfo) -> str:
     return image.name if image.name.startswith(image.split) else f"{image.split} {image.name}"

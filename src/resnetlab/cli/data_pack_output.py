@@ -1,4 +1,4 @@
-"""`resnetlab data pack SOURCE --out DIR`: what it tells a person."""
+"""Packing with a progress bar, and the output of `resnetlab data pack`."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,8 @@ from resnetlab.config import DataConfig
 if TYPE_CHECKING:
     from resnetlab.data.shards.format import ShardIndex
 
-SHOWN = 10
-"""Images left out that are named; `index.json` lists all."""
+MAX_LEFT_OUT = 10
+"""Left-out images that are printed; `index.json` lists all."""
 
 
 def run_pack(
@@ -23,10 +23,10 @@ def run_pack(
     cache_gib: float,
     as_json: bool,
 ) -> int:
-    """Pack with a progress bar on stderr, and say what came of it; return 0.
+    """Pack with a progress bar on stderr, and print the number and size of shards; return 0.
 
     Raises:
-        ConfigError: as `data.pack.pack` does.
+        ConfigError: As for `pack_dataset`.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -47,21 +47,21 @@ def run_pack(
     if as_json:
         print(json.dumps({"out": str(out), "splits": split_counts(index), "left_out": list(index.left_out)}))
         return 0
-    for split, found in split_counts(index).items():
-        each = f"{found['samples']:,} images in {found['shards']:,} shard{'' if found['shards'] == 1 else 's'}"
-        print(f"{split}: {each}, {found['bytes'] / 2**20:,.1f} MiB")
+    for split, counts in split_counts(index).items():
+        shards = f"{counts['shards']:,} shard{'' if counts['shards'] == 1 else 's'}"
+        print(f"{split}: {counts['samples']:,} images in {shards}, {counts['bytes'] / 2**20:,.1f} MiB")
     for warning in index.warnings:
         print(f"warning: {warning}")
-    for bad in index.left_out[:SHOWN]:
+    for bad in index.left_out[:MAX_LEFT_OUT]:
         print(f"left out: {bad}")
-    if len(index.left_out) > SHOWN:
-        print(f"… and {len(index.left_out) - SHOWN:,} more; index.json lists all")
-    print(f"train on it with --data {out}\nlook through it with resnetlab data check {out}")
+    if len(index.left_out) > MAX_LEFT_OUT:
+        print(f"… and {len(index.left_out) - MAX_LEFT_OUT:,} more; index.json lists all")
+    print(f"train on it with --data {out}\ncheck it with resnetlab data check {out}")
     return 0
 
 
 def split_counts(index: "ShardIndex") -> dict[str, dict[str, int]]:
-    """Return samples, shards and bytes of each split."""
+    """Return the number of samples, shards and bytes of each split."""
     return {
         split: {
             "samples": sum(entry.samples for entry in entries),

@@ -254,10 +254,10 @@ def test_the_data_command_packs_and_checks(folder, tmp_path, capsys):
     assert "train-000000.tar: its SHA-256 differs from index.json" in capsys.readouterr().out
     assert main(["data", "pack", str(folder)]) == 2
     output = capsys.readouterr().err
-    assert output == "resnetlab: pack needs a folder to write the shards into; give it with --out\n"
+    assert output == "resnetlab: pack needs a folder for the shards; give it with --out\n"
     assert main(["data", "check", str(out), "--max-side", "9"]) == 2
     output = capsys.readouterr().err
-    assert output == "resnetlab: --max-side is for pack, and check changes nothing; leave it out\n"
+    assert output == "resnetlab: --max-side requires pack, because check changes nothing; leave it out\n"
     assert main(["data", "pack", str(folder), "--out", str(out)]) == 2
     assert re.fullmatch(r"resnetlab: [^\n]+ with shard-mib 1; give another --out\n", capsys.readouterr().err)
 
