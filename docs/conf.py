@@ -6,6 +6,8 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS / "_ext"))
 
+from docutils import nodes  # noqa: E402
+from sphinx.application import Sphinx  # noqa: E402
 from sphinx.ext.napoleon import GoogleDocstring  # noqa: E402
 
 from resnetlab import __version__  # noqa: E402
@@ -27,6 +29,7 @@ extensions = [
     "cli_reference",
 ]
 exclude_patterns = ["_build", "_ext"]
+default_role = "literal"  # `name` in a docstring is code
 nitpicky = True
 nitpick_ignore_regex = [  # types of other packages and of private modules: they have no page here
     ("py:.*", r"(collections|contextlib|datetime|os|pathlib|typing|numpy|np|torch|nn|PIL)(\..*)?"),
@@ -57,3 +60,15 @@ html_title = f"resnetlab {release}"
 html_static_path = ["_static"]
 html_css_files = ["tables.css"]
 copybutton_prompt_text = "$ "
+
+
+def mark_short_literals(app: Sphinx, doctree: nodes.document) -> None:
+    """Add the class `short` to literals that fit on a phone's line; tables.css keeps them on one line."""
+    for literal in doctree.findall(nodes.literal):
+        if len(literal.astext()) <= 32:
+            literal["classes"].append("short")
+
+
+def setup(app: Sphinx) -> None:
+    """Connect the event handlers."""
+    app.connect("doctree-read", mark_short_literals)

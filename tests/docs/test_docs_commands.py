@@ -80,5 +80,5 @@ def test_the_command_line_reference_lists_the_options_of_help(command, capsys):
     help_text = capsys.readouterr().out
     _, options = command_options(command)
     named = {option.name for option in options if not option.positional}
-    assert named == set(re.findall(r"^\W*(--[a-z-]+)\b", help_text, re.MULTILINE)) - {"--help"}
+    assert named == set(re.findall(r"^\W*(--[a-z0-9-]+)\b", help_text, re.MULTILINE)) - {"--help"}
     assert all(option.help for option in options)
