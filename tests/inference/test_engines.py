@@ -45,9 +45,9 @@ def reference(path: Path, views: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return model(images).numpy(), feature_maps.numpy()
 
 
-def create_engines(path: Path, **threads: int) -> dict[str, Engine]:
+def create_engines(path: Path, callers: int = 1) -> dict[str, Engine]:
     factory = ModelFileEngineFactory(path)
-    return {name: factory.create(Candidate(name), **threads) for name in BACKENDS}
+    return {name: factory.create(Candidate(name), callers=callers) for name in BACKENDS}
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_every_runtime_computes_the_network(tmp_path, key):
 @pytest.mark.parametrize("callers", [1, 3])
 def test_threads_share_an_engine(small, callers):
     views = smooth_images(COLOUR, 12)
-    for backend, engine in create_engines(small, callers=callers).items():
+    for backend, engine in create_engines(small, callers).items():
         singles = [engine.logits(views[index : index + 1]) for index in range(12)]
         pairs = [engine.logits(views[index : index + 2]) for index in range(11)]
         wrong = []

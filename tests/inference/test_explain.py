@@ -97,7 +97,11 @@ def test_channel_weights_equal_the_averaged_gradient_of_autograd(changes):
     """The definition of Grad-CAM: the gradient of the class logit with respect to the map, averaged over the map."""
     model, images = tiny(**changes), random_images(2, seed=4)
     feature_maps: list[torch.Tensor] = []
-    handle = model.stages["stage2"].register_forward_hook(lambda module, inputs, output: feature_maps.append(output))
+
+    def hook(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:
+        feature_maps.append(output)
+
+    handle = model.stages["stage2"].register_forward_hook(hook)
     logits = model(images)
     handle.remove()
     (last,) = feature_maps

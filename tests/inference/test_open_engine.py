@@ -88,17 +88,17 @@ def test_the_first_process_selects_for_all(copy, monkeypatch):
     selection = BackendSelection({"1": "torch", "16": "torch"})
 
     class Second(ProcessGroup):
-        def from_first(self, work):
+        def run_on_first(self, work):
             return selection
 
     monkeypatch.setattr(module, "select_backend", not_cached)
     monkeypatch.setattr(module, "load_selection", not_cached)
     lines: list[str] = []
-    engine, _ = open_engine(copy, backend="auto", log=lines.append, world=Second(1, 2))
+    engine, _ = open_engine(copy, backend="auto", log=lines.append, process_group=Second(1, 2))
     assert (engine.backend, lines) == ("torch", ["torch"])
     selection = BackendSelection({"1": "another runtime"})
     with pytest.raises(ConfigError, match="the first process uses another runtime, which process 1 does not have"):
-        open_engine(copy, backend="auto", world=Second(1, 2))
+        open_engine(copy, backend="auto", process_group=Second(1, 2))
 
 
 def test_other_conditions_are_measured_separately(copy, monkeypatch):

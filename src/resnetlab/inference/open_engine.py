@@ -35,7 +35,7 @@ def open_engine(
     callers: int = 1,
     device: str | torch.device = "cpu",
     log: Log | None = None,
-    world: ProcessGroup = ProcessGroup(),  # noqa: B008  # frozen
+    process_group: ProcessGroup = ProcessGroup(),  # noqa: B008  # frozen
 ) -> tuple[Engine, ModelCard]:
     """Open the network of a file.
 
@@ -49,7 +49,7 @@ def open_engine(
         callers: Threads that will call at the same time.
         device: PyTorch's device. The other runtimes run on the CPU.
         log: Receives one line with the result of `auto`.
-        world: Processes that all open the file. Under `auto` the first process selects the runtime for all.
+        process_group: Processes that all open the file. Under `auto` the first process selects the runtime for all.
 
     Returns:
         The engine, and the card of the file.
@@ -77,14 +77,14 @@ def open_engine(
         candidate.name: partial(_create_engine, factory, candidate, cores=cores, callers=callers, device=device)
         for candidate in candidates
     }
-    if len(candidates) == 1 and not (backend == "auto" and world.size > 1):
+    if len(candidates) == 1 and not (backend == "auto" and process_group.size > 1):
         return engines[candidates[0].name](), factory.card
     default = engines[candidates[0].name] if backend != "auto" and _has_default(candidates) else None
     if backend is None and default is not None:
         return default(), factory.card
     key = selection_key(list(engines), _threads_per_call(cores, callers), callers)
-    if backend == "auto" and world.size > 1:
-        return _select_for_all(factory, engines, key, log=log, world=world), factory.card
+    if backend == "auto" and process_group.size > 1:
+        return _select_for_all(factory, engines, key, log=log, process_group=process_group), factory.card
     selection = load_selection(factory.cache, key, exact=backend != "cached")
     if selection is not None:
         if log and backend == "auto":
@@ -102,7 +102,12 @@ def _select(factory: EngineFactory, engines: dict[str, CreateEngine], key: Selec
 
 
 def _select_for_all(
-    factory: EngineFactory, engines: dict[str, CreateEngine], key: SelectionKey, *, log: Log | None, world: ProcessGroup
+    factory: EngineFactory,
+    engines: dict[str, CreateEngine],
+    key: SelectionKey,
+    *,
+    log: Log | None,
+    process_group: ProcessGroup,
 ) -> Engine:
     """Return the engine that the first process selects, because all predictions contribute to one evaluation.
 
@@ -113,10 +118,10 @@ def _select_for_all(
     def select() -> BackendSelection:
         return load_selection(factory.cache, key) or _measure(factory, engines, key)[0]
 
-    selection = world.from_first(select)
+    selection = process_group.run_on_first(select)
     if missing := sorted(set(selection.fastest.values()) - set(engines)):
         raise ConfigError(
-            f"{factory.path}: the first process uses {' and '.join(missing)}, which process {world.rank} does not "
+            f"{factory.path}: the first process uses {' and '.join(missing)}, which process {process_group.rank} does not "
             "have; name a --backend that all processes have"
         )
     if log:

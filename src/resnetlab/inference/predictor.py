@@ -7,14 +7,14 @@ from typing import Any, overload
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from resnetlab.config import Preprocessing
-from resnetlab.data.images.color_modes import is_negative, to_rgb
 from resnetlab.data.images.decode import BadImageError, decode_eval_view, resize_center_crop
 from resnetlab.inference.engines.base import Engine
 from resnetlab.inference.engines.pytorch import TorchEngine
+from resnetlab.inference.image_types import is_batch, to_pixels
 from resnetlab.inference.open_engine import BackendOption, open_engine
 from resnetlab.inference.probe_images import luma
 from resnetlab.models.model_card import ModelCard, ModelFileError
@@ -22,10 +22,6 @@ from resnetlab.models.resnet import ResNet
 
 MAX_BATCH = 64
 """Largest batch that `Predictor.probabilities` passes to the network."""
-SUPPORTED_INPUTS = (
-    "a path, encoded bytes, a PIL image, a NumPy array (height, width, 3), a tensor (channels, height, width), or a "
-    "list of these"
-)
 
 
 class BrokenNetworkError(RuntimeError):
@@ -187,7 +183,7 @@ class Predictor:
         elif isinstance(image, bytes | bytearray | memoryview):
             view = decode_eval_view(bytes(image), size, ratio, max_pixels=self.max_pixels)
         else:
-            view = resize_center_crop(_to_pixels(image), size, ratio)
+            view = resize_center_crop(to_pixels(image), size, ratio)
         return luma(view) if self.card.model.in_channels == 1 else view
 
     def predict_probabilities(self, views: np.ndarray) -> np.ndarray:
@@ -263,54 +259,8 @@ def load(
         raise ModelFileError(f"{path}: {error}") from error
 
 
-def is_batch(images: Any) -> bool:
-    """Return whether the input is a batch: a list, a tuple, or an array or tensor with four dimensions."""
-    return isinstance(images, list | tuple) or (isinstance(images, np.ndarray | Tensor) and images.ndim == 4)
-
-
 def _rank_classes(probabilities: np.ndarray, classes: tuple[str, ...], top: int) -> Prediction:
     order = np.argsort(-probabilities, kind="stable")[:top]
     ranked = tuple((classes[index], float(probabilities[index])) for index in order)
     label, probability = ranked[0]
     return Prediction(label, probability, ranked)
-
-
-def _to_pixels(image: Any) -> np.ndarray:
-    """Return the pixels of a PIL image, an array or a tensor: uint8 RGB (height, width, 3)."""
-    if isinstance(image, Image.Image):
-        if 0 in image.size:
-            raise ValueError(f"a PIL image of {image.width} x {image.height} has no pixels")
-        return to_rgb(ImageOps.exif_transpose(image), negative=is_negative(image))
-    if isinstance(image, Tensor):
-        values = image.detach().cpu()
-        values = values.double() if values.is_floating_point() else values  # NumPy has no bfloat16
-        pixels = _to_uint8(values.numpy(), kind="a tensor", layout="(channels, height, width)", channel_axis=0)
-    elif isinstance(image, np.ndarray):
-        pixels = _to_uint8(image, kind="an array", layout="(height, width, channels)", channel_axis=-1)
-    else:
-        raise TypeError(f"{type(image).__name__} is not a supported image type; give {SUPPORTED_INPUTS}")
-    # PyTorch warns about arrays that are not writable.
-    return np.require(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), requirements=["C", "W"])
-
-
-def _to_uint8(pixels: np.ndarray, *, kind: str, layout: str, channel_axis: int) -> np.ndarray:
-    """Return pixels as uint8 (height, width, 1 or 3). `kind` and `layout` are for the error messages."""
-    shape = tuple(pixels.shape)
-    if pixels.ndim == 2:
-        pixels = pixels[:, :, None]
-    elif pixels.ndim == 3:
-        pixels = np.moveaxis(pixels, channel_axis, -1)
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
-        transposed = pixels.ndim == 3 and shape[-1 - channel_axis] in (1, 3)
-        hint = "; its channels are on the wrong axis" if transposed else ""
-        raise ValueError(f"{kind} of shape {shape} is not an image {layout} with 3 channels or 1{hint}")
-    if pixels.size == 0:
-        raise ValueError(f"{kind} of shape {shape} has no pixels")
-    if pixels.dtype == np.uint8:
-        return pixels
-    if not np.issubdtype(pixels.dtype, np.floating):
-        raise TypeError(f"pixels must be uint8 (0 to 255) or floats (0 to 1), not {pixels.dtype}")
-    low, high = float(pixels.min()), float(pixels.max())
-    if not 0 <= low <= high <= 1:  # true for NaN as well
-        raise ValueError(f"float pixels must be 0 to 1, not {low:g} to {high:g}; divide by 255, or give uint8")
-    return np.rint(pixels.astype(np.float64) * 255).astype(np.uint8)

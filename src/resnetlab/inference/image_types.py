@@ -1,0 +1,65 @@
+"""The image types that a `Predictor` accepts: checks, batches, and conversion to uint8 RGB pixels."""
+
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from resnetlab.data.images.color_modes import is_negative, to_rgb
+
+SUPPORTED_INPUTS = (
+    "a path, encoded bytes, a PIL image, a NumPy array (height, width, 3), a tensor (channels, height, width), or a "
+    "list of these"
+)
+
+
+def is_batch(images: Any) -> bool:
+    """Return whether the input is a batch: a list, a tuple, or an array or tensor with four dimensions."""
+    return isinstance(images, list | tuple) or (isinstance(images, np.ndarray | Tensor) and images.ndim == 4)
+
+
+def to_pixels(image: Any) -> np.ndarray:
+    """Return the pixels of a PIL image, an array or a tensor: uint8 RGB (height, width, 3).
+
+    Raises:
+        ValueError: The shape or the value range is not supported.
+        TypeError: The type or the dtype is not supported.
+    """
+    if isinstance(image, Image.Image):
+        if 0 in image.size:
+            raise ValueError(f"a PIL image of {image.width} x {image.height} has no pixels")
+        return to_rgb(ImageOps.exif_transpose(image), negative=is_negative(image))
+    if isinstance(image, Tensor):
+        values = image.detach().cpu()
+        values = values.double() if values.is_floating_point() else values  # NumPy has no bfloat16
+        pixels = _to_uint8(values.numpy(), kind="a tensor", layout="(channels, height, width)", channel_axis=0)
+    elif isinstance(image, np.ndarray):
+        pixels = _to_uint8(image, kind="an array", layout="(height, width, channels)", channel_axis=-1)
+    else:
+        raise TypeError(f"{type(image).__name__} is not a supported image type; give {SUPPORTED_INPUTS}")
+    # PyTorch warns about arrays that are not writable.
+    return np.require(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), requirements=["C", "W"])
+
+
+def _to_uint8(pixels: np.ndarray, *, kind: str, layout: str, channel_axis: int) -> np.ndarray:
+    """Return pixels as uint8 (height, width, 1 or 3). `kind` and `layout` are for the error messages."""
+    shape = tuple(pixels.shape)
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    elif pixels.ndim == 3:
+        pixels = np.moveaxis(pixels, channel_axis, -1)
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
+        transposed = pixels.ndim == 3 and shape[-1 - channel_axis] in (1, 3)
+        hint = "; its channels are on the wrong axis" if transposed else ""
+        raise ValueError(f"{kind} of shape {shape} is not an image {layout} with 3 channels or 1{hint}")
+    if pixels.size == 0:
+        raise ValueError(f"{kind} of shape {shape} has no pixels")
+    if pixels.dtype == np.uint8:
+        return pixels
+    if not np.issubdtype(pixels.dtype, np.floating):
+        raise TypeError(f"pixels must be uint8 (0 to 255) or floats (0 to 1), not {pixels.dtype}")
+    low, high = float(pixels.min()), float(pixels.max())
+    if not 0 <= low <= high <= 1:  # true for NaN as well
+        raise ValueError(f"float pixels must be 0 to 1, not {low:g} to {high:g}; divide by 255, or give uint8")
+    return np.rint(pixels.astype(np.float64) * 255).astype(np.uint8)
