@@ -1,8 +1,9 @@
-"""A residual network as a backbone: its maps, summed from coarse to fine, say of every pixel what it belongs to.
+"""Use a residual network as a backbone: its maps, summed from coarse to fine, classify every pixel.
 
-The pictures are circles, squares and triangles on noise, drawn here. All shapes take colour, texture and area from the
-same distribution, and the background its colour and texture too. So no small patch says where it belongs; one has to
-see the shape as a whole. Deep stages do. The same head on the map of the stem alone shows what is lost without them.
+The images are circles, squares and triangles on noise, generated here. All shapes take colour, texture and area from
+the same distributions, and so does the background for colour and texture. A small patch therefore does not determine
+the class of its pixels; only the whole shape does, and deep stages see it. The same head on the stem's map alone shows
+the loss without them.
 
     python examples/segment_shapes.py
     python examples/segment_shapes.py --from runs/cifar10-resnet20-seed0 --freeze
@@ -27,20 +28,22 @@ from resnetlab.data.transforms import normalise
 SIDES = {"circle": 24, "square": 4, "triangle": 3}  # regular polygons; 24 sides are a circle to the eye
 CLASSES = ("background", *SIDES)
 COLOURS = np.array([(236, 236, 236), (0, 114, 178), (213, 94, 0), (0, 158, 115)], np.uint8)  # Okabe and Ito's
-PIXELS = 96  # side of a picture; the network would take any other size as well
+PIXELS = 96  # side of an image; the network accepts every size
 BACKBONE = resnetlab.model_config("resnet18", stage_channels=(32, 64, 128, 256))  # half as wide as the paper's
 PREPROCESSING = resnetlab.Preprocessing(PIXELS, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 WIDTH = 32  # channels of the head
 BATCH, LR, WARMUP = 16, 5e-3, 30
-HELD_OUT = 200  # pictures for the judgement alone
+NUM_TEST = 200  # images for evaluation
 
 
 def main() -> int:
-    """Read the options, compare, and say in one line what went wrong."""
+    """Read the options and run the comparison; print errors in one line."""
     parser = argparse.ArgumentParser(description="train a segmentation network on a resnetlab backbone")
-    parser.add_argument("--steps", type=int, default=600, help=f"training steps of {BATCH} pictures (default: 600)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and pictures (default: 0)")
-    parser.add_argument("--out", type=Path, default=Path("runs/segment-shapes"), help="for the figure (%(default)s)")
+    parser.add_argument("--steps", type=int, default=600, help=f"training steps of {BATCH} images (default: 600)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and images (default: 0)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/segment-shapes"), help="folder of the figure (%(default)s)"
+    )
     parser.add_argument("--from", dest="file", metavar="MODEL", help="start from a model file or run directory")
     parser.add_argument("--freeze", action="store_true", help="train the head alone; the backbone stays as it is")
     options = parser.parse_args()
@@ -55,21 +58,21 @@ def main() -> int:
 
 
 def compare(options: argparse.Namespace) -> None:
-    """Train with the stem's map alone and with all maps, judge both on the same pictures, draw what they see."""
-    backbone_of(options.file)  # where the file is of no use, no empty folder is left
+    """Train with the stem's map alone and with all maps; print the IoU of both on the same images and save a figure."""
+    load_backbone(options.file)  # raises before the output folder is created
     options.out.mkdir(parents=True, exist_ok=True)
-    images, truth = pictures(HELD_OUT, np.random.default_rng((options.seed, 1)))
-    seen = {"always background": torch.zeros_like(truth)}
+    images, truth = make_images(NUM_TEST, np.random.default_rng((options.seed, 1)))
+    predictions = {"always background": torch.zeros_like(truth)}
     for name in ("stem alone", "all stages"):
         torch.manual_seed(options.seed)
-        backbone, preprocessing = backbone_of(options.file)
+        backbone, preprocessing = load_backbone(options.file)
         maps = ["stem"] if name == "stem alone" else list(backbone.feature_channels)
         model = Segmenter(backbone.requires_grad_(not options.freeze), maps, preprocessing)
         print(f"{name}: a head on {', '.join(maps)}{' of a frozen backbone' if options.freeze else ''}")
         train(model, options.steps, np.random.default_rng((options.seed, 0)))
-        seen[name] = predict(model, images)
-    print_iou(seen, truth)
-    figure = draw(images, {"truth": truth, "all stages": seen["all stages"], "stem alone": seen["stem alone"]})
+        predictions[name] = predict(model, images)
+    print_iou(predictions, truth)
+    figure = draw(images, {"truth": truth, **{name: predictions[name] for name in ("all stages", "stem alone")}})
     figure.savefig(options.out / "segments.png", dpi=120)
     print(f"figure: {options.out / 'segments.png'}")
 
@@ -77,7 +80,7 @@ def compare(options: argparse.Namespace) -> None:
 class Segmenter(nn.Module):
     """A backbone, and a head that classifies every pixel from the sum of its maps.
 
-    Takes uint8 images of shape (batch, 3, height, width), gives logits of shape (batch, classes, height, width).
+    Maps uint8 images (batch, 3, height, width) to logits (batch, classes, height, width).
     """
 
     def __init__(self, backbone: resnetlab.ResNet, maps: list[str], preprocessing: resnetlab.Preprocessing) -> None:
@@ -88,108 +91,108 @@ class Segmenter(nn.Module):
         self.classify = nn.Conv2d(WIDTH, len(CLASSES), 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Give every map the same number of channels, add them up from the coarsest to the finest, classify."""
+        """Project every map to the same number of channels, add them from coarse to fine, and classify."""
         x = normalise(images, self.preprocessing)
         maps = self.backbone.features(x) if len(self.lateral) > 1 else {"stem": self.backbone.stem(x)}
         coarsest, *finer = list(self.lateral)[::-1]
         total = self.lateral[coarsest](maps[coarsest])
         for name in finer:
-            total = self.lateral[name](maps[name]) + enlarge(total, maps[name])
-        return enlarge(self.classify(F.relu(self.smooth(total))), images)
+            total = self.lateral[name](maps[name]) + resize_like(total, maps[name])
+        return resize_like(self.classify(F.relu(self.smooth(total))), images)
 
 
-def enlarge(x: Tensor, like: Tensor) -> Tensor:
-    """Interpolate a map to the height and width of another, odd ones too."""
+def resize_like(x: Tensor, like: Tensor) -> Tensor:
+    """Interpolate a map to the height and width of another."""
     return F.interpolate(x, like.shape[-2:], mode="bilinear")
 
 
-def backbone_of(file: str | None) -> tuple[resnetlab.ResNet, resnetlab.Preprocessing]:
-    """Return a network and how it wants its images: from a model file, or with random weights."""
+def load_backbone(file: str | None) -> tuple[resnetlab.ResNet, resnetlab.Preprocessing]:
+    """Return a network and its preprocessing, from a model file or with random weights."""
     if file is None:
         return resnetlab.build_model(BACKBONE), PREPROCESSING
     model, card = resnetlab.load_model(file)
     if card.model.in_channels != 3:
-        raise resnetlab.ConfigError(f"{file} reads {card.model.in_channels}-channel images; the pictures have 3")
-    return model, replace(card.preprocessing, pixel_mean=())  # a mean for each pixel fits one size alone
+        raise resnetlab.ConfigError(f"{file} reads {card.model.in_channels}-channel images; the example has 3")
+    return model, replace(card.preprocessing, pixel_mean=())  # a mean for each pixel fits only one size
 
 
-def train(model: Segmenter, steps: int, chance: np.random.Generator) -> None:
-    """Take steps, each on new pictures; say on the way how it goes."""
+def train(model: Segmenter, steps: int, rng: np.random.Generator) -> None:
+    """Train for `steps` steps, each on new images, and print the loss six times."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
     model.train()
-    model.backbone.train(model.backbone.conv1.weight.requires_grad)  # frozen: its BN keeps its statistics too
+    model.backbone.train(model.backbone.conv1.weight.requires_grad)  # frozen: BN keeps its statistics
     start_s = time.perf_counter()
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = LR * min((step + 1) / WARMUP, 1 - step / steps)
-        images, truth = pictures(BATCH, chance)
+        images, truth = make_images(BATCH, rng)
         loss = F.cross_entropy(model(images), truth)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if 6 * (step + 1) // steps > 6 * step // steps:  # six times in all
+        if 6 * (step + 1) // steps > 6 * step // steps:
             print(f"  step {step + 1:>5,}  loss {loss.item():.3f}  {time.perf_counter() - start_s:5.1f} s", flush=True)
 
 
 @torch.no_grad()
 def predict(model: Segmenter, images: Tensor) -> Tensor:
-    """Return the likeliest class of every pixel: (batch, height, width)."""
+    """Return the predicted class of every pixel, int64 (batch, height, width)."""
     model.eval()
     return torch.cat([model(batch).argmax(1) for batch in images.split(50)])
 
 
-def print_iou(seen: dict[str, Tensor], truth: Tensor) -> None:
-    """Print for each class the pixels that are both seen and true, over those that are either; and the mean."""
-    print(f"\nIoU in %, {len(truth)} pictures that nobody was trained on")
+def print_iou(predictions: dict[str, Tensor], truth: Tensor) -> None:
+    """Print the intersection over union of predicted and true pixels for each class, and the mean."""
+    print(f"\nIoU in %, {len(truth)} test images")
     print(f"{'':<18}{'mean':>6}", *(f"{name:>10}" for name in CLASSES))
-    for name, labels in seen.items():
+    for name, labels in predictions.items():
         masks = [(labels == index, truth == index) for index in range(len(CLASSES))]
         iou = [100 * int((a & b).sum()) / max(1, int((a | b).sum())) for a, b in masks]
         print(f"{name:<18}{sum(iou) / len(iou):>6.1f}", *(f"{value:>10.1f}" for value in iou))
 
 
-def pictures(count: int, chance: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Draw pictures, uint8 (count, 3, height, width), and the class of each pixel, int64 (count, height, width)."""
-    images, truth = zip(*(picture(chance) for _ in range(count)), strict=True)
+def make_images(count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Generate images, uint8 (count, 3, height, width), and the class of each pixel, int64 (count, height, width)."""
+    images, truth = zip(*(make_image(rng) for _ in range(count)), strict=True)
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(np.stack(truth))
 
 
-def picture(chance: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Lay one to three shapes on a background, the later ones over the earlier."""
-    image, truth = texture(chance), np.zeros((PIXELS, PIXELS), np.int64)
-    for label in chance.integers(1, len(CLASSES), chance.integers(1, 4)):
-        inside = polygon(SIDES[CLASSES[label]], chance)
-        image[inside], truth[inside] = texture(chance)[inside], label
+def make_image(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Generate one to three shapes on a background, later ones over earlier ones."""
+    image, truth = texture(rng), np.zeros((PIXELS, PIXELS), np.int64)
+    for label in rng.integers(1, len(CLASSES), rng.integers(1, 4)):
+        inside = polygon(SIDES[CLASSES[label]], rng)
+        image[inside], truth[inside] = texture(rng)[inside], label
     return (255 * image.clip(0, 1)).astype(np.uint8), truth
 
 
-def texture(chance: np.random.Generator) -> np.ndarray:
-    """Draw a colour with noise of some grain and strength: (height, width, 3), about 0 to 1."""
-    grain, strength = chance.integers(1, 7), chance.uniform(0.03, 0.13)
+def texture(rng: np.random.Generator) -> np.ndarray:
+    """Return a random colour with noise of random grain and strength, (height, width, 3), about 0 to 1."""
+    grain, strength = rng.integers(1, 7), rng.uniform(0.03, 0.13)
     side = -(-PIXELS // grain)
-    coarse = chance.uniform(0.15, 0.85, 3) + chance.normal(0, strength, (side, side, 3))
+    coarse = rng.uniform(0.15, 0.85, 3) + rng.normal(0, strength, (side, side, 3))
     return coarse.repeat(grain, 0).repeat(grain, 1)[:PIXELS, :PIXELS]
 
 
-def polygon(sides: int, chance: np.random.Generator) -> np.ndarray:
-    """Draw a regular polygon of random place, area and tilt, as a mask; its area does not depend on its sides."""
-    area = chance.uniform(0.05, 0.18) * PIXELS**2
+def polygon(sides: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the mask of a regular polygon with random position, area and tilt; all shapes have the same areas."""
+    area = rng.uniform(0.05, 0.18) * PIXELS**2
     apothem = np.sqrt(area / (sides * np.tan(np.pi / sides)))
-    y, x = np.mgrid[:PIXELS, :PIXELS] - chance.uniform(0.2 * PIXELS, 0.8 * PIXELS, (2, 1, 1))
-    angles = np.pi / 2 + chance.uniform(-0.3, 0.3) + np.arange(sides)[:, None, None] * 2 * np.pi / sides
+    y, x = np.mgrid[:PIXELS, :PIXELS] - rng.uniform(0.2 * PIXELS, 0.8 * PIXELS, (2, 1, 1))
+    angles = np.pi / 2 + rng.uniform(-0.3, 0.3) + np.arange(sides)[:, None, None] * 2 * np.pi / sides
     return (x * np.cos(angles) + y * np.sin(angles)).max(0) < apothem  # inside of every side
 
 
 def draw(images: Tensor, labels: dict[str, Tensor], rows: int = 6) -> Figure:
-    """Set pictures beside what is true of them and what each network sees, with a legend below."""
+    """Return a figure of images, true labels and predictions, with a legend."""
     figure = Figure(figsize=(1.5 * (1 + len(labels)), 1.5 * rows + 0.7), layout="constrained")
-    columns = {"picture": images.permute(0, 2, 3, 1).numpy()}
+    columns = {"image": images.permute(0, 2, 3, 1).numpy()}
     columns |= {name: COLOURS[x.numpy()] for name, x in labels.items()}
     axes = figure.subplots(rows, len(columns))
-    for column, (name, shown) in enumerate(columns.items()):
+    for column, (name, pixels) in enumerate(columns.items()):
         axes[0, column].set_title(name)
         for row in range(rows):
-            axes[row, column].imshow(shown[row])
+            axes[row, column].imshow(pixels[row])
             axes[row, column].set_axis_off()
     patches = [Rectangle((0, 0), 1, 1, color=tuple(colour / 255)) for colour in COLOURS]
     figure.legend(patches, CLASSES, loc="outside lower center", ncols=len(CLASSES), frameon=False)

@@ -1,4 +1,4 @@
-"""The examples run as they stand, print what they promise, and leave the picture they name."""
+"""The examples run, print the documented output, and write their figure."""
 
 import copy
 import importlib.util
@@ -24,13 +24,13 @@ from conftest import ROOT
 
 FILE = ROOT / "examples" / "segment_shapes.py"
 TIME_LIMIT_S = 120
-"""What the example promises on two cores."""
+"""Documented duration on two cores."""
 MEAN_IOU = 65
-"""In %, of the full run, which reached 77.7, 79.1 and 83.6 with seeds 0, 1 and 2."""
+"""Least mean IoU of the full run in %; it reached 77.7, 79.1 and 83.6 with seeds 0, 1 and 2."""
 
 
 def segment_shapes(*words: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the example as a reader does, warnings being errors."""
+    """Run the example as a script, with warnings as errors."""
     return subprocess.run(
         [sys.executable, "-W", "error", FILE, *map(str, words)],
         capture_output=True,
@@ -44,7 +44,7 @@ def segment_shapes(*words: str | Path, cwd: Path, **environment: str) -> subproc
 
 @pytest.fixture(scope="module")
 def example():
-    """The example as a module, so that its parts can be looked at."""
+    """The example, imported as a module."""
     spec = importlib.util.spec_from_file_location("segment_shapes", FILE)
     assert spec is not None
     assert spec.loader is not None
@@ -55,32 +55,32 @@ def example():
 
 @pytest.fixture
 def call(example, monkeypatch, tmp_path, capsys):
-    """Call it in this process, judged on a few pictures: exit status, output, errors."""
+    """A function that runs the example in this process with 8 test images; returns status, output and errors."""
 
-    def called(*words):
-        monkeypatch.setattr(example, "HELD_OUT", 8)
+    def run(*words):
+        monkeypatch.setattr(example, "NUM_TEST", 8)
         monkeypatch.setattr(sys, "argv", ["segment_shapes.py", *map(str, words), "--out", str(tmp_path / "out")])
         status = example.main()
         return status, *capsys.readouterr()
 
-    return called
+    return run
 
 
 def mean_iou(printed):
-    """The table's rows: name to mean IoU in %."""
+    """Return the mean IoU in % of each row of the table."""
     rows = re.findall(r"^(always background|stem alone|all stages) +(\S+)((?: +\d+\.\d){4})$", printed, re.MULTILINE)
     for _, mean, classes in rows:
         assert float(mean) == pytest.approx(np.mean([float(x) for x in classes.split()]), abs=0.11)
     return {name: float(mean) for name, mean, _ in rows}
 
 
-def small(channels=3):
+def small_network(channels=3):
     return build_model("resnet8", in_channels=channels, generator=torch.Generator().manual_seed(0))
 
 
-def saved(path, channels=3, pixel_mean=()):
-    """Write a model file as a training leaves it."""
-    model, preprocessing = small(channels), Preprocessing(8, (0.4,) * channels, (0.2,) * channels, pixel_mean)
+def write_model(path, channels=3, pixel_mean=()):
+    """Write a model file with random weights."""
+    model, preprocessing = small_network(channels), Preprocessing(8, (0.4,) * channels, (0.2,) * channels, pixel_mean)
     save_model(path, model, ModelCard(model.config, tuple("0123456789"), preprocessing))
     return path
 
@@ -99,7 +99,7 @@ def test_it_learns_more_than_the_background_in_a_few_steps(tmp_path):
     with Image.open(tmp_path / "out" / "segments.png") as figure:
         pixels = np.asarray(figure.convert("RGB"))
     height, width, _ = pixels.shape
-    truth = pixels[: int(0.9 * height), width // 4 : width // 2].reshape(-1, 3)  # the legend lies below
+    truth = pixels[: int(0.9 * height), width // 4 : width // 2].reshape(-1, 3)  # without the legend below
     for colour in ((236, 236, 236), (0, 114, 178), (213, 94, 0), (0, 158, 115)):
         assert (truth == colour).all(1).sum() > 500, colour
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["segments.png"]
@@ -113,42 +113,42 @@ def test_the_full_run(tmp_path):
     assert time.perf_counter() - start_s < TIME_LIMIT_S
     iou = mean_iou(done.stdout)
     assert iou["all stages"] > MEAN_IOU
-    assert iou["stem alone"] < 30, "deep maps are the point"
+    assert iou["stem alone"] < 30, "deep maps are needed"
 
 
 def test_it_starts_from_a_model_file(call, tmp_path, example):
-    """A network for small images has other strides and names; its mean for each pixel fits no other size."""
-    file = saved(tmp_path / "model.safetensors", pixel_mean=(0.5,) * (3 * 8 * 8))
+    """The strides of a network for small images differ; its mean for each pixel is replaced by the channel mean."""
+    file = write_model(tmp_path / "model.safetensors", pixel_mean=(0.5,) * (3 * 8 * 8))
     status, out, err = call("--steps", "1", "--from", file, "--freeze")
     assert (status, err) == (0, "")
     assert "all stages: a head on stem, stage1, stage2, stage3 of a frozen backbone\n" in out
-    backbone, preprocessing = example.backbone_of(str(file))
+    backbone, preprocessing = example.load_backbone(str(file))
     assert (preprocessing.mean, preprocessing.pixel_mean) == ((0.4,) * 3, ())
-    assert torch.equal(backbone.conv1.weight, small().conv1.weight)
+    assert torch.equal(backbone.conv1.weight, small_network().conv1.weight)
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_a_frozen_backbone_stays_and_the_head_learns(example, frozen):
-    backbone = small().requires_grad_(not frozen)
+def test_only_the_head_learns_with_a_frozen_backbone(example, frozen):
+    backbone = small_network().requires_grad_(not frozen)
     model = example.Segmenter(backbone, list(backbone.feature_channels), Preprocessing(8, (0.5,) * 3, (0.25,) * 3))
     before = copy.deepcopy(model.state_dict())
     example.train(model, 2, np.random.default_rng(0))
-    stayed = {key for key, value in model.state_dict().items() if torch.equal(value, before[key])}
+    unchanged = {key for key, value in model.state_dict().items() if torch.equal(value, before[key])}
     unused = {"backbone.fc.weight", "backbone.fc.bias"}
-    assert stayed == ({key for key in before if key.startswith("backbone.")} if frozen else unused)
+    assert unchanged == ({key for key in before if key.startswith("backbone.")} if frozen else unused)
 
 
-def test_any_size(example):
+def test_images_of_any_size(example):
     backbone = build_model("resnet18", stage_channels=(4, 4, 4, 4))
     model = example.Segmenter(backbone, ["stem", "stage2", "stage4"], example.PREPROCESSING).eval()
     assert model(torch.zeros(2, 3, 75, 131, dtype=torch.uint8)).shape == (2, 4, 75, 131)
 
 
-def test_what_does_not_work_is_said_in_a_line(call, tmp_path):
-    grey = saved(tmp_path / "grey.safetensors", channels=1)
+def test_errors_are_one_line(call, tmp_path):
+    grey = write_model(tmp_path / "grey.safetensors", channels=1)
     (tmp_path / "text.safetensors").write_text("hello")
     for file, message in {
-        grey: "reads 1-channel images; the pictures have 3",
+        grey: "reads 1-channel images; the example has 3",
         tmp_path / "text.safetensors": "cannot be read as safetensors",
         tmp_path / "missing.safetensors": "no such model file",
     }.items():
@@ -165,15 +165,15 @@ def test_what_does_not_work_is_said_in_a_line(call, tmp_path):
     assert stop.value.code == 2
 
 
-def test_shapes_differ_in_shape_alone(example):
-    """Area and colour are on average the same for each, the background's colour too."""
+def test_shapes_differ_in_shape_only(example):
+    """All shapes have the same mean area and colour, and the background has the same mean colour."""
     area = {
         sides: np.mean([example.polygon(sides, np.random.default_rng(seed)).mean() for seed in range(100)])
         for sides in example.SIDES.values()
     }
     assert max(area.values()) < 1.06 * min(area.values()), area
-    images, truth = example.pictures(100, np.random.default_rng(3))
-    again, _ = example.pictures(100, np.random.default_rng(3))
+    images, truth = example.make_images(100, np.random.default_rng(3))
+    again, _ = example.make_images(100, np.random.default_rng(3))
     assert torch.equal(images, again)
     assert (images.dtype, images.shape, truth.shape) == (torch.uint8, (100, 3, 96, 96), (100, 96, 96))
     colour = [
@@ -188,9 +188,9 @@ def test_shapes_differ_in_shape_alone(example):
     assert max(means) - min(means) < 12, "of 255"
 
 
-def test_iou_is_the_usual_one(example, capsys):
-    chance = torch.Generator().manual_seed(0)
-    truth, seen = torch.randint(4, (2, 3, 9, 9), generator=chance)
-    example.print_iou({"all stages": seen}, truth)
-    expected = 100 * jaccard_score(truth.flatten(), seen.flatten(), average="macro")
+def test_iou_is_that_of_scikit_learn(example, capsys):
+    generator = torch.Generator().manual_seed(0)
+    truth, predicted = torch.randint(4, (2, 3, 9, 9), generator=generator)
+    example.print_iou({"all stages": predicted}, truth)
+    expected = 100 * jaccard_score(truth.flatten(), predicted.flatten(), average="macro")
     assert mean_iou(capsys.readouterr().out)["all stages"] == pytest.approx(expected, abs=0.051)

@@ -1,4 +1,4 @@
-"""Networks as others wrote them: small, each with the names and the wiring of its repository."""
+"""Small copies of published networks, each with the names and the structure of its repository."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +8,7 @@ from torch import nn
 
 
 class Module(nn.Module):
-    """A module whose parts are of any kind."""
+    """A module whose attributes have any type."""
 
     if TYPE_CHECKING:
 
@@ -20,7 +20,7 @@ def conv(inputs, outputs, kernel, stride=1, bias=False):
 
 
 def randomise(net, seed=0):
-    """Give every parameter and every statistic a value of its own, so that no mistake can hide."""
+    """Give every parameter and statistic a random value, so that every mistake changes the output."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in net.state_dict().items():
         if name.endswith("num_batches_tracked"):
@@ -37,7 +37,7 @@ def randomise(net, seed=0):
 
 
 class TorchvisionBlock(Module):
-    """Basic or bottleneck, v1.5 or v1; `where` says which blocks project."""
+    """Basic block or bottleneck, v1.5 or v1; with `where="everywhere"`, every block projects."""
 
     def __init__(self, inputs, inner, stride, bottleneck, where, v1=False, bias=False):
         super().__init__()

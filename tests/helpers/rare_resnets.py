@@ -1,4 +1,4 @@
-"""More networks as others wrote them: with other names, without some, without batch normalisation."""
+"""More published networks: with unusual or missing names, or without batch normalisation."""
 
 import torch.nn.functional as F
 from torch import nn
@@ -33,13 +33,13 @@ class HFBlock(Module):
         return F.relu(self.layer(x) + self.shortcut(x))
 
 
-class HFPart(Module):
-    """A module that only holds others."""
+class Container(Module):
+    """A container of modules."""
 
-    def __init__(self, **parts):
+    def __init__(self, **modules):
         super().__init__()
-        for name, part in parts.items():
-            self.add_module(name, part)
+        for name, module in modules.items():
+            self.add_module(name, module)
 
 
 class HuggingFace(Module):
@@ -51,9 +51,9 @@ class HuggingFace(Module):
             for position in range(count):
                 made.append(HFBlock(inputs, outputs, 2 if stage and not position else 1, bottleneck))
                 inputs = outputs
-            stages.append(HFPart(layers=nn.Sequential(*made)))
-        encoder = HFPart(stages=nn.ModuleList(stages))
-        self.resnet = HFPart(embedder=HFPart(embedder=HFConv(3, 8, 7, 2)), encoder=encoder)
+            stages.append(Container(layers=nn.Sequential(*made)))
+        encoder = Container(stages=nn.ModuleList(stages))
+        self.resnet = Container(embedder=Container(embedder=HFConv(3, 8, 7, 2)), encoder=encoder)
         self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(inputs, 6))
 
     def forward(self, x):
@@ -64,7 +64,7 @@ class HuggingFace(Module):
 
 
 class D2LBlock(Module):
-    """No name for the shortcut, and no batch normalisation on it; biases before all others."""
+    """A block with an unnamed shortcut without batch normalisation; all convolutions have biases."""
 
     def __init__(self, inputs, planes, stride):
         super().__init__()
@@ -78,7 +78,7 @@ class D2LBlock(Module):
 
 
 class D2L(Module):
-    """Everything in one Sequential, blocks without stages."""
+    """One Sequential of blocks, without stages."""
 
     def __init__(self):
         super().__init__()
@@ -92,12 +92,12 @@ class D2L(Module):
         return self.net(x)
 
 
-class DetectronUnit(nn.Conv2d):
+class DetectronConv(nn.Conv2d):
     def __init__(self, inputs, outputs, kernel, stride=1):
         super().__init__(inputs, outputs, kernel, stride, kernel // 2, bias=False)
         self.norm = nn.BatchNorm2d(outputs)
 
-    def forward(self, input):  # noqa: A002  # as its parent calls it
+    def forward(self, input):  # noqa: A002  # the name in nn.Conv2d
         return self.norm(super().forward(input))
 
 
@@ -105,10 +105,10 @@ class DetectronBlock(Module):
     def __init__(self, inputs, inner, stride):
         super().__init__()
         if inputs != inner * 4:
-            self.shortcut = DetectronUnit(inputs, inner * 4, 1, stride)
-        self.conv1 = DetectronUnit(inputs, inner, 1, stride)
-        self.conv2 = DetectronUnit(inner, inner, 3)
-        self.conv3 = DetectronUnit(inner, inner * 4, 1)
+            self.shortcut = DetectronConv(inputs, inner * 4, 1, stride)
+        self.conv1 = DetectronConv(inputs, inner, 1, stride)
+        self.conv2 = DetectronConv(inner, inner, 3)
+        self.conv3 = DetectronConv(inner, inner * 4, 1)
 
     def forward(self, x):
         out = self.conv3(F.relu(self.conv2(F.relu(self.conv1(x)))))
@@ -118,7 +118,7 @@ class DetectronBlock(Module):
 class Detectron(Module):
     def __init__(self):
         super().__init__()
-        self.stem = HFPart(conv1=DetectronUnit(3, 8, 7, 2))
+        self.stem = Container(conv1=DetectronConv(3, 8, 7, 2))
         self.res2 = nn.Sequential(DetectronBlock(8, 8, 1), DetectronBlock(32, 8, 1))
         self.res3 = nn.Sequential(DetectronBlock(32, 16, 2), DetectronBlock(64, 16, 1))
         self.linear = nn.Linear(64, 3)
@@ -128,8 +128,8 @@ class Detectron(Module):
         return self.linear(self.res3(self.res2(x)).mean((2, 3)))
 
 
-class Bare(Module):
-    """No batch normalisation; plain or with the identity (zero channels split, an odd number of them)."""
+class WithoutNorm(Module):
+    """Without batch normalisation; plain, or with option A (an odd number of zero channels, split)."""
 
     def __init__(self, plain, bottleneck=False):
         super().__init__()
@@ -141,13 +141,13 @@ class Bare(Module):
             for position in range(2):
                 stride = 2 if stage and not position else 1
                 kernels = ((1, 1), (3, stride), (1, 1)) if bottleneck else ((3, stride), (3, 1))
-                parts, reads = {}, inputs
+                convs, channels = {}, inputs
                 for number, (kernel, step) in enumerate(kernels, start=1):
                     outputs = inner * 4 if number == 3 else inner
-                    parts[f"conv{number}"] = conv(reads, outputs, kernel, step, True)
-                    reads = outputs
-                made.append(HFPart(**parts))
-                inputs = reads
+                    convs[f"conv{number}"] = conv(channels, outputs, kernel, step, True)
+                    channels = outputs
+                made.append(Container(**convs))
+                inputs = channels
             setattr(self, f"layer{stage + 1}", nn.Sequential(*made))
         self.fc = nn.Linear(inputs, 4)
 

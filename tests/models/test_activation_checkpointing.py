@@ -1,3 +1,5 @@
+"""Activation checkpointing: bit-identical training with less memory."""
+
 import contextlib
 import copy
 
@@ -22,38 +24,38 @@ def bfloat16():
 
 
 def two_steps(model, activation_checkpointing, precision=contextlib.nullcontext):
-    """Everything that two steps leave: losses, gradients, and the state dict with BN's statistics."""
+    """Losses and gradients of two steps, and the state dict afterwards, with BN's statistics."""
     model = copy.deepcopy(model)
     model.activation_checkpointing = activation_checkpointing
     images = F.interpolate(IMAGES, 64) if model.config.stem == "imagenet" else IMAGES
-    left = {}
+    results = {}
     for step in range(2):
         with precision():
             loss = F.cross_entropy(model(images.roll(step, 0)), LABELS)
         model.zero_grad()
         loss.backward()
-        left |= {f"loss {step}": loss.detach()}
-        left |= {f"grad {step} {name}": p.grad for name, p in model.named_parameters()}
+        results |= {f"loss {step}": loss.detach()}
+        results |= {f"grad {step} {name}": p.grad for name, p in model.named_parameters()}
         with torch.no_grad():
             for p in model.parameters():
                 p -= 0.01 * p.grad
-    return left | model.state_dict()
+    return results | model.state_dict()
 
 
-def kept_bytes(model, images):
-    """Bytes that autograd holds between the forward and the backward pass, parameters aside."""
-    known = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept = {}
+def stored_bytes(model, images):
+    """Bytes that autograd stores between the forward and the backward pass, without parameters."""
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    stored = {}
 
-    def keep(tensor):
+    def count(tensor):
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = storage.nbytes()
+        if storage.data_ptr() not in parameters:
+            stored[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        _logits = model(images)  # named, so that addresses stay taken
-    return sum(kept.values())
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        _logits = model(images)  # the name keeps the tensors alive, so no address is used twice
+    return sum(stored.values())
 
 
 def grads(model):
@@ -72,45 +74,45 @@ def grads(model):
         ("resnet18", {"stage_channels": (4, 8, 16, 32)}),
     ],
 )
-def test_the_same_to_the_last_bit(name, changes, precision):
+def test_training_is_bit_identical(name, changes, precision):
     model = seeded(name, **changes)
-    without, with_it = (
+    stored, recomputed = (
         two_steps(model, activation_checkpointing, precision) for activation_checkpointing in (False, True)
     )
-    assert list(without) == list(with_it)
-    assert all(torch.equal(without[key], with_it[key]) for key in without)
-    assert any(key.endswith("running_var") for key in without) == (model.config.norm == "batch")
+    assert list(stored) == list(recomputed)
+    assert all(torch.equal(stored[key], recomputed[key]) for key in stored)
+    assert any(key.endswith("running_var") for key in stored) == (model.config.norm == "batch")
 
 
-def test_channels_last_too():
+def test_training_is_bit_identical_with_channels_last():
     model = seeded("resnet20")
-    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # a stub lacks it
-    without, with_it = (two_steps(model, activation_checkpointing) for activation_checkpointing in (False, True))
-    assert all(torch.equal(without[key], with_it[key]) for key in without)
+    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # missing in the stub
+    stored, recomputed = (two_steps(model, activation_checkpointing) for activation_checkpointing in (False, True))
+    assert all(torch.equal(stored[key], recomputed[key]) for key in stored)
 
 
-def test_it_keeps_less_and_only_in_training():
+def test_it_stores_less_in_training_only():
     model = seeded("resnet110")
-    without = kept_bytes(model, IMAGES)
+    all_stored = stored_bytes(model, IMAGES)
     model.activation_checkpointing = True
-    assert kept_bytes(model, IMAGES) < 0.25 * without
+    assert stored_bytes(model, IMAGES) < 0.25 * all_stored
     state = list(model.state_dict())
     assert state == list(seeded("resnet110").state_dict())
     model.eval()
-    assert kept_bytes(model, IMAGES) > 0.5 * without
+    assert stored_bytes(model, IMAGES) > 0.5 * all_stored
     model.train()
     with torch.no_grad():
         assert not model(IMAGES).requires_grad
 
 
-def test_the_statistics_move_once_and_the_layers_come_back():
+def test_statistics_are_updated_once():
     model = seeded("resnet20")
     model.activation_checkpointing = True
     loss = F.cross_entropy(model(IMAGES), LABELS)
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     loss.backward(retain_graph=True)
     first = grads(model)
-    loss.backward()  # the segments are made a third time
+    loss.backward()  # computes the segments a third time
     assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
     assert all(torch.equal(twice, 2 * once) for twice, once in zip(grads(model), first, strict=True))
     assert model.bn1.num_batches_tracked == model.get_buffer("layer1.0.bn1.num_batches_tracked") == 1
@@ -118,8 +120,8 @@ def test_the_statistics_move_once_and_the_layers_come_back():
     assert all(m.momentum == 0.1 and m.track_running_stats for m in norms)
 
 
-def test_frozen_statistics_stay_in_use():
-    """BN layers in evaluation mode inside a network that trains, as fine-tuning has them."""
+def test_layers_in_evaluation_mode():
+    """BN in evaluation mode inside a network in training mode, as in fine-tuning."""
 
     def frozen(activation_checkpointing):
         model = seeded("resnet20")
@@ -134,14 +136,14 @@ def test_frozen_statistics_stay_in_use():
 
 
 @pytest.mark.parametrize(("name", "norm"), [("resnet20", "batch"), ("plain20", "batch"), ("plain20", "none")])
-def test_no_block_overwrites_what_it_was_given(name, norm):
+def test_no_block_overwrites_its_input(name, norm):
     for stage in seeded(name, norm=norm).stages.values():
         for block in stage:
             assert isinstance(block, BasicBlock)
             x = torch.randn(2, block.conv1.in_channels, 6, 6)
-            given = x.clone()
+            before = x.clone()
             block(x)
-            assert torch.equal(x, given)
+            assert torch.equal(x, before)
             assert x._version == 0
 
 
@@ -167,15 +169,15 @@ def test_segments(name, sizes):
         assert [len(segment) for segment in cut] == sizes
 
 
-def test_one_block_in_all():
+def test_a_network_of_one_block():
     model = seeded("resnet8", stage_blocks=(1,), stage_channels=(4,))
     x = torch.randn(2, 4, 6, 6)
     assert torch.equal(run_checkpointed(model.stages.values(), x), model.stages["stage1"](x))
 
 
 @pytest.mark.slow
-def test_it_compiles():
-    """Compiled with and without: the same, and BN's statistics moved once."""
+def test_compilation():
+    """Compiled with and without checkpointing: equal gradients, and BN's statistics are updated once."""
     gradients, statistics = [], []
     for activation_checkpointing in (False, True):
         model = seeded("resnet20")

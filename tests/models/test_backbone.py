@@ -1,4 +1,4 @@
-"""The network under other people's heads: a detector's and a segmentation network's, on generated pictures."""
+"""The network as a backbone under the heads of a detector and a segmentation network, on generated images."""
 
 import copy
 from typing import Any
@@ -39,15 +39,15 @@ def backbone(seed=0, **changes):
 
 
 def shapes(count, height, width, seed=0):
-    """Bright squares on noise: images, the class of each pixel (0, 1), and a box (left, top, right, bottom) each."""
-    chance = torch.Generator().manual_seed(seed)
-    images = 0.3 * torch.randn(count, 3, height, width, generator=chance)
+    """Return images of bright squares on noise, the class of each pixel, and boxes (left, top, right, bottom)."""
+    generator = torch.Generator().manual_seed(seed)
+    images = 0.3 * torch.randn(count, 3, height, width, generator=generator)
     masks = torch.zeros(count, height, width, dtype=torch.long)
     boxes = torch.zeros(count, 4)
     for i in range(count):
-        side = int(torch.randint(24, 40, (), generator=chance))
-        top = int(torch.randint(height - side, (), generator=chance))
-        left = int(torch.randint(width - side, (), generator=chance))
+        side = int(torch.randint(24, 40, (), generator=generator))
+        top = int(torch.randint(height - side, (), generator=generator))
+        left = int(torch.randint(width - side, (), generator=generator))
         images[i, :, top : top + side, left : left + side] += 2
         masks[i, top : top + side, left : left + side] = 1
         boxes[i] = torch.tensor([left, top, left + side, top + side])
@@ -73,7 +73,7 @@ class Pyramid(nn.Module):
 
 
 class Detector(nn.Module):
-    """FCOS's manner: at every position of every level a class score and the distances to the four sides of a box."""
+    """FCOS: at every position of every level, a class score and the distances to the four sides of a box."""
 
     def __init__(self, model, names, num_classes=2):
         super().__init__()
@@ -88,7 +88,7 @@ class Detector(nn.Module):
 
 
 class Segmenter(nn.Module):
-    """FCN's manner: the finest sum classified, and enlarged to the image."""
+    """FCN: the finest sum is classified and enlarged to the image."""
 
     def __init__(self, model, names, num_classes=2):
         super().__init__()
@@ -101,48 +101,48 @@ class Segmenter(nn.Module):
 
 
 def positions(height, width, stride):
-    """The image's pixel under each position of a map: convolutions with padding k // 2 look at stride * i."""
+    """Return the pixel at the centre of each position of a map: with padding k // 2, it is stride * i."""
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     return stride * x.float(), stride * y.float()
 
 
 def detection_loss(levels, boxes, strides):
-    """Every position inside a box is that object's; its distances are learnt there, in units of the stride."""
+    """Every position inside a box belongs to its object; distances are learnt there, in units of the stride."""
     total = torch.zeros(())
     for name, (scores, distances) in levels.items():
         height, width = scores.shape[-2:]
         x, y = positions(height, width, strides[name])
         left, top, right, bottom = (side.view(-1, 1, 1) for side in boxes.unbind(1))
-        wanted = torch.stack([x - left, y - top, right - x, bottom - y], 1)
-        inside = wanted.amin(1) > 0
+        target = torch.stack([x - left, y - top, right - x, bottom - y], 1)
+        inside = target.amin(1) > 0
         total = total + F.cross_entropy(scores, inside.long())
-        off = (distances - wanted).abs().mean(1) / strides[name]
+        off = (distances - target).abs().mean(1) / strides[name]
         total = total + 0.1 * (off * inside).sum() / inside.sum().clamp(min=1)
     return total
 
 
 def losses(network, loss, steps=15):
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
-    seen = []
+    values = []
     for _ in range(steps):
         value = loss()
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
-        seen.append(float(value.detach()))
-    return seen
+        values.append(float(value.detach()))
+    return values
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_channels_and_strides_are_those_of_the_maps(name):
-    """Strides are measured: a picture moved by one stride moves the map by one position, and not by less."""
+    """Strides are measured: an image shifted by one stride shifts the map by one position."""
     model = backbone(**BACKBONES[name]).eval()
-    picture = torch.randn(1, 3, 352, 352, generator=torch.Generator().manual_seed(2))
+    image = torch.randn(1, 3, 352, 352, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        maps = model.features(picture[..., :320, :320])
+        maps = model.features(image[..., :320, :320])
         for key, stride in model.feature_strides.items():
-            moved = model.features(picture[..., stride : 320 + stride, stride : 320 + stride])[key]
-            at = 160 // stride  # its receptive field, up to 195 pixels, touches no border
+            moved = model.features(image[..., stride : 320 + stride, stride : 320 + stride])[key]
+            at = 160 // stride  # its receptive field, up to 195 pixels, is inside the image
             assert maps[key].shape[1] == model.feature_channels[key]
             torch.testing.assert_close(moved[..., at, at], maps[key][..., at + 1, at + 1], atol=1e-5, rtol=1e-4)
             assert (moved[..., at, at] - maps[key][..., at, at]).abs().max() > 0.01
@@ -150,23 +150,23 @@ def test_channels_and_strides_are_those_of_the_maps(name):
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_maps_are_what_the_stages_gave_and_no_later_stage_overwrites_them(name):
+def test_no_stage_overwrites_the_map_of_an_earlier_one(name):
     model = backbone(**BACKBONES[name]).train()
-    given = {}
+    outputs = {}
 
-    def keep(key):
-        return lambda _module, _inputs, output: given.update({key: output.detach().clone()})
+    def store(key):
+        return lambda _module, _inputs, output: outputs.update({key: output.detach().clone()})
 
-    model.maxpool.register_forward_hook(keep("stem"))
+    model.maxpool.register_forward_hook(store("stem"))
     for key, stage in model.stages.items():
-        stage.register_forward_hook(keep(key))
+        stage.register_forward_hook(store(key))
     images = torch.randn(2, 3, *ODD)
     maps = model.features(images)
-    assert list(maps) == list(given)
-    assert all(torch.equal(maps[key], given[key]) for key in maps)
+    assert list(maps) == list(outputs)
+    assert all(torch.equal(maps[key], outputs[key]) for key in maps)
 
 
-def test_a_stage_by_name():
+def test_stages_by_name():
     model = backbone(seed=3).eval()
     maps = model.features(torch.randn(2, 3, *ODD))
     assert torch.equal(model.stages["stage3"](maps["stage2"]), maps["stage3"])
@@ -196,8 +196,8 @@ def test_a_detector_trains_the_whole_backbone(name):
     detector = Detector(model, list(model.stages)[-3:])
     images, _, boxes = shapes(4, *ODD)
     before = copy.deepcopy(model.state_dict())
-    seen = losses(detector, lambda: detection_loss(detector(images), boxes, model.feature_strides))
-    assert seen[-1] < 0.6 * seen[0], seen
+    history = losses(detector, lambda: detection_loss(detector(images), boxes, model.feature_strides))
+    assert history[-1] < 0.6 * history[0], history
     assert_all_learnt(model, before)
 
 
@@ -207,14 +207,14 @@ def test_a_segmentation_network_trains_the_whole_backbone(name):
     network = Segmenter(model, model.feature_channels)
     images, masks, _ = shapes(4, *ODD)
     before = copy.deepcopy(model.state_dict())
-    seen = losses(network, lambda: F.cross_entropy(network(images), masks))
+    history = losses(network, lambda: F.cross_entropy(network(images), masks))
     share = masks.float().mean()
-    assert seen[-1] < F.binary_cross_entropy(share, share), seen  # what the best constant answer would cost
+    assert history[-1] < F.binary_cross_entropy(share, share), history  # the loss of the best constant prediction
     assert_all_learnt(model, before)
 
 
 def assert_all_learnt(model, before):
-    """Every parameter but the head's got a gradient and moved; BN's statistics moved too."""
+    """Assert that every parameter but the head's has a gradient and changed, and that BN's statistics changed."""
     for key, parameter in model.named_parameters():
         if key.startswith("fc."):
             assert parameter.grad is None, key
@@ -225,8 +225,8 @@ def assert_all_learnt(model, before):
     assert all(not torch.equal(buffer, before[key]) for key, buffer in model.named_buffers())
 
 
-def test_a_detector_finds_boxes_where_the_strides_say():
-    """The best position of each picture, decoded to pixels with `feature_strides`, covers the object."""
+def test_a_detector_finds_boxes_with_the_strides():
+    """The best position of each image, converted to pixels with `feature_strides`, covers the object."""
     model = backbone(stage_channels=(8, 16, 16, 16)).train()
     detector = Detector(model, ["stage2", "stage3", "stage4"])
     images, _, boxes = shapes(8, 96, 96)
@@ -247,11 +247,11 @@ def box_iou(a, b):
 
 
 @pytest.mark.parametrize("name", ["B", "plain", "cifar C bottleneck"])
-def test_recompute_changes_nothing_for_a_head(name):
+def test_activation_checkpointing_changes_nothing_for_a_head(name):
     """`features` stores its maps with and without `activation_checkpointing`; logits of the step may be recomputed."""
     images, masks, _ = shapes(3, *ODD)
 
-    def left(activation_checkpointing):
+    def results(activation_checkpointing):
         torch.manual_seed(0)
         model = backbone(**BACKBONES[name]).train()
         model.activation_checkpointing = activation_checkpointing
@@ -260,15 +260,15 @@ def test_recompute_changes_nothing_for_a_head(name):
         loss.backward()
         return {"loss": loss.detach(), **{key: p.grad for key, p in network.named_parameters()}, **network.state_dict()}
 
-    without, with_it = left(False), left(True)
-    assert all(torch.equal(without[key], with_it[key]) for key in without)
+    stored, recomputed = results(False), results(True)
+    assert all(torch.equal(stored[key], recomputed[key]) for key in stored)
 
 
-def test_frozen_stages_stay_and_the_others_learn():
-    """As detectors are fine-tuned: stem and first stage fixed, all BN in evaluation mode."""
+def test_frozen_stages_do_not_change():
+    """Fine-tuning of detectors: stem and first stage frozen, all BN in evaluation mode."""
     model = backbone()
-    for part in (model.conv1, model.bn1, model.stages["stage1"]):
-        part.requires_grad_(False)
+    for module in (model.conv1, model.bn1, model.stages["stage1"]):
+        module.requires_grad_(False)
     network = Segmenter(model, model.stages)
     network.train()
     for module in model.modules():
@@ -276,15 +276,15 @@ def test_frozen_stages_stay_and_the_others_learn():
             module.eval()
     images, masks, _ = shapes(4, *ODD)
     before = copy.deepcopy(model.state_dict())
-    seen = losses(network, lambda: F.cross_entropy(network(images), masks))
-    assert seen[-1] < 0.7 * seen[0]
-    moved = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
-    fixed = ("conv1.", "bn1.", "layer1.", "fc.")
-    assert moved == {key for key, _ in model.named_parameters() if not key.startswith(fixed)}
+    history = losses(network, lambda: F.cross_entropy(network(images), masks))
+    assert history[-1] < 0.7 * history[0]
+    changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    frozen = ("conv1.", "bn1.", "layer1.", "fc.")
+    assert changed == {key for key, _ in model.named_parameters() if not key.startswith(frozen)}
 
 
 @pytest.mark.parametrize(("name", "size"), [("B", ODD), ("bottleneck A", (64, 64)), ("cifar", (32, 32))])
-def test_the_maps_of_a_model_file_give_its_logits(tmp_path, name, size):
+def test_the_logits_of_a_model_file_follow_from_its_maps(tmp_path, name, size):
     model = backbone(num_classes=2, **BACKBONES[name]).train()
     images, masks, _ = shapes(4, *ODD)
     losses(model, lambda: F.cross_entropy(model(images), masks[:, 40, 40]), steps=5)

@@ -1,4 +1,4 @@
-"""The counts that issue 2 gives, to the last parameter; and the counter against counting by other means."""
+"""Exact parameter counts, MACs as in PyTorch's counter, and activation memory as in autograd."""
 
 import pytest
 import torch
@@ -53,26 +53,26 @@ def test_macs_are_those_pytorch_counts():
     assert cost(model, 224).macs * 2 == counter.get_total_flops()
 
 
-def test_activation_bytes_are_those_autograd_keeps():
-    """The same sum in another way: distinct storages reachable from the graph of a step of eight."""
+def test_activation_bytes_are_those_autograd_stores():
+    """Compare with the distinct storages that autograd stores in a step of eight images."""
     model = build_model("resnet20").train()
     images = torch.rand(8, 3, 32, 32)
-    kept: dict[int, torch.Tensor] = {}
+    stored: dict[int, torch.Tensor] = {}
     ignore = {p.data_ptr() for p in model.parameters()} | {images.data_ptr()}
 
     def pack(tensor):
         if tensor.data_ptr() not in ignore:
-            kept[tensor.data_ptr()] = tensor
+            stored[tensor.data_ptr()] = tensor
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = model(images)
-    measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    measured = sum(tensor.untyped_storage().nbytes() for tensor in stored.values())
     assert loss.requires_grad
     assert cost(model, 32, batch_size=8).activation_bytes == measured
 
 
-def test_layers_add_up_and_the_model_is_left_alone():
+def test_layers_add_up_and_the_model_is_unchanged():
     model = build_model("resnet8").eval()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     counted = cost(model, 32, batch_size=4)

@@ -1,4 +1,4 @@
-"""The construction of section 1: deeper, and the same function, to the last bit or up to rounding."""
+"""Deepening (section 1): the deeper network computes the same, bit-identically or up to rounding."""
 
 import copy
 import re
@@ -9,28 +9,28 @@ import torch
 import torch.nn.functional as F
 
 from resnetlab.config import ConfigError, ModelConfig
-from resnetlab.models import deepen as module
+from resnetlab.models import deepen as deepen_module
 from resnetlab.models.deepen import deepen, deeper_config, max_difference, needs_calibration
 from resnetlab.models.resnet import ResNet
 from resnetlab.models.zoo import CATALOGUE, build_model, model_config
 
 ROUNDING = 5e-6
-"""Of the largest logit; measured: 2.3e-6 at most (plain18 to 34, training mode)."""
+"""Largest difference over the largest logit; 2.3e-6 was measured (plain18 to 34, training mode)."""
 CLASSES = 10
 
 
-def chance(seed):
+def make_generator(seed):
     return torch.Generator().manual_seed(seed)
 
 
 def batch(size, seed, count=4):
-    generator = chance(seed)
+    generator = make_generator(seed)
     return torch.randn(count, 3, size, size, generator=generator), torch.arange(count) % CLASSES
 
 
 def trained(name, size, **changes):
-    """A network that has left its start: scales and shifts at random, and two steps on random images."""
-    generator = chance(0)
+    """Return a network with random scales and shifts, after two steps on random images."""
+    generator = make_generator(0)
     model = build_model(name, CLASSES, generator=generator, **changes)
     for layer in model.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
@@ -57,14 +57,14 @@ def copied(model):
     return {key: value.clone() for key, value in model.state_dict().items()}
 
 
-def holds(model, tensors):
-    """Whether each of the tensors stands in the network under its key, bit for bit."""
+def contains(model, tensors):
+    """Return whether the network has each of the tensors under its key, bit-identically."""
     return all(torch.equal(model.state_dict()[key], tensor) for key, tensor in tensors.items())
 
 
 @torch.no_grad()
 def difference_in_training(model, deeper, images):
-    """The largest difference of logits, over the largest logit, both networks in training mode."""
+    """Return the largest difference of logits over the largest logit, both networks in training mode."""
     logits = copy.deepcopy(model).train()(images)
     return float((logits - copy.deepcopy(deeper).train()(images)).abs().max() / logits.abs().max())
 
@@ -89,16 +89,16 @@ EXACT = [
 
 
 @pytest.mark.parametrize(("name", "to", "size", "changes"), EXACT)
-def test_the_same_to_the_last_bit_in_both_modes(name, to, size, changes):
+def test_bit_identical_in_both_modes(name, to, size, changes):
     model = trained(name, size, **changes)
     before = copied(model)
-    deeper = deepen(model, to, generator=chance(3))
+    deeper = deepen(model, to, generator=make_generator(3))
     assert deeper.config.depth == to > model.config.depth
     images, _ = batch(size, 4)
     assert max_difference(model, deeper, images) == 0.0
     assert difference_in_training(model, deeper, images) == 0.0
-    assert holds(deeper, before)
-    assert holds(model, before)
+    assert contains(deeper, before)
+    assert contains(model, before)
 
 
 CALIBRATED = [
@@ -110,7 +110,7 @@ CALIBRATED = [
 
 
 @pytest.mark.parametrize(("name", "to", "size", "changes"), CALIBRATED)
-def test_the_same_where_bn_passes_channels_on(name, to, size, changes):
+def test_equal_up_to_rounding_where_bn_passes_channels_on(name, to, size, changes):
     model = trained(name, size, **changes)
     assert needs_calibration(model.config)
     before = copied(model)
@@ -126,12 +126,12 @@ def test_the_same_where_bn_passes_channels_on(name, to, size, changes):
     assert max_difference(model, deeper, other) < ROUNDING * scale
     assert difference_in_training(model, deeper, images) < ROUNDING
     assert ROUNDING < difference_in_training(model, deeper, other) < difference_in_training(model, plain, other) / 3
-    assert holds(deeper, before)
-    assert holds(model, before)
+    assert contains(deeper, before)
+    assert contains(model, before)
 
 
-C, BARE = {"shortcut": "project_all"}, {"norm": "none"}
-SMALL = [("plain8", {}), ("resnet8", {}), ("resnet8", C), ("plain8", BARE), ("resnet8", BARE)]
+OPTION_C, NO_NORM = {"shortcut": "project_all"}, {"norm": "none"}
+SMALL = [("plain8", {}), ("resnet8", {}), ("resnet8", OPTION_C), ("plain8", NO_NORM), ("resnet8", NO_NORM)]
 
 
 @pytest.mark.parametrize(("name", "changes"), SMALL)
@@ -145,14 +145,14 @@ def test_each_inserted_block_is_the_identity(name, changes):
 
 
 @pytest.mark.parametrize("name", ["resnet20", "plain20"])
-def test_blocks_as_they_are_drawn_would_be_another_function(name, monkeypatch):
+def test_random_blocks_would_be_another_function(name, monkeypatch):
     model = trained(name, 16)
-    monkeypatch.setattr(module, "make_identity", lambda block, moments: None)
+    monkeypatch.setattr(deepen_module, "make_identity", lambda block, moments: None)
     images, _ = batch(16, 4)
     assert max_difference(model, deepen(model, 32), images) > 0.1 * largest_logit(model, images)
 
 
-def test_keys_are_those_of_such_a_network():
+def test_keys_are_those_of_a_network_of_that_depth():
     model = build_model("resnet50", CLASSES)
     deeper = deepen(model, (3, 5, 7, 3))
     assert list(deeper.state_dict()) == list(ResNet(deeper.config).state_dict())
@@ -161,7 +161,7 @@ def test_keys_are_those_of_such_a_network():
     assert {key.rsplit(".", 2)[0] for key in inserted} == {"layer2.4", "layer3.6"}
 
 
-def test_what_a_network_is_beside_its_weights_stays():
+def test_mode_dtype_and_switches_stay():
     model = build_model("resnet8", CLASSES).double().train()
     model.activation_checkpointing = True
     model.get_submodule("layer1.0.bn1").eval()
@@ -179,15 +179,15 @@ def test_what_a_network_is_beside_its_weights_stays():
     assert not any(m.training for m in deepen(model.eval(), 14).modules())
 
 
-def test_no_bit_differs_with_channels_last_either():
+def test_bit_identical_with_channels_last():
     model = trained("resnet20", 32).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     images = batch(32, 4)[0].contiguous(memory_format=torch.channels_last)
     assert max_difference(model, deepen(model, 56), images) == 0.0
 
 
-def test_the_generator_alone_draws_the_new_weights():
+def test_the_generator_determines_the_new_weights():
     model = build_model("resnet8", CLASSES)
-    first, again, other = (copied(deepen(model, 14, generator=chance(seed))) for seed in (1, 1, 2))
+    first, again, other = (copied(deepen(model, 14, generator=make_generator(seed))) for seed in (1, 1, 2))
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert {key for key in first if not torch.equal(first[key], other[key])} == {
         f"layer{stage}.1.conv{i}.weight" for stage in (1, 2, 3) for i in (1, 2)
@@ -195,8 +195,8 @@ def test_the_generator_alone_draws_the_new_weights():
     assert float(first["layer3.1.conv1.weight"].std()) == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.03)
 
 
-def test_a_channel_that_is_dead():
-    """It has variance 0 on the images; nothing is divided by it."""
+def test_a_dead_channel():
+    """Its variance on the images is 0; no division by it occurs."""
     model = trained("plain8", 16)
     with torch.no_grad():
         model.get_parameter("layer2.0.bn2.weight")[3:5] = 0
@@ -211,10 +211,10 @@ def test_a_channel_that_is_dead():
 
 
 @pytest.mark.parametrize(("name", "changes"), SMALL)
-def test_it_trains_on_and_every_new_layer_learns(name, changes):
+def test_training_continues_and_every_new_layer_learns(name, changes):
     model = trained(name, 16, **changes)
     images, labels = batch(16, 4, 16)
-    deeper = deepen(model, 14, images=images, generator=chance(3))
+    deeper = deepen(model, 14, images=images, generator=make_generator(3))
     before = copied(deeper)
     losses = steps(deeper, [(images, labels)] * 2, lr=0.1)
     inserted = {key: weight for key, weight in deeper.named_parameters() if key not in model.state_dict()}
@@ -222,13 +222,13 @@ def test_it_trains_on_and_every_new_layer_learns(name, changes):
     assert [key for key, weight in inserted.items() if weight.grad is None or not weight.grad.any()] == []
     losses += steps(deeper, [(images, labels)] * 10, lr=0.1)
     assert [key for key, weight in inserted.items() if torch.equal(weight, before[key])] == []
-    assert losses[0] == pytest.approx(steps(model, [(images, labels)], lr=0.0)[0], rel=1e-5)  # where the other stood
+    assert losses[0] == pytest.approx(steps(model, [(images, labels)], lr=0.0)[0], rel=1e-5)  # the loss of the original
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 0.98 * losses[0]
 
 
 def test_max_difference():
-    model, other = (build_model("resnet8", CLASSES, generator=chance(seed)) for seed in (0, 1))
+    model, other = (build_model("resnet8", CLASSES, generator=make_generator(seed)) for seed in (0, 1))
     model.get_submodule("layer1.0.bn1").eval()
     modes = [m.training for net in (model, other) for m in net.modules()]
     images, _ = batch(16, 2)
@@ -238,7 +238,7 @@ def test_max_difference():
     assert max_difference(model, model, images) == 0.0
 
 
-CUSTOM = ModelConfig("mine", (2, 3), (8, 16))
+CUSTOM = ModelConfig(name="mine", stage_blocks=(2, 3), stage_channels=(8, 16))
 BOTTLENECK = {"block": "bottleneck"}
 
 
@@ -258,7 +258,7 @@ BOTTLENECK = {"block": "bottleneck"}
         (CUSTOM, (2, 4), "mine", (2, 4)),
     ],
 )
-def test_configuration(config, to, name, blocks):
+def test_deeper_configurations(config, to, name, blocks):
     assert deeper_config(config, to) == replace(config, name=name, stage_blocks=blocks)
     if name in CATALOGUE:
         assert deeper_config(config, to) == model_config(name)
@@ -281,6 +281,6 @@ def test_configuration(config, to, name, blocks):
         (model_config("plain29", **BOTTLENECK), 56, "a plain bottleneck cannot be the identity: it squeezes 4c chan"),
     ],
 )
-def test_what_cannot_be(config, to, message):
+def test_impossible_depths_are_refused(config, to, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         deeper_config(config, to)

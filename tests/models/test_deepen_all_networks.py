@@ -1,4 +1,4 @@
-"""Every network of the catalogue with one identity block more in each stage computes what it did."""
+"""Every network of the catalogue computes the same with one more identity block in each stage."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from resnetlab.models.zoo import CATALOGUE, build_model, model_config
 
 LONG = ("resnet101", "resnet101-v1", "resnet152", "resnet152-v1", "resnet1202")
 ROUNDING = 2e-5
-"""Of the largest logit; up to rounding, which grows with depth."""
+"""Largest difference over the largest logit; rounding grows with depth."""
 
 
 def images(config, count):
@@ -20,7 +20,7 @@ def images(config, count):
     "name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in CATALOGUE]
 )
 def test_the_same_function(name):
-    """Options A and B to the last bit in both modes; plain networks to the last bit, and calibrated up to rounding."""
+    """Options A and B are bit-identical in both modes; plain networks in evaluation, and calibrated up to rounding."""
     model = build_model(model_config(name, num_classes=10), generator=torch.Generator().manual_seed(0))
     batch = images(model.config, 8)
     with torch.no_grad():
@@ -28,7 +28,7 @@ def test_the_same_function(name):
             if isinstance(layer, torch.nn.BatchNorm2d):
                 layer.weight.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(2))
                 layer.bias.normal_(0.0, 0.3, generator=torch.Generator().manual_seed(3))
-        model.train()(batch)  # moves the running statistics
+        model.train()(batch)  # updates the running statistics
         largest = float(model.eval()(batch).abs().max())
     blocks = [number + 1 for number in model.config.stage_blocks]
     deeper = deepen(model, blocks)

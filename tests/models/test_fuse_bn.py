@@ -1,4 +1,4 @@
-"""Folding leaves the function as it was."""
+"""Folding batch normalisation does not change the function."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ NETWORKS = [
 
 
 def network(name: str, **changes: Any) -> ResNet:
-    """Build a network whose every norm has statistics, scales and shifts of its own."""
+    """Build a network with random statistics, scales and shifts."""
     generator = torch.Generator().manual_seed(0)
     model = build_model(name, generator=generator, **changes)
     for module in model.modules():
@@ -48,14 +48,14 @@ def test_the_same_function(name, changes):
 
 
 def test_rounded_once():
-    """In float32 each weight is the one nearest to the exact product."""
+    """Each float32 weight is the one nearest to the exact product."""
     model = network("resnet8")
     exact, rounded = fuse_bn(model.double()), fuse_bn(model.float())
     pairs = zip(exact.parameters(), rounded.parameters(), strict=True)
     assert all(torch.equal(one.float(), other) for one, other in pairs)
 
 
-def test_the_source_stays_and_shares_nothing():
+def test_the_source_is_unchanged_and_shares_no_memory():
     model = network("resnet8")
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}

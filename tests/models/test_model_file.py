@@ -1,3 +1,5 @@
+"""Model files: round trip, and errors that name the file."""
+
 import json
 
 import pytest
@@ -13,7 +15,7 @@ from resnetlab.models.zoo import build_model
 @pytest.fixture
 def saved(tmp_path):
     model = build_model("resnet8", 3, in_channels=1).eval()
-    for _ in range(2):  # running statistics away from their start
+    for _ in range(2):  # so that running statistics are not the initial ones
         model.train()(torch.rand(4, 1, 8, 8))
     card = ModelCard(
         model.config,
@@ -26,7 +28,7 @@ def saved(tmp_path):
     return tmp_path / "model.safetensors", model, card
 
 
-def test_comes_back_equal(saved):
+def test_a_model_file_is_read_as_written(saved):
     path, model, card = saved
     loaded, read = load_model(path)
     assert read == card
@@ -34,7 +36,7 @@ def test_comes_back_equal(saved):
     images = torch.rand(5, 1, 8, 8)
     with torch.no_grad():
         assert torch.equal(loaded(images), model(images))
-    loaded(images).sum().backward()  # and can be trained on
+    loaded(images).sum().backward()  # it can be trained further
 
 
 def test_channels_last_weights_are_saved_whole(tmp_path, saved):
@@ -43,7 +45,7 @@ def test_channels_last_weights_are_saved_whole(tmp_path, saved):
     assert torch.equal(load_model(tmp_path / "b.safetensors")[0].conv1.weight, model.conv1.weight)
 
 
-def test_other_files_are_refused_by_name(tmp_path, saved):
+def test_other_files_are_refused(tmp_path, saved):
     path, _, _ = saved
     save_file({"x": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:5000])
@@ -58,7 +60,7 @@ def test_other_files_are_refused_by_name(tmp_path, saved):
             load_model(tmp_path / f"{name}.safetensors")
 
 
-def test_a_run_directory_is_its_model_file_and_a_card_is_read_alone(tmp_path, saved):
+def test_a_run_directory_stands_for_its_model_file(tmp_path, saved):
     path, model, card = saved
     (tmp_path / "run").mkdir()
     with pytest.raises(ModelFileError, match="a folder without"):

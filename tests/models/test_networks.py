@@ -1,4 +1,4 @@
-"""The networks, against direct computation and against what the paper says of them."""
+"""The networks, compared with direct computation and with the paper's description."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def seeded(name, seed=0, **changes):
 
 
 def batch_norm(x, bn):
-    """Normalise with the batch's own statistics, written out."""
+    """Normalise with the statistics of the batch, written out."""
     mean, var = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), unbiased=False, keepdim=True)
     shape = (1, -1, 1, 1)
     return (x - mean) / (var + bn.eps).sqrt() * bn.weight.view(shape) + bn.bias.view(shape)
@@ -40,7 +40,7 @@ def test_options_share_the_weights_they_have_in_common():
     assert all(torch.equal(a[key], c[key]) for key in a)
 
 
-def test_global_seed_is_used_without_a_generator():
+def test_the_global_seed_applies_without_a_generator():
     torch.manual_seed(1)
     first = build_model("resnet8").state_dict()
     torch.manual_seed(1)
@@ -92,7 +92,7 @@ def test_bottleneck(stride):
     assert y.shape == (3, 16, 4, 4)
 
 
-def test_plain_block_has_no_way_round():
+def test_a_plain_block_has_no_shortcut():
     block = BasicBlock(config(shortcut="none"), 4, 4, stride=1)
     x = torch.randn(2, 4, 5, 5)
     assert block.downsample is None
@@ -137,11 +137,11 @@ def test_he_initialisation():
 
 def test_without_normalisation_signals_vanish_or_explode_with_the_initial_scale():
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    spread = {
+    stds = {
         scale: float(seeded("plain56", norm="none", init_scale=scale).features(images)["stage3"].std().detach())
         for scale in (0.5, 1.0, 2.0)
     }
-    assert spread[0.5] < 1e-6 < spread[1.0] < 1e3 < spread[2.0]
+    assert stds[0.5] < 1e-6 < stds[1.0] < 1e3 < stds[2.0]
     model = seeded("plain20", norm="none")
     assert model.conv1.bias is not None
     assert not [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
@@ -173,7 +173,7 @@ def test_features(name, size, channels, strides):
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_keys_are_torchvisions(name):
-    """The layout itself, without torchvision: block by block, as its published weights have it."""
+    """The expected keys are written out, block by block, so torchvision is not needed."""
     blocks, inner = ((2, 2, 2, 2), 2) if name == "resnet18" else ((3, 4, 6, 3), 3)
     bn = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
     keys = ["conv1.weight", *(f"bn1.{x}" for x in bn)]
@@ -190,12 +190,12 @@ def test_keys_are_torchvisions(name):
 
 def test_torchvision_computes_the_same():
     models = pytest.importorskip("torchvision.models", reason="torchvision is not installed beside CPU torch")
-    theirs = models.resnet50(weights=None).eval()
-    ours = build_model("resnet50").eval()
-    ours.load_state_dict(theirs.state_dict())
+    reference = models.resnet50(weights=None).eval()
+    model = build_model("resnet50").eval()
+    model.load_state_dict(reference.state_dict())
     images = torch.rand(2, 3, 224, 224)
     with torch.no_grad():
-        torch.testing.assert_close(ours(images), theirs(images))
+        torch.testing.assert_close(model(images), reference(images))
 
 
 def test_a_network_of_any_shape():

@@ -1,3 +1,5 @@
+"""Named networks: what the names mean, and errors for wrong ones."""
+
 import pytest
 import torch
 
@@ -6,7 +8,7 @@ from resnetlab.models.zoo import CATALOGUE, build_model, model_config, size_warn
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
-def test_names_mean_what_they_say(name):
+def test_names_give_family_and_depth(name):
     config = model_config(name)
     family, depth = (
         name[:5] if name.startswith("plain") else name[:6],
@@ -17,7 +19,7 @@ def test_names_mean_what_they_say(name):
     assert config.stem == ("imagenet" if depth in (18, 34, 50, 101, 152) else "cifar")
 
 
-def test_defaults_are_the_designs():
+def test_defaults_of_named_networks():
     assert model_config("resnet34").shortcut == "project"
     assert model_config("resnet56").shortcut == "pad"
     assert model_config("resnet50").bottleneck_stride == "3x3"
@@ -27,7 +29,7 @@ def test_defaults_are_the_designs():
     assert (model_config("resnet18").num_classes, model_config("resnet20").num_classes) == (1000, 10)
 
 
-def test_a_generator_of_its_own_leaves_pytorch_s_alone():
+def test_a_generator_leaves_the_global_one_unchanged():
     before = torch.get_rng_state()
     build_model("resnet8", generator=torch.Generator().manual_seed(0))
     assert torch.equal(torch.get_rng_state(), before)
@@ -35,7 +37,7 @@ def test_a_generator_of_its_own_leaves_pytorch_s_alone():
     assert not torch.equal(torch.get_rng_state(), before)
 
 
-def test_bottlenecks_make_9n_plus_2():
+def test_bottleneck_depths_are_9n_plus_2():
     config = model_config("resnet164", block="bottleneck")
     assert (config.stage_blocks, config.depth) == ((18, 18, 18), 164)
 
@@ -55,7 +57,7 @@ def test_bottlenecks_make_9n_plus_2():
         ("resnet18", {"shortcut": "A"}, "shortcut 'A' is unknown; choose one of"),
     ],
 )
-def test_mistakes_are_named(name, changes, message):
+def test_wrong_names_and_fields_are_refused(name, changes, message):
     with pytest.raises(ValueError, match=message):
         build_model(name, **changes)
 
@@ -70,7 +72,7 @@ def test_config_error_is_a_value_error():
     assert issubclass(ConfigError, ValueError)
 
 
-def test_advice_where_names_are_confused():
+def test_warning_about_small_images():
     warning = size_warning(model_config("resnet18"), 32)
     assert warning is not None
     assert "use a 6n+2 network such as resnet20" in warning

@@ -138,17 +138,17 @@ def test_evidence_needs_a_difference_between_channels():
     assert infer_zero_channels(model.state_dict(), model.config)[0] is None  # fresh
     for front, expected in ((0, "append"), (8, "split")):
         state = public_resnets.randomise(build_model("resnet20")).state_dict()
-        assert infer_zero_channels(state, model.config)[0] is None  # numbers that say nothing
+        assert infer_zero_channels(state, model.config)[0] is None  # random numbers are no evidence
         for stage, fed, start in ((2, 16, front), (3, 32, 2 * front)):
             for block in range(3):
                 state[f"layer{stage}.{block}.bn2.bias"][start : start + fed] -= 1.5
                 state[f"layer{stage}.{block}.conv1.weight"][:, start : start + fed] *= 1.5 if block else 1
-        seen, score = infer_zero_channels(state, model.config)
-        assert seen == expected
+        inferred, score = infer_zero_channels(state, model.config)
+        assert inferred == expected
         assert abs(score) > CLEAR_SCORE
         assert (
             infer_zero_channels(state, build_model("plain20").config)[0] == expected
-        )  # whatever is said of the network
+        )  # the weights decide, whatever the shortcut
 
 
 def test_numbers_that_are_none_are_no_evidence():

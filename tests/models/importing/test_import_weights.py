@@ -97,7 +97,7 @@ def test_the_imported_network_computes_what_the_original_does(tmp_path, name, ki
 @pytest.mark.parametrize("bottleneck", [False, True])
 @pytest.mark.parametrize("plain", [False, True])
 def test_without_batch_normalisation(tmp_path, plain, bottleneck):
-    original = public_resnets.randomise(rare_resnets.Bare(plain, bottleneck))
+    original = public_resnets.randomise(rare_resnets.WithoutNorm(plain, bottleneck))
     torch.save(original.state_dict(), tmp_path / "bare.pt")
     overrides = AssumptionOverrides(shortcut="none") if plain else AssumptionOverrides(zero_channels="split")
     found = import_weights(tmp_path / "bare.pt", overrides)
