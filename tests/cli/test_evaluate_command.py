@@ -36,7 +36,10 @@ def evaluation_of(names, loss=1.0):
     labels = rows % len(names)
     first = (labels + (rows < 3 * len(names))) % len(names)
     top = np.stack([first, (first + 1) % len(names)], axis=1)
-    return compute_metrics(Predictions(rows, labels, top, np.full(len(rows), 0.5), np.full(len(rows), loss)), names)
+    predictions = Predictions(
+        positions=rows, labels=labels, top=top, confidence=np.full(len(rows), 0.5), loss=np.full(len(rows), loss)
+    )
+    return compute_metrics(predictions, names)
 
 
 def printed(print_to, width=80):

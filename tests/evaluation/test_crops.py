@@ -158,8 +158,9 @@ def network_without_padding() -> ResNet:
 def test_multi_scale_of_a_constant_image_equals_one_crop():
     """Exact without padding; with padding, the share of the border differs between scales."""
     shades = torch.tensor([[10, 200, 90], [255, 255, 255], [0, 0, 0]], dtype=torch.uint8)
-    originals = Split(shades[:, :, None, None].expand(3, 3, 32, 32).contiguous(), torch.tensor([0, 1, 2]))
-    split = Split(originals.images[:, :, :24, :24].contiguous(), originals.labels)
+    pixels = shades[:, :, None, None].expand(3, 3, 32, 32)
+    originals = Split(pixels.contiguous(), torch.tensor([0, 1, 2]))
+    split = Split(pixels[:, :, :24, :24].contiguous(), originals.labels)
     model = network_without_padding()
     once = probabilities(one_crop(model, split, PRE), 3)
     several = probabilities(multi_scale(model, originals, PRE, sides=multi_scale_sides(PRE)), 3)

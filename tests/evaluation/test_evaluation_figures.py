@@ -40,7 +40,9 @@ def evaluation_of(
     top = np.stack([(first + step) % num_classes for step in range(min(5, num_classes))], axis=1)
     confidence = rng.uniform(0.3, 1, num_samples)
     return compute_metrics(
-        Predictions(np.arange(num_samples), labels, top, confidence, -np.log(confidence)),
+        Predictions(
+            positions=np.arange(num_samples), labels=labels, top=top, confidence=confidence, loss=-np.log(confidence)
+        ),
         names or [f"n{number:03}" for number in range(num_classes)],
     )
 
@@ -67,28 +69,28 @@ def test_few_classes_are_all_shown_with_counts():
     assert "all 3 classes, grey: correct; colour: share of the true class's images" in figure_strings(
         figures, "confusion"
     )
-    found = figure_strings(figures, "classes")
-    by_error = sorted(evaluation.per_class, key=lambda one: -one.error.pct if one.error else 0)
-    assert [word for word in found if word.startswith("n0")] == [one.name for one in by_error]
+    labels = figure_strings(figures, "classes")
+    by_error = sorted(evaluation.per_class, key=lambda item: -item.error.pct if item.error else 0)
+    assert [word for word in labels if word.startswith("n0")] == [item.name for item in by_error]
 
 
 @pytest.mark.parametrize("num_classes", [100, 1000])
 def test_of_many_classes_only_the_worst_are_shown(num_classes):
     evaluation = evaluation_of(num_classes, 3 * num_classes)
     figures = draw_figures(evaluation)
-    errors = {one.name: one.error.pct for one in evaluation.per_class if one.error}
+    errors = {item.name: item.error.pct for item in evaluation.per_class if item.error}
     for form, most in (("wide", 30), ("tall", 15)):
-        found = figure_strings(figures, "classes", form)
-        shown = [word for word in found if re.fullmatch(r"n\d+", word)]
+        labels = figure_strings(figures, "classes", form)
+        shown = [word for word in labels if re.fullmatch(r"n\d+", word)]
         assert len(shown) == len(set(shown)) == most
         assert min(errors[name] for name in shown) >= max(errors[name] for name in errors if name not in shown)
-        assert any(f"the worst {most} of {len(errors):,} classes" in word for word in found)
-        found = figure_strings(figures, "confusion", form)
-        shown = [word for word in found if re.fullmatch(r"n\d+", word)]
+        assert any(f"the worst {most} of {len(errors):,} classes" in word for word in labels)
+        labels = figure_strings(figures, "confusion", form)
+        shown = [word for word in labels if re.fullmatch(r"n\d+", word)]
         assert most - 1 <= len(set(shown)) <= most
         assert len(shown) == 2 * len(set(shown))  # at the rows and at the columns
         assert {evaluation.confusions[0].true, evaluation.confusions[0].predicted} <= set(shown)
-        assert any(f"{len(set(shown))} of {num_classes:,} classes" in word for word in found)
+        assert any(f"{len(set(shown))} of {num_classes:,} classes" in word for word in labels)
 
 
 def test_most_confused_classes():
@@ -109,7 +111,13 @@ def test_no_error_figures_without_mistakes():
 
 def test_no_reliability_figure_without_a_finite_confidence():
     nothing = np.full(4, np.nan)
-    predictions = Predictions(np.arange(4), np.arange(4) % 2, np.zeros((4, 2), dtype=np.int64), nothing, nothing)
+    predictions = Predictions(
+        positions=np.arange(4),
+        labels=np.arange(4) % 2,
+        top=np.zeros((4, 2), dtype=np.int64),
+        confidence=nothing,
+        loss=nothing,
+    )
     figures = draw_figures(compute_metrics(predictions, ["a", "b"]))
     assert figures["reliability"] is None
     assert figures["classes"] is not None
@@ -122,8 +130,8 @@ def test_names_of_every_kind_are_text():
         figure = figures[kind]
         assert figure is not None
         for svg in (figure.wide, figure.tall):
-            found = strings(svg)
-            assert {"<b>bold</b> & 'co'", "$\\frac{1$", "鳥 と 猫", "line�end", "half � � �", "🦆"} <= set(found)
+            labels = strings(svg)
+            assert {"<b>bold</b> & 'co'", "$\\frac{1$", "鳥 と 猫", "line�end", "half � � �", "🦆"} <= set(labels)
             assert ElementTree.fromstring(svg).find(".//{*}b") is None
 
 

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -206,13 +207,13 @@ def test_grey_images_are_three_equal_channels_to_a_colour_network(folder, tmp_pa
 
 
 def test_names_are_compared_in_unicode_normal_form():
-    names = {"model_name": "a", "data_name": "b"}
-    assert match_classes(("café", "tea"), ("tea", "cafe\N{COMBINING ACUTE ACCENT}"), **names).tolist() == [1, 0]
+    match = partial(match_classes, model_name="a", data_name="b")
+    assert match(("café", "tea"), ("tea", "cafe\N{COMBINING ACUTE ACCENT}")).tolist() == [1, 0]
     with pytest.raises(ConfigError, match="a has several classes called tea; give each a unique name"):
-        match_classes(("tea", "tea"), ("tea",), **names)
+        match(("tea", "tea"), ("tea",))
     many = [f"class{number}" for number in range(100)]
     with pytest.raises(ConfigError, match=r"only b has x; only a has class0, .* and 92 more"):
-        match_classes(many, ("x",), **names)
+        match(many, ("x",))
 
 
 def test_an_ensemble_of_networks_with_different_image_sizes(folder, tmp_path):

@@ -43,7 +43,9 @@ def evaluation_of(names: list[str] = NAMES, num_samples: int = 60, every: int = 
     first = (labels + (rows % every == 0)) % len(names) if every else labels
     top = np.stack([(first + step) % len(names) for step in range(min(5, len(names)))], axis=1)
     confidence = 0.3 + 0.6 * rows / num_samples
-    return compute_metrics(Predictions(rows, labels, top, confidence, -np.log(confidence)), names)
+    return compute_metrics(
+        Predictions(positions=rows, labels=labels, top=top, confidence=confidence, loss=-np.log(confidence)), names
+    )
 
 
 def write(
@@ -93,7 +95,7 @@ def test_the_page_has_the_metrics(tmp_path, no_figures):
     assert evaluation.top1.num_wrong == 15
     assert "25.00 % top-1 error 95 % interval 15.78 to 37.23" in text
     assert f"{evaluation.top5.pct:.2f} % top-5 error" in text
-    assert "evaluated on 60 images of digits (test split) by one crop" in text
+    assert "evaluated on 60 images of digits (test split) with one crop" in text
     assert "15 of 60 images wrong" in text
     assert f"{evaluation.ece_pct:.2f} %: the mean gap" in text
     assert "correct on 75.00 %" in text
@@ -106,10 +108,10 @@ def test_the_page_has_the_metrics(tmp_path, no_figures):
 def test_a_row_for_each_class(tmp_path, no_figures):
     evaluation = evaluation_of([f"class {number}" for number in range(7)])
     text = Reader(write(tmp_path, evaluation)).text
-    for one in evaluation.per_class:
-        assert one.error is not None
-        low, high = one.error.interval_95_pct
-        assert f"{one.name} {one.num_samples} {one.error.pct:.2f} {low:.2f} to {high:.2f}" in text
+    for item in evaluation.per_class:
+        assert item.error is not None
+        low, high = item.error.interval_95_pct
+        assert f"{item.name} {item.num_samples} {item.error.pct:.2f} {low:.2f} to {high:.2f}" in text
     first = evaluation.confusions[0]
     assert f"{first.true} {first.predicted} {first.count} {first.share_pct:.2f}" in text
 
@@ -139,7 +141,7 @@ def test_each_mistake_has_its_image(tmp_path, no_figures):
     evaluation = evaluation_of(["a", "b", "c"])
     shapes = [(8, 8, 1), (40, 30, 3), (300, 500, 3)]
     images = [np.full(shapes[at % 3], at, dtype=np.uint8) for at in range(15)]
-    summary = replace(SUMMARY, mistake_names=tuple(f"dir/{one.position}.png" for one in evaluation.mistakes))
+    summary = replace(SUMMARY, mistake_names=tuple(f"dir/{item.position}.png" for item in evaluation.mistakes))
     text = write(tmp_path, evaluation, summary, images)
     found = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="([^"]+)">', text)
     assert len(found) == 15
@@ -162,7 +164,10 @@ def test_only_certainty_is_printed_as_100_pct(tmp_path, no_figures):
     confidence = np.array([0.9949, 0.9951, 0.99999, 1.0])
     top = np.tile([1, 0], (4, 1))
     evaluation = compute_metrics(
-        Predictions(np.arange(4), np.zeros(4, dtype=np.int64), top, confidence, confidence), ["a", "b"]
+        Predictions(
+            positions=np.arange(4), labels=np.zeros(4, dtype=np.int64), top=top, confidence=confidence, loss=confidence
+        ),
+        ["a", "b"],
     )
     text = Reader(write(tmp_path, evaluation)).text
     assert [text.count(f"b , {confidence}") for confidence in ("99 %", "> 99 %", "100 %")] == [1, 2, 1]
@@ -182,7 +187,13 @@ def test_two_classes_have_no_top_5(tmp_path, no_figures):
 
 def test_a_broken_network(tmp_path):
     nothing = np.full(4, np.nan)
-    predictions = Predictions(np.arange(4), np.arange(4) % 2, np.zeros((4, 2), dtype=np.int64), nothing, nothing)
+    predictions = Predictions(
+        positions=np.arange(4),
+        labels=np.arange(4) % 2,
+        top=np.zeros((4, 2), dtype=np.int64),
+        confidence=nothing,
+        loss=nothing,
+    )
     text = Reader(write(tmp_path, compute_metrics(predictions, ["a", "b"]))).text
     assert "100.00 % top-1 error" in text
     assert "No prediction for 4 images" in text

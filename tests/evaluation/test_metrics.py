@@ -28,7 +28,13 @@ def labels_and_probabilities(num_samples=400, num_classes=7, seed=0):
 def predictions_of(labels, probabilities):
     order = np.argsort(-probabilities, axis=1)[:, :5]
     rows = np.arange(len(labels))
-    return Predictions(rows, labels, order, probabilities.max(1), -np.log(probabilities[rows, labels]))
+    return Predictions(
+        positions=rows,
+        labels=labels,
+        top=order,
+        confidence=probabilities.max(1),
+        loss=-np.log(probabilities[rows, labels]),
+    )
 
 
 def names(count):
@@ -77,17 +83,17 @@ def test_per_class_errors():
     labels, probabilities = labels_and_probabilities(num_samples=60)
     labels[labels == 3] = 4  # class 3 has no samples
     evaluation = compute_metrics(predictions_of(labels, probabilities), names(7))
-    for number, one in enumerate(evaluation.per_class):
+    for number, item in enumerate(evaluation.per_class):
         rows = [row for row in range(60) if labels[row] == number]
         wrong = [row for row in rows if probabilities[row].argmax() != number]
-        assert (one.name, one.num_samples) == (f"class {number}", len(rows))
+        assert (item.name, item.num_samples) == (f"class {number}", len(rows))
         if rows:
-            assert one.error is not None
-            assert one.error.pct == pytest.approx(100 * len(wrong) / len(rows))
-            assert one.error.interval_95_pct == pytest.approx(wilson(len(wrong), len(rows)), abs=1e-9)
+            assert item.error is not None
+            assert item.error.pct == pytest.approx(100 * len(wrong) / len(rows))
+            assert item.error.interval_95_pct == pytest.approx(wilson(len(wrong), len(rows)), abs=1e-9)
         else:
             assert number == 3
-            assert one.error is None
+            assert item.error is None
 
 
 def test_confusions_are_sorted_by_count():
@@ -96,7 +102,7 @@ def test_confusions_are_sorted_by_count():
     predicted = probabilities.argmax(1)
     pairs = Counter(pair for pair in zip(labels.tolist(), predicted.tolist(), strict=True) if pair[0] != pair[1])
     in_order = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
-    assert [(one.true, one.predicted, one.count) for one in evaluation.confusions] == [
+    assert [(item.true, item.predicted, item.count) for item in evaluation.confusions] == [
         (f"class {true}", f"class {other}", count) for (true, other), count in in_order
     ]
     (true, _), count = in_order[0]
@@ -107,33 +113,33 @@ def test_calibration_equals_a_slow_loop():
     labels, probabilities = labels_and_probabilities(num_samples=300)
     evaluation = compute_metrics(predictions_of(labels, probabilities), names(7))
     gap = 0.0
-    for number, one in enumerate(evaluation.reliability):
+    for number, item in enumerate(evaluation.reliability):
         in_bin = [row for row in range(300) if number / NUM_BINS < probabilities[row].max() <= (number + 1) / NUM_BINS]
-        assert one.count == len(in_bin)
-        assert (one.low, one.high) == pytest.approx((number / NUM_BINS, (number + 1) / NUM_BINS))
+        assert item.count == len(in_bin)
+        assert (item.low, item.high) == pytest.approx((number / NUM_BINS, (number + 1) / NUM_BINS))
         if not in_bin:
-            assert (one.confidence, one.accuracy, one.accuracy_interval_95) == (None, None, None)
+            assert (item.confidence, item.accuracy, item.accuracy_interval_95) == (None, None, None)
             continue
         num_correct = sum(probabilities[row].argmax() == labels[row] for row in in_bin)
         confidence = sum(probabilities[row].max() for row in in_bin) / len(in_bin)
-        assert one.confidence == pytest.approx(confidence)
-        assert one.accuracy == pytest.approx(num_correct / len(in_bin))
+        assert item.confidence == pytest.approx(confidence)
+        assert item.accuracy == pytest.approx(num_correct / len(in_bin))
         low, high = wilson(num_correct, len(in_bin))
-        assert one.accuracy_interval_95 == pytest.approx((low / 100, high / 100), abs=1e-9)
+        assert item.accuracy_interval_95 == pytest.approx((low / 100, high / 100), abs=1e-9)
         gap += len(in_bin) / 300 * abs(num_correct / len(in_bin) - confidence)
     assert evaluation.ece_pct == pytest.approx(100 * gap)
     assert evaluation.mean_confidence_pct == pytest.approx(100 * probabilities.max(1).mean())
-    assert sum(one.count > 0 for one in evaluation.reliability) > 5
+    assert sum(item.count > 0 for item in evaluation.reliability) > 5
 
 
 def make_predictions(labels, top, confidence, positions=None):
     count = len(labels)
     return Predictions(
-        np.arange(count) if positions is None else np.array(positions),
-        np.array(labels),
-        np.array(top),
-        np.array(confidence, dtype=float),
-        np.full(count, 0.5),
+        positions=np.arange(count) if positions is None else np.array(positions),
+        labels=np.array(labels),
+        top=np.array(top),
+        confidence=np.array(confidence, dtype=float),
+        loss=np.full(count, 0.5),
     )
 
 
@@ -142,7 +148,7 @@ def test_bin_edges():
     evaluation = compute_metrics(
         make_predictions([0] * 5, [[0, 1]] * 5, [0.0, 1 / 15, 1.0, 1 + 1e-12, 0.2]), ["a", "b"]
     )
-    counts = [one.count for one in evaluation.reliability]
+    counts = [item.count for item in evaluation.reliability]
     assert counts == [2, 0, 1] + [0] * 11 + [2]
 
 
@@ -160,7 +166,7 @@ def test_most_confident_mistakes():
     rows = [row for row in range(400) if probabilities[row].argmax() != labels[row]]
     rows.sort(key=lambda row: -probabilities[row].max())
     assert len(rows) > MAX_MISTAKES
-    assert [(one.position, one.true, one.predicted, one.confidence) for one in evaluation.mistakes] == [
+    assert [(item.position, item.true, item.predicted, item.confidence) for item in evaluation.mistakes] == [
         (
             predictions.positions[row],
             f"class {labels[row]}",
@@ -176,7 +182,7 @@ def test_ties_between_mistakes_are_in_order_of_position():
         make_predictions([0, 0, 1, 0], [[1, 0], [1, 0], [1, 0], [1, 0]], [0.7, 0.7, 0.9, 0.8], [3, 5, 8, 13]),
         ["a", "b"],
     )
-    assert [one.position for one in evaluation.mistakes] == [13, 3, 5]
+    assert [item.position for item in evaluation.mistakes] == [13, 3, 5]
 
 
 def test_nan_counts_only_as_an_error():
@@ -185,9 +191,9 @@ def test_nan_counts_only_as_an_error():
     evaluation = compute_metrics(make_predictions([0, 1, 1], [[0, 1], [1, 0], [0, 1]], [0.9, nan, 0.8]), ["a", "b"])
     assert (evaluation.top1.num_wrong, evaluation.top5.num_wrong, evaluation.num_without_confidence) == (2, 1, 1)
     assert evaluation.confusion.tolist() == [[1, 0], [1, 0]]
-    assert sum(one.count for one in evaluation.reliability) == 2
-    assert [one.position for one in evaluation.mistakes] == [2]
-    (second,) = (one.error for one in evaluation.per_class if one.name == "b")
+    assert sum(item.count for item in evaluation.reliability) == 2
+    assert [item.position for item in evaluation.mistakes] == [2]
+    (second,) = (item.error for item in evaluation.per_class if item.name == "b")
     assert second is not None
     assert second.pct == 100
     assert evaluation.confusions[0].share_pct == 50
@@ -236,7 +242,7 @@ def test_as_json_is_valid_json():
     assert output["per_class"][4]["interval_95_pct"] == pytest.approx(
         wilson(sum(output["confusion"][4]) - output["confusion"][4][4], sum(output["confusion"][4])), abs=1e-9
     )
-    assert sum(one["count"] for one in output["reliability"]) == 50
+    assert sum(item["count"] for item in output["reliability"]) == 50
     assert set(output["mistakes"][0]) == {"position", "true", "predicted", "confidence"}
 
 

@@ -109,13 +109,13 @@ def test_text_output(net, monkeypatch, capsys):
 
 def test_json_output_and_inspect(net, capsys):
     assert run(net, "--json") == 0
-    said = json.loads(capsys.readouterr().out)
+    output = json.loads(capsys.readouterr().out)
     path = net.with_suffix(".onnx")
-    assert (said["out"], said["files"], said["num_bytes"]) == (str(path), [str(path)], path.stat().st_size)
-    assert said["agreement"]["max_difference"] <= said["agreement"]["tolerance"]
+    assert (output["out"], output["files"], output["num_bytes"]) == (str(path), [str(path)], path.stat().st_size)
+    assert output["agreement"]["max_difference"] <= output["agreement"]["tolerance"]
     assert inspect.run(parse(inspect.Options, "inspect", [str(path)])) == 0
-    assert "an export of resnetlab: onnx, fp32" in (told := capsys.readouterr().out)
-    assert "agrees   logits within" in told
+    assert "an export of resnetlab: onnx, fp32" in (text := capsys.readouterr().out)
+    assert "agrees   logits within" in text
     with pytest.raises(ConfigError, match="is an export of resnetlab already"):
         inspect.run(parse(inspect.Options, "inspect", [str(path), "--save", "x"]))
 
@@ -130,9 +130,9 @@ def test_a_wrong_conversion_is_not_written(net, monkeypatch, capsys):
 
     monkeypatch.setattr(onnx_graph, "fuse_bn", wrong_fold)
     assert main(["export", str(net), "--format", "torch-export"]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("resnetlab: net.pt2 is not written: its logits differ from the network's by up to")
-    assert said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("resnetlab: net.pt2 is not written: its logits differ from the network's by up to")
+    assert error.count("\n") == 1
     assert names(net.parent) == ["net.safetensors"]
 
 

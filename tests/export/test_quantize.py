@@ -118,9 +118,9 @@ def test_the_batch_dimension_is_dynamic_and_the_file_is_small(
 def test_both_runtimes_agree(fitted: TrainResult, quantized: tuple[onnx.ModelProto, dict], size: int):
     content = quantized[0].SerializeToString()
     images = pixels(open_data(DIGITS, preprocessing=fitted.card.preprocessing).val)[:size]
-    one = OnnxEngine(lambda: content, "int8", cores=1, callers=1).logits(images)
-    other = OpenVinoEngine(lambda: (content, b""), "int8", cores=1, callers=1).logits(images)
-    assert np.abs(one - other).max() < 0.1 * one.std()
+    onnx_logits = OnnxEngine(lambda: content, "int8", cores=1, callers=1).logits(images)
+    openvino_logits = OpenVinoEngine(lambda: (content, b""), "int8", cores=1, callers=1).logits(images)
+    assert np.abs(onnx_logits - openvino_logits).max() < 0.1 * onnx_logits.std()
 
 
 def test_a_fragile_network_is_refused_unless_its_loss_is_allowed(fitted: TrainResult):

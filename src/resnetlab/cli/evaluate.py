@@ -43,8 +43,8 @@ class Options:
     protocol: Literal["one-crop", "ten-crop", "multi-scale", "ensemble"] | None = None
     """One crop (section 4.2), ten crops (Table 3), several scales (Table 4), or several networks, one crop each."""
     shorter_sides: tuple[int, ...] = ()
-    """In pixels: one for ten-crop, several for multi-scale; if not given, 256, or 224 256 384 480 640, for an image size
-    of 224, and in proportion for others."""
+    """In pixels: one for ten-crop, several for multi-scale; if not given, 256, or 224 256 384 480 640, for an image
+    size of 224, and in proportion for others."""
     recalibrate_bn: bool = False
     """Recompute the batch-normalisation statistics on training images, as the authors did."""
     allow_missing_classes: bool = False
@@ -93,7 +93,7 @@ def run(options: Options) -> int:
             part = evaluate_members(
                 members, evaluation_options, rank=rank, world_size=world_size, on_progress=bar.advance
             )
-        predictions = merge_predictions(process_group.gather(part))
+        predictions = merge_predictions(process_group.all_gather(part))
     if not process_group.is_first:
         return 0
     evaluation = compute_metrics(predictions, members[0].card.classes)
@@ -212,7 +212,7 @@ def _write_page(page: Path, evaluation: "Evaluation", summary: "EvaluationSummar
     """Write the page after all output was printed.
 
     Raises:
-        OSError: if the page cannot be written; the message says what would work.
+        OSError: if the page cannot be written; the message names alternatives.
     """
     from resnetlab.evaluation.evaluator import load_images
     from resnetlab.evaluation.html_report import write_page
@@ -259,7 +259,7 @@ def _check_page(page: Path, files: Sequence[Path]) -> None:
     """Raise if the page cannot be written to a path, or would overwrite an evaluated file.
 
     Raises:
-        ConfigError: in these cases; the message says what would work.
+        ConfigError: in these cases; the message names an alternative.
     """
     if page.is_dir():
         raise ConfigError(f"--page {page} is a folder; name a file in it: {page / 'evaluation.html'}")

@@ -44,7 +44,7 @@ class Options:
     """Images for the comparison, besides random ones: files, folders, quoted globs; crops of two photographs if not
     given."""
     int8: bool = False
-    """Compute in 8-bit integers: smaller, and faster on many processors. Needs --calibrate."""
+    """Compute in 8-bit integers: smaller, and faster on many processors. Requires --calibrate."""
     calibrate: str | None = None
     """Images with labels for int8: name of a data set, or a folder. Training images determine the ranges, validation
     images the errors before and after."""

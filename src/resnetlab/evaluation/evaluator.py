@@ -34,7 +34,7 @@ from resnetlab.serialization import from_json
 from resnetlab.system.process_group import ProcessGroup
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EnsembleMember:
     """One of the evaluated networks, with the data in its preprocessing."""
 
@@ -219,7 +219,7 @@ def _load_network(
         raise ConfigError(f"--recalibrate-bn needs a model file and PyTorch: {source} has no batch normalisation left")
     device = "cpu" if is_exported_file(file) and file.suffix.lower() != ".pt2" else options.device
     cores = torch.get_num_threads()  # below the number of cores if torchrun's processes share them
-    return open_engine(file, backend=options.backend, cores=cores, device=device, log=log, world=process_group)
+    return open_engine(file, backend=options.backend, cores=cores, device=device, log=log, process_group=process_group)
 
 
 def _open_dataset(

@@ -68,9 +68,9 @@ def draw_reliability(evaluation: Evaluation, tall: bool) -> Figure | None:
     if not bins:
         return None
     figure, (curve, histogram) = create_panels(2, tall=tall, height=3.2)
-    confidence, accuracy = [bin_.confidence for bin_ in bins], [bin_.accuracy for bin_ in bins]
+    confidence, accuracy = np.array([(bin_.confidence, bin_.accuracy) for bin_ in bins], float).T
     intervals = np.array([bin_.accuracy_interval_95 for bin_ in bins]).T
-    error_bars = np.abs(intervals - np.array(accuracy))  # a rounding error can put an end on the wrong side
+    error_bars = np.abs(intervals - accuracy)  # a rounding error can put an end on the wrong side
     curve.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1)
     curve.errorbar(confidence, accuracy, error_bars, fmt="o", color=COLOURS[0], markersize=4, capsize=2, clip_on=False)
     curve.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="mean confidence", ylabel="accuracy")

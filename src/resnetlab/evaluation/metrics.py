@@ -18,7 +18,7 @@ MAX_MISTAKES = 24
 """Maximum number of mistakes that an evaluation lists: one page of thumbnails."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ErrorRate:
     """Share of misclassified samples, with its 95 % confidence interval."""
 
@@ -39,7 +39,7 @@ class ClassError:
     """Top-1 error; `None` if the class has no samples."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Confusion:
     """Samples of one class that were predicted as another class."""
 
@@ -50,7 +50,7 @@ class Confusion:
     """Share of all samples of the true class, in %."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReliabilityBin:
     """Samples whose confidence is in (low, high]; all values are from 0 to 1."""
 
@@ -65,7 +65,7 @@ class ReliabilityBin:
     """Wilson score interval."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Mistake:
     """Misclassified sample."""
 
@@ -77,7 +77,7 @@ class Mistake:
     """Probability of `predicted`, 0 to 1."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Metrics of one network or ensemble on one split.
 
@@ -169,7 +169,12 @@ def compute_metrics(predictions: Predictions, classes: Sequence[str]) -> Evaluat
         ),
         confusion=confusion,
         confusions=tuple(
-            Confusion(classes[true], classes[predicted], count, float(100 * count / class_sizes[true]))
+            Confusion(
+                true=classes[true],
+                predicted=classes[predicted],
+                count=count,
+                share_pct=float(100 * count / class_sizes[true]),
+            )
             for (true, predicted), count in confused_pairs(confusion).items()
         ),
         reliability=reliability,
@@ -180,7 +185,12 @@ def compute_metrics(predictions: Predictions, classes: Sequence[str]) -> Evaluat
 def error_rate(num_wrong: int, num_samples: int) -> ErrorRate:
     """Return the error of at least one sample, with its 95 % Wilson score interval."""
     low, high = _interval_95(num_wrong, num_samples)
-    return ErrorRate(num_wrong, num_samples, 100 * num_wrong / num_samples, (100 * low, 100 * high))
+    return ErrorRate(
+        num_wrong=num_wrong,
+        num_samples=num_samples,
+        pct=100 * num_wrong / num_samples,
+        interval_95_pct=(100 * low, 100 * high),
+    )
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
@@ -207,13 +217,17 @@ def reliability_curve(confidence: np.ndarray, correct: np.ndarray) -> tuple[Reli
     bins = []
     for index, (low, high) in enumerate(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)):
         in_bin = bin_index == index
-        count = int(in_bin.sum())
-        if count:
-            num_correct = int(correct[in_bin].sum())
-            mean, accuracy = float(confidence[in_bin].mean()), num_correct / count
-            bins.append(ReliabilityBin(low, high, count, mean, accuracy, _interval_95(num_correct, count)))
-        else:
-            bins.append(ReliabilityBin(low, high, 0, None, None, None))
+        count, num_correct = int(in_bin.sum()), int(correct[in_bin].sum())
+        bins.append(
+            ReliabilityBin(
+                low=low,
+                high=high,
+                count=count,
+                confidence=float(confidence[in_bin].mean()) if count else None,
+                accuracy=num_correct / count if count else None,
+                accuracy_interval_95=_interval_95(num_correct, count) if count else None,
+            )
+        )
     return tuple(bins)
 
 

@@ -11,7 +11,7 @@ from resnetlab.inference.engines.base import Backend
 Protocol = Literal["one-crop", "ten-crop", "multi-scale", "ensemble"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
     """Protocol, data and runtime of an evaluation.
 

@@ -8,7 +8,7 @@ import numpy as np
 from resnetlab.config import ConfigError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Predictions:
     """Predictions and labels, one row for each evaluated sample; every metric follows from them."""
 

@@ -70,7 +70,7 @@ def score_split(
     part = split if process_group.size == 1 else split.subset(samples)
     predictions = collect_predictions(one_crop(model, part, preprocessing, workers=workers), len(part))
     predictions = replace(predictions, positions=samples.numpy()[predictions.positions])
-    predictions = merge_predictions(process_group.gather(predictions))
+    predictions = merge_predictions(process_group.all_gather(predictions))
     wrong = (predictions.top[:, 0] != predictions.labels) | np.isnan(predictions.confidence)
     return SplitScore(len(predictions), int(wrong.sum()), float(predictions.loss.mean()))
 

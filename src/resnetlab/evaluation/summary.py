@@ -78,7 +78,7 @@ def evaluation_notes(members: "Sequence[EnsembleMember]", evaluation: Evaluation
     """Return warnings about the data, the network and the metrics."""
     first, notes = members[0], list(members[0].dataset.warnings)
     if any(member.dataset.seen_in_training for member in members):
-        notes.append("the network was trained on some of these images: the error says little about new images")
+        notes.append("the network was trained on some of these images: the error on new images is probably higher")
     if first.num_recalibration_images:
         notes.append(
             f"the batch-normalisation statistics were recomputed on {first.num_recalibration_images:,} training images"

@@ -41,7 +41,7 @@ class ExportMismatchError(RuntimeError):
     """An exported network whose logits differ from its source; the message has the differences."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VerificationSet:
     """Image batches with the logits of the source network."""
 
