@@ -19,28 +19,28 @@ names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/co
 assert not [name for name in names if "gloo" in name], names
 """
 LEAVES = f"""
-from resnetlab.training.distributed import joined
+from resnetlab.training.distributed import join_process_group
 
-with joined() as world:
+with join_process_group() as process_group:
     import torch._dynamo  # as an evaluation may, by one way or another
     import torch.distributed.nn.functional
-    assert world.gather(world.rank) == [0, 1]
+    assert process_group.all_gather(process_group.rank) == [0, 1]
 {LEFT}
 """
 IS_STOPPED = f"""
 import torch
 from resnetlab.models.zoo import build_model
-from resnetlab.training.distributed import joined, shared_network
+from resnetlab.training.distributed import join_process_group, wrap_ddp
 from resnetlab.training.signal_handling import InterruptedRunError
 
-def train(world):
-    network = shared_network(build_model("resnet8"), world)
+def train(process_group):
+    network = wrap_ddp(build_model("resnet8"), process_group)
     network(torch.zeros(4, 3, 32, 32)).sum().backward()
     raise InterruptedRunError(15)
 
 try:
-    with joined() as world:
-        train(world)
+    with join_process_group() as process_group:
+        train(process_group)
 except InterruptedRunError:  # whose traceback knows the network, and the network the group
     stopped = True
     {LEFT.replace(chr(10), chr(10) + "    ")}
@@ -51,18 +51,18 @@ assert stopped
 SETTLED = """
 import torch
 from resnetlab.models.zoo import build_model
-from resnetlab.training.distributed import joined, shared_network
+from resnetlab.training.distributed import join_process_group, wrap_ddp
 
 def same(found, wanted):
     return all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
 
-with joined() as world:
+with join_process_group() as process_group:
     model = build_model("resnet8", generator=torch.Generator().manual_seed(0))
     before = [tensor.clone() for tensor in model.state_dict().values()]
-    network = shared_network(model, world)
+    network = wrap_ddp(model, process_group)
     assert same(model.state_dict().values(), before)
     assert all(parameter.grad is None for parameter in model.parameters())
-    images = torch.rand(7, 3, 32, 32, generator=torch.Generator().manual_seed(world.rank))
+    images = torch.rand(7, 3, 32, 32, generator=torch.Generator().manual_seed(process_group.rank))
     gradients = []
     for _ in range(3):
         model.zero_grad()

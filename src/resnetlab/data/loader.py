@@ -160,7 +160,7 @@ def eval_batches_with_positions(
     for images, positions in _load(split, order, _batch_slices(len(split), batch_size), workers=workers):
         if len(images):
             if preprocessing is not None:
-                images = apply_in_chunks(normalise_chunk, images, images, memory_format)
+                images = apply_in_chunks(normalise_chunk, images, images, memory_format=memory_format)
             yield order[positions], images, split.labels[positions]
 
 
@@ -208,8 +208,8 @@ def _batch_slices(num_positions: int, batch_size: int, first: int = 0) -> Iterat
 def _own_slices(batch: slice, process_group: ProcessGroup, micro_batches: int) -> Iterator[slice]:
     """Yield this process's positions in each micro-batch of a batch."""
     for number in range(micro_batches):
-        micro_batch = ProcessGroup(number, micro_batches).part(batch.stop - batch.start)
-        own = process_group.part(micro_batch.stop - micro_batch.start)
+        micro_batch = ProcessGroup(number, micro_batches).local_slice(batch.stop - batch.start)
+        own = process_group.local_slice(micro_batch.stop - micro_batch.start)
         start = batch.start + micro_batch.start
         yield slice(start + own.start, start + own.stop)
 

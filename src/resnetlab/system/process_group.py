@@ -36,7 +36,7 @@ class ProcessGroup:
         """Whether this process has rank 0, which alone prints and writes files."""
         return self.rank == 0
 
-    def gather(self, value: T) -> list[T]:
+    def all_gather(self, value: T) -> list[T]:
         """Return the values of all processes, in the order of ranks, in every process."""
         if self.size == 1:
             return [value]
@@ -46,7 +46,7 @@ class ProcessGroup:
         dist.all_gather_object(values, value)
         return values
 
-    def sums(self, numbers: Sequence[float]) -> list[float]:
+    def all_reduce_sum(self, numbers: Sequence[float]) -> list[float]:
         """Return each number's sum over all processes, in double precision. Values that are not finite propagate."""
         if self.size == 1:
             return list(numbers)
@@ -57,7 +57,7 @@ class ProcessGroup:
         dist.all_reduce(total)
         return total.tolist()
 
-    def from_first(self, work: Callable[[], T]) -> T:
+    def run_on_first(self, work: Callable[[], T]) -> T:
         """Run a function in the process with rank 0; return its result, or raise its exception, in every process."""
         if self.size == 1:
             return work()
@@ -74,7 +74,7 @@ class ProcessGroup:
             raise outcome[1]
         return outcome[0]
 
-    def part(self, length: int) -> slice:
+    def local_slice(self, length: int) -> slice:
         """Return this process's slice of `length` items. The slices are contiguous, and differ by at most one item."""
         return slice(length * self.rank // self.size, length * (self.rank + 1) // self.size)
 
