@@ -175,7 +175,7 @@ def test_run_is_measured_without_layer_stats_or_with_data(run, capsys):
 def test_output_folder(run, tmp_path, capsys):
     output = diagnose(capsys, run, "--out", tmp_path / "new" / "folder")
     assert {path.name for path in (tmp_path / "new" / "folder").iterdir()} == {"gradients.png", "responses.png"}
-    assert f"figure: {tmp_path / 'new' / 'place' / 'gradients.png'}\n" in output
+    assert f"figure: {tmp_path / 'new' / 'folder' / 'gradients.png'}\n" in output
     assert not (run / "diagnosis").exists()
 
 

@@ -115,12 +115,12 @@ def test_progress_actor_ignores_an_earlier_attempt():
 
 
 @contextmanager
-def node(log: Path, *words: str):
+def node(log: Path, *options: str):
     """Start a node of a cluster and wait until it is ready; kill all its processes at the end."""
     command = [RAY, "start", "--block", "--num-cpus", "1", "--node-ip-address", "127.0.0.1", "--disable-usage-stats"]
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [*command, *words], start_new_session=True, stdout=file, stderr=file, env={**os.environ, **TOKEN}
+            [*command, *options], start_new_session=True, stdout=file, stderr=file, env={**os.environ, **TOKEN}
         )
     try:
         until(lambda: process.poll() is None and "runtime started" in log.read_text(), 60)
@@ -160,8 +160,8 @@ def second(head, tmp_path):
 
 
 @contextmanager
-def study(address: str, out: Path, *words: str):
-    command = [sys.executable, "-W", "error", "-m", "resnetlab", "study", *words, "--executor", "ray", "--address"]
+def study(address: str, out: Path, *options: str):
+    command = [sys.executable, "-W", "error", "-m", "resnetlab", "study", *options, "--executor", "ray", "--address"]
     with subprocess.Popen(
         [*command, address, "--out", str(out)],
         stdout=subprocess.PIPE,

@@ -122,7 +122,7 @@ def test_issue_and_run_below_the_threshold(name):
 
 
 @pytest.mark.parametrize(
-    ("base", "words"),
+    ("base", "text"),
     [
         (run(80.0, gradient=0.0001), "the median layer could move by 0.004 of its own length in the whole run"),
         (run(80.0, gradient=250.0), "the gradient of the median layer is 250 times its weights"),
@@ -145,9 +145,9 @@ def test_issue_and_run_below_the_threshold(name):
     ],
     ids=str,
 )
-def test_sentence_has_the_numbers(base, words):
+def test_sentence_has_the_numbers(base, text):
     (issue,) = run_issues(base)
-    assert words in issue.sentence
+    assert text in issue.sentence
     assert "\n" not in issue.sentence
 
 

@@ -79,7 +79,7 @@ class Grid:
 
         The second configuration still lacks its `weights`.
 
-        Paper: section 1, the solution by construction.
+        Paper: section 1 (the constructed solution).
         """
         shallow, deep = min(self.depths), max(self.depths)
         if not self.identity_init or "plain" not in self.arms or shallow == deep:

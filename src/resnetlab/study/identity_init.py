@@ -27,13 +27,13 @@ class IdentityInitResult:
     """Depth of the deep networks."""
     seeds: tuple[int, ...]
     shallow_error: SeedStats
-    """Of the trained shallow network."""
+    """Error of the trained shallow network."""
     deepened_error: SeedStats
-    """Of that network with identity layers inserted, before any further step; measured, equal in theory."""
+    """Error of that network with identity layers inserted, before any further step; measured, equal in theory."""
     further_error: SeedStats
-    """Of the deepened network after training with the same recipe."""
+    """Error of the deepened network after training with the same recipe."""
     scratch_error: SeedStats
-    """Of the deep network trained from random weights."""
+    """Error of the deep network trained from random weights."""
     excess: PairedComparison
     """`scratch_error` minus `deepened_error`, paired by seed."""
     max_logit_difference: float

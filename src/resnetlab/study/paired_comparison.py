@@ -82,9 +82,9 @@ class DepthEffect:
     deep: int
     train_images: int | None
     train: PairedComparison
-    """Of the final training error; above 0 the deeper network fits worse."""
+    """Difference of the final training error; above 0 the deeper network fits worse."""
     unseen: PairedComparison | None
-    """Of the final test error, or the validation error if there is no test split."""
+    """Difference of the final test error, or of the validation error if there is no test split."""
 
 
 @dataclass(frozen=True)
