@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from resnetlab.models.resnet import ResNet
     from resnetlab.models.zoo import build_model, model_config
     from resnetlab.training.recipes import recipe
-    from resnetlab.training.trainer import fit
+    from resnetlab.training.fit import fit
 
 __version__ = "0.1.0"
 
@@ -31,7 +31,7 @@ _HOME = {
     "deepen": "models.deepen",
     "load_model": "models.model_file",
     "save_model": "models.model_file",
-    "fit": "training.trainer",
+    "fit": "training.fit",
     "recipe": "training.recipes",
     "open_data": "data.open_dataset",
     "evaluate": "evaluation.evaluate",

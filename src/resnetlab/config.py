@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from resnetlab.extension import AUGMENTATIONS, OPTIMIZERS, SCHEDULES
 from resnetlab.serialization import ConfigError, check, from_json, one_of
 
 Shortcut = Literal["none", "pad", "project", "project_all"]
 Norm = Literal["batch", "none"]
-Schedule = Literal["constant", "step", "linear", "cosine", "plateau"]
 Crop = Literal["pad", "scale", "resized"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -216,9 +216,11 @@ class Recipe:
     """v = momentum * v + gradient; from 0 to below 1 (authors' release notes)."""
     weight_decay: float = 1e-4
     """L2 penalty on every parameter, at least 0 (section 3.4)."""
-    schedule: Schedule = "step"
-    """`step` divides by 10 at `milestones`; `plateau` where the validation error has not fallen for `patience` epochs
-    (section 3.4); `linear` and `cosine` fall to 0 at the end."""
+    optimizer: str = "sgd"
+    """`sgd`, or a name of `register_optimizer`."""
+    schedule: str = "step"
+    """`constant`; `step` divides by 10 at `milestones`; `plateau` divides by 10 after `patience` epochs without a lower
+    validation error (section 3.4); `linear` and `cosine` fall to 0 at the end; or a name of `register_schedule`."""
     milestones: tuple[float, ...] = (0.5, 0.75)
     """Where `step` divides, as fractions of the run, rising, inside (0, 1); the paper's 32k and 48k of 64k."""
     patience: int = 5
@@ -251,6 +253,8 @@ class Recipe:
     """Brightness, contrast and saturation vary by a factor within 1 ± jitter, from 0 to 1."""
     lighting: float = 0.0
     """Standard deviation of the PCA colour augmentation, at least 0 (section 3.4 and its reference [21]: 0.1)."""
+    augmentations: tuple[str, ...] = ()
+    """Names of `register_augmentation`, applied in this order to the normalised images."""
     normalise: Literal["channel", "pixel"] = "channel"
     """`channel`: mean and deviation of each channel; `pixel`: each pixel's mean is subtracted, no division (4.2)."""
     frozen_epochs: int = 0
@@ -263,7 +267,10 @@ class Recipe:
     """Which weights are kept and tested: those of the last epoch, or of the lowest validation error."""
 
     def __post_init__(self) -> None:
-        one_of("schedule", self.schedule, Schedule)
+        SCHEDULES.check(self.schedule)
+        OPTIMIZERS.check(self.optimizer)
+        for augmentation in self.augmentations:
+            AUGMENTATIONS.check(augmentation)
         one_of("keep", self.keep, Literal["last", "best"])
         one_of("crop", self.crop, Crop)
         one_of("normalise", self.normalise, Literal["channel", "pixel"])

@@ -1,16 +1,22 @@
 import io
 import re
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 from rich.text import Text
 
 from resnetlab.cli.progress import StepRate, TrainDisplay
-from resnetlab.training.callbacks import Progress
+from resnetlab.training.metrics import Progress
 
 
 def progress(step, total_steps=64_000, train_error_pct=34.2, images_per_s=1050.0):
     return Progress(1, step, total_steps, 27, 1.0, train_error_pct, 0.1, images_per_s)
+
+
+def describe(display, lines):
+    """Have a display print the configuration of a trainer."""
+    display.on_start(SimpleNamespace(describe=lambda: lines))
 
 
 class Clock:
@@ -46,9 +52,9 @@ def test_plain_lines(clock):
     display, out = plain(clock)
     with display:
         for step in range(1000, 2001, 100):  # a step takes 0.01 s
-            display.see(progress(step))
+            display.show_progress(progress(step))
             clock.now += 1.0
-        display.see(progress(64_000))
+        display.show_progress(progress(64_000))
     lines = out.getvalue().splitlines()
     assert lines == [
         "step 1,000/64,000  train error 34.2 %  1,050 images/s",
@@ -85,10 +91,12 @@ def test_validation_between_epochs_counts(clock):
 def test_epochs_warnings_and_configuration(clock):
     display, out = plain(clock)
     with display:
-        display.start(["model   resnet56 [bold], 855,770 parameters"])
-        display.epoch({"epoch": 3, "train_error_pct": 34.21, "val_error_pct": 36.0, "lr": 0.1, "time_s": 61.0})
-        display.epoch({"epoch": 4, "train_error_pct": 34.21, "val_error_pct": None, "lr": 0.00123456, "time_s": 1})
-        display.warn("the disk is full")
+        describe(display, ["model   resnet56 [bold], 855,770 parameters"])
+        display.on_epoch(None, {"epoch": 3, "train_error_pct": 34.21, "val_error_pct": 36.0, "lr": 0.1, "time_s": 61.0})
+        display.on_epoch(
+            None, {"epoch": 4, "train_error_pct": 34.21, "val_error_pct": None, "lr": 0.00123456, "time_s": 1}
+        )
+        display.on_warning(None, "the disk is full")
     assert out.getvalue().splitlines() == [
         "model   resnet56 [bold], 855,770 parameters",
         "epoch   3  train error  34.2 %  val error  36.0 %  lr 0.1  1 min 1 s",
@@ -101,11 +109,11 @@ def test_a_live_line_in_a_terminal(clock):
     display, out = in_terminal(clock)
     with display:
         for step in (1000, 1100):
-            display.see(progress(step))
+            display.show_progress(progress(step))
             clock.now += 1.0
         assert "1,100/64,000  error 34.2 %  1,050 images/s  10 min 29 s left" in out.getvalue()
         assert "━" in out.getvalue()
-        display.epoch({"epoch": 1, "train_error_pct": 34.2, "lr": 0.1, "time_s": 3})
+        display.on_epoch(None, {"epoch": 1, "train_error_pct": 34.2, "lr": 0.1, "time_s": 3})
     assert "epoch   1" in out.getvalue()
     assert "\x1b[?25h" in out.getvalue()  # the cursor is there again
 
@@ -114,12 +122,14 @@ def test_a_live_line_in_a_terminal(clock):
 def test_no_line_is_too_long(clock, width):
     for display, out in (plain(clock), in_terminal(clock, width)):
         with display:
-            display.start(["a configuration " * 12, "/path" * 40])
+            describe(display, ["a configuration " * 12, "/path" * 40])
             for step in (1, 2, 599_999):
-                display.see(progress(step, 600_000, train_error_pct=100.0, images_per_s=123_456.0))
+                display.show_progress(progress(step, 600_000, train_error_pct=100.0, images_per_s=123_456.0))
                 clock.now += 100_000.0
-            display.epoch({"epoch": 300, "train_error_pct": 100.0, "val_error_pct": 100.0, "lr": 1e-5, "time_s": 86399})
-            display.warn("much to say about this " * 8)
+            display.on_epoch(
+                None, {"epoch": 300, "train_error_pct": 100.0, "val_error_pct": 100.0, "lr": 1e-5, "time_s": 86399}
+            )
+            display.on_warning(None, "much to say about this " * 8)
         assert max(columns(out.getvalue())) <= min(80, display.console.width)
 
 
@@ -128,7 +138,7 @@ def test_the_terminal_is_tidy_after_an_error(clock):
 
     def interrupted():
         with display:
-            display.see(progress(10))
+            display.show_progress(progress(10))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

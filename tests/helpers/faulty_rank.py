@@ -1,7 +1,7 @@
-"""`resnetlab` under torchrun, with something that happens to one of its processes at one step.
+"""Run `resnetlab` under torchrun, with a fault in one process at one step.
 
-faulty.py WHAT RANK STEP WORDS…: WHAT is a signal's name, `late-` and one for just after the processes have agreed on
-the step, `nan`, or `full`: from then on no file can grow. It happens in the first attempt only.
+faulty_rank.py FAULT RANK STEP WORDS…: FAULT is the name of a signal, `late-` and the name of a signal (sent just after
+the processes have reduced the step), `nan`, or `full` (no file can grow from then on). It happens in the first attempt.
 """
 
 import os
@@ -12,27 +12,27 @@ import sys
 from resnetlab.cli.main import main
 from resnetlab.training.grad_sync import BatchStats, GradSync
 
-WHAT, RANK, STEP = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-agree = GradSync.agree
+FAULT, RANK, STEP = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+reduce = GradSync.reduce
 steps = 0
 
 
-def agree_or_not(self: GradSync, part: BatchStats) -> BatchStats:
+def faulty_reduce(self: GradSync, local: BatchStats) -> BatchStats:
     global steps
     steps += 1
     mine = int(os.environ["RANK"]) == RANK and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
     if mine and steps == STEP:
-        if WHAT == "nan":
-            part.loss_sum = float("nan")
-        elif WHAT == "full":
+        if FAULT == "nan":
+            local.loss_sum = float("nan")
+        elif FAULT == "full":
             resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
-        elif not WHAT.startswith("late-"):
-            os.kill(os.getpid(), signal.Signals[WHAT])
-    agreed = agree(self, part)
-    if mine and steps == STEP and WHAT.startswith("late-"):
-        os.kill(os.getpid(), signal.Signals[WHAT.removeprefix("late-")])
-    return agreed
+        elif not FAULT.startswith("late-"):
+            os.kill(os.getpid(), signal.Signals[FAULT])
+    reduced = reduce(self, local)
+    if mine and steps == STEP and FAULT.startswith("late-"):
+        os.kill(os.getpid(), signal.Signals[FAULT.removeprefix("late-")])
+    return reduced
 
 
-GradSync.agree = agree_or_not  # pyright: ignore[reportAttributeAccessIssue]
+GradSync.reduce = faulty_reduce
 raise SystemExit(main(sys.argv[4:]))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from resnetlab.config import RunConfig
 from resnetlab.training import checkpoint_manager
+from resnetlab.training.fit import fit
 from resnetlab.training.runtime_options import RuntimeOptions
-from resnetlab.training.trainer import fit
 
 
 def in_a_child(work: Callable[[], object]) -> int:
@@ -25,7 +25,7 @@ def in_a_child(work: Callable[[], object]) -> int:
     return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
 
 
-def killed_at_step(config: RunConfig, out: Path, num_steps: int, session: RuntimeOptions) -> int:
+def killed_at_step(config: RunConfig, out: Path, num_steps: int, options: RuntimeOptions) -> int:
     """Train in a child that is killed (kill -9) when `num_steps` steps are taken in it."""
 
     def work() -> None:
@@ -40,6 +40,6 @@ def killed_at_step(config: RunConfig, out: Path, num_steps: int, session: Runtim
             after_step(self, step)
 
         checkpoint_manager.CheckpointManager.after_step = count
-        fit(config, out, session=session)
+        fit(config, out, options=options)
 
     return in_a_child(work)

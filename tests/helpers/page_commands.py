@@ -119,7 +119,8 @@ def run_command(command: str, workplace: Path, *, page: str) -> None:
     elif words[:2] == ["resnetlab", "serve"]:
         _serve_and_request(words, workplace, page)
     elif words[0] in ("resnetlab", "torchrun") and not _has_its_own_test(words):
-        subprocess.run(words, cwd=workplace, env=_environment(), check=True, capture_output=True, timeout=200)
+        done = subprocess.run(words, cwd=workplace, env=_environment(), capture_output=True, text=True, timeout=250)
+        assert done.returncode == 0, done.stderr
     elif words[0] == "curl":
         assert any("resnetlab serve" in other for other in commands(page))  # sent while the server runs
     else:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from resnetlab.training.checkpoint import Checkpoint, load_checkpoint
-from resnetlab.training.checkpoint_manager import SHARE, CheckpointManager
+from resnetlab.training.checkpoint_manager import MAX_TIME_SHARE, CheckpointManager
 
 
 def saver(folder, warnings, **interval):
@@ -45,7 +45,7 @@ def test_seconds_are_stretched_where_a_save_takes_long(tmp_path, monkeypatch):
         saving.after_step(0)
     assert saved_at[0] == 10
     gaps = [later - earlier for earlier, later in itertools.pairwise(saved_at)]
-    assert min(gaps) >= 2 / SHARE == pytest.approx(200)
+    assert min(gaps) >= 2 / MAX_TIME_SHARE == pytest.approx(200)
 
 
 def test_a_failure_is_told_and_tried_again(tmp_path):

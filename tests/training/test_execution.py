@@ -9,8 +9,8 @@ from resnetlab.config import RunConfig
 from resnetlab.models.zoo import build_model, model_config
 from resnetlab.training import execution
 from resnetlab.training.execution import Execution, default_execution, make_forward, select_execution
+from resnetlab.training.fit import fit
 from resnetlab.training.recipes import recipe
-from resnetlab.training.trainer import fit
 
 CONFIG = RunConfig(model_config("resnet8"), recipe=recipe("cifar-paper", steps=100))
 LONG = 10**9
@@ -45,7 +45,9 @@ def test_what_is_set_by_hand_is_kept(monkeypatch):
     assert measured == ["fp32", "fp32 + NCHW"]
     assert way.precision == "fp32"
     all_set = dataclasses.replace(chosen, layout="contiguous")
-    assert select_execution(all_set, build_model(CONFIG.model), batch, 10**6, LONG)[0] == default_execution(all_set)
+    assert select_execution(all_set, build_model(CONFIG.model), batch, macs=10**6, total_steps=LONG)[
+        0
+    ] == default_execution(all_set)
     assert measured == ["fp32", "fp32 + NCHW"]
 
 

@@ -14,11 +14,11 @@ from resnetlab.models.model_file import ModelCard, load_model, save_model
 from resnetlab.models.zoo import build_model
 from resnetlab.training.callbacks import Callback
 from resnetlab.training.compare_runs import run_differences
+from resnetlab.training.fit import fit
 from resnetlab.training.record import read_record
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
-from resnetlab.training.trainer import fit
-from resnetlab.training.trainer_setup import prepare
+from resnetlab.training.trainer import Trainer
 
 COLOUR = ModelConfig("tiny", (1, 1), (4, 8), stem="cifar", shortcut="pad", num_classes=3)
 GREY = dataclasses.replace(COLOUR, in_channels=1)
@@ -54,7 +54,7 @@ def starting(weights, data, **changes):
 
 def test_images_are_normalised_as_the_file_says(file, photographs, tmp_path):
     config = starting(file, DataConfig(str(photographs)))
-    training = prepare(dataclasses.replace(config, recipe=dataclasses.replace(SHORT, normalise="pixel")), None)
+    training = Trainer(dataclasses.replace(config, recipe=dataclasses.replace(SHORT, normalise="pixel")))
     assert training.preprocessing == AS_SEEN
     images, _ = next(training.batches(0, 0))
     order, pixels = training.order(0)[:32], training.data.train.images
@@ -75,7 +75,7 @@ def test_a_mean_for_each_pixel_becomes_one_for_each_channel_at_another_size(phot
     chance = np.random.default_rng(0).random((3, 16, 16))
     seen = Preprocessing(16, (0.9, 0.9, 0.9), (1.0, 1.0, 1.0), tuple(chance.ravel().tolist()))
     weights = write(tmp_path / "m.safetensors", COLOUR, seen)
-    found = prepare(starting(weights, DataConfig(str(photographs), image_size=asked)), None).preprocessing
+    found = Trainer(starting(weights, DataConfig(str(photographs), image_size=asked))).preprocessing
     assert found.image_size == size
     if size == 16:
         assert found == seen
@@ -85,12 +85,12 @@ def test_a_mean_for_each_pixel_becomes_one_for_each_channel_at_another_size(phot
 
 
 def test_a_network_is_shown_other_images_at_its_own_size(file):
-    training = prepare(starting(file, DataConfig("digits")), None)  # 8 pixels
+    training = Trainer(starting(file, DataConfig("digits")))  # 8 pixels
     assert next(training.batches(0, 0))[0].shape[2:] == (16, 16)
 
 
 def test_grey_images_are_three_equal_channels_to_a_colour_network(file):
-    training = prepare(starting(file, DataConfig("digits", image_size=8)), None)
+    training = Trainer(starting(file, DataConfig("digits", image_size=8)))
     assert training.model.config.in_channels == 3
     images, _ = next(training.batches(0, 0))
     pixels = training.data.train.images
@@ -101,7 +101,7 @@ def test_grey_images_are_three_equal_channels_to_a_colour_network(file):
         torch.testing.assert_close(images[:, channel], expected)
     fitted = fit(starting(file, DataConfig("digits", image_size=8)))
     assert fitted.card.model.in_channels == 3
-    assert fitted.card.provenance["data"]["fingerprint"] == prepare(RunConfig(GREY), None).data.fingerprint
+    assert fitted.card.provenance["data"]["fingerprint"] == Trainer(RunConfig(GREY)).data.fingerprint
 
 
 def test_colour_images_are_refused_by_a_grey_network(photographs, tmp_path):
@@ -112,12 +112,12 @@ def test_colour_images_are_refused_by_a_grey_network(photographs, tmp_path):
 
 
 class StopAt(Callback):
-    def __init__(self, interruption, step):
-        self.interruption, self.step = interruption, step
+    def __init__(self, stop_signal, step):
+        self.stop_signal, self.step = stop_signal, step
 
-    def see(self, progress):
-        if progress.step == self.step:
-            self.interruption.signum = 15
+    def on_step(self, trainer, metrics):
+        if metrics.step == self.step:
+            self.stop_signal.signum = 15
 
 
 @pytest.fixture(scope="module")
@@ -152,15 +152,15 @@ def test_a_kill_in_either_phase(two_phases, unbroken, tmp_path, steps):
     """`steps` are those that each session takes before it is killed; the last is lost with it."""
     for number in steps:
         assert killed_at_step(two_phases, tmp_path / "r", number, EVERY_STEP) == signal.SIGKILL
-    fit(two_phases, tmp_path / "r", session=RuntimeOptions(resume=True))
+    fit(two_phases, tmp_path / "r", options=RuntimeOptions(resume=True))
     assert run_differences(unbroken, tmp_path / "r") == []
 
 
 @pytest.mark.parametrize("step", [7, 12, 15])
 def test_a_signal_in_either_phase(two_phases, unbroken, tmp_path, step):
-    with pytest.raises(InterruptedRunError), StopSignal() as interruption:
-        fit(two_phases, tmp_path / "r", listener=StopAt(interruption, step), interruption=interruption)
-    fit(two_phases, tmp_path / "r", session=RuntimeOptions(resume=True))
+    with pytest.raises(InterruptedRunError), StopSignal() as stop_signal:
+        fit(two_phases, tmp_path / "r", callbacks=[StopAt(stop_signal, step)], stop_signal=stop_signal)
+    fit(two_phases, tmp_path / "r", options=RuntimeOptions(resume=True))
     assert run_differences(unbroken, tmp_path / "r") == []
 
 
@@ -169,7 +169,7 @@ def test_a_resumed_run_goes_on_seeing_as_the_file_did_without_it(two_phases, unb
     config = dataclasses.replace(two_phases, weights=str(tmp_path / "m.safetensors"))
     assert killed_at_step(config, tmp_path / "r", 9, EVERY_STEP) == signal.SIGKILL
     (tmp_path / "m.safetensors").unlink()
-    fitted = fit(config, tmp_path / "r", session=RuntimeOptions(resume=True))
+    fitted = fit(config, tmp_path / "r", options=RuntimeOptions(resume=True))
     theirs = load_model(unbroken)[0].state_dict()
     assert all(torch.equal(value, theirs[key]) for key, value in fitted.model.state_dict().items())
     assert fitted.card.preprocessing == dataclasses.replace(AS_SEEN, image_size=8)
@@ -187,7 +187,7 @@ def test_weights_that_were_never_read_cannot_continue_a_run(two_phases, tmp_path
     ):
         for allowed in (False, True):
             with pytest.raises(ConfigError, match=rf"started from {two_phases.weights}, and {name} cannot") as caught:
-                fit(other, tmp_path / "r", session=RuntimeOptions(resume=True, allow_config_change=allowed))
+                fit(other, tmp_path / "r", options=RuntimeOptions(resume=True, allow_config_change=allowed))
             assert "--allow-config-change" not in str(caught.value)
     assert (tmp_path / "r" / "config.json").read_bytes() == before
 
@@ -197,7 +197,7 @@ def test_before_the_first_save_a_run_may_start_from_another_file(two_phases, tmp
     other = dataclasses.replace(two_phases, weights=str(tmp_path / "m.safetensors"))
     assert killed_at_step(two_phases, tmp_path / "r", 2, RuntimeOptions(resume=True)) == signal.SIGKILL
     assert (tmp_path / "r" / "record.jsonl").exists()
-    fitted = fit(other, tmp_path / "r", session=RuntimeOptions(resume=True, allow_config_change=True))
+    fitted = fit(other, tmp_path / "r", options=RuntimeOptions(resume=True, allow_config_change=True))
     assert fitted.card.provenance["config"]["weights"] == other.weights
     assert read_record(tmp_path / "r" / "record.jsonl")[0]["start"]["file"] == other.weights
 
@@ -207,8 +207,8 @@ def test_the_same_file_by_another_path_is_the_same(two_phases, tmp_path):
     (tmp_path / "link").symlink_to(two_phases.weights)
     linked = dataclasses.replace(two_phases, weights=str(tmp_path / "link"))
     with pytest.raises(ConfigError, match=r"made otherwise \(weights: .*add --allow-config-change"):
-        fit(linked, tmp_path / "r", session=RuntimeOptions(resume=True))
-    fit(linked, tmp_path / "r", session=RuntimeOptions(resume=True, allow_config_change=True))
+        fit(linked, tmp_path / "r", options=RuntimeOptions(resume=True))
+    fit(linked, tmp_path / "r", options=RuntimeOptions(resume=True, allow_config_change=True))
 
 
 @pytest.mark.parametrize(
@@ -221,6 +221,6 @@ def test_what_is_frozen_may_change_on_the_way(two_phases, tmp_path, before, afte
         dataclasses.replace(two_phases, recipe=dataclasses.replace(plain, **fields)) for fields in (before, after)
     )
     assert killed_at_step(first, tmp_path / "r", 9, EVERY_STEP) == signal.SIGKILL
-    fitted = fit(second, tmp_path / "r", session=RuntimeOptions(resume=True, allow_config_change=True))
+    fitted = fit(second, tmp_path / "r", options=RuntimeOptions(resume=True, allow_config_change=True))
     start = load_model(two_phases.weights)[0].state_dict()
     assert all(not torch.equal(value, start[key]) for key, value in fitted.model.state_dict().items())

@@ -15,12 +15,12 @@ from resnetlab.models.deepen import deepen, needs_calibration
 from resnetlab.models.model_file import ModelFileError, load_model, save_model
 from resnetlab.models.zoo import build_model, model_config
 from resnetlab.training.callbacks import Callback
+from resnetlab.training.fit import fit
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
-from resnetlab.training.trainer import fit
-from resnetlab.training.trainer_setup import prepare
+from resnetlab.training.trainer import Trainer
 
 RESIDUAL = ModelConfig("tiny", (1, 1), (8, 16), stem="cifar", shortcut="pad", num_classes=10)
 KINDS = {
@@ -56,7 +56,7 @@ def run_line(out):
 
 def test_the_same_network_goes_on_from_its_weights(residual, tmp_path):
     config = starting(residual, dataclasses.replace(RESIDUAL, name="mine", init_scale=2.0, zero_init_residual=True))
-    training = prepare(config, None)
+    training = Trainer(config)
     ours, theirs = training.model.state_dict(), load_model(residual)[0].state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
@@ -82,7 +82,7 @@ def test_a_shallower_network_is_made_deeper_and_computes_the_same(shallow, tmp_p
     if not needs_calibration(model):
         assert (start["max_logit_difference"], start["train_error_pct"]) == (0, result["train_error_pct"])
     assert result["train_error_pct"] < 75  # it has learnt something, so that equal errors are no accident
-    training = prepare(config, None)
+    training = Trainer(config)
     before = score_split(training.model, training.data.train, training.preprocessing).error_pct
     assert before == start["train_error_pct"]
 
@@ -90,7 +90,7 @@ def test_a_shallower_network_is_made_deeper_and_computes_the_same(shallow, tmp_p
 def test_a_deepened_network_starts_where_the_shallow_one_ended_also_in_training_mode(shallow):
     """BN of its blocks is calibrated on training images, so the first losses are those of the shallow network."""
     path, model = shallow[0] / "model.safetensors", shallow[2]
-    training = prepare(starting(path, dataclasses.replace(model, stage_blocks=(2, 3))), None)
+    training = Trainer(starting(path, dataclasses.replace(model, stage_blocks=(2, 3))))
     source = load_model(path)[0]
     bare = deepen(source, (2, 3)).train()
     for (images, labels), _ in zip(training.batches(0, 0), range(3), strict=False):
@@ -103,7 +103,7 @@ def test_a_deepened_network_starts_where_the_shallow_one_ended_also_in_training_
 def test_a_deepened_run_is_of_its_seed(residual):
     """What the added blocks draw for their first convolutions; all else is the file's."""
     deeper = dataclasses.replace(RESIDUAL, stage_blocks=(2, 2))
-    first, again, other = (prepare(starting(residual, deeper, seed=seed), None).model for seed in (0, 0, 1))
+    first, again, other = (Trainer(starting(residual, deeper, seed=seed)).model for seed in (0, 0, 1))
     ours, same, theirs = (model.state_dict() for model in (first, again, other))
     assert all(torch.equal(same[name], value) for name, value in ours.items())
     differ = {name for name, value in ours.items() if not torch.equal(theirs[name], value)}
@@ -127,7 +127,7 @@ def test_other_classes_even_as_many_get_a_new_head(tmp_path, stage_blocks, class
     fit(RunConfig(RESIDUAL, three, recipe("digits", steps=2, batch_size=16)), tmp_path / "r")
     file = tmp_path / "r" / "model.safetensors"
     config = starting(file, dataclasses.replace(RESIDUAL, stage_blocks=stage_blocks), data=others, seed=5)
-    training = prepare(dataclasses.replace(config, recipe=recipe("digits", batch_size=16)), None)
+    training = Trainer(dataclasses.replace(config, recipe=recipe("digits", batch_size=16)))
     ours, theirs = training.model.state_dict(), load_model(file)[0].state_dict()
     drawn = build_model(training.config.model, generator=make_generator(5, "weights")).state_dict()
     assert (theirs["fc.weight"].shape, ours["fc.weight"].shape) == ((3, 16), (len(classes), 16))
@@ -146,13 +146,13 @@ def test_names_are_compared_as_people_read_them(tmp_path):
     model, card = load_model(tmp_path / "r")
     save_model(tmp_path / "m.safetensors", model, dataclasses.replace(card, classes=("cafe\u0301", "tea")))
     config = dataclasses.replace(starting(tmp_path / "m.safetensors", RESIDUAL, data=data), recipe=recipe("digits"))
-    assert prepare(config, None).start["head"] == "kept"
+    assert Trainer(config).start["head"] == "kept"
 
 
 def test_the_head_follows_the_classes_whatever_their_order(residual, tmp_path):
     model, card = load_model(residual)
     save_model(tmp_path / "m.safetensors", model, dataclasses.replace(card, classes=tuple("4170963825")))
-    training = prepare(starting(tmp_path / "m.safetensors", RESIDUAL), None)
+    training = Trainer(starting(tmp_path / "m.safetensors", RESIDUAL))
     assert training.start["head"] == "reordered"
     for at, name in enumerate(training.data.classes):
         row = "4170963825".index(name)
@@ -188,12 +188,12 @@ def test_another_number_of_stages_is_refused_as_another_network(residual, tmp_pa
 
 
 class AskAt(Callback):
-    def __init__(self, interruption):
-        self.interruption = interruption
+    def __init__(self, stop_signal):
+        self.stop_signal = stop_signal
 
-    def see(self, progress):
-        if progress.step == 2:
-            self.interruption.signum = 15
+    def on_step(self, trainer, metrics):
+        if metrics.step == 2:
+            self.stop_signal.signum = 15
 
 
 def test_a_resumed_run_needs_the_file_no_more(residual, tmp_path):
@@ -201,10 +201,10 @@ def test_a_resumed_run_needs_the_file_no_more(residual, tmp_path):
     copy.write_bytes(residual.read_bytes())
     config = starting(copy, dataclasses.replace(RESIDUAL, stage_blocks=(1, 2)))
     unbroken = fit(config, tmp_path / "unbroken")
-    with pytest.raises(InterruptedRunError), StopSignal() as interruption:
-        fit(config, tmp_path / "r", listener=AskAt(interruption), interruption=interruption)
+    with pytest.raises(InterruptedRunError), StopSignal() as stop_signal:
+        fit(config, tmp_path / "r", callbacks=[AskAt(stop_signal)], stop_signal=stop_signal)
     copy.unlink()
-    again = fit(config, tmp_path / "r", session=RuntimeOptions(resume=True))
+    again = fit(config, tmp_path / "r", options=RuntimeOptions(resume=True))
     theirs = unbroken.model.state_dict()
     assert all(torch.equal(theirs[name], value) for name, value in again.model.state_dict().items())
     assert run_line(tmp_path / "r")["start"]["depth"] == 6

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from resnetlab.config import ModelConfig
+from resnetlab.config import ModelConfig, RunConfig
 from resnetlab.models.zoo import build_model, model_config
 from resnetlab.training.execution import Execution, make_forward
 from resnetlab.training.layer_stats import (
@@ -21,8 +21,7 @@ from resnetlab.training.layer_stats import (
     sampling_interval,
 )
 from resnetlab.training.recipes import recipe
-from resnetlab.training.train_state import TrainState
-from resnetlab.training.train_step import train_steps
+from resnetlab.training.trainer import Trainer
 
 TINY = ModelConfig("tiny", (1, 2), (4, 6), stem="cifar", shortcut="pad", num_classes=5)
 NETWORKS = {
@@ -187,21 +186,21 @@ def hooks(model):
 
 def test_hooks_stand_for_the_step_alone_also_when_it_raises():
     model = network(TINY)
-    sampler = LayerStatsHook(model, make_forward(model, Execution()), every=2, total_steps=10)
+    hook = LayerStatsHook(model, make_forward(model, Execution()), every=2, total_steps=10)
     for step, expected in ((0, True), (1, False), (2, True)):
-        with sampler.listen(step) as heard:
-            assert (heard is not None, hooks(model) > 0) == (expected, expected)
+        with hook.record(step) as stats:
+            assert (stats is not None, hooks(model) > 0) == (expected, expected)
         assert hooks(model) == 0
-    with pytest.raises(RuntimeError, match="expected input"), sampler.listen(0):
-        sampler.forward(torch.zeros(2, 7, 8, 8), torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(RuntimeError, match="expected input"), hook.record(0):
+        hook.forward(torch.zeros(2, 7, 8, 8), torch.zeros(2, dtype=torch.int64))
     assert hooks(model) == 0
 
 
 def test_when_a_run_is_listened_to():
     def due(every, total):
         model = build_model(TINY)
-        sampler = LayerStatsHook(model, make_forward(model, Execution()), every, total)
-        return [step for step in range(total) if sampler.due(step)]
+        hook = LayerStatsHook(model, make_forward(model, Execution()), every, total)
+        return [step for step in range(total) if hook.is_due(step)]
 
     assert due(3, 8) == [0, 3, 6, 7]
     assert due(3, 7) == [0, 3, 6]
@@ -216,32 +215,28 @@ def test_how_often_it_is_listened_to():
     assert [sampling_interval(None, total) for total in (801, 64_000, 64_001)] == [17, 1280, 1281]
 
 
-def steps_with(bad, num_steps, every):
-    """Take steps on random images, those numbered in `bad` with an infinite pixel; return the signals."""
-    model = network(TINY)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    batches = [batch(8) for _ in range(num_steps)]
+def train_on(bad, num_steps, every):
+    """Train on random images, those of the batches in `bad` with an infinite pixel; return the statistics."""
+    config = RunConfig(TINY, recipe=recipe("digits", steps=num_steps), layer_stats_steps=every)
+    trainer = Trainer(config)
+    given = [batch(8) for _ in range(num_steps)]
     for number in bad:
-        batches[number][0][0, 0, 0, 0] = math.inf
-    forward = make_forward(model, Execution())
-    sampler = LayerStatsHook(model, forward, every, num_steps)
-    steps = train_steps(
-        model, optimizer, forward, iter(batches), recipe("digits"), TrainState(), range(num_steps), sampler
-    )
-    signals = [taken.signal for taken in steps]
-    assert [signal is not None for signal in signals] == [sampler.due(step) for step in range(num_steps)]
-    return [signal for signal in signals if signal]
+        given[number][0][0, 0, 0, 0] = math.inf
+    batches = iter([(images[:, :1], labels) for images, labels in given])
+    lines = [trainer.train_step(batches).layer_stats for _ in range(num_steps)]
+    assert [line is not None for line in lines] == [trainer.layer_stats.is_due(step) for step in range(num_steps)]
+    return [line for line in lines if line]
 
 
 def test_a_step_that_is_not_finite_has_no_gradients_and_the_next_has():
-    signals = steps_with([2], 7, every=2)
+    signals = train_on([2], 7, every=2)
     assert [signal["step"] for signal in signals] == [1, 3, 5, 7]
     for signal in signals:
         bad = signal["step"] == 3
         assert math.isfinite(signal["loss"]) != bad
         assert [None in signal[name] for name in QUANTITIES[:4]] == [bad] * 4
         assert signal["grad_norm"].count(None) == 7 * bad  # not those of the step before
-    with_good = steps_with([], 2, every=1)
+    with_good = train_on([], 2, every=1)
     assert signals[0] == with_good[0] != with_good[1]
 
 

@@ -18,14 +18,14 @@ from resnetlab.models.zoo import build_model, model_config
 from resnetlab.training.callbacks import Callback
 from resnetlab.training.checkpoint import load_checkpoint
 from resnetlab.training.compare_runs import run_differences
+from resnetlab.training.fit import fit
 from resnetlab.training.layer_stats import QUANTITIES, LayerStats, measure_layer_stats
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
 from resnetlab.training.train_step import DivergedError
-from resnetlab.training.trainer import fit
-from resnetlab.training.trainer_setup import prepare
+from resnetlab.training.trainer import Trainer
 
 MODEL = ModelConfig("tiny", (4, 3), (4, 8), stem="cifar", shortcut="project", num_classes=10)
 CONFIG = RunConfig(MODEL, recipe=recipe("digits", steps=14, batch_size=100), seed=3, layer_stats_steps=3)
@@ -76,8 +76,8 @@ def test_about_fifty_samples_are_the_default(tmp_path):
     fit(config, tmp_path / "r")
     assert [line["step"] for line in signals(tmp_path / "r")] == [1, 17, 20]
     set_by_hand = dataclasses.replace(config, layout="contiguous", precision="fp32", compile="off")
-    long = prepare(dataclasses.replace(set_by_hand, recipe=recipe("digits", steps=5000)), None)
-    assert (long.sampler.every, long.sampler.total_steps) == (100, 5000)
+    long = Trainer(dataclasses.replace(set_by_hand, recipe=recipe("digits", steps=5000)))
+    assert (long.layer_stats.every, long.total_steps) == (100, 5000)
 
 
 def test_they_are_of_the_batch_before_its_update(tmp_path):
@@ -86,7 +86,7 @@ def test_they_are_of_the_batch_before_its_update(tmp_path):
     fit(dataclasses.replace(CONFIG, recipe=strong, layer_stats_steps=1), tmp_path / "r")
     data = open_data(CONFIG.data)
     model = build_model(MODEL, in_channels=1, generator=make_generator(3, "weights"))
-    batches = train_batches(data.train, data.preprocessing, strong, 3, 0)
+    batches = train_batches(data.train, data.preprocessing, strong, seed=3, epoch=0)
     for line in signals(tmp_path / "r"):
         images, labels = next(batches)
         expected = measure_layer_stats(model, images, labels)
@@ -119,7 +119,11 @@ def test_a_run_ends_as_it_would_unheard(tmp_path, fields):
     unheard, heard = (load_checkpoint(tmp_path / name / "checkpoint") for name in ("0", "3"))
     assert unheard is not None
     assert heard is not None
-    assert unheard.tensors.keys() == heard.tensors.keys() >= {"model.conv1.weight", "momentum.conv1.weight"}
+    assert (
+        unheard.tensors.keys()
+        == heard.tensors.keys()
+        >= {"model.conv1.weight", "optimizer.momentum_buffer.conv1.weight"}
+    )
     assert all(torch.equal(unheard.tensors[name], value) for name, value in heard.tensors.items())
     assert signals(tmp_path / "0") == []
     assert len(signals(tmp_path / "3")) == 6
@@ -144,8 +148,8 @@ class Dies(Callback):
     def __init__(self, step):
         self.step = step
 
-    def see(self, progress):
-        if progress.step == self.step:
+    def on_step(self, trainer, metrics):
+        if metrics.step == self.step:
             raise KeyboardInterrupt
 
 
@@ -155,22 +159,22 @@ class Asks(Callback):
     def __init__(self, step):
         self.step = step
 
-    def see(self, progress):
-        if progress.step == self.step:
+    def on_step(self, trainer, metrics):
+        if metrics.step == self.step:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_a_resumed_run_has_the_same_lines(run, tmp_path):
     out = tmp_path / "r"
-    session = RuntimeOptions(resume=True, checkpoint_steps=3)
+    options = RuntimeOptions(resume=True, checkpoint_steps=3)
     for step, saved in ((2, []), (7, [1, 4]), (10, [1, 4, 7]), (13, [1, 4, 7, 10])):
         with pytest.raises(KeyboardInterrupt):
-            fit(CONFIG, out, session=session, listener=Dies(step))
+            fit(CONFIG, out, options=options, callbacks=[Dies(step)])
         assert [line["step"] for line in signals(out)][: len(saved)] == saved
     for step in (13, 14):
-        with pytest.raises(InterruptedRunError), StopSignal() as interruption:
-            fit(CONFIG, out, session=session, listener=Asks(step), interruption=interruption)
-    fit(CONFIG, out, session=session)
+        with pytest.raises(InterruptedRunError), StopSignal() as stop_signal:
+            fit(CONFIG, out, options=options, callbacks=[Asks(step)], stop_signal=stop_signal)
+    fit(CONFIG, out, options=options)
     assert run_differences(run[0], out) == []
     assert signals(out) == signals(run[0])
     assert [line["step"] for line in signals(out)] == HEARD
@@ -200,8 +204,8 @@ def test_a_diverged_run_has_a_signal(tmp_path):
 def test_a_line_that_is_written_is_the_line_that_was_heard(run, monkeypatch):
     """JSON loses nothing of it."""
     told = []
-    real = LayerStats.signal
-    monkeypatch.setattr(LayerStats, "signal", lambda self, **given: told.append(real(self, **given)) or told[-1])
+    real = LayerStats.to_record
+    monkeypatch.setattr(LayerStats, "to_record", lambda self, **given: told.append(real(self, **given)) or told[-1])
     fit(CONFIG)
     assert [json.loads(json.dumps({"kind": "signal", **line})) for line in told] == signals(run[0])
 

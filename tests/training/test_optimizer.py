@@ -10,10 +10,10 @@ from torch import nn
 
 from resnetlab.config import ConfigError, ModelConfig, Recipe, RunConfig
 from resnetlab.models.model_file import load_model
+from resnetlab.training.fit import fit
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
-from resnetlab.training.trainer import fit
-from resnetlab.training.trainer_setup import prepare
+from resnetlab.training.trainer import Trainer
 
 TINY = ModelConfig("tiny", (1, 2), (4, 8), stem="cifar", shortcut="project", num_classes=10)
 FIRST = Recipe(steps=30, batch_size=64, lr=0.1)
@@ -37,7 +37,7 @@ def starting(file, **changes):
 
 def by_hand(config):
     """Weights and statistics after a run, one parameter after another, as the definitions say."""
-    training, tuned = prepare(config, None), config.recipe
+    training, tuned = Trainer(config), config.recipe
     model = training.model
     norms = {name: module for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
     factor = {"conv1": 3, "bn1": 3, "layer1": 2, "layer2": 1, "fc": 0}
@@ -45,7 +45,7 @@ def by_hand(config):
     for step in range(tuned.steps):
         epoch, at = divmod(step, 8)
         if at == 0:
-            batches = iter(training.batches(epoch, 0))
+            batches = iter(training.data.batches(epoch))
         images, labels = next(batches)
         alone = epoch < tuned.frozen_epochs
         for module in norms.values():
@@ -107,7 +107,7 @@ def test_frozen_batch_normalisation_stays_and_all_else_moves(file):
 @pytest.mark.parametrize("stages", [1, 4])
 def test_the_learning_rate_falls_stage_by_stage(file, stem, stages):
     model = ModelConfig("any", (1,) * stages, (4,) * stages, stem=stem, num_classes=10)
-    training = prepare(RunConfig(model, recipe=Recipe(layer_decay=0.5)), None)
+    training = Trainer(RunConfig(model, recipe=Recipe(layer_decay=0.5)))
     scale = {id(p): group["lr_scale"] for group in training.optimizer.param_groups for p in group["params"]}
     parts = ["fc", *(f"layer{stage}" for stage in range(stages, 0, -1))]
     for name, parameter in training.model.named_parameters():
@@ -117,7 +117,7 @@ def test_the_learning_rate_falls_stage_by_stage(file, stem, stages):
 
 
 def test_without_these_fields_there_is_one_group():
-    (group,) = prepare(RunConfig(TINY), None).optimizer.param_groups
+    (group,) = Trainer(RunConfig(TINY)).optimizer.param_groups
     assert group["lr_scale"] == 1
 
 

@@ -18,11 +18,11 @@ from resnetlab.training import checkpoint_manager
 from resnetlab.training.callbacks import Callback
 from resnetlab.training.checkpoint_manager import UnsavedError
 from resnetlab.training.compare_runs import run_differences
+from resnetlab.training.fit import fit
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
-from resnetlab.training.trainer import fit
 
 DIGITS = RunConfig(
     model_config("resnet8"),
@@ -44,9 +44,9 @@ def unbroken(tmp_path_factory):
 def test_a_kill_at_random_steps(unbroken, tmp_path):
     chance = random.Random(0)
     for _ in range(4):
-        session = dataclasses.replace(EVERY_STEP, checkpoint_steps=chance.randint(1, 4))
-        assert killed_at_step(DIGITS, tmp_path / "r", chance.randint(1, 8), session) == signal.SIGKILL
-    fit(DIGITS, tmp_path / "r", session=RuntimeOptions(resume=True))
+        options = dataclasses.replace(EVERY_STEP, checkpoint_steps=chance.randint(1, 4))
+        assert killed_at_step(DIGITS, tmp_path / "r", chance.randint(1, 8), options) == signal.SIGKILL
+    fit(DIGITS, tmp_path / "r", options=RuntimeOptions(resume=True))
     assert run_differences(unbroken, tmp_path / "r") == []
 
 
@@ -81,7 +81,7 @@ def test_a_kill_at_every_system_call_of_the_writer(unbroken, tmp_path):
                         setattr(os, name, real[name])
 
             checkpoint_manager.save_checkpoint = dying
-            fit(DIGITS, tmp_path / "r", session=EVERY_STEP)
+            fit(DIGITS, tmp_path / "r", options=EVERY_STEP)
 
         return work
 
@@ -115,9 +115,9 @@ def test_any_number_of_workers_gives_the_same_run(photographs, tmp_path, workers
     reference = tmp_path_factory.getbasetemp() / "reference"
     if not reference.exists():
         fit(config, reference)
-    session = RuntimeOptions(resume=True, workers=workers, checkpoint_steps=2)
-    assert killed_at_step(config, tmp_path / "r", 3 + workers, session) == signal.SIGKILL
-    fit(config, tmp_path / "r", session=session)
+    options = RuntimeOptions(resume=True, workers=workers, checkpoint_steps=2)
+    assert killed_at_step(config, tmp_path / "r", 3 + workers, options) == signal.SIGKILL
+    fit(config, tmp_path / "r", options=options)
     assert run_differences(reference, tmp_path / "r") == []
 
 
@@ -135,7 +135,7 @@ def test_a_bad_image_is_left_out_and_told_once_in_all_sessions(photographs, tmp_
     told = [line["message"] for line in read_record(tmp_path / "unbroken" / "record.jsonl") if "left out" in str(line)]
     assert [message.split(":")[:2] for message in told] == [["left out", " cat/7.png"]]
     assert killed_at_step(config, tmp_path / "r", 7, RuntimeOptions(resume=True, checkpoint_steps=2)) == signal.SIGKILL
-    fit(config, tmp_path / "r", session=RuntimeOptions(resume=True))
+    fit(config, tmp_path / "r", options=RuntimeOptions(resume=True))
     assert run_differences(tmp_path / "unbroken", tmp_path / "r") == []
     strict = dataclasses.replace(config, data=dataclasses.replace(config.data, on_bad_image="fail"))
     with pytest.raises((BadImageError, ConfigError), match=r"cat/7\.png: cannot be decoded .*--on-bad-image skip"):
@@ -148,7 +148,7 @@ def test_other_images_cannot_continue_a_run(photographs, tmp_path):
     assert killed_at_step(config, tmp_path / "r", 5, EVERY_STEP) == signal.SIGKILL
     Image.new("RGB", (24, 20)).save(pets / "cat" / "7.png")
     with pytest.raises(ConfigError, match="the images of pets are not those that the run was started with"):
-        fit(config, tmp_path / "r", session=RuntimeOptions(resume=True))
+        fit(config, tmp_path / "r", options=RuntimeOptions(resume=True))
 
 
 class StopAt(Callback):
@@ -157,30 +157,30 @@ class StopAt(Callback):
     def __init__(self, step):
         self.step = step
 
-    def see(self, progress):
-        if progress.step == self.step:
+    def on_step(self, trainer, metrics):
+        if metrics.step == self.step:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_a_signal_finishes_the_step_and_saves(unbroken, tmp_path):
     """At step 12 an epoch ends: what is left is its validation, which the next session makes up for."""
     for step in (5, 12):
-        with pytest.raises(InterruptedRunError), StopSignal() as interruption:
+        with pytest.raises(InterruptedRunError), StopSignal() as stop_signal:
             fit(
                 DIGITS,
                 tmp_path / "r",
-                session=RuntimeOptions(resume=True),
-                listener=StopAt(step),
-                interruption=interruption,
+                options=RuntimeOptions(resume=True),
+                callbacks=[StopAt(step)],
+                stop_signal=stop_signal,
             )
         assert len(list((tmp_path / "r" / "checkpoint").glob("save-*"))) == 1
-    fit(DIGITS, tmp_path / "r", session=RuntimeOptions(resume=True))
+    fit(DIGITS, tmp_path / "r", options=RuntimeOptions(resume=True))
     assert run_differences(unbroken, tmp_path / "r") == []
 
 
 def test_a_finished_run_is_not_made_again(unbroken):
     before = (unbroken / "record.jsonl").read_bytes()
-    again = fit(DIGITS, unbroken, session=RuntimeOptions(resume=True))
+    again = fit(DIGITS, unbroken, options=RuntimeOptions(resume=True))
     assert again.result["test_error_pct"] == read_record(unbroken / "record.jsonl")[-1]["test_error_pct"]
     assert (unbroken / "record.jsonl").read_bytes() == before
 
@@ -190,9 +190,9 @@ def test_another_configuration_is_refused_unless_allowed(tmp_path):
     other = dataclasses.replace(DIGITS, recipe=dataclasses.replace(DIGITS.recipe, lr=0.005))
     record = (tmp_path / "record.jsonl").read_bytes()
     with pytest.raises(ConfigError, match=r"made otherwise \(recipe\.lr: 0\.01 -> 0\.005\); add --allow-config-change"):
-        fit(other, tmp_path, session=RuntimeOptions(resume=True))
+        fit(other, tmp_path, options=RuntimeOptions(resume=True))
     assert (tmp_path / "record.jsonl").read_bytes() == record
-    fit(other, tmp_path, session=RuntimeOptions(resume=True, allow_config_change=True))
+    fit(other, tmp_path, options=RuntimeOptions(resume=True, allow_config_change=True))
     warnings = [line["message"] for line in read_record(tmp_path / "record.jsonl") if line["kind"] == "warning"]
     assert warnings == ["continued with another configuration: recipe.lr: 0.01 -> 0.005"]
     wider = dataclasses.replace(other, model=model_config("resnet14"))
@@ -200,14 +200,14 @@ def test_another_configuration_is_refused_unless_allowed(tmp_path):
         with pytest.raises(
             ConfigError, match=r"another network or other data .* add --fresh to start over, or"
         ) as caught:
-            fit(wider, tmp_path, session=RuntimeOptions(resume=True, allow_config_change=allowed))
+            fit(wider, tmp_path, options=RuntimeOptions(resume=True, allow_config_change=allowed))
         assert "--allow-config-change" not in str(caught.value)
 
 
 def test_another_batch_size_starts_the_epoch_again(tmp_path):
     killed_at_step(DIGITS, tmp_path, 15, EVERY_STEP)
     other = dataclasses.replace(DIGITS, recipe=dataclasses.replace(DIGITS.recipe, batch_size=50, steps=50))
-    fitted = fit(other, tmp_path, session=RuntimeOptions(resume=True, allow_config_change=True))
+    fitted = fit(other, tmp_path, options=RuntimeOptions(resume=True, allow_config_change=True))
     assert fitted.result["steps"] == 50
     epochs = [line["step"] for line in read_record(tmp_path / "record.jsonl") if line["kind"] == "epoch"]
     assert epochs == [12, 50]
@@ -217,14 +217,14 @@ def test_two_runs_on_one_directory(tmp_path):
     class Second(Callback):
         said = ""
 
-        def see(self, progress):
+        def on_step(self, trainer, metrics):
             try:
-                fit(DIGITS, tmp_path, session=RuntimeOptions(resume=True))
+                fit(DIGITS, tmp_path, options=RuntimeOptions(resume=True))
             except ConfigError as error:
                 self.said = str(error)
 
     second = Second()
-    fit(DIGITS, tmp_path, listener=second)
+    fit(DIGITS, tmp_path, callbacks=[second])
     assert "is in use by another run" in second.said
 
 
@@ -234,38 +234,38 @@ class InTheWay(Callback):
     def __init__(self, out, until):
         self.out, self.until, self.told = out, until, []
 
-    def start(self, lines):
+    def on_start(self, trainer):
         (self.out / "checkpoint").write_text("in the way")
 
-    def warn(self, message):
+    def on_warning(self, trainer, message):
         self.told.append(message)
 
-    def see(self, progress):
-        if progress.step == self.until:
+    def on_step(self, trainer, metrics):
+        if metrics.step == self.until:
             (self.out / "checkpoint").unlink()
 
 
 def test_a_disk_that_cannot_be_written_for_a_while_is_survived(tmp_path):
-    listener = InTheWay(tmp_path / "r", until=8)
-    fit(DIGITS, tmp_path / "r", session=RuntimeOptions(checkpoint_steps=4), listener=listener)
-    assert len(listener.told) == 1  # the save of step 4; that of step 8 came after
-    assert "the checkpoint cannot be saved (File exists); training goes on" in listener.told[0]
+    callback = InTheWay(tmp_path / "r", until=8)
+    fit(DIGITS, tmp_path / "r", options=RuntimeOptions(checkpoint_steps=4), callbacks=[callback])
+    assert len(callback.told) == 1  # the save of step 4; that of step 8 came after
+    assert "the checkpoint cannot be saved (File exists); training goes on" in callback.told[0]
     kinds = [line["kind"] for line in read_record(tmp_path / "r" / "record.jsonl") if line["kind"] != "signal"]
     assert kinds == ["run", "warning", "epoch", "epoch", "epoch", "result"]
 
 
 def test_a_last_save_that_fails_is_an_error(tmp_path):
     with pytest.raises(UnsavedError, match=r"cannot be saved .* the model file and the record are whole"):
-        fit(DIGITS, tmp_path / "r", session=RuntimeOptions(), listener=InTheWay(tmp_path / "r", until=-1))
+        fit(DIGITS, tmp_path / "r", options=RuntimeOptions(), callbacks=[InTheWay(tmp_path / "r", until=-1)])
     assert read_record(tmp_path / "r" / "record.jsonl")[-1]["status"] == "done"
     assert (tmp_path / "r" / "model.safetensors").exists()
 
 
 def test_a_signal_while_nothing_can_be_saved_says_so(tmp_path):
     class Both(InTheWay):
-        def see(self, progress):
-            if progress.step == 5:
+        def on_step(self, trainer, metrics):
+            if metrics.step == 5:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(UnsavedError, match="stopped, the last good one stays"), StopSignal() as interruption:
-        fit(DIGITS, tmp_path / "r", listener=Both(tmp_path / "r", -1), interruption=interruption)
+    with pytest.raises(UnsavedError, match="stopped, the last good one stays"), StopSignal() as stop_signal:
+        fit(DIGITS, tmp_path / "r", callbacks=[Both(tmp_path / "r", -1)], stop_signal=stop_signal)

@@ -13,12 +13,12 @@ from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_waits_for_the_check(signum, status):
     before = signal.getsignal(signum)
-    with StopSignal() as interruption:
-        with interruption.deferred():
+    with StopSignal() as stop_signal:
+        with stop_signal.deferred():
             os.kill(os.getpid(), signum)
             reached = True
             with pytest.raises(InterruptedRunError, match=f"stopped by {signum.name}") as caught:
-                interruption.check()
+                stop_signal.check()
         assert reached
         assert caught.value.status == status
     assert signal.getsignal(signum) == before
@@ -26,25 +26,25 @@ def test_a_signal_waits_for_the_check(signum, status):
 
 def test_a_signal_breaks_into_what_may_be_torn():
     def torn():
-        with interruption.at_once():
+        with stop_signal.immediate():
             os.kill(os.getpid(), signal.SIGTERM)
             raise AssertionError("not reached")
 
-    with StopSignal() as interruption, interruption.deferred(), pytest.raises(InterruptedRunError):
+    with StopSignal() as stop_signal, stop_signal.deferred(), pytest.raises(InterruptedRunError):
         torn()
 
 
 def test_one_that_came_before_breaks_in_too():
-    with StopSignal() as interruption, interruption.deferred():
+    with StopSignal() as stop_signal, stop_signal.deferred():
         os.kill(os.getpid(), signal.SIGTERM)
-        with pytest.raises(InterruptedRunError), interruption.at_once():
+        with pytest.raises(InterruptedRunError), stop_signal.immediate():
             raise AssertionError("not reached")
 
 
 def test_the_second_signal_ends_the_process():
     code = (
-        "import os, signal, time; from resnetlab.training.signal_handling import Interruption\n"
-        "with Interruption() as i, i.deferred():\n"
+        "import os, signal, time; from resnetlab.training.signal_handling import StopSignal\n"
+        "with StopSignal() as i, i.deferred():\n"
         "    os.kill(os.getpid(), signal.SIGTERM); print('first', flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGINT); print('second', flush=True)\n"
     )

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from resnetlab.config import ConfigError
-from resnetlab.training import tensorboard as track
+from resnetlab.training import tensorboard
 from resnetlab.training.tensorboard import open_logger
 
 
@@ -21,53 +21,53 @@ def refuse(message):
 
 
 def test_nothing_is_tracked_unless_asked(tmp_path):
-    with open_logger(None, tmp_path, 0, refuse) as tracker:
-        tracker.scalars(1, {"loss": 1.0})
+    with open_logger(None, tmp_path, 0, refuse) as logger:
+        logger.scalars(1, {"loss": 1.0})
     assert not list(tmp_path.iterdir())
 
 
 def test_tensorboard_reads_what_was_written(tmp_path):
-    with open_logger("tensorboard", tmp_path, 0, refuse) as tracker:
-        tracker.scalars(1, {"train_loss": 2.5, "lr": 0.5})
-        tracker.scalars(2, {"train_loss": 1.25, "val_error_pct": None, "lr": float("nan")})
+    with open_logger("tensorboard", tmp_path, 0, refuse) as logger:
+        logger.scalars(1, {"train_loss": 2.5, "lr": 0.5})
+        logger.scalars(2, {"train_loss": 1.25, "val_error_pct": None, "lr": float("nan")})
         assert read(tmp_path) == {"train_loss": [(1, 2.5), (2, 1.25)], "lr": [(1, 0.5)]}  # on disk before it closes
-    tracker.scalars(3, {"train_loss": 1.0})
-    tracker.close()
+    logger.scalars(3, {"train_loss": 1.0})
+    logger.close()
     assert read(tmp_path)["train_loss"] == [(1, 2.5), (2, 1.25)]
 
 
 def test_only_what_is_finite_is_noted(tmp_path):
-    with open_logger("tensorboard", tmp_path, 0, refuse) as tracker:
-        tracker.scalars(1, {"loss": float("inf"), "error": None})
+    with open_logger("tensorboard", tmp_path, 0, refuse) as logger:
+        logger.scalars(1, {"loss": float("inf"), "error": None})
     assert read(tmp_path) == {}
 
 
 def test_a_resumed_run_takes_back_what_it_makes_again(tmp_path):
-    with open_logger("tensorboard", tmp_path, 0, refuse) as tracker:
+    with open_logger("tensorboard", tmp_path, 0, refuse) as logger:
         for step in (10, 20, 30):
-            tracker.scalars(step, {"loss": float(step)})
-    with open_logger("tensorboard", tmp_path, 20, refuse) as tracker:  # its checkpoint was made after 20 steps
-        tracker.scalars(30, {"loss": -1.0})
+            logger.scalars(step, {"loss": float(step)})
+    with open_logger("tensorboard", tmp_path, 20, refuse) as logger:  # its checkpoint was made after 20 steps
+        logger.scalars(30, {"loss": -1.0})
     assert read(tmp_path) == {"loss": [(10, 10.0), (20, 20.0), (30, -1.0)]}
 
 
-def test_a_full_disk_is_told_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(track, "file_name", lambda: "/dev/full")  # Linux: every write to it says the disk is full
-    told = []
-    with open_logger("tensorboard", tmp_path, 0, told.append) as tracker:
+def test_a_full_disk_is_warnings_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(tensorboard, "file_name", lambda: "/dev/full")  # Linux: every write to it says the disk is full
+    warnings = []
+    with open_logger("tensorboard", tmp_path, 0, warnings.append) as logger:
         for step in range(3):
-            tracker.scalars(step, {"loss": 1.0})
-    assert len(told) == 1
-    assert "No space left on device" in told[0]
+            logger.scalars(step, {"loss": 1.0})
+    assert len(warnings) == 1
+    assert "No space left on device" in warnings[0]
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+def test_a_folder_that_cannot_be_made_is_warnings(tmp_path):
     (tmp_path / "tensorboard").write_text("a file")
-    told = []
-    with open_logger("tensorboard", tmp_path, 0, told.append) as tracker:
-        tracker.scalars(1, {"loss": 1.0})
-    assert len(told) == 1
-    assert "File exists" in told[0]
+    warnings = []
+    with open_logger("tensorboard", tmp_path, 0, warnings.append) as logger:
+        logger.scalars(1, {"loss": 1.0})
+    assert len(warnings) == 1
+    assert "File exists" in warnings[0]
 
 
 def test_unknown_kinds_are_refused(tmp_path):
@@ -86,9 +86,9 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
 
 def test_it_loads_without_a_warning_and_without_torch(tmp_path):
     code = (
-        "import pathlib, sys\nfrom resnetlab.training.tensorboard import open_tracker\n"
+        "import pathlib, sys\nfrom resnetlab.training.tensorboard import open_logger\n"
         "assert 'tensorboard' not in sys.modules\n"
-        f"with open_tracker('tensorboard', pathlib.Path({str(tmp_path)!r}), 0, print) as t: t.scalars(1, {{'a': 1}})\n"
+        f"with open_logger('tensorboard', pathlib.Path({str(tmp_path)!r}), 0, print) as t: t.scalars(1, {{'a': 1}})\n"
         "assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)

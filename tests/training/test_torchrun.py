@@ -34,7 +34,7 @@ from conftest import resnetlab
 
 WORDS = ("train", "--data", "digits", "--model", "resnet8", "--recipe", "digits", "--batch-size", "64", "--epochs", "2")
 SYNCED = (*WORDS, "--sync-bn")
-FAULTY = Path(__file__).with_name("faulty.py")
+FAULTY = Path(__file__).parents[1] / "helpers" / "faulty_rank.py"
 
 
 def torchrun(processes: int, *words: object, restarts: int = 0, faulty: tuple[str, int, int] | None = None):
@@ -100,10 +100,18 @@ def test_together_the_processes_see_the_batches_of_one(size, parts):
     way = dataclasses.replace(recipe("digits", batch_size=64), crop_padding=2, flip=True)
     whole = train_batches(data.train, data.preprocessing, way, seed=1, epoch=2)
     own = [
-        train_batches(data.train, data.preprocessing, way, seed=1, epoch=2, world=ProcessGroup(rank, size), parts=parts)
+        train_batches(
+            data.train,
+            data.preprocessing,
+            way,
+            seed=1,
+            epoch=2,
+            process_group=ProcessGroup(rank, size),
+            micro_batches=parts,
+        )
         for rank in range(size)
     ]
-    alone = train_batches(data.train, data.preprocessing, way, seed=1, epoch=2, parts=parts)
+    alone = train_batches(data.train, data.preprocessing, way, seed=1, epoch=2, micro_batches=parts)
     for images, labels in whole:
         pieces = []
         for _ in range(parts):  # one after the other, and each is the same whoever shares it: so are BN's statistics

@@ -15,45 +15,46 @@ from resnetlab.data.rng import make_generator
 from resnetlab.evaluation.protocols import score_split
 from resnetlab.models.model_file import load_model
 from resnetlab.models.zoo import build_model, model_config
-from resnetlab.training.callbacks import Callback, Progress
+from resnetlab.training.callbacks import Callback
 from resnetlab.training.compare_runs import without_times
-from resnetlab.training.execution import Execution, make_forward
-from resnetlab.training.layer_stats import LayerStatsHook
+from resnetlab.training.fit import fit
 from resnetlab.training.lr_schedule import lr_at
+from resnetlab.training.metrics import Progress
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
 from resnetlab.training.runtime_options import RuntimeOptions
-from resnetlab.training.train_state import BestWeights, TrainState
-from resnetlab.training.train_step import DivergedError, train_steps
-from resnetlab.training.trainer import fit
+from resnetlab.training.train_state import BestWeights
+from resnetlab.training.train_step import DivergedError
+from resnetlab.training.trainer import Trainer
 
 CONFIG = RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=2, batch_size=64), seed=4)
 
 
-class Told(Callback):
-    """Keeps what it hears."""
+class Recorder(Callback):
+    """Stores what the trainer reports."""
 
     def __init__(self):
         self.lines: list[str] = []
         self.points: list[Progress] = []
         self.epochs: list[dict] = []
 
-    def start(self, lines):
-        self.lines = list(lines)
+    def on_start(self, trainer):
+        self.lines = trainer.describe()
 
-    def see(self, progress):
-        self.points.append(progress)
+    def on_step(self, trainer, metrics):
+        if metrics.progress:
+            self.points.append(metrics.progress)
 
-    def epoch(self, line):
+    def on_epoch(self, trainer, line):
         self.epochs.append(dict(line))
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "first"
-    told = Told()
-    fitted = fit(CONFIG, out, listener=told)
-    return out, fitted, told
+    recorder = Recorder()
+    fitted = fit(CONFIG, out, callbacks=[recorder])
+    return out, fitted, recorder
 
 
 def test_the_run_directory_holds_what_the_design_says(run):
@@ -95,7 +96,7 @@ def test_the_loop_is_sgd_written_out(run):
     velocity = [torch.zeros_like(p) for p in model.parameters()]
     step = 0
     for epoch in range(2):
-        for images, labels in train_batches(data.train, data.preprocessing, CONFIG.recipe, 4, epoch):
+        for images, labels in train_batches(data.train, data.preprocessing, CONFIG.recipe, seed=4, epoch=epoch):
             gradients = torch.autograd.grad(F.cross_entropy(model.train()(images), labels), list(model.parameters()))
             lr = lr_at(step, 38, CONFIG.recipe)
             with torch.no_grad():
@@ -123,18 +124,18 @@ def test_another_seed_gives_another_run(run):
     assert not torch.equal(other.model.conv1.weight, run[1].model.conv1.weight)
 
 
-def test_progress_is_told(run):
-    _, _, told = run
-    assert [p.step for p in told.points][-1] == told.points[0].total_steps == 38
-    assert len(told.points) == 38  # 19 steps an epoch, looked at after each
-    assert sum(p.num_steps for p in told.points) == 38
-    assert all(0 <= p.train_error_pct <= 100 and p.images_per_s > 0 for p in told.points)
-    assert {p.epoch for p in told.points} == {1, 2}
+def test_progress_is_reported(run):
+    _, _, recorder = run
+    assert [p.step for p in recorder.points][-1] == recorder.points[0].total_steps == 38
+    assert len(recorder.points) == 38  # 19 steps an epoch, a report after each
+    assert sum(p.num_steps for p in recorder.points) == 38
+    assert all(0 <= p.train_error_pct <= 100 and p.images_per_s > 0 for p in recorder.points)
+    assert {p.epoch for p in recorder.points} == {1, 2}
     epochs = [line for line in read_record(run[0] / "record.jsonl") if line["kind"] == "epoch"]
-    assert [{"kind": "epoch", **line} for line in told.epochs] == epochs
+    assert [{"kind": "epoch", **line} for line in recorder.epochs] == epochs
 
 
-def test_the_resolved_configuration_is_told(run):
+def test_the_resolved_configuration_is_described(run):
     text = "\n".join(run[2].lines)
     assert "resnet8: residual, 8 layers, shortcut pad" in text
     assert "digits: 1,257 train, 270 val, 270 test" in text
@@ -172,61 +173,61 @@ def test_a_loss_that_is_not_finite_ten_times_stops_the_run(tmp_path):
     assert not (tmp_path / "wild" / "model.safetensors").exists()
 
 
-def steps_with(bad, num_steps, state=None):
-    """Take steps on random images, those numbered in `bad` with an infinite pixel; return model and state."""
-    model = build_model("resnet8", generator=torch.Generator().manual_seed(0))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
+def train_on(bad, num_steps):
+    """Train on random images, those of the batches in `bad` with an infinite pixel; return the trainer."""
+    trainer = Trainer(dataclasses.replace(CONFIG, recipe=recipe("digits", steps=num_steps), layer_stats_steps=0))
     generator = torch.Generator().manual_seed(1)
-    batches = [(torch.randn(8, 3, 8, 8, generator=generator), torch.arange(8)) for _ in range(num_steps)]
-    for number in bad:
-        batches[number][0][0, 0, 0, 0] = float("inf")
-    state = state or TrainState()
-    steps = range(num_steps)
-    given, forward = iter(batches), make_forward(model, Execution())
-    for _ in train_steps(
-        model, optimizer, forward, given, CONFIG.recipe, state, steps, LayerStatsHook(model, forward, 0, num_steps)
-    ):
-        pass
-    return model, state
+
+    def batches(*_arguments, **_options):
+        for number in range(num_steps):
+            images = torch.randn(16, 1, 8, 8, generator=generator)
+            if number in bad:
+                images[0, 0, 0, 0] = float("inf")
+            yield images, torch.arange(16) % 10
+
+    trainer.data.batches = batches
+    trainer.train_epoch()
+    return trainer
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_counted():
-    """The network, BN's statistics included, is what the good batches alone make of it."""
-    model, state = steps_with([2, 5], 7)
-    assert (state.step, state.num_skipped, state.streak) == (7, 2, 0)
+    """The network, including the statistics of BN, equals one trained on the finite batches only."""
+    trainer = train_on([2, 5], 7)
+    model, state = trainer.model, trainer.state
+    assert (state.step, state.num_skipped, state.num_skipped_in_row) == (7, 2, 0)
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
     assert model.bn1.num_batches_tracked == 5
     assert sum(point["num_steps"] for point in state.curve) == 5
 
 
 def test_ten_in_a_row_stop_the_run_and_nine_do_not():
-    _, state = steps_with(range(3, 12), 14)
-    assert (state.num_skipped, state.streak) == (9, 0)
+    state = train_on(range(3, 12), 14).state
+    assert (state.num_skipped, state.num_skipped_in_row) == (9, 0)
     with pytest.raises(DivergedError, match="at steps 4 to 13 of 14"):
-        steps_with(range(3, 13), 14)
+        train_on(range(3, 13), 14)
 
 
-def test_the_cautious_learning_rate_ends_with_the_error_below_80():
-    cautious = dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, lr=0.02, initial_lr=0.005))
-    told = Told()
-    fit(cautious, listener=told)
-    first_below = next(i for i, point in enumerate(told.points) if point.train_error_pct < 80)
-    assert {point.lr for point in told.points[: first_below + 1]} == {0.005}
-    assert told.points[first_below + 1].lr == 0.02
+def test_the_initial_learning_rate_ends_with_the_error_below_80():
+    warm = dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, lr=0.02, initial_lr=0.005))
+    recorder = Recorder()
+    fit(warm, callbacks=[recorder])
+    first_below = next(i for i, point in enumerate(recorder.points) if point.train_error_pct < 80)
+    assert {point.lr for point in recorder.points[: first_below + 1]} == {0.005}
+    assert recorder.points[first_below + 1].lr == 0.02
 
 
 def test_plateau_follows_the_validation_error():
     flat = dataclasses.replace(CONFIG.recipe, schedule="plateau", patience=1, epochs=6, lr=1e-6)
-    told = Told()
-    fit(dataclasses.replace(CONFIG, recipe=flat), listener=told)
-    errors = [line["val_error_pct"] for line in told.epochs]
+    recorder = Recorder()
+    fit(dataclasses.replace(CONFIG, recipe=flat), callbacks=[recorder])
+    errors = [line["val_error_pct"] for line in recorder.epochs]
     expected, lowest, lr = [1e-6], errors[0], 1e-6
     for error in errors[1:-1]:
         lr = lr if error < lowest else lr / 10
         lowest = min(lowest, error)
         expected.append(lr)
     assert len(set(expected)) > 1
-    assert [line["lr"] for line in told.epochs] == pytest.approx([1e-6, *expected])
+    assert [line["lr"] for line in recorder.epochs] == pytest.approx([1e-6, *expected])
 
 
 def test_recomputed_activations_give_the_same_run(run, monkeypatch):
@@ -251,10 +252,10 @@ def test_the_mean_of_each_pixel_where_the_recipe_says_so():
     assert fitted.card.preprocessing.std == (1.0,)
 
 
-def test_a_run_is_tracked(tmp_path):
+def test_tensorboard_gets_the_run(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    fit(CONFIG, tmp_path / "r", session=RuntimeOptions(track="tensorboard"))
+    fit(CONFIG, tmp_path / "r", options=RuntimeOptions(track="tensorboard"))
     events = EventAccumulator(str(tmp_path / "r" / "tensorboard"))
     events.Reload()
     errors = [point.value for point in events.Scalars("val/error_pct")]
@@ -282,11 +283,11 @@ def test_a_mistake_in_the_configuration_leaves_nothing(tmp_path):
 
 def test_a_run_that_fails_says_so_in_its_record(tmp_path):
     class Fails(Callback):
-        def see(self, progress):
+        def on_step(self, trainer, metrics):
             raise OSError("the terminal is gone")
 
     with pytest.raises(OSError, match="the terminal is gone"):
-        fit(CONFIG, tmp_path / "r", listener=Fails())
+        fit(CONFIG, tmp_path / "r", callbacks=[Fails()])
     result = read_record(tmp_path / "r" / "record.jsonl")[-1]
     assert (result["status"], result["error"]) == ("failed", "the terminal is gone")
 
@@ -297,7 +298,7 @@ def test_validation_chooses_when_asked():
     seen = BestWeights(with_weights=True)
     model = build_model("resnet8")
     for epoch, error in enumerate([9.0, 4.0, 4.0, 5.0], start=1):
-        seen.see(epoch, error, model)
+        seen.update(epoch, error, model)
     assert (seen.epoch, seen.error_pct) == (2, 4.0)
 
 

@@ -74,7 +74,7 @@ def run(options: Options) -> int:
     cores = usable_cores()
     workers = cores if options.workers is None else options.workers
     found = measure_stages(
-        config, workers=workers, seconds=options.seconds, cache_gib=options.cache_gib, tell=print_stage
+        config, workers=workers, seconds=options.seconds, cache_gib=options.cache_gib, on_stage=print_stage
     )
     if options.json:
         said = {**asdict(found), "bottleneck": found.bottleneck, "advice": advice(found, cores)}
@@ -103,10 +103,10 @@ def print_report(config: RunConfig, found: "StageSpeeds", cores: int) -> None:
         shown = ("–", "–") if speed is None else (f"{speed:,.0f}", f"{1e6 / speed:,.0f}")
         listing.add_row(name, *shown)
     listing.add_section()
-    listing.add_row("together", f"{found.together:,.0f}", f"{1e6 / found.together:,.0f}")
+    listing.add_row("together", f"{found.all_stages:,.0f}", f"{1e6 / found.all_stages:,.0f}")
     console.print(
         f"{config.model.name} on {config.data.name}, recipe {config.recipe.name}: {found.batch_size:,} images a step "
-        f"of {found.shown} pixels; {found.device}, {found.execution}, {found.workers} workers",
+        f"of {found.train_side} pixels; {found.device}, {found.execution}, {found.workers} workers",
         width=width,
     )
     console.print(listing)
@@ -124,7 +124,7 @@ def notes(found: "StageSpeeds") -> list[str]:
         said.append("images lie in memory, decoded: nothing is read or decoded while training.")
     else:
         where = "the kernel was asked to forget them first" if found.cold else "some may have come from memory"
-        where = "past the cache" if found.far else where
+        where = "past the cache" if found.is_remote else where
         rate = (found.bytes_per_s or 0) / 1e6
         said.append(f"storage gave {rate:,.0f} MB/s ({where}; what lies below may have kept them).")
         per_worker = (found.speeds["decoding"] or 0) / max(1, found.workers)
@@ -147,14 +147,14 @@ def advice(found: "StageSpeeds", cores: int) -> str:
 
 def _smaller(found: "StageSpeeds") -> int | None:
     """Return the shorter side that would do, where images are much larger than they are shown."""
-    side = round(found.shown * 8 / 7)
-    return side if found.side > 1.3 * side else None
+    side = round(found.train_side * 8 / 7)
+    return side if found.image_side > 1.3 * side else None
 
 
 def _storage(found: "StageSpeeds", cores: int) -> str:
     side = _smaller(found)
     smaller = f" --max-side {side}, for fewer bytes" if side else ""
-    if found.far:
+    if found.is_remote:
         packed = f", or pack smaller images (resnetlab data pack --max-side {side})" if side else ""
         return (
             "a cache that holds all shards (--cache-gib) leaves that to the first epoch; or copy them to a disk of "
@@ -168,7 +168,7 @@ def _decoding(found: "StageSpeeds", cores: int) -> str:
         return f"use more workers: --workers {cores} on these cores."
     side = _smaller(found)
     if side:
-        return f"pack smaller images (resnetlab data pack --max-side {side}); they have {found.side:,.0f} pixels now."
+        return f"pack smaller images (resnetlab data pack --max-side {side}); they have {found.image_side:,.0f} pixels now."
     return "the images are small already: take a machine with more cores, or a larger network."
 
 

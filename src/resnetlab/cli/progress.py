@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -13,7 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from resnetlab.study.display import time_text
-from resnetlab.training.callbacks import Callback, Progress
+from resnetlab.training.callbacks import Callback
+from resnetlab.training.metrics import Progress, StepMetrics
+
+if TYPE_CHECKING:
+    from resnetlab.training.trainer import Trainer
 
 PLAIN_EVERY_S = 10.0
 """Seconds between plain lines, at least."""
@@ -54,13 +58,18 @@ class TrainDisplay(Callback):
             self._live.refresh()
             self._live.stop()
 
-    def start(self, lines: Sequence[str]) -> None:
-        """Print the resolved configuration, a line each; long ones are wrapped."""
-        for line in lines:
+    def on_start(self, trainer: "Trainer") -> None:
+        """Print the resolved configuration; long lines are wrapped."""
+        for line in trainer.describe():
             self._print(Text(line))
 
-    def see(self, progress: Progress) -> None:
-        """Take in how the run goes and show it: at once in a terminal, else the first, the last and one in 10 s."""
+    def on_step(self, trainer: "Trainer", metrics: StepMetrics) -> None:
+        """Display the progress of the step, if it has a report."""
+        if metrics.progress:
+            self.show_progress(metrics.progress)
+
+    def show_progress(self, progress: Progress) -> None:
+        """Display a report: at once in a terminal, else the first, the last and one in 10 s."""
         self.speed.see(progress.step)
         self._last = progress
         if self._live:
@@ -71,8 +80,8 @@ class TrainDisplay(Callback):
             self._next_plain_s = self._clock() + PLAIN_EVERY_S
             self._print(Text(f"step {self._words(progress)}"))
 
-    def epoch(self, line: Mapping[str, Any]) -> None:
-        """Print a finished epoch, as the record's `epoch` line has it; what it lacks or has as `None` is left out."""
+    def on_epoch(self, trainer: "Trainer | None", line: Mapping[str, Any]) -> None:
+        """Print the record's `epoch` line; values that are missing or `None` are left out."""
         parts = (
             ("epoch", "epoch {:>3}"),
             ("train_error_pct", "train error {:5.1f} %"),
@@ -84,8 +93,8 @@ class TrainDisplay(Callback):
             known.append(time_text(line["time_s"]))
         self._print(Text("  ".join(known)))
 
-    def warn(self, message: str) -> None:
-        """Print a warning; a long one is wrapped."""
+    def on_warning(self, trainer: "Trainer | None", message: str) -> None:
+        """Print a warning; long lines are wrapped."""
         self._print(Text(f"warning: {message}", style="yellow"))
 
     def _print(self, text: Text) -> None:

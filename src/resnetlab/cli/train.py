@@ -113,7 +113,7 @@ class Options:
 def run(options: Options) -> int:
     """Train; return 0, or 130 or 143 where a signal stopped the run and its state is saved."""
     config, out = resolve(options)
-    session = runtime_options(options)
+    runtime = runtime_options(options)
     _look_before_loading(config, out)
 
     from rich.console import Console
@@ -128,21 +128,26 @@ def run(options: Options) -> int:
     from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
 
     try:
-        with StopSignal() as interruption, TrainDisplay(console) as display:
+        with StopSignal() as stop_signal, TrainDisplay(console) as display:
             from resnetlab.training.distributed import join_process_group
-            from resnetlab.training.trainer import fit
+            from resnetlab.training.fit import fit
 
-            with join_process_group(options.timeout) as world:
-                session = replace(session, world=world)
-                fitted = fit(config, out, session=session, listener=display, interruption=interruption)
+            with join_process_group(options.timeout) as process_group:
+                result = fit(
+                    config,
+                    out,
+                    options=replace(runtime, process_group=process_group),
+                    callbacks=[display],
+                    stop_signal=stop_signal,
+                ).result
     except InterruptedRunError as stopped:
         kept = f"saved in {out}, the same command continues" if (out / "checkpoint").exists() else "nothing was begun"
         console.print(f"{stopped}; {kept}", soft_wrap=True, highlight=False)
         return stopped.status
     if options.json and first:
-        print(json.dumps({"out": str(out), **fitted.result}))
+        print(json.dumps({"out": str(out), **result}))
     elif first:
-        print_result(fitted.result, out, console)
+        print_result(result, out, console)
     return 0
 
 
@@ -168,7 +173,7 @@ def resolve(options: Options) -> tuple[RunConfig, Path]:
 
 def new_config(options: Options) -> RunConfig:
     """Return the configuration that the options describe."""
-    from resnetlab.data.registry import LISTED, detect_kind
+    from resnetlab.data.registry import LISTED_KINDS, detect_kind
     from resnetlab.models.model_card import read_card
     from resnetlab.models.zoo import model_config
     from resnetlab.training.recipes import default_recipe, recipe
@@ -180,7 +185,7 @@ def new_config(options: Options) -> RunConfig:
         **_given(options, *DATA_FIELDS),
         root=None if options.data_root is None else str(options.data_root),
     )
-    own = detect_kind(data) in LISTED
+    own = detect_kind(data) in LISTED_KINDS
     if options.model is None and options.weights is not None:
         model, name = read_card(options.weights).model, options.recipe or "finetune"
     else:

@@ -1,50 +1,31 @@
-"""What a run tells whoever watches it."""
+"""The interface through which a training run reports to displays, loggers and a user's own code."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-
-@dataclass(frozen=True)
-class Progress:
-    """How the last few steps went."""
-
-    epoch: int
-    """Counted from 1."""
-    step: int
-    """Steps taken so far in the run."""
-    total_steps: int
-    num_steps: int
-    """Steps this word is about."""
-    loss: float
-    """Mean over those steps, in nats."""
-    train_error_pct: float
-    """Mean over their images: augmented, training mode, before each step's update."""
-    lr: float
-    images_per_s: float
-    """Of those steps, waiting for data included."""
-
-    def tracked(self) -> dict[str, float | None]:
-        """Return what a tracker is told, under its names there."""
-        return {
-            "train/loss": self.loss,
-            "train/error_pct": self.train_error_pct,
-            "lr": self.lr,
-            "images_per_s": self.images_per_s,
-        }
+if TYPE_CHECKING:
+    from resnetlab.training.metrics import StepMetrics
+    from resnetlab.training.trainer import Trainer
 
 
 class Callback:
-    """Hears what a run says, and does nothing about it; override what you want to hear."""
+    """Base class of callbacks; every method does nothing, so override what you need.
 
-    def start(self, lines: Sequence[str]) -> None:
-        """Hear the resolved configuration, a few lines for people."""
+    Pass callbacks to `Trainer` or `fit`. They are called in the order given, in the training process. An exception
+    that a callback raises ends the run, which the record then calls failed.
+    """
 
-    def see(self, progress: Progress) -> None:
-        """Hear, about 13 times an epoch, how it goes."""
+    def on_start(self, trainer: "Trainer") -> None:
+        """Run before the first step; `trainer.describe()` gives the resolved configuration as lines of text."""
 
-    def epoch(self, line: Mapping[str, Any]) -> None:
-        """Hear what the record says of an epoch that is over."""
+    def on_step(self, trainer: "Trainer", metrics: "StepMetrics") -> None:
+        """Run after each training step; `metrics.progress` is set on about 13 steps of an epoch."""
 
-    def warn(self, message: str) -> None:
-        """Hear what the user should know."""
+    def on_epoch(self, trainer: "Trainer", line: Mapping[str, Any]) -> None:
+        """Run after each epoch and its validation, with the record's `epoch` line: errors in %, times in seconds."""
+
+    def on_end(self, trainer: "Trainer", result: Mapping[str, Any]) -> None:
+        """Run after the last evaluation, with the record's `result` line."""
+
+    def on_warning(self, trainer: "Trainer", message: str) -> None:
+        """Run when the user should know something, such as an image that was skipped."""

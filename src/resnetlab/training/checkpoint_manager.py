@@ -1,4 +1,4 @@
-"""When to save, and what to do when it fails: the run goes on, the old checkpoint stays, and it is tried again."""
+"""When to save a checkpoint, and what a failed save does: the run goes on and the old checkpoint stays."""
 
 import time
 from collections.abc import Callable
@@ -6,66 +6,66 @@ from pathlib import Path
 
 from resnetlab.training.checkpoint import Checkpoint, save_checkpoint
 
-SHARE = 0.01
-"""Of the run's time, at most so much goes into saving at intervals of seconds."""
+MAX_TIME_SHARE = 0.01
+"""Share of the run's time that checkpoints at intervals of seconds may take."""
 
 
 class UnsavedError(RuntimeError):
-    """Something of a run could not be written; the message names it and says why."""
+    """A file of a run could not be written; the message names it and the reason."""
 
 
 class CheckpointManager:
-    """Saves a run's checkpoints at an interval."""
+    """Saves the checkpoints of a run at an interval."""
 
     def __init__(
         self,
         folder: Path | None,
-        gather: Callable[[], Checkpoint],
+        get_state: Callable[[], Checkpoint],
         warn: Callable[[str], None],
         *,
-        every_s: float,
-        every_steps: int | None,
+        every_s: float = 300.0,
+        every_steps: int | None = None,
     ) -> None:
-        """Save to `folder` (`None`: never) what `gather` returns; `warn` hears of failures.
+        """Save what `get_state` returns to `folder` (`None`: never), and report failures to `warn`.
 
-        Every `every_steps` steps where given; else every `every_s` seconds, less often where a save takes long.
+        Save every `every_steps` steps if given; else every `every_s` seconds, less often if a save takes long.
         """
-        self._folder, self._gather, self._warn = folder, gather, warn
+        self._folder, self._get_state, self._warn = folder, get_state, warn
         self._every_s, self._every_steps = every_s, every_steps
         self._last_s = time.perf_counter()
         self._cost_s = 0.0
         self.problem: str | None = None
-        """Why the last save failed; `None` where it did not."""
+        """The reason why the last save failed; `None` if it did not."""
 
     def after_step(self, step: int) -> None:
-        """Save where it is due; `step` counts the steps taken in the run."""
+        """Save if a checkpoint is due; `step` is the number of steps taken in the run."""
         if self._every_steps is not None:
             due = step % self._every_steps == 0
         else:
-            due = time.perf_counter() - self._last_s >= max(self._every_s, self._cost_s / SHARE)
+            due = time.perf_counter() - self._last_s >= max(self._every_s, self._cost_s / MAX_TIME_SHARE)
         if due:
             self.save()
 
     def save(self) -> None:
-        """Save now; a failure is told, not raised."""
+        """Save now; report a failure as a warning instead of raising."""
         if self._folder is None:
             return
         start_s = time.perf_counter()
         try:
-            save_checkpoint(self._folder, self._gather())
+            save_checkpoint(self._folder, self._get_state())
         except OSError as error:
             self.problem = f"{self._folder}: the checkpoint cannot be saved ({error.strerror or error})"
-            self._warn(f"{self.problem}; training goes on, the last good one stays, and it is tried again")
+            self._warn(f"{self.problem}; training goes on, the last good one stays, and the next save tries again")
         else:
             self.problem = None
         self._last_s = time.perf_counter()
         self._cost_s = self._last_s - start_s
 
-    def insist(self, otherwise: str) -> None:
-        """Refuse to end well where the last save failed.
+    def raise_if_unsaved(self, consequence: str) -> None:
+        """Raise if the last save failed; the message ends with the `consequence`.
 
         Raises:
-            UnsavedError: saying why, and what is there `otherwise`.
+            UnsavedError: naming the checkpoint folder and the reason.
         """
         if self.problem:
-            raise UnsavedError(f"{self.problem}; {otherwise}") from None
+            raise UnsavedError(f"{self.problem}; {consequence}") from None

@@ -1,4 +1,4 @@
-"""Are two run directories the same run? To the last bit, but for times."""
+"""Comparison of two run directories: bit for bit, except for times."""
 
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,12 @@ TIMES = (
     "data_wait_pct",
     "worker_images_per_s",
     "train_time_s",
-    "wait_s",
+    "data_wait_s",
     "epoch_start_s",
     "epoch_start_wait_s",
     "record_bytes",
 )
-"""Fields that two runs of one configuration cannot share."""
+"""Fields that differ between two runs of one configuration."""
 
 
 def run_differences(a: Path, b: Path) -> list[str]:
@@ -31,14 +31,14 @@ def run_differences(a: Path, b: Path) -> list[str]:
     first, second = load_checkpoint(a / CHECKPOINT), load_checkpoint(b / CHECKPOINT)
     if first is None or second is None:
         return [f"{path}: no checkpoint" for path, there in ((a, first), (b, second)) if there is None]
-    found = [f"tensor {name} is in one alone" for name in sorted(first.tensors.keys() ^ second.tensors.keys())]
+    found = [f"tensor {name} is only in one of them" for name in sorted(first.tensors.keys() ^ second.tensors.keys())]
     for name in sorted(first.tensors.keys() & second.tensors.keys()):
         one, other = first.tensors[name], second.tensors[name]
         same = one.dtype == other.dtype and one.shape == other.shape
         if not same or one.contiguous().numpy().tobytes() != other.contiguous().numpy().tobytes():
             found.append(f"tensor {name} differs")
     if without_times(first.state) != without_times(second.state):
-        found.append("the checkpoints' counters differ")
+        found.append("the counters of the checkpoints differ")
     ours, theirs = (without_times(read_record(path / RECORD)) for path in (a, b))
     if len(ours) != len(theirs):
         found.append(f"the records have {len(ours)} and {len(theirs)} lines")

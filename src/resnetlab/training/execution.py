@@ -1,4 +1,4 @@
-"""How a step is computed: precision, memory layout, compiled or not. Chosen by a short measurement where it pays."""
+"""How a step is computed: precision, memory layout, compilation; selected by a short measurement in long runs."""
 
 import contextlib
 import copy
@@ -17,19 +17,19 @@ from resnetlab.config import ConfigError, RunConfig
 from resnetlab.models.resnet import ResNet
 
 LONG_RUN_S = 600
-"""A run expected to take less than this is not measured; fp32, channels last and no compilation are taken."""
+"""Shorter runs, in seconds, are not measured: they use fp32, channels last and no compilation."""
 
 COMPILE_PAYS_S = 1800
-"""Compiling takes about a minute, so that it is tried only where more than this is left to run."""
+"""Compilation takes about a minute, so it is tried only if more than this is left to run, in seconds."""
 
 ASSUMED_MACS_PER_S = 5e10
-"""What the first estimate of a run's time supposes: a slow machine, so that a run is rather measured than not."""
+"""Speed that the first estimate of a run's time assumes: a slow machine, so that a run is more likely measured."""
 
 WORTHWHILE = 1.03
-"""How much faster another way must be to be taken: less is noise."""
+"""Speed-up that another execution must reach to be selected: less is noise."""
 
 WARM_UP, TIMED = 2, 5
-"""Steps of a measurement."""
+"""Unmeasured and measured steps for each execution."""
 
 Forward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Images and labels to the mean loss and the number of wrong answers, both tensors."""
@@ -37,17 +37,17 @@ Forward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Execution:
-    """How every step of a run is computed; part of its record, and kept when it is resumed."""
+    """How every step of a run is computed; recorded, and restored when the run is resumed."""
 
     precision: str = "fp32"
     layout: str = "channels_last"
     compile: bool = False
     images_per_s: dict[str, float] = field(default_factory=dict)
-    """What was measured, by way; empty where nothing was."""
+    """Measured speeds by `name`; empty if nothing was measured."""
 
     @property
     def name(self) -> str:
-        """What people call it: `bf16 + compile`."""
+        """Short name, such as `bf16 + compile`."""
         words = [self.precision]
         words += ["NCHW"] if self.layout == "contiguous" else []
         words += ["compile"] if self.compile else []
@@ -55,11 +55,11 @@ class Execution:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """The layout as PyTorch names it."""
+        """The layout as a PyTorch memory format."""
         return torch.channels_last if self.layout == "channels_last" else torch.contiguous_format
 
     def describe(self) -> str:
-        """Return one line for people: `bf16 + compile: 1,090 images/s; fp32: 515`."""
+        """Return one line such as `bf16 + compile: 1,090 images/s; fp32: 515`."""
         if self.name not in self.images_per_s:
             return self.name
         others = [f"{name}: {speed:,.0f}" for name, speed in self.images_per_s.items() if name != self.name]
@@ -67,7 +67,7 @@ class Execution:
 
 
 def make_forward(model: nn.Module, execution: Execution, label_smoothing: float = 0.0) -> Forward:
-    """Return the forward pass and its loss, computed as `execution` says; the loss itself is always fp32."""
+    """Return a function that computes the loss (always in fp32) and the errors of a batch as `execution` says."""
     device_type = next(model.parameters()).device.type
 
     def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,7 +87,7 @@ def make_forward(model: nn.Module, execution: Execution, label_smoothing: float 
 
 
 def default_execution(config: RunConfig) -> Execution:
-    """Return the execution without any measurement: what is set by hand, and the defaults for `auto`."""
+    """Return the configured execution, with the defaults in place of `auto`; nothing is measured."""
     return Execution(
         precision="fp32" if config.precision == "auto" else config.precision,
         layout="channels_last" if config.layout == "auto" else config.layout,
@@ -96,14 +96,14 @@ def default_execution(config: RunConfig) -> Execution:
 
 
 def select_execution(
-    config: RunConfig, model: ResNet, batch: Callable[[], tuple[Tensor, Tensor]], macs: int, total_steps: int
+    config: RunConfig, model: ResNet, batch: Callable[[], tuple[Tensor, Tensor]], *, macs: int, total_steps: int
 ) -> tuple[Execution, Forward]:
-    """Measure the ways that are left open, where the run is long enough to pay for it, and return the fastest.
+    """Measure the executions that the configuration leaves open, if the run is long enough, and return the fastest.
 
-    The network is as before afterwards. `batch` gives images and labels of a real batch; `macs` are for one image.
+    The network is restored afterwards. `batch` returns images and labels of a real batch; `macs` are for one image.
 
     Raises:
-        ConfigError: where compilation was asked for and does not work here.
+        ConfigError: if compilation is configured and does not work on this machine.
     """
     start, smoothing = default_execution(config), config.recipe.label_smoothing
     batch_size = config.recipe.batch_size
@@ -154,7 +154,7 @@ def _compiled_or_refused(
 
 
 def _others(config: RunConfig, way: Execution) -> Iterator[Execution]:
-    """Yield the eager ways beside `way` that the configuration leaves open."""
+    """Yield the other eager executions that the configuration leaves open."""
     precisions = ("fp32", "bf16") if config.precision == "auto" else (way.precision,)
     layouts = ("channels_last", "contiguous") if config.layout == "auto" else (way.layout,)
     for precision in precisions:
@@ -179,7 +179,7 @@ def _images_per_s(model: ResNet, way: Execution, forward: Forward, images: Tenso
 
 @contextmanager
 def _unchanged(model: ResNet) -> Iterator[None]:
-    """Give the network its state and mode back: measuring moves BN's statistics."""
+    """Restore state and mode of the network afterwards: a measurement changes the statistics of BN."""
     before: dict[str, Any] = copy.deepcopy(model.state_dict())
     was_training = model.training
     model.train()

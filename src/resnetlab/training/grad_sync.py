@@ -1,4 +1,4 @@
-"""What the processes of a run agree on at every step: loss, counts, and whether somebody asked them to stop."""
+"""Agreement between processes and micro-batches at every step: gradients, loss, counts and stop requests."""
 
 import signal
 from collections.abc import Iterator
@@ -14,22 +14,22 @@ from resnetlab.training.signal_handling import StopSignal
 
 @dataclass
 class BatchStats:
-    """What came of some images of a batch."""
+    """Loss and error counts of some images of a batch."""
 
     loss_sum: float = 0.0
     num_wrong: int = 0
     num_images: int = 0
-    only: float | None = None
-    """The mean loss as it was computed, where the images went together: a sum over their number may round."""
+    exact_mean: float | None = None
+    """The mean loss as it was computed, if the images were one micro-batch: `loss_sum / num_images` may round."""
 
     @property
     def loss(self) -> float:
-        """Mean over the images."""
-        return self.only if self.only is not None else self.loss_sum / self.num_images
+        """Mean loss over the images, in nats."""
+        return self.exact_mean if self.exact_mean is not None else self.loss_sum / self.num_images
 
     def add(self, loss: float, num_wrong: int, num_images: int) -> None:
-        """Take in the mean loss of some more images."""
-        self.only = None if self.num_images else loss
+        """Add a micro-batch with the mean loss `loss`."""
+        self.exact_mean = None if self.num_images else loss
         self.loss_sum += loss * num_images
         self.num_wrong += num_wrong
         self.num_images += num_images
@@ -37,47 +37,45 @@ class BatchStats:
 
 @dataclass
 class GradSync:
-    """How the processes of a run take a step together; alone, with the whole batch at once, it is nothing."""
+    """Takes a training step over several processes and micro-batches; with one of each it changes nothing."""
 
-    world: ProcessGroup = field(default_factory=ProcessGroup)
-    parts: int = 1
-    """Parts that each process takes its images in, one after the other."""
+    process_group: ProcessGroup = field(default_factory=ProcessGroup)
+    micro_batches: int = 1
+    """Micro-batches that each process splits its images of a step into (gradient accumulation)."""
     network: nn.Module | None = None
-    """What the forward pass goes through; gradients are averaged after the last part alone."""
-    interruption: StopSignal | None = None
+    """The module of the forward pass; DistributedDataParallel averages gradients after the last micro-batch."""
+    stop_signal: StopSignal | None = None
 
     @property
     def size(self) -> int:
-        """How many processes there are."""
-        return self.world.size
+        """Number of processes."""
+        return self.process_group.size
 
     @property
     def is_shared(self) -> bool:
-        """Whether what happens to one part must happen to others."""
-        return self.world.size * self.parts > 1
+        """Whether a step has more than one process or micro-batch."""
+        return self.size * self.micro_batches > 1
 
     @contextmanager
-    def kept_back(self, number: int) -> Iterator[None]:
-        """Keep gradients to oneself in the body, unless it is for the last part."""
-        if isinstance(self.network, DistributedDataParallel) and number < self.parts - 1:
+    def delay_all_reduce(self, index: int) -> Iterator[None]:
+        """Accumulate gradients locally in the body, unless micro-batch `index` is the last."""
+        if isinstance(self.network, DistributedDataParallel) and index < self.micro_batches - 1:
             with self.network.no_sync():
                 yield
         else:
             yield
 
-    def agree(self, part: BatchStats) -> BatchStats:
-        """Return what came of the whole batch, and hear whether one of the others was asked to stop.
+    def reduce(self, local: BatchStats) -> BatchStats:
+        """Return the statistics of the whole batch, and learn whether another process was asked to stop.
 
-        A loss that is not finite in one of them is not finite in all.
+        If the loss of one process is not finite, the sum is not finite in all of them.
         """
         if self.size == 1:
-            return part
-        interruption = self.interruption or StopSignal()
-        asked = interruption.signum is not None
-        loss, wrong, images, some_asked = self.world.sums([part.loss_sum, part.num_wrong, part.num_images, asked])
-        if some_asked:
-            interruption.agreed, interruption.signum = True, interruption.signum or signal.SIGTERM
-        return BatchStats(loss, int(wrong), int(images))
-
-
-ALONE = GradSync()
+            return local
+        stop = self.stop_signal or StopSignal()
+        asked = stop.signum is not None
+        sums = self.process_group.all_reduce_sum([local.loss_sum, local.num_wrong, local.num_images, asked])
+        loss_sum, num_wrong, num_images, num_asked = sums
+        if num_asked:
+            stop.agreed, stop.signum = True, stop.signum or signal.SIGTERM
+        return BatchStats(loss_sum, int(num_wrong), int(num_images))

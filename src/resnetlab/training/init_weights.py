@@ -1,4 +1,4 @@
-"""Where a run's first weights come from, if not from chance: a model file, made deeper where it is shallower.
+"""Initial weights from a model file: preprocessing, head, and deepening of a shallower network.
 
 Paper: section 1, the solution by construction.
 """
@@ -6,7 +6,7 @@ Paper: section 1, the solution by construction.
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -23,40 +23,43 @@ from resnetlab.models.resnet import ResNet
 from resnetlab.serialization import differences, from_json
 from resnetlab.training.checkpoint import Checkpoint
 
+if TYPE_CHECKING:
+    from resnetlab.training.run_data import RunData
+
 HEAD = "fc."
 FREE = ("name", "num_classes", "init_scale", "zero_init_residual", "stage_blocks")
-"""Fields in which a file's network may differ: what does not shape its layers, the head, and the depth."""
+"""Fields in which the file's network may differ: those that do not shape its layers, the head, and the depth."""
 
 
 def source_preprocessing(config: RunConfig, checkpoint: Checkpoint | None) -> Preprocessing | None:
-    """Return how the network that a run starts from sees images, at the size that the run shows them; else `None`.
+    """Return the preprocessing of the model file that a run starts from, at the run's image size; else `None`.
 
-    A resumed run has it from its checkpoint and needs the file no more. (Checkpoints from before files had a say in
-    this have none.) At another size than the file's a mean for each pixel becomes one for each channel.
+    A resumed run reads it from its checkpoint and does not need the file. At another image size than the file's, a
+    mean for each pixel becomes a mean for each channel.
 
     Raises:
-        ModelFileError: where the file cannot be read.
+        ModelFileError: if the file cannot be read.
     """
     if checkpoint is not None:
         saved = checkpoint.state.get("preprocessing")
         return None if saved is None else from_json(Preprocessing, saved)
     if config.weights is None:
         return None
-    seen = read_card(config.weights).preprocessing
-    size = config.data.image_size or seen.image_size
-    if seen.pixel_mean and size != seen.image_size:
-        pixels = seen.image_size**2
-        channels = [seen.pixel_mean[start : start + pixels] for start in range(0, len(seen.pixel_mean), pixels)]
+    stored = read_card(config.weights).preprocessing
+    size = config.data.image_size or stored.image_size
+    if stored.pixel_mean and size != stored.image_size:
+        pixels = stored.image_size**2
+        channels = [stored.pixel_mean[start : start + pixels] for start in range(0, len(stored.pixel_mean), pixels)]
         means = tuple(math.fsum(values) / pixels for values in channels)
-        return dataclasses.replace(seen, image_size=size, mean=means, pixel_mean=())
-    return dataclasses.replace(seen, image_size=size)
+        return dataclasses.replace(stored, image_size=size, mean=means, pixel_mean=())
+    return dataclasses.replace(stored, image_size=size)
 
 
 def match_channels(data: Dataset, channels: int, weights: str | None) -> dict[str, Split]:
-    """Return the splits of a data set as a network of so many channels is shown them.
+    """Return the splits of a data set with the channels of the network; grey images become three equal channels.
 
     Raises:
-        ConfigError: where it has the images in colour, and the network of the file `weights` sees grey ones.
+        ConfigError: if the images are in colour, and the network of the file `weights` reads grey ones.
     """
     splits = {name: split.with_channels(channels) for name, split in data.splits.items()}
     if splits["train"].channels != channels:
@@ -68,22 +71,23 @@ def match_channels(data: Dataset, channels: int, weights: str | None) -> dict[st
 
 
 def init_from_file(config: RunConfig, model: ResNet, data: "RunData") -> dict[str, Any]:
-    """Give a network the weights of the file `config.weights`.
+    """Load the weights of the file `config.weights` into `model`.
 
-    The head is the file's where the classes are: row by row, whatever order they stand in. Other classes, even as many,
-    leave the network the head that was drawn for it. A file with a shallower network of the same kind is made deeper by
-    identity blocks (`models.deepen`), calibrated on training images.
+    If the classes are the same, in any order, the head comes from the file, row by row. With other classes, even as
+    many, the network keeps its random head. A shallower network of the same kind is deepened by identity blocks
+    (`models.deepen`), calibrated on training images.
 
     Returns:
-        What the record says of it: the `file`; whether the `head` was "kept", "reordered" or is "new"; of a deepened
-        network the `depth` it had, the largest difference of logits to the shallower one, and its training error in %,
+        The record's `start` entry: the `file`; whether the `head` was "kept" or "reordered" or is "new"; for a deepened
+        network also the `depth` of the file's, the largest difference of logits to it, and the training error in %
         before the first step.
 
     Raises:
-        ModelFileError: where the file cannot be read.
-        ConfigError: where it holds another network.
+        ModelFileError: if the file cannot be read.
+        ConfigError: if it holds another network.
     """
-    wanted, path = config.model, config.weights
+    wanted, path, workers = config.model, config.weights, data.options.workers
+    train, preprocessing = data.host_splits["train"], data.preprocessing
     assert path is not None
     source, card = load_model(path)
     other = [field for field in differences(card.model, wanted) if field.partition(":")[0] not in FREE]
@@ -95,13 +99,15 @@ def init_from_file(config: RunConfig, model: ResNet, data: "RunData") -> dict[st
     start: dict[str, Any] = {"file": path}
     given = source
     if card.model.stage_blocks != wanted.stage_blocks:
-        images, _ = sample_images(train, preprocessing, num_calibration_images(preprocessing.image_size), workers=workers)
+        images, _ = sample_images(
+            train, preprocessing, num_calibration_images(preprocessing.image_size), workers=workers
+        )
         try:
             given = deepen(source, wanted.stage_blocks, images=images, generator=make_generator(config.seed, "weights"))
         except ConfigError as error:
             raise ConfigError(f"{path} cannot be made {wanted.name} ({error})") from error
         start |= {"depth": card.model.depth, "max_logit_difference": max_difference(source, given, images)}
-    start["head"], head = _head(given, card.classes, classes)
+    start["head"], head = _match_head(given, card.classes, data.dataset.classes)
     body = {key: value for key, value in given.state_dict().items() if not key.startswith(HEAD)}
     model.load_state_dict({**model.state_dict(), **body, **head})
     if "depth" in start:
@@ -109,10 +115,10 @@ def init_from_file(config: RunConfig, model: ResNet, data: "RunData") -> dict[st
     return start
 
 
-def _head(model: ResNet, theirs: Sequence[str], ours: Sequence[str]) -> tuple[str, dict[str, Tensor]]:
-    """Return what becomes of a head for the classes `theirs` in a run with the classes `ours`, and its tensors.
+def _match_head(model: ResNet, theirs: Sequence[str], ours: Sequence[str]) -> tuple[str, dict[str, Tensor]]:
+    """Return whether the head fits a run with the classes `ours` (`HEADS`), and its tensors in their order.
 
-    Classes are matched by name, as evaluation does.
+    Classes are matched by name, as in evaluation.
     """
     try:
         rows = match_classes(theirs, ours, model_name="the file", data_name="the data").tolist()
@@ -130,7 +136,7 @@ HEADS = {
 
 
 def describe_init(start: dict[str, Any]) -> str:
-    """Return what `init_from_file` found as people read it."""
+    """Return the record's `start` entry as one line of text."""
     words = f"{start['file']}: {HEADS[start['head']]}"
     if "depth" not in start:
         return words

@@ -1,7 +1,7 @@
-"""Signals: what gradients and activations do in each layer at a step, heard by hooks that stand for that step alone.
+"""Layer statistics: gradients, activations and responses of each layer, collected by hooks during single steps.
 
-The network's `forward` knows nothing of them, and they change nothing: a run with signals has the same weights, to
-the last bit, as one without (a compiled run takes the steps that are heard uncompiled, and so rounds otherwise there).
+The hooks do not change the run: with and without them the weights are equal bit for bit. (A compiled run takes the
+sampled steps uncompiled, so those round differently.)
 
 Paper: sections 1 and 4.1 (are gradients and forward signals healthy?), Figure 7 (responses).
 """
@@ -22,138 +22,137 @@ from resnetlab.models.resnet import ResNet
 from resnetlab.training.execution import Execution, Forward, make_forward
 
 NUM_SAMPLES = 50
-"""How often a run is listened to, about: columns enough for a heat map."""
+"""Samples in a run, about: enough columns for a heat map."""
 
 LEAST_STEPS = 16
-"""Steps between two samples at least: one costs a tenth to a third of a step."""
+"""Fewest steps between two samples: a sample costs a tenth to a third of a step."""
 
 NUM_IMAGES = 32
-"""Images of a batch, its first ones, whose activations are looked at: enough for statistics over whole maps."""
+"""Images at the start of a batch whose activations are measured: enough for statistics over whole maps."""
 
 DIGITS = 5
-"""Significant digits that are kept of each value."""
+"""Significant digits of each recorded value."""
 
 
 @dataclass(frozen=True)
 class LayerStatsHook:
-    """When a run is listened to, and how the step is computed then."""
+    """Collects layer statistics on the steps that are due."""
 
     model: ResNet
     forward: Forward
-    """Uncompiled: hooks inside a compiled step would be compiled away, or compile it anew."""
+    """The uncompiled forward pass: hooks in a compiled one would be compiled away, or trigger a recompilation."""
     every: int
     """Steps between samples; 0 for none."""
     total_steps: int
 
     @contextmanager
-    def listen(self, step: int) -> Iterator["LayerStats | None"]:
-        """Listen to the forward passes made inside, where the step is due; else give `None`."""
-        if not self.due(step):
+    def record(self, step: int) -> Iterator["LayerStats | None"]:
+        """Collect the statistics of the forward passes in the body if `step` is due; else yield `None`."""
+        if not self.is_due(step):
             yield None
             return
-        heard = LayerStats(self.model)
-        handles = [module.register_forward_hook(hook) for module, hook in heard.hooks()]
+        stats = LayerStats(self.model)
+        handles = [module.register_forward_hook(hook) for module, hook in stats.hooks()]
         try:
-            yield heard
+            yield stats
         finally:
             for handle in handles:
                 handle.remove()
 
-    def due(self, step: int) -> bool:
-        """Say whether step `step`, counted from 0, is listened to: the first, every so many, and the last."""
+    def is_due(self, step: int) -> bool:
+        """Return whether step `step`, counted from 0, is sampled: the first, every `every`-th, and the last."""
         return self.every > 0 and (step % self.every == 0 or step == self.total_steps - 1)
 
 
-def sampling_interval(wanted: int | None, total_steps: int) -> int:
-    """Return the steps between samples: what was wanted, or what gives `NUM_SAMPLES` at `LEAST_STEPS` or more."""
-    return max(LEAST_STEPS, math.ceil(total_steps / NUM_SAMPLES)) if wanted is None else wanted
+def sampling_interval(configured: int | None, total_steps: int) -> int:
+    """Return the steps between samples: as configured, else enough for `NUM_SAMPLES`, at least `LEAST_STEPS`."""
+    return max(LEAST_STEPS, math.ceil(total_steps / NUM_SAMPLES)) if configured is None else configured
 
 
 @dataclass(frozen=True)
 class ConvLayer:
-    """A convolution with its place in the network."""
+    """A convolution and its position in the network."""
 
     name: str
     conv: nn.Conv2d
     norm: nn.Module
-    """What follows it: batch normalisation, or nothing."""
-    ends: Block | None = None
-    """The block that it is the last convolution of: the ReLU that it feeds comes after the addition."""
-    projects: bool = False
-    """It is a shortcut, which no ReLU follows directly."""
+    """The module after it: batch normalisation, or the identity."""
+    last_of: Block | None = None
+    """The block whose last convolution this is; the ReLU comes after the addition then."""
+    is_projection: bool = False
+    """Whether it is a projection shortcut, which no ReLU follows directly."""
 
 
 def conv_layers(model: ResNet) -> list[ConvLayer]:
-    """Return every convolution in the order in which the network computes them; a block's projection comes last."""
+    """Return every convolution in the order of the forward pass; a block's projection comes last."""
     found = [ConvLayer("conv1", model.conv1, model.bn1)]
     for number, stage in enumerate(model.stages.values(), start=1):
         for position, block in enumerate(stage):
             assert isinstance(block, Block)
-            found += _inside(block, f"layer{number}.{position}")
+            found += _block_layers(block, f"layer{number}.{position}")
     return found
 
 
-def _inside(block: Block, name: str) -> Iterator[ConvLayer]:
-    parts = dict(block.named_children())
-    count = sum(part.startswith("conv") for part in parts)
-    for index in range(1, count + 1):
-        conv = parts[f"conv{index}"]
-        assert isinstance(conv, nn.Conv2d)
-        yield ConvLayer(f"{name}.conv{index}", conv, parts[f"bn{index}"], block if index == count else None)
+def _block_layers(block: Block, name: str) -> Iterator[ConvLayer]:
+    layers = block.conv_layers()
+    for index, (conv, norm) in enumerate(layers, start=1):
+        yield ConvLayer(f"{name}.conv{index}", conv, norm, block if index == len(layers) else None)
     if isinstance(block.downsample, nn.Sequential):
         conv, norm = block.downsample
         assert isinstance(conv, nn.Conv2d)
-        yield ConvLayer(f"{name}.downsample.0", conv, norm, projects=True)
+        yield ConvLayer(f"{name}.downsample.0", conv, norm, is_projection=True)
 
 
 class LayerStats:
-    """What one step let be heard; tensors of one number each, until `signal` reads them all at once."""
+    """The statistics of one step: scalar tensors, until `to_record` reads all of them at once."""
 
     def __init__(self, model: ResNet) -> None:
         self.layers = conv_layers(model)
-        self.blocks = {layer.name.rpartition(".")[0]: layer.ends for layer in self.layers if layer.ends is not None}
+        self.blocks = {
+            layer.name.rpartition(".")[0]: layer.last_of for layer in self.layers if layer.last_of is not None
+        }
         self._values: dict[tuple[str, str], Tensor] = {}
         self._sums: dict[str, Tensor] = {}
 
     def hooks(self) -> Iterator[tuple[nn.Module, Callable[..., None]]]:
-        """Yield each module to listen to, with the hook that hears its output.
+        """Yield each module to hook and its forward hook.
 
-        BN's output is heard before the ReLU that overwrites it.
+        The hook on BN runs before the in-place ReLU overwrites its output.
         """
         for layer in self.layers:
             yield layer.norm, partial(self._response, layer)
-            if layer.ends is not None:
-                yield layer.ends, partial(self._activation, layer.name)
+            if layer.last_of is not None:
+                yield layer.last_of, partial(self._activation, layer.name)
         for name, block in self.blocks.items():
             if block.downsample is not None:
                 yield block.downsample, partial(self._shortcut, name)
 
     def _response(self, layer: ConvLayer, _module: nn.Module, _inputs: object, output: Tensor) -> None:
-        seen = output.detach()[:NUM_IMAGES].float()
-        self._values[layer.name, "response_std"] = seen.std()
-        if layer.ends is not None:
+        values = output.detach()[:NUM_IMAGES].float()
+        self._values[layer.name, "response_std"] = values.std()
+        if layer.last_of is not None:
             block = layer.name.rpartition(".")[0]
-            self._values[block, "branch"] = torch.linalg.vector_norm(seen)
-        elif layer.projects:
-            self._values[layer.name, "activation_var"] = seen.var()
+            self._values[block, "branch"] = torch.linalg.vector_norm(values)
+        elif layer.is_projection:
+            self._values[layer.name, "activation_var"] = values.var()
         else:
-            self._hear(layer.name, seen.clamp_min(0))
+            self._add_activation(layer.name, values.clamp_min(0))
 
     def _activation(self, name: str, _module: nn.Module, _inputs: object, output: Tensor) -> None:
-        self._hear(name, output.detach()[:NUM_IMAGES].float())
+        self._add_activation(name, output.detach()[:NUM_IMAGES].float())
 
     def _shortcut(self, block: str, _module: nn.Module, _inputs: object, output: Tensor) -> None:
         self._values[block, "shortcut"] = torch.linalg.vector_norm(output.detach()[:NUM_IMAGES].float())
 
-    def _hear(self, name: str, activation: Tensor) -> None:
-        """Take in what a ReLU gives."""
+    def _add_activation(self, name: str, activation: Tensor) -> None:
+        """Add the output of a ReLU."""
         self._values[name, "activation_var"] = activation.var()
-        self._sums[name] = activation.sum((0, 2, 3))  # of numbers from 0 up: zero where every one is
+        self._sums[name] = activation.sum((0, 2, 3))  # of values at least 0: zero if all are
 
-    def signal(self, *, step: int, lr: float, loss: float) -> dict[str, Any]:
-        """Return the record's `signal` line, after the backward pass and before the update.
+    def to_record(self, *, step: int, lr: float, loss: float) -> dict[str, Any]:
+        """Return the record's `signal` line; call it after the backward pass and before the update.
 
-        Without a backward pass (the loss was not finite) the gradients are missing, as `None`.
+        Gradients are `None` if the loss was not finite, as there was no backward pass then.
         """
         grads = [grad for layer in self.layers if (grad := layer.conv.weight.grad) is not None]
         if math.isfinite(loss):
@@ -166,15 +165,15 @@ class LayerStats:
         numbers = dict(zip(self._values, torch.stack(list(self._values.values())).tolist(), strict=True))
         channels = torch.cat(list(self._sums.values())).tolist()
         for name, sums in self._sums.items():
-            its, channels = channels[: len(sums)], channels[len(sums) :]
-            numbers[name, "dead_relu_pct"] = math.nan if any(map(math.isnan, its)) else 100 * its.count(0.0) / len(its)
+            own, channels = channels[: len(sums)], channels[len(sums) :]
+            numbers[name, "dead_relu_pct"] = math.nan if any(map(math.isnan, own)) else 100 * own.count(0.0) / len(own)
 
         def column(quantity: str) -> list[float | None]:
-            return [_short(numbers.get((layer.name, quantity))) for layer in self.layers]
+            return [_round(numbers.get((layer.name, quantity))) for layer in self.layers]
 
         def ratio(block: str) -> float | None:
             shortcut = numbers.get((block, "shortcut"))
-            return _short(numbers[block, "branch"] / shortcut) if shortcut else None
+            return _round(numbers[block, "branch"] / shortcut) if shortcut else None
 
         names = [layer.name for layer in self.layers]
         kernels = [layer.conv.kernel_size[0] for layer in self.layers]
@@ -191,20 +190,20 @@ class LayerStats:
 
 
 QUANTITIES = ("grad_norm", "grad_to_weight", "response_std", "activation_var", "dead_relu_pct")
-"""What is heard of each convolution:
+"""The quantities recorded for each convolution:
 
 - `grad_norm`: Euclidean norm of the loss's gradient with respect to its weights, without weight decay;
 - `grad_to_weight`: that norm over the norm of the weights;
 - `response_std`: standard deviation of its output after BN, before the non-linearity and the addition (Figure 7);
-- `activation_var`: variance of what the ReLU after it gives (after the addition, for the last of a block);
-- `dead_relu_pct`: share of the channels, in %, whose ReLU gives zero everywhere, on every image looked at.
+- `activation_var`: variance of the output of the ReLU after it (for the last of a block, after the addition);
+- `dead_relu_pct`: share of the channels, in %, whose ReLU outputs zero at every position of every measured image.
 
-Of each block, `residual_ratio` is ||F(x)|| over the norm of what the shortcut adds; plain networks have none.
+For each block `residual_ratio` is ||F(x)|| / ||shortcut(x)||; plain networks have none.
 """
 
 
 def measure_layer_stats(model: ResNet, images: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Listen to one forward and backward pass of a batch in training mode; the network is as before afterwards.
+    """Measure one forward and backward pass of a batch in training mode, and restore the network afterwards.
 
     Args:
         model: On the device of the batch.
@@ -214,18 +213,18 @@ def measure_layer_stats(model: ResNet, images: Tensor, labels: Tensor) -> dict[s
     Returns:
         A `signal` line for step 0, learning rate 0.
     """
-    sampler = LayerStatsHook(model, make_forward(model, Execution()), every=1, total_steps=1)
+    hook = LayerStatsHook(model, make_forward(model, Execution()), every=1, total_steps=1)
     before, was_training = copy.deepcopy(model.state_dict()), model.training
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     model.zero_grad()
     model.train()
     try:
-        with sampler.listen(0) as heard:
-            loss, _ = sampler.forward(images, labels)
-        assert heard is not None
+        with hook.record(0) as stats:
+            loss, _ = hook.forward(images, labels)
+        assert stats is not None
         if math.isfinite(loss.item()):
             loss.backward()
-        return heard.signal(step=0, lr=0.0, loss=loss.item())
+        return stats.to_record(step=0, lr=0.0, loss=loss.item())
     finally:
         model.train(was_training)
         model.load_state_dict(before)
@@ -233,5 +232,5 @@ def measure_layer_stats(model: ResNet, images: Tensor, labels: Tensor) -> dict[s
             parameter.grad = gradient
 
 
-def _short(value: float | None) -> float | None:
+def _round(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(f"{value:.{DIGITS}g}")

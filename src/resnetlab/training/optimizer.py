@@ -1,9 +1,10 @@
-"""Which parameters learn, and how fast: by how far they stand from the head, and whether they are frozen.
+"""The optimizer, its parameter groups, and which parameters learn in an epoch.
 
-Yosinski et al., 2014, "How transferable are features in deep neural networks?": what is near the images is general,
-what is near the head is of its task.
+Layers near the images learn general features, layers near the head those of the task (Yosinski et al., 2014, "How
+transferable are features in deep neural networks?"). Fine-tuning therefore lowers the learning rate towards the images.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,35 +12,59 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from resnetlab.config import Recipe, RunConfig
+from resnetlab.extension import OPTIMIZERS
 from resnetlab.models.resnet import ResNet
 from resnetlab.training.init_weights import HEAD
 
 
 def layer_distance(name: str, num_stages: int) -> int:
-    """Return how many groups back from the head a parameter stands: head 0, last stage 1, first stage N, stem N + 1."""
+    """Return the distance of a parameter from the head: head 0, last stage 1, first stage N, stem N + 1."""
     part = name.partition(".")[0]
     if part == "fc":
         return 0
     return num_stages + 1 - int(part.removeprefix("layer")) if part.startswith("layer") else num_stages + 1
 
 
+MakeOptimizer = Callable[[list[dict[str, Any]], Recipe], torch.optim.Optimizer]
+"""Builds an optimizer over parameter groups as a recipe says."""
+
+
+def register_optimizer(name: str, make: MakeOptimizer) -> None:
+    """Add an optimizer under `name`, for `Recipe(optimizer=name)`.
+
+    Args:
+        name: A new name.
+        make: Called with the parameter groups (each a dict with `params`, `lr_scale` and, where it differs from the
+            recipe's, `weight_decay`) and the recipe. The trainer sets each group's `lr` before every step, and
+            stores the tensors of the optimizer's state in checkpoints.
+
+    Raises:
+        ConfigError: if the name is taken.
+    """
+    OPTIMIZERS.register(name, make)
+
+
+def _sgd(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True)
+
+
+OPTIMIZERS.define("sgd", _sgd)
+
+
 def make_optimizer(model: ResNet, config: RunConfig) -> torch.optim.Optimizer:
-    """Return SGD with the recipe's momentum and weight decay over the groups of `parameter_groups`."""
-    recipe = config.recipe
-    return torch.optim.SGD(
-        parameter_groups(model, config),
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
+    """Return the recipe's optimizer over the groups of `parameter_groups`.
+
+    Raises:
+        ConfigError: if the recipe's optimizer is not registered.
+    """
+    return OPTIMIZERS[config.recipe.optimizer](parameter_groups(model, config), config.recipe)
 
 
 def parameter_groups(model: ResNet, config: RunConfig) -> list[dict[str, Any]]:
-    """Return the optimizer's groups, each with its `lr_scale`: `layer_decay` to the power of its `layer_distance`.
+    """Return parameter groups, each with an `lr_scale` of `layer_decay` to the power of its `layer_distance`.
 
-    Parameters of one scale go together. In a run that starts from a file head and batch normalisation are apart from
-    the rest, as each of the three has momentum or has none: the fused step cannot do with a mixture.
+    Parameters of one scale share a group. In a run that starts from a file, head and batch normalisation have groups of
+    their own: the fused step needs groups whose parameters all have momentum, or none.
     """
     norms = _norm_parameters(model)
     groups: dict[tuple[float, str, bool], list[nn.Parameter]] = {}
@@ -55,23 +80,23 @@ def parameter_groups(model: ResNet, config: RunConfig) -> list[dict[str, Any]]:
 
 
 def set_mode(model: ResNet, recipe: Recipe, epoch: int) -> None:
-    """Put a network into training mode as the recipe wants it in an epoch, counted from 0.
+    """Put a network into the recipe's training mode for an epoch, counted from 0.
 
-    What is frozen gets no gradient, so that neither weight decay nor momentum moves it, and its batch normalisation
-    uses its running statistics and leaves them as they are.
+    Frozen parameters get no gradient, so weight decay and momentum do not change them. Frozen batch normalisation uses
+    its running statistics and does not update them.
     """
     model.train()
-    alone, norms = epoch < recipe.frozen_epochs, _norm_parameters(model)
+    head_only, norms = epoch < recipe.frozen_epochs, _norm_parameters(model)
     for name, parameter in model.named_parameters():
         is_head = name.startswith(HEAD)
-        parameter.requires_grad_(is_head or not (alone or (recipe.freeze_bn and name in norms)))
-    if alone or recipe.freeze_bn:
+        parameter.requires_grad_(is_head or not (head_only or (recipe.freeze_bn and name in norms)))
+    if head_only or recipe.freeze_bn:
         for module in model.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()
 
 
 def _norm_parameters(model: ResNet) -> set[str]:
-    """Return the names of scale and shift of every batch normalisation."""
+    """Return the names of the scale and shift of every batch normalisation layer."""
     norms = [(name, module) for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
     return {f"{name}.{part}" for name, module in norms for part, _ in module.named_parameters()}

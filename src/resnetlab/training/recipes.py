@@ -1,20 +1,20 @@
-"""Named recipes: the ways of training that have a name. A name plus overrides is all a run needs. No torch here."""
+"""Named recipes: a name plus overrides describes how a network is trained. `register_recipe` adds one."""
 
 import dataclasses
 from typing import Any
 
 from resnetlab.config import ConfigError, ModelConfig, Recipe
 
-CAUTIOUS_DEPTH = 110
-"""From this depth on `cifar-paper` starts with lr 0.01 (section 4.2, footnote 5)."""
+INITIAL_LR_DEPTH = 110
+"""Depth from which `cifar-paper` starts with lr 0.01 (section 4.2, footnote 5)."""
 
 SCALED = ("imagenet-90", "imagenet-fast")
-"""Recipes for any number of devices: made for warm-up and a learning rate in proportion to the batch."""
+"""Recipes whose learning rate is proportional to the batch size: they are made for any number of devices."""
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        # 1,257 training images: small batches give enough steps in a minute. Learning rate and length were chosen on
+        # 1,257 training images: small batches give enough steps in a minute. Learning rate and length were selected on
         # training and validation error (docs/log.md); momentum, decay and the two drops are section 4.2's.
         Recipe(
             name="digits",
@@ -56,9 +56,9 @@ RECIPES: dict[str, Recipe] = {
             flip=True,
             lighting=0.1,
         ),
-        # The usual 90 epochs of v1.5: NVIDIA DeepLearningExamples, ResNet50 v1.5 for PyTorch (lr 0.256 at 256
-        # images, 8 epochs of warm-up, cosine, label smoothing 0.1, 1/32768 of decay and none on BN). The rate goes
-        # with the batch (Goyal et al., 2017: up to 8,192 images a step).
+        # The usual 90 epochs for ResNet v1.5: NVIDIA DeepLearningExamples, ResNet50 v1.5 for PyTorch (lr 0.256 at 256
+        # images, 8 epochs of warm-up, cosine, label smoothing 0.1, 1/32768 of decay and none on BN). The rate is
+        # proportional to the batch (Goyal et al., 2017: up to 8,192 images a step).
         Recipe(
             name="imagenet-90",
             epochs=90,
@@ -73,8 +73,8 @@ RECIPES: dict[str, Recipe] = {
             crop="resized",
             flip=True,
         ),
-        # 16 epochs with images that grow: libffcv/ffcv-imagenet, rn50_16_epochs (lr 0.5 at 256 images, label smoothing
-        # 0.1, decay 1e-4 and none on BN; 160 pixels, then 192, judged at 224).
+        # 16 epochs with progressive resizing: libffcv/ffcv-imagenet, rn50_16_epochs (lr 0.5 at 256 images, label smoothing
+        # 0.1, decay 1e-4 and none on BN; 160 pixels, then 192; evaluated at 224).
         Recipe(
             name="imagenet-fast",
             epochs=16,
@@ -90,8 +90,8 @@ RECIPES: dict[str, Recipe] = {
             flip=True,
             train_sizes=((0, 160), (0.75, 192)),
         ),
-        # For a network that starts from a file, and some hundred to ten thousand images. Rate, length and batch were
-        # chosen on the validation error of two small data sets; warm-up and layer decay did not help (docs/log.md).
+        # For a network from a file, and hundreds to ten thousand images. Rate, length and batch were
+        # selected on the validation error of two small data sets; warm-up and layer decay did not help (docs/log.md).
         Recipe(
             name="finetune",
             epochs=20,
@@ -109,15 +109,28 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def recipe(name: str, model: ModelConfig | None = None, **overrides: Any) -> Recipe:
-    """Return a named recipe with fields changed; an override of `None` leaves the recipe's own value.
-
-    The learning rate of the recipes in `SCALED` goes with the batch size, unless one is given. Where `model` is given
-    the recipe is first made what `for_network` says. Epochs given without steps take the place
-    of the recipe's steps.
+def register_recipe(recipe: Recipe) -> None:
+    """Add a recipe under its own `name`, for `recipe(name)` and `--recipe NAME`.
 
     Raises:
-        ConfigError: for an unknown name, or a value the recipe refuses.
+        ConfigError: if the name is empty or taken.
+    """
+    if not recipe.name or recipe.name in RECIPES:
+        raise ConfigError(f"recipe {recipe.name!r} exists already; choose another name")
+    RECIPES[recipe.name] = recipe
+
+
+def recipe(name: str, model: ModelConfig | None = None, **overrides: Any) -> Recipe:
+    """Return a named recipe with some fields changed.
+
+    Args:
+        name: A name of `RECIPES`, such as `cifar-paper`.
+        model: Adapts the recipe to this network first (`for_network`).
+        overrides: Fields of `Recipe`; `None` keeps the recipe's value. `epochs` without `steps` replaces the recipe's
+            steps. In a recipe of `SCALED`, `batch_size` without `lr` scales the learning rate.
+
+    Raises:
+        ConfigError: if the name is unknown, or a value is out of range.
     """
     if name not in RECIPES:
         raise ConfigError(f"recipe {name!r} is unknown; known: {', '.join(RECIPES)}")
@@ -131,20 +144,20 @@ def recipe(name: str, model: ModelConfig | None = None, **overrides: Any) -> Rec
 
 
 def for_network(recipe: Recipe, model: ModelConfig) -> Recipe:
-    """Return the recipe as a network needs it.
+    """Return the recipe adapted to a network.
 
-    `cifar-paper` starts with 0.01 for 110 layers and more (section 4.2). `finetune` shows ImageNet networks boxes of
-    photographs, resized, in place of shifted small images.
+    `cifar-paper` starts with lr 0.01 for 110 layers and more (section 4.2). `finetune` uses resized crops for ImageNet
+    networks, and padded crops for CIFAR networks.
     """
     if recipe.name == "finetune" and model.stem == "imagenet":
         return dataclasses.replace(recipe, crop="resized", crop_padding=0)
-    if recipe.name == "cifar-paper" and model.depth >= CAUTIOUS_DEPTH and recipe.initial_lr is None:
+    if recipe.name == "cifar-paper" and model.depth >= INITIAL_LR_DEPTH and recipe.initial_lr is None:
         return dataclasses.replace(recipe, initial_lr=0.01)
     return recipe
 
 
 def default_recipe(data: str, model: ModelConfig) -> str:
-    """Return the name of the recipe where none is given: the network's own of the paper, and digits' for digits."""
+    """Return the name of the default recipe: `digits` for digits, else the paper's recipe for the kind of network."""
     if data == "digits":
         return "digits"
     return "imagenet-paper" if model.stem == "imagenet" else "cifar-paper"

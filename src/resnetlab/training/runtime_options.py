@@ -1,4 +1,4 @@
-"""What concerns this time alone: nothing in it changes what comes out of a run. No torch here."""
+"""How a run is carried out: processes, workers, checkpoints. None of these options changes its result."""
 
 from dataclasses import dataclass, field
 
@@ -7,23 +7,23 @@ from resnetlab.system.process_group import ProcessGroup
 
 @dataclass(frozen=True)
 class RuntimeOptions:
-    """How a run is carried out this time. Nothing here changes what comes out of it."""
+    """Options that do not affect the result of a run."""
 
-    world: ProcessGroup = field(default_factory=ProcessGroup)
-    """The processes that train together; the first one writes and speaks."""
+    process_group: ProcessGroup = field(default_factory=ProcessGroup)
+    """The processes that train together; the first one writes files and prints."""
     workers: int = 0
-    """Threads that decode images ahead; 0 decodes in the training's own."""
+    """Threads that decode images ahead of the training step; with 0 the training thread decodes."""
     cache_gib: float = 10.0
-    """GiB of the cache for shards behind an address, at most."""
+    """Upper limit of the cache for remote shards, in GiB."""
     resume: bool = False
-    """Continue the run that the folder holds, instead of refusing."""
+    """Continue the run in the directory instead of refusing it."""
     fresh: bool = False
-    """Delete the run that the folder holds."""
+    """Delete the run in the directory first."""
     allow_config_change: bool = False
-    """Continue although the configuration is not the one before."""
+    """Continue even if the configuration differs from the run's own."""
     checkpoint_s: float = 300.0
-    """Seconds between checkpoints, at least; they take 1 % of the time at most."""
+    """Seconds between checkpoints, at least; checkpoints take at most 1 % of the time."""
     checkpoint_steps: int | None = None
-    """Steps between checkpoints, in place of seconds."""
+    """Steps between checkpoints; replaces `checkpoint_s`."""
     track: str | None = None
-    """`tensorboard` writes its event files as well."""
+    """`tensorboard` also writes event files."""

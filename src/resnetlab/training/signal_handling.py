@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT, heeded at a moment when the state is whole."""
+"""SIGTERM and SIGINT: requests to stop, handled at a moment when the state of the run is whole."""
 
 import os
 import signal
@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
-HEEDED = (signal.SIGTERM, signal.SIGINT)
+HANDLED_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class InterruptedRunError(BaseException):
-    """The run was asked to stop; `signum` says by which signal, `status` is the exit status that says so.
+    """The run was asked to stop by the signal `signum`; `status` is the matching exit status (128 + signum).
 
-    No `Exception`, like `KeyboardInterrupt`: what it breaks into must not take it for a failure of its own.
+    Like `KeyboardInterrupt` it is no `Exception`, so that code which handles failures does not catch it.
     """
 
     def __init__(self, signum: int) -> None:
@@ -23,36 +23,36 @@ class InterruptedRunError(BaseException):
 
 
 class StopSignal:
-    """What asks a run to stop. As a context it takes over the signals; otherwise it never asks.
+    """A request to stop a run. As a context manager it installs signal handlers; without them it never asks.
 
-    The first signal is kept until `check` is called, or raised where it falls inside `at_once`. A second one ends the
-    process there and then: what is on disk is whole at every moment.
+    The first signal is stored until `check` is called, or raised at once inside `immediate`. A second signal ends the
+    process at once: files on disk are whole at every moment.
     """
 
-    def __init__(self, heeded: tuple[signal.Signals, ...] = HEEDED) -> None:
-        self._heeded = heeded
+    def __init__(self, handled: tuple[signal.Signals, ...] = HANDLED_SIGNALS) -> None:
+        self._handled = handled
         self.shared = False
-        """Others must stop with this process: no signal breaks in, and `check` heeds it when all have `agreed`."""
+        """Whether other processes must stop with this one: then `check` raises only after all have `agreed`."""
         self.agreed = False
         self.signum: int | None = None
-        self._at_once = True
-        self._before: dict[int, object] = {}
+        self._immediate = True
+        self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignal":
-        if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
-            for signum in self._heeded:
-                self._before[signum] = signal.signal(signum, self._heed)
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+            for signum in self._handled:
+                self._previous[signum] = signal.signal(signum, self._handle)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)  # pyright: ignore[reportArgumentType]  # what signal.signal gave us
-        self._before.clear()
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)  # pyright: ignore[reportArgumentType]  # what signal.signal returned
+        self._previous.clear()
 
     def check(self) -> None:
-        """Raise where a signal has come.
+        """Raise if a signal has arrived, and, in a shared run, if all processes know it.
 
         Raises:
             InterruptedRunError: naming the signal.
@@ -62,26 +62,26 @@ class StopSignal:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Keep a signal for the next `check`: the body must not be torn."""
-        before, self._at_once = self._at_once, False
+        """Store a signal for the next `check`: the body must not be interrupted."""
+        before, self._immediate = self._immediate, False
         try:
             yield
         finally:
-            self._at_once = before
+            self._immediate = before
 
     @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Let a signal break into the body, which changes nothing that is kept; not where others must stop too."""
-        before, self._at_once = self._at_once, True
+    def immediate(self) -> Iterator[None]:
+        """Let a signal interrupt the body, which must change no state; in a shared run it is stored instead."""
+        before, self._immediate = self._immediate, True
         try:
             self.check()
             yield
         finally:
-            self._at_once = before
+            self._immediate = before
 
-    def _heed(self, signum: int, _frame: FrameType | None) -> None:
+    def _handle(self, signum: int, _frame: FrameType | None) -> None:
         if self.signum is not None:
             os._exit(128 + signum)
         self.signum = signum
-        if self._at_once and not self.shared:
+        if self._immediate and not self.shared:
             raise InterruptedRunError(signum)

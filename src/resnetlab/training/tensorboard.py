@@ -1,4 +1,4 @@
-"""Tell a tracking tool how a run goes: numbers a step, beside the record, for those who watch runs in TensorBoard."""
+"""TensorBoard event files: the scalars of a run, written beside its record."""
 
 import contextlib
 import itertools
@@ -9,23 +9,37 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from resnetlab.config import ConfigError
+from resnetlab.training.callbacks import Callback
+from resnetlab.training.metrics import StepMetrics
+
+if TYPE_CHECKING:
+    from resnetlab.training.trainer import Trainer
 
 KINDS = ("tensorboard",)
 
 _numbers = itertools.count()
 
 
-class MetricLogger:
-    """Takes numbers and keeps none: what a run has that nobody tracks. Use it as a context."""
+class MetricLogger(Callback):
+    """Base class of metric loggers, and the one that logs nothing. Use it as a context manager."""
 
     def scalars(self, step: int, values: Mapping[str, float | None]) -> None:
-        """Note the values, by name, as they are after `step` steps; `None` and what is not finite is left out."""
+        """Log values by name after `step` steps; `None` and values that are not finite are left out."""
 
     def close(self) -> None:
-        """Finish; what comes later is not noted."""
+        """Close the logger; later values are not logged."""
+
+    def on_step(self, trainer: "Trainer", metrics: StepMetrics) -> None:
+        """Log each progress report."""
+        if metrics.progress:
+            self.scalars(metrics.step, metrics.progress.scalars())
+
+    def on_epoch(self, trainer: "Trainer", line: Mapping[str, Any]) -> None:
+        """Log the validation loss and error."""
+        self.scalars(line["step"], {f"val/{name}": line[f"val_{name}"] for name in ("loss", "error_pct")})
 
     def __enter__(self) -> "MetricLogger":
         return self
@@ -37,17 +51,17 @@ class MetricLogger:
 
 
 def open_logger(kind: str | None, out: Path, first_step: int, warn: Callable[[str], None]) -> MetricLogger:
-    """Return what a run tells its numbers to.
+    """Return the metric logger of a run.
 
     Args:
-        kind: `None` for nothing, or one of `KINDS`.
-        out: The run directory; TensorBoard's event files go to its folder `tensorboard`.
-        first_step: Steps taken before; 0 for a new run. Of what an earlier, interrupted process noted, everything
-            after that many steps is taken back: it is about to be noted again.
-        warn: Told once, in one line, when writing fails (a full disk). The run goes on, and is tracked no further.
+        kind: `None` for none, or one of `KINDS`.
+        out: The run directory; event files go to its folder `tensorboard`.
+        first_step: Steps taken before; 0 for a new run. Later values of an earlier, interrupted process are discarded,
+            since the run is about to log them again.
+        warn: Called once if writing fails (a full disk); the run goes on without logging.
 
     Raises:
-        ConfigError: for an unknown kind, or where its package is not installed.
+        ConfigError: if the kind is unknown, or its package is not installed.
     """
     if kind is None:
         return MetricLogger()
@@ -60,22 +74,22 @@ def open_logger(kind: str | None, out: Path, first_step: int, warn: Callable[[st
 
 
 class TensorBoardWriter(MetricLogger):
-    """Writes a TensorBoard event file; every number is on disk before `scalars` returns.
+    """Writes a TensorBoard event file; every value is on disk before `scalars` returns.
 
-    Not by PyTorch's `SummaryWriter`: that one writes in a thread, which prints a traceback and dies when the disk is
-    full, and keeps numbers for up to two minutes, which a kill takes along.
+    PyTorch's `SummaryWriter` writes in a thread instead. When the disk is full that thread prints a traceback and dies,
+    and a kill loses up to two minutes of values.
     """
 
     def __init__(self, folder: Path, first_step: int, warn: Callable[[str], None]) -> None:
-        """Start a file in `folder`; see `open_logger`.
+        """Create a file in `folder`; see `open_logger`.
 
         Raises:
-            ImportError: where tensorboard is not installed.
+            ImportError: if tensorboard is not installed.
         """
         from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        events: Any = event_pb2  # its classes are made at run time: no type checker knows them
+        events: Any = event_pb2  # its classes are created at run time, so type checkers do not know them
         summaries: Any = summary_pb2
         self._event, self._summary = events.Event, summaries.Summary
         self._warn = warn
@@ -89,17 +103,17 @@ class TensorBoardWriter(MetricLogger):
         self._records = RecordWriter(self._file)
         started = events.SessionLog(status=events.SessionLog.START)
         self._write(file_version="brain.Event:2")
-        self._write(step=first_step + 1, session_log=started)  # takes back this step and those after it
+        self._write(step=first_step + 1, session_log=started)  # discards this step and later ones
 
     def scalars(self, step: int, values: Mapping[str, float | None]) -> None:
-        """Note the values, by name, as they are after `step` steps; `None` and what is not finite is left out."""
+        """Log values by name after `step` steps; `None` and values that are not finite are left out."""
         known = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
         if known:
             points = [self._summary.Value(tag=name, simple_value=value) for name, value in known.items()]
             self._write(step=step, summary=self._summary(value=points))
 
     def close(self) -> None:
-        """Finish the file; what comes later is not noted."""
+        """Close the file; later values are not logged."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -114,15 +128,15 @@ class TensorBoardWriter(MetricLogger):
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
-        """Say so, and write no more: after half a number a reader finds nothing."""
+        """Warn, and stop writing: readers skip everything after half a value."""
         file, self._file = self._file, None
         if file is not None:
-            with contextlib.suppress(OSError):  # it tries again to write what it holds
+            with contextlib.suppress(OSError):  # it tries again to write its buffer
                 file.close()
-        self._warn(f"--track tensorboard: cannot write ({error.strerror}); the run goes on and is tracked no further")
+        self._warn(f"--track tensorboard: cannot write ({error.strerror}); the run goes on without logging")
 
 
 def file_name() -> str:
-    """Return a new name for an event file; TensorBoard knows them by their start, and reads them in this order."""
+    """Return a new name for an event file; TensorBoard recognises its prefix, and reads files in order of names."""
     host = socket.gethostname()
     return f"events.out.tfevents.{time.time():010.0f}.{host}.{os.getpid()}.{next(_numbers)}"

@@ -1,304 +1,157 @@
-"""Train one network: `fit`, a loop that reads aloud.
+"""Train one network: the loop over epochs and steps, with evaluation, checkpoints and callbacks.
 
 Paper: section 3.4 (SGD with momentum and weight decay), section 4.2 (CIFAR).
 """
 
 import contextlib
-import dataclasses
+import math
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from resnetlab.config import ConfigError, RunConfig
-from resnetlab.data.shards.fetch import RemoteError
-from resnetlab.models.model_file import ModelCard, load_model, save_model
-from resnetlab.models.resnet import ResNet
-from resnetlab.system.dir_lock import lock_dir
-from resnetlab.training.callbacks import Callback
-from resnetlab.training.checkpoint import Checkpoint
-from resnetlab.training.checkpoint_manager import CheckpointManager, UnsavedError
+from torch import Tensor
+
+from resnetlab.evaluation.protocols import SplitScore
+from resnetlab.training import reports
 from resnetlab.training.distributed import broadcast_bn_statistics
-from resnetlab.training.optimizer import set_mode
-from resnetlab.training.provenance import provenance
-from resnetlab.training.record import Record
-from resnetlab.training.run_context import Around, open_record
-from resnetlab.training.run_dir import CHECKPOINT, MODEL, RECORD, ResumePoint, open_run_dir, remove_unstarted
-from resnetlab.training.runtime_options import RuntimeOptions
-from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
-from resnetlab.training.tensorboard import MetricLogger, open_logger
-from resnetlab.training.train_state import pack
-from resnetlab.training.train_step import DivergedError, StepResult, diverged, lr_now, summary, train_steps
-from resnetlab.training.trainer_setup import Training, prepare
+from resnetlab.training.lr_schedule import lr_at, num_lr_drops
+from resnetlab.training.metrics import StepMetrics
+from resnetlab.training.reports import TrainResult
+from resnetlab.training.train_step import MAX_NON_FINITE_STEPS, forward_backward, update_weights
+from resnetlab.training.trainer_setup import TrainerComponents
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainResult:
-    """What `fit` gives back."""
-
-    model: ResNet
-    """The kept network, on the CPU, in evaluation mode."""
-    card: ModelCard
-    result: dict[str, Any]
-    """The record's last line: errors in %, times in seconds."""
-
-
-def fit(
-    config: RunConfig,
-    out: Path | str | None = None,
-    *,
-    session: RuntimeOptions | None = None,
-    listener: Callback | None = None,
-    interruption: StopSignal | None = None,
-) -> TrainResult:
-    """Train a network, judge it, and leave a run directory.
+class Trainer(TrainerComponents):
+    """Trains one network in memory; `resnetlab.fit` adds a run directory with a record and checkpoints.
 
     Args:
-        config: What to run. The network's channels and classes are taken from the data.
-        out: The run directory: `config.json`, `record.jsonl`, `checkpoint/`, `model.safetensors`; `None` for none.
-        session: How to carry it out: workers, checkpoints, whether to resume.
-        listener: Hears how it goes.
-        interruption: What may ask the run to stop; it then saves and raises.
+        config: Network, data, recipe and seed. The data decide the network's channels and classes.
+        callbacks: Called at the start, after each step, after each epoch and at the end.
+        options: Processes, workers, cache: nothing that affects the result.
+        checkpoint: State to continue from: `Checkpoint(**trainer.state_dict())` of the same run.
+        stop_signal: Asks the run to stop; the run then saves and raises `InterruptedRunError`.
 
     Raises:
-        ConfigError: for a configuration that the data or the machine does not allow, or that is not the run's own.
-        DivergedError: when the loss is not finite ten times in a row; the record says so too.
-        FileExistsError: where `out` holds a run already and `session.resume` is off.
-        InterruptedRunError: after a signal; the state is saved.
-        UnsavedError: where the run is done but could not be written.
+        ConfigError: if data or machine do not allow the configuration, or the checkpoint does not fit.
     """
-    session, listener, interruption = session or RuntimeOptions(), listener or Callback(), interruption or StopSignal()
-    world = session.world
-    interruption.shared = world.size > 1
-    if out is None:
-        with Record(None) as record:
-            return _fit(config, ResumePoint(), Around(None, record, session, listener, interruption))
-    out = Path(out)
-    with contextlib.ExitStack() as stack:
-        beginning = world.from_first(lambda: _begin(out, config, session, stack))
-        if beginning.result is not None:
-            return TrainResult(*world.from_first(lambda: load_model(out / MODEL)), beginning.result)
-        if not world.is_first:
-            with Record(None) as record:
-                return _fit(config, beginning, Around(None, record, session, listener, interruption))
-        try:
-            with Record(out / RECORD, keep_bytes=beginning.record_bytes) as record:
-                return _fit(config, beginning, Around(out, record, session, listener, interruption))
-        except (ConfigError, InterruptedRunError, RemoteError):
-            remove_unstarted(out)
-            raise
 
+    def fit(self) -> TrainResult:
+        """Train the remaining epochs, evaluate every split, and return the selected network.
 
-def _begin(out: Path, config: RunConfig, session: RuntimeOptions, stack: contextlib.ExitStack) -> ResumePoint:
-    """Claim the run directory for as long as `stack` stands, and look where the run begins."""
-    stack.enter_context(lock_dir(out, "run"))
-    return open_run_dir(
-        out, config, resume=session.resume, fresh=session.fresh, allow_config_change=session.allow_config_change
-    )
+        Raises:
+            DivergedError: if the loss is not finite in 10 consecutive steps.
+            InterruptedRunError: after a stop signal; the checkpoint is saved.
+            UnsavedError: if the checkpoint of a stopped run could not be written.
+        """
+        self.call("on_start")
+        self.data.report_bad_images(lambda bad: self.skip_images([bad]))
+        for message in self.warnings:
+            self.warn(message)
+        with self.saving_when_interrupted():
+            with self.stop_signal.deferred():
+                while self.state.epochs_done < self.data.num_epochs:
+                    self.train_epoch()
+                    self.finish_epoch()
+                self.checkpoints.save()
+            with self.stop_signal.immediate():
+                result = self.finish()
+        self.call("on_end", result.result)
+        return result
 
-
-def _fit(config: RunConfig, beginning: ResumePoint, around: Around) -> TrainResult:
-    """Train and judge with the record open; whatever happens stands in it."""
-    earlier_s = beginning.checkpoint.state["run"]["time_s"] if beginning.checkpoint else 0.0
-    start_s = time.perf_counter() - earlier_s
-    try:
-        with around.session.world.naming():
-            return _carry_out(config, beginning, around, start_s)
-    except (InterruptedRunError, UnsavedError):
-        raise
-    except Exception as error:
-        diverged = isinstance(error, DivergedError)
-        where, reason = error.batch if diverged else {}, str(error) or type(error).__name__
-        around.record.write(
-            "result",
-            status="diverged" if diverged else "failed",
-            error=reason,
-            **where,
-            time_s=time.perf_counter() - start_s,
+    def train_epoch(self) -> None:
+        """Take the remaining steps of the current epoch."""
+        state, steps = self.state, self.epoch_steps()
+        self.begin_epoch()
+        batches = self.data.batches(
+            state.epochs_done, state.step - steps.start, memory_format=self.execution.memory_format
         )
-        raise
+        with contextlib.closing(batches):
+            while state.step < steps.stop:
+                metrics = self.train_step(batches)
+                self.call("on_step", metrics)
+                self.stop_signal.check()
+                if state.num_skipped_in_row == 0:  # weights that give no finite loss are not worth a checkpoint
+                    self.checkpoints.after_step(state.step)
+                if state.num_skipped_in_row == MAX_NON_FINITE_STEPS:
+                    raise reports.diverged_error(self, metrics.loss, metrics.lr)
+        if state.num_skipped_in_row and state.step == self.total_steps:
+            raise reports.diverged_error(self, math.nan, self.lr())
 
+    def train_step(self, batches: Iterator[tuple[Tensor, Tensor]]) -> StepMetrics:
+        """Take one step on the next batch: (batch, channels, height, width) float images, and int64 labels (batch,).
 
-def _carry_out(config: RunConfig, beginning: ResumePoint, around: Around, start_s: float) -> TrainResult:
-    """Train, judge and write what is left of it."""
-    session = around.session
-    training = prepare(
-        config, beginning.checkpoint, workers=session.workers, world=session.world, cache_gib=session.cache_gib
-    )
-    training.together.interruption = around.interruption
-    out, step = around.out, training.state.step
-    with open_logger(out and session.track, out or Path(), step, around.warn) as tracker:
-        open_record(training, beginning, around)
-        try:
-            saver = train(training, around, tracker, start_s)
-        except DivergedError as error:
-            error.batch = batch_positions(training)
-            raise
-    try:
-        with around.interruption.at_once():
-            result, model, card = judge(training)
-    except InterruptedRunError:
-        saver.insist("stopped, the last good one stays")
-        raise
-    training.hear_of_bad_images(around.warn)
-    result["time_s"] = time.perf_counter() - start_s
-    return leave(around, saver, TrainResult(model, card, result))
-
-
-def train(training: Training, around: Around, tracker: MetricLogger, start_s: float) -> CheckpointManager:
-    """Take every step that is left, and save now and then; the state is on disk at the end, also of a stopped run."""
-    state, record, interruption = training.state, around.record, around.interruption
-
-    def gather() -> Checkpoint:
-        record.flush(sync=True)
-        state.time_s = time.perf_counter() - start_s
-        return pack(
-            state, training.best, training.model, training.optimizer, record_bytes=record.num_bytes, **training.resuming
+        A step whose loss is not finite leaves the network unchanged and is counted in `state.num_skipped`.
+        """
+        self.begin_epoch()
+        start_s, state, recipe, lr = time.perf_counter(), self.state, self.config.recipe, self.lr()
+        self.buffers.save()
+        self.optimizer.zero_grad()
+        head_only = state.epochs_done < recipe.frozen_epochs  # the convolutions have no gradients then
+        with contextlib.nullcontext() if head_only else self.layer_stats.record(state.step) as stats:
+            forward = self.layer_stats.forward if stats else self.forward
+            local, wait_s = forward_backward(forward, batches, recipe.batch_size, grad_sync=self.grad_sync)
+        batch = self.grad_sync.reduce(local)
+        line = stats.to_record(step=state.step + 1, lr=lr, loss=batch.loss) if stats else None
+        if math.isfinite(batch.loss):
+            scale = recipe.batch_size / batch.num_images if self.grad_sync.is_shared else 1.0
+            update_weights(self.optimizer, lr, grad_scale=scale)
+            state.window.add(batch.loss, batch.num_wrong, batch.num_images)
+            state.num_skipped_in_row = 0
+        else:
+            self.buffers.restore()
+            state.num_skipped, state.num_skipped_in_row = state.num_skipped + 1, state.num_skipped_in_row + 1
+        state.step += 1
+        state.data_wait_s += wait_s
+        state.train_time_s += time.perf_counter() - start_s
+        speed = self.meter.images_per_s(state.step, batch.num_images)
+        return StepMetrics(
+            step=state.step,
+            epoch=state.epochs_done + 1,
+            loss=batch.loss,
+            num_wrong=batch.num_wrong,
+            num_images=batch.num_images,
+            lr=lr,
+            layer_stats=line,
+            progress=None if speed is None else reports.close_window(self, lr, speed),
         )
 
-    out, session = around.out, around.session
-    saver = CheckpointManager(
-        out and out / CHECKPOINT,
-        gather,
-        around.warn,
-        every_s=session.checkpoint_s,
-        every_steps=session.checkpoint_steps,
-    )
-    try:
-        with interruption.deferred():
-            while state.epochs_done < training.num_epochs:
-                for taken in train_epoch(training):
-                    if taken.signal:
-                        record.write("signal", **taken.signal)
-                    if taken.progress:
-                        around.listener.see(taken.progress)
-                        tracker.scalars(taken.progress.step, taken.progress.tracked())
-                    interruption.check()
-                    if state.streak == 0:  # weights that give no finite loss are not worth keeping
-                        saver.after_step(state.step)
-                line = finish_epoch(training, interruption)
-                training.hear_of_bad_images(around.warn)
-                record.write("epoch", **line)
-                around.listener.epoch(line)
-                tracker.scalars(state.step, {f"val/{name}": line[f"val_{name}"] for name in ("loss", "error_pct")})
-            saver.save()
-    except InterruptedRunError:
-        training.hear_of_bad_images(around.warn)
-        if state.streak == 0:
-            saver.save()
-        session.world.gather(None)  # torchrun ends the others when one leaves, and the first one is still writing
-        saver.insist("stopped, the last good one stays")
-        raise
-    return saver
+    def evaluate(self, split: str = "val") -> SplitScore:
+        """Evaluate the current weights on `train`, `val` or `test`, in evaluation mode, every image once."""
+        return self.data.score(self.model, split)
 
+    def finish_epoch(self) -> dict[str, Any]:
+        """Validate, compare with the best epoch, and return the record's `epoch` line.
 
-def train_epoch(training: Training) -> Iterator[StepResult]:
-    """Take the steps that the epoch under way still lacks; yield after each."""
-    state = training.state
-    first = state.epochs_done * training.epoch_steps
-    steps = range(first, min(first + training.epoch_steps, training.total_steps))
-    set_mode(training.model, training.config.recipe, state.epochs_done)
-    training.share()
-    with contextlib.closing(training.batches(state.epochs_done, state.step - first)) as batches:
-        yield from train_steps(
-            training.model,
-            training.optimizer,
-            training.forward,
-            batches,
-            training.config.recipe,
-            state,
-            steps,
-            training.sampler,
-            training.together,
-        )
-    if state.streak and steps.stop == training.total_steps:
-        lr = lr_now(state, training.total_steps, training.config.recipe)
-        raise diverged(float("nan"), state, steps, training.total_steps, lr)
+        A stop signal during the validation leaves the state as it was before.
+        """
+        broadcast_bn_statistics(self.model, self.process_group)
+        decoded_per_s = self.data.decoded_images_per_s()  # before the validation images are decoded
+        with self.stop_signal.immediate():
+            val = self.evaluate("val")
+        self.state.epochs_done += 1
+        self.state.val_errors.append(val.error_pct)
+        self.best.update(self.state.epochs_done, val.error_pct, self.model)
+        line = reports.epoch_line(self, val, decoded_per_s)
+        self.state.start_epoch()
+        self.gather_skipped_images()
+        self.call("on_epoch", line)
+        return line
 
+    def finish(self) -> TrainResult:
+        """Evaluate the selected weights on every split; the test split is evaluated here alone."""
+        if self.config.recipe.keep == "best":
+            self.model.load_state_dict(self.best.weights)
+        self.model.requires_grad_()
+        errors = {
+            f"{name}_error_pct": self.evaluate(name).error_pct if len(split) else None
+            for name, split in self.data.splits.items()
+        }
+        self.gather_skipped_images()
+        result, card = reports.result_line(self, errors), reports.model_card(self, errors)
+        return TrainResult(self.model.cpu().eval(), card, result)
 
-def finish_epoch(training: Training, interruption: StopSignal) -> dict[str, Any]:
-    """Judge the network on the validation split; return the epoch's line. A signal leaves everything as it was."""
-    state = training.state
-    lr = state.curve[-1]["lr"] if state.curve else None
-    broadcast_bn_statistics(training.model, training.together.world)
-    worker_speed = training.worker_images_per_s()  # before others are decoded
-    with interruption.at_once():
-        val = training.score(training.model, "val")
-    state.epochs_done += 1
-    state.val_errors.append(val.error_pct)
-    training.best.see(state.epochs_done, val.error_pct, training.model)
-    time_s, wait_s = state.train_time_s - state.epoch_start_s, state.wait_s - state.epoch_start_wait_s
-    num_steps = state.step - (state.epochs_done - 1) * training.epoch_steps
-    line = {
-        "epoch": state.epochs_done,
-        "step": state.step,
-        "lr": lr,
-        **summary(state.curve),
-        "val_loss": val.loss,
-        "val_error_pct": val.error_pct,
-        "time_s": time_s,
-        "images_per_s": num_steps * training.config.recipe.batch_size / time_s,
-        "data_wait_pct": 100 * wait_s / time_s,
-        "worker_images_per_s": worker_speed,
-    }
-    state.curve, state.epoch_start_s, state.epoch_start_wait_s = [], state.train_time_s, state.wait_s
-    return line
-
-
-def judge(training: Training) -> tuple[dict[str, Any], ResNet, ModelCard]:
-    """Measure the kept network on every split, the test split for the first and only time."""
-    config, state, best = training.config, training.state, training.best
-    model = training.kept()
-    errors: dict[str, float | None] = {}
-    for name, split in training.splits.items():
-        judged = training.score(model, name) if len(split) else None
-        errors[f"{name}_error_pct"] = judged.error_pct if judged else None
-    speed = state.step * config.recipe.batch_size / state.train_time_s
-    result = {
-        "status": "done",
-        **errors,
-        "steps": state.step,
-        "skipped_steps": state.num_skipped,
-        "kept": config.recipe.keep,
-        "best_epoch": best.epoch,
-        "best_val_error_pct": best.error_pct,
-        "images_per_s": speed,
-        "data_wait_pct": 100 * state.wait_s / state.train_time_s,
-    }
-    card = ModelCard(
-        config.model,
-        training.data.classes,
-        training.preprocessing,
-        provenance(config, training.data, training.preprocessing),
-        errors,
-    )
-    return result, model.cpu().eval(), card
-
-
-def batch_positions(training: Training) -> dict[str, Any]:
-    """Say which samples the last batch held: places in the epoch's order, and where they came from if that is known."""
-    size = training.config.recipe.batch_size
-    position = (training.state.step - 1) % training.epoch_steps * size
-    samples = training.order(training.state.epochs_done)[position : position + size].tolist()
-    names = training.data.train.names
-    return {
-        "epoch": training.state.epochs_done + 1,
-        "positions": [position, position + size - 1],
-        "samples": [names[sample] for sample in samples] if names else samples,
-    }
-
-
-def leave(around: Around, saver: CheckpointManager, fitted: TrainResult) -> TrainResult:
-    """Write the model file and the result line.
-
-    Raises:
-        UnsavedError: where the record or the last checkpoint could not be written.
-    """
-    if around.out is None:
-        return fitted
-    save_model(around.out / MODEL, fitted.model, fitted.card)
-    around.record.write("result", **fitted.result)
-    if around.record.problem:
-        raise UnsavedError(f"{around.out / RECORD}: its last lines cannot be written ({around.record.problem})")
-    saver.insist("the model file and the record are whole")
-    return fitted
+    def lr(self) -> float:
+        """Return the learning rate of the next step."""
+        recipe, state = self.config.recipe, self.state
+        dropped = num_lr_drops(state.val_errors, recipe.patience) if recipe.schedule == "plateau" else 0
+        return lr_at(state.step, self.total_steps, recipe, at_initial_lr=state.at_initial_lr, num_drops=dropped)

@@ -1,326 +1,244 @@
-"""From a configuration, and a checkpoint where there is one, to all that the loop works with."""
+"""Everything that a training loop works with: built from a configuration, saved to a checkpoint and restored."""
 
 import dataclasses
-from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from resnetlab.config import ConfigError, ModelConfig, Preprocessing, Recipe, RunConfig
-from resnetlab.data.dataset import Dataset, Split
-from resnetlab.data.images.encoded import EncodedImages
-from resnetlab.data.loader import steps_per_epoch, train_batches
-from resnetlab.data.normalisation import pixel_normalisation
-from resnetlab.data.open_dataset import open_data
+from resnetlab.config import RunConfig
+from resnetlab.data.loader import train_batches
 from resnetlab.data.rng import make_generator
-from resnetlab.data.sampler import epoch_order
-from resnetlab.data.shards.remote import CACHE_GIB
-from resnetlab.evaluation.protocols import SplitScore, score_split
 from resnetlab.models.cost import cost
 from resnetlab.models.resnet import ResNet
 from resnetlab.models.sync_batchnorm import convert_sync_batchnorm
 from resnetlab.models.zoo import build_model, size_warning
 from resnetlab.serialization import to_json
-from resnetlab.system.process_group import ProcessGroup
+from resnetlab.training.callbacks import Callback
 from resnetlab.training.checkpoint import Checkpoint
-from resnetlab.training.distributed import pick_device, wrap_ddp
+from resnetlab.training.checkpoint_manager import CheckpointManager
+from resnetlab.training.describe_run import describe_run
+from resnetlab.training.distributed import wrap_ddp
 from resnetlab.training.execution import Execution, Forward, make_forward, select_execution
 from resnetlab.training.grad_sync import GradSync
-from resnetlab.training.init_weights import init_from_file, match_channels, source_preprocessing
+from resnetlab.training.init_weights import init_from_file
 from resnetlab.training.layer_stats import LayerStatsHook, sampling_interval
-from resnetlab.training.optimizer import make_optimizer
-from resnetlab.training.train_state import BestWeights, TrainState, unpack
+from resnetlab.training.metrics import ProgressMeter
+from resnetlab.training.optimizer import make_optimizer, set_mode
+from resnetlab.training.reports import bn_batch_warning
+from resnetlab.training.run_data import RunData, open_run_data
+from resnetlab.training.runtime_options import RuntimeOptions
+from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
+from resnetlab.training.train_state import BestWeights, TrainState, load_optimizer_tensors, optimizer_tensors
+from resnetlab.training.train_step import BufferSnapshot
 
 
-@dataclass
-class Training:
-    """A run in memory."""
+class TrainerComponents:
+    """The parts of a `Trainer`, which documents the arguments: data, network, optimizer, state, callbacks."""
 
-    config: RunConfig
-    """With the network's channels and classes as the data has them."""
-    data: Dataset
-    preprocessing: Preprocessing
-    device: torch.device
-    splits: dict[str, Split]
-    """On the device, where they are resident; grey images with the channels that the network sees."""
-    model: ResNet
-    macs: int
-    """Multiply-adds for one image."""
-    start: dict[str, Any]
-    """What the record says of the weights it started from; empty where they were drawn."""
-    optimizer: torch.optim.Optimizer
-    execution: Execution
-    forward: Forward
-    sampler: LayerStatsHook
-    best: BestWeights
-    state: TrainState
-    epoch_steps: int
-    workers: int
-    together: GradSync
-    """The other processes, if there are any."""
-    warnings: tuple[str, ...]
-    """What is known before the first step and goes into the record."""
-    learning: list[bool] = field(default_factory=list)
-    """Of each parameter, whether it learnt when gradients were last arranged to be averaged."""
+    def __init__(
+        self,
+        config: RunConfig,
+        callbacks: Sequence[Callback] = (),
+        *,
+        options: RuntimeOptions | None = None,
+        checkpoint: Checkpoint | None = None,
+        stop_signal: StopSignal | None = None,
+    ) -> None:
+        self._start_s = time.perf_counter()
+        self.callbacks, self.options = list(callbacks), options or RuntimeOptions()
+        self.process_group, self.stop_signal = self.options.process_group, stop_signal or StopSignal()
+        self.data = open_run_data(config, self.options, checkpoint)
+        self.config = self.data.config
+        self.total_steps, self.steps_per_epoch = self.data.total_steps, self.data.steps_per_epoch
+        self.model, self.start = _build_network(self.config, self.data, checkpoint)
+        self.macs = cost(self.model, self.data.preprocessing.image_size).macs
+        self.execution, self.forward = _resolve_execution(self.config, self.model, self.data, self.macs, checkpoint)
+        self.optimizer = make_optimizer(self.model, self.config)
+        self.grad_sync = GradSync(self.process_group, self.config.grad_accum_steps, stop_signal=self.stop_signal)
+        self.layer_stats = LayerStatsHook(
+            model=self.model,
+            forward=self._make_forward(self.model, uncompiled=True),
+            every=sampling_interval(self.config.layer_stats_steps, self.total_steps),
+            total_steps=self.total_steps,
+        )
+        self.state = TrainState(at_initial_lr=self.config.recipe.initial_lr is not None)
+        self.best = BestWeights(with_weights=self.config.recipe.keep == "best")
+        self.checkpoints = CheckpointManager(None, lambda: Checkpoint(**self.state_dict()), self.warn)
+        self.warnings = _start_warnings(self.config, self.data)
+        self._learning: list[bool] = []
+        self._ready_epoch = -1
+        self.is_resumed = checkpoint is not None
+        if checkpoint:
+            self.load_state_dict({"state": checkpoint.state, "tensors": checkpoint.tensors})
+            self.warnings = list(filter(None, [bn_batch_warning(self, checkpoint.state)]))
 
     @property
-    def total_steps(self) -> int:
-        """Steps of the whole run."""
-        return self.sampler.total_steps
+    def time_s(self) -> float:
+        """Seconds of the whole run until now, over all sessions."""
+        return time.perf_counter() - self._start_s
 
-    @property
-    def num_epochs(self) -> int:
-        """Epochs begun: the last may be cut short by the recipe's `steps`."""
-        return -(-self.total_steps // self.epoch_steps)
+    def state_dict(self) -> dict[str, Any]:
+        """Return `state` (JSON values) and `tensors` (weights, optimizer, best weights): all that resuming needs.
 
-    @property
-    def resuming(self) -> dict[str, Any]:
-        """What a checkpoint says of its run, so that it is continued as it was."""
-        return {
-            "epoch_steps": self.epoch_steps,
-            "fingerprint": self.data.fingerprint,
+        The tensors are those of the run, not copies.
+        """
+        self.state.time_s = self.time_s
+        tensors = {f"model.{key}": value for key, value in self.model.state_dict().items()}
+        tensors |= {f"optimizer.{key}": value for key, value in optimizer_tensors(self.model, self.optimizer).items()}
+        tensors |= {f"best.{key}": value for key, value in self.best.weights.items()}
+        best = {"epoch": self.best.epoch, "error_pct": self.best.error_pct if self.best.epoch else None}
+        from_file = self.config.weights is not None
+        state = {
+            "epoch_steps": self.steps_per_epoch,
+            "fingerprint": self.data.dataset.fingerprint,
             "execution": dataclasses.asdict(self.execution),
-            "processes": self.together.size,
-            "parts": self.together.parts,
-            **({} if self.config.weights is None else {"preprocessing": to_json(self.preprocessing)}),
+            "processes": self.grad_sync.size,
+            "micro_batches": self.grad_sync.micro_batches,
+            **({"preprocessing": to_json(self.data.preprocessing)} if from_file else {}),
+            "run": dataclasses.asdict(self.state),
+            "best": best,
         }
+        return {"state": state, "tensors": tensors}
 
-    def batches(self, epoch: int, first_step: int) -> Generator[tuple[Tensor, Tensor]]:
-        """Yield an epoch's training batches from its step `first_step` on, both counted from 0."""
-        yield from train_batches(
-            self.splits["train"],
-            self.preprocessing,
-            self.config.recipe,
-            self.config.seed,
-            epoch,
-            first_step=first_step,
-            workers=self.workers,
-            memory_format=self.execution.memory_format,
-            world=self.together.world,
-            parts=self.together.parts,
-            size=self.side(epoch),
-        )
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned; with another number of steps an epoch, the current epoch starts again.
 
-    def side(self, epoch: int) -> int:
-        """Return the side in pixels at which training images are shown in an epoch, counted from 0."""
-        done = epoch / self.num_epochs
-        sides = [side for start, side in self.config.recipe.train_sizes if start <= done]
-        return sides[-1] if sides else self.preprocessing.image_size
+        Raises:
+            RuntimeError: if the tensors do not fit the network.
+        """
+        saved = state_dict["state"]
+        by_kind: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "best": {}}
+        for name, tensor in state_dict["tensors"].items():
+            kind, _, key = name.partition(".")
+            by_kind[kind][key] = tensor
+        self.model.load_state_dict(by_kind["model"])
+        load_optimizer_tensors(self.model, self.optimizer, by_kind["optimizer"])
+        best = saved["best"]
+        self.best.epoch, self.best.weights = best["epoch"], by_kind["best"]
+        self.best.error_pct = float("inf") if best["error_pct"] is None else best["error_pct"]
+        self.state = TrainState.from_json(saved["run"])
+        if saved["epoch_steps"] != self.steps_per_epoch:
+            self.state = self.state.restart_epoch(self.steps_per_epoch)
+        self._start_s = time.perf_counter() - self.state.time_s
 
-    def share(self) -> None:
-        """Have gradients averaged over the processes; again, where other parameters learn than before."""
-        learning = [parameter.requires_grad for parameter in self.model.parameters()]
-        if self.together.size == 1 or learning == self.learning:
+    def describe(self) -> list[str]:
+        """Return the resolved configuration as lines of text: network, data, recipe, and how steps are computed."""
+        return describe_run(self)
+
+    def call(self, event: str, *arguments: Any) -> None:
+        """Call a method of every callback, such as `on_step`."""
+        for callback in self.callbacks:
+            getattr(callback, event)(self, *arguments)
+
+    def warn(self, message: str) -> None:
+        """Report a warning to every callback; the record is one of them."""
+        self.call("on_warning", message)
+
+    def skip_images(self, images: Sequence[str]) -> None:
+        """Warn about skipped images, each as `NAME: REASON`; about each image once in the whole run."""
+        for image in images:
+            if image not in self.state.skipped_images:
+                self.state.skipped_images.append(image)
+                self.warn(f"left out: {image}")
+
+    def gather_skipped_images(self) -> None:
+        """Warn about the images that the other processes skipped."""
+        for images in self.process_group.all_gather(self.state.skipped_images):
+            self.skip_images(images)
+
+    def epoch_steps(self) -> range:
+        """Return the steps of the current epoch, numbered through the run."""
+        first = self.state.epochs_done * self.steps_per_epoch
+        return range(first, min(first + self.steps_per_epoch, self.total_steps))
+
+    def begin_epoch(self) -> None:
+        """Put network and gradient averaging into the mode of the current epoch, unless they are in it already."""
+        if self._ready_epoch == self.state.epochs_done:
             return
-        network = wrap_ddp(self.model, self.together.world)
-        smoothing = self.config.recipe.label_smoothing
-        self.together.network, self.learning = network, learning
-        self.forward = make_forward(network, self.execution, smoothing)
-        eager = make_forward(network, dataclasses.replace(self.execution, compile=False), smoothing)
-        self.sampler = dataclasses.replace(self.sampler, forward=eager)
+        self._ready_epoch = self.state.epochs_done
+        set_mode(self.model, self.config.recipe, self.state.epochs_done)
+        self._average_gradients()
+        self.meter = ProgressMeter(self.epoch_steps())
+        self.buffers = BufferSnapshot(self.model)
 
-    def order(self, epoch: int) -> Tensor:
-        """Return which training sample stands at each position of an epoch."""
-        return epoch_order(self.data.train, self.config.seed, epoch)
+    @contextmanager
+    def saving_when_interrupted(self) -> Iterator[None]:
+        """Save a checkpoint if the body raises `InterruptedRunError`.
 
-    def tell_of_bad_images(self, warn: Callable[[str], None]) -> None:
-        """Have `warn` told of each image that is left out while the run goes on, once in all its sessions."""
+        Raises:
+            UnsavedError: if that checkpoint could not be written.
+        """
+        try:
+            yield
+        except InterruptedRunError:
+            self.gather_skipped_images()
+            if self.state.num_skipped_in_row == 0:
+                self.checkpoints.save()
+            self.process_group.all_gather(None)  # torchrun ends the others when one leaves; the first is still writing
+            self.checkpoints.raise_if_unsaved("stopped, the last good one stays")
+            raise
 
-        def report(bad: str) -> None:
-            self.leave_out([bad], warn)
+    def _average_gradients(self) -> None:
+        """Wrap the network so that processes average gradients; again when other parameters learn than before."""
+        learning = [parameter.requires_grad for parameter in self.model.parameters()]
+        if self.process_group.size == 1 or learning == self._learning:
+            return
+        network = wrap_ddp(self.model, self.process_group)
+        self.grad_sync.network, self._learning = network, learning
+        self.forward = self._make_forward(network)
+        self.layer_stats = dataclasses.replace(self.layer_stats, forward=self._make_forward(network, uncompiled=True))
 
-        for name, split in self.splits.items():
-            if isinstance(split.images, EncodedImages):
-                self.splits[name] = dataclasses.replace(split, images=split.images.telling(report))
-
-    def leave_out(self, images: Iterable[str], warn: Callable[[str], None]) -> None:
-        """Have `warn` told of those images, each with its reason, that nobody has been told of."""
-        for bad in images:
-            if bad not in self.state.left_out:
-                self.state.left_out.append(bad)
-                warn(f"left out: {bad}")
-
-    def hear_of_bad_images(self, warn: Callable[[str], None]) -> None:
-        """Have `warn` told of the images that the other processes left out since this was last asked."""
-        for theirs in self.together.world.gather(self.state.left_out):
-            self.leave_out(theirs, warn)
-
-    def shared(self) -> dict[str, Any]:
-        """Return what the record says of a run whose batches several processes share, or that takes them in parts."""
-        world, parts = self.together.world, self.together.parts
-        if world.size * parts == 1:
-            return {}
-        return {
-            "processes": world.size,
-            "parts": parts,
-            "images_normalised_together": self.normalised_together(world.size, parts),
-        }
-
-    def normalised_together(self, processes: int, parts: int) -> int:
-        """Return how many images, at least, batch normalisation sees at a time, in so many processes and parts."""
-        return self.config.recipe.batch_size // (parts if self.config.sync_bn else processes * parts)
-
-    def worker_images_per_s(self) -> float | None:
-        """Return the images that a thread decoded in a second since this was asked last, or `None`."""
-        images = self.splits["train"].images
-        return images.tally.take() if isinstance(images, EncodedImages) else None
-
-    def score(self, model: ResNet, split: str) -> SplitScore:
-        """Judge a network on one of the splits, which the processes share."""
-        return score_split(
-            model, self.splits[split], self.preprocessing, workers=self.workers, world=self.together.world
-        )
-
-    def kept(self) -> ResNet:
-        """Return the network with the weights that the recipe keeps: the last, or the best on validation."""
-        if self.config.recipe.keep == "best":
-            self.model.load_state_dict(self.best.weights)
-        return self.model.requires_grad_()
+    def _make_forward(self, network: Any, *, uncompiled: bool = False) -> Forward:
+        if uncompiled and not self.execution.compile and network is self.model:
+            return self.forward
+        execution = dataclasses.replace(self.execution, compile=False) if uncompiled else self.execution
+        return make_forward(network, execution, self.config.recipe.label_smoothing)
 
 
-def prepare(
-    config: RunConfig,
-    checkpoint: Checkpoint | None,
-    *,
-    workers: int = 0,
-    world: ProcessGroup = ProcessGroup(),  # noqa: B008
-    cache_gib: float = CACHE_GIB,
-) -> Training:
-    """Open the data, build the network, choose how to compute, and put a checkpoint's content back.
-
-    Every process of `world` does so; what is measured, the first one measures for all. Longer than a screen: the order
-    of its lines is what there is to know (a start before the checkpoint, the device before the optimizer).
-
-    Raises:
-        ConfigError: for a configuration that the data, the machine or the checkpoint does not allow.
-    """
-    device, recipe = pick_device(config.device), config.recipe
-    _check_parts(config, world)
-    seen = source_preprocessing(config, checkpoint)
-    data = _open(config, checkpoint, seen, cache_gib)
-    preprocessing = data.preprocessing
-    if recipe.normalise == "pixel" and seen is None:
-        preprocessing = pixel_normalisation(data.train, preprocessing)
-    in_model = dataclasses.replace(config.model, in_channels=data.channels, num_classes=len(data.classes))
-    config = dataclasses.replace(config, model=in_model)
-    resident = match_channels(data, data.channels, config.weights)
-    splits = {name: split.to(device) for name, split in resident.items()}
-    epoch_steps = steps_per_epoch(len(data.train), recipe.batch_size)
-    total_steps = recipe.steps or recipe.epochs * epoch_steps
-    recipe = _warmed_up(recipe, epoch_steps)
-    config = dataclasses.replace(config, recipe=recipe)
-
+def _build_network(config: RunConfig, data: RunData, checkpoint: Checkpoint | None) -> tuple[ResNet, dict[str, Any]]:
+    """Return the network, with random weights or those of a file, and what the record stores of that file."""
     model = build_model(config.model, generator=make_generator(config.seed, "weights"))
-    macs = cost(model, preprocessing.image_size).macs
     start: dict[str, Any] = {}
     if config.weights is not None and checkpoint is None:
-        start = init_from_file(config, model, data.classes, resident["train"], preprocessing, workers)
+        start = init_from_file(config, model, data)
     model.activation_checkpointing = config.activation_checkpointing
-    model.to(device)
+    return model.to(data.device), start
 
-    def batch() -> tuple[Tensor, Tensor]:
-        return next(train_batches(splits["train"], preprocessing, recipe, config.seed, 0))
+
+def _resolve_execution(
+    config: RunConfig, model: ResNet, data: RunData, macs: int, checkpoint: Checkpoint | None
+) -> tuple[Execution, Forward]:
+    """Return how steps are computed: as the checkpoint stores it, or as a measurement by the first process selects.
+
+    The network gets the memory format of the execution, and synchronised batch normalisation if configured.
+    """
+    smoothing, group = config.recipe.label_smoothing, data.options.process_group
+
+    def sample_batch() -> tuple[Tensor, Tensor]:  # a whole one, however many processes there are
+        return next(train_batches(data.splits["train"], data.preprocessing, config.recipe, seed=config.seed, epoch=0))
+
+    def select() -> tuple[Execution, Forward]:
+        return select_execution(config, model, sample_batch, macs=macs, total_steps=data.total_steps)
 
     if checkpoint:
         execution = Execution(**checkpoint.state["execution"])
-        forward = make_forward(model, execution, recipe.label_smoothing)
+        forward = make_forward(model, execution, smoothing)
+    elif group.size == 1:
+        execution, forward = select()
     else:
-        execution, forward = _chosen(config, model, batch, macs, total_steps, world)
-    if config.sync_bn and world.size > 1:  # not before: what is measured, one process measures alone
+        execution = group.run_on_first(lambda: select()[0])
+        forward = make_forward(model, execution, smoothing)
+    if config.sync_bn and group.size > 1:  # after the measurement, which one process makes alone
         convert_sync_batchnorm(model)
     model.to(memory_format=execution.memory_format)  # pyright: ignore[reportCallIssue]  # a stub lacks it
-    optimizer = make_optimizer(model, config)
-    best, state = BestWeights(with_weights=recipe.keep == "best"), TrainState(cautious=recipe.initial_lr is not None)
-    if checkpoint:
-        state = unpack(checkpoint, best, model, optimizer)
-        if checkpoint.state["epoch_steps"] != epoch_steps:  # another batch size: the epoch under way starts again
-            state = dataclasses.replace(TrainState(), **_between_epochs(state, epoch_steps))
-    eager = forward
-    if execution.compile:
-        eager = make_forward(model, dataclasses.replace(execution, compile=False), recipe.label_smoothing)
-    together = GradSync(world, config.grad_accum_steps)
-    sampler = LayerStatsHook(model, eager, sampling_interval(config.layer_stats_steps, total_steps), total_steps)
-    return Training(
-        config,
-        data,
-        preprocessing,
-        device,
-        splits,
-        model,
-        macs,
-        start,
-        optimizer,
-        execution,
-        forward,
-        sampler,
-        best,
-        state,
-        epoch_steps,
-        workers,
-        together,
-        _warnings(config.model, data, preprocessing),
-    )
+    return execution, forward
 
 
-def _warmed_up(recipe: Recipe, epoch_steps: int) -> Recipe:
-    """Return the recipe with its warm-up in steps."""
-    if not recipe.warmup_epochs or recipe.warmup_steps:
-        return recipe
-    return dataclasses.replace(recipe, warmup_steps=round(recipe.warmup_epochs * epoch_steps))
-
-
-def _warnings(model: ModelConfig, data: Dataset, preprocessing: Preprocessing) -> tuple[str, ...]:
-    """Return what is known before the first step: of network and images, of the data, of images left out."""
-    warning = size_warning(model, preprocessing.image_size)
-    skipped = (f"left out: {bad}" for bad in data.skipped)
-    return (*((warning,) if warning else ()), *data.warnings, *skipped)
-
-
-def _check_parts(config: RunConfig, world: ProcessGroup) -> None:
-    shares = world.size * config.grad_accum_steps
-    if config.recipe.batch_size // shares < 2:
-        processes = "1 process" if world.size == 1 else f"{world.size} processes"
-        raise ConfigError(
-            f"a batch of {config.recipe.batch_size} for {processes} with --grad-accum-steps {config.grad_accum_steps} leaves some "
-            f"with fewer than 2 images at a time; give --batch-size {2 * shares} or more, or fewer processes or parts"
-        )
-
-
-def _chosen(
-    config: RunConfig,
-    model: ResNet,
-    batch: Callable[[], tuple[Tensor, Tensor]],
-    macs: int,
-    total_steps: int,
-    world: ProcessGroup,
-) -> tuple[Execution, Forward]:
-    if world.size == 1:
-        return select_execution(config, model, batch, macs, total_steps)
-    execution = world.from_first(lambda: select_execution(config, model, batch, macs, total_steps)[0])
-    return execution, make_forward(model, execution, config.recipe.label_smoothing)
-
-
-def _open(config: RunConfig, checkpoint: Checkpoint | None, seen: Preprocessing | None, cache_gib: float) -> Dataset:
-    keep_encoded = config.recipe.crop != "pad"
-    data = open_data(config.data, keep_encoded=keep_encoded, seen_as=seen, cache_gib=cache_gib)
-    if len(data.val) == 0:
-        raise ConfigError(f"{data.name} has too few images: none is left to validate on; add some, or a val folder")
-    if checkpoint and checkpoint.state["fingerprint"] != data.fingerprint:
-        raise ConfigError(
-            f"the images of {data.name} are not those that the run was started with; start over (--fresh)"
-        )
-    return data
-
-
-def _between_epochs(state: TrainState, epoch_steps: int) -> dict[str, Any]:
-    """Return the fields of a state that stay when the epoch under way is started again."""
-    kept = ("epochs_done", "cautious", "num_skipped", "val_errors", "left_out", "train_time_s", "wait_s", "time_s")
-    fields = {name: getattr(state, name) for name in kept}
-    return {
-        **fields,
-        "step": state.epochs_done * epoch_steps,
-        "epoch_start_s": state.train_time_s,
-        "epoch_start_wait_s": state.wait_s,
-    }
+def _start_warnings(config: RunConfig, data: RunData) -> list[str]:
+    """Return what is known before the first step: about network and image size, the data, and skipped images."""
+    warning = size_warning(config.model, data.preprocessing.image_size)
+    skipped = [f"left out: {bad}" for bad in data.dataset.skipped]
+    return [*([warning] if warning else []), *data.dataset.warnings, *skipped]

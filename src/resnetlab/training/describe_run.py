@@ -1,0 +1,85 @@
+"""The resolved configuration of a run, as the lines that `train` prints before the first step."""
+
+import math
+from typing import TYPE_CHECKING
+
+from resnetlab.config import Recipe
+from resnetlab.training.init_weights import describe_init
+from resnetlab.training.reports import sharing
+
+if TYPE_CHECKING:
+    from resnetlab.training.trainer_setup import TrainerComponents
+
+
+def describe_run(trainer: "TrainerComponents") -> list[str]:
+    """Return what `train` prints before the first step: network, data, recipe, and how steps are computed."""
+    config, dataset, preprocessing = trainer.config, trainer.data.dataset, trainer.data.preprocessing
+    total_steps, steps_per_epoch = trainer.total_steps, trainer.steps_per_epoch
+    model, recipe = config.model, config.recipe
+    sizes = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
+    sides = [str(side) for _, side in recipe.train_sizes] or [str(preprocessing.image_size)]
+    decayed = "" if recipe.decay_norms else ", none on BN and biases"
+    lines = [
+        f"network  {model.name}: {model.arm}, {model.depth} layers, shortcut {model.shortcut}",
+        f"data     {dataset.name}: {sizes}",
+        f"         {len(dataset.classes)} classes; {' then '.join(sides)} pixels; "
+        f"mean per {'pixel' if preprocessing.pixel_mean else 'channel'}"
+        f"{'' if config.weights is None else ', as in the file'}",
+        f"recipe   {recipe.name}: {total_steps:,} steps of {recipe.batch_size} images "
+        f"({total_steps / steps_per_epoch:.4g} x {steps_per_epoch:,}); seed {config.seed}",
+        f"         lr {recipe.lr:g}, {_schedule(recipe, total_steps, steps_per_epoch)}",
+        f"         {recipe.optimizer}, momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:.3g}{decayed}",
+        f"         {_augmentation(recipe)}",
+        *_fine_tuning(recipe),
+        f"computed {trainer.execution.describe()}",
+    ]
+    if trainer.start:
+        lines.append(f"start    {describe_init(trainer.start)}")
+    if shared := sharing(trainer):
+        micro_batches = f", {shared['micro_batches']} micro-batches a step" if shared["micro_batches"] > 1 else ""
+        normalised = shared["images_normalised_together"]
+        lines.append(f"shared   {shared['processes']} processes{micro_batches}; BN over {normalised} images")
+    if trainer.state.step:
+        lines.append(f"resumed  after step {trainer.state.step:,}")
+    return lines
+
+
+def _schedule(recipe: Recipe, total_steps: int, steps_per_epoch: int) -> str:
+    schedule = {
+        "step": "/10 at " + ", ".join(f"{math.ceil(m * total_steps):,}" for m in recipe.milestones),
+        "plateau": f"/10 after {recipe.patience} epochs without a lower validation error",
+    }.get(recipe.schedule, recipe.schedule)
+    if recipe.initial_lr is not None:
+        schedule += f", {recipe.initial_lr:g} until the training error is below {recipe.initial_lr_until_pct:g} %"
+    if warmup := max(recipe.warmup_epochs, recipe.warmup_steps / steps_per_epoch):
+        schedule += f", {warmup:.3g} epochs of warm-up"
+    return schedule
+
+
+def _augmentation(recipe: Recipe) -> str:
+    crops = {
+        "pad": f"pad {recipe.crop_padding} and crop" if recipe.crop_padding else "",
+        "scale": "scale and crop",
+        "resized": "resized crop",
+    }
+    steps = [
+        crops[recipe.crop],
+        "flip" if recipe.flip else "",
+        f"jitter {recipe.jitter:g}" if recipe.jitter else "",
+        f"PCA lighting {recipe.lighting:g}" if recipe.lighting else "",
+        *recipe.augmentations,
+        f"labels smoothed by {recipe.label_smoothing:g}" if recipe.label_smoothing else "",
+    ]
+    return ", ".join(filter(None, steps)) or "no augmentation"
+
+
+def _fine_tuning(recipe: Recipe) -> list[str]:
+    """Return a line about the parameters that learn slower than the head; empty if none does."""
+    words = [
+        f"only the head for {recipe.frozen_epochs} epoch{'s' * (recipe.frozen_epochs > 1)}"
+        if recipe.frozen_epochs
+        else "",
+        f"lr x {recipe.layer_decay:g} for each stage back from the head" if recipe.layer_decay < 1 else "",
+        "BN frozen" if recipe.freeze_bn else "",
+    ]
+    return [f"         {', '.join(filter(None, words))}"] if any(words) else []

@@ -1,0 +1,179 @@
+"""Train in a run directory: `fit` opens or resumes it, records the run, and leaves a model file."""
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resnetlab.config import ConfigError, RunConfig
+from resnetlab.data.shards.fetch import RemoteError
+from resnetlab.models.model_file import load_model, save_model
+from resnetlab.system.dir_lock import lock_dir
+from resnetlab.training.callbacks import Callback
+from resnetlab.training.checkpoint import Checkpoint
+from resnetlab.training.checkpoint_manager import CheckpointManager, UnsavedError
+from resnetlab.training.metrics import StepMetrics
+from resnetlab.training.record import Record
+from resnetlab.training.reports import TrainResult, run_line
+from resnetlab.training.run_dir import CHECKPOINT, MODEL, RECORD, ResumePoint, open_run_dir, remove_unstarted
+from resnetlab.training.runtime_options import RuntimeOptions
+from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
+from resnetlab.training.tensorboard import open_logger
+from resnetlab.training.train_step import DivergedError
+from resnetlab.training.trainer import Trainer
+from resnetlab.training.trainer_setup import TrainerComponents
+
+
+def fit(
+    config: RunConfig,
+    out: Path | str | None = None,
+    *,
+    options: RuntimeOptions | None = None,
+    callbacks: Sequence[Callback] = (),
+    stop_signal: StopSignal | None = None,
+) -> TrainResult:
+    """Train a network, evaluate it, and write a run directory.
+
+    Args:
+        config: Network, data, recipe and seed. The network's channels and classes are taken from the data.
+        out: The run directory: `config.json`, `record.jsonl`, `checkpoint/`, `model.safetensors`; `None` for none.
+        options: Workers, checkpoints, whether to resume: nothing that affects the result.
+        callbacks: Called during the run; see `Callback`.
+        stop_signal: Asks the run to stop; the run then saves and raises `InterruptedRunError`.
+
+    Raises:
+        ConfigError: if data or machine do not allow the configuration, or it is not the one of the run in `out`.
+        DivergedError: if the loss is not finite in 10 consecutive steps; the record says so too.
+        FileExistsError: if `out` holds a run and `options.resume` is off.
+        InterruptedRunError: after a stop signal; the state is saved.
+        UnsavedError: if the run is done but record or checkpoint could not be written.
+    """
+    options, stop_signal = options or RuntimeOptions(), stop_signal or StopSignal()
+    group = options.process_group
+    stop_signal.shared = group.size > 1
+    with contextlib.ExitStack() as stack:
+        resume, out = ResumePoint(), None if out is None else Path(out)
+        if out is not None:
+            folder = out
+            resume = group.run_on_first(lambda: _open(folder, config, options, stack))
+            if resume.result is not None:
+                return TrainResult(*group.run_on_first(lambda: load_model(folder / MODEL)), resume.result)
+        own = out if group.is_first else None  # the other processes write nothing
+        try:
+            with Record(own and own / RECORD, keep_bytes=resume.record_bytes) as record:
+                run = _Run(own, record, resume, options, callbacks, stop_signal)
+                return run.train(config)
+        except (ConfigError, InterruptedRunError, RemoteError):
+            if own is not None:
+                remove_unstarted(own)
+            raise
+
+
+def _open(out: Path, config: RunConfig, options: RuntimeOptions, stack: contextlib.ExitStack) -> ResumePoint:
+    """Lock the run directory until `stack` closes, and return where the run continues."""
+    stack.enter_context(lock_dir(out, "run"))
+    return open_run_dir(
+        out, config, resume=options.resume, fresh=options.fresh, allow_config_change=options.allow_config_change
+    )
+
+
+class _RunLog(Callback):
+    """Writes the lines of the record while a run goes on."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+
+    def on_start(self, trainer: TrainerComponents) -> None:
+        if not trainer.is_resumed:
+            self._record.write("run", **run_line(trainer))
+
+    def on_step(self, trainer: TrainerComponents, metrics: StepMetrics) -> None:
+        if metrics.layer_stats:
+            self._record.write("signal", **metrics.layer_stats)
+
+    def on_epoch(self, trainer: TrainerComponents, line: Mapping[str, Any]) -> None:
+        self._record.write("epoch", **line)
+
+    def on_warning(self, trainer: TrainerComponents, message: str) -> None:
+        self._record.write("warning", message=message)
+
+
+@dataclass
+class _Run:
+    """A run whose record is open; `out` is `None` without a directory, and in all processes but the first."""
+
+    out: Path | None
+    record: Record
+    resume: ResumePoint
+    options: RuntimeOptions
+    callbacks: Sequence[Callback]
+    stop_signal: StopSignal
+
+    def train(self, config: RunConfig) -> TrainResult:
+        """Train and evaluate; an error is recorded before it is raised."""
+        saved = self.resume.checkpoint
+        start_s = time.perf_counter() - (saved.state["run"]["time_s"] if saved else 0.0)
+        try:
+            with self.options.process_group.name_lost_processes(), contextlib.ExitStack() as stack:
+                return self._train(config, stack)
+        except (InterruptedRunError, UnsavedError):
+            raise
+        except Exception as error:
+            diverged = isinstance(error, DivergedError)
+            self.record.write(
+                "result",
+                status="diverged" if diverged else "failed",
+                error=str(error) or type(error).__name__,
+                **(error.batch if diverged else {}),
+                time_s=time.perf_counter() - start_s,
+            )
+            raise
+
+    def _train(self, config: RunConfig, stack: contextlib.ExitStack) -> TrainResult:
+        trainer = Trainer(
+            config,
+            [_RunLog(self.record), *self.callbacks],
+            options=self.options,
+            checkpoint=self.resume.checkpoint,
+            stop_signal=self.stop_signal,
+        )
+        logger = open_logger(self.out and self.options.track, self.out or Path(), trainer.state.step, trainer.warn)
+        trainer.callbacks.append(stack.enter_context(logger))
+        if self.resume.changed:
+            trainer.warnings.append(f"continued with another configuration: {'; '.join(self.resume.changed)}")
+        if self.out is not None:
+            trainer.checkpoints = self._checkpoints(trainer, self.out / CHECKPOINT)
+        result = trainer.fit()
+        if self.out is not None:
+            self._write_result(self.out, result, trainer.checkpoints)
+        return result
+
+    def _checkpoints(self, trainer: Trainer, folder: Path) -> CheckpointManager:
+        """Return the manager that saves the trainer's state, and how long the record is at that moment."""
+
+        def state() -> Checkpoint:
+            self.record.flush(sync=True)
+            saved = trainer.state_dict()
+            return Checkpoint({**saved["state"], "record_bytes": self.record.num_bytes}, saved["tensors"])
+
+        return CheckpointManager(
+            folder,
+            state,
+            trainer.warn,
+            every_s=self.options.checkpoint_s,
+            every_steps=self.options.checkpoint_steps,
+        )
+
+    def _write_result(self, out: Path, result: TrainResult, checkpoints: CheckpointManager) -> None:
+        """Write the model file and the result line.
+
+        Raises:
+            UnsavedError: if the record or the last checkpoint could not be written.
+        """
+        save_model(out / MODEL, result.model, result.card)
+        self.record.write("result", **result.result)
+        if self.record.problem:
+            raise UnsavedError(f"{out / RECORD}: its last lines cannot be written ({self.record.problem})")
+        checkpoints.raise_if_unsaved("the model file and the record are whole")

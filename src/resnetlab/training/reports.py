@@ -1,0 +1,175 @@
+"""What a run reports: progress, the record's lines for epochs and the result, the model card, and its errors."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from resnetlab.evaluation.protocols import SplitScore
+from resnetlab.models.model_card import ModelCard
+from resnetlab.models.resnet import ResNet
+from resnetlab.training.metrics import MetricWindow, Progress, curve_point, epoch_summary
+from resnetlab.training.provenance import machine, provenance
+from resnetlab.training.train_step import DivergedError, diverged_message
+
+if TYPE_CHECKING:
+    from resnetlab.training.trainer_setup import TrainerComponents
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training returns."""
+
+    model: ResNet
+    """The selected network (`Recipe.keep`), on the CPU, in evaluation mode."""
+    card: ModelCard
+    """Architecture, classes, preprocessing, provenance and errors: all that a model file stores besides weights."""
+    result: dict[str, Any]
+    """The record's `result` line: errors in %, times in seconds."""
+
+
+def close_window(trainer: "TrainerComponents", lr: float, images_per_s: float) -> Progress | None:
+    """Report on the steps since the last report; `None` if none of them had a finite loss.
+
+    The learning rate leaves the recipe's `initial_lr` when the training error of such a report is low enough.
+    """
+    state, recipe = trainer.state, trainer.config.recipe
+    window, state.window = state.window, MetricWindow()
+    if window.num_steps == 0:
+        return None
+    progress = Progress(
+        epoch=state.epochs_done + 1,
+        step=state.step,
+        total_steps=trainer.total_steps,
+        num_steps=window.num_steps,
+        loss=window.loss / window.num_steps,
+        train_error_pct=100 * window.num_wrong / window.num_images,
+        lr=lr,
+        images_per_s=images_per_s,
+    )
+    state.curve.append(curve_point(progress))
+    if progress.train_error_pct < recipe.initial_lr_until_pct:
+        state.at_initial_lr = False
+    return progress
+
+
+def run_line(trainer: "TrainerComponents") -> dict[str, Any]:
+    """Return the record's `run` line: everything known before the first step. `macs` are for one image."""
+    config, model = trainer.config, trainer.model
+    return {
+        **provenance(config, trainer.data.dataset, trainer.data.preprocessing),
+        "arm": config.model.arm,
+        "depth": config.model.depth,
+        "params": sum(parameter.numel() for parameter in model.parameters()),
+        "macs": trainer.macs,
+        "machine": machine(trainer.data.device),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "execution": dataclasses.asdict(trainer.execution),
+        **({"start": trainer.start} if trainer.start else {}),
+        **sharing(trainer),
+    }
+
+
+def epoch_line(trainer: "TrainerComponents", val: SplitScore, decoded_per_s: float | None) -> dict[str, Any]:
+    """Return the record's `epoch` line of the epoch that was just validated."""
+    state = trainer.state
+    time_s, wait_s = state.train_time_s - state.epoch_start_s, state.data_wait_s - state.epoch_start_wait_s
+    num_steps = state.step - (state.epochs_done - 1) * trainer.steps_per_epoch
+    return {
+        "epoch": state.epochs_done,
+        "step": state.step,
+        "lr": state.curve[-1]["lr"] if state.curve else None,
+        **epoch_summary(state.curve),
+        "val_loss": val.loss,
+        "val_error_pct": val.error_pct,
+        "time_s": time_s,
+        "images_per_s": num_steps * trainer.config.recipe.batch_size / time_s,
+        "data_wait_pct": 100 * wait_s / time_s,
+        "worker_images_per_s": decoded_per_s,
+    }
+
+
+def result_line(trainer: "TrainerComponents", errors: dict[str, float | None]) -> dict[str, Any]:
+    """Return the record's `result` line of a run that ended; `errors` are those of its splits, in %."""
+    state, recipe = trainer.state, trainer.config.recipe
+    return {
+        "status": "done",
+        **errors,
+        "steps": state.step,
+        "skipped_steps": state.num_skipped,
+        "kept": recipe.keep,
+        "best_epoch": trainer.best.epoch,
+        "best_val_error_pct": trainer.best.error_pct,
+        "images_per_s": state.step * recipe.batch_size / state.train_time_s,
+        "data_wait_pct": 100 * state.data_wait_s / state.train_time_s,
+        "time_s": trainer.time_s,
+    }
+
+
+def model_card(trainer: "TrainerComponents", errors: dict[str, float | None]) -> ModelCard:
+    """Return the card of the trained network."""
+    config, data = trainer.config, trainer.data
+    origin = provenance(config, data.dataset, data.preprocessing)
+    return ModelCard(config.model, data.dataset.classes, data.preprocessing, provenance=origin, error=errors)
+
+
+def diverged_error(trainer: "TrainerComponents", loss: float, lr: float) -> DivergedError:
+    """Return the error for a run whose last steps had no finite loss, naming the samples of its last batch."""
+    state, first = trainer.state, trainer.epoch_steps().start
+    message = diverged_message(
+        loss,
+        steps=range(state.step - state.num_skipped_in_row + 1, state.step + 1),
+        total_steps=trainer.total_steps,
+        lr=lr,
+        batch=state.step - first,
+    )
+    return DivergedError(message, last_batch(trainer))
+
+
+def last_batch(trainer: "TrainerComponents") -> dict[str, Any]:
+    """Return where the last batch stood in the order of its epoch, and its samples by name, else by number."""
+    size = trainer.config.recipe.batch_size
+    position = (trainer.state.step - 1) % trainer.steps_per_epoch * size
+    samples = trainer.data.order(trainer.state.epochs_done)[position : position + size].tolist()
+    names = trainer.data.dataset.train.names
+    return {
+        "epoch": trainer.state.epochs_done + 1,
+        "positions": [position, position + size - 1],
+        "samples": [names[sample] for sample in samples] if names else samples,
+    }
+
+
+def bn_batch_size(trainer: "TrainerComponents", processes: int, micro_batches: int) -> int:
+    """Return the images, at least, over which batch normalisation takes its statistics in training."""
+    config = trainer.config
+    return config.recipe.batch_size // (micro_batches if config.sync_bn else processes * micro_batches)
+
+
+def sharing(trainer: "TrainerComponents") -> dict[str, Any]:
+    """Return the record's fields for a run over several processes or micro-batches; empty for one of each."""
+    size, micro_batches = trainer.grad_sync.size, trainer.grad_sync.micro_batches
+    if size * micro_batches == 1:
+        return {}
+    return {
+        "processes": size,
+        "micro_batches": micro_batches,
+        "images_normalised_together": bn_batch_size(trainer, size, micro_batches),
+    }
+
+
+def bn_batch_warning(trainer: "TrainerComponents", saved: Mapping[str, Any]) -> str | None:
+    """Return a warning if batch normalisation sees another number of images than before the run was resumed.
+
+    Args:
+        trainer: The run as it continues.
+        saved: The state of the checkpoint; old ones lack the number of processes.
+    """
+    if "processes" not in saved or trainer.config.model.norm == "none" or trainer.config.recipe.freeze_bn:
+        return None
+    size, micro_batches = trainer.grad_sync.size, trainer.grad_sync.micro_batches
+    images = bn_batch_size(trainer, size, micro_batches)
+    if images == bn_batch_size(trainer, saved["processes"], saved["micro_batches"]):
+        return None
+    processes = "1 process" if size == 1 else f"{size} processes"
+    return f"continued with {processes}; BN over {images:,} images from step {trainer.state.step + 1:,}"
