@@ -34,11 +34,15 @@ def augment_batch(
 
     `params` are the rows of `augmentation_params` for these images.
     """
-    return apply_in_chunks(partial(_augment, preprocessing, recipe), images, params, memory_format)
+    return apply_in_chunks(partial(_augment, preprocessing, recipe), images, params, memory_format=memory_format)
 
 
 def apply_in_chunks(
-    function: Callable[[Tensor, Tensor], Tensor], images: Tensor, params: Tensor, memory_format: torch.memory_format
+    function: Callable[[Tensor, Tensor], Tensor],
+    images: Tensor,
+    params: Tensor,
+    *,
+    memory_format: torch.memory_format,
 ) -> Tensor:
     """Apply a function to a few images at a time, so that each operation finds its input in the cache."""
     chunk = max(1, CHUNK_VALUES // images[0].numel())

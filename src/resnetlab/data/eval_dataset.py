@@ -76,24 +76,8 @@ def open_eval_dataset(
     name = split or next((candidate for candidate in ("test", "val") if candidate in available), None)
     all_images = name in (None, "all") and trained_on is None
     if listing and (all_images or (name in ("test", "val") and name in available)):
-        name = name or "all"
-        requested = replace(listing, splits={name: listing.splits[name]}) if name in available else listing
-        opened, skipped = open_listing(
-            requested,
-            config,
-            preprocessing,
-            keep_encoded=keep_encoded,
-            on_progress=on_progress,
-        )
-        return EvalDataset(
-            config=config,
-            classes=listing.classes,
-            split_name=name,
-            split=opened,
-            seen_in_training=False,
-            skipped=skipped,
-            warnings=listing.warnings,
-            listing=listing,
+        return _open_listed_split(
+            listing, config, preprocessing, name=name or "all", keep_encoded=keep_encoded, on_progress=on_progress
         )
     dataset = open_data(
         config,
@@ -116,6 +100,30 @@ def open_eval_dataset(
         seen_in_training=same_data and name in ("train", "all"),
         skipped=dataset.skipped,
         warnings=_relevant_warnings(dataset),
+        listing=listing,
+    )
+
+
+def _open_listed_split(
+    listing: DatasetListing,
+    config: DataConfig,
+    preprocessing: Preprocessing,
+    *,
+    name: str,
+    keep_encoded: bool,
+    on_progress: Progress | None,
+) -> EvalDataset:
+    """Open a split that the data come with, or all images; nothing is held out."""
+    requested = replace(listing, splits={name: listing.splits[name]}) if name in listing.splits else listing
+    split, skipped = open_listing(requested, config, preprocessing, keep_encoded=keep_encoded, on_progress=on_progress)
+    return EvalDataset(
+        config=config,
+        classes=listing.classes,
+        split_name=name,
+        split=split,
+        seen_in_training=False,
+        skipped=skipped,
+        warnings=listing.warnings,
         listing=listing,
     )
 

@@ -22,7 +22,7 @@ from resnetlab.data.readers.folder import list_folder
 from resnetlab.data.readers.parquet import list_parquet
 from resnetlab.data.registry import dataset_path, dataset_title, detect_kind, is_url
 from resnetlab.data.residency import resize_known
-from resnetlab.data.shards.format import list_shards
+from resnetlab.data.shards.local import list_shards
 from resnetlab.data.shards.remote import CACHE_GIB, list_remote
 from resnetlab.data.splits import stratified_split, stratified_subset
 from resnetlab.system.cores import usable_cores
@@ -68,22 +68,7 @@ def open_data(
     if kind == "digits":
         return _open_digits(config, workers, report, preprocessing)
     if kind in ("cifar", "idx"):
-        archive = read_archive(config)
-        parts = {"train": archive.train, "test": archive.test}
-        images = torch.cat([part.images for part in parts.values()])
-        images, ratio = resize_known(images, config, preprocessing, workers=workers, on_progress=report)
-        labels = torch.cat([part.labels for part in parts.values()])
-        digests = [image_digest(image) for image in images.numpy()]
-        orders = canonical_orders({split: len(part.labels) for split, part in parts.items()}, labels, digests)
-        opened = OpenImages(images, labels, archive.train.names + archive.test.names, orders, crop_ratio=ratio)
-        return _make_dataset(
-            config,
-            opened,
-            archive.classes,
-            workers=workers,
-            preprocessing=preprocessing,
-            warnings=archive.warnings,
-        )
+        return _open_archive(config, workers, report, preprocessing)
     listing = list_dataset(config, cache_gib)
     opened, bad = open_images(
         listing,
@@ -150,6 +135,33 @@ def list_dataset(config: DataConfig, cache_gib: float = CACHE_GIB) -> DatasetLis
 
 def _ignore_progress(stage: str, done: int, total: int) -> None:
     pass
+
+
+def _open_archive(
+    config: DataConfig, workers: int | None, on_progress: Progress, preprocessing: Preprocessing | None
+) -> Dataset:
+    """Open a known data set from its authors' archive, always resident."""
+    archive = read_archive(config)
+    parts = {"train": archive.train, "test": archive.test}
+    images = torch.cat([part.images for part in parts.values()])
+    images, ratio = resize_known(images, config, preprocessing, workers=workers, on_progress=on_progress)
+    labels = torch.cat([part.labels for part in parts.values()])
+    digests = [image_digest(image) for image in images.numpy()]
+    opened = OpenImages(
+        images=images,
+        labels=labels,
+        names=archive.train.names + archive.test.names,
+        orders=canonical_orders({split: len(part.labels) for split, part in parts.items()}, labels, digests),
+        crop_ratio=ratio,
+    )
+    return _make_dataset(
+        config,
+        opened,
+        archive.classes,
+        workers=workers,
+        preprocessing=preprocessing,
+        warnings=archive.warnings,
+    )
 
 
 def _open_digits(

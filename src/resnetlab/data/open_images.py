@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +15,12 @@ from resnetlab.data.images.decode import decode_eval_view
 from resnetlab.data.images.encoded import EncodedImages
 from resnetlab.data.images.packed_sequences import PackedStrings, concatenate, take_items
 from resnetlab.data.images.scan import BadDataError, Progress, scan_images, stage_progress
+from resnetlab.data.images.storage import ImageStorage
 from resnetlab.data.listing import DatasetListing
 from resnetlab.data.residency import eval_geometry, image_sizes, shard_numbers, stays_resident
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OpenImages:
     """All images of a data set, and the canonical order of each split that the data come with."""
 
@@ -75,8 +77,21 @@ def open_images(
     if not bool(readable.any()):
         raise BadDataError(bad, len(names), config.name)
     size, ratio = eval_geometry(sizes[readable], config.image_size, preprocessing)
-    if not stays_resident(sizes[readable], size, config, keep_encoded=keep_encoded):
-        _fail_on_bad_images(bad, len(names), config)
+    resident = stays_resident(sizes[readable], size, config, keep_encoded=keep_encoded)
+    keys: Sequence[Any]  # sort key of each image within its class; `None` for a bad image
+    if resident:
+        images, keys, undecodable = _decode_resident(
+            names,
+            storage,
+            torch.nonzero(readable).flatten().numpy(),
+            size=size,
+            crop_ratio=ratio,
+            max_pixels=max_pixels,
+            workers=workers,
+            on_progress=on_progress,
+        )
+        bad = bad + undecodable
+    else:
         images = EncodedImages(
             storage=storage,
             names=names,
@@ -89,27 +104,52 @@ def open_images(
         keys = names
         if not bool(readable.all()):
             keys = [name if ok else None for name, ok in zip(names, readable, strict=True)]
-        orders = canonical_orders(lengths, labels, keys)
-        return OpenImages(images, labels, names, orders, ratio, shard_numbers(listing)), bad
-    positions = torch.nonzero(readable).flatten().numpy()
+    if bad and config.on_bad_image == "fail":
+        raise BadDataError(bad, len(names), config.name)
+    opened = OpenImages(
+        images=images,
+        labels=labels,
+        names=names,
+        orders=canonical_orders(lengths, labels, keys),
+        crop_ratio=ratio,
+        shards=None if resident else shard_numbers(listing),
+    )
+    return opened, bad
+
+
+def _decode_resident(
+    names: Sequence[str],
+    storage: Sequence[ImageStorage],
+    positions: np.ndarray,
+    *,
+    size: int,
+    crop_ratio: float,
+    max_pixels: int,
+    workers: int | None,
+    on_progress: Progress,
+) -> tuple[Tensor, list[bytes | None], list[str]]:
+    """Decode the images at the given positions.
+
+    Returns:
+        Pixels of all images, uint8 of shape (num_images, 3, size, size), zeros where not decoded; the digest of each
+        image, or `None`; and each image that cannot be decoded, as `NAME: REASON`.
+    """
     pixels = np.zeros((len(names), 3, size, size), np.uint8)
 
     def decode_one(row: int, data: bytes) -> bytes:
-        view = decode_eval_view(data, size, ratio, max_pixels=max_pixels)
+        view = decode_eval_view(data, size, crop_ratio, max_pixels=max_pixels)
         pixels[positions[row]] = view.transpose(2, 0, 1)
         return image_digest(pixels[positions[row]])
 
-    digests, undecodable = scan_images(
+    digests, bad = scan_images(
         take_items(names, positions),
         take_items(storage, positions),
         decode_one,
         workers=workers,
         on_progress=stage_progress(on_progress, "decoding"),
     )
-    _fail_on_bad_images(bad + undecodable, len(names), config)
     by_position = dict(zip(positions.tolist(), digests, strict=True))
-    orders = canonical_orders(lengths, labels, [by_position.get(position) for position in range(len(names))])
-    return OpenImages(torch.from_numpy(pixels), labels, names, orders, ratio), bad + undecodable
+    return torch.from_numpy(pixels), [by_position.get(position) for position in range(len(names))], bad
 
 
 def canonical_orders(
@@ -134,8 +174,3 @@ def canonical_orders(
 def image_digest(image: np.ndarray) -> bytes:
     """Return a hash of the pixels, by which images of a class are sorted."""
     return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
-
-
-def _fail_on_bad_images(bad: list[str], total: int, config: DataConfig) -> None:
-    if bad and config.on_bad_image == "fail":
-        raise BadDataError(bad, total, config.name)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnetlab.data.images.decode import BadImageError, decode, decode_crop, decode_eval_view
+from resnetlab.data.images.decode import MAX_PIXELS, BadImageError, decode, decode_crop, decode_eval_view
 from resnetlab.data.images.packed_sequences import PackedByteRanges, take_items
 from resnetlab.data.images.storage import ImageStorage, read_image_bytes, stored_size
 
@@ -60,7 +60,7 @@ class EncodedImages:
     """As in `Preprocessing`."""
     skip_bad: bool = False
     """Leave out (and report) an image that cannot be decoded, instead of raising an error."""
-    max_pixels: int = 100_000_000
+    max_pixels: int = MAX_PIXELS
     report: Callable[[str], None] = lambda message: None
     """Called with `NAME: REASON` once for each image that is left out, from the thread that waits for the batch."""
     decode_stats: DecodeStats = field(default_factory=DecodeStats, repr=False, compare=False)
