@@ -200,7 +200,7 @@ def test_a_hung_worker_is_restarted(model):
             assert 0.4 < time.monotonic() - start < 2
             wait_until(lambda: server.http.get("/readyz").status_code == 503)
             assert "hung" in problem_detail(server.http.get("/readyz"), 503)
-        wait_until(lambda: server.http.get("/readyz").status_code == 200)
+        wait_until(lambda: server.http.get("/readyz").status_code == 200, 180)
         assert server.post(IMAGE).status_code == 200
         assert server.worker_pid() != worker
 
@@ -212,12 +212,12 @@ def test_a_model_that_cannot_be_reloaded(model, tmp_path):
     with run_server(copy) as server:
         copy.write_bytes(b"damaged")
         os.kill(server.worker_pid(), signal.SIGKILL)
-        wait_until(lambda: "could not be reloaded" in server.http.get("/readyz").text, 60)
+        wait_until(lambda: "could not be reloaded" in server.http.get("/readyz").text, 180)
         rejected = server.post(IMAGE)
         assert "could not be reloaded" in problem_detail(rejected, 503)
         assert int(rejected.headers["retry-after"]) >= 1
         copy.write_bytes(model.read_bytes())
-        wait_until(lambda: server.http.get("/readyz").status_code == 200, 60)
+        wait_until(lambda: server.http.get("/readyz").status_code == 200, 180)
         assert server.post(IMAGE).status_code == 200
 
 
