@@ -118,6 +118,22 @@ class PadShortcut(nn.Module):
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.extra_channels))
 
 
+class SubsampledConv1x1(nn.Conv2d):
+    """A strided 1x1 convolution that subsamples its input first; weights and result are those of `nn.Conv2d`.
+
+    oneDNN in PyTorch 2.13 writes beyond its buffers in the backward pass of a strided 1x1 convolution in channels_last
+    with few input channels (4 and 6 seen) on processors with AVX2 but no AVX-512, and ends the process.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # the name in nn.Conv2d
+        """Map (batch, in_channels, h, w) to (batch, out_channels, ceil(h / stride), ceil(w / stride))."""
+        row, column = self.stride
+        return F.conv2d(input[:, :, ::row, ::column], self.weight, self.bias)
+
+
+NARROW = 16
+"""Input channels below which a strided 1x1 convolution is a `SubsampledConv1x1`; no network of the paper has fewer."""
+
 BLOCKS: dict[str, type[Block]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
 """The class of each value of `ModelConfig.block`."""
 
@@ -147,6 +163,8 @@ def register_block(name: str, block_class: type[Block]) -> None:
 def make_conv(config: ModelConfig, in_channels: int, out_channels: int, *, kernel: int, stride: int = 1) -> nn.Conv2d:
     """Return a convolution padded to the size of its input over `stride`; it has a bias only if no BN follows."""
     bias = config.norm == "none"
+    if kernel == 1 and stride > 1 and in_channels < NARROW:
+        return SubsampledConv1x1(in_channels, out_channels, 1, stride, bias=bias)
     return nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=bias)
 
 
