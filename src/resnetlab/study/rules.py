@@ -93,8 +93,8 @@ HEALTHY = VerdictRule(
 )
 NOT_ENOUGH = VerdictRule(
     "not enough evidence",
-    f"neither: too few seeds (below {MIN_SEEDS}), one depth, an effect within the variation over seeds, or no "
-    "recorded gradients",
+    f"no other verdict holds: too few seeds (below {MIN_SEEDS}), one depth, an effect within the variation over seeds, "
+    "or no recorded gradients",
     "one seed cannot support a claim",
 )
 RULES: tuple[VerdictRule, ...] = (*FAILING, HEALTHY, NOT_ENOUGH)
