@@ -133,7 +133,7 @@ class DataConfig:
     """Which images, how they are split, and what happens to those that cannot be read."""
 
     name: str = "digits"
-    """A data set with a name (`data/catalogue.py`), or the path of a folder of images or of parquet files."""
+    """A data set with a name (`data/registry.py`), or the path of a folder of images or of parquet files."""
     root: str | None = None
     """Where the archives of a named data set lie or are downloaded to; the user's cache folder if not given."""
     split_seed: int = 0
