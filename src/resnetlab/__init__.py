@@ -1,6 +1,21 @@
-"""resnetlab: deep residual learning, end to end.
+"""resnetlab: deep residual learning, from the degradation experiment to a network in production.
 
-The names below load what they need when they are first used, so that `import resnetlab` is quick.
+Networks
+    build_model, model_config, ResNet, cost, deepen, register_block, ModelConfig
+Data
+    open_data, Dataset, Split, DataConfig, Preprocessing, register_augmentation
+Training
+    fit, Trainer, TrainResult, Callback, StepMetrics, Progress, RuntimeOptions, ProcessGroup, StopSignal,
+    Checkpoint, recipe, Recipe, RunConfig, register_optimizer, register_schedule, register_recipe, ScheduleInput
+Evaluation and prediction
+    evaluate, Evaluation, load, Predictor, Prediction
+Files
+    load_model, save_model, ModelCard
+Errors
+    ConfigError (a mistake in the call), DivergedError, InterruptedRunError, UnsavedError, ModelFileError
+
+`fit` trains in a run directory; `Trainer` trains in memory. The command line is `resnetlab --help`.
+Names load what they need when they are first used, so `import resnetlab` is quick and does not load PyTorch.
 """
 
 import importlib
@@ -8,66 +23,113 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from resnetlab.config import ConfigError, DataConfig, ModelConfig, Preprocessing, Recipe, RunConfig
+    from resnetlab.data.augmentation import register_augmentation
+    from resnetlab.data.dataset import Dataset, Split
     from resnetlab.data.open_dataset import open_data
     from resnetlab.evaluation.evaluate import evaluate
+    from resnetlab.evaluation.metrics import Evaluation
     from resnetlab.inference.predictor import Prediction, Predictor, load
     from resnetlab.models.blocks import register_block
-    from resnetlab.models.cost import cost
+    from resnetlab.models.cost import Cost, cost
     from resnetlab.models.deepen import deepen
+    from resnetlab.models.model_card import ModelCard, ModelFileError
     from resnetlab.models.model_file import load_model, save_model
     from resnetlab.models.resnet import ResNet
     from resnetlab.models.zoo import build_model, model_config
-    from resnetlab.training.recipes import recipe
+    from resnetlab.system.process_group import ProcessGroup
+    from resnetlab.training.callbacks import Callback
+    from resnetlab.training.checkpoint import Checkpoint
+    from resnetlab.training.checkpoint_manager import UnsavedError
     from resnetlab.training.fit import fit
+    from resnetlab.training.lr_schedule import ScheduleInput, register_schedule
+    from resnetlab.training.metrics import Progress, StepMetrics
+    from resnetlab.training.optimizer import register_optimizer
+    from resnetlab.training.recipes import recipe, register_recipe
+    from resnetlab.training.reports import TrainResult
+    from resnetlab.training.runtime_options import RuntimeOptions
+    from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
+    from resnetlab.training.train_step import DivergedError
+    from resnetlab.training.trainer import Trainer
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "build_model": "models.zoo",
-    "model_config": "models.zoo",
-    "ResNet": "models.resnet",
-    "register_block": "models.blocks",
-    "cost": "models.cost",
-    "deepen": "models.deepen",
-    "load_model": "models.model_file",
-    "save_model": "models.model_file",
-    "fit": "training.fit",
-    "recipe": "training.recipes",
-    "open_data": "data.open_dataset",
-    "evaluate": "evaluation.evaluate",
-    "load": "inference.predictor",
-    "Predictor": "inference.predictor",
-    "Prediction": "inference.predictor",
-    "ModelConfig": "config",
-    "DataConfig": "config",
-    "Preprocessing": "config",
-    "Recipe": "config",
-    "RunConfig": "config",
-    "ConfigError": "config",
+_MODULES = {
+    "config": ("ConfigError", "DataConfig", "ModelConfig", "Preprocessing", "Recipe", "RunConfig"),
+    "data.augmentation": ("register_augmentation",),
+    "data.dataset": ("Dataset", "Split"),
+    "data.open_dataset": ("open_data",),
+    "evaluation.evaluate": ("evaluate",),
+    "evaluation.metrics": ("Evaluation",),
+    "inference.predictor": ("Prediction", "Predictor", "load"),
+    "models.blocks": ("register_block",),
+    "models.cost": ("Cost", "cost"),
+    "models.deepen": ("deepen",),
+    "models.model_card": ("ModelCard", "ModelFileError"),
+    "models.model_file": ("load_model", "save_model"),
+    "models.resnet": ("ResNet",),
+    "models.zoo": ("build_model", "model_config"),
+    "system.process_group": ("ProcessGroup",),
+    "training.callbacks": ("Callback",),
+    "training.checkpoint": ("Checkpoint",),
+    "training.checkpoint_manager": ("UnsavedError",),
+    "training.fit": ("fit",),
+    "training.lr_schedule": ("ScheduleInput", "register_schedule"),
+    "training.metrics": ("Progress", "StepMetrics"),
+    "training.optimizer": ("register_optimizer",),
+    "training.recipes": ("recipe", "register_recipe"),
+    "training.reports": ("TrainResult",),
+    "training.runtime_options": ("RuntimeOptions",),
+    "training.signal_handling": ("InterruptedRunError", "StopSignal"),
+    "training.train_step": ("DivergedError",),
+    "training.trainer": ("Trainer",),
 }
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "build_model",
     "model_config",
     "ResNet",
-    "register_block",
     "cost",
+    "Cost",
     "deepen",
-    "load_model",
-    "save_model",
-    "fit",
-    "recipe",
+    "register_block",
+    "ModelConfig",
     "open_data",
+    "Dataset",
+    "Split",
+    "DataConfig",
+    "Preprocessing",
+    "register_augmentation",
+    "fit",
+    "Trainer",
+    "TrainResult",
+    "Callback",
+    "StepMetrics",
+    "Progress",
+    "RuntimeOptions",
+    "ProcessGroup",
+    "StopSignal",
+    "Checkpoint",
+    "recipe",
+    "Recipe",
+    "RunConfig",
+    "register_optimizer",
+    "register_schedule",
+    "register_recipe",
+    "ScheduleInput",
     "evaluate",
+    "Evaluation",
     "load",
     "Predictor",
     "Prediction",
-    "ModelConfig",
-    "DataConfig",
-    "Preprocessing",
-    "Recipe",
-    "RunConfig",
+    "load_model",
+    "save_model",
+    "ModelCard",
     "ConfigError",
+    "DivergedError",
+    "InterruptedRunError",
+    "UnsavedError",
+    "ModelFileError",
     "__version__",
 ]
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from resnetlab.config import Preprocessing, Recipe
 from resnetlab.data.rng import make_generator
 from resnetlab.data.transforms import colour_jitter, normalise, pca_lighting, random_crop, random_flip
+from resnetlab.extension import AUGMENTATIONS
 
 NUM_PARAMS = 12
 """Random numbers of a training image: 0 vertical and 1 horizontal crop offset, 2 flip, 3 scale or area, 4 aspect ratio,
@@ -17,9 +18,39 @@ CHUNK_VALUES = 1 << 19
 """Number of values that are processed together: 2 MiB as floats, which fits into a core's cache."""
 
 
-def augmentation_params(seed: int, epoch: int, num_samples: int) -> Tensor:
-    """Return the random numbers for each position of an epoch: uniform in [0, 1), shape (num_samples, NUM_PARAMS)."""
-    return torch.rand(num_samples, NUM_PARAMS, generator=make_generator(seed, "augment", epoch))
+CUSTOM_PARAMS = 4
+"""Random numbers that each registered augmentation gets for an image."""
+
+Augmentation = Callable[[Tensor, Tensor], Tensor]
+"""Maps normalised images (batch, channels, height, width) and random numbers (batch, 4) to augmented images."""
+
+
+def register_augmentation(name: str, augmentation: Augmentation) -> None:
+    """Add an augmentation under `name`, for `Recipe(augmentations=(name,))`.
+
+    Args:
+        name: A new name.
+        augmentation: Called after all others with float32 images (batch, channels, height, width), normalised, and
+            random numbers (batch, 4), uniform in [0, 1). Returns images of the same shape. It must take its
+            randomness from these numbers alone and treat images independently: then a resumed run, and a run with
+            other workers or processes, sees the same images.
+
+    Raises:
+        ConfigError: if the name is taken.
+    """
+    AUGMENTATIONS.register(name, augmentation)
+
+
+def augmentation_params(seed: int, epoch: int, num_samples: int, *, num_custom: int = 0) -> Tensor:
+    """Return the random numbers for each position of an epoch, uniform in [0, 1).
+
+    The shape is (num_samples, NUM_PARAMS + CUSTOM_PARAMS * num_custom), for `num_custom` registered augmentations.
+    """
+    params = torch.rand(num_samples, NUM_PARAMS, generator=make_generator(seed, "augment", epoch))
+    if not num_custom:
+        return params
+    generator = make_generator(seed, "custom augment", epoch)
+    return torch.cat([params, torch.rand(num_samples, CUSTOM_PARAMS * num_custom, generator=generator)], dim=1)
 
 
 def augment_batch(
@@ -70,4 +101,7 @@ def _augment(preprocessing: Preprocessing, recipe: Recipe, images: Tensor, param
     if recipe.crop == "pad" and (recipe.crop_padding or recipe.flip):
         mirrored = params[:, 2] < 0.5 if recipe.flip else None
         images = random_crop(images, recipe.crop_padding, params[:, :2], mirrored=mirrored)
+    for index, name in enumerate(recipe.augmentations):
+        start = NUM_PARAMS + CUSTOM_PARAMS * index
+        images = AUGMENTATIONS[name](images, params[:, start : start + CUSTOM_PARAMS])
     return images

@@ -86,7 +86,7 @@ def train_batches(
     """
     num_steps = steps_per_epoch(len(split), recipe.batch_size)
     order = epoch_order(split, seed, epoch)
-    params = augmentation_params(seed, epoch, len(split))
+    params = augmentation_params(seed, epoch, len(split), num_custom=len(recipe.augmentations))
     if isinstance(split.images, Tensor):
         order, params = order.to(split.images.device), params.to(split.images.device)
     side = image_size or preprocessing.image_size
