@@ -121,8 +121,8 @@ def _select_for_all(
     selection = process_group.run_on_first(select)
     if missing := sorted(set(selection.fastest.values()) - set(engines)):
         raise ConfigError(
-            f"{factory.path}: the first process uses {' and '.join(missing)}, which process {process_group.rank} does not "
-            "have; name a --backend that all processes have"
+            f"{factory.path}: the first process uses {' and '.join(missing)}, "
+            f"which process {process_group.rank} does not have; name a --backend that all processes have"
         )
     if log:
         log(str(selection))
