@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
     from torch import Tensor
 
+    from resnetlab.data.images.encoded import EncodedImages
     from resnetlab.data.listing import DatasetListing
 
 
@@ -127,23 +128,19 @@ def scan_dataset(config: DataConfig, workers: int | None, cache_gib: float) -> D
     if kind in LISTED_KINDS:
         return _scan_files(list_dataset(config, cache_gib), config, workers)
     if kind == "digits":
-        data = open_data(config)
-        images = [
-            image
-            for split, samples in data.splits.items()
-            for image in _describe_arrays(split, samples.images, samples.labels, names=samples.names, kind=kind)
-        ]
-        return DatasetReport(data.classes, tuple(data.splits), images, bad=[], warnings=data.warnings)
-    from resnetlab.data.readers.cifar_mnist import read_archive
+        digits = open_data(config)
+        classes, warnings, splits = digits.classes, digits.warnings, digits.splits
+    else:
+        from resnetlab.data.readers.cifar_mnist import read_archive
 
-    archive = read_archive(config)
-    splits = {"train": archive.train, "test": archive.test}
+        archive = read_archive(config)
+        classes, warnings, splits = archive.classes, archive.warnings, {"train": archive.train, "test": archive.test}
     images = [
         image
         for split, samples in splits.items()
         for image in _describe_arrays(split, samples.images, samples.labels, names=samples.names, kind=kind)
     ]
-    return DatasetReport(archive.classes, tuple(splits), images, bad=[], warnings=archive.warnings)
+    return DatasetReport(classes, tuple(splits), images, bad=[], warnings=warnings)
 
 
 def _scan_files(dataset: "DatasetListing", config: DataConfig, workers: int | None) -> DatasetReport:
@@ -198,7 +195,7 @@ def _scan_files(dataset: "DatasetListing", config: DataConfig, workers: int | No
 def _damaged_shards(config: DataConfig, workers: int | None) -> list[str]:
     """Return the damaged files of local shards, each as `NAME: REASON`. Remote shards are verified when downloaded."""
     from resnetlab.data.registry import dataset_path, detect_kind, is_url
-    from resnetlab.data.shards.format import find_damaged
+    from resnetlab.data.shards.local import find_damaged
     from resnetlab.system.cores import usable_cores
 
     if detect_kind(config) != "shards" or is_url(config.name):
@@ -208,11 +205,14 @@ def _damaged_shards(config: DataConfig, workers: int | None) -> list[str]:
 
 
 def _describe_arrays(
-    split: str, images: "Tensor", labels: "Tensor", *, names: Sequence[str] | None, kind: str
+    split: str, images: "Tensor | EncodedImages", labels: "Tensor", *, names: Sequence[str] | None, kind: str
 ) -> Iterator[ImageInfo]:
     """Yield the description of each image of a data set that has no encoded files."""
     import hashlib
 
+    from torch import Tensor
+
+    assert isinstance(images, Tensor)  # known data sets are small, so their images are resident
     channels, height, width = images.shape[1:]
     for row, (image, label) in enumerate(zip(images.numpy(), labels.tolist(), strict=True)):
         yield ImageInfo(

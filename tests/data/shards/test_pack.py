@@ -173,9 +173,7 @@ def test_a_stopped_packing_continues(folder, tmp_path, several_shards, monkeypat
 def test_the_output_must_lie_outside_the_source(tmp_path):
     source = write_photographs(tmp_path / "source", train=12)
     for out in (source, source / "train" / "shards"):
-        with pytest.raises(
-            ConfigError, match=rf"^{out} lies inside {source}, the data to pack; give "
-        ):
+        with pytest.raises(ConfigError, match=rf"^{out} lies inside {source}, the data to pack; give "):
             pack_dataset(DataConfig(str(source)), out, SMALL)
     assert not (source / "train" / "shards").exists()
 

@@ -26,7 +26,8 @@ from resnetlab.data.open_dataset import list_dataset, open_data
 from resnetlab.data.registry import dataset_title, detect_kind
 from resnetlab.data.sampler import SHUFFLE_WINDOW
 from resnetlab.data.shards import remote
-from resnetlab.data.shards.format import ShardEntry, ShardIndex, list_shards
+from resnetlab.data.shards.format import ShardEntry, ShardIndex
+from resnetlab.data.shards.local import list_shards
 from resnetlab.data.shards.pack import PackOptions, pack_dataset
 from resnetlab.models.zoo import model_config
 from resnetlab.training.fit import fit

@@ -16,7 +16,8 @@ from resnetlab.data.eval_dataset import open_eval_dataset
 from resnetlab.data.images.encoded import EncodedImages
 from resnetlab.data.open_dataset import list_dataset, open_data
 from resnetlab.data.registry import detect_kind
-from resnetlab.data.shards.format import find_damaged, list_shards, pack_rows, read_arrays
+from resnetlab.data.shards.format import pack_rows, read_arrays
+from resnetlab.data.shards.local import find_damaged, list_shards
 from resnetlab.data.shards.pack import PackOptions, pack_dataset
 from resnetlab.models.zoo import model_config
 from resnetlab.training.compare_runs import run_differences, without_times
@@ -88,9 +89,9 @@ def test_listing_opens_no_image(shards, monkeypatch):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_training_on_shards_and_folder_is_identical_to_the_bit(folder, shards, workers, tmp_path):
-    way = recipe("imagenet-90", batch_size=12, epochs=2, lr=0.02)
+    training_recipe = recipe("imagenet-90", batch_size=12, epochs=2, lr=0.02)
     for name, path in (("folder", folder), ("shards", shards)):
-        config = RunConfig(model_config("resnet8"), DataConfig(str(path), image_size=16), way, device="cpu")
+        config = RunConfig(model_config("resnet8"), DataConfig(str(path), image_size=16), training_recipe, device="cpu")
         fit(config, tmp_path / name, options=RuntimeOptions(workers=workers))
     assert run_differences(tmp_path / "folder", tmp_path / "shards") == ["line 1 of the record differs"]
     one, other = (read_record(tmp_path / name / "record.jsonl") for name in ("folder", "shards"))

@@ -23,7 +23,8 @@ from resnetlab.data.listing import DatasetListing, SplitListing, check_skipped
 from resnetlab.data.open_dataset import list_dataset
 from resnetlab.data.registry import INDEX_FILE, LISTED_KINDS, PACK_PLAN_FILE, dataset_path, detect_kind, is_url
 from resnetlab.data.rng import make_generator
-from resnetlab.data.shards.format import ShardIndex, find_damaged
+from resnetlab.data.shards.format import ShardIndex
+from resnetlab.data.shards.local import find_damaged
 from resnetlab.data.shards.manifest import (
     clear_packing,
     packing_manifest,

@@ -28,7 +28,15 @@ from resnetlab.system.atomic_files import write_atomic
 
 JPEG_QUALITY = 90
 """Quality of resized images; their chroma has half the resolution, as cameras store it."""
-FORMAT_SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WebP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tiff", "PPM": "ppm"}
+FORMAT_SUFFIXES = {
+    "JPEG": "jpg",
+    "PNG": "png",
+    "WebP": "webp",
+    "GIF": "gif",
+    "BMP": "bmp",
+    "TIFF": "tiff",
+    "PPM": "ppm",
+}
 
 
 @dataclass(frozen=True)
