@@ -84,16 +84,16 @@ def measure(name: str, batch: int, pixels: int, channels: int, precision: str, r
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=True)
     images = torch.rand(batch, channels, pixels, pixels).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(10, (batch,))
-    sampler = LayerStatsHook(model, forward, every=2, total_steps=10**9)  # even steps are sampled
+    hook = LayerStatsHook(model, forward, every=2, total_steps=10**9)  # even steps are sampled
     times: dict[int, list[float]] = {0: [], 1: []}
     for step in range(2 * (rounds + 2)):
         start = time.perf_counter()
-        with sampler.listen(step) as heard:
+        with hook.record(step) as stats:
             loss, _ = forward(images, labels)
         optimizer.zero_grad()
         loss.backward()
-        if heard:
-            heard.signal(step=step, lr=1e-3, loss=loss.item())
+        if stats:
+            stats.to_record(step=step, lr=1e-3, loss=loss.item())
         optimizer.step()
         times[step % 2].append(time.perf_counter() - start)
     sampled_s, bare_s = (statistics.fmean(sorted(times[kind][2:])[: -(rounds // 10) or None]) for kind in (0, 1))

@@ -11,6 +11,7 @@ precision, and the time that a step waits for data.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -35,8 +36,7 @@ import torch  # noqa: E402
 from resnetlab.config import DataConfig, RunConfig  # noqa: E402
 from resnetlab.models.zoo import model_config  # noqa: E402
 from resnetlab.training.recipes import recipe  # noqa: E402
-from resnetlab.training.trainer import train_epoch  # noqa: E402
-from resnetlab.training.trainer_setup import Training, prepare  # noqa: E402
+from resnetlab.training.trainer import Trainer  # noqa: E402
 
 BOUND = 2.4
 """Smallest ratio of images per second for ResNet-20, ours to plain, on two cores."""
@@ -78,33 +78,33 @@ def compare(name: str, options: argparse.Namespace, peak: float, images: Path) -
         layout="channels_last",
         compile=options.compile,
     )
-    training = prepare(config, None)
-    np.save(images, torch.as_tensor(training.data.train.images)[:5000].permute(0, 2, 3, 1).numpy())
-    stepping = endless(training)
+    trainer = Trainer(config)
+    np.save(images, torch.as_tensor(trainer.data.splits["train"].images)[:5000].permute(0, 2, 3, 1).numpy())
+    steps = endless(trainer)
     start = time.perf_counter()
-    ours(stepping, WARM_UP)
+    ours(steps, WARM_UP)
     warm_up_s = time.perf_counter() - start
-    training.state.wait_s = training.state.train_time_s = 0.0
+    trainer.state.data_wait_s = trainer.state.train_time_s = 0.0
     rounds = []
     for index in range(options.rounds):
         sides = {
-            "ours": lambda: ours(stepping, options.steps),
+            "ours": lambda: ours(steps, options.steps),
             "plain": lambda: plain(name, images, options),
         }
-        order = list(sides) if index % 2 == 0 else list(sides)[::-1]  # turn about: neither is always second
+        order = list(sides) if index % 2 == 0 else list(sides)[::-1]  # neither side is always second
         rounds.append({side: sides[side]() for side in order})
         if not options.json:
             print(name, {side: f"{speed:,.0f} images/s" for side, speed in rounds[-1].items()}, flush=True)
     ratios = [pair["ours"] / pair["plain"] for pair in rounds]
     speed = statistics.median(pair["ours"] for pair in rounds)
-    share = 100 * 6 * training.macs * speed / peak  # forward and twice that backward, 2 FLOP a MAC
+    share = 100 * 6 * trainer.macs * speed / peak  # forward and twice that backward, 2 FLOP a MAC
     result = {
         "images_per_s": speed,
         "plain_images_per_s": statistics.median(pair["plain"] for pair in rounds),
         "ratios": ratios,
         "median_ratio": statistics.median(ratios),
         "peak_pct": share,
-        "data_wait_pct": 100 * training.state.wait_s / training.state.train_time_s,
+        "data_wait_pct": 100 * trainer.state.data_wait_s / trainer.state.train_time_s,
         "warm_up_s": warm_up_s,
         "rounds": rounds,
     }
@@ -119,19 +119,25 @@ def compare(name: str, options: argparse.Namespace, peak: float, images: Path) -
     return result
 
 
-def endless(training: Training) -> Iterator[int]:
+def endless(trainer: Trainer) -> Iterator[int]:
     """Train without end; yield the number of images of each step."""
+    state = trainer.state
     while True:
-        for _ in train_epoch(training):
-            yield training.config.recipe.batch_size
-        training.state.epochs_done += 1
-        training.state.curve.clear()
+        trainer.begin_epoch()
+        with contextlib.closing(
+            trainer.data.batches(state.epochs_done, 0, memory_format=trainer.execution.memory_format)
+        ) as batches:
+            for _ in trainer.epoch_steps():
+                trainer.train_step(batches)
+                yield trainer.config.recipe.batch_size
+        state.epochs_done += 1
+        state.start_epoch()
 
 
-def ours(stepping: Iterator[int], num_steps: int) -> float:
+def ours(steps: Iterator[int], num_steps: int) -> float:
     """Return images per second over `num_steps` steps."""
     start = time.perf_counter()
-    images = sum(next(stepping) for _ in range(num_steps))
+    images = sum(next(steps) for _ in range(num_steps))
     return images / (time.perf_counter() - start)
 
 
