@@ -1,14 +1,14 @@
 """resnetlab: deep residual learning, from the degradation experiment to a network in production.
 
 Networks
-    build_model, model_config, ResNet, cost, deepen, register_block, ModelConfig
+    build_model, model_config, ResNet, cost, Cost, deepen, Block, register_block, ModelConfig
 Data
     open_data, Dataset, Split, DataConfig, Preprocessing, register_augmentation
 Training
     fit, Trainer, TrainResult, Callback, StepMetrics, Progress, RuntimeOptions, ProcessGroup, StopSignal,
     Checkpoint, recipe, Recipe, RunConfig, register_optimizer, register_schedule, register_recipe, ScheduleInput
 Evaluation and prediction
-    evaluate, Evaluation, load, Predictor, Prediction
+    evaluate, Evaluation, SplitScore, load, Predictor, Prediction
 Files
     load_model, save_model, ModelCard
 Errors
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from resnetlab.data.open_dataset import open_data
     from resnetlab.evaluation.evaluate import evaluate
     from resnetlab.evaluation.metrics import Evaluation
+    from resnetlab.evaluation.protocols import SplitScore
     from resnetlab.inference.predictor import Prediction, Predictor, load
-    from resnetlab.models.blocks import register_block
+    from resnetlab.models.blocks import Block, register_block
     from resnetlab.models.cost import Cost, cost
     from resnetlab.models.deepen import deepen
     from resnetlab.models.model_card import ModelCard, ModelFileError
@@ -60,8 +61,9 @@ _MODULES = {
     "data.open_dataset": ("open_data",),
     "evaluation.evaluate": ("evaluate",),
     "evaluation.metrics": ("Evaluation",),
+    "evaluation.protocols": ("SplitScore",),
     "inference.predictor": ("Prediction", "Predictor", "load"),
-    "models.blocks": ("register_block",),
+    "models.blocks": ("Block", "register_block"),
     "models.cost": ("Cost", "cost"),
     "models.deepen": ("deepen",),
     "models.model_card": ("ModelCard", "ModelFileError"),
@@ -92,6 +94,7 @@ __all__ = [
     "cost",
     "Cost",
     "deepen",
+    "Block",
     "register_block",
     "ModelConfig",
     "open_data",
@@ -119,6 +122,7 @@ __all__ = [
     "ScheduleInput",
     "evaluate",
     "Evaluation",
+    "SplitScore",
     "load",
     "Predictor",
     "Prediction",

@@ -55,9 +55,9 @@ def starting(weights, data, **changes):
 def test_images_are_normalised_as_the_file_says(file, photographs, tmp_path):
     config = starting(file, DataConfig(str(photographs)))
     training = Trainer(dataclasses.replace(config, recipe=dataclasses.replace(SHORT, normalise="pixel")))
-    assert training.preprocessing == AS_SEEN
-    images, _ = next(training.batches(0, 0))
-    order, pixels = training.order(0)[:32], training.data.train.images
+    assert training.data.preprocessing == AS_SEEN
+    images, _ = next(training.data.batches(0))
+    order, pixels = training.data.order(0)[:32], training.data.dataset.train.images
     assert isinstance(pixels, torch.Tensor)
     for image, sample in zip(images, order, strict=True):
         for channel in range(3):
@@ -75,7 +75,7 @@ def test_a_mean_for_each_pixel_becomes_one_for_each_channel_at_another_size(phot
     chance = np.random.default_rng(0).random((3, 16, 16))
     seen = Preprocessing(16, (0.9, 0.9, 0.9), (1.0, 1.0, 1.0), tuple(chance.ravel().tolist()))
     weights = write(tmp_path / "m.safetensors", COLOUR, seen)
-    found = Trainer(starting(weights, DataConfig(str(photographs), image_size=asked))).preprocessing
+    found = Trainer(starting(weights, DataConfig(str(photographs), image_size=asked))).data.preprocessing
     assert found.image_size == size
     if size == 16:
         assert found == seen
@@ -86,22 +86,22 @@ def test_a_mean_for_each_pixel_becomes_one_for_each_channel_at_another_size(phot
 
 def test_a_network_is_shown_other_images_at_its_own_size(file):
     training = Trainer(starting(file, DataConfig("digits")))  # 8 pixels
-    assert next(training.batches(0, 0))[0].shape[2:] == (16, 16)
+    assert next(training.data.batches(0))[0].shape[2:] == (16, 16)
 
 
 def test_grey_images_are_three_equal_channels_to_a_colour_network(file):
     training = Trainer(starting(file, DataConfig("digits", image_size=8)))
     assert training.model.config.in_channels == 3
-    images, _ = next(training.batches(0, 0))
-    pixels = training.data.train.images
+    images, _ = next(training.data.batches(0))
+    pixels = training.data.dataset.train.images
     assert isinstance(pixels, torch.Tensor)
-    grey = pixels[training.order(0)[:32], 0] / 255
+    grey = pixels[training.data.order(0)[:32], 0] / 255
     for channel in range(3):
         expected = (grey - AS_SEEN.mean[channel]) / AS_SEEN.std[channel]
         torch.testing.assert_close(images[:, channel], expected)
     fitted = fit(starting(file, DataConfig("digits", image_size=8)))
     assert fitted.card.model.in_channels == 3
-    assert fitted.card.provenance["data"]["fingerprint"] == Trainer(RunConfig(GREY)).data.fingerprint
+    assert fitted.card.provenance["data"]["fingerprint"] == Trainer(RunConfig(GREY)).data.dataset.fingerprint
 
 
 def test_colour_images_are_refused_by_a_grey_network(photographs, tmp_path):

@@ -14,7 +14,7 @@ from resnetlab.data.images.encoded import EncodedImages
 
 @dataclass(frozen=True)
 class Split:
-    """Images with their labels."""
+    """Images with their labels, of one split of a data set."""
 
     images: Tensor | EncodedImages
     """Resident images, uint8 of shape (num_samples, channels, height, width), or images that are decoded for each
@@ -63,11 +63,15 @@ class Dataset:
     """The three disjoint splits of a data set, its classes and its preprocessing."""
 
     name: str
+    """The name or path that was opened."""
     classes: tuple[str, ...]
+    """Class names; a label is a position in them."""
     preprocessing: Preprocessing
     """Normalises each channel of the training split."""
     train: Split
+    """The images to train on."""
     val: Split
+    """The images that select the weights; disjoint from `train`."""
     test: Split
     """Empty if the data have no test split and were not split here."""
     skipped: tuple[str, ...] = ()

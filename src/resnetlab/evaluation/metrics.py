@@ -86,9 +86,13 @@ class Evaluation:
     """
 
     classes: tuple[str, ...]
+    """Class names, in the order of the logits."""
     num_samples: int
+    """Samples evaluated."""
     num_without_confidence: int
+    """Samples for which the network returned NaN."""
     top1: ErrorRate
+    """Share of samples whose true class is not the most probable."""
     top_k: int
     """5, or the number of classes if there are fewer."""
     top5: ErrorRate
@@ -100,11 +104,13 @@ class Evaluation:
     ece_pct: float | None
     """Expected calibration error: the gap between confidence and accuracy, averaged over `reliability` by samples."""
     per_class: tuple[ClassError, ...]
+    """The error of each class, in the order of `classes`."""
     confusion: np.ndarray
     """Samples by true class (row) and predicted class (column): int64, shape (num_classes, num_classes)."""
     confusions: tuple[Confusion, ...]
     """Every pair of confused classes, the most frequent first."""
     reliability: tuple[ReliabilityBin, ...]
+    """Confidence and accuracy in bins of equal width, the least confident first."""
     mistakes: tuple[Mistake, ...]
     """At most `MAX_MISTAKES`, the most confident first."""
 

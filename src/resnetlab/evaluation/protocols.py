@@ -39,6 +39,7 @@ class SplitScore:
     """Error and loss of a network on a split; each sample counts once."""
 
     num_samples: int
+    """Samples evaluated."""
     num_wrong: int
     loss: float
     """Mean cross entropy in nats."""

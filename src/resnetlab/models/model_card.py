@@ -24,9 +24,11 @@ class ModelCard:
     """The metadata of a model file: everything but the weights."""
 
     model: ModelConfig
+    """The architecture."""
     classes: tuple[str, ...]
     """Class names in the order of the logits."""
     preprocessing: Preprocessing
+    """Image size and normalisation of the network's input."""
     provenance: dict[str, Any] = field(default_factory=dict, kw_only=True)
     """Recipe, data fingerprint, split, seed, versions."""
     error: dict[str, Any] = field(default_factory=dict, kw_only=True)

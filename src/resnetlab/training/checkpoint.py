@@ -32,11 +32,12 @@ class CheckpointError(RecordError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What resuming needs."""
+    """Everything that a run needs to continue, as `Trainer.state_dict` returns it."""
 
     state: dict[str, Any]
     """JSON values; floats come back to the last bit."""
     tensors: dict[str, Tensor]
+    """Weights (`model.NAME`), optimizer state (`optimizer.KEY.NAME`) and best weights (`best.NAME`)."""
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:

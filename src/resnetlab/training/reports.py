@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training returns."""
+    """The result of a training run: network, model card and errors."""
 
     model: ResNet
     """The selected network (`Recipe.keep`), on the CPU, in evaluation mode."""
