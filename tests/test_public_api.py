@@ -4,11 +4,10 @@ import dataclasses
 import inspect
 import re
 import typing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_type
 
 import pytest
 import torch
-from typing_extensions import assert_type
 
 import resnetlab
 

@@ -30,8 +30,8 @@ NUM_DECODED = 512
 NUM_READ = 4096
 """Upper limit of the images that the measurement of storage reads."""
 MAX_LARGE_IMAGES, LARGE = 32, 64
-"""On a CPU, steps with images of `LARGE` pixels or more use at most `MAX_LARGE_IMAGES` of them. The speed hardly depends
-on the number, and 256 photographs take minutes."""
+"""On a CPU, steps with images of `LARGE` pixels or more use at most `MAX_LARGE_IMAGES` of them: the speed hardly
+depends on the number, and 256 photographs take minutes."""
 
 
 @dataclass(frozen=True)

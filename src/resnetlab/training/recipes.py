@@ -73,8 +73,8 @@ RECIPES: dict[str, Recipe] = {
             crop="resized",
             flip=True,
         ),
-        # 16 epochs with progressive resizing: libffcv/ffcv-imagenet, rn50_16_epochs (lr 0.5 at 256 images, label smoothing
-        # 0.1, decay 1e-4 and none on BN; 160 pixels, then 192; evaluated at 224).
+        # 16 epochs with progressive resizing: libffcv/ffcv-imagenet, rn50_16_epochs (lr 0.5 at 256 images, label
+        # smoothing 0.1, decay 1e-4 and none on BN; 160 pixels, then 192; evaluated at 224).
         Recipe(
             name="imagenet-fast",
             epochs=16,

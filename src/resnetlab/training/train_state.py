@@ -1,4 +1,4 @@
-"""The mutable state of a run: counters, reports and the best weights. Together with weights and optimizer it resumes."""
+"""The mutable state of a run: counters, progress reports and the best weights."""
 
 import copy
 from dataclasses import dataclass, field
