@@ -25,6 +25,7 @@ check: dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
 
 format: dev
 	$(BIN)/ruff check --fix --quiet .

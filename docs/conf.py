@@ -32,10 +32,8 @@ exclude_patterns = ["_build", "_ext"]
 default_role = "literal"  # `name` in a docstring is code
 nitpicky = True
 nitpick_ignore_regex = [  # types of other packages and of private modules: they have no page here
-    ("py:.*", r"(collections|contextlib|datetime|os|pathlib|typing|numpy|np|torch|nn|PIL)(\..*)?"),
-    ("py:.*", r"(Any|Callable|Image|Iterable|Iterator|Mapping|Path|Sequence|Tensor|ndarray|optional|Literal.*)"),
+    ("py:.*", r"(?!resnetlab\.).*"),
     ("py:.*", r"resnetlab\.\w+\..*"),
-    ("py:exc", r".*"),
 ]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
