@@ -1,4 +1,4 @@
-"""What several tests share: one tiny real study, made once by the command line itself."""
+"""Shared by several tests: the command line in a subprocess, and one small study."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ TINY = ("--depths", "8", "14", "--seeds", "2", "--epochs", "1")
 def resnetlab(
     *words: str | Path, cwd: Path | None = None, timeout: float = 200, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a process of its own."""
+    """Run the command line in a subprocess."""
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "resnetlab", *map(str, words)],
         capture_output=True,
@@ -32,7 +32,7 @@ def resnetlab(
 
 @pytest.fixture(scope="session")
 def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two depths, both arms, two seeds, one epoch, on digits: a folder to read, not to change."""
+    """A study of two depths, both arms and two seeds for one epoch on digits; tests must not change its folder."""
     out = tmp_path_factory.mktemp("studies") / "tiny"
     done = resnetlab("study", *TINY, "--out", out)
     assert done.returncode == 0, done.stderr

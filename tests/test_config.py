@@ -1,3 +1,5 @@
+"""Configurations: validation, JSON, differences."""
+
 import dataclasses
 import json
 
@@ -9,12 +11,12 @@ from resnetlab.serialization import differences, from_json, to_json
 RUN = RunConfig(ModelConfig(shortcut="none", num_classes=7), DataConfig(split_seed=3), Recipe(lr=1), 5)
 
 
-def test_json_goes_both_ways():
+def test_json_round_trip():
     assert from_json(RunConfig, json.loads(json.dumps(to_json(RUN)))) == RUN
     assert isinstance(from_json(RunConfig, to_json(RUN)).model.stage_blocks, tuple)
 
 
-def test_fields_left_out_take_their_defaults():
+def test_missing_fields_take_their_defaults():
     assert from_json(Recipe, {"lr": 0.5}) == Recipe(lr=0.5)
 
 
@@ -28,7 +30,7 @@ def test_fields_left_out_take_their_defaults():
         (RunConfig, {"model": 3}, "ModelConfig must be an object, not 3"),
     ],
 )
-def test_json_that_does_not_fit(kind, values, message):
+def test_invalid_json_is_refused(kind, values, message):
     with pytest.raises(ConfigError, match=message):
         from_json(kind, values)
 
@@ -70,7 +72,7 @@ def test_json_that_does_not_fit(kind, values, message):
         (lambda: Preprocessing(8, (0.5, 0.5), (1.0,)), "mean has 2 channels and std 1"),
     ],
 )
-def test_values_that_cannot_work_are_named(make, message):
+def test_values_out_of_range_are_refused(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
 
@@ -80,14 +82,14 @@ def test_configurations_are_frozen():
         RUN.seed = 1  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_differences_are_named_with_their_path():
+def test_differences_include_the_path_of_a_field():
     other = dataclasses.replace(RUN, recipe=Recipe(lr=1, epochs=3), seed=6)
     assert differences(RUN, RUN) == []
     assert differences(RUN, other) == ["recipe.epochs: 5 -> 3", "seed: 5 -> 6"]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"seed": -1}', '{"sede": 1}'])
-def test_a_broken_configuration_file_is_named(tmp_path, content):
+def test_an_invalid_configuration_file_is_named(tmp_path, content):
     path = tmp_path / "config.json"
     path.write_text(content)
     with pytest.raises(ConfigError, match=r"config\.json: not a run's configuration"):

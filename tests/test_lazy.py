@@ -1,4 +1,4 @@
-"""The promise holds: what must not load torch does not."""
+"""Imports that must not load torch, sklearn or matplotlib."""
 
 import subprocess
 import sys
@@ -13,6 +13,7 @@ HELP = (
 
 
 def loaded_after(code: str) -> str:
+    """Return the slow modules that are loaded after `code` ran in another process."""
     done = subprocess.run([sys.executable, "-c", f"{code}\n{LOADED}"], capture_output=True, text=True, check=True)
     return done.stdout.splitlines()[-1]
 
@@ -30,20 +31,28 @@ def loaded_after(code: str) -> str:
         HELP.format(command="serve"),
     ],
 )
-def test_nothing_heavy(code):
+def test_no_slow_module_is_loaded(code):
     assert loaded_after(code) == "[]"
 
 
 @pytest.mark.parametrize(
     "module",
-    ["study.report", "study.verdict", "study.results", "study.grid", "study.local_pool", "study.display", "serving.server"],
+    [
+        "study.report",
+        "study.verdict",
+        "study.results",
+        "study.grid",
+        "study.local_pool",
+        "study.display",
+        "serving.server",
+    ],
 )
-def test_no_torch(module):
+def test_torch_and_sklearn_are_not_loaded(module):
     assert "torch" not in loaded_after(f"import resnetlab.{module}")
     assert "sklearn" not in loaded_after(f"import resnetlab.{module}")
 
 
-def test_a_report_is_drawn_without_torch(tiny_study, tmp_path):
+def test_a_report_is_written_without_torch(tiny_study, tmp_path):
     code = (
         "import shutil, pathlib, resnetlab.study.report as report\n"
         f"shutil.copytree({str(tiny_study)!r}, {str(tmp_path / 'copy')!r})\n"
@@ -52,11 +61,11 @@ def test_a_report_is_drawn_without_torch(tiny_study, tmp_path):
     assert loaded_after(code) == "['matplotlib']"
 
 
-def test_the_guard_would_bite():
+def test_a_loaded_module_is_detected():
     assert "torch" in loaded_after("import resnetlab.models.resnet")
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_exists():
     import resnetlab
 
     assert all(getattr(resnetlab, name) is not None for name in resnetlab.__all__)

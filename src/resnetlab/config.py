@@ -1,6 +1,6 @@
-"""What a run IS: frozen, validated dataclasses that go to JSON and come back equal. No torch here.
+"""The configuration of a run: frozen, validated dataclasses that survive a round trip through JSON.
 
-Longer than 300 lines because every field has its meaning beside it; there is little else.
+Longer than 300 lines because each field is documented beside its default.
 """
 
 import json
@@ -35,7 +35,7 @@ BLOCK_PROPERTIES: dict[str, BlockProperties] = {
     "basic": BlockProperties(num_convs=2, expansion=1),
     "bottleneck": BlockProperties(num_convs=3, expansion=4),
 }
-"""Every known block by name; `resnetlab.register_block` adds to it."""
+"""The known blocks by name; `resnetlab.register_block` adds one."""
 
 
 def block_properties(name: str) -> BlockProperties:
@@ -54,23 +54,23 @@ def block_properties(name: str) -> BlockProperties:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The architecture of one network; plain and residual differ in `shortcut` alone.
+    """The architecture of one network; plain and residual networks differ only in `shortcut`.
 
     `stage_blocks` and `stage_channels` give, for each stage, the number of blocks and the channels *inside* a
-    block; a bottleneck block puts out four times as many. Each stage but the first halves the map.
+    block; a bottleneck block outputs four times as many. Each stage after the first halves height and width.
 
     Paper: section 3.3, Table 1 (ImageNet) and section 4.2 (CIFAR).
 
     Raises:
-        ConfigError: for values outside the ranges given at the fields.
+        ConfigError: if a value is outside the range given at its field.
     """
 
     name: str = "custom"
-    """What people call it; a label, not a switch."""
+    """A label for output and file names; it does not affect the network."""
     stage_blocks: tuple[int, ...] = (2, 2, 2, 2)
     """Blocks of each stage, each at least 1."""
     stage_channels: tuple[int, ...] = (64, 128, 256, 512)
-    """Channels inside the blocks of each stage, each at least 1; the stem puts out the first."""
+    """Channels inside the blocks of each stage, each at least 1; the stem outputs the first."""
     block: str = "basic"
     """`basic`: two 3x3 convolutions; `bottleneck`: 1x1, 3x3, 1x1 (section 4.1, Figure 5); or a registered block."""
     stem: Literal["imagenet", "cifar"] = "imagenet"
@@ -78,13 +78,13 @@ class ModelConfig:
     shortcut: Shortcut = "project"
     """`none` is the plain network; `pad`, `project`, `project_all` are the paper's options A, B, C."""
     bottleneck_stride: Literal["1x1", "3x3"] = "3x3"
-    """Which convolution of a bottleneck strides: the first 1x1 (v1, the paper) or the 3x3 (v1.5, torchvision)."""
+    """The strided convolution of a bottleneck: the first 1x1 (v1, the paper) or the 3x3 (v1.5, torchvision)."""
     norm: Norm = "batch"
-    """`none` gives every convolution a bias instead, as networks before batch normalisation had."""
+    """`batch` normalisation; or `none`, where every convolution has a bias instead."""
     init_scale: float = 1.0
     """Factor on the standard deviation of the He initialisation of every convolution, above 0."""
     zero_init_residual: bool = False
-    """Start each block's last BN scale at 0, so that a residual block starts as the identity. Needs `norm="batch"`."""
+    """Initialise the last BN scale of each block to 0: residual blocks start as the identity. Needs `norm="batch"`."""
     num_classes: int = 1000
     """Outputs of the head, at least 1."""
     in_channels: int = 3
@@ -114,42 +114,42 @@ class ModelConfig:
 
     @property
     def arm(self) -> str:
-        """The side of the experiment this network stands on: `plain` or `residual`."""
+        """The arm of the experiment that this network belongs to: `plain` or `residual`."""
         return "plain" if self.shortcut == "none" else "residual"
 
     @property
     def depth(self) -> int:
-        """Layers with weights along the main path: convolutions and the head, as the paper counts."""
+        """Layers with weights on the main path: convolutions and the head, as the paper counts them."""
         return block_properties(self.block).num_convs * sum(self.stage_blocks) + 2
 
     @property
     def expansion(self) -> int:
-        """Channels a block puts out, as a multiple of those inside it."""
+        """Output channels of a block, as a multiple of its inner channels."""
         return block_properties(self.block).expansion
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images, how they are split, and what happens to those that cannot be read."""
+    """The images of a run, their split, and the treatment of unreadable files."""
 
     name: str = "digits"
-    """A data set with a name (`data/registry.py`), or the path of a folder of images or of parquet files."""
+    """A named data set (`data/registry.py`), or the path of a folder of images, parquet files or shards."""
     root: str | None = None
-    """Where the archives of a named data set lie or are downloaded to; the user's cache folder if not given."""
+    """Folder of the archives of a named data set, downloaded if missing; the user's cache folder if not given."""
     split_seed: int = 0
-    """Seed of the stratified split; it stays the same when the seed of the run changes. At least 0."""
+    """Seed of the stratified split, independent of the seed of the run, at least 0."""
     train_images: int | None = None
-    """Train on so many images of the training split alone, each class in its proportion; at least 2, all if not given.
-    A larger subset holds the smaller ones."""
+    """Size of a stratified subset of the training split, at least 2; all images if not given. A larger subset contains
+    the smaller ones."""
     image_size: int | None = None
-    """Side in pixels of what the network sees, at least 1; the images' own where all are squares of one size up to
-    256, else 224."""
+    """Side of the network's input in pixels, at least 1. If not given: the images' own side if all are squares of one
+    size up to 256, else 224."""
     on_bad_image: Literal["fail", "skip"] = "fail"
-    """Whether an image that cannot be read stops the run or is left out and listed in the record."""
+    """Treatment of an unreadable image: `fail` stops the run, `skip` omits the image and lists it in the record."""
     max_megapixels: int = 100
-    """Images that claim more are refused before memory is taken, at least 1."""
+    """Megapixels of one image according to its header, at least 1; a larger image is refused before it is decoded."""
     resident_mib: int = 2048
-    """Images that need more memory than this, as uint8, are decoded anew for each batch, at least 0."""
+    """Memory for decoded images (uint8) in MiB, at least 0. Data sets that need more are decoded for each batch."""
 
     def __post_init__(self) -> None:
         check(self.name != "", "data is empty; give a name such as cifar10, or the path of a folder of images")
@@ -161,22 +161,22 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What happens to an image before the network sees it; one object for training, prediction and serving.
+    """The preprocessing of an image; training, prediction and serving use the same object.
 
-    Images are uint8 of shape (channels, height, width), values 0 to 255; the network sees (x / 255 - mean) / std.
-    An image of another size is resized so that its shorter side is image_size / crop_ratio, and its centre is cut out.
+    Images are uint8 of shape (channels, height, width), values 0 to 255; the network receives (x / 255 - mean) / std.
+    An image of another size is resized to a shorter side of image_size / crop_ratio, then cropped at its centre.
     """
 
     image_size: int
-    """Side in pixels, at least 1."""
+    """Side of the network's input in pixels, at least 1."""
     mean: tuple[float, ...]
-    """One value for each channel, in units of full scale."""
+    """Mean of each channel, for values from 0 to 1."""
     std: tuple[float, ...]
-    """One value above 0 for each channel, in units of full scale."""
+    """Standard deviation of each channel, above 0, for values from 0 to 1."""
     pixel_mean: tuple[float, ...] = ()
-    """A mean for each pixel in place of `mean`: channels x image_size x image_size values, row by row (section 4.2)."""
+    """Mean of each pixel, replacing `mean`: channels x image_size x image_size values in row order (section 4.2)."""
     crop_ratio: float = 1.0
-    """Side of the centre that is cut out over the shorter side it is cut from, above 0, at most 1."""
+    """Side of the centre crop over the shorter side of the resized image, above 0 and at most 1."""
 
     def __post_init__(self) -> None:
         _at_least(1, self, "image_size")
@@ -196,75 +196,76 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the network is trained: length, optimiser, schedule, augmentation, and which weights are kept.
+    """The training of a network: length, optimizer, schedule, augmentation and selection of the final weights.
 
     Raises:
-        ConfigError: for values outside the ranges given at the fields.
+        ConfigError: if a value is outside the range given at its field.
     """
 
     name: str = "custom"
-    """What people call it; a label, not a switch."""
+    """A label for output and file names; it does not affect training."""
     epochs: int = 5
-    """Passes over the training split, at least 1; `steps`, where given, decides instead."""
+    """Passes over the training split, at least 1; ignored if `steps` is given."""
     steps: int | None = None
-    """Length of the run in steps, at least 1 (sections 3.4 and 4.2 count iterations)."""
+    """Length of the run in steps, at least 1, replacing `epochs` (sections 3.4 and 4.2 count iterations)."""
     batch_size: int = 16
-    """Images in a step, at least 2 (batch normalisation needs a variance)."""
+    """Images per step, at least 2 (batch normalisation needs a variance)."""
     lr: float = 0.01
     """Highest learning rate, above 0."""
     momentum: float = 0.9
-    """v = momentum * v + gradient; from 0 to below 1 (authors' release notes)."""
+    """v = momentum * v + gradient, as PyTorch does it; from 0 to below 1."""
     weight_decay: float = 1e-4
     """L2 penalty on every parameter, at least 0 (section 3.4)."""
     optimizer: str = "sgd"
-    """`sgd`, or a name of `register_optimizer`."""
+    """`sgd`, or a name registered with `register_optimizer`."""
     schedule: str = "step"
     """`constant`; `step` divides by 10 at `milestones`; `plateau` divides by 10 after `patience` epochs without a lower
-    validation error (section 3.4); `linear` and `cosine` fall to 0 at the end; or a name of `register_schedule`."""
+    validation error (section 3.4); `linear` and `cosine` fall to 0 at the end; or a name registered with
+    `register_schedule`."""
     milestones: tuple[float, ...] = (0.5, 0.75)
-    """Where `step` divides, as fractions of the run, rising, inside (0, 1); the paper's 32k and 48k of 64k."""
+    """Points at which `step` divides, as rising fractions of the run inside (0, 1); the paper: 32k and 48k of 64k."""
     patience: int = 5
     """Epochs without a lower validation error before `plateau` divides, at least 1."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises from 0, at least 0."""
     warmup_epochs: float = 0.0
-    """The same in epochs, at least 0; `warmup_steps`, where above 0, decides instead."""
+    """Epochs over which the learning rate rises from 0, at least 0; ignored if `warmup_steps` is above 0."""
     label_smoothing: float = 0.0
-    """Share of each label that is spread over all classes, from 0 to below 1 (Szegedy et al., 2016)."""
+    """Share of each label distributed over all classes, from 0 to below 1 (Szegedy et al., 2016)."""
     decay_norms: bool = True
-    """Whether weight decay also pulls at biases and at batch normalisation's scale and shift (the paper: at all)."""
+    """Apply weight decay to biases and to the scale and shift of batch normalisation too, as the paper does."""
     initial_lr: float | None = None
-    """Learning rate until the running training error falls below `initial_lr_until_pct` (4.2, 110 layers: 0.01)."""
+    """Learning rate until the training error falls below `initial_lr_until_pct` (section 4.2, 110 layers: 0.01)."""
     initial_lr_until_pct: float = 80.0
-    """Training error, in %, above 0 and at most 100."""
+    """Training error in % that ends the phase with `initial_lr`, above 0 and at most 100."""
     crop: Crop = "pad"
-    """`pad`: `crop_padding`; `scale`: shorter side random in `scale_range`, then a crop at random (section 3.4);
-    `resized`: a box of 8 to 100 % of the area, sides 3:4 to 4:3, resized (Inception, torchvision)."""
+    """`pad`: pad by `crop_padding`, then a random crop; `scale`: random shorter side in `scale_range`, then a random
+    crop (section 3.4); `resized`: a random box of 8 to 100 % of the area, sides 3:4 to 4:3 (Inception, torchvision)."""
     crop_padding: int = 0
     """Zero pixels added on each side before a random crop of the original size, at least 0 (section 4.2: 4)."""
     scale_range: tuple[int, int] = (256, 480)
-    """Shorter side in pixels for a crop of 224, and in proportion for others; rising, at least 224 (section 3.4)."""
+    """Range of the shorter side in pixels for a crop of 224, at least 224; scaled for other crops (section 3.4)."""
     train_sizes: tuple[tuple[float, int], ...] = ()
-    """Sides in pixels at which training images are shown, each from a fraction of the run on, the first from 0 on; the
-    side they are judged at if empty. Not with `pad`."""
+    """Pairs of a fraction of the run and the side of training images from there on, in pixels; the first fraction is 0.
+    If empty, training uses the evaluation size. Not with crop `pad`."""
     flip: bool = False
-    """Mirror half of the training images left to right (sections 3.4 and 4.2)."""
+    """Flip training images horizontally with probability one half (sections 3.4 and 4.2)."""
     jitter: float = 0.0
-    """Brightness, contrast and saturation vary by a factor within 1 ± jitter, from 0 to 1."""
+    """Random factors for brightness, contrast and saturation lie within 1 ± jitter, from 0 to 1."""
     lighting: float = 0.0
     """Standard deviation of the PCA colour augmentation, at least 0 (section 3.4 and its reference [21]: 0.1)."""
     augmentations: tuple[str, ...] = ()
-    """Names of `register_augmentation`, applied in this order to the normalised images."""
+    """Names registered with `register_augmentation`, applied in this order to the normalised images."""
     normalise: Literal["channel", "pixel"] = "channel"
-    """`channel`: mean and deviation of each channel; `pixel`: each pixel's mean is subtracted, no division (4.2)."""
+    """`channel`: mean and standard deviation per channel; `pixel`: subtract the mean per pixel only (section 4.2)."""
     frozen_epochs: int = 0
-    """Epochs at the start in which the head alone learns and all else stays as it was, at least 0."""
+    """Epochs at the start that update only the head, at least 0."""
     layer_decay: float = 1.0
-    """Factor on `lr` for each group back from the head (last stage, …, first stage, stem), above 0 and at most 1."""
+    """Factor on `lr` per group of layers below the head (last stage, …, first stage, stem), above 0 and at most 1."""
     freeze_bn: bool = False
-    """Leave batch normalisation as it was: statistics, scale and shift."""
+    """Freeze the statistics, scale and shift of batch normalisation."""
     keep: Literal["last", "best"] = "last"
-    """Which weights are kept and tested: those of the last epoch, or of the lowest validation error."""
+    """Final weights, tested and saved: of the `last` epoch, or of the `best` (lowest) validation error."""
 
     def __post_init__(self) -> None:
         SCHEDULES.check(self.schedule)
@@ -297,7 +298,7 @@ class Recipe:
         )
         check(
             not starts or self.crop != "pad",
-            "train_sizes are for crop scale or resized; pad shows images at the size they have",
+            "train_sizes needs crop scale or resized; crop pad does not resize images",
         )
         check(0 <= self.jitter <= 1, f"jitter must be from 0 to 1, not {self.jitter}")
         check(
@@ -308,7 +309,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One training: a network, data, a recipe and a seed. Equal configurations give equal runs."""
+    """One training run: a network, data, a recipe and a seed. Equal configurations give equal runs."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -316,25 +317,25 @@ class RunConfig:
     seed: int = 0
     """Seed of the initial weights, the sample order and the augmentation, at least 0."""
     device: Device = "auto"
-    """`auto` takes a CUDA device where there is one."""
+    """`auto` uses a CUDA device if one is available."""
     precision: Precision = "auto"
-    """Of convolutions and products; weights stay fp32. `auto` measures where the run is long enough, else fp32."""
+    """Precision of convolutions and matrix products; weights are fp32. `auto` measures in a long run, else fp32."""
     layout: Layout = "auto"
-    """Of images in memory: channels last or first. `auto` measures likewise, else channels last."""
+    """Memory layout of images and feature maps. `auto` measures in a long run, else channels last."""
     compile: Compile = "auto"
-    """Whether `torch.compile` makes the step. `auto` measures likewise, else off."""
+    """Compile the training step with `torch.compile`. `auto` measures in a long run, else off."""
     sync_bn: bool = False
-    """With several processes: normalise over the whole batch, as one process does, and not over each one's part."""
+    """With several processes: compute batch statistics over all of them, not over each process's images."""
     grad_accum_steps: int = 1
-    """Parts that each process takes its images of a step in, one after the other, at least 1: less memory; batch
-    normalisation sees a part at a time."""
+    """Micro-batches per step and process, at least 1. More need less memory; batch normalisation uses the statistics
+    of each micro-batch."""
     activation_checkpointing: bool = False
-    """Compute activations again in the backward pass instead of keeping them: a third more time, far less memory."""
+    """Recompute activations in the backward pass: a third more time, far less memory."""
     layer_stats_steps: int | None = None
-    """Steps between samples of gradients and activations, at least 0: 0 for none; about 50 samples a run, 16 steps
-    apart or more, if not given."""
+    """Steps between samples of gradients and activations, at least 0 (0: no samples). If not given: about 50 samples a
+    run, at least 16 steps apart."""
     weights: str | None = None
-    """A model file whose weights the network starts from, and whose preprocessing; drawn from `seed` if not given."""
+    """Model file with the initial weights and the preprocessing; random weights from `seed` if not given."""
 
     def __post_init__(self) -> None:
         for name, kind in (("device", Device), ("precision", Precision), ("layout", Layout), ("compile", Compile)):
@@ -342,12 +343,12 @@ class RunConfig:
         _at_least(0, self, "seed", "layer_stats_steps")
         _at_least(1, self, "grad_accum_steps")
         for name in ("frozen_epochs", "freeze_bn"):
-            kept = not getattr(self.recipe, name) or self.weights is not None
-            check(kept, f"{name} keeps what was learnt before, and these weights are random; give a file (--from)")
+            allowed = not getattr(self.recipe, name) or self.weights is not None
+            check(allowed, f"{name} needs trained weights, and these are random; name a model file with --from")
 
 
 def _at_least(least: int, config: object, *names: str) -> None:
-    """Raise `ConfigError` for a field below `least`; one that is not given is left alone."""
+    """Raise `ConfigError` if a field is below `least`; `None` passes."""
     for name in names:
         value = getattr(config, name)
         check(value is None or value >= least, f"{name} must be at least {least}, not {value}")
@@ -357,7 +358,7 @@ def read_config(path: Path) -> RunConfig:
     """Read the `config.json` of a run directory.
 
     Raises:
-        ConfigError: where the file is missing or is not a run's configuration; the message names it.
+        ConfigError: if the file is missing or is not a run's configuration; the message names it.
     """
     try:
         return from_json(RunConfig, json.loads(path.read_text()))

@@ -1,5 +1,6 @@
-"""The command line as a person meets it: help, mistakes, exit statuses, 80 columns."""
+"""The command line: help, errors, exit statuses, and output within 80 columns."""
 
+import importlib
 import json
 import statistics
 import subprocess
@@ -10,13 +11,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from resnetlab.cli.main import COMMANDS, UsageError, main, parse
+from resnetlab.cli.main import COMMANDS, RENAMED_OPTIONS, UsageError, main, parse
 
 from conftest import resnetlab
 
 
-def test_help_answers_at_once():
-    """Within 0.3 s, median of ten, as issue 2 asks on two cores."""
+def test_help_prints_within_300_ms():
+    """The median of ten calls."""
     times, done = [], None
     for _ in range(10):
         start = time.perf_counter()
@@ -56,31 +57,53 @@ def test_help_fits_80_columns(command):
         (("models", "resnet20", "--pixels", "3"), "pixels must be at least 8"),
     ],
 )
-def test_a_mistake_is_one_line_and_status_2(words, message, tmp_path, monkeypatch, capsys):
+def test_an_invalid_call_prints_one_line_and_returns_2(words, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(words) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith("resnetlab: ")
-    assert message in said.err
-    assert said.err.count("\n") == 1
-    assert "Traceback" not in said.err
-    assert list(tmp_path.iterdir()) == []  # nothing half-written
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("resnetlab: ")
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert "Traceback" not in captured.err
+    assert list(tmp_path.iterdir()) == []  # no partial output
+
+
+@pytest.mark.parametrize(
+    ("command", "old", "new"),
+    [
+        ("train", "--accumulate", "--grad-accum-steps"),
+        ("train", "--patience-seconds", "--timeout"),
+        ("train", "--recompute", "--activation-checkpointing"),
+        ("study", "--no-construct", "--no-identity-init"),
+        ("serve", "--timeout-s", "--timeout"),
+        ("serve", "--body-timeout-s", "--body-timeout"),
+    ],
+)
+def test_a_renamed_option_is_refused_with_its_new_name(command, old, new, capsys):
+    line = f"resnetlab: {command}: {old} is now {new}; see resnetlab {command} --help\n"
+    for words in ((old, "2"), (f"{old}=2",), (old.replace("-", "_").replace("__", "--"), "2")):
+        assert main([command, *words]) == 2
+        assert capsys.readouterr().err == line
+    fields = importlib.import_module(f"resnetlab.cli.{command}").Options.__dataclass_fields__
+    assert new.removeprefix("--").replace("-", "_") in fields
+    assert old.removeprefix("--").replace("-", "_") not in fields
+    assert RENAMED_OPTIONS[command][old] == new
 
 
 @pytest.mark.parametrize(
     "words", [("m", "a", "--json", "b"), ("--json", "m", "--top", "2", "a", "b"), ("m", "a", "b", "--json")]
 )
-def test_options_may_stand_between_words_that_belong_together(words):
+def test_options_may_separate_positional_arguments(words):
     from resnetlab.cli.predict import Options
 
-    found = parse(Options, "predict", words)
-    assert (found.model, found.paths, found.json) == (Path("m"), ("a", "b"), True)
+    options = parse(Options, "predict", words)
+    assert (options.model, options.paths, options.json) == (Path("m"), ("a", "b"), True)
     with pytest.raises(UsageError, match="no option '--jsn'; did you mean --json"):
         parse(Options, "predict", ["m", "a", "--jsn", "b"])
 
 
-def test_a_name_that_the_terminal_cannot_show_ends_no_work(tmp_path):
+def test_names_that_the_terminal_cannot_encode_are_escaped(tmp_path):
     folder = tmp_path / "ü é"
     for name in ("train/猫/1.png", "train/犬/1.png", "val/猫/1.png", "val/犬/1.png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -90,18 +113,18 @@ def test_a_name_that_the_terminal_cannot_show_ends_no_work(tmp_path):
     assert r"\u732b" in done.stdout
 
 
-def test_an_output_folder_that_cannot_be_written(tmp_path, capsys):
+def test_an_unwritable_output_folder_is_refused(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "below", "/proc/resnetlab"):
         assert main(["study", "--out", str(out)]) == 2
-        said = capsys.readouterr().err
-        assert f"{out} cannot be written" in said
-        assert "choose another folder with --out" in said
-        assert said.count("\n") == 1
+        stderr = capsys.readouterr().err
+        assert f"{out} cannot be written" in stderr
+        assert "choose another folder with --out" in stderr
+        assert stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
-def test_tyros_boxes_become_one_line(encoding):
+def test_errors_of_tyro_become_one_line(encoding):
     done = resnetlab("study", "--seeds", "many", PYTHONIOENCODING=encoding)
     assert done.returncode == 2
     assert done.stderr == (
@@ -109,13 +132,13 @@ def test_tyros_boxes_become_one_line(encoding):
     )
 
 
-def test_debug_shows_the_traceback():
+def test_debug_prints_the_traceback():
     done = resnetlab("study", "--seeds", "0", "--debug")
     assert "Traceback" in done.stderr
     assert "ConfigError" in done.stderr
 
 
-def test_work_that_fails_is_status_1(monkeypatch, capsys):
+def test_a_failed_command_returns_1(monkeypatch, capsys):
     def fail(options):
         raise OSError(28, "No space left on device", "report.html")
 
@@ -124,11 +147,11 @@ def test_work_that_fails_is_status_1(monkeypatch, capsys):
     assert "No space left on device" in capsys.readouterr().err
 
 
-def test_version():
+def test_version_is_printed():
     assert resnetlab("--version").stdout == "resnetlab 0.1.0\n"
 
 
-@pytest.mark.slow  # the table, below, and the counts themselves are tested without
+@pytest.mark.slow  # the counts have fast tests of their own
 def test_models_prints_the_catalogue():
     done = resnetlab("models", "--json")
     models = {row["name"]: row for row in json.loads(done.stdout)["models"]}
@@ -146,7 +169,7 @@ def test_models_table_fits_and_lists_all():
     assert "…" not in done.stdout
 
 
-def test_layers_of_one_network():
+def test_models_lists_the_layers_of_one_network():
     done = resnetlab("models", "resnet34")
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 80
@@ -158,7 +181,7 @@ def test_layers_of_one_network():
     assert sum(layer["params"] for layer in layers) == 21_797_672
 
 
-def test_a_reader_that_leaves_is_nobodys_mistake():
+def test_a_closed_pipe_is_not_an_error():
     done = subprocess.run(
         f"{sys.executable} -m resnetlab models resnet110 | head -1",
         shell=True,

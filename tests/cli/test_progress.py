@@ -1,3 +1,5 @@
+"""The progress display: plain lines, the live line, and the time left."""
+
 import io
 import re
 from types import SimpleNamespace
@@ -11,11 +13,20 @@ from resnetlab.training.metrics import Progress
 
 
 def progress(step, total_steps=64_000, train_error_pct=34.2, images_per_s=1050.0):
-    return Progress(1, step, total_steps, 27, 1.0, train_error_pct, 0.1, images_per_s)
+    return Progress(
+        epoch=1,
+        step=step,
+        total_steps=total_steps,
+        num_steps=27,
+        loss=1.0,
+        train_error_pct=train_error_pct,
+        lr=0.1,
+        images_per_s=images_per_s,
+    )
 
 
 def describe(display, lines):
-    """Have a display print the configuration of a trainer."""
+    """Print a trainer's configuration on a display."""
     display.on_start(SimpleNamespace(describe=lambda: lines))
 
 
@@ -42,19 +53,19 @@ def in_terminal(clock, width=80):
     return TrainDisplay(Console(file=out, width=width, force_terminal=True), clock), out
 
 
-def columns(output):
-    """The widths of all lines a terminal was ever sent, without the codes that colour them and move about."""
-    bare = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output)
-    return [Text(line).cell_len for line in re.split(r"[\r\n]+", bare)]
+def line_widths(output):
+    """Return the widths of all lines sent to a terminal, without escape codes."""
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output)
+    return [Text(line).cell_len for line in re.split(r"[\r\n]+", text)]
 
 
-def test_plain_lines(clock):
+def test_plain_lines_are_printed_every_10_s(clock):
     display, out = plain(clock)
     with display:
         for step in range(1000, 2001, 100):  # a step takes 0.01 s
-            display.show_progress(progress(step))
+            display.update(progress(step))
             clock.now += 1.0
-        display.show_progress(progress(64_000))
+        display.update(progress(64_000))
     lines = out.getvalue().splitlines()
     assert lines == [
         "step 1,000/64,000  train error 34.2 %  1,050 images/s",
@@ -63,32 +74,32 @@ def test_plain_lines(clock):
     ]
 
 
-def test_time_left_follows_the_recent_speed_from_where_a_resumed_run_starts(clock):
-    speed = StepRate(clock)
-    assert speed.time_left_s(64_000) is None
-    speed.see(60_000)
-    assert speed.time_left_s(64_000) is None
+def test_time_left_follows_the_recent_rate_of_a_resumed_run(clock):
+    rate = StepRate(clock)
+    assert rate.time_left_s(64_000) is None
+    rate.update(60_000)
+    assert rate.time_left_s(64_000) is None
     for step in range(60_010, 61_001, 10):
         clock.now += 1.0
-        speed.see(step)
-    assert speed.time_left_s(64_000) == pytest.approx(300, rel=0.001)  # 3,000 steps at 10 a second
-    for step in range(61_001, 62_001):  # other work on the machine: 1 a second
+        rate.update(step)
+    assert rate.time_left_s(64_000) == pytest.approx(300, rel=0.001)  # 3,000 steps at 10 a second
+    for step in range(61_001, 62_001):  # other load on the machine: 1 step a second
         clock.now += 1.0
-        speed.see(step)
-    assert speed.time_left_s(64_000) == pytest.approx(2000, rel=0.01)
+        rate.update(step)
+    assert rate.time_left_s(64_000) == pytest.approx(2000, rel=0.01)
 
 
-def test_validation_between_epochs_counts(clock):
-    speed = StepRate(clock)
+def test_time_left_includes_validation(clock):
+    rate = StepRate(clock)
     for epoch in range(30):
         for point in range(10):
             clock.now += 1.0
-            speed.see(epoch * 10 + point)
+            rate.update(epoch * 10 + point)
         clock.now += 10.0
-    assert speed.time_left_s(300 + 100) == pytest.approx(200, rel=0.15)
+    assert rate.time_left_s(300 + 100) == pytest.approx(200, rel=0.15)
 
 
-def test_epochs_warnings_and_configuration(clock):
+def test_epochs_warnings_and_configuration_are_printed(clock):
     display, out = plain(clock)
     with display:
         describe(display, ["model   resnet56 [bold], 855,770 parameters"])
@@ -105,40 +116,40 @@ def test_epochs_warnings_and_configuration(clock):
     ]
 
 
-def test_a_live_line_in_a_terminal(clock):
+def test_a_terminal_has_a_live_line(clock):
     display, out = in_terminal(clock)
     with display:
         for step in (1000, 1100):
-            display.show_progress(progress(step))
+            display.update(progress(step))
             clock.now += 1.0
         assert "1,100/64,000  error 34.2 %  1,050 images/s  10 min 29 s left" in out.getvalue()
         assert "━" in out.getvalue()
         display.on_epoch(None, {"epoch": 1, "train_error_pct": 34.2, "lr": 0.1, "time_s": 3})
     assert "epoch   1" in out.getvalue()
-    assert "\x1b[?25h" in out.getvalue()  # the cursor is there again
+    assert "\x1b[?25h" in out.getvalue()  # shows the cursor again
 
 
 @pytest.mark.parametrize("width", [80, 50, 200])
-def test_no_line_is_too_long(clock, width):
+def test_lines_fit_the_width(clock, width):
     for display, out in (plain(clock), in_terminal(clock, width)):
         with display:
             describe(display, ["a configuration " * 12, "/path" * 40])
             for step in (1, 2, 599_999):
-                display.show_progress(progress(step, 600_000, train_error_pct=100.0, images_per_s=123_456.0))
+                display.update(progress(step, 600_000, train_error_pct=100.0, images_per_s=123_456.0))
                 clock.now += 100_000.0
             display.on_epoch(
                 None, {"epoch": 300, "train_error_pct": 100.0, "val_error_pct": 100.0, "lr": 1e-5, "time_s": 86399}
             )
-            display.on_warning(None, "much to say about this " * 8)
-        assert max(columns(out.getvalue())) <= min(80, display.console.width)
+            display.on_warning(None, "a long warning " * 8)
+        assert max(line_widths(out.getvalue())) <= min(80, display.console.width)
 
 
-def test_the_terminal_is_tidy_after_an_error(clock):
+def test_the_cursor_is_restored_after_an_error(clock):
     display, out = in_terminal(clock)
 
     def interrupted():
         with display:
-            display.show_progress(progress(10))
+            display.update(progress(10))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""`resnetlab train` as a person meets it: a run, killed, stopped, continued, refused."""
+"""`resnetlab train`: runs that finish, stop, resume, and are refused."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def trained(tmp_path_factory):
     return folder, done
 
 
-def test_the_run_directory_has_a_name_of_its_own(trained):
+def test_the_run_directory_is_named_after_data_model_and_seed(trained):
     folder, done = trained
     out = folder / "runs" / "digits-resnet8-seed0"
     assert "model file: runs/digits-resnet8-seed0/model.safetensors" in done.stdout
@@ -43,7 +43,7 @@ def test_the_run_directory_has_a_name_of_its_own(trained):
     assert card.classes == tuple("0123456789")
 
 
-def test_what_is_printed_fits_80_columns_and_says_what_matters(trained):
+def test_the_output_fits_80_columns_and_describes_the_run(trained):
     _, done = trained
     assert done.stderr == ""
     for words in ("resnet8", "digits", "24 steps of 100 images", "lr 0.01", "computed fp32", "images/s", "test error"):
@@ -51,7 +51,7 @@ def test_what_is_printed_fits_80_columns_and_says_what_matters(trained):
     assert [line for line in done.stdout.splitlines() if len(line) > 80] == []
 
 
-def test_the_same_command_makes_nothing_twice(trained):
+def test_the_same_command_does_not_repeat_a_finished_run(trained):
     folder, _ = trained
     out = folder / "runs" / "digits-resnet8-seed0"
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir() if not path.name.startswith(".")}
@@ -63,19 +63,19 @@ def test_the_same_command_makes_nothing_twice(trained):
     assert before == {path.name: path.stat().st_mtime_ns for path in out.iterdir() if not path.name.startswith(".")}
 
 
-def test_another_configuration_is_refused(trained):
+def test_a_changed_configuration_is_refused(trained):
     folder, _ = trained
     done = resnetlab("train", *SMALL, "--lr", "0.1", cwd=folder)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "holds a run made otherwise (recipe.lr: 0.01 -> 0.1)" in line
+    assert "recipe.lr: 0.01 -> 0.1" in line
     assert "--allow-config-change" in line
     resumed = resnetlab("train", "--out", "runs/digits-resnet8-seed0", "--resume", "--lr", "0.1", cwd=folder)
     assert (resumed.returncode, "recipe.lr: 0.01 -> 0.1" in resumed.stderr) == (2, True)
 
 
 @pytest.mark.slow
-def test_a_model_file_is_a_start(trained, tmp_path):
+def test_a_model_file_provides_the_initial_weights(trained, tmp_path):
     folder, _ = trained
     start = folder / "runs" / "digits-resnet8-seed0" / "model.safetensors"
     tuned = resnetlab("train", *SMALL, "--from", start, "--lr", "0.001", "--out", tmp_path / "t", "--json")
@@ -85,14 +85,14 @@ def test_a_model_file_is_a_start(trained, tmp_path):
     assert second["train_loss"] < 0.9 * first["train_loss"]
     deeper = resnetlab("train", *SMALL, "--model", "resnet14", "--from", start, "--out", tmp_path / "d", "--json")
     assert deeper.returncode == 0, deeper.stderr
-    told = " ".join(deeper.stderr.split())
-    assert "its 8 layers, and identity blocks; logits differ by 0 at most, training error" in told
+    output = " ".join(deeper.stderr.split())
+    assert "logits differ by 0 at most, training error" in output
     other = resnetlab("train", *SMALL[:2], "--model", "plain8", "--from", start, "--out", tmp_path / "o")
     assert other.returncode == 2
     assert "holds resnet8, which is not the network plain8 of this run (shortcut: pad -> none)" in other.stderr
 
 
-def test_time_that_was_waited_away_is_told_in_a_line(capsys):
+def test_the_result_mentions_a_long_wait_for_images(capsys):
     result = {
         "train_error_pct": 99.99,
         "val_error_pct": 99.99,
@@ -100,30 +100,30 @@ def test_time_that_was_waited_away_is_told_in_a_line(capsys):
         "time_s": 1.0,
         "images_per_s": 12_345.0,
     }
-    for waited, told in ((100.0, True), (9.9, False)):
-        train.print_result(result | {"data_wait_pct": waited}, Path("run"), Console(width=80))
+    for wait_pct, is_mentioned in ((100.0, True), (9.9, False)):
+        train.print_result(result | {"data_wait_pct": wait_pct}, Path("run"), Console(width=80))
         lines = capsys.readouterr().out.splitlines()
-        assert any("100 % of the time was spent waiting for images" in line for line in lines) == told
+        assert any("100 % of the time was spent waiting for images" in line for line in lines) == is_mentioned
         assert max(map(len, lines)) <= 80
 
 
 @pytest.mark.slow
-def test_without_a_model_a_file_is_fine_tuned(trained, tmp_path):
+def test_a_file_without_a_model_is_fine_tuned(trained, tmp_path):
     folder, _ = trained
-    start = folder / "runs" / "digits-resnet8-seed0"  # its run directory: the model file is inside
+    start = folder / "runs" / "digits-resnet8-seed0"  # the run directory, which contains the model file
     words = ("--data", "digits", "--from", start, "--train-images", "100", "--epochs", "2", "--layer-decay", "0.5")
     done = resnetlab("train", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    told = " ".join(done.stdout.split())
-    for said in (
+    output = " ".join(done.stdout.split())
+    for text in (
         "network resnet8",
         "recipe finetune",
         "100 train",
         "head kept: the same classes",
-        "the head alone for 1 epoch, lr x 0.5 each stage back",
-        "mean per channel, as the file",
+        "only the head for 1 epoch, lr x 0.5 for each stage",
+        "mean per channel, as in the file",
     ):
-        assert said in told
+        assert text in output
     assert [line for line in done.stdout.splitlines() if len(line) > 80] == []
     out = tmp_path / "runs" / "digits-resnet8-finetuned-seed0"
     recipe = read_record(out / "record.jsonl")[0]["config"]["recipe"]
@@ -131,10 +131,12 @@ def test_without_a_model_a_file_is_fine_tuned(trained, tmp_path):
     longer = ("--resume", "--epochs", "3", "--frozen-epochs", "2", "--freeze-bn", "on", "--allow-config-change")
     again = resnetlab("train", "--out", out, *longer)
     assert again.returncode == 0, again.stderr
-    assert "the head alone for 2 epochs, lr x 0.5 each stage back, BN as it was" in " ".join(again.stdout.split())
+    output = " ".join(again.stdout.split())
+    assert "only the head for 2 epochs, lr x 0.5 for each stage" in output
+    assert "BN frozen" in output
 
 
-def test_a_run_does_not_overwrite_what_it_starts_from(trained):
+def test_a_run_does_not_overwrite_its_initial_weights(trained):
     folder, _ = trained
     out = folder / "runs" / "digits-resnet8-seed0"
     for start in (out, out / "model.safetensors"):
@@ -144,7 +146,8 @@ def test_a_run_does_not_overwrite_what_it_starts_from(trained):
         assert (out / "model.safetensors").exists()
 
 
-def begin(out, *more):
+def start_run(out, *more):
+    """Start a run in another process, and wait for its first checkpoint and a random time."""
     command = [
         sys.executable,
         "-m",
@@ -172,8 +175,8 @@ def begin(out, *more):
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_and_says_so(tmp_path, signum, status):
-    process = begin(tmp_path / "r")
+def test_a_signal_saves_the_run(tmp_path, signum, status):
+    process = start_run(tmp_path / "r")
     process.send_signal(signum)
     out, err = process.communicate(timeout=60)
     assert process.returncode == status
@@ -183,9 +186,9 @@ def test_a_signal_saves_and_says_so(tmp_path, signum, status):
     assert 0 < state["run"]["step"] < 400
 
 
-@pytest.mark.slow  # test_resume.py has it within one process
+@pytest.mark.slow  # test_resume.py tests this within one process
 def test_a_second_run_on_one_directory_is_refused(tmp_path):
-    process = begin(tmp_path / "r")
+    process = start_run(tmp_path / "r")
     try:
         second = resnetlab("train", "--out", tmp_path / "r", "--resume")
         assert (second.returncode, second.stderr.count("\n")) == (2, 1)
@@ -200,62 +203,72 @@ def test_a_second_run_on_one_directory_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "name the images: --data cifar10, or the path"),
+        ((), "--data is missing; give cifar10, or the path"),
         (("--data", "nothere"), "data 'nothere' is neither a known data set"),
         (("--data", "digits", "--model", "resnet57"), "the nearest are 56 and 62"),
         (("--data", "digits", "--recipe", "cifar"), "recipe 'cifar' is unknown; known: digits, cifar-paper"),
         (("--data", "digits", "--batch-size", "1"), "batch_size must be at least 2"),
         (("--data", "digits", "--lr", "-1"), "lr must be above 0"),
+        (("--data", "digits", "--initial-lr", "0"), "initial_lr must be above 0"),
         (("--data", "digits", "--workers", "-1"), "workers must be at least 0"),
         (("--data", "digits", "--checkpoint-steps", "0"), "checkpoint-steps must be at least 1"),
         (("--data", "digits", "--track", "wandb"), "track 'wandb' is unknown; known: tensorboard"),
         (("--data", "digits", "--precision", "fp8"), "--precision"),
-        (("--data", "digits", "--resume"), "no run there to resume"),
+        (("--data", "digits", "--resume"), "no run to resume"),
         (("--data", "digits", "--from", "nowhere"), "nowhere: no such model file"),
         (
             ("--data", "digits", "--recipe", "finetune"),
-            "needs a trained network to start from; name its file with --from",
+            "needs trained weights; name a model file with --from",
         ),
-        (("--data", "digits", "--frozen-epochs", "1"), "frozen_epochs keeps what was learnt before"),
-        (("--data", "digits", "--freeze-bn", "on"), "freeze_bn keeps what was learnt before"),
+        (("--data", "digits", "--frozen-epochs", "1"), "frozen_epochs needs trained weights"),
+        (("--data", "digits", "--freeze-bn", "on"), "freeze_bn needs trained weights"),
         (("--data", "digits", "--layer-decay", "2"), "layer_decay must be above 0 and at most 1, not 2.0"),
         (("--data", "digits", "--epoch", "2"), "train has no option '--epoch'; did you mean --epochs?"),
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_nothing(words, message, tmp_path, monkeypatch, capsys):
+def test_an_invalid_call_prints_one_line_and_writes_nothing(words, message, tmp_path, monkeypatch, capsys):
     from resnetlab.cli.main import main
 
     monkeypatch.chdir(tmp_path)
     assert main(["train", *words]) == 2
-    said = capsys.readouterr()
-    assert message in said.err
-    assert said.err.count("\n") == 1
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_mistake_that_only_the_data_show_is_one_line_too(tmp_path):
+def test_an_error_found_in_the_data_prints_one_line(tmp_path):
     done = resnetlab("train", "--data", "digits", "--batch-size", "5000", "--out", tmp_path / "r")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("resnetlab: batch size 5000 is larger than the training set of 1257")
 
 
-@pytest.mark.slow  # the README's test runs it as well
-def test_verify_resume_proves_it():
+@pytest.mark.slow  # the test of the README runs it too
+def test_verify_resume_finds_equal_runs():
     done = resnetlab("verify-resume", "--steps", "20", "--kills", "2", "--json")
     assert done.returncode == 0, done.stderr
-    proof = json.loads(done.stdout)
-    assert (proof["equal"], proof["differences"], len(proof["killed_at"])) == (True, [], 2)
+    result = json.loads(done.stdout)
+    assert (result["equal"], result["differences"], len(result["killed_at"])) == (True, [], 2)
     assert resnetlab("verify-resume", "--steps", "5").returncode == 2
 
 
-def test_a_recipe_given_on_resume_has_the_rate_of_the_batch():
+def test_initial_lr_overrides_the_recipe():
+    deep = train.Options(data="cifar10", model="resnet110")
+    assert train.new_config(deep).recipe.initial_lr == 0.01  # section 4.2
+    assert train.new_config(replace(deep, initial_lr=0.02)).recipe.initial_lr == 0.02
+    config = train.new_config(train.Options(data="digits", model="resnet8"))
+    assert config.recipe.initial_lr is None
+    assert train.override_config(config, train.Options(initial_lr=0.005, resume=True)).recipe.initial_lr == 0.005
+
+
+def test_a_recipe_given_on_resume_scales_lr_with_the_batch():
     config = train.new_config(train.Options(data="digits", model="resnet8"))
     options = train.Options(recipe="imagenet-90", batch_size=16, resume=True)
     assert train.override_config(config, options).recipe.lr == pytest.approx(0.256 / 16)
 
 
-def test_another_batch_on_resume_has_its_rate():
-    """Where the recipe's rate goes with the batch; one that is given, or the run's own of another recipe, stays."""
+def test_a_batch_size_given_on_resume_scales_lr():
+    """Only in recipes whose lr is proportional to the batch size, and only if lr is not given."""
     config = train.new_config(train.Options(data="digits", model="resnet8", recipe="imagenet-90", lr=0.3))
     options = train.Options(batch_size=2048, resume=True)
     assert train.override_config(config, options).recipe.lr == pytest.approx(0.3 * 2048 / 256)
@@ -265,7 +278,7 @@ def test_another_batch_on_resume_has_its_rate():
     assert train.override_config(own, options).recipe.lr == own.recipe.lr
 
 
-def test_what_torchrun_starts_again_is_not_fresh(monkeypatch):
+def test_a_restart_by_torchrun_ignores_fresh(monkeypatch):
     options = train.Options(fresh=True)
     assert train.runtime_options(options).fresh
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
@@ -275,16 +288,16 @@ def test_what_torchrun_starts_again_is_not_fresh(monkeypatch):
 
 
 @pytest.mark.parametrize("seconds", ["nan", "inf", "1e20", "0", "-1"])
-def test_patience_is_a_time(seconds, capsys):
+def test_an_invalid_timeout_is_refused(seconds, capsys):
     from resnetlab.cli.main import main
 
     assert main(["train", "--data", "digits", "--timeout", seconds]) == 2
-    said = capsys.readouterr().err
-    assert f"timeout must be from 1 to 1,000,000, not {float(seconds):g}" in said
-    assert said.count("\n") == 1
+    stderr = capsys.readouterr().err
+    assert f"timeout must be from 1 to 1,000,000, not {float(seconds):g}" in stderr
+    assert stderr.count("\n") == 1
 
 
-def test_a_rank_without_others_speaks(tmp_path):
+def test_a_rank_without_a_world_size_prints(tmp_path):
     done = resnetlab("train", *SMALL, "--out", tmp_path / "run", RANK="1")
     assert done.returncode == 0, done.stderr
     assert "model file: " in done.stdout
@@ -293,26 +306,26 @@ def test_a_rank_without_others_speaks(tmp_path):
     assert done.stderr.startswith("resnetlab: WORLD_SIZE must be a whole number")
 
 
-MISTAKEN = """
-import sys, time
-from resnetlab.cli.main import main
-cli.HEARD_S = float(sys.argv[1])
-sys.exit(main(["train", "--epoch", "2"]))
+INVALID_CALL = """
+import sys
+from resnetlab.cli import main as cli
+cli.ERROR_DELAY_S = float(sys.argv[1])
+sys.exit(cli.main(["train", "--epoch", "2"]))
 """
 
 
-@pytest.mark.parametrize(("wait_s", "told"), [("0.01", 1), ("60", 0)])
-def test_of_several_processes_another_tells_only_what_the_first_does_not(wait_s, told):
-    """It waits to be ended by torchrun, as it is where the first one has told the same and left."""
+@pytest.mark.parametrize(("wait_s", "num_reports"), [("0.01", 1), ("60", 0)])
+def test_other_processes_delay_their_error(wait_s, num_reports):
+    """If the first process reports the same error, torchrun ends the others during their delay."""
     process = subprocess.Popen(
-        [sys.executable, "-c", MISTAKEN, wait_s],
+        [sys.executable, "-c", INVALID_CALL, wait_s],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "TORCHELASTIC_RUN_ID": "x", "LOCAL_RANK": "1", "RANK": "1"},
     )
-    if not told:
+    if num_reports == 0:
         time.sleep(1)
         process.terminate()
-    _, said = process.communicate(timeout=60)
-    assert said.count("did you mean --epochs") == told
-    assert process.returncode == (2 if told else -signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert stderr.count("did you mean --epochs") == num_reports
+    assert process.returncode == (2 if num_reports else -signal.SIGTERM)

@@ -1,1 +1,1 @@
-"""One file a command: its options and what it prints."""
+"""The command line: `main` parses and dispatches; each command has one module with its options and its output."""

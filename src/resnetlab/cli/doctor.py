@@ -1,11 +1,11 @@
-"""`resnetlab doctor`: which stage of a training holds the rest back, and what to change."""
+"""`resnetlab doctor`: the speed of each stage of training, the bottleneck, and a remedy."""
 
 import json
 import math
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from resnetlab.config import ConfigError, RunConfig
 
@@ -17,44 +17,44 @@ if TYPE_CHECKING:
 class Options:
     """Measure storage, decoding, augmentation, transfer and the training step, each alone, then all together.
 
-    Each takes about --seconds, or one step where that is longer. Before storage is measured the kernel is asked to
-    forget the images; what a disk or a file server keeps, it keeps. From an address shards are read anew, past the
-    cache, which training reads in place of the address.
+    Each measurement takes about --seconds, or one step if that is longer. Storage is measured after the images are
+    dropped from the page cache; caches of disks and file servers remain. Remote shards are read past the local cache,
+    which training uses.
     """
 
     data: str | None = None
-    """As for train: a name, a folder, or an address."""
+    """A named data set, a folder or a URL, as for train."""
     model: str | None = None
-    """The network; as for train if not given."""
+    """The network; the default of train if not given."""
     data_root: Path | None = None
-    """Folder of the archives of a named data set, or of the cache of an address."""
+    """Folder of the archives of a named data set, or of the cache for remote shards."""
     recipe: str | None = None
-    """A recipe by name; the network's own if not given."""
+    """A recipe by name; the default of train if not given."""
     batch_size: int | None = None
-    """Images in a step, in place of the recipe's."""
+    """Images per step; the recipe's if not given."""
     image_size: int | None = None
-    """Side in pixels of what the network sees; chosen from the images if not given."""
+    """Side of the network's input in pixels; derived from the images if not given."""
     precision: Literal["auto", "fp32", "bf16"] | None = None
-    """As for train; fp32 if not given."""
+    """Precision of convolutions and matrix products; fp32 if not given."""
     device: Literal["auto", "cpu", "cuda"] | None = None
-    """Where to compute; a GPU where there is one."""
+    """Device to measure; auto uses a GPU if one is available."""
     workers: int | None = None
-    """Threads that decode; one a core if not given."""
+    """Threads that decode images; one per core if not given."""
     cache_gib: float = 10.0
-    """Size of the cache for shards behind an address, in GiB."""
+    """Size of the cache for remote shards in GiB."""
     on_bad_image: Literal["fail", "skip"] | None = None
-    """Stop at images that cannot be read, or leave them out."""
+    """Stop at an unreadable image, or skip it."""
     seconds: float = 1.0
-    """How long each stage is measured, above 0."""
+    """Seconds of each measurement, above 0."""
     json: bool = False
     """Print one JSON object."""
 
 
 def run(options: Options) -> int:
-    """Measure, and say what was found; return 0.
+    """Measure all stages and print a report; return 0.
 
     Raises:
-        ConfigError: as `train` does.
+        ConfigError: for an invalid option, as in `train`.
     """
     from resnetlab.cli import train
     from resnetlab.system.allocator import use_huge_pages
@@ -62,127 +62,166 @@ def run(options: Options) -> int:
 
     for name, value in (("seconds", options.seconds), ("cache-gib", options.cache_gib)):
         if not 0 < value < math.inf:
-            raise ConfigError(f"{name} must be above 0, and a number, not {value:g}")
+            raise ConfigError(f"{name} must be a finite number above 0, not {value:g}")
     if options.workers is not None and options.workers < 0:
         raise ConfigError(f"workers must be at least 0, not {options.workers}")
-    same = ("data", "model", "data_root", "recipe", "batch_size", "image_size", "device", "on_bad_image")
-    config: RunConfig = train.new_config(train.Options(**{name: getattr(options, name) for name in same}))
+    config = train.new_config(
+        train.Options(
+            data=options.data,
+            model=options.model,
+            data_root=options.data_root,
+            recipe=options.recipe,
+            batch_size=options.batch_size,
+            image_size=options.image_size,
+            device=options.device,
+            on_bad_image=options.on_bad_image,
+        )
+    )
     config = replace(config, precision=options.precision or "fp32", layout="channels_last", compile="off")
     use_huge_pages()
     from resnetlab.training.profiler import measure_stages
 
     cores = usable_cores()
     workers = cores if options.workers is None else options.workers
-    found = measure_stages(
+    measured = measure_stages(
         config, workers=workers, seconds=options.seconds, cache_gib=options.cache_gib, on_stage=print_stage
     )
     if options.json:
-        said = {**asdict(found), "bottleneck": found.bottleneck, "advice": advice(found, cores)}
-        print(json.dumps(said))
+        print(json.dumps(to_json(measured, cores)))
     else:
-        print_report(config, found, cores)
+        print_report(config, measured, cores)
     return 0
 
 
+def to_json(measured: "StageSpeeds", cores: int) -> dict[str, Any]:
+    """Return the object that `--json` prints."""
+    return {
+        "speeds": measured.speeds,
+        "together": measured.all_stages,
+        "bytes_per_s": measured.bytes_per_s,
+        "cold": measured.cold,
+        "far": measured.is_remote,
+        "side": measured.image_side,
+        "shown": measured.train_side,
+        "batch_size": measured.batch_size,
+        "measured_batch": measured.measured_batch,
+        "workers": measured.workers,
+        "device": measured.device,
+        "execution": measured.execution,
+        "bottleneck": measured.bottleneck,
+        "advice": advice(measured, cores),
+    }
+
+
 def print_stage(stage: str) -> None:
-    """Tell a person who waits what is measured now."""
+    """Print the stage that is being measured, if stderr is a terminal."""
     if sys.stderr.isatty():
         print(f"measuring: {stage}", file=sys.stderr)
 
 
-def print_report(config: RunConfig, found: "StageSpeeds", cores: int) -> None:
-    """Print a table of the stages, which one holds the rest back, and what to change."""
+def print_report(config: RunConfig, measured: "StageSpeeds", cores: int) -> None:
+    """Print a table of the stages, the bottleneck and a remedy."""
     from rich.console import Console
 
     from resnetlab.cli.tables import table
 
     console = Console(markup=False, highlight=False)
     width = min(80, console.width)
-    listing = table("stage", "images/s", "µs an image", left=1)
-    for name, speed in found.speeds.items():
-        shown = ("–", "–") if speed is None else (f"{speed:,.0f}", f"{1e6 / speed:,.0f}")
-        listing.add_row(name, *shown)
-    listing.add_section()
-    listing.add_row("together", f"{found.all_stages:,.0f}", f"{1e6 / found.all_stages:,.0f}")
+    rows = table("stage", "images/s", "µs per image", left=1)
+    for name, speed in measured.speeds.items():
+        cells = ("–", "–") if speed is None else (f"{speed:,.0f}", f"{1e6 / speed:,.0f}")
+        rows.add_row(name, *cells)
+    rows.add_section()
+    rows.add_row("together", f"{measured.all_stages:,.0f}", f"{1e6 / measured.all_stages:,.0f}")
     console.print(
-        f"{config.model.name} on {config.data.name}, recipe {config.recipe.name}: {found.batch_size:,} images a step "
-        f"of {found.train_side} pixels; {found.device}, {found.execution}, {found.workers} workers",
+        f"{config.model.name} on {config.data.name}, recipe {config.recipe.name}: {measured.batch_size:,} images per "
+        f"step of {measured.train_side} pixels; {measured.device}, {measured.execution}, {measured.workers} workers",
         width=width,
     )
-    console.print(listing)
-    for line in notes(found):
+    console.print(rows)
+    for line in notes(measured):
         console.print(line, width=width)
-    console.print(f"{found.bottleneck} holds the rest back: {advice(found, cores)}", width=width)
+    console.print(f"bottleneck: {measured.bottleneck}. Remedy: {advice(measured, cores)}", width=width)
 
 
-def notes(found: "StageSpeeds") -> list[str]:
-    """Return what must be known to read the table."""
-    said = []
-    if found.measured_batch < found.batch_size:
-        said.append(f"measured with {found.measured_batch} images a step: on a CPU the speed hardly depends on it.")
-    if found.speeds["storage"] is None:
-        said.append("images lie in memory, decoded: nothing is read or decoded while training.")
+def notes(measured: "StageSpeeds") -> list[str]:
+    """Return the conditions of the measurement, one sentence each."""
+    lines = []
+    if measured.measured_batch < measured.batch_size:
+        lines.append(
+            f"measured with {measured.measured_batch} images per step: on a CPU the speed hardly depends on it."
+        )
+    if measured.speeds["storage"] is None:
+        lines.append("decoded images fit in memory: training neither reads nor decodes.")
     else:
-        where = "the kernel was asked to forget them first" if found.cold else "some may have come from memory"
-        where = "past the cache" if found.is_remote else where
-        rate = (found.bytes_per_s or 0) / 1e6
-        said.append(f"storage gave {rate:,.0f} MB/s ({where}; what lies below may have kept them).")
-        per_worker = (found.speeds["decoding"] or 0) / max(1, found.workers)
-        said.append(f"decoding: {per_worker:,.0f} images/s a worker.")
-        if found.device == "cpu":
-            said.append("on the CPU decoding and the step share the cores: together they can be slower than either.")
-    return said
+        if measured.is_remote:
+            condition = "local cache bypassed"
+        else:
+            condition = "page cache dropped" if measured.cold else "page cache not dropped, may include cached reads"
+        mb_per_s = (measured.bytes_per_s or 0) / 1e6
+        lines.append(f"storage: {mb_per_s:,.0f} MB/s ({condition}; caches of disks and servers may remain).")
+        per_worker = (measured.speeds["decoding"] or 0) / max(1, measured.workers)
+        lines.append(f"decoding: {per_worker:,.0f} images/s per worker.")
+        if measured.device == "cpu":
+            lines.append("on a CPU, decoding and the step share the cores: together they can be slower than either.")
+    return lines
 
 
-def advice(found: "StageSpeeds", cores: int) -> str:
-    """Return one sentence: what to change."""
+def advice(measured: "StageSpeeds", cores: int) -> str:
+    """Return the remedy for the bottleneck, as one sentence."""
     return {
         "storage": _storage,
         "decoding": _decoding,
         "augmentation": _augmentation,
         "transfer": _transfer,
         "step": _step,
-    }[found.bottleneck](found, cores)
+    }[measured.bottleneck](measured, cores)
 
 
-def _smaller(found: "StageSpeeds") -> int | None:
-    """Return the shorter side that would do, where images are much larger than they are shown."""
-    side = round(found.train_side * 8 / 7)
-    return side if found.image_side > 1.3 * side else None
+def _sufficient_side(measured: "StageSpeeds") -> int | None:
+    """Return a sufficient shorter side in pixels if the stored images are much larger; else `None`."""
+    side = round(measured.train_side * 8 / 7)
+    return side if measured.image_side > 1.3 * side else None
 
 
-def _storage(found: "StageSpeeds", cores: int) -> str:
-    side = _smaller(found)
+def _storage(measured: "StageSpeeds", cores: int) -> str:
+    side = _sufficient_side(measured)
     smaller = f" --max-side {side}, for fewer bytes" if side else ""
-    if found.is_remote:
+    if measured.is_remote:
         packed = f", or pack smaller images (resnetlab data pack --max-side {side})" if side else ""
         return (
-            "a cache that holds all shards (--cache-gib) leaves that to the first epoch; or copy them to a disk of "
-            f"this machine{packed}."
+            "use a cache that holds all shards (--cache-gib), so that only the first epoch waits; or copy them to a "
+            f"local disk{packed}."
         )
-    return f"pack the images into shards (resnetlab data pack{smaller}), or put them on a faster disk of this machine."
+    return f"pack the images into shards (resnetlab data pack{smaller}), or put them on a faster local disk."
 
 
-def _decoding(found: "StageSpeeds", cores: int) -> str:
-    if found.workers < cores:
-        return f"use more workers: --workers {cores} on these cores."
-    side = _smaller(found)
+def _decoding(measured: "StageSpeeds", cores: int) -> str:
+    if measured.workers < cores:
+        return f"use more workers: --workers {cores} for {cores} cores."
+    side = _sufficient_side(measured)
     if side:
-        return f"pack smaller images (resnetlab data pack --max-side {side}); they have {found.image_side:,.0f} pixels now."
-    return "the images are small already: take a machine with more cores, or a larger network."
+        return (
+            f"pack smaller images (resnetlab data pack --max-side {side}); the shorter side has "
+            f"{measured.image_side:,.0f} pixels now."
+        )
+    return "the images are small already: use a machine with more cores, or a larger network."
 
 
-def _augmentation(found: "StageSpeeds", cores: int) -> str:
-    return "leave out jitter and lighting, or take a recipe without them, such as imagenet-90."
+def _augmentation(measured: "StageSpeeds", cores: int) -> str:
+    return "use a recipe without jitter and lighting, such as imagenet-90."
 
 
-def _transfer(found: "StageSpeeds", cores: int) -> str:
-    return "images cross as bytes already: see that the device has all its lanes, and use fewer devices a host."
+def _transfer(measured: "StageSpeeds", cores: int) -> str:
+    return "images are transferred as bytes already: check the PCIe lanes of the device, or use fewer devices per host."
 
 
-def _step(found: "StageSpeeds", cores: int) -> str:
-    if found.device == "cpu":
-        return "the data keep up; bf16 (--precision auto measures it), a smaller image or network, or a GPU is faster."
-    if "bf16" not in found.execution:
-        return "the data keep up, as it should be; --precision bf16 is faster on most GPUs."
-    return "the data keep up, as it should be; a larger batch or --compile on may be faster still."
+def _step(measured: "StageSpeeds", cores: int) -> str:
+    if measured.device == "cpu":
+        return (
+            "the data pipeline keeps up; bf16 (--precision auto measures it), smaller images, a smaller network or a "
+            "GPU is faster."
+        )
+    if "bf16" not in measured.execution:
+        return "the data pipeline keeps up; --precision bf16 is faster on most GPUs."
+    return "the data pipeline keeps up; a larger batch or --compile on may be faster."

@@ -1,4 +1,7 @@
-"""Parse, dispatch, print errors. Nothing heavy is imported before a command runs."""
+"""The entry point of the command line: parse options, run a command, print errors.
+
+Modules that are slow to import are imported by the command that needs them.
+"""
 
 import contextlib
 import dataclasses
@@ -15,61 +18,73 @@ from collections.abc import Sequence
 from typing import Any
 
 COMMANDS = {
-    "study": "see degradation and its cure: plain and residual, depth by depth",
-    "train": "train one network on your images, and never lose an hour",
-    "evaluate": "judge a network: errors, confusions, calibration, mistakes",
-    "predict": "name what is in pictures, and show why",
-    "export": "ONNX, OpenVINO or torch.export, int8: written only if it agrees",
-    "serve": "answer over HTTP, with a page for people",
-    "inspect": "say which ResNet is in a file of weights, and convert it",
-    "diagnose": "what gradients and layers do in one network",
-    "deepen": "make a network deeper without changing what it computes",
-    "report": "draw a study again from its records alone",
-    "plan": "predict time, memory, bottleneck and money of a training",
-    "models": "the networks: parameters, MACs, layers",
+    "study": "compare plain and residual networks by depth, with repetitions",
+    "train": "train one network; an interrupted run continues exactly",
+    "evaluate": "measure errors, confusions and calibration of a network",
+    "predict": "classify images, and explain the predictions",
+    "export": "write a verified ONNX, OpenVINO or torch.export file, or int8",
+    "serve": "serve predictions over HTTP, with a web page",
+    "inspect": "identify the ResNet in a weights file, and convert it",
+    "diagnose": "measure gradients and activations of each layer",
+    "deepen": "make a network deeper without changing its outputs",
+    "report": "write the report of a study again from its records",
+    "plan": "predict time, memory, bottleneck and cost of a training run",
+    "models": "list the networks: parameters, MACs, layers",
     "data": "check a data set, or pack it into shards",
-    "doctor": "which stage of a training holds the rest back",
-    "verify-resume": "prove on this machine that a killed run ends as an unbroken one",
+    "doctor": "find the bottleneck of a training run",
+    "verify-resume": "verify that a killed run resumes to the same result",
 }
-"""Name to what it is for; each is a file in `commands/`."""
+"""Description of each command; its module in `cli/` has the same name."""
 
-HEARD_S = 2.0
-"""Seconds in which the first of several processes tells what is wrong. Where another leaves with an error of its own,
-those that are left call the roll before it is ended (`training.distributed.CALL_S`): that takes longer."""
+RENAMED_OPTIONS = {
+    "train": {
+        "--accumulate": "--grad-accum-steps",
+        "--patience-seconds": "--timeout",
+        "--recompute": "--activation-checkpointing",
+    },
+    "study": {"--no-construct": "--no-identity-init"},
+    "serve": {"--timeout-s": "--timeout", "--body-timeout-s": "--body-timeout"},
+}
+"""New names of the options that a command no longer has."""
+
+ERROR_DELAY_S = 2.0
+"""Seconds that a process waits before it reports an error if it is not the first one on its machine.
+
+The first one usually reports the same error and exits within this time. If another process fails alone, the survivors
+need longer than this to find the lost one (`training.distributed`), so that its own error is printed before."""
 
 
 class UsageError(Exception):
-    """A call that cannot be understood; the message is one line."""
+    """An invalid call; the message is one line."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return 0, 1 where the work failed, 2 for a mistake in the call, 130 after Ctrl-C."""
+    """Run one command; return 0, 1 if it failed, 2 for an invalid call, 130 after Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name that this terminal cannot show ends no work
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal cannot encode
     try:
         return dispatch(words)
     except KeyboardInterrupt:
         return _fail("stopped", 130)
-    except BrokenPipeError:  # `resnetlab models | head`: nobody reads on, which is nobody's mistake
+    except BrokenPipeError:  # the reader closed the pipe: `resnetlab models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except UsageError as error:
-        return _fail(str(error), 2, wait_s=HEARD_S)
+        return _fail(str(error), 2, wait_s=ERROR_DELAY_S)
     except Exception as error:
         if debug:
             raise
         from resnetlab.system.process_group import LostProcessError
 
-        alone = isinstance(error, LostProcessError)  # whoever is left has its own view of it
-        message = str(error) or type(error).__name__
-        return _fail(message, 2 if _is_callers_mistake(error) else 1, wait_s=0 if alone else HEARD_S)
+        wait_s = 0 if isinstance(error, LostProcessError) else ERROR_DELAY_S  # each survivor's report differs
+        return _fail(str(error) or type(error).__name__, 2 if _is_invalid_input(error) else 1, wait_s=wait_s)
 
 
 def dispatch(words: Sequence[str]) -> int:
-    """Find the command, parse its options, run it."""
+    """Parse the options of a command and run it; return its exit status."""
     if not words or words[0] in ("-h", "--help"):
         print(overview())
         return 0
@@ -88,11 +103,11 @@ def dispatch(words: Sequence[str]) -> int:
 
 
 def overview() -> str:
-    """Return what `resnetlab --help` prints."""
+    """Return the output of `resnetlab --help`."""
     lines = [
         "usage: resnetlab COMMAND [options]",
         "",
-        "Deep residual learning: see degradation and its cure, train, evaluate.",
+        "Deep residual learning: study degradation; train, evaluate and deploy ResNets.",
         "",
         *(f"  {name:<13} {purpose}" for name, purpose in COMMANDS.items()),
         "",
@@ -103,16 +118,22 @@ def overview() -> str:
 
 
 def parse(kind: type, name: str, words: Sequence[str]) -> Any:
-    """Make a command's options from its words; the options are declared once, in its dataclass.
+    """Parse the words after a command into its options.
+
+    Args:
+        kind: The dataclass that declares the options.
+        name: The command.
+        words: The words after it.
 
     Raises:
-        UsageError: one line for what tyro says in a box.
+        UsageError: if an option is unknown, renamed or invalid.
     """
     import tyro
 
-    said = io.StringIO()
+    _refuse_renamed_options(name, words)
+    stderr = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(stderr):
             options, unknown = tyro.cli(
                 kind,
                 prog=f"resnetlab {name}",
@@ -128,44 +149,53 @@ def parse(kind: type, name: str, words: Sequence[str]) -> Any:
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise UsageError(f"{_one_line(said.getvalue())}; see resnetlab {name} --help") from None
+        raise UsageError(f"{_first_message(stderr.getvalue())}; see resnetlab {name} --help") from None
     if unknown and not any(word.startswith("-") for word in unknown):
-        options, unknown = _taken_up(options, unknown)
+        options, unknown = _extend_positional(options, unknown)
     if unknown:
         known = [f"--{field.replace('_', '-')}" for field in kind.__dataclass_fields__]
-        what = "option" if unknown[0].startswith("-") else "argument"
+        noun = "option" if unknown[0].startswith("-") else "argument"
         hint = _did_you_mean(unknown[0], known)
-        raise UsageError(f"{name} has no {what} {unknown[0]!r}{hint}; see resnetlab {name} --help")
+        raise UsageError(f"{name} has no {noun} {unknown[0]!r}{hint}; see resnetlab {name} --help")
     return options
 
 
-def _taken_up(options: Any, words: Sequence[str]) -> tuple[Any, Sequence[str]]:
-    """Add words to the positional option that takes any number: argparse stops at the first option between them.
+def _refuse_renamed_options(name: str, words: Sequence[str]) -> None:
+    renamed = RENAMED_OPTIONS.get(name, {})
+    for word in words:
+        option = word.partition("=")[0].replace("_", "-")
+        if option in renamed:
+            raise UsageError(f"{name}: {option} is now {renamed[option]}; see resnetlab {name} --help")
 
-    Returns the options, and the words that no option takes.
+
+def _extend_positional(options: Any, words: Sequence[str]) -> tuple[Any, Sequence[str]]:
+    """Append words to the positional option of any length: argparse stops at the first option between its values.
+
+    Returns:
+        The options, and the words left over.
     """
     from tyro.conf import Positional
 
     for name, hint in typing.get_type_hints(type(options), include_extras=True).items():
-        kind, *conf = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else (hint,)
-        if Positional in conf and typing.get_origin(kind) is tuple:
-            make = typing.get_args(kind)[0]
-            return dataclasses.replace(options, **{name: (*getattr(options, name), *map(make, words))}), ()
+        kind, *markers = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else (hint,)
+        if Positional in markers and typing.get_origin(kind) is tuple:
+            value_type = typing.get_args(kind)[0]
+            return dataclasses.replace(options, **{name: (*getattr(options, name), *map(value_type, words))}), ()
     return options, words
 
 
 def _paragraphs(docstring: str) -> str:
-    """Return a docstring's paragraphs, each filled to the terminal's width, 80 columns at most.
+    """Return a docstring's paragraphs, each wrapped to the terminal's width, 80 columns at most.
 
-    Lines are indented: tyro joins a line that starts with a letter to the one before.
+    Lines are indented, because tyro joins a line that starts with a letter to the line before.
     """
     width = min(shutil.get_terminal_size().columns, 80)
     paragraphs = (" ".join(part.split()) for part in docstring.split("\n\n"))
     return "\n\n".join(textwrap.fill(text, width, initial_indent=" ", subsequent_indent=" ") for text in paragraphs)
 
 
-def _one_line(box: str) -> str:
-    """Return what tyro says first in its box, without the box; where the output is ASCII, the box is only rulers."""
+def _first_message(box: str) -> str:
+    """Return the first message in tyro's error box as one line. In ASCII output the box consists of rulers only."""
     if "╭" not in box:
         box = box.partition("---")[2]  # the title stands above the first ruler
     paragraphs: list[list[str]] = [[]]
@@ -175,7 +205,7 @@ def _one_line(box: str) -> str:
         elif line:
             paragraphs[-1].append(line)
     first = next((lines for lines in paragraphs if lines), ["the options cannot be read"])
-    return " ".join(first).replace("'None', ", "").replace(", 'None'", "")  # which stands for an option not given
+    return " ".join(first).replace("'None', ", "").replace(", 'None'", "")  # tyro's default of an option
 
 
 def _did_you_mean(word: str, known: Sequence[str] | dict[str, str]) -> str:
@@ -183,7 +213,7 @@ def _did_you_mean(word: str, known: Sequence[str] | dict[str, str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _is_callers_mistake(error: Exception) -> bool:
+def _is_invalid_input(error: Exception) -> bool:
     from resnetlab.config import ConfigError
     from resnetlab.training.record import RecordError
 
@@ -191,10 +221,10 @@ def _is_callers_mistake(error: Exception) -> bool:
 
 
 def _fail(message: str, status: int, *, wait_s: float = 0.0) -> int:
-    """Print an error, once for all processes that torchrun started on this machine.
+    """Print an error, once for all processes that torchrun started on this machine; return `status`.
 
-    The first of them speaks and leaves, and torchrun ends the others by SIGTERM within a tenth of a second. Who is
-    still here after `wait_s` had an error of its own, and tells it.
+    The first process prints and exits; torchrun then ends the others by SIGTERM within a tenth of a second. A process
+    that still runs after `wait_s` has an error of its own, and prints it.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("LOCAL_RANK", "0") != "0":
         with contextlib.suppress(KeyboardInterrupt):

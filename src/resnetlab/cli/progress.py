@@ -1,4 +1,4 @@
-"""What a person sees while one run trains: a live line in a terminal, a plain line now and then elsewhere."""
+"""The progress display of a training run: a live line in a terminal, periodic plain lines elsewhere."""
 
 import math
 import time
@@ -19,26 +19,26 @@ from resnetlab.training.metrics import Progress, StepMetrics
 if TYPE_CHECKING:
     from resnetlab.training.trainer import Trainer
 
-PLAIN_EVERY_S = 10.0
-"""Seconds between plain lines, at least."""
+PLAIN_INTERVAL_S = 10.0
+"""Shortest time between plain lines, in seconds."""
 
-MEMORY_S = 120.0
-"""Over how many seconds the speed is averaged that the time left follows from: some epochs with their validation."""
+RATE_WINDOW_S = 120.0
+"""Time constant of the average step rate, in seconds: long enough for several epochs with their validation."""
 
-WIDTH = 80
-"""Columns a line takes at most."""
+MAX_WIDTH = 80
+"""Largest width of a line, in columns."""
 
 
 class TrainDisplay(Callback):
-    """Show how one run goes; use it as a context, so that the terminal is left tidy."""
+    """The progress of one run on a console; as a context manager it restores the terminal."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
-        """Show on `console`: live where it is a terminal, plain lines where it is not. `clock` counts seconds."""
+        """Display on `console`: a live line if it is a terminal, else plain lines. `clock` returns seconds."""
         self.console = console
-        self.speed = StepRate(clock)
+        self.step_rate = StepRate(clock)
         self._clock = clock
-        self._last: Progress | None = None
-        self._next_plain_s = -math.inf
+        self._progress: Progress | None = None
+        self._next_plain_line_s = -math.inf
         self._live = (
             Live(console=console, auto_refresh=False, transient=True, get_renderable=self._live_line)
             if console.is_terminal
@@ -53,7 +53,7 @@ class TrainDisplay(Callback):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._last = None
+        self._progress = None
         if self._live:
             self._live.refresh()
             self._live.stop()
@@ -64,34 +64,34 @@ class TrainDisplay(Callback):
             self._print(Text(line))
 
     def on_step(self, trainer: "Trainer", metrics: StepMetrics) -> None:
-        """Display the progress of the step, if it has a report."""
+        """Display the progress report of the step, if it completes one."""
         if metrics.progress:
-            self.show_progress(metrics.progress)
+            self.update(metrics.progress)
 
-    def show_progress(self, progress: Progress) -> None:
-        """Display a report: at once in a terminal, else the first, the last and one in 10 s."""
-        self.speed.see(progress.step)
-        self._last = progress
+    def update(self, progress: Progress) -> None:
+        """Display a report. Plain lines are limited to the first report, the last one, and one every 10 s."""
+        self.step_rate.update(progress.step)
+        self._progress = progress
         if self._live:
             self._live.refresh()
             return
-        done = progress.step >= progress.total_steps
-        if done or self._clock() >= self._next_plain_s:
-            self._next_plain_s = self._clock() + PLAIN_EVERY_S
-            self._print(Text(f"step {self._words(progress)}"))
+        is_last = progress.step >= progress.total_steps
+        if is_last or self._clock() >= self._next_plain_line_s:
+            self._next_plain_line_s = self._clock() + PLAIN_INTERVAL_S
+            self._print(Text(f"step {self._progress_text(progress)}"))
 
     def on_epoch(self, trainer: "Trainer | None", line: Mapping[str, Any]) -> None:
-        """Print the record's `epoch` line; values that are missing or `None` are left out."""
-        parts = (
+        """Print the record's `epoch` line; values that are missing or `None` are omitted."""
+        columns = (
             ("epoch", "epoch {:>3}"),
             ("train_error_pct", "train error {:5.1f} %"),
             ("val_error_pct", "val error {:5.1f} %"),
             ("lr", "lr {:.4g}"),
         )
-        known = [form.format(line[key]) for key, form in parts if line.get(key) is not None]
+        cells = [template.format(line[key]) for key, template in columns if line.get(key) is not None]
         if line.get("time_s") is not None:
-            known.append(time_text(line["time_s"]))
-        self._print(Text("  ".join(known)))
+            cells.append(time_text(line["time_s"]))
+        self._print(Text("  ".join(cells)))
 
     def on_warning(self, trainer: "Trainer | None", message: str) -> None:
         """Print a warning; long lines are wrapped."""
@@ -102,54 +102,55 @@ class TrainDisplay(Callback):
 
     @property
     def _width(self) -> int:
-        return min(WIDTH, self.console.width)
+        return min(MAX_WIDTH, self.console.width)
 
-    def _words(self, progress: Progress, error: str = "train error") -> str:
-        parts = [
+    def _progress_text(self, progress: Progress, error: str = "train error") -> str:
+        cells = [
             f"{progress.step:,}/{progress.total_steps:,}",
             f"{error} {progress.train_error_pct:.1f} %".strip(),
             f"{progress.images_per_s:,.0f} images/s",
         ]
-        left_s = self.speed.time_left_s(progress.total_steps)
+        left_s = self.step_rate.time_left_s(progress.total_steps)
         if left_s is not None and progress.step < progress.total_steps:
-            parts.append(f"{time_text(left_s)} left")
-        return "  ".join(parts)
+            cells.append(f"{time_text(left_s)} left")
+        return "  ".join(cells)
 
     def _live_line(self) -> Group | Table:
-        if self._last is None:
+        if self._progress is None:
             return Group()
-        words = Text(self._words(self._last, error="error"), no_wrap=True, overflow="ellipsis")
-        room = self._width - 1 - len(words) - 2  # a last column left free: some terminals wrap when it is filled
+        text = Text(self._progress_text(self._progress, error="error"), no_wrap=True, overflow="ellipsis")
+        bar_width = self._width - 1 - len(text) - 2  # the last column stays free: some terminals wrap if it is filled
         line = Table.grid(padding=(0, 2))
-        if room < 4:
-            line.add_row(words)
+        if bar_width < 4:
+            line.add_row(text)
         else:
-            bar = ProgressBar(self._last.total_steps, self._last.step, width=min(room, 30))
-            line.add_row(bar, words)
+            bar = ProgressBar(self._progress.total_steps, self._progress.step, width=min(bar_width, 30))
+            line.add_row(bar, text)
         return line
 
 
 class StepRate:
-    """Steps a second of late: a run that was resumed starts in the middle, and machines get other work."""
+    """The recent rate of steps, as an exponential average. It adapts to other load, and to a run resumed midway."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """Measure with `clock`, in seconds."""
+        """Measure with `clock`, which returns seconds."""
         self._clock = clock
-        self._seen: tuple[float, int] | None = None
+        self._last: tuple[float, int] | None = None
         self._steps = self._seconds = 0.0
 
-    def see(self, step: int) -> None:
-        """Take in that so many steps are done; what is long ago fades away."""
+    def update(self, step: int) -> None:
+        """Add the time at which `step` steps are done."""
         now = self._clock()
-        if self._seen is not None:
-            gone_s = now - self._seen[0]
-            fade = math.exp(-gone_s / MEMORY_S)
-            self._steps = fade * self._steps + step - self._seen[1]
-            self._seconds = fade * self._seconds + gone_s
-        self._seen = now, step
+        if self._last is not None:
+            last_time, last_step = self._last
+            elapsed_s = now - last_time
+            decay = math.exp(-elapsed_s / RATE_WINDOW_S)
+            self._steps = decay * self._steps + step - last_step
+            self._seconds = decay * self._seconds + elapsed_s
+        self._last = now, step
 
     def time_left_s(self, total_steps: int) -> float | None:
-        """Return the seconds until the last step is done at the recent speed, or `None` while nothing is known."""
-        if self._seen is None or self._steps <= 0:
+        """Return the seconds until the last step at the recent rate; `None` while the rate is unknown."""
+        if self._last is None or self._steps <= 0:
             return None
-        return (total_steps - self._seen[1]) * self._seconds / self._steps
+        return (total_steps - self._last[1]) * self._seconds / self._steps

@@ -5,8 +5,8 @@ from rich.table import Table
 
 
 def table(*columns: str, left: int = 1) -> Table:
-    """Return an empty table; the first `left` columns are words, set left, the others numbers, set right."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    """Return an empty table; the first `left` columns hold words and align left, the others align right."""
+    result = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for index, name in enumerate(columns):
-        made.add_column(name, justify="left" if index < left else "right", no_wrap=True)
-    return made
+        result.add_column(name, justify="left" if index < left else "right", no_wrap=True)
+    return result

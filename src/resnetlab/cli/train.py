@@ -1,4 +1,7 @@
-"""`resnetlab train`: one network, real images, an honest number, and a model file."""
+"""`resnetlab train`: options, the configuration they describe, and the printed result of a run.
+
+Longer than 300 lines because each of the 40 options carries its help text.
+"""
 
 import json
 from dataclasses import dataclass, replace
@@ -16,105 +19,106 @@ if TYPE_CHECKING:
     from resnetlab.training.runtime_options import RuntimeOptions
 
 
-WAITING_PCT = 10.0
-"""Share of the training time from which waiting for images is worth a word."""
-PATIENT = 1_000_000
-"""Seconds beyond which nobody waits for a process: eleven days."""
+MIN_DATA_WAIT_PCT = 10.0
+"""Share of the training time spent waiting for images from which the result mentions it."""
+MAX_TIMEOUT_S = 1_000_000
+"""Upper limit of `--timeout`: eleven days."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Train a network by a recipe of the paper, judge it, and leave a run directory with a model file.
+    """Train a network by a recipe, test it, and write a run directory with a model file.
 
-    The same command, given again, continues a run that was stopped, to the last bit as if it had not been. Ctrl-C and
-    SIGTERM finish the step and save.
+    The same command continues an interrupted run; the result is the same to the last bit as without the interruption.
+    Ctrl-C and SIGTERM finish the step and save.
     """
 
     model: str | None = None
-    """The network, such as resnet20, resnet56, plain34 or resnet18. If not given: that of --from, else resnet20 for
-    named data sets and resnet18 for your own images."""
+    """The network, such as resnet20, resnet56, plain34 or resnet18. If not given: the network of --from, else resnet20
+    for named data sets and resnet18 for your own images."""
     data: str | None = None
-    """cifar10, cifar100, mnist, fashion-mnist, digits, or the path of a folder of images, of parquet files or of shards
-    (resnetlab data pack), or the address of one, such as https://example.org/shards or s3://bucket/shards."""
+    """cifar10, cifar100, mnist, fashion-mnist, digits; or a folder of images, parquet files or shards (resnetlab data
+    pack); or the URL of a folder of shards, such as https://example.org/shards or s3://bucket/shards."""
     data_root: Path | None = None
-    """Folder where the archives of a named data set lie, or are downloaded to."""
+    """Folder of the archives of a named data set; missing ones are downloaded."""
     recipe: str | None = None
     """digits, cifar-paper (section 4.2), imagenet-paper (section 3.4), imagenet-90 (the usual 90 epochs), imagenet-fast
-    (16 epochs, images that grow) or finetune. If not given: finetune for the network of --from, else the network's
-    own."""
+    (16 epochs, progressive resizing) or finetune. If not given: finetune for the network of --from, else the default
+    for the data and the network."""
     epochs: int | None = None
-    """Passes over the training images, in place of the recipe's length."""
+    """Passes over the training images; the recipe's if not given."""
     steps: int | None = None
-    """Length in steps, in place of the recipe's."""
+    """Length in steps; the recipe's if not given."""
     batch_size: int | None = None
-    """Images in a step, in place of the recipe's."""
+    """Images per step; the recipe's if not given."""
     lr: float | None = None
-    """Learning rate, in place of the recipe's."""
+    """Learning rate; the recipe's if not given."""
+    initial_lr: float | None = None
+    """Learning rate until the training error falls below 80 %; the recipe's if not given."""
     seed: int | None = None
-    """Seed of weights, order and augmentation; 0 if not given."""
+    """Seed of the weights, the sample order and the augmentation; 0 if not given."""
     image_size: int | None = None
-    """Side in pixels of what the network sees; that of the file of --from, or chosen from the images, if not given."""
+    """Side of the network's input in pixels. If not given: that of --from, else derived from the images."""
     split_seed: int | None = None
     """Seed of the validation split; 0 if not given."""
     train_images: int | None = None
-    """Train on so many images alone, each class in its proportion."""
+    """Size of a stratified subset of the training images; all if not given."""
     on_bad_image: Literal["fail", "skip"] | None = None
-    """Stop at images that cannot be read, or leave them out and list them in the record."""
+    """Stop at an unreadable image, or skip it and list it in the record."""
     keep: Literal["last", "best"] | None = None
-    """Weights to keep: those of the last epoch, or of the lowest validation error."""
+    """Weights to test and save: of the last epoch, or of the lowest validation error."""
     weights: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """A model file or run directory to start from, in place of random weights. Without --model it is fine-tuned: the
-    same network, with a head for the classes of --data. Images are seen as the file's network saw them."""
+    """Model file or run directory with the initial weights; random weights if not given. Without --model its network is
+    fine-tuned, with a head for the classes of --data. The preprocessing is the file's."""
     frozen_epochs: int | None = None
-    """Epochs at the start in which the head alone learns, in place of the recipe's."""
+    """Epochs at the start that update only the head; the recipe's if not given."""
     layer_decay: float | None = None
-    """Factor on the learning rate for each stage back from the head, above 0 and at most 1; the recipe's if not
-    given."""
+    """Factor on the learning rate per stage below the head, above 0 and at most 1; the recipe's if not given."""
     freeze_bn: Literal["on", "off"] | None = None
-    """Leave batch normalisation as it was: statistics, scale and shift; as the recipe says if not given."""
+    """Freeze statistics, scale and shift of batch normalisation; the recipe's if not given."""
     out: Path | None = None
-    """Run directory; runs/DATA-MODEL-seedN if not given, runs/DATA-MODEL-finetuned-seedN where that is done."""
+    """Run directory. If not given: runs/DATA-MODEL-seedN, or runs/DATA-MODEL-finetuned-seedN for fine-tuning."""
     resume: bool = False
-    """Continue the run in the directory; options that are not given are those it had."""
+    """Continue the run in the run directory, with its own configuration for options that are not given."""
     allow_config_change: bool = False
-    """Continue although the configuration is another one."""
+    """Continue a run although its configuration differs."""
     fresh: bool = False
-    """Delete the run in the directory and start over."""
+    """Delete the run in the run directory and start again."""
     precision: Literal["auto", "fp32", "bf16"] | None = None
-    """Precision of convolutions; a long run measures which is faster if not given."""
+    """Precision of convolutions and matrix products; auto (the default) measures in a long run, else fp32."""
     layout: Literal["auto", "channels_last", "contiguous"] | None = None
-    """Memory layout of images and maps; likewise."""
+    """Memory layout of images and feature maps; auto (the default) measures in a long run, else channels_last."""
     compile: Literal["auto", "on", "off"] | None = None
-    """Compile the step with torch.compile; likewise."""
+    """Compile the training step with torch.compile; auto (the default) measures in a long run, else off."""
     sync_bn: bool = False
-    """With several processes (torchrun): normalise over the whole batch, as one process does."""
+    """With several processes (torchrun): compute batch statistics over all of them."""
     grad_accum_steps: int | None = None
-    """Parts that each process takes its images of a step in, for less memory; 1 if not given."""
+    """Micro-batches per step and process; more need less memory; 1 if not given."""
     timeout: float = 600.0
-    """How long processes wait for one that is silent before all give up."""
+    """Seconds that processes wait for one that does not respond before all exit."""
     activation_checkpointing: bool = False
-    """Make activations again in the backward pass: a third more time, far less memory."""
+    """Recompute activations in the backward pass: a third more time, far less memory."""
     device: Literal["auto", "cpu", "cuda"] | None = None
-    """Where to compute; a GPU where there is one."""
+    """Device to train on; auto uses a GPU if one is available."""
     workers: int | None = None
-    """Threads that decode images which do not fit in memory; one a core if not given."""
+    """Threads that decode images if the data set does not fit in memory; one per core if not given."""
     cache_gib: float = 10.0
-    """Size of the cache for shards behind an address, in GiB; it lies in --data-root, or in the user's cache folder."""
+    """Size of the cache for remote shards in GiB; its folder is --data-root, or the user's cache folder."""
     checkpoint_seconds: float = 300.0
-    """Seconds between checkpoints; they take 1 % of the time at most."""
+    """Seconds between checkpoints, at least; checkpoints take at most 1 % of the time."""
     checkpoint_steps: int | None = None
-    """Steps between checkpoints, in place of seconds."""
+    """Steps between checkpoints; replaces --checkpoint-seconds."""
     track: str | None = None
-    """tensorboard: write its event files into the run directory."""
+    """tensorboard: also write event files for TensorBoard into the run directory."""
     json: bool = False
-    """Print the result as one JSON object; everything else goes to stderr."""
+    """Print the result as one JSON object; print everything else to stderr."""
 
 
 def run(options: Options) -> int:
-    """Train; return 0, or 130 or 143 where a signal stopped the run and its state is saved."""
-    config, out = resolve(options)
+    """Train; return 0, or 130 or 143 if a signal stopped the run after its state was saved."""
+    config, out = resolve_run(options)
     runtime = runtime_options(options)
-    _look_before_loading(config, out)
+    _check_paths(config, out)
 
     from rich.console import Console
 
@@ -141,8 +145,8 @@ def run(options: Options) -> int:
                     stop_signal=stop_signal,
                 ).result
     except InterruptedRunError as stopped:
-        kept = f"saved in {out}, the same command continues" if (out / "checkpoint").exists() else "nothing was begun"
-        console.print(f"{stopped}; {kept}", soft_wrap=True, highlight=False)
+        saved = f"saved in {out}, the same command continues" if (out / "checkpoint").exists() else "nothing was saved"
+        console.print(f"{stopped}; {saved}", soft_wrap=True, highlight=False)
         return stopped.status
     if options.json and first:
         print(json.dumps({"out": str(out), **result}))
@@ -151,59 +155,63 @@ def run(options: Options) -> int:
     return 0
 
 
-def resolve(options: Options) -> tuple[RunConfig, Path]:
-    """Return what to run and where: a recipe's name plus overrides, or with `--resume` what the directory says.
+def resolve_run(options: Options) -> tuple[RunConfig, Path]:
+    """Return the configuration and the directory of the run; `--resume` reads the configuration from the directory.
 
     Raises:
-        ConfigError: for an unknown name, a value out of range, or nothing to resume.
+        ConfigError: for an unknown name, a value out of range, or a missing run to resume.
     """
     from resnetlab.data.registry import dataset_title
 
     if options.resume and options.out is not None:
         if not (options.out / "config.json").exists():
-            raise ConfigError(f"{options.out}: no run there to resume; leave --resume out to start one")
+            raise ConfigError(f"{options.out}: no run to resume; omit --resume to start one")
         return override_config(read_config(options.out / "config.json"), options), options.out
     config = new_config(options)
-    tuned = "-finetuned" if options.model is None and options.weights is not None else ""
-    out = options.out or Path("runs") / f"{dataset_title(config.data)}-{config.model.name}{tuned}-seed{config.seed}"
+    suffix = "-finetuned" if options.model is None and options.weights is not None else ""
+    out = options.out or Path("runs") / f"{dataset_title(config.data)}-{config.model.name}{suffix}-seed{config.seed}"
     if options.resume and not (out / "config.json").exists():
-        raise ConfigError(f"{out}: no run there to resume; name its directory with --out")
+        raise ConfigError(f"{out}: no run to resume; name its directory with --out")
     return config, out
 
 
 def new_config(options: Options) -> RunConfig:
-    """Return the configuration that the options describe."""
+    """Return the configuration that the options describe.
+
+    Raises:
+        ConfigError: for an unknown name, a value out of range, or missing options.
+    """
     from resnetlab.data.registry import LISTED_KINDS, detect_kind
     from resnetlab.models.model_card import read_card
     from resnetlab.models.zoo import model_config
     from resnetlab.training.recipes import default_recipe, recipe
 
     if options.data is None:
-        raise ConfigError("name the images: --data cifar10, or the path of a folder of images or of parquet files")
+        raise ConfigError("--data is missing; give cifar10, or the path of a folder of images or of parquet files")
     data = DataConfig(
         name=options.data,
-        **_given(options, *DATA_FIELDS),
+        **_given_options(options, *DATA_FIELDS),
         root=None if options.data_root is None else str(options.data_root),
     )
-    own = detect_kind(data) in LISTED_KINDS
+    is_custom_data = detect_kind(data) in LISTED_KINDS
     if options.model is None and options.weights is not None:
         model, name = read_card(options.weights).model, options.recipe or "finetune"
     else:
-        model = model_config(options.model or ("resnet18" if own else "resnet20"))
+        model = model_config(options.model or ("resnet18" if is_custom_data else "resnet20"))
         name = options.recipe or default_recipe(data.name, model)
     if name == "finetune" and options.weights is None:
-        raise ConfigError("recipe finetune needs a trained network to start from; name its file with --from")
+        raise ConfigError("recipe finetune needs trained weights; name a model file with --from")
     return RunConfig(
         model,
         data,
-        recipe(name, model, **_recipe_changes(options)),
-        **_given(options, *RUN_FIELDS),
+        recipe(name, model, **_recipe_overrides(options)),
+        **_given_options(options, *RUN_FIELDS),
         weights=None if options.weights is None else str(options.weights),
     )
 
 
 DATA_FIELDS = ("split_seed", "train_images", "image_size", "on_bad_image")
-RECIPE_FIELDS = ("epochs", "steps", "batch_size", "lr", "keep", "frozen_epochs", "layer_decay")
+RECIPE_FIELDS = ("epochs", "steps", "batch_size", "lr", "initial_lr", "keep", "frozen_epochs", "layer_decay")
 RUN_FIELDS = (
     "seed",
     "precision",
@@ -217,33 +225,33 @@ RUN_FIELDS = (
 
 
 def override_config(config: RunConfig, options: Options) -> RunConfig:
-    """Return a run's own configuration with the options that were given in place of its values.
+    """Return a run's configuration, with its values replaced by the options that are given.
 
-    Where the recipe's learning rate goes with the batch, the run's own does too.
+    A recipe whose learning rate is proportional to the batch size scales the run's learning rate with `batch_size`.
     """
     from resnetlab.models.zoo import model_config
     from resnetlab.training.recipes import SCALED, recipe
 
     model: ModelConfig = model_config(options.model) if options.model else config.model
-    changes = _recipe_changes(options)
+    changes = _recipe_overrides(options)
     if "epochs" in changes:
         changes.setdefault("steps", None)
     base = recipe(options.recipe, model, **changes) if options.recipe else config.recipe
     if not options.recipe and base.name in SCALED and "batch_size" in changes:
         changes.setdefault("lr", base.lr * changes["batch_size"] / base.batch_size)
-    data = replace(config.data, **_given(options, *DATA_FIELDS))
+    data = replace(config.data, **_given_options(options, *DATA_FIELDS))
     if options.data is not None:
         data = replace(data, name=options.data)
     if options.data_root is not None:
         data = replace(data, root=str(options.data_root))
-    values = {"model": model, "data": data, "recipe": replace(base, **changes), **_given(options, *RUN_FIELDS)}
+    values = {"model": model, "data": data, "recipe": replace(base, **changes), **_given_options(options, *RUN_FIELDS)}
     if options.weights is not None:
         values["weights"] = str(options.weights)
     return replace(config, **values)
 
 
 def runtime_options(options: Options) -> "RuntimeOptions":
-    """Return what concerns this session alone.
+    """Return the options that do not affect the result.
 
     Raises:
         ConfigError: for a value out of range.
@@ -260,15 +268,15 @@ def runtime_options(options: Options) -> "RuntimeOptions":
         raise ConfigError(f"checkpoint-seconds must be at least 0, not {options.checkpoint_seconds}")
     if options.checkpoint_steps is not None and options.checkpoint_steps < 1:
         raise ConfigError(f"checkpoint-steps must be at least 1, not {options.checkpoint_steps}")
-    if not 1 <= options.timeout <= PATIENT:
-        raise ConfigError(f"timeout must be from 1 to {PATIENT:,}, not {options.timeout:g}")
+    if not 1 <= options.timeout <= MAX_TIMEOUT_S:
+        raise ConfigError(f"timeout must be from 1 to {MAX_TIMEOUT_S:,}, not {options.timeout:g}")
     if options.track not in (None, "tensorboard"):
         raise ConfigError(f"track {options.track!r} is unknown; known: tensorboard")
     return RuntimeOptions(
         workers=workers,
         cache_gib=options.cache_gib,
         resume=True,
-        fresh=options.fresh and restart_count() == 0,  # what torchrun starts again goes on
+        fresh=options.fresh and restart_count() == 0,  # a run that torchrun restarts continues
         allow_config_change=options.allow_config_change,
         checkpoint_s=options.checkpoint_seconds,
         checkpoint_steps=options.checkpoint_steps,
@@ -276,22 +284,22 @@ def runtime_options(options: Options) -> "RuntimeOptions":
     )
 
 
-def _look_before_loading(config: RunConfig, out: Path) -> None:
-    """Find what is wrong and needs no PyTorch to be found."""
+def _check_paths(config: RunConfig, out: Path) -> None:
+    """Raise `ConfigError` for an unusable path, before the seconds that PyTorch takes to load."""
     from resnetlab.data.registry import detect_kind
 
     detect_kind(config.data)
     if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file; choose a folder with --out")
+        raise ConfigError(f"{out} is a file; name a folder with --out")
     start = None if config.weights is None else Path(config.weights).resolve()
     if start in (out.resolve(), (out / "model.safetensors").resolve()):
         raise ConfigError(
-            f"the run in {out} would overwrite {config.weights}, which it starts from; choose another folder with --out"
+            f"the run in {out} would overwrite its initial weights {config.weights}; name another folder with --out"
         )
 
 
 def print_result(result: dict[str, Any], out: Path, console: "Console") -> None:
-    """Print a finished run's errors, and where its model file is."""
+    """Print the errors of a finished run and the path of its model file."""
     from resnetlab.study.display import time_text
 
     errors = [
@@ -299,19 +307,19 @@ def print_result(result: dict[str, Any], out: Path, console: "Console") -> None:
         for name in ("train", "val", "test")
         if result[f"{name}_error_pct"] is not None
     ]
-    print_line = f"{', '.join(errors)}; {time_text(result['time_s'])}, {result['images_per_s']:,.0f} images/s"
-    console.print(print_line, soft_wrap=True, highlight=False)
-    if result.get("data_wait_pct", 0) >= WAITING_PCT:
-        waited = f"{result['data_wait_pct']:.0f} % of the time was spent waiting for images"
-        console.print(f"{waited}: resnetlab doctor says why", soft_wrap=True, highlight=False)
+    summary = f"{', '.join(errors)}; {time_text(result['time_s'])}, {result['images_per_s']:,.0f} images/s"
+    console.print(summary, highlight=False, width=min(80, console.width))
+    if result.get("data_wait_pct", 0) >= MIN_DATA_WAIT_PCT:
+        wait = f"{result['data_wait_pct']:.0f} % of the time was spent waiting for images"
+        console.print(f"{wait}: resnetlab doctor finds the cause", soft_wrap=True, highlight=False)
     console.print(f"model file: {out / 'model.safetensors'}", soft_wrap=True, highlight=False)
 
 
-def _recipe_changes(options: Options) -> dict[str, Any]:
-    changes = _given(options, *RECIPE_FIELDS)
+def _recipe_overrides(options: Options) -> dict[str, Any]:
+    changes = _given_options(options, *RECIPE_FIELDS)
     return changes if options.freeze_bn is None else {**changes, "freeze_bn": options.freeze_bn == "on"}
 
 
-def _given(options: Options, *names: str) -> dict[str, Any]:
+def _given_options(options: Options, *names: str) -> dict[str, Any]:
     values = {name: getattr(options, name) for name in names}
     return {name: value for name, value in values.items() if value is not None and value is not False}

@@ -1,4 +1,4 @@
-"""`resnetlab verify-resume`: prove on this machine that a killed run ends as an unbroken one."""
+"""`resnetlab verify-resume`: compare a run that is killed and resumed with an uninterrupted run."""
 
 import json
 import random
@@ -15,53 +15,53 @@ from resnetlab.config import ConfigError
 
 @dataclass(frozen=True)
 class Options:
-    """Train a small run twice, once unbroken and once killed (kill -9) at random moments and continued, and compare.
+    """Train a small run twice and compare: once uninterrupted, once killed (kill -9) at random steps and resumed.
 
-    Weights, BN statistics, momentum and record must be equal to the last bit; times alone may differ.
+    Weights, BN statistics, momentum and record must be equal to the last bit; only times may differ.
     """
 
     model: str = "resnet8"
     """The network."""
     data: str = "digits"
-    """Its images, as for `resnetlab train`."""
+    """The data set, as for resnetlab train."""
     data_root: Path | None = None
-    """Folder where the archives of a named data set lie."""
+    """Folder of the archives of a named data set."""
     steps: int = 120
-    """Length of the run."""
+    """Length of the run in steps, at least 10."""
     kills: int = 3
-    """How often the second run is killed."""
+    """Number of times that the second run is killed, at least 1."""
     seed: int = 0
-    """Seed of the run, and of the moments at which it is killed."""
+    """Seed of the run, and of the steps at which it is killed."""
     workers: int = 0
-    """Threads that decode images, as for `resnetlab train`."""
+    """Threads that decode images, as for resnetlab train."""
     json: bool = False
     """Print one JSON object."""
 
 
 def run(options: Options) -> int:
-    """Run both and compare; return 1 where they differ."""
-    for name, least in (("steps", 10), ("kills", 1), ("workers", 0), ("seed", 0)):
-        if getattr(options, name) < least:
-            raise ConfigError(f"{name} must be at least {least}, not {getattr(options, name)}")
+    """Train both runs and compare them; return 1 if they differ."""
+    for name, minimum in (("steps", 10), ("kills", 1), ("workers", 0), ("seed", 0)):
+        if getattr(options, name) < minimum:
+            raise ConfigError(f"{name} must be at least {minimum}, not {getattr(options, name)}")
     from rich.console import Console
 
     console = Console(stderr=True, markup=False)
-    chance = random.Random(options.seed)
+    rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory(prefix="verify-resume-") as folder:
-        unbroken, broken = Path(folder, "unbroken"), Path(folder, "broken")
-        console.print(f"unbroken: {options.model} on {options.data}, {options.steps} steps …", highlight=False)
-        train(options, unbroken)
+        uninterrupted, resumed = Path(folder, "uninterrupted"), Path(folder, "resumed")
+        console.print(f"uninterrupted run: {options.model} on {options.data}, {options.steps} steps …", highlight=False)
+        train(options, uninterrupted)
         killed_at: list[int] = []
         for kill in range(1, options.kills + 1):
-            first = killed_at[-1] + 1 if killed_at else 1
-            step = chance.randint(first, max(first, options.steps * kill // options.kills - 1))
-            killed_at.append(kill_after(options, broken, step))
+            first_step = killed_at[-1] + 1 if killed_at else 1
+            step = rng.randint(first_step, max(first_step, options.steps * kill // options.kills - 1))
+            killed_at.append(kill_after(options, resumed, step))
             console.print(f"killed after the checkpoint of step {killed_at[-1]}", highlight=False)
-        train(options, broken)
+        train(options, resumed)
 
         from resnetlab.training.compare_runs import run_differences
 
-        differences = run_differences(unbroken, broken)
+        differences = run_differences(uninterrupted, resumed)
     if options.json:
         print(json.dumps({"equal": not differences, "killed_at": killed_at, "differences": differences}))
     elif differences:
@@ -71,9 +71,9 @@ def run(options: Options) -> int:
     return 1 if differences else 0
 
 
-def command(options: Options, out: Path) -> list[str]:
-    """Return the `train` command of one side; a checkpoint each step."""
-    root = [] if options.data_root is None else ["--data-root", str(options.data_root)]
+def train_command(options: Options, out: Path) -> list[str]:
+    """Return the `train` command of a run with a checkpoint at every step."""
+    data_root = [] if options.data_root is None else ["--data-root", str(options.data_root)]
     recipe = "digits" if options.data == "digits" else "cifar-paper"
     return [
         sys.executable,
@@ -84,7 +84,7 @@ def command(options: Options, out: Path) -> list[str]:
         options.model,
         "--data",
         options.data,
-        *root,
+        *data_root,
         "--recipe",
         recipe,
         "--steps",
@@ -102,32 +102,32 @@ def command(options: Options, out: Path) -> list[str]:
 
 
 def train(options: Options, out: Path) -> None:
-    """Run one side to its end.
+    """Train a run to its end.
 
     Raises:
-        RuntimeError: where it fails.
+        RuntimeError: if it fails.
     """
-    done = subprocess.run(command(options, out), capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"the run itself failed: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
+    process = subprocess.run(train_command(options, out), capture_output=True, text=True, check=False)
+    if process.returncode != 0:
+        raise RuntimeError(f"the run failed: {(process.stderr.strip().splitlines() or ['no error message'])[-1]}")
 
 
 def kill_after(options: Options, out: Path, step: int) -> int:
-    """Run one side until the checkpoint of `step` is there, and kill it; return the step it got to.
+    """Train a run until the checkpoint of `step` exists, then kill it; return the step of its newest checkpoint.
 
     Raises:
-        RuntimeError: where it ended before it could be killed.
+        RuntimeError: if it ended before it was killed.
     """
-    process = subprocess.Popen(command(options, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and newest(out) < step:
+    process = subprocess.Popen(train_command(options, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and newest_step(out) < step:
         time.sleep(0.001)
     process.kill()
     if process.wait() != -signal.SIGKILL:
-        raise RuntimeError("the run ended before it was killed; give it more --steps, or fewer --kills")
-    return newest(out)
+        raise RuntimeError("the run ended before it was killed; use more --steps or fewer --kills")
+    return newest_step(out)
 
 
-def newest(out: Path) -> int:
-    """Return the number of the newest checkpoint; with one a step, that is its step."""
+def newest_step(out: Path) -> int:
+    """Return the step of the newest checkpoint, or 0. Checkpoints are numbered, and there is one per step."""
     numbers = [int(path.name.rpartition("-")[2]) for path in (out / "checkpoint").glob("save-*")]
     return max(numbers, default=0)
