@@ -64,12 +64,12 @@ def test_plateau_divides_after_patience_epochs_without_a_lower_error():
     assert [lr_at(5, 9, plateau, num_drops=n) for n in range(3)] == pytest.approx([0.1, 0.01, 0.001])
 
 
-def test_110_layers_start_cautiously():
+def test_110_layers_start_with_the_initial_learning_rate():
     """Section 4.2: 0.01 until the training error is below 80 %, then 0.1."""
     deep = recipe("cifar-paper", model_config("resnet110"))
     assert (deep.initial_lr, deep.initial_lr_until_pct) == (0.01, 80)
-    assert lr_at(0, 64_000, deep, cautious=True) == 0.01
-    assert lr_at(0, 64_000, deep, cautious=False) == 0.1
+    assert lr_at(0, 64_000, deep, at_initial_lr=True) == 0.01
+    assert lr_at(0, 64_000, deep, at_initial_lr=False) == 0.1
     assert recipe("cifar-paper", model_config("resnet56")).initial_lr is None
 
 

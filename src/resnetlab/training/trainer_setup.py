@@ -55,6 +55,7 @@ class TrainerComponents:
         self.total_steps, self.steps_per_epoch = self.data.total_steps, self.data.steps_per_epoch
         self.model, self.start = _build_network(self.config, self.data, checkpoint)
         self.macs = cost(self.model, self.data.preprocessing.image_size).macs
+        self.model.activation_checkpointing = self.config.activation_checkpointing
         self.execution, self.forward = _resolve_execution(self.config, self.model, self.data, self.macs, checkpoint)
         self.optimizer = make_optimizer(self.model, self.config)
         self.grad_sync = GradSync(self.process_group, self.config.grad_accum_steps, stop_signal=self.stop_signal)
@@ -204,7 +205,6 @@ def _build_network(config: RunConfig, data: RunData, checkpoint: Checkpoint | No
     start: dict[str, Any] = {}
     if config.weights is not None and checkpoint is None:
         start = init_from_file(config, model, data)
-    model.activation_checkpointing = config.activation_checkpointing
     return model.to(data.device), start
 
 
