@@ -166,8 +166,8 @@ def start_run(out, *more):
         *more,
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    for _ in range(3000):
-        if list((out / "checkpoint").glob("save-*")):
+    for _ in range(18_000):  # minutes: PyTorch loads slowly on a busy machine
+        if process.poll() is not None or list((out / "checkpoint").glob("save-*")):
             break
         time.sleep(0.01)
     time.sleep(random.random() / 5)
