@@ -21,12 +21,12 @@ PACKING_MIB, TRAINING_MIB = 384, 512
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder tree of so many files, all but a few hundred of them links: what is listed and read is all the same."""
     root = tmp_path_factory.mktemp("many")
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     (root / "pool").mkdir()
     pool = [root / "pool" / f"{number}.jpg" for number in range(DIFFERENT)]
     for path in pool:
-        height, width = chance.integers(10, 17, 2)
-        Image.fromarray(chance.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
+        height, width = rng.integers(10, 17, 2)
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
     for split, count in (("train", IMAGES), ("val", 1_000)):
         folders = [root / "tree" / split / f"class{number:03}" for number in range(CLASSES)]
         for folder in folders:

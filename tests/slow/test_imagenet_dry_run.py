@@ -23,17 +23,17 @@ WNIDS = [f"n{number:08}" for number in range(1_440_000, 1_440_000 + CLASSES)]
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Training folders by WordNet number, a flat validation folder, and Kaggle's lists."""
     root = tmp_path_factory.mktemp("ilsvrc") / "imagenet"
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
 
     def write(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        height, width = chance.integers(36, 60, 2)
-        Image.fromarray(chance.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path, "JPEG")
+        height, width = rng.integers(36, 60, 2)
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path, "JPEG")
 
     for wnid in WNIDS:
         for number in range(OF_EACH):
             write(root / "train" / wnid / f"{wnid}_{number}.JPEG")
-    truth = chance.permutation(CLASSES)
+    truth = rng.permutation(CLASSES)
     for number in range(1, VAL + 1):
         write(root / "val" / f"ILSVRC2012_val_{number:08}.JPEG")
     rows = [f"ILSVRC2012_val_{number:08},{WNIDS[truth[number - 1]]} 1 2 30 30" for number in range(1, VAL + 1)]
@@ -90,6 +90,6 @@ def test_from_the_tree_to_ten_crops(tree, tmp_path):
         assert record[-1]["steps"] == 2
         assert record[0]["config"]["recipe"]["name"] == recipe
         assert len(load_model(out / "model.safetensors")[1].classes) == CLASSES
-        said = json.loads(done("evaluate", out, "--protocol", "ten-crop", "--device", "cpu", "--json"))
-        assert said["num_samples"] == VAL
-        assert 95 <= said["top1_error_pct"] <= 100
+        evaluation = json.loads(done("evaluate", out, "--protocol", "ten-crop", "--device", "cpu", "--json"))
+        assert evaluation["num_samples"] == VAL
+        assert 95 <= evaluation["top1_error_pct"] <= 100

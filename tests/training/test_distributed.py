@@ -105,7 +105,10 @@ def test_only_what_another_process_causes_is_a_loss(error, lost, monkeypatch):
     monkeypatch.setattr(distributed, "CALL_S", 0)
     store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]  # which PyTorch documents
     store.set("here/0", "1")
-    with pytest.raises(LostProcessError if lost else type(error)) as caught, distributed._naming(store, 0, 3, 6):
+    with (
+        pytest.raises(LostProcessError if lost else type(error)) as caught,
+        distributed._name_lost_processes(store, 0, 3, 6),
+    ):
         raise error
     if lost:
         assert str(caught.value).startswith("processes 1, 2 of 3 are gone or do not answer; ")
@@ -119,7 +122,7 @@ def test_the_one_that_is_lost_is_named(monkeypatch):
     store.set("here/2", "1")
     with (
         pytest.raises(LostProcessError, match=r"^process 1 of 3 is gone or does not answer; "),
-        distributed._naming(store, 0, 3, 6),
+        distributed._name_lost_processes(store, 0, 3, 6),
     ):
         raise RuntimeError("Application timeout caused pair closure")
 

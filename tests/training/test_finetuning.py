@@ -72,8 +72,8 @@ def test_images_are_normalised_as_the_file_says(file, photographs, tmp_path):
 
 @pytest.mark.parametrize(("asked", "size"), [(None, 16), (16, 16), (24, 24)])
 def test_a_mean_for_each_pixel_becomes_one_for_each_channel_at_another_size(photographs, tmp_path, asked, size):
-    chance = np.random.default_rng(0).random((3, 16, 16))
-    seen = Preprocessing(16, (0.9, 0.9, 0.9), (1.0, 1.0, 1.0), tuple(chance.ravel().tolist()))
+    pixel_mean = np.random.default_rng(0).random((3, 16, 16))
+    seen = Preprocessing(16, (0.9, 0.9, 0.9), (1.0, 1.0, 1.0), tuple(pixel_mean.ravel().tolist()))
     weights = write(tmp_path / "m.safetensors", COLOUR, seen)
     found = Trainer(starting(weights, DataConfig(str(photographs), image_size=asked))).data.preprocessing
     assert found.image_size == size
@@ -81,7 +81,7 @@ def test_a_mean_for_each_pixel_becomes_one_for_each_channel_at_another_size(phot
         assert found == seen
     else:
         assert found.pixel_mean == ()
-        assert found.mean == pytest.approx(chance.mean((1, 2)).tolist(), abs=1e-12)
+        assert found.mean == pytest.approx(pixel_mean.mean((1, 2)).tolist(), abs=1e-12)
 
 
 def test_a_network_is_shown_other_images_at_its_own_size(file):
@@ -206,7 +206,7 @@ def test_the_same_file_by_another_path_is_the_same(two_phases, tmp_path):
     assert killed_at_step(two_phases, tmp_path / "r", 3, EVERY_STEP) == signal.SIGKILL
     (tmp_path / "link").symlink_to(two_phases.weights)
     linked = dataclasses.replace(two_phases, weights=str(tmp_path / "link"))
-    with pytest.raises(ConfigError, match=r"made otherwise \(weights: .*add --allow-config-change"):
+    with pytest.raises(ConfigError, match=r"another configuration \(weights: .*add --allow-config-change"):
         fit(linked, tmp_path / "r", options=RuntimeOptions(resume=True))
     fit(linked, tmp_path / "r", options=RuntimeOptions(resume=True, allow_config_change=True))
 

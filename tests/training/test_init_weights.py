@@ -112,11 +112,11 @@ def test_a_deepened_run_is_of_its_seed(residual):
 
 def photographs(root, classes):
     """A folder of twelve random images a class."""
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for number in range(12 * len(classes)):
         path = root / classes[number % len(classes)] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(chance.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
     return DataConfig(str(root))
 
 

@@ -41,12 +41,12 @@ NUM = 32
 
 def network(config, dead=2):
     """A network in training mode with biases, scales and shifts of its own, and `dead` channels that never fire."""
-    chance = torch.Generator().manual_seed(1)
-    model = build_model(config, generator=chance).train()
+    rng = torch.Generator().manual_seed(1)
+    model = build_model(config, generator=rng).train()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 1:
-                parameter += 0.3 * torch.randn(parameter.shape, generator=chance)
+                parameter += 0.3 * torch.randn(parameter.shape, generator=rng)
             if name in ("layer2.0.bn1.weight", "layer2.0.conv1.weight"):
                 parameter[:dead] = 0
             if name in ("layer2.0.bn1.bias", "layer2.0.conv1.bias"):
@@ -57,16 +57,16 @@ def network(config, dead=2):
 
 
 def batch(count=40, side=12):
-    chance = torch.Generator().manual_seed(2)
-    images = torch.randn(count, 3, side, side, generator=chance)
+    rng = torch.Generator().manual_seed(2)
+    images = torch.randn(count, 3, side, side, generator=rng)
     images[NUM:] *= 3  # whoever looks at the whole batch sees something else
-    return images, torch.randint(5, (count,), generator=chance)
+    return images, torch.randint(5, (count,), generator=rng)
 
 
 def written_out(config, state, images, labels):
     """What a signal should hold, by layer and by block, from the weights alone; and the loss. In double precision."""
     w = {name: value.double().requires_grad_(value.is_floating_point()) for name, value in state.items()}
-    told, ratios, count = {}, {}, 2 if config.block == "basic" else 3
+    expected_stats, ratios, count = {}, {}, 2 if config.block == "basic" else 3
 
     def respond(conv, norm, x, stride):
         weight = w[f"{conv}.weight"]
@@ -75,7 +75,7 @@ def written_out(config, state, images, labels):
             mean, var = y.mean((0, 2, 3), keepdim=True), y.var((0, 2, 3), correction=0, keepdim=True)
             scale, shift = (w[f"{norm}.{part}"].view(1, -1, 1, 1) for part in ("weight", "bias"))
             y = (y - mean) / (var + 1e-5).sqrt() * scale + shift
-        told[conv] = {
+        expected_stats[conv] = {
             "response_std": y[:NUM].std().item(),
             "activation_var": y[:NUM].var().item(),
             "dead_relu_pct": None,
@@ -85,7 +85,10 @@ def written_out(config, state, images, labels):
     def fire(conv, y):
         y = y.relu()
         dead = (y[:NUM] == 0).all(-1).all(-1).all(0)
-        told[conv] |= {"activation_var": y[:NUM].var().item(), "dead_relu_pct": 100 * dead.double().mean().item()}
+        expected_stats[conv] |= {
+            "activation_var": y[:NUM].var().item(),
+            "dead_relu_pct": 100 * dead.double().mean().item(),
+        }
         return y
 
     x = fire("conv1", respond("conv1", "bn1", images.double(), 2 if config.stem == "imagenet" else 1))
@@ -107,22 +110,25 @@ def written_out(config, state, images, labels):
             ratios[block] = None if added is None else (branch[:NUM].norm() / added[:NUM].norm()).item()
             x = fire(f"{block}.conv{count}", branch if added is None else branch + added)
     loss = F.cross_entropy(x.mean((2, 3)) @ w["fc.weight"].T + w["fc.bias"], labels)
-    weights = [w[f"{name}.weight"] for name in told]
-    for name, weight, gradient in zip(told, weights, torch.autograd.grad(loss, weights), strict=True):
-        told[name] |= {"grad_norm": gradient.norm().item(), "grad_to_weight": (gradient.norm() / weight.norm()).item()}
-    return told, ratios, loss.item()
+    weights = [w[f"{name}.weight"] for name in expected_stats]
+    for name, weight, gradient in zip(expected_stats, weights, torch.autograd.grad(loss, weights), strict=True):
+        expected_stats[name] |= {
+            "grad_norm": gradient.norm().item(),
+            "grad_to_weight": (gradient.norm() / weight.norm()).item(),
+        }
+    return expected_stats, ratios, loss.item()
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_value_is_what_it_says(name):
     model, (images, labels) = network(NETWORKS[name]), batch()
-    told, ratios, loss = written_out(model.config, model.state_dict(), images, labels)
+    expected_stats, ratios, loss = written_out(model.config, model.state_dict(), images, labels)
     signal = measure_layer_stats(model, images, labels)
-    assert signal["layers"] == list(told)
+    assert signal["layers"] == list(expected_stats)
     assert signal["blocks"] == list(ratios)
     assert signal["loss"] == pytest.approx(loss, rel=1e-5)
     for quantity in QUANTITIES:
-        expected = [told[layer][quantity] for layer in signal["layers"]]
+        expected = [expected_stats[layer][quantity] for layer in signal["layers"]]
         assert signal[quantity] == [value if value is None else pytest.approx(value, rel=5e-4) for value in expected]
     assert signal["residual_ratio"] == [value and pytest.approx(value, rel=1e-4) for value in ratios.values()]
     dead = dict(zip(signal["layers"], signal["dead_relu_pct"], strict=True))

@@ -1,4 +1,4 @@
-"""A run that is listened to is the run that it would have been; what was heard stands in its record."""
+"""Layer statistics do not change a run, and its record holds them."""
 
 import dataclasses
 import json
@@ -50,7 +50,7 @@ def signals(out):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "heard"
+    out = tmp_path_factory.mktemp("runs") / "with_stats"
     return out, fit(CONFIG, out).model
 
 
@@ -81,7 +81,7 @@ def test_about_fifty_samples_are_the_default(tmp_path):
 
 
 def test_they_are_of_the_batch_before_its_update(tmp_path):
-    """The first two steps by hand: weight decay is in the update, and in no gradient that is told."""
+    """The first two steps by hand: weight decay is in the update, and in no gradient that is lines."""
     strong = dataclasses.replace(CONFIG.recipe, steps=2, lr=0.5, weight_decay=0.1, milestones=())
     fit(dataclasses.replace(CONFIG, recipe=strong, layer_stats_steps=1), tmp_path / "r")
     data = open_data(CONFIG.data)
@@ -116,15 +116,15 @@ def test_a_run_ends_as_it_would_unheard(tmp_path, fields):
     """Weights, statistics and momentum, to the last bit."""
     for steps in (0, 3):
         fit(changed(**fields, layer_stats_steps=steps), tmp_path / str(steps))
-    unheard, heard = (load_checkpoint(tmp_path / name / "checkpoint") for name in ("0", "3"))
-    assert unheard is not None
-    assert heard is not None
+    without, with_stats = (load_checkpoint(tmp_path / name / "checkpoint") for name in ("0", "3"))
+    assert without is not None
+    assert with_stats is not None
     assert (
-        unheard.tensors.keys()
-        == heard.tensors.keys()
+        without.tensors.keys()
+        == with_stats.tensors.keys()
         >= {"model.conv1.weight", "optimizer.momentum_buffer.conv1.weight"}
     )
-    assert all(torch.equal(unheard.tensors[name], value) for name, value in heard.tensors.items())
+    assert all(torch.equal(without.tensors[name], value) for name, value in with_stats.tensors.items())
     assert signals(tmp_path / "0") == []
     assert len(signals(tmp_path / "3")) == 6
 
@@ -203,11 +203,11 @@ def test_a_diverged_run_has_a_signal(tmp_path):
 
 def test_a_line_that_is_written_is_the_line_that_was_heard(run, monkeypatch):
     """JSON loses nothing of it."""
-    told = []
+    lines = []
     real = LayerStats.to_record
-    monkeypatch.setattr(LayerStats, "to_record", lambda self, **given: told.append(real(self, **given)) or told[-1])
+    monkeypatch.setattr(LayerStats, "to_record", lambda self, **given: lines.append(real(self, **given)) or lines[-1])
     fit(CONFIG)
-    assert [json.loads(json.dumps({"kind": "signal", **line})) for line in told] == signals(run[0])
+    assert [json.loads(json.dumps({"kind": "signal", **line})) for line in lines] == signals(run[0])
 
 
 @pytest.mark.slow

@@ -157,7 +157,7 @@ def test_fields_are_checked_and_need_a_file():
         with pytest.raises(ConfigError, match=f"layer_decay must be above 0 and at most 1, not {factor}"):
             Recipe(layer_decay=factor)
     for frozen in (Recipe(frozen_epochs=1), Recipe(freeze_bn=True)):
-        with pytest.raises(ConfigError, match="needs trained weights, .* name a model file with --from"):
+        with pytest.raises(ConfigError, match=r"needs trained weights, .* name a model file with --from"):
             RunConfig(recipe=frozen)
     RunConfig(recipe=Recipe(layer_decay=0.5))
 

@@ -70,7 +70,7 @@ def test_only_the_kept_bytes_stay(path):
         assert record.num_bytes == first
         record.write("warning", message="again")
     assert path.read_bytes() == whole[:first] + b'{"kind": "warning", "message": "again"}\n'
-    with pytest.raises(RecordError, match="bytes, and the checkpoint knows of 5000"):
+    with pytest.raises(RecordError, match="bytes, and the checkpoint expects 5000"):
         Record(path, keep_bytes=5000)
 
 

@@ -42,10 +42,10 @@ def unbroken(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_kill_at_random_steps(unbroken, tmp_path):
-    chance = random.Random(0)
+    rng = random.Random(0)
     for _ in range(4):
-        options = dataclasses.replace(EVERY_STEP, checkpoint_steps=chance.randint(1, 4))
-        assert killed_at_step(DIGITS, tmp_path / "r", chance.randint(1, 8), options) == signal.SIGKILL
+        options = dataclasses.replace(EVERY_STEP, checkpoint_steps=rng.randint(1, 4))
+        assert killed_at_step(DIGITS, tmp_path / "r", rng.randint(1, 8), options) == signal.SIGKILL
     fit(DIGITS, tmp_path / "r", options=RuntimeOptions(resume=True))
     assert run_differences(unbroken, tmp_path / "r") == []
 
@@ -96,11 +96,11 @@ def test_a_kill_at_every_system_call_of_the_writer(unbroken, tmp_path):
 def photographs(tmp_path_factory):
     """Three classes of 40 images of several sizes, which stay encoded."""
     root = tmp_path_factory.mktemp("photographs")
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for label, name in enumerate(("cat", "dog", "eel")):
         (root / name).mkdir()
         for index in range(40):
-            pixels = chance.integers(0, 90, (20 + index % 3, 24, 3), dtype=np.uint8) + np.uint8(60 * label)
+            pixels = rng.integers(0, 90, (20 + index % 3, 24, 3), dtype=np.uint8) + np.uint8(60 * label)
             Image.fromarray(pixels).save(root / name / f"{index}.png")
     return root
 
@@ -132,8 +132,10 @@ def test_a_bad_image_is_left_out_and_told_once_in_all_sessions(photographs, tmp_
         Recipe(epochs=3, batch_size=32, lr=0.05, crop="resized"),
     )
     fit(config, tmp_path / "unbroken")
-    told = [line["message"] for line in read_record(tmp_path / "unbroken" / "record.jsonl") if "left out" in str(line)]
-    assert [message.split(":")[:2] for message in told] == [["left out", " cat/7.png"]]
+    messages = [
+        line["message"] for line in read_record(tmp_path / "unbroken" / "record.jsonl") if "left out" in str(line)
+    ]
+    assert [message.split(":")[:2] for message in messages] == [["left out", " cat/7.png"]]
     assert killed_at_step(config, tmp_path / "r", 7, RuntimeOptions(resume=True, checkpoint_steps=2)) == signal.SIGKILL
     fit(config, tmp_path / "r", options=RuntimeOptions(resume=True))
     assert run_differences(tmp_path / "unbroken", tmp_path / "r") == []
@@ -189,7 +191,7 @@ def test_another_configuration_is_refused_unless_allowed(tmp_path):
     killed_at_step(DIGITS, tmp_path, 6, EVERY_STEP)
     other = dataclasses.replace(DIGITS, recipe=dataclasses.replace(DIGITS.recipe, lr=0.005))
     record = (tmp_path / "record.jsonl").read_bytes()
-    with pytest.raises(ConfigError, match=r"made otherwise \(recipe\.lr: 0\.01 -> 0\.005\); add --allow-config-change"):
+    with pytest.raises(ConfigError, match=r"another configuration \(recipe\.lr: 0\.01 -> 0\.005\); add --allow-config-change"):
         fit(other, tmp_path, options=RuntimeOptions(resume=True))
     assert (tmp_path / "record.jsonl").read_bytes() == record
     fit(other, tmp_path, options=RuntimeOptions(resume=True, allow_config_change=True))
@@ -215,30 +217,30 @@ def test_another_batch_size_starts_the_epoch_again(tmp_path):
 
 def test_two_runs_on_one_directory(tmp_path):
     class Second(Callback):
-        said = ""
+        message = ""
 
         def on_step(self, trainer, metrics):
             try:
                 fit(DIGITS, tmp_path, options=RuntimeOptions(resume=True))
             except ConfigError as error:
-                self.said = str(error)
+                self.message = str(error)
 
     second = Second()
     fit(DIGITS, tmp_path, callbacks=[second])
-    assert "is in use by another run" in second.said
+    assert "is in use by another run" in second.message
 
 
 class InTheWay(Callback):
     """Puts a file where the checkpoints belong, and takes it away at a step."""
 
     def __init__(self, out, until):
-        self.out, self.until, self.told = out, until, []
+        self.out, self.until, self.messages = out, until, []
 
     def on_start(self, trainer):
         (self.out / "checkpoint").write_text("in the way")
 
     def on_warning(self, trainer, message):
-        self.told.append(message)
+        self.messages.append(message)
 
     def on_step(self, trainer, metrics):
         if metrics.step == self.until:
@@ -248,8 +250,8 @@ class InTheWay(Callback):
 def test_a_disk_that_cannot_be_written_for_a_while_is_survived(tmp_path):
     callback = InTheWay(tmp_path / "r", until=8)
     fit(DIGITS, tmp_path / "r", options=RuntimeOptions(checkpoint_steps=4), callbacks=[callback])
-    assert len(callback.told) == 1  # the save of step 4; that of step 8 came after
-    assert "the checkpoint cannot be saved (File exists); training goes on" in callback.told[0]
+    assert len(callback.messages) == 1  # the save of step 4; that of step 8 came after
+    assert "the checkpoint cannot be saved (File exists); training goes on" in callback.messages[0]
     kinds = [line["kind"] for line in read_record(tmp_path / "r" / "record.jsonl") if line["kind"] != "signal"]
     assert kinds == ["run", "warning", "epoch", "epoch", "epoch", "result"]
 

@@ -231,9 +231,9 @@ def test_a_machine_is_lost_and_the_other_goes_on_alone(tmp_path):
     ]
     agents = []
     for name in ("first", "second"):  # the first has the rendezvous
-        with (tmp_path / name).open("w") as said:
+        with (tmp_path / name).open("w") as output:
             agents.append(
-                subprocess.Popen(command, stdout=said, stderr=said, env={**os.environ, "OMP_NUM_THREADS": "1"})
+                subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, "OMP_NUM_THREADS": "1"})
             )
         time.sleep(1)
     try:
@@ -246,8 +246,10 @@ def test_a_machine_is_lost_and_the_other_goes_on_alone(tmp_path):
     finally:
         for agent in agents:
             switch_off(agent)
-    said = (tmp_path / "first").read_text()
-    assert "process 1 of 2 is gone or does not answer" in said or "process 0 of 2 is gone or does not answer" in said
+    output = (tmp_path / "first").read_text()
+    assert (
+        "process 1 of 2 is gone or does not answer" in output or "process 0 of 2 is gone or does not answer" in output
+    )
     record = read_record(out / "record.jsonl")
     assert record[0]["processes"] == 2
     assert [line["epoch"] for line in record if line["kind"] == "epoch"] == list(range(1, 21))
@@ -275,11 +277,11 @@ def test_the_disk_of_the_first_is_full(unbroken, tmp_path):
 @pytest.mark.slow
 def test_a_bad_image_of_another_process_stands_in_the_record(tmp_path):
     """Each decodes its own part, and one that is cut short is found by whoever has it; the first writes."""
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for index in range(120):
         place = tmp_path / "pets" / ("cat", "dog")[index % 2] / f"{index}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(chance.integers(0, 99, (20, 24, 3), dtype=np.uint8)).save(place)
+        Image.fromarray(rng.integers(0, 99, (20, 24, 3), dtype=np.uint8)).save(place)
         if index >= 110:  # its header is whole
             place.write_bytes(place.read_bytes()[:600])
     config = RunConfig(
@@ -291,8 +293,8 @@ def test_a_bad_image_of_another_process_stands_in_the_record(tmp_path):
     (tmp_path / "run" / "config.json").write_text(json.dumps(to_json(config)))
     done = torchrun(2, "train", "--resume", "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
-    told = [line["message"] for line in read_record(tmp_path / "run" / "record.jsonl") if line["kind"] == "warning"]
-    named = sorted(int(word) for message in told for word in re.findall(r"left out: \w+/(\d+)\.png", message))
+    messages = [line["message"] for line in read_record(tmp_path / "run" / "record.jsonl") if line["kind"] == "warning"]
+    named = sorted(int(word) for message in messages for word in re.findall(r"left out: \w+/(\d+)\.png", message))
     assert named == list(range(110, 120))
 
 
@@ -300,14 +302,14 @@ def test_a_bad_image_of_another_process_stands_in_the_record(tmp_path):
 def test_a_mistake_is_told_once(tmp_path):
     """Whether the data show it, the options, or the words; with the exit status of the one that tells it."""
     (tmp_path / "file").write_text("")
-    for words, said in (
+    for words, output in (
         (("--grad-accum-steps", "64", "--out", tmp_path / "run"), "with fewer than 2 images at a time"),
         (("--out", tmp_path / "file"), "is a file"),
         (("--epoch", "3"), "did you mean --epochs"),
     ):
         done = torchrun(3, *WORDS, *words)
         assert done.returncode != 0
-        assert done.stderr.count(said) == done.stderr.count("resnetlab: ") == 1
+        assert done.stderr.count(output) == done.stderr.count("resnetlab: ") == 1
         assert "exitcode  : 2" in done.stderr
     assert not (tmp_path / "run" / "record.jsonl").exists()
 
@@ -318,9 +320,9 @@ def test_of_many_one_is_lost_and_named_alone(tmp_path):
     out = tmp_path / "run"
     done = torchrun(5, *WORDS, "--out", out, "--timeout", "60", faulty=("SIGKILL", 1, 23))
     assert done.returncode != 0
-    told = [line for line in done.stderr.splitlines() if line.startswith("resnetlab: ")]
-    assert [line.partition(";")[0] for line in told] == ["resnetlab: process 1 of 5 is gone or does not answer"] * 4
-    assert read_record(out / "record.jsonl")[-1]["error"] == told[0].removeprefix("resnetlab: ")
+    messages = [line for line in done.stderr.splitlines() if line.startswith("resnetlab: ")]
+    assert [line.partition(";")[0] for line in messages] == ["resnetlab: process 1 of 5 is gone or does not answer"] * 4
+    assert read_record(out / "record.jsonl")[-1]["error"] == messages[0].removeprefix("resnetlab: ")
 
 
 @pytest.mark.slow

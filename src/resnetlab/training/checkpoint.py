@@ -1,4 +1,4 @@
-"""Crash-safe state on disk: written aside, synced, committed by one rename, checked by SHA-256 when it is read.
+"""Crash-safe checkpoints: written to a temporary folder, synced, committed by a rename, verified by SHA-256.
 
     checkpoint/save-000007/state.json            counters, errors seen, where the record stood
                            tensors.safetensors   weights, BN statistics, momentum
@@ -27,7 +27,7 @@ STATE, TENSORS, MANIFEST = "state.json", "tensors.safetensors", "manifest.json"
 
 
 class CheckpointError(RecordError):
-    """A checkpoint that cannot be used; the message names the folder and says why."""
+    """A checkpoint that cannot be used; the message names the folder and the reason."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Checkpoint:
     """Everything that a run needs to continue, as `Trainer.state_dict` returns it."""
 
     state: dict[str, Any]
-    """JSON values; floats come back to the last bit."""
+    """JSON values; floats are restored bit for bit."""
     tensors: dict[str, Tensor]
     """Weights (`model.NAME`), optimizer state (`optimizer.KEY.NAME`) and best weights (`best.NAME`)."""
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Add a save to `folder` and then remove older ones.
+    """Write a checkpoint to `folder`, and then remove older ones.
 
     Raises:
         OSError: where the disk is full or cannot be written; the saves that were there stay.
@@ -55,7 +55,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     before = _saves(folder)
     target = folder / f"{PREFIX}{_number(before[-1]) + 1 if before else 1:06d}"
     aside = folder / f".{target.name}"
-    shutil.rmtree(aside, ignore_errors=True)  # what a kill left of an earlier try
+    shutil.rmtree(aside, ignore_errors=True)  # left by a killed save
     aside.mkdir()
     try:
         for name, data in files.items():
@@ -63,7 +63,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         _sync(aside)
         aside.rename(target)
     except OSError:
-        shutil.rmtree(aside, ignore_errors=True)  # a full disk gets its room back
+        shutil.rmtree(aside, ignore_errors=True)  # free the space on a full disk
         raise
     _sync(folder)
     for path in before:
@@ -71,7 +71,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
-    """Return the newest whole save of `folder`, or `None` where there has been none.
+    """Return the newest intact checkpoint of `folder`, or `None` if there is none.
 
     Raises:
         CheckpointError: where there are saves and not one is whole.
@@ -120,7 +120,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Have a folder's names on disk: a rename is durable only then."""
+    """Sync a folder: a rename is durable only after that."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

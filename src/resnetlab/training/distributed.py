@@ -1,4 +1,4 @@
-"""What torchrun gives us, in one place: joining, a network that averages gradients, and who was lost."""
+"""Training under torchrun: join the process group, average gradients, and name the processes that are lost."""
 
 import gc
 import importlib
@@ -22,10 +22,10 @@ from resnetlab.models.resnet import ResNet
 from resnetlab.system.process_group import LostProcessError, ProcessGroup, process_group_from_env
 
 TIMEOUT_S = 600.0
-"""Seconds that processes wait for one another before they give up."""
+"""Seconds that a process waits for the others before it gives up."""
 CALL_S = 3.0
-"""Seconds in which those that are left say that they are."""
-SAID = (
+"""Seconds in which the remaining processes report that they are alive."""
+GLOO_MESSAGES = (
     "gloo/transport",
     "connection closed by peer",
     "connection reset by peer",
@@ -33,9 +33,9 @@ SAID = (
     "timed out waiting",
     "application timeout",
 )
-"""What gloo says in an error that has no class of its own."""
+"""Parts of the messages of gloo's errors, which have no class of their own."""
 SIDE = 32
-"""Pixels a side that every network takes."""
+"""Side in pixels of an image that every network accepts."""
 
 __all__ = [
     "ProcessGroup",
@@ -49,11 +49,14 @@ __all__ = [
 
 @contextmanager
 def join_process_group(timeout_s: float = TIMEOUT_S) -> Iterator[ProcessGroup]:
-    """Join the processes that torchrun started; without it there is this one alone.
+    """Join the processes that torchrun started; without torchrun, yield a group of one process.
+
+    Args:
+        timeout_s: Seconds to wait for a process that does not answer.
 
     Raises:
-        ConfigError: where the environment says half of what torchrun would say.
-        LostProcessError: where one of them is lost while they work together.
+        ConfigError: if the environment has only some of torchrun's variables.
+        LostProcessError: if another process is lost while the body runs.
     """
     if process_group_from_env().size == 1:
         yield ProcessGroup()
@@ -68,22 +71,22 @@ def join_process_group(timeout_s: float = TIMEOUT_S) -> Iterator[ProcessGroup]:
     dist.init_process_group(
         kinds, store=PrefixStore("group", store), rank=rank, world_size=size, timeout=timedelta(seconds=timeout_s)
     )
-    naming = partial(_naming, store, rank, size, timeout_s)
+    name_lost = partial(_name_lost_processes, store, rank, size, timeout_s)
     try:
-        with naming():
-            yield ProcessGroup(rank, size, naming)
+        with name_lost():
+            yield ProcessGroup(rank, size, name_lost)
     except BaseException as error:
-        _forget(error)
+        _clear_frames(error)
         raise
     finally:
-        _leave()
+        _destroy_group()
 
 
 def pick_device(device: str) -> torch.device:
-    """Return the device that `auto`, `cpu` or `cuda` means here; processes of torchrun have a GPU of their own each.
+    """Return the device for `auto`, `cpu` or `cuda`; each process of torchrun gets its own GPU.
 
     Raises:
-        ConfigError: for `cuda` where there is none, or one less than processes.
+        ConfigError: if there is no GPU, or fewer GPUs than processes.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device cuda: PyTorch finds none on this machine; use cpu or auto")
@@ -91,33 +94,35 @@ def pick_device(device: str) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
         return torch.device(device)
-    number, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if number >= there:
-        raise ConfigError(f"process {number} of this machine finds {there} GPUs; use torchrun --nproc-per-node {there}")
-    torch.cuda.set_device(number)  # of what is sent to "cuda", and NCCL's
+    number, available = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if number >= available:
+        raise ConfigError(
+            f"process {number} of this machine finds {available} GPUs; use torchrun --nproc-per-node {available}"
+        )
+    torch.cuda.set_device(number)  # the device of "cuda", and of NCCL
     return torch.device(device, number)
 
 
-def wrap_ddp(model: ResNet, world: ProcessGroup) -> nn.Module:
-    """Return what the forward pass goes through: the network itself, or wrapped so that gradients are averaged.
+def wrap_ddp(model: ResNet, process_group: ProcessGroup) -> nn.Module:
+    """Return the module of the forward pass: the network, wrapped so that several processes average gradients.
 
-    Only parameters that learn now are summed, so it is made anew where that changes. Statistics of batch normalisation
-    are those of the first process, unless they are taken over all.
+    DDP sums the parameters that learn at this moment, so wrap again when others learn. The statistics of batch
+    normalisation are those of the first process, unless SyncBN is used.
     """
-    if world.size == 1 or not any(parameter.requires_grad for parameter in model.parameters()):
+    if process_group.size == 1 or not any(parameter.requires_grad for parameter in model.parameters()):
         return model
     devices = [model.fc.weight.device] if model.fc.weight.is_cuda else None
     network = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
-    _settle(network, model)
+    _warm_up_ddp(network, model)
     return network
 
 
-def _settle(network: nn.Module, model: ResNet) -> None:
-    """Go forward and back once and forget what came of it: the network stays as it was.
+def _warm_up_ddp(network: nn.Module, model: ResNet) -> None:
+    """Run one forward and backward pass, and restore the network.
 
-    After the first gradients have come, PyTorch lays them out anew for the sums of all later steps, and where a number
-    lies decides in which order three processes add it up. A run that is continued must not take its first step
-    otherwise than the unbroken one did.
+    After the first backward pass PyTorch rebuilds the buckets in which it sums gradients. The position in a bucket
+    decides the order in which three processes add a number. Without this pass, the first step of a resumed run would
+    round differently from that of an uninterrupted one.
     """
     buffers = list(model.buffers())
     before = [buffer.clone() for buffer in buffers]
@@ -128,26 +133,26 @@ def _settle(network: nn.Module, model: ResNet) -> None:
         buffer.copy_(value)
 
 
-def broadcast_bn_statistics(model: ResNet, world: ProcessGroup) -> None:
-    """Give every process the first one's statistics of batch normalisation, by which the network will be judged."""
-    if world.size > 1:
+def broadcast_bn_statistics(model: ResNet, process_group: ProcessGroup) -> None:
+    """Copy the BN statistics of the first process to all processes, so that they evaluate the same network."""
+    if process_group.size > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
 
 
-def _forget(error: BaseException | None) -> None:
-    """Let go of what the functions that an error broke off had at hand, above all of networks that average gradients.
+def _clear_frames(error: BaseException | None) -> None:
+    """Clear the local variables of the functions that an error ended, above all DDP modules.
 
-    Such a network keeps the group. If it is the last to do so, Python's lock is held while the group waits for gloo's
-    threads to end; and one of these may want that very lock, to drop the tensors of the last thing it gathered.
+    A DDP module holds the process group. If it is the last to hold it, its destructor waits for gloo's threads while it
+    holds the GIL. One of those threads may need the GIL to free the tensors of its last collective: a deadlock.
     """
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__context__
 
 
-def _cut(error: BaseException | None) -> None:
-    """Let go of the functions that a loss broke off: what a closure knows stays, though its frame was cleared."""
+def _cut_tracebacks(error: BaseException | None) -> None:
+    """Drop the frames of the functions that an error ended: variables of closures outlive cleared frames."""
     while error is not None:
         trace = error.__traceback__
         while trace is not None:
@@ -155,42 +160,44 @@ def _cut(error: BaseException | None) -> None:
         error = error.__context__
 
 
-def _leave() -> None:
-    """Leave the group; its connections close, unless somebody still has a network that averages gradients."""
+def _destroy_group() -> None:
+    """Destroy the process group; its connections close unless a DDP module is still referenced."""
     gc.collect()
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def _is_loss(error: RuntimeError) -> bool:
-    """Say whether an error is what gloo or NCCL raise when another process is gone or silent, and none of our own."""
-    words = str(error).lower()
-    return isinstance(error, dist.DistError) or (type(error) is RuntimeError and any(said in words for said in SAID))
+def _is_lost_process(error: RuntimeError) -> bool:
+    """Return whether gloo or NCCL raised an error because another process is gone or does not answer."""
+    message = str(error).lower()
+    return isinstance(error, dist.DistError) or (
+        type(error) is RuntimeError and any(part in message for part in GLOO_MESSAGES)
+    )
 
 
 @contextmanager
-def _naming(store: Store, rank: int, size: int, timeout_s: float) -> Iterator[None]:
-    """Make of an error of the body that means that another process is lost one that says which; the group is left."""
+def _name_lost_processes(store: Store, rank: int, size: int, timeout_s: float) -> Iterator[None]:
+    """Turn an error that a lost process caused into one that names the process, and destroy the group."""
     try:
         yield
     except RuntimeError as error:
-        if not _is_loss(error):
+        if not _is_lost_process(error):
             raise
-        raise LostProcessError(_who_is_lost(store, rank, size, timeout_s, error)) from error
+        raise LostProcessError(_find_lost(store, rank, size, timeout_s=timeout_s, error=error)) from error
 
 
-def _who_is_lost(store: Store, rank: int, size: int, timeout_s: float, error: RuntimeError) -> str:
-    """Have those that are left say so, and return a line on the others.
+def _find_lost(store: Store, rank: int, size: int, *, timeout_s: float, error: RuntimeError) -> str:
+    """Report in torchrun's store that this process is alive, and return a line about those that did not report.
 
-    They sum in a ring, in which only its neighbours notice at once that one is gone. The others wait for these, and
-    notice when these leave; so they leave before they look who is there.
+    Processes sum in a ring, so only its two neighbours notice a lost process at once. The others notice when these
+    neighbours close their connections. So every process closes its connections first and then reads the store.
     """
     again = "torchrun --max-restarts starts all of them again from the last checkpoint"
     try:
         store.set(f"here/{rank}", "1")
-        _forget(error)
-        _cut(error)
-        _leave()
+        _clear_frames(error)
+        _cut_tracebacks(error)
+        _destroy_group()
         time.sleep(CALL_S)
         lost = [other for other in range(size) if not store.check([f"here/{other}"])]
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""The append-only record of a run: one JSON object a line, each with its `kind`. Reading it needs no torch."""
+"""The append-only record of a run: one JSON object a line, each with a `kind`."""
 
 import errno
 import json
@@ -24,7 +24,7 @@ class Record:
     """
 
     def __init__(self, path: Path | None, *, keep_bytes: int | None = None) -> None:
-        """Open `path` for appending; it is made where it is missing. Only its first `keep_bytes` bytes stay.
+        """Open or create `path` for appending, after cutting it to its first `keep_bytes` bytes.
 
         Raises:
             RecordError: where the file is shorter than `keep_bytes`: somebody cut it.
@@ -41,12 +41,12 @@ class Record:
         if keep_bytes is not None:
             if self.num_bytes < keep_bytes:
                 self._file.close()
-                raise RecordError(f"{path}: has {self.num_bytes} bytes, and the checkpoint knows of {keep_bytes}")
+                raise RecordError(f"{path}: has {self.num_bytes} bytes, and the checkpoint expects {keep_bytes}")
             os.ftruncate(self._file.fileno(), keep_bytes)
             self.num_bytes = keep_bytes
 
     def write(self, kind: str, /, **values: Any) -> None:
-        """Append one line. Numbers that are not finite become `null`: JSON has no name for them."""
+        """Append one line; numbers that are not finite become `null`."""
         if kind not in KINDS:
             raise ValueError(f"record kind {kind!r} is unknown; known: {', '.join(KINDS)}")
         if self._file is None:
@@ -57,7 +57,7 @@ class Record:
             self.flush(sync=kind in ("run", "result"))
 
     def flush(self, *, sync: bool = False) -> None:
-        """Bring every line to the file, and with `sync` to the disk.
+        """Write every line to the file, and with `sync` to the disk.
 
         Raises:
             OSError: where that fails; the file ends with a whole line, the others wait.
@@ -115,7 +115,7 @@ def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 
 def replace_non_finite(value: Any) -> Any:
-    """Return JSON values with `None` for every number that is not finite, for which JSON has no name."""
+    """Return JSON values with `None` in place of numbers that are not finite, which JSON cannot represent."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The run directory: started, continued, or refused with the reason."""
+"""The run directory: a new run, a run to resume, or an error that says why it is refused."""
 
 import dataclasses
 import json
@@ -18,24 +18,24 @@ CONFIG, RECORD, MODEL, CHECKPOINT = "config.json", "record.jsonl", "model.safete
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """Where a run begins: at the start, at a checkpoint, or not at all because it is done."""
+    """The point where a run continues: the start, a checkpoint, or its end."""
 
     checkpoint: Checkpoint | None = None
     result: dict[str, Any] | None = None
-    """The record's last line, where the run is done."""
+    """The record's `result` line if the run is done."""
     changed: tuple[str, ...] = ()
-    """What differs from the configuration that the run had before."""
+    """Differences from the configuration that the run had before."""
 
     @property
     def record_bytes(self) -> int:
-        """Length of the record that still holds: what came after the checkpoint is made again."""
+        """Length of the record at the checkpoint; later lines are written again."""
         return self.checkpoint.state["record_bytes"] if self.checkpoint else 0
 
 
 def open_run_dir(out: Path, config: RunConfig, *, resume: bool, fresh: bool, allow_config_change: bool) -> ResumePoint:
-    """Look at a claimed folder and say where the run begins; its configuration is on disk afterwards.
+    """Read a locked run directory, write its configuration, and return where the run continues.
 
-    `fresh` deletes the run that is there, and nothing else in the folder.
+    `fresh` deletes the run in the directory, and no other files.
 
     Raises:
         FileExistsError: where it holds a run and `resume` is off.
@@ -55,16 +55,16 @@ def open_run_dir(out: Path, config: RunConfig, *, resume: bool, fresh: bool, all
             _refuse_another_run(out, before, config)
         if changed and not allow_config_change:
             raise ConfigError(
-                f"{out} holds a run made otherwise ({'; '.join(changed)}); add --allow-config-change to continue it "
-                "so, --fresh to start over, or choose another folder with --out"
+                f"{out} holds a run with another configuration ({'; '.join(changed)}); add "
+                "--allow-config-change to continue it anyway, --fresh to start over, or another folder with --out"
             )
         result = read_result(out)
         if not changed and result.get("status") == "done":
             return ResumePoint(result=result)
         if not changed and result.get("status") == "diverged":
             raise ConfigError(
-                f"{out}: this run diverged, and would again ({result.get('error')}); change it, for example with --lr, "
-                "and add --allow-config-change to continue from its last checkpoint"
+                f"{out}: this run diverged, and would diverge again ({result.get('error')}); change it, "
+                "for example with --lr, and add --allow-config-change to continue from its last checkpoint"
             )
         checkpoint = checkpoint or load_checkpoint(out / CHECKPOINT)
     write_atomic(out / CONFIG, json.dumps(to_json(config), indent=2) + "\n")
@@ -72,14 +72,14 @@ def open_run_dir(out: Path, config: RunConfig, *, resume: bool, fresh: bool, all
 
 
 def remove_unstarted(out: Path) -> None:
-    """Delete what a run has left that never took its first step: a mistake in the call leaves nothing behind."""
-    begun = (out / CHECKPOINT).exists() or any(line["kind"] == "run" for line in read_record(out / RECORD))
-    if not begun:
+    """Delete the files of a run that never started, so that a mistake in the call leaves nothing behind."""
+    started = (out / CHECKPOINT).exists() or any(line["kind"] == "run" for line in read_record(out / RECORD))
+    if not started:
         _clear(out)
 
 
 def read_result(out: Path) -> dict[str, Any]:
-    """Return the `result` line of a run directory; empty where there is none yet.
+    """Return the `result` line of a run directory; empty if there is none yet.
 
     Raises:
         RecordError: where the record is damaged.
@@ -98,7 +98,7 @@ def _clear(out: Path) -> None:
 
 
 def _refuse_another_run(out: Path, before: RunConfig, config: RunConfig) -> None:
-    """Refuse what --allow-config-change cannot make right: steps were taken, of this network, from these weights."""
+    """Raise if network, data or start weights differ: --allow-config-change cannot allow that after the first step."""
     same = dataclasses.replace(config, model=dataclasses.replace(config.model, name=before.model.name))
     instead = "add --fresh to start over, or choose another folder with --out"
     if (same.model, same.data.name) != (before.model, before.data.name):
