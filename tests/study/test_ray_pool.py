@@ -182,6 +182,11 @@ def running_runs(out: Path) -> set[str]:
     return {name for name, text in texts.items() if '"kind": "epoch"' in text and '"kind": "result"' not in text}
 
 
+def newest_save(out: Path) -> int:
+    """Return the number of a run's newest checkpoint, 0 if there is none."""
+    return max((int(path.name.partition("-")[2]) for path in out.glob("checkpoint/save-*")), default=0)
+
+
 def records(out: Path) -> dict[str, list]:
     """Return the records of all runs without times and without the path of the study."""
     return {
@@ -221,6 +226,7 @@ def test_lost_run_resumes_from_its_checkpoint(head, second, tmp_path, monkeypatc
         for seed in (0, 1)
     ]
     steps_of: dict[str, list[int]] = {}
+    saves_at_step_12: dict[str, int] = {}
     outcomes, killed = {}, False
     for event in run_tasks(tasks, head, checkpoint_s=0.2):
         name = event.task.out.name
@@ -228,9 +234,12 @@ def test_lost_run_resumes_from_its_checkpoint(head, second, tmp_path, monkeypatc
             steps_of.setdefault(name, []).append(0)
         elif isinstance(event, RunProgress):
             steps_of[name].append(event.step)
+            if event.step >= 12:
+                saves_at_step_12.setdefault(name, newest_save(event.task.out))
         else:
             outcomes[name] = event.error
-        if not killed and not outcomes and all(list(task.out.glob("checkpoint/save-*")) for task in tasks):
+        later_saves = [task for task in tasks if newest_save(task.out) > saves_at_step_12.get(task.out.name, 10**6)]
+        if not killed and not outcomes and later_saves == tasks:
             kill(second)
             killed = True
     assert killed
