@@ -115,7 +115,7 @@ def test_types_are_as_annotated():
     model = assert_type(resnetlab.build_model(config), resnetlab.ResNet)
     assert_type(resnetlab.cost(model, 16), resnetlab.Cost)
     assert_type(resnetlab.recipe("digits"), resnetlab.Recipe)
-    assert_type(model(torch.zeros(1, 3, 16, 16)), torch.Tensor)
+    assert_type(model.forward(torch.zeros(1, 3, 16, 16)), torch.Tensor)
 
 
 if TYPE_CHECKING:  # checked by the type checker, not run

@@ -83,7 +83,7 @@ def test_a_shallower_network_is_made_deeper_and_computes_the_same(shallow, tmp_p
         assert (start["max_logit_difference"], start["train_error_pct"]) == (0, result["train_error_pct"])
     assert result["train_error_pct"] < 75  # it has learnt something, so that equal errors are no accident
     training = Trainer(config)
-    before = score_split(training.model, training.data.train, training.preprocessing).error_pct
+    before = score_split(training.model, training.data.splits["train"], training.data.preprocessing).error_pct
     assert before == start["train_error_pct"]
 
 
@@ -93,7 +93,7 @@ def test_a_deepened_network_starts_where_the_shallow_one_ended_also_in_training_
     training = Trainer(starting(path, dataclasses.replace(model, stage_blocks=(2, 3))))
     source = load_model(path)[0]
     bare = deepen(source, (2, 3)).train()
-    for (images, labels), _ in zip(training.batches(0, 0), range(3), strict=False):
+    for (images, labels), _ in zip(training.data.batches(0), range(3), strict=False):
         expected = F.cross_entropy(source.train()(images), labels).item()
         assert training.forward(images, labels)[0].item() == pytest.approx(expected, rel=0.03)
         if needs_calibration(source.config):
@@ -154,7 +154,7 @@ def test_the_head_follows_the_classes_whatever_their_order(residual, tmp_path):
     save_model(tmp_path / "m.safetensors", model, dataclasses.replace(card, classes=tuple("4170963825")))
     training = Trainer(starting(tmp_path / "m.safetensors", RESIDUAL))
     assert training.start["head"] == "reordered"
-    for at, name in enumerate(training.data.classes):
+    for at, name in enumerate(training.data.dataset.classes):
         row = "4170963825".index(name)
         assert torch.equal(training.model.fc.weight[at], model.fc.weight[row])
         assert torch.equal(training.model.fc.bias[at], model.fc.bias[row])

@@ -191,7 +191,8 @@ def test_another_configuration_is_refused_unless_allowed(tmp_path):
     killed_at_step(DIGITS, tmp_path, 6, EVERY_STEP)
     other = dataclasses.replace(DIGITS, recipe=dataclasses.replace(DIGITS.recipe, lr=0.005))
     record = (tmp_path / "record.jsonl").read_bytes()
-    with pytest.raises(ConfigError, match=r"another configuration \(recipe\.lr: 0\.01 -> 0\.005\); add --allow-config-change"):
+    message = r"another configuration \(recipe\.lr: 0\.01 -> 0\.005\); add --allow-config-change"
+    with pytest.raises(ConfigError, match=message):
         fit(other, tmp_path, options=RuntimeOptions(resume=True))
     assert (tmp_path / "record.jsonl").read_bytes() == record
     fit(other, tmp_path, options=RuntimeOptions(resume=True, allow_config_change=True))
