@@ -15,8 +15,8 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -
 study: install
 	$(BIN)/resnetlab study
 
-test: dev  # one file per core; the slow tests use all cores themselves or measure time
-	$(BIN)/python -m pytest --numprocesses logical --dist loadfile
+test: dev  # one file per core; the slow tests use all cores themselves or measure time; COVERAGE=1 prints the coverage
+	$(BIN)/python -m pytest --numprocesses logical --dist loadfile $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 
 test-slow: dev
 	$(BIN)/python -m pytest -m slow
