@@ -47,9 +47,9 @@ def main() -> int:
                 layout="channels_last",
                 compile="off",
             )
-            with StopSignal() as interruption:
+            with StopSignal() as stop_signal:
                 out = options.out / f"{options.network}-{precision}-seed{seed}"
-                done.append(fit(config, out, options=RuntimeOptions(resume=True), stop_signal=interruption).result)
+                done.append(fit(config, out, options=RuntimeOptions(resume=True), stop_signal=stop_signal).result)
             if not options.json:
                 errors = "  ".join(f"{name.split('_')[0]} {done[-1][name]:6.2f} %" for name in ERRORS)
                 print(f"{precision} seed {seed}: {errors}  {done[-1]['images_per_s']:,.0f} images/s", flush=True)

@@ -132,8 +132,8 @@ def arms(weights: Path, data: DataConfig, seed: int) -> dict[str, RunConfig]:
 
 def make(config: RunConfig, out: Path) -> dict:
     """Train or continue a run; return its result."""
-    with StopSignal() as interruption:
-        return fit(config, out, options=RuntimeOptions(resume=True), stop_signal=interruption).result
+    with StopSignal() as stop_signal:
+        return fit(config, out, options=RuntimeOptions(resume=True), stop_signal=stop_signal).result
 
 
 def compare(errors: dict[str, list[float]]) -> dict:

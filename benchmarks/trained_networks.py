@@ -60,12 +60,12 @@ def network(name: str, data: Path, out: Path) -> Path:
     before = None
     for side, length in STAGES[name].items():
         run = out / "runs" / f"{name}-{side}"
-        with StopSignal() as interruption:
+        with StopSignal() as stop_signal:
             result = fit(
                 _stage(name, data, side, length, before),
                 run,
                 options=RuntimeOptions(resume=True),
-                stop_signal=interruption,
+                stop_signal=stop_signal,
             ).result
         print(
             f"{name} at {side}: validation error {result['val_error_pct']:.1f} %, {result['time_s']:.0f} s", flush=True

@@ -1,4 +1,4 @@
-"""ILSVRC-2012 in small: a thousand classes in its layout; trained by both recipes, once as packed; ten crops judged."""
+"""A small ILSVRC-2012: a thousand classes in its layout, trained by both recipes, once from shards; ten-crop evaluation."""
 
 import csv
 import json

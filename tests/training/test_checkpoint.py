@@ -91,7 +91,7 @@ def test_a_kill_at_every_system_call(tmp_path, half):
         save_checkpoint(folder, checkpoint(1))
         ended = killed_writer(folder, die_at, half=half)
         steps.append(step_of(folder))
-        save_checkpoint(folder, checkpoint(3))  # what the kill left is in nobody's way
+        save_checkpoint(folder, checkpoint(3))  # what the kill left does not get in the way
         assert step_of(folder) == 3
         assert [path.name for path in folder.iterdir() if not path.name.startswith("save-")] == []
     assert die_at > 20  # mkdir, three files of open, write, fsync and close, two folders, rename, and clearing up

@@ -59,7 +59,7 @@ def network(config, dead=2):
 def batch(count=40, side=12):
     rng = torch.Generator().manual_seed(2)
     images = torch.randn(count, 3, side, side, generator=rng)
-    images[NUM:] *= 3  # whoever looks at the whole batch sees something else
+    images[NUM:] *= 3  # statistics over the whole batch would differ
     return images, torch.randint(5, (count,), generator=rng)
 
 

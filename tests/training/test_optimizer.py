@@ -100,7 +100,7 @@ def test_frozen_batch_normalisation_stays_and_all_else_moves(file):
     norms = {name for name, module in fitted.model.named_modules() if isinstance(module, nn.BatchNorm2d)}
     assert {key.rpartition(".")[0] for key in stays} == norms
     assert len(stays) == 5 * len(norms)
-    assert all(parameter.requires_grad for parameter in fitted.model.parameters())  # for whoever trains it further
+    assert all(parameter.requires_grad for parameter in fitted.model.parameters())  # so that it can be trained further
 
 
 @pytest.mark.parametrize("stem", ["cifar", "imagenet"])

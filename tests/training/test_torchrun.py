@@ -114,7 +114,7 @@ def test_together_the_processes_see_the_batches_of_one(size, parts):
     alone = train_batches(data.train, data.preprocessing, way, seed=1, epoch=2, micro_batches=parts)
     for images, labels in whole:
         pieces = []
-        for _ in range(parts):  # one after the other, and each is the same whoever shares it: so are BN's statistics
+        for _ in range(parts):  # the same for any number of processes, and so are BN's statistics
             seen, its = next(alone)
             pieces += (shared := [next(batches) for batches in own])
             assert torch.equal(torch.cat([part for part, _ in shared]), seen)
@@ -177,7 +177,7 @@ def test_asked_to_stop_all_save_at_one_step(unbroken, tmp_path, when, step):
     assert "saved in" in done.stdout
     saved = sorted((out / "checkpoint").glob("save-*"))[-1]
     assert json.loads((saved / "state.json").read_text())["run"]["step"] == step
-    assert set(re.findall(r"exitcode\s+: (-?\d+)", done.stderr)) <= {"143", "-15"}  # torchrun ends whoever is left
+    assert set(re.findall(r"exitcode\s+: (-?\d+)", done.stderr)) <= {"143", "-15"}  # torchrun ends the others
     # Another number of processes goes on: same samples, same order.
     done = torchrun(3, *SYNCED, "--out", out)
     assert done.returncode == 0, done.stderr
@@ -276,7 +276,7 @@ def test_the_disk_of_the_first_is_full(unbroken, tmp_path):
 
 @pytest.mark.slow
 def test_a_bad_image_of_another_process_stands_in_the_record(tmp_path):
-    """Each decodes its own part, and one that is cut short is found by whoever has it; the first writes."""
+    """Each decodes its own part, and the process that decodes a cut image finds it; the first process writes."""
     rng = np.random.default_rng(0)
     for index in range(120):
         place = tmp_path / "pets" / ("cat", "dog")[index % 2] / f"{index}.png"

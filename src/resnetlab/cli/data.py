@@ -34,7 +34,7 @@ class Options:
     """
 
     action: Annotated[Literal["check", "pack"], tyro.conf.Positional]
-    """What to do."""
+    """Check the data, or pack them into shards."""
     path: Annotated[str, tyro.conf.Positional]
     """A folder of images, of parquet files or of shards, a parquet file, the URL of shards, or a known name such as
     cifar10."""

@@ -59,9 +59,9 @@ def train_batches(
 ) -> Batches:
     """Yield this process's share of an epoch's augmented batches, in order, on the device of the split.
 
-    A batch is divided into micro-batches, and each micro-batch among the processes. Together, all processes get the
-    samples, crops and flips that a single process would get, micro-batch by micro-batch. Close the iterator to end its
-    threads early.
+    A batch is divided into micro-batches, and each micro-batch among the processes. All processes
+    combined get the samples, crops and flips that a single process would get, micro-batch by micro-batch. Close the
+    iterator to end its threads early.
 
     Args:
         split: The training split.

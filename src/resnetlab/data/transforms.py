@@ -97,7 +97,7 @@ def random_flip(images: Tensor, params: Tensor) -> Tensor:
 def crop_boxes(recipe: Recipe, sizes: Tensor, params: Tensor, *, image_size: int) -> Tensor:
     """Return the crop box of each image: (batch, 4), top, left, height, width as fractions of the image.
 
-    Paper: section 3.4. Differs: `resized` shortens a box that is too long for its image instead of drawing again.
+    Paper: section 3.4. Differs: `resized` shortens a box that is too long for its image instead of sampling again.
 
     Args:
         recipe: With `crop` of `scale` (random shorter side, then a crop of `image_size`) or `resized`.

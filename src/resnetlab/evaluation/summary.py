@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # the HTML report needs no PyTorch
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSummary:
-    """What was evaluated, on which data, and how."""
+    """The networks, the data and the protocol of an evaluation, in words."""
 
     title: str
     models: tuple[str, ...]

@@ -41,7 +41,7 @@ def run_checkpointed(stages: Iterable[nn.Sequential], x: Tensor) -> Tensor:
                 segment,
                 x,
                 use_reentrant=False,
-                preserve_rng_state=False,  # the network draws no random numbers
+                preserve_rng_state=False,  # the network uses no random numbers
                 determinism_check="none",  # recording all shapes would take 5 % of a small step
                 context_fn=lambda frozen=frozen: (contextlib.nullcontext(), frozen),
             )

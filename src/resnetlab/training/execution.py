@@ -1,4 +1,4 @@
-"""How a step is computed: precision, memory layout, compilation; selected by a short measurement in long runs."""
+"""The execution of a step: precision, memory layout, compilation; selected by a short measurement in long runs."""
 
 import contextlib
 import copy
@@ -37,7 +37,7 @@ Forward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Execution:
-    """How every step of a run is computed; recorded, and restored when the run is resumed."""
+    """Precision, layout and compilation of every step of a run; recorded, and restored when the run is resumed."""
 
     precision: str = "fp32"
     layout: str = "channels_last"

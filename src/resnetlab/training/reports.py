@@ -1,4 +1,4 @@
-"""What a run reports: progress, the record's lines for epochs and the result, the model card, and its errors."""
+"""The reports of a run: progress, the record's lines for epochs and the result, the model card, and its errors."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""How a run is carried out: processes, workers, checkpoints. None of these options changes its result."""
+"""Options of a run that do not change its result: processes, workers, checkpoints."""
 
 from dataclasses import dataclass, field
 

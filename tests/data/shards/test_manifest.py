@@ -176,7 +176,7 @@ def change_content(image: bytes) -> bytes:
 
 
 def test_parquet_rows_are_compared_by_content(tmp_path):
-    images, rows, out = [encode(picture) for picture in random_images(8)], tmp_path / "train.parquet", tmp_path / "out"
+    images, rows, out = [encode(image) for image in random_images(8)], tmp_path / "train.parquet", tmp_path / "out"
     config = DataConfig(str(write_parquet(rows, images, [0, 1] * 4)))
     index = pack_dataset(config, out, SMALL)
     os.utime(rows, ns=(0, 0))
@@ -271,7 +271,7 @@ def test_a_class_may_be_missing_from_validation(folder, tmp_path):
 
 
 def test_duplicate_class_names_are_refused_before_packing(tmp_path, capsys):
-    images = [encode(picture) for picture in random_images(6)]
+    images = [encode(image) for image in random_images(6)]
     source = write_parquet(tmp_path / "train.parquet", images, [0, 1, 2] * 2, ["crane", "dog", "crane"])
     for words in (["pack", str(source), "--out", str(tmp_path / "out")], ["check", str(source)]):
         assert main(["data", *words]) == 2

@@ -228,7 +228,7 @@ def test_bad_images_can_be_left_out(damaged, tmp_path):
 
 
 def test_parquet_and_shards_can_be_packed(tmp_path):
-    some = [encode(picture) for picture in random_images(8)]
+    some = [encode(image) for image in random_images(8)]
     source = write_parquet(tmp_path / "rows" / "train-00000-of-00001.parquet", some, [0, 1] * 4, ["no", "yes"]).parent
     pack_dataset(DataConfig(str(source)), tmp_path / "one", SMALL)
     pack_dataset(DataConfig(str(tmp_path / "one")), tmp_path / "two", PackOptions(shard_mib=2))

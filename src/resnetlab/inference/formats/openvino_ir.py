@@ -130,7 +130,7 @@ class _Handler:
         self._path: list[str] = []
         self._layer: dict[str, str] = {}
         self._port: tuple[str, str, list[str]] = ("", "", [])
-        """Of the last port: the names of its tensor, the element type, the dimensions."""
+        """The last port: the names of its tensor, the element type, the dimensions."""
 
     def doctype(self, *_: object) -> None:
         raise _DoctypeError

@@ -1,6 +1,6 @@
 """A cache in a hidden folder beside a model file: its ONNX graph, and measured backend selections.
 
-Cached content is trusted as far as the model file itself. It is used only if nobody else could have written it, if it
+Cached content is trusted as far as the model file itself. It is used only if no other user could have written it, if it
 belongs to this version of the file, and if it is undamaged. Otherwise it is ignored.
 """
 
