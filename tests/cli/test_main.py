@@ -119,7 +119,7 @@ def test_an_unwritable_output_folder_is_refused(tmp_path, capsys):
         assert main(["study", "--out", str(out)]) == 2
         stderr = capsys.readouterr().err
         assert f"{out} cannot be written" in stderr
-        assert "choose another folder with --out" in stderr
+        assert "give another folder with --out" in stderr
         assert stderr.count("\n") == 1
 
 

@@ -1,4 +1,4 @@
-"""A small ILSVRC-2012: a thousand classes in its layout, trained by both recipes, once from shards; ten-crop evaluation."""
+"""A small ILSVRC-2012: a thousand classes in its layout, both recipes, once from shards, evaluated with ten crops."""
 
 import csv
 import json
