@@ -119,19 +119,7 @@ def measure_stages(
         on_stage("decoding")
         speeds["decoding"] = _decode(split.images, trainer, workers, seconds)
     on_stage("augmentation, transfer and step")
-    batch, labels = _sample_batch(split, trainer)
-    params = augmentation_params(0, 0, len(batch)).to(batch.device)
-    layout = trainer.execution.memory_format
-
-    def augment() -> int:
-        return len(augment_batch(batch, data.preprocessing, recipe, params=params, memory_format=layout))
-
-    speeds["augmentation"] = _rate(augment, seconds, data.device)
-    if data.device.type == "cuda" and isinstance(split.images, EncodedImages):
-        host = batch.cpu()
-        speeds["transfer"] = _rate(lambda: len(host.to(trainer.data.device)), seconds, trainer.data.device)
-    ready = augment_batch(batch, data.preprocessing, recipe, params=params, memory_format=layout)
-    speeds["step"] = _rate(lambda: _step(trainer, ready, labels), seconds, data.device)
+    speeds |= _measure_device(trainer, split, seconds)
     on_stage("all together")
     all_stages = _train_for(trainer, 2 * seconds)
     image_side = float(train_side)
@@ -151,6 +139,25 @@ def measure_stages(
         device=data.device.type,
         execution=trainer.execution.name,
     )
+
+
+def _measure_device(trainer: Trainer, split: Split, seconds: float) -> dict[str, float | None]:
+    """Measure the stages that run one after another: augmentation, transfer to a GPU, and the step."""
+    data, recipe, device = trainer.data, trainer.data.config.recipe, trainer.data.device
+    batch, labels = _sample_batch(split, trainer)
+    params = augmentation_params(0, 0, len(batch), num_custom=len(recipe.augmentations)).to(batch.device)
+    layout = trainer.execution.memory_format
+
+    def augment() -> Tensor:
+        return augment_batch(batch, data.preprocessing, recipe, params=params, memory_format=layout)
+
+    speeds: dict[str, float | None] = {"augmentation": _rate(lambda: len(augment()), seconds, device)}
+    if device.type == "cuda" and isinstance(split.images, EncodedImages):
+        host = batch.cpu()
+        speeds["transfer"] = _rate(lambda: len(host.to(device)), seconds, device)
+    augmented = augment()
+    speeds["step"] = _rate(lambda: _step(trainer, augmented, labels), seconds, device)
+    return speeds
 
 
 def _read(images: EncodedImages, order: Tensor, workers: int, seconds: float) -> tuple[float, float, bool]:
