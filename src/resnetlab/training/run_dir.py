@@ -38,9 +38,9 @@ def open_run_dir(out: Path, config: RunConfig, *, resume: bool, fresh: bool, all
     `fresh` deletes the run in the directory, and no other files.
 
     Raises:
-        FileExistsError: where it holds a run and `resume` is off.
-        ConfigError: where it holds a run of another configuration, or one that would diverge again.
-        CheckpointError, RecordError: where what is there is damaged.
+        FileExistsError: if it holds a run and `resume` is off.
+        ConfigError: if its run has another configuration, or would diverge again.
+        CheckpointError, RecordError: if its checkpoint or record is damaged.
     """
     changed: tuple[str, ...] = ()
     checkpoint = None
