@@ -253,7 +253,7 @@ def test_user_images(net, capsys):
     net.with_name("b.png").write_text("no image")
     assert run(net, "--images", net.with_name("a.png"), "--out", net.with_suffix(".pt2"), "--json") == 0
     assert json.loads(capsys.readouterr().out)["agreement"]["num_images"] == 8
-    assert "b.png: not an image" in error_of(net, "--images", net.with_name("b.png"))
+    assert "b.png: a text file, not an image" in error_of(net, "--images", net.with_name("b.png"))
     assert "c.png" in error_of(net, "--images", net.with_name("c.png"))
     assert "names no images" in error_of(net, "--images")
 

@@ -55,7 +55,7 @@ def test_results_are_in_order_and_correct(predictor, files, workers, batch_size)
     for number, (file, result) in enumerate(zip(files, results, strict=True)):
         if number in (7, 20):
             assert result.prediction is None
-            assert result.error.startswith("not an image that can be read")
+            assert result.error.endswith(", not an image")
             continue
         assert result.prediction is not None
         single = predictor(file, top=2)

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from resnetlab.data.images.decode import BadImageError
+from resnetlab.data.images.file_types import HEAD_BYTES
+from resnetlab.data.images.left_out import LeftOut
 from resnetlab.inference import image_files
 from resnetlab.inference import inputs as module
 from resnetlab.inference.image_files import read_image
@@ -64,7 +66,7 @@ EVERYTHING = ["[x].png", "a.JPG", "b.png", "bare", *BELOW_C]
             ["*"],
             [
                 *EVERYTHING,
-                "empty: no image in this folder (.bmp, .gif, .jpeg, .jpg, .pbm, .pgm, .png, .ppm, .tif, .tiff, .webp)",
+                "empty: no image in this folder that is read, but 1 .txt (text file)",
             ],
         ),
         (["nowhere.png", "b.png"], ["nowhere.png: no such file or folder", "b.png"]),
@@ -89,6 +91,45 @@ def test_overlays_are_skipped_unless_named(tree):
         assert names(argument) == [f"{argument}: only overlays of --explain match; name their files"]
     assert names("c/explained")[0].startswith("c/explained: no image in this folder")
     assert names("c/explained/x.png") == ["c/explained/x.png"]
+
+
+def left_out(*arguments: str) -> tuple[str, ...]:
+    counts = LeftOut()
+    list(find_inputs(arguments, counts))
+    return counts.lines()
+
+
+JPEG = b"\xff\xd8\xff\xe0" + bytes(200)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["1.jfif", "1.JPE", "1.jif", "bare", "img.0001", "1.jpg.1", "1.jpeg_large", "1.dat", "1.jpg~", "IMG_2021.12.05"],
+)
+@pytest.mark.parametrize("argument", ["data", "data/*", "data/**"])
+def test_content_decides_what_is_an_image(tmp_path, monkeypatch, name, argument):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / name).write_bytes(JPEG)
+    assert names(argument) == [f"data/{name}"]
+    assert left_out(argument) == ()
+
+
+def test_files_that_are_left_out_are_counted(tree):
+    (tree / "c" / "list.csv").write_text("BM, not a bitmap\n")
+    (tree / "c" / "scan.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    OverlayWriter(tree / "c").write("overlay.jpg", Image.new("L", (9, 9)))
+    for arguments in (["c"], ["c/*"]):
+        assert left_out(*arguments) == (
+            "ignored files that are not images: 1 .csv",
+            "ignored 1 .heic (HEIC, which is not read; convert it with: magick FILE.heic FILE.jpg), such as scan.heic",
+            "ignored 1 .png (overlay of predict --explain), such as overlay.png",
+        )
+    for path in (tree / "c").iterdir():
+        if path.is_file() and path.suffix not in (".csv", ".heic"):
+            path.unlink()
+    (tree / "c" / "d" / "1.webp").unlink()
+    assert names("c")[0].startswith("c: no image in this folder that is read, but 1 .csv (text file), 1 .heic (HEIC, ")
 
 
 def test_absolute_globs(tree):
@@ -143,9 +184,9 @@ def test_a_large_file_is_not_read(tree, monkeypatch):
 
 
 def test_only_the_header_of_other_files_is_read(tree, monkeypatch):
-    (tree / "film.jpg").write_bytes(b"\0\0\0 ftypisom" + bytes(1000))
+    (tree / "film.jpg").write_bytes(b"\0\0\0 ftypisom" + bytes(5000))
     monkeypatch.setattr(os, "read", lambda *_: pytest.fail("was read"))
-    assert len(read_image(tree / "film.jpg")) == 12
+    assert len(read_image(tree / "film.jpg")) == HEAD_BYTES == 1024
 
 
 def test_a_growing_file_is_read_up_to_the_limit(tree, monkeypatch):

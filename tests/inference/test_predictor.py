@@ -253,11 +253,11 @@ def test_the_orientation_of_a_pil_image_is_applied(predictor, tmp_path):
         (None, TypeError, "NoneType is not"),
         ({"a.jpg"}, TypeError, "set is not"),
         (b"", BadImageError, "is empty"),
-        (b"words", BadImageError, "not an image that can be read"),
+        (b"words", BadImageError, "a text file, not an image"),
         ("nowhere.jpg", FileNotFoundError, r"nowhere\.jpg"),
         ([PIXELS, 7], TypeError, "image 1 of the batch: int is not a supported image type"),
         ([[PIXELS]], TypeError, "image 0 of the batch: list is not a supported image type"),
-        ([PIXELS, b"words"], ValueError, "image 1 of the batch: not an image"),
+        ([PIXELS, b"words"], ValueError, "image 1 of the batch: a text file, not an image"),
         (np.zeros((2, 5, 5, 4), np.uint8), ValueError, "image 0 of the batch: an array of shape .5, 5, 4."),
     ],
 )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from rich.console import Console
 
+    from resnetlab.data.images.left_out import LeftOut
     from resnetlab.inference.batch_predict import BatchResult
     from resnetlab.inference.overlay_writer import OverlayWriter
     from resnetlab.inference.predictor import Prediction, Predictor
@@ -36,7 +37,8 @@ class Options:
 
     Images are files, folders (with their subfolders), quoted globs such as 'photos/**/*.jpg', or - for standard input:
     one image, or a list of paths, one a line. If an image cannot be read, a line on standard error has the reason, the
-    others are classified, and the exit status is 1.
+    others are classified, and the exit status is 1. Files in folders that are not images, by their content, are left
+    out; standard error says how many and why.
     """
 
     model: Annotated[Path, tyro.conf.Positional]
@@ -76,8 +78,10 @@ def run(options: Options) -> int:
     console = Console(markup=False)
     predictor = _load_predictor(options)
     writer = _overlay_writer(options, predictor)
-    progress = PredictProgress()
-    with closing(_predict(options, predictor)) as results:
+    from resnetlab.data.images.left_out import LeftOut
+
+    progress, left_out = PredictProgress(), LeftOut()
+    with closing(_predict(options, predictor, left_out)) as results:
         for result in results:
             overlay, write_error = _write_overlay(writer, result)
             if options.json:
@@ -88,7 +92,7 @@ def run(options: Options) -> int:
             if write_error is not None:
                 progress.end()
                 raise write_error
-    progress.end()
+    progress.end(left_out.lines())
     if writer is not None and not options.json:
         console.print(f"overlays: {options.out}", soft_wrap=True, highlight=False)
     return int(progress.num_failed > 0)
@@ -168,9 +172,11 @@ class PredictProgress:
             self._updated = now
             self._print(f"{self.num_done:,} images, {self.num_done / (now - self._start):,.0f} a second")
 
-    def end(self) -> None:
-        """Print how many images could not be read, if any."""
+    def end(self, left_out: Sequence[str] = ()) -> None:
+        """Print how many images could not be read, if any, and which files of folders were left out."""
         self._print("")
+        for line in left_out:
+            self._print(f"resnetlab: {line}\n")
         if self.num_failed:
             noun = "image" if self.num_done == 1 else "images"
             self._print(f"resnetlab: {self.num_failed:,} of {self.num_done:,} {noun} could not be read\n")
@@ -206,7 +212,7 @@ def _load_predictor(options: Options) -> "Predictor":
     return predictor
 
 
-def _predict(options: Options, predictor: "Predictor") -> Generator["BatchResult", None, None]:
+def _predict(options: Options, predictor: "Predictor", left_out: "LeftOut") -> Generator["BatchResult", None, None]:
     """Start the prediction and return its results."""
     from resnetlab.inference.batch_predict import default_batch_size, predict_batches
     from resnetlab.inference.inputs import find_inputs
@@ -220,7 +226,7 @@ def _predict(options: Options, predictor: "Predictor") -> Generator["BatchResult
     image_size = predictor.preprocessing.image_size
     return predict_batches(
         predictor,
-        find_inputs(options.paths),
+        find_inputs(options.paths, left_out),
         top=options.top,
         batch_size=options.batch_size or default_batch_size(image_size, with_overlays=options.explain),
         workers=options.workers or usable_cores(),

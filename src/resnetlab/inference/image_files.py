@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 
 from resnetlab.data.images.decode import BadImageError
+from resnetlab.data.images.file_types import HEAD_BYTES
 from resnetlab.data.images.sniff import detect_format
 
 MAX_BYTES = 256 * 2**20
@@ -14,7 +15,7 @@ HEADER_BYTES = 12
 
 
 def read_image(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
-    """Return the content of an image file. Of a file that does not start as an image, return the first bytes only.
+    """Return the content of an image file. Of a file that does not start as an image, return its first `HEAD_BYTES`.
 
     Raises:
         BadImageError: The path is not a regular file, cannot be read, or is larger than `max_bytes`.
@@ -28,7 +29,7 @@ def read_image(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
                 raise BadImageError(_too_large(max_bytes, f"{status.st_size:,} bytes are"))
             header = file.read(HEADER_BYTES)
             if header and detect_format(header) is None:
-                return header  # the decoder reports the unknown format
+                return header + file.read(HEAD_BYTES - len(header))  # the decoder names the format
             return header + read_limited(file.fileno(), max_bytes - len(header))
     except OSError as error:
         raise BadImageError(os_error_reason(error)) from error

@@ -10,8 +10,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from resnetlab.data.images.decode import BadImageError
-from resnetlab.data.images.sniff import detect_format
-from resnetlab.data.readers.folder import IGNORED_NAMES, IMAGE_SUFFIXES
+from resnetlab.data.images.file_types import OVERLAY, FileType, left_out_type
+from resnetlab.data.images.left_out import LeftOut
+from resnetlab.data.images.sniff import detect_format, is_certain
+from resnetlab.data.readers.folder import IGNORED_NAMES
 from resnetlab.inference import image_files
 from resnetlab.inference.image_files import HEADER_BYTES, os_error_reason, read_image, read_limited
 
@@ -24,8 +26,6 @@ OVERLAY_KEY = "resnetlab-explains"
 """PNG text key of the overlays of `--explain`; its value is the explained image. Folders and globs skip overlays."""
 GLOB_CHARACTERS = re.compile(r"[*?[]")
 """An argument with one of these is a glob, unless a file has that name."""
-PPM_HEADER = re.compile(rb"P[1-6f]\s+(#|\d+\s+\d)")
-"""The start of a PPM, up to a comment or the size."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ImageInput:
         return self.source if isinstance(self.source, bytes) else read_image(self.source)
 
 
-def find_inputs(arguments: Iterable[str]) -> Iterator[ImageInput | None]:
+def find_inputs(arguments: Iterable[str], left_out: LeftOut | None = None) -> Iterator[ImageInput | None]:
     """Yield the images of each argument, in order; `None` while a stream has no further path yet.
 
     An argument is one of:
@@ -59,15 +59,21 @@ def find_inputs(arguments: Iterable[str]) -> Iterator[ImageInput | None]:
     - a glob, in which `**` matches any folders;
     - `-`: standard input, which is one image, or a list of files and folders that end with a line end or a NUL each.
 
-    An argument without images gives an `ImageInput` with an error.
+    An argument without images gives an `ImageInput` with an error. In folders, the content decides what is an image;
+    files with a suffix of images are not opened for that.
+
+    Args:
+        arguments: The arguments.
+        left_out: Counts the files of folders that are left out.
     """
+    left_out = LeftOut() if left_out is None else left_out
     for argument in arguments:
         if argument in ("-", "/dev/stdin"):
-            yield from _from_stdin()
+            yield from _from_stdin(left_out)
         elif not os.path.lexists(argument) and GLOB_CHARACTERS.search(argument):
-            yield from _from_glob(argument)
+            yield from _from_glob(argument, left_out)
         else:
-            yield from _from_path(argument)
+            yield from _from_path(argument, left_out)
 
 
 def shorten_middle(text: str, room: float, length: Callable[[str], float]) -> str:
@@ -79,7 +85,7 @@ def shorten_middle(text: str, room: float, length: Callable[[str], float]) -> st
     return shortened
 
 
-def _from_path(name: str) -> Iterator[ImageInput]:
+def _from_path(name: str, left_out: LeftOut) -> Iterator[ImageInput]:
     """Yield a file, or the images of a folder."""
     path = Path(name)
     if not os.path.lexists(name):  # Path("") would be the current folder
@@ -88,14 +94,15 @@ def _from_path(name: str) -> Iterator[ImageInput]:
         yield ImageInput(name, path)
     else:
         empty = True
-        for image in _images(path, frozenset()):
+        for image in _images(path, frozenset(), left_out):
             empty = False
             yield image
         if empty:
-            yield ImageInput(name, None, f"no image in this folder ({', '.join(sorted(IMAGE_SUFFIXES - {''}))})")
+            found = left_out.inside(path)
+            yield ImageInput(name, None, "no image in this folder" + (f" that is read, but {found}" if found else ""))
 
 
-def _images(folder: Path, parents: frozenset[tuple[int, int]]) -> Iterator[ImageInput]:
+def _images(folder: Path, parents: frozenset[tuple[int, int]], left_out: LeftOut) -> Iterator[ImageInput]:
     """Yield the images of a folder and its subfolders, by name. A link to one of the `parents` is skipped."""
     try:
         identity = _identity(folder)
@@ -106,9 +113,11 @@ def _images(folder: Path, parents: frozenset[tuple[int, int]]) -> Iterator[Image
     for name in names:
         path = folder / name
         if _is_folder(path):
-            yield from _images(path, parents | {identity})
-        elif _is_image_file(path) and not _is_overlay(path):
+            yield from _images(path, parents | {identity}, left_out)
+        elif (kind := _left_out_type(path)) is None:
             yield ImageInput(str(path), path)
+        else:
+            left_out.add(path, kind)
 
 
 def _visible(folder: Path) -> list[str]:
@@ -131,14 +140,12 @@ def _identity(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _is_image_file(path: Path) -> bool:
-    """Return whether a file in a folder is an image: by its suffix, or without a suffix by its first bytes."""
-    if path.suffix:
-        return path.suffix.lower() in IMAGE_SUFFIXES
+def _left_out_type(path: Path) -> FileType | None:
+    """Return the kind of a file that is left out of a folder, or `None` if it is to be classified."""
     try:
-        return path.is_file() and detect_format(_first_bytes(path)) is not None
-    except OSError:
-        return False
+        return OVERLAY if _is_overlay(path) else left_out_type(path)
+    except OSError as error:
+        return FileType(f"file that cannot be read ({os_error_reason(error)})")
 
 
 def _is_overlay(path: Path) -> bool:
@@ -154,13 +161,17 @@ def _first_bytes(path: Path, num_bytes: int = HEADER_BYTES) -> bytes:
         return file.read(num_bytes)
 
 
-def _from_glob(pattern: str) -> Iterator[ImageInput]:
+def _from_glob(pattern: str, left_out: LeftOut) -> Iterator[ImageInput]:
     """Yield the files that a glob matches, sorted; a matching folder stands for its images."""
     path = Path(pattern)
     components = path.parts[1:] if path.anchor else path.parts
     matches = sorted(set(_expand(Path(path.anchor), components, frozenset())))
     if components[-1] == "*":
-        matches = [match for match in matches if _is_folder(match) or _is_image_file(match)]
+        kinds = {match: None if _is_folder(match) else _left_out_type(match) for match in matches}
+        for match, kind in kinds.items():
+            if kind is not None:
+                left_out.add(match, kind)
+        matches = [match for match in matches if kinds[match] in (None, OVERLAY)]
     if "**" in components[:-1]:  # the pattern matches the files in these folders by itself
         matches = [match for match in matches if not _is_folder(match)]
     images = [match for match in matches if not _is_overlay(match)]
@@ -168,7 +179,7 @@ def _from_glob(pattern: str) -> Iterator[ImageInput]:
         reason = "only overlays of --explain match; name their files" if matches else "no file matches"
         yield ImageInput(pattern, None, reason)
     for image in images:
-        yield from _from_path(str(image))
+        yield from _from_path(str(image), left_out)
 
 
 def _expand(folder: Path, components: tuple[str, ...], parents: frozenset[tuple[int, int]]) -> Iterator[Path]:
@@ -196,7 +207,7 @@ def _expand(folder: Path, components: tuple[str, ...], parents: frozenset[tuple[
                 yield from _expand(folder / name, components, parents | {identity})
 
 
-def _from_stdin() -> Iterator[ImageInput | None]:
+def _from_stdin(left_out: LeftOut) -> Iterator[ImageInput | None]:
     """Yield the image on standard input, or the images of the paths on it."""
     try:
         handle = sys.stdin.fileno()
@@ -210,7 +221,7 @@ def _from_stdin() -> Iterator[ImageInput | None]:
         elif _starts_image(head):
             yield ImageInput(STDIN, head + read_limited(handle, image_files.MAX_BYTES - len(head)))
         else:
-            yield from _from_list(handle, head)
+            yield from _from_list(handle, head, left_out)
     except BadImageError as error:
         yield ImageInput(STDIN, None, str(error))
     except OSError as error:
@@ -230,13 +241,11 @@ def _read_head(handle: int) -> bytes:
 
 def _starts_image(head: bytes) -> bool:
     """Return whether a stream is an image. The path `BMW/1.jpg` starts as a BMP, and a folder `P1` as a PPM."""
-    image_format = detect_format(head)
-    if image_format == "BMP":
-        return head[6:10] == b"\0\0\0\0"  # reserved bytes
-    return PPM_HEADER.match(head) is not None if image_format == "PPM" else image_format is not None
+    kind = detect_format(head)
+    return kind is not None and is_certain(head, kind)
 
 
-def _from_list(handle: int, head: bytes) -> Iterator[ImageInput | None]:
+def _from_list(handle: int, head: bytes, left_out: LeftOut) -> Iterator[ImageInput | None]:
     """Yield the images of each path on a stream as it arrives; `None` before waiting for the stream."""
     pending = head
     separator = b""
@@ -245,7 +254,7 @@ def _from_list(handle: int, head: bytes) -> Iterator[ImageInput | None]:
             separator = b"\0" if b"\0" in pending else b"\n" if b"\n" in pending else b""
         *names, pending = pending.split(separator) if separator else [pending]
         for name in names:
-            yield from _from_line(name)
+            yield from _from_line(name, left_out)
         if len(pending) > MAX_PATH_BYTES:
             reason = f"neither an image nor a list of paths: {len(pending):,} bytes without a line end"
             yield ImageInput(STDIN, None, reason)
@@ -255,10 +264,10 @@ def _from_list(handle: int, head: bytes) -> Iterator[ImageInput | None]:
         if not (chunk := os.read(handle, 1 << 16)):
             break
         pending += chunk
-    yield from _from_line(pending)
+    yield from _from_line(pending, left_out)
 
 
-def _from_line(line: bytes) -> Iterator[ImageInput]:
+def _from_line(line: bytes, left_out: LeftOut) -> Iterator[ImageInput]:
     name = os.fsdecode(line.removesuffix(b"\r"))
     if name.strip():
-        yield from _from_path(name)
+        yield from _from_path(name, left_out)

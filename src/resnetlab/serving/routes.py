@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 
 from resnetlab import __version__
+from resnetlab.data.images.file_types import OTHER, identify
 from resnetlab.data.images.sniff import detect_format
 from resnetlab.serving.errors import (
     PROBLEM_MEDIA_TYPE,
@@ -189,6 +190,8 @@ def check_image(data: bytes) -> None:
         hint = "; it looks like a form: send the image itself as the body (curl --data-binary @FILE, not -F)"
     elif data.lstrip()[:1] in (b"{", b"["):
         hint = "; send JSON with base64 images to /v1/predict/batch"
+    elif (kind := identify(data)) != OTHER:
+        hint = f": it is {kind.reason()}"
     raise RequestError(415, f"the body is not an image in a supported format ({IMAGE_FORMATS}){hint}")
 
 

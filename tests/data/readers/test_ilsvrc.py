@@ -79,7 +79,7 @@ def test_other_files_are_reported_in_any_listing_order(tree, monkeypatch, first)
     listing = list_folder(tree)
     assert len(listing.splits["val"]) == 5
     assert listing.warnings == (
-        "ignored files that are not images: 2 .txt, 1 empty/",
+        "ignored files that are not images: 2 .txt, 1 b, 1 empty/",
         f"ignored 2 images directly in {tree / 'val'}, outside any class folder",
     )
 

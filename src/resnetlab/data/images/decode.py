@@ -27,6 +27,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from resnetlab.data.images.color_modes import is_negative, match_transparency, to_rgb
+from resnetlab.data.images.file_types import HEAD_BYTES, OTHER, identify, raw_photograph
 from resnetlab.data.images.libtiff import capture_errors
 from resnetlab.data.images.orientation import exif_orientation, is_transposed, jpeg_orientation, upright
 from resnetlab.data.images.sniff import detect_format, implausible_size
@@ -188,9 +189,14 @@ def _detect_format(data: bytes) -> str:
     """Return the format from the first bytes, or raise `BadImageError`."""
     if not data:
         raise BadImageError("is empty")
-    if kind := detect_format(data):
+    kind = detect_format(data)
+    found = raw_photograph(data[:HEAD_BYTES]) if kind == "TIFF" else None
+    if kind is not None and found is None:
         return kind
-    raise BadImageError(f"not an image that can be read ({', '.join(PLUGINS)})")
+    found = found or identify(data)
+    if found == OTHER:
+        raise BadImageError(f"not an image that can be read ({', '.join(PLUGINS)})")
+    raise BadImageError(found.reason())
 
 
 @contextmanager

@@ -25,6 +25,8 @@ SIGNATURES = {
     b"MM\0+": "TIFF",
 }
 PPM = re.compile(rb"P[1-6f]\s")
+PPM_HEADER = re.compile(rb"P[1-6f]\s+(#|\d+\s+\d)")
+"""The start of a PPM, up to a comment or the size."""
 UNCHECKED_PIXELS = 1_000_000
 """Images up to this size are not checked: they need little memory, and a GIF may leave such a canvas empty."""
 
@@ -53,6 +55,17 @@ def detect_format(head: bytes) -> str | None:
     if PPM.match(head):  # the whitespace excludes a list of names that starts with P1010001.JPG
         return "PPM"
     return next((kind for signature, kind in SIGNATURES.items() if head.startswith(signature)), None)
+
+
+def is_certain(head: bytes, kind: str) -> bool:
+    """Return whether the first bytes of a file, 32 or more, confirm the format that `detect_format` found.
+
+    Text may start as a BMP does (`BMW/1.jpg`) or as a PPM (`P1 `): where no suffix says that a file is an image, more
+    of the header must be that of an image.
+    """
+    if kind == "BMP":
+        return head[6:10] == b"\0\0\0\0"  # reserved bytes
+    return kind != "PPM" or PPM_HEADER.match(head) is not None
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from resnetlab.config import ConfigError
+from resnetlab.data.images.file_types import FileType, left_out_type
+from resnetlab.data.images.left_out import LeftOut
 from resnetlab.data.images.packed_sequences import PackedPaths, PackedStrings, concatenate
 from resnetlab.data.listing import DatasetListing, SplitListing, check_classes
 from resnetlab.data.readers.ilsvrc import are_wnids, is_validation_name, read_flat_validation, synset_names
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ""}
-"""Suffixes of image files, in lower case. A file without a suffix counts as an image as well."""
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """Split of each folder name, in lower case."""
 IGNORED_NAMES = {"__macosx", "thumbs.db", "desktop.ini"}
@@ -26,8 +26,8 @@ class _Tree:
     """The root of a folder tree, and counts of the files that are left out."""
 
     root: Path
-    ignored: dict[str, int] = field(default_factory=dict)
-    """Number of files that are not images, by suffix."""
+    ignored: LeftOut = field(default_factory=LeftOut)
+    """Files that are not read as images."""
     misplaced: dict[str, int] = field(default_factory=dict)
     """Number of images beside the class folders instead of inside one, by folder."""
 
@@ -144,10 +144,10 @@ def _images(tree: _Tree, folder: Path, parents: frozenset[tuple[int, int]]) -> I
     for path in _visible(folder):
         if path.is_dir():
             yield from _images(tree, path, parents | {inode})
-        elif _is_image(path):
+        elif (kind := left_out_type(path)) is None:
             yield path
         else:
-            _count_left_out(tree, path)
+            tree.ignored.add(path, kind)
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -157,16 +157,12 @@ def _visible(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names) if not name.startswith(".") and name.lower() not in IGNORED_NAMES]
 
 
-def _is_image(path: Path) -> bool:
-    """Return whether a file's name is that of an image. Broken links count, and are reported when they are read."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and (path.is_file() or path.is_symlink())
-
-
 def _count_left_out(tree: _Tree, path: Path) -> None:
-    if path.is_dir() or not _is_image(path):
-        kind = f"{path.name}/" if path.is_dir() else path.suffix.lower() or path.name
-        tree.ignored[kind] = tree.ignored.get(kind, 0) + 1
-    elif path.suffix:  # without a suffix it may be a README or LICENSE
+    """Count an entry outside any class folder."""
+    kind = FileType("folder") if path.is_dir() else left_out_type(path)
+    if kind is not None:
+        tree.ignored.add(path, kind)
+    else:
         parent = str(path.parent)
         tree.misplaced[parent] = tree.misplaced.get(parent, 0) + 1
 
@@ -178,15 +174,18 @@ def _check_layout(tree: _Tree, folders: dict[str, Path], images: dict[str, dict[
         if any(images[split].values()):
             for name, paths in images[split].items():
                 if not paths and split in ("train", "all"):
-                    raise ConfigError(f"{folder / name}: this class has no image; add some, or remove the folder")
+                    found = tree.ignored.inside(folder / name)
+                    but = f" that is read, but {found}" if found else ""
+                    raise ConfigError(f"{folder / name}: this class has no image{but}; add some, or remove the folder")
         elif where in tree.misplaced:
             raise ConfigError(
                 f"{where}: holds {tree.misplaced[where]:,} images directly, without class folders; {EXPECTED_LAYOUT}"
             )
-        elif split in ("train", "all"):
-            raise ConfigError(f"{where}: has no image; {EXPECTED_LAYOUT}")
         else:
-            raise ConfigError(f"{where}: has no image; add some, or remove the folder")
+            found = tree.ignored.inside(folder)
+            but = f" that is read, but {found}" if found else ""
+            remedy = EXPECTED_LAYOUT if split in ("train", "all") else "add some, or remove the folder"
+            raise ConfigError(f"{where}: has no image{but}; {remedy}")
 
 
 def _split_listing(tree: _Tree, by_class: dict[str, PackedPaths], label_of: dict[str, int]) -> SplitListing:
@@ -198,10 +197,7 @@ def _split_listing(tree: _Tree, by_class: dict[str, PackedPaths], label_of: dict
 
 
 def _warnings(tree: _Tree) -> tuple[str, ...]:
-    warnings = []
-    if tree.ignored:
-        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(tree.ignored.items()))
-        warnings.append(f"ignored files that are not images: {kinds}")
+    warnings = list(tree.ignored.lines())
     for folder, count in tree.misplaced.items():
         warnings.append(f"ignored {count:,} images directly in {folder}, outside any class folder")
     return tuple(warnings)
