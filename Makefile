@@ -15,11 +15,12 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -
 study: install
 	$(BIN)/resnetlab study
 
-test: dev  # one file per core; the slow tests use all cores themselves or measure time; COVERAGE=1 prints the coverage
+test: dev  # one file per core; COVERAGE=1 prints the coverage
 	$(BIN)/python -m pytest --numprocesses logical --dist loadfile $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 
-test-slow: dev
-	$(BIN)/python -m pytest -m slow
+test-slow: dev  # one file per core, then the tests that use every core themselves, or measure time or memory
+	$(BIN)/python -m pytest -m "slow and not alone" --numprocesses logical --dist loadfile
+	$(BIN)/python -m pytest -m "slow and alone"
 
 check: dev
 	$(BIN)/ruff format --check .

@@ -1,9 +1,13 @@
-"""Shared by several tests: the command line in a subprocess, and one small study."""
+"""Shared by several tests: the command line in a subprocess, one small study, and the preset studies."""
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,3 +41,17 @@ def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = resnetlab("study", *TINY, "--out", out)
     assert done.returncode == 0, done.stderr
     return out
+
+
+@pytest.fixture(scope="session")
+def preset_study(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, dict[str, Any]]]:
+    """Return a function that runs a preset study, or returns the earlier run: its folder and its JSON output."""
+
+    @cache
+    def study(name: str) -> tuple[Path, dict[str, Any]]:
+        out = tmp_path_factory.mktemp(name)
+        done = resnetlab("study", "--preset", name, "--out", out, "--json", timeout=1500)
+        assert done.returncode == 0, done.stderr
+        return out, json.loads(done.stdout)
+
+    return study

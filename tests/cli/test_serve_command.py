@@ -30,6 +30,7 @@ def predictor(model):
     return load(model)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_an_exported_file_is_served(model, predictor, tmp_path):
     pytest.importorskip("onnxruntime")
@@ -44,6 +45,7 @@ def test_an_exported_file_is_served(model, predictor, tmp_path):
         assert server.http.get("/v1/model").json()["backend"] == "onnxruntime"
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_without_uvloop_and_httptools_responses_are_not_delayed(model, predictor, tmp_path):
     """With h11 and asyncio alone, no response may be delayed by Nagle's algorithm (40 ms)."""
@@ -60,6 +62,7 @@ def test_without_uvloop_and_httptools_responses_are_not_delayed(model, predictor
         assert problem_detail(server.post(bytes(20 << 20)), 413)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_greyscale_model_is_served(tmp_path):
     grey = model_file(tmp_path / "grey.safetensors", GREY)
@@ -112,6 +115,7 @@ def test_an_error_is_one_line(model, tmp_path):
     occupied.close()
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_file_that_is_not_a_model_is_rejected(tmp_path):
     (tmp_path / "words.safetensors").write_text("words")

@@ -171,6 +171,7 @@ def test_a_quantised_graph_has_feature_maps_and_head_weights(small, tmp_path):
         tmp_path / "int8.onnx",
         Reader(),
         per_channel=True,
+        reduce_range=True,  # 7 bits: sums of 8-bit products overflow on processors without VNNI
         quant_format=quantization.QuantFormat.QDQ,
         op_types_to_quantize=["Conv", "Gemm", "MatMul"],
     )
@@ -178,7 +179,7 @@ def test_a_quantised_graph_has_feature_maps_and_head_weights(small, tmp_path):
     _, feature_maps = reference(small, views)
     weights = load_model(small)[0].fc.weight.detach().numpy()
     for engine in (OnnxEngine(lambda: graph, "int8"), OpenVinoEngine(lambda: (graph, b""), "int8")):
-        assert 0 < np.abs(engine.head_weights - weights).max() < 0.02 * np.abs(weights).max()
+        assert 0 < np.abs(engine.head_weights - weights).max() < 0.04 * np.abs(weights).max()
         assert 0 < np.abs(engine.feature_maps(views) - feature_maps).mean() < 0.05 * feature_maps.std()
 
 

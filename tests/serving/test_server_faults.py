@@ -74,6 +74,7 @@ def is_closed(connection: socket.socket, timeout_s: float) -> bool:
     return True
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_full_queue_slow_clients_and_graceful_shutdown(model, pool):
     """One server for all of these, because a start takes seconds; the shutdown comes last."""
@@ -168,6 +169,7 @@ def check_graceful_shutdown(pool: ThreadPoolExecutor, server: RunningServer) -> 
     assert [response.result().status_code for response in responses] == [200] * 3
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_killed_worker_fails_its_images_only(model, pool):
     with run_server(model, "--max-batch", 1, "--timeout", 30) as server:
@@ -190,6 +192,7 @@ def test_a_killed_worker_fails_its_images_only(model, pool):
         assert server.metric("resnetlab_worker_restarts_total") == 1
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_hung_worker_is_restarted(model):
     with run_server(model, "--timeout", 0.5, "--max-batch", 1) as server:
@@ -205,6 +208,7 @@ def test_a_hung_worker_is_restarted(model):
         assert server.worker_pid() != worker
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_model_that_cannot_be_reloaded(model, tmp_path):
     copy = tmp_path / "model.safetensors"
@@ -221,6 +225,7 @@ def test_a_model_that_cannot_be_reloaded(model, tmp_path):
         assert server.post(IMAGE).status_code == 200
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
 def test_the_worker_exits_with_the_server(model, signum):
@@ -230,6 +235,7 @@ def test_the_worker_exits_with_the_server(model, signum):
         wait_until(lambda: not Path(f"/proc/{worker}").exists(), 10)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_sigterm_while_the_model_is_loading(model):
     """The server exits with status 0 and prints nothing to stderr."""
@@ -240,6 +246,7 @@ def test_sigterm_while_the_model_is_loading(model):
         assert server.stop() == 0
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_connections_without_a_complete_request_are_closed(model):
     with run_server(model) as server:
@@ -259,6 +266,7 @@ def test_connections_without_a_complete_request_are_closed(model):
         wait_until(lambda: server.http.get("/healthz").status_code == 200)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_memory_does_not_grow(model, pool):
     """Compare before and after 3,000 requests of every kind, following a warm-up of 1,500."""

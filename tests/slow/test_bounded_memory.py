@@ -50,6 +50,7 @@ def within(mib: int, *words: str | Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_two_hundred_thousand_images(tree, tmp_path):
     within(PACKING_MIB, "data", "pack", tree, "--out", tmp_path / "shards", "--shard-mib", "64", "--workers", "2")

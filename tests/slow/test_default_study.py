@@ -2,23 +2,20 @@
 
 import csv
 import io
-import json
 import re
 import statistics
 
 import pytest
 
-from conftest import ROOT, resnetlab
+from conftest import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    out = tmp_path_factory.mktemp("default")
-    done = resnetlab("study", "--out", out, "--json", timeout=800)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def results(preset_study):
+    _, printed = preset_study("degradation")
+    return printed
 
 
 @pytest.fixture(scope="module")

@@ -81,6 +81,7 @@ def test_closing_the_iterator_stops_the_workers(tmp_path):
     assert read_record(tmp_path / "long" / "record.jsonl")[-1]["kind"] != "result"
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_failed_run_sets_the_exit_status(tmp_path):
     """A diverged run is not repeated; its cause is reported again and the exit status is 1."""
@@ -97,6 +98,7 @@ def test_failed_run_sets_the_exit_status(tmp_path):
     assert "residual-8" in done.stdout
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_run_that_cannot_start_sets_the_exit_status(tmp_path):
     """A file is in the place of a run's folder: that run fails, the others continue, and the report is written."""
@@ -113,6 +115,7 @@ def test_usable_cores():
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_interrupt_during_server_start_is_delivered():
     """Ctrl-C during the start is deferred and delivered, and SIGINT is unblocked afterwards."""
@@ -133,6 +136,7 @@ def test_interrupt_during_server_start_is_delivered():
     assert done.stdout == "interrupted False\n"
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_interrupt_during_worker_start_is_deferred(tmp_path):
     code = (

@@ -197,6 +197,7 @@ def records(out: Path) -> dict[str, list]:
     }
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_killed_node(head, second, tmp_path):
     """Its run continues elsewhere; records equal those of the local pool; stdout has only JSON."""
@@ -217,6 +218,7 @@ def test_killed_node(head, second, tmp_path):
     assert records(out) == records(tmp_path / "local")
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_lost_run_resumes_from_its_checkpoint(head, second, tmp_path, monkeypatch):
     for name, value in TOKEN.items():
@@ -252,6 +254,7 @@ def test_lost_run_resumes_from_its_checkpoint(head, second, tmp_path, monkeypatc
     assert [run_differences(a.out, b.out) for a, b in zip(tasks, local, strict=True)] == [[], []]
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_ctrl_c_saves_and_the_same_command_continues(head, tmp_path):
     command = ("--depths", "8", "--arms", "plain", "--seeds", "1", "--epochs", "10")
@@ -269,6 +272,7 @@ def test_ctrl_c_saves_and_the_same_command_continues(head, tmp_path):
     assert (process.returncode, stderr) == (0, "")
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_failed_runs_and_a_killed_driver(head, tmp_path, monkeypatch):
     for name, value in TOKEN.items():
@@ -290,6 +294,7 @@ def test_failed_runs_and_a_killed_driver(head, tmp_path, monkeypatch):
         assert '"kind": "result"' not in (long.out / "record.jsonl").read_text()
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_missing_cluster_token_or_gpu(head, tmp_path):
     """Each error is one line with exit status 2 and leaves no files."""

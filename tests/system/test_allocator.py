@@ -34,6 +34,7 @@ def page_faults_per_step(call, **environment):
     return int(done.stdout)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
 def test_huge_pages_avoid_page_faults():

@@ -86,7 +86,7 @@ def print_catalogue(options: Options) -> None:
         print(json.dumps({"models": rows}))
         return
     listing = table(
-        "network", "shortcut", "pixels", "parameters", "paper", "MACs", "paper", f"GiB at {options.batch_size}", left=2
+        "network", "shortcut", "px", "parameters", "paper", "MACs", "paper", f"GiB at {options.batch_size}", left=2
     )
     for row in rows:
         listing.add_row(
