@@ -113,9 +113,12 @@ def test_images_are_found_by_content_in_class_folders(tmp_path):
 
 
 def test_files_with_a_known_suffix_are_not_opened(tmp_path, monkeypatch):
-    write_tree(tmp_path, {"a": 2, "b": 2})
-    monkeypatch.setattr(type(tmp_path), "open", lambda *_: pytest.fail("was opened"))
-    assert len(list_folder(tmp_path).splits["all"]) == 4
+    """The first PNG of a folder is opened, because it may be an overlay of `predict --explain`."""
+    write_tree(tmp_path, {"a": 3, "b": 3})
+    opened, original = set(), type(tmp_path).open
+    monkeypatch.setattr(type(tmp_path), "open", lambda path, *more: opened.add(path) or original(path, *more))
+    assert len(list_folder(tmp_path).splits["all"]) == 6
+    assert len(opened) <= 2
 
 
 @pytest.mark.parametrize(
@@ -163,3 +166,33 @@ def test_what_was_left_out_is_told_in_short_lines(tmp_path):
     assert all(len(line) < 400 and "\n" not in line for line in warnings)
     assert "200 .[number]" in warnings[0]
     assert warnings[1].startswith("ignored 1 .avif (AVIF, which is not read; convert it to JPEG or PNG), such as long")
+
+
+def frame_header(marker: int, precision: int = 8, components: int = 3) -> bytes:
+    body = struct.pack(">BHHB", precision, 16, 16, components) + bytes(3 * components)
+    return b"\xff\xd8\xff" + bytes([marker]) + struct.pack(">H", 2 + len(body)) + body + b"\xff\xda" + bytes(50)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (frame_header(0xF7), "a JPEG-LS, which is not read"),
+        (frame_header(0xC3), "a lossless JPEG, which is not read"),
+        (frame_header(0xC1, precision=12), "a JPEG of 12 bits a channel, which is not read; save it in 8 bits"),
+        (frame_header(0xC0, components=5), "a JPEG of 5 channels, which is not read"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\4CgBI" + bytes(8) + b"\0\0\0\rIHDR" + bytes(40), "a PNG in Apple's variety for iOS"),
+        (
+            b"BM" + struct.pack("<IIIIiiHHII", 99, 0, 54, 40, 4, 4, 1, 24, 5, 0) + bytes(90),
+            "a variety of BMP that is not",
+        ),
+    ],
+)
+def test_varieties_are_not_called_damaged(data, reason):
+    with pytest.raises(BadImageError, match=f"^{reason}"):
+        decode(data)
+
+
+def test_a_damaged_jpeg_is_called_damaged():
+    data = jpeg()
+    with pytest.raises(BadImageError, match=r"^(damaged JPEG|truncated)"):
+        decode(data[:3] + bytes(len(data)))

@@ -2,7 +2,7 @@
 
 import numpy as np
 from PIL import Image
-from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 WHITE_IS_ZERO = 0
 """The photometric interpretation of a negative, in TIFF 6.0."""
@@ -49,6 +49,8 @@ def match_transparency(image: Image.Image, bits: int) -> None:
 def _scale_integers(image: Image.Image, negative: bool) -> np.ndarray:
     """Return 16-bit or 32-bit grey as uint8; the transparent value becomes white."""
     values = np.asarray(image)
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(BITSPERSAMPLE) == (12,):  # Pillow leaves 0 to 4095
+        values = values * np.float32(65_535 / 4095)
     clipped = values.clip(0, 65_535).astype(np.uint32)
     grey = (((65_535 - clipped if negative else clipped) + 128) // 257).astype(np.uint8)
     transparent = image.info.get("transparency")

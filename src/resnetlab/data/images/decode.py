@@ -7,8 +7,8 @@ The format is detected from the content, never from a file's name. Colour profil
 import math
 import re
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -16,7 +16,6 @@ import numpy as np
 import simplejpeg
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
@@ -27,10 +26,11 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from resnetlab.data.images.color_modes import is_negative, match_transparency, to_rgb
+from resnetlab.data.images.errors import BadImageError, TooLargeError, convert_errors
 from resnetlab.data.images.file_types import HEAD_BYTES, OTHER, identify, raw_photograph
-from resnetlab.data.images.libtiff import capture_errors
 from resnetlab.data.images.orientation import exif_orientation, is_transposed, jpeg_orientation, upright
 from resnetlab.data.images.sniff import detect_format, implausible_size
+from resnetlab.data.images.tiff import PlanarTiffFile, check_tiff, load_tiff
 
 # Pillow's classes are called directly: `Image.open` has its own pixel limit and knows formats that are not needed.
 PLUGINS: dict[str, type[ImageFile]] = {
@@ -39,7 +39,7 @@ PLUGINS: dict[str, type[ImageFile]] = {
     "WebP": WebPImageFile,
     "GIF": GifImageFile,
     "BMP": BmpImageFile,
-    "TIFF": TiffImageFile,
+    "TIFF": PlanarTiffFile,
     "PPM": PpmImageFile,
 }
 PILLOW_MODULES = re.compile(r"PIL\.")
@@ -49,14 +49,6 @@ MAX_PIXELS = 100_000_000
 """Default limit on the pixels of one image."""
 MAX_ASPECT = 4
 """An evaluation view uses at most this many times the shorter side of a long image."""
-
-
-class BadImageError(ValueError):
-    """An image that cannot be decoded; the message is only the reason, and callers add the image's name."""
-
-
-class TooLargeError(BadImageError):
-    """An image with more pixels than are allowed or fit into memory; it may be undamaged."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +71,7 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
         BadImageError: If the bytes are empty, no image, damaged, or claim more than `max_pixels` pixels.
     """
     kind = _detect_format(data)
-    with _convert_errors(kind, len(data)):
+    with convert_errors(data, kind):
         if kind == "JPEG" and (found := _jpeg_header(data, max_pixels)):
             return found[0]
         image = _open(data, kind, max_pixels)
@@ -199,30 +191,14 @@ def _detect_format(data: bytes) -> str:
     raise BadImageError(found.reason())
 
 
-@contextmanager
-def _convert_errors(kind: str, num_bytes: int) -> Iterator[None]:
-    """Convert any exception of a decoder to `BadImageError` with a short reason."""
-    try:
-        yield
-    except BadImageError:
-        raise
-    except MemoryError as error:
-        raise TooLargeError("needs more memory than is available") from error
-    except Image.DecompressionBombError as error:
-        raise TooLargeError(f"has more pixels than Pillow reads from a {kind}") from error
-    except Exception as error:  # damage raises anything from OSError and SyntaxError to struct.error
-        text = str(error).split("\n")[0]
-        if isinstance(error, EOFError) or "truncated" in text.lower():
-            raise BadImageError(f"truncated after {num_bytes:,} bytes") from error
-        raise BadImageError(f"damaged {kind} ({text or type(error).__name__})") from error
-
-
 def _open(data: bytes, kind: str, max_pixels: int) -> ImageFile:
     """Open an image with Pillow, which reads its header."""
     # Not `catch_warnings`: it replaces the filters of the whole process, and threads would restore each other's.
     if not warnings.filters or warnings.filters[0][3] != PILLOW_MODULES:
         warnings.filterwarnings("ignore", module=PILLOW_MODULES.pattern)
     image = PLUGINS[kind](BytesIO(data))
+    if isinstance(image, TiffImageFile):
+        check_tiff(image)
     _check_pixels(image.height, image.width, max_pixels)
     return image
 
@@ -255,7 +231,7 @@ def _jpeg_header(data: bytes, max_pixels: int) -> tuple[Header, int] | None:
 def _decode(data: bytes, max_pixels: int, min_height: int, min_width: int) -> np.ndarray:
     """Decode to upright RGB, possibly not contiguous; a JPEG may be reduced down to the minimum height and width."""
     kind = _detect_format(data)
-    with _convert_errors(kind, len(data)):
+    with convert_errors(data, kind):
         found = _jpeg_header(data, max_pixels) if kind == "JPEG" else None
         if found is not None and found[0].mode != "CMYK":  # only Pillow knows which CMYK files are inverted (Adobe)
             header, orientation = found
@@ -274,12 +250,9 @@ def _decode(data: bytes, max_pixels: int, min_height: int, min_width: int) -> np
 
 def _load(data: bytes, kind: str, image: ImageFile) -> None:
     """Decode the pixels of an image that Pillow has opened."""
-    if kind != "TIFF":
-        image.load()
-        if kind == "PNG":
-            match_transparency(image, bits=data[24])
+    if isinstance(image, TiffImageFile):
+        load_tiff(image)
         return
-    with capture_errors() as messages:
-        image.load()
-    if messages:
-        raise BadImageError(f"damaged TIFF (libtiff: {messages[0]})")
+    image.load()
+    if kind == "PNG":
+        match_transparency(image, bits=data[24])

@@ -18,6 +18,9 @@ ErrorHandler = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p)
 `va_list` can be left out."""
 _CONVERSION = re.compile(r"%[^a-zA-Z%]*[a-zA-Z]+")
 
+MISSING_CODEC = "The compression is not configured"
+"""The message of a libtiff that was built without a compression."""
+
 
 class _ThreadErrors(threading.local):
     """The errors captured in this thread; `None` outside `capture_errors`."""
@@ -46,6 +49,8 @@ def capture_errors() -> Iterator[list[str]]:
 
 def readable_message(module: str, message: str) -> str:
     """Return the text of a `printf` format up to its first conversion: `Bad code word at line …`."""
+    if "not configured" in message or "not implemented" in message:
+        return MISSING_CODEC
     before, *more = _CONVERSION.split(message.removeprefix("%s: "), maxsplit=1)
     words = before.strip().rstrip(".") or f"an error in {module}"
     return f"{words} …" if more and before.strip() else words
