@@ -19,6 +19,7 @@ Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 Layout = Literal["auto", "channels_last", "contiguous"]
 Compile = Literal["auto", "on", "off"]
+ColorProfiles = Literal["apply", "ignore"]
 
 
 @dataclass(frozen=True)
@@ -150,10 +151,21 @@ class DataConfig:
     """Megapixels of one image according to its header, at least 1; a larger image is refused before it is decoded."""
     resident_mib: int = 2048
     """Memory for decoded images (uint8) in MiB, at least 0. Data sets that need more are decoded for each batch."""
+    split_folders: str | None = None
+    """Folders or parquet files of the splits, `train=Training,test=Testing`; their names decide if not given."""
+    image_column: str | None = None
+    """Column of parquet files with the encoded images; found by type and name if not given."""
+    label_column: str | None = None
+    """Column of parquet files with the classes; found by name if not given."""
+    color_profiles: ColorProfiles | None = None
+    """`apply` converts colours to sRGB by the embedded ICC profiles, as a viewer does; `ignore` leaves the pixels as
+    they are. If not given: as in the file of the network that is used, else `apply`."""
 
     def __post_init__(self) -> None:
         check(self.name != "", "data is empty; give a name such as cifar10, or the path of a folder of images")
         one_of("on_bad_image", self.on_bad_image, Literal["fail", "skip"])
+        if self.color_profiles is not None:
+            one_of("color_profiles", self.color_profiles, ColorProfiles)
         _at_least(0, self, "split_seed", "resident_mib")
         _at_least(1, self, "image_size", "max_megapixels")
         _at_least(2, self, "train_images")
@@ -177,9 +189,13 @@ class Preprocessing:
     """Mean of each pixel, replacing `mean`: channels x image_size x image_size values in row order (section 4.2)."""
     crop_ratio: float = 1.0
     """Side of the centre crop over the shorter side of the resized image, above 0 and at most 1."""
+    color_profiles: ColorProfiles = "apply"
+    """Whether colours are converted to sRGB by the embedded profiles before all else. A file that does not say was
+    written before this field existed, and applies them as well."""
 
     def __post_init__(self) -> None:
         _at_least(1, self, "image_size")
+        one_of("color_profiles", self.color_profiles, ColorProfiles)
         check(
             len(self.mean) == len(self.std) > 0,
             f"mean has {len(self.mean)} channels and std {len(self.std)}; give both one value for each channel",
@@ -213,7 +229,11 @@ class Recipe:
     lr: float = 0.01
     """Highest learning rate, above 0."""
     momentum: float = 0.9
-    """v = momentum * v + gradient, as PyTorch does it; from 0 to below 1."""
+    """v = momentum * v + gradient, then w = w - lr * v (PyTorch; Sutskever et al., 2013, put lr inside v, which differs
+    only while a schedule changes lr); from 0 to below 1."""
+    max_update: float | None = None
+    """Longest step of a layer, as a share of the norm of its weights, above 0; longer steps are shortened to it, and
+    their momentum too. It holds for kernels of convolutions and of the head; no limit if not given."""
     weight_decay: float = 1e-4
     """L2 penalty on every parameter, at least 0 (section 3.4)."""
     optimizer: str = "sgd"
@@ -280,6 +300,8 @@ class Recipe:
         _at_least(2, self, "batch_size")
         check(math.isfinite(self.lr) and self.lr > 0, f"lr must be above 0, not {self.lr}")
         check(0 <= self.momentum < 1, f"momentum must be from 0 to below 1, not {self.momentum}")
+        limit = self.max_update
+        check(limit is None or (math.isfinite(limit) and limit > 0), f"max_update must be above 0, not {limit}")
         check(0 < self.layer_decay <= 1, f"layer_decay must be above 0 and at most 1, not {self.layer_decay}")
         check(self.initial_lr is None or self.initial_lr > 0, f"initial_lr must be above 0, not {self.initial_lr}")
         until = self.initial_lr_until_pct

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from resnetlab.cli.data_check_output import DatasetReport, ImageInfo, duplicates_between, print_summary, summarise
+from resnetlab.cli.data_check_output import (
+    DatasetReport,
+    ImageInfo,
+    duplicates_between,
+    print_summary,
+    reading_json,
+    summarise,
+)
+from resnetlab.cli.data_options import reading_options
 from resnetlab.config import ConfigError, DataConfig
 
 if TYPE_CHECKING:
@@ -38,6 +46,13 @@ class Options:
     path: Annotated[str, tyro.conf.Positional]
     """A folder of images, of parquet files or of shards, a parquet file, the URL of shards, or a known name such as
     cifar10."""
+    split_folders: str | None = None
+    """Folders or files of the splits, such as train=Training,test=Testing; their names decide if not given. all=.
+    means that the folders of the data are classes."""
+    image_column: str | None = None
+    """Column of parquet files with the images; found by type and name if not given."""
+    label_column: str | None = None
+    """Column of parquet files with the classes; found by name if not given."""
     out: Path | None = None
     """pack: the folder of shards, which is created."""
     max_side: int | None = None
@@ -71,7 +86,11 @@ def run(options: Options) -> int:
         ConfigError: If the data are missing or have an unknown layout, or an option is invalid.
     """
     config = DataConfig(
-        options.path, options.data_root, on_bad_image=options.on_bad_image, max_megapixels=options.max_megapixels
+        options.path,
+        options.data_root,
+        on_bad_image=options.on_bad_image,
+        max_megapixels=options.max_megapixels,
+        **reading_options(options),
     )
     if options.workers is not None and options.workers < 1:
         raise ConfigError(f"workers must be at least 1, not {options.workers}")
@@ -88,6 +107,7 @@ def run(options: Options) -> int:
     if options.json:
         result = {
             "name": options.path,
+            **reading_json(report),
             "splits": {split: asdict(summary) for split, summary in summaries.items()},
             "duplicates_between": [{first.split: first.name, second.split: second.name} for first, second in pairs],
             "bad": report.bad,
@@ -189,7 +209,9 @@ def _scan_files(dataset: "DatasetListing", config: DataConfig, workers: int | No
                             digest=digest,
                         )
                     )
-    return DatasetReport(dataset.classes, tuple(dataset.splits), images, bad=bad, warnings=dataset.warnings)
+    return DatasetReport(
+        dataset.classes, tuple(dataset.splits), images, bad=bad, warnings=dataset.warnings, listing=dataset
+    )
 
 
 def _damaged_shards(config: DataConfig, workers: int | None) -> list[str]:

@@ -3,6 +3,10 @@
 from collections import Counter
 from dataclasses import dataclass
 from statistics import median_low
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from resnetlab.data.listing import DatasetListing
 
 MAX_CLASSES = 24
 """Class rows of a table; of more classes only the largest and the smallest are printed."""
@@ -37,6 +41,8 @@ class DatasetReport:
     bad: list[str]
     """Images that cannot be read, each as `NAME: REASON`."""
     warnings: tuple[str, ...]
+    listing: "DatasetListing | None" = None
+    """The listing of your own data; `None` for a known data set."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,8 @@ def duplicates_between(report: DatasetReport) -> list[tuple[ImageInfo, ImageInfo
 def print_summary(
     report: DatasetReport, summaries: dict[str, SplitSummary], pairs: list[tuple[ImageInfo, ImageInfo]]
 ) -> None:
-    """Print classes, sizes, duplicates, warnings and bad files."""
+    """Print how the data were read, classes, sizes, duplicates, warnings and bad files."""
+    _print_reading(report)
     _print_classes(report, summaries)
     print()
     for split, summary in summaries.items():
@@ -108,14 +115,42 @@ def print_summary(
         print(f"  {_describe(image)} = {_describe(earlier)}")
     if len(pairs) > MAX_PAIRS:
         print(f"  … and {len(pairs) - MAX_PAIRS:,} more; --json lists all")
+    left_out = {group.line for group in report.listing.left_out} if report.listing else set()
     for warning in report.warnings:
-        print(f"warning: {warning}")
+        if warning not in left_out:  # printed above
+            print(f"warning: {warning}")
     if report.bad:
         print(f"{len(report.bad):,} cannot be read:")
         for bad in report.bad:
             print(f"  {bad}")
     else:
         print("every image can be read")
+
+
+def reading_json(report: DatasetReport) -> dict[str, Any]:
+    """Return how the data were read as JSON values; empty for a known data set."""
+    listing = report.listing
+    if listing is None:
+        return {}
+    return {
+        "read_as": listing.kind,
+        "read_from": dict(listing.sources),
+        "classes": list(listing.classes),
+        "columns": dict(listing.columns),
+        "left_out": [
+            {"reason": group.reason, "count": group.count, "examples": list(group.examples)}
+            for group in listing.left_out
+        ],
+    }
+
+
+def _print_reading(report: DatasetReport) -> None:
+    from resnetlab.data.listing import describe_listing
+
+    if report.listing is not None:
+        for line in (*describe_listing(report.listing), *(group.line for group in report.listing.left_out)):
+            print(line)
+        print()
 
 
 def _print_classes(report: DatasetReport, summaries: dict[str, SplitSummary]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from resnetlab.cli.data_options import reading_options
 from resnetlab.config import ConfigError, DataConfig, ModelConfig
 
 if TYPE_CHECKING:
@@ -40,6 +41,13 @@ class Options:
     random pixels and no calibration."""
     data_root: Path | None = None
     """Folder of the archives of a named data set; missing archives are downloaded to it."""
+    split_folders: str | None = None
+    """Folders or files of the splits, such as train=Training,test=Testing; their names decide if not given. all=.
+    means that the folders of the data are classes."""
+    image_column: str | None = None
+    """Column of parquet files with the images; found by type and name if not given."""
+    label_column: str | None = None
+    """Column of parquet files with the classes; found by name if not given."""
     json: bool = False
     """Print one JSON object."""
 
@@ -183,7 +191,8 @@ def _check_options(options: Options) -> tuple[int | tuple[int, ...], Path, DataC
         raise ConfigError(f"{options.out} exists already; choose another --out, or delete it")
     if options.data is None:
         return to, options.out, None
-    data = DataConfig(options.data, None if options.data_root is None else str(options.data_root))
+    root = None if options.data_root is None else str(options.data_root)
+    data = DataConfig(options.data, root, **reading_options(options))
     detect_kind(data)
     return to, options.out, data
 

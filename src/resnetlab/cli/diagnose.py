@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from resnetlab.cli.data_options import reading_options
 from resnetlab.config import ConfigError, DataConfig, RunConfig
 
 if TYPE_CHECKING:
@@ -43,6 +44,13 @@ class Options:
     """Measure on these images: a named data set, or the path of your own."""
     data_root: Path | None = None
     """Folder with the archives of a named data set."""
+    split_folders: str | None = None
+    """Folders or files of the splits, such as train=Training,test=Testing; their names decide if not given. all=.
+    means that the folders of the data are classes."""
+    image_column: str | None = None
+    """Column of parquet files with the images; found by type and name if not given."""
+    label_column: str | None = None
+    """Column of parquet files with the classes; found by name if not given."""
     batch_size: int = 128
     """Images to measure a model file on, at least 2."""
     layers: bool = False
@@ -154,7 +162,8 @@ def measure_model(path: Path, options: Options) -> "Run":
         root = None if options.data_root is None else str(options.data_root)
         if options.data != data.name:
             data = DataConfig(options.data, image_size=card.preprocessing.image_size)
-        data = replace(data, root=root)
+        given = {name: value for name, value in reading_options(options).items() if value is not None}
+        data = replace(data, root=root, **given)
     elif not saved_config:
         raise ConfigError(f"{path} does not record its training data; name images with --data")
     dataset = open_data(data, preprocessing=card.preprocessing)

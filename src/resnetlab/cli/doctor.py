@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from resnetlab.cli.data_options import reading_options
 from resnetlab.config import ConfigError, RunConfig
 
 if TYPE_CHECKING:
@@ -28,6 +29,13 @@ class Options:
     """The network; the default of train if not given."""
     data_root: Path | None = None
     """Folder of the archives of a named data set, or of the cache for remote shards."""
+    split_folders: str | None = None
+    """Folders or files of the splits, such as train=Training,test=Testing; their names decide if not given. all=.
+    means that the folders of the data are classes."""
+    image_column: str | None = None
+    """Column of parquet files with the images; found by type and name if not given."""
+    label_column: str | None = None
+    """Column of parquet files with the classes; found by name if not given."""
     recipe: str | None = None
     """A recipe by name; the default of train if not given."""
     batch_size: int | None = None
@@ -75,6 +83,7 @@ def run(options: Options) -> int:
             image_size=options.image_size,
             device=options.device,
             on_bad_image=options.on_bad_image,
+            **reading_options(options),
         )
     )
     config = replace(config, precision=options.precision or "fp32", layout="channels_last", compile="off")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from resnetlab.cli.data_options import reading_options
 from resnetlab.config import ConfigError, DataConfig, Device
 
 if TYPE_CHECKING:
@@ -35,6 +36,13 @@ class Options:
     not given."""
     data_root: Path | None = None
     """Folder with the archives of a named data set, or the cache of a URL."""
+    split_folders: str | None = None
+    """Folders or files of the splits, such as train=Training,test=Testing; their names decide if not given. all=.
+    means that the folders of the data are classes."""
+    image_column: str | None = None
+    """Column of parquet files with the images; found by type and name if not given."""
+    label_column: str | None = None
+    """Column of parquet files with the classes; found by name if not given."""
     cache_gib: float = 10.0
     """Maximum size of the cache for remote shards, in GiB."""
     split: Literal["test", "val", "train", "all"] | None = None
@@ -250,7 +258,8 @@ def _check_arguments(options: Options) -> tuple[list[Path], DataConfig | None]:
         _check_page(options.page, files)
     if options.data is None:
         return files, None
-    data = DataConfig(options.data, None if options.data_root is None else str(options.data_root))
+    root = None if options.data_root is None else str(options.data_root)
+    data = DataConfig(options.data, root, **reading_options(options))
     detect_kind(data)
     return files, data
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from resnetlab.cli.data_options import READING_FIELDS, reading_options
 from resnetlab.config import ConfigError, DataConfig
 
 if TYPE_CHECKING:
@@ -50,6 +51,13 @@ class Options:
     images the errors before and after."""
     data_root: Path | None = None
     """Folder with the archives of a named data set."""
+    split_folders: str | None = None
+    """Folders or files of the splits, such as train=Training,test=Testing; their names decide if not given. all=.
+    means that the folders of the data are classes."""
+    image_column: str | None = None
+    """Column of parquet files with the images; found by type and name if not given."""
+    label_column: str | None = None
+    """Column of parquet files with the classes; found by name if not given."""
     allow_loss: float | None = None
     """Allowed increase of the top-1 error by int8, in percentage points, at least 0; 0.5 if not given."""
     json: bool = False
@@ -128,7 +136,7 @@ def _check_arguments(options: Options) -> tuple["Format", Path, DataConfig | Non
     read_card(options.model)
     kind, out = _output_file(options, find_model_file(options.model))
     if not options.int8:
-        for name in ("calibrate", "allow_loss", "data_root"):
+        for name in ("calibrate", "allow_loss", "data_root", *READING_FIELDS):
             if getattr(options, name) is not None:
                 raise ConfigError(f"--{name.replace('_', '-')} requires --int8; add it, or leave both out")
         return kind, out, None
@@ -139,7 +147,8 @@ def _check_arguments(options: Options) -> tuple["Format", Path, DataConfig | Non
     loss = options.allow_loss
     if loss is not None and not (math.isfinite(loss) and loss >= 0):
         raise ConfigError(f"--allow-loss must be percentage points of error, at least 0, not {loss}")
-    data = DataConfig(options.calibrate, None if options.data_root is None else str(options.data_root))
+    root = None if options.data_root is None else str(options.data_root)
+    data = DataConfig(options.calibrate, root, **reading_options(options))
     detect_kind(data)
     return kind, out, data
 

@@ -1,6 +1,6 @@
 """`resnetlab train`: options, the configuration they describe, and the printed result of a run.
 
-Longer than 300 lines because each of the 40 options carries its help text.
+Longer than 300 lines because each of the 43 options carries its help text.
 """
 
 import json
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from resnetlab.cli.data_options import READING_FIELDS
 from resnetlab.config import ConfigError, DataConfig, ModelConfig, RunConfig, read_config
 from resnetlab.system.process_group import local_world_size, process_group_from_env, restart_count
 
@@ -41,6 +42,13 @@ class Options:
     pack); or the URL of a folder of shards, such as https://example.org/shards or s3://bucket/shards."""
     data_root: Path | None = None
     """Folder of the archives of a named data set; missing ones are downloaded."""
+    split_folders: str | None = None
+    """Folders or files of the splits, such as train=Training,test=Testing; their names decide if not given. all=.
+    means that the folders of the data are classes."""
+    image_column: str | None = None
+    """Column of parquet files with the images; found by type and name if not given."""
+    label_column: str | None = None
+    """Column of parquet files with the classes; found by name if not given."""
     recipe: str | None = None
     """digits, cifar-paper (section 4.2), imagenet-paper (section 3.4), imagenet-90 (the usual 90 epochs), imagenet-fast
     (16 epochs, progressive resizing) or finetune. If not given: finetune for the network of --from, else the default
@@ -210,7 +218,7 @@ def new_config(options: Options) -> RunConfig:
     )
 
 
-DATA_FIELDS = ("split_seed", "train_images", "image_size", "on_bad_image")
+DATA_FIELDS = ("split_seed", "train_images", "image_size", "on_bad_image", *READING_FIELDS)
 RECIPE_FIELDS = ("epochs", "steps", "batch_size", "lr", "initial_lr", "keep", "frozen_epochs", "layer_decay")
 RUN_FIELDS = (
     "seed",

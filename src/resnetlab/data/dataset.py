@@ -78,6 +78,9 @@ class Dataset:
     """Images that were left out because they cannot be read, each as `NAME: REASON`."""
     warnings: tuple[str, ...] = ()
     """Warnings for the user: classes that a split lacks, files that were ignored, a missing test split."""
+    reading: tuple[str, ...] = ()
+    """How your own data were read, one line each: kind, splits, classes, columns, what was left out without a warning.
+    Empty for known data sets."""
 
     @property
     def splits(self) -> dict[str, Split]:

@@ -1,16 +1,23 @@
 """Listings of the images of a data set before any is decoded, and checks of their classes."""
 
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING
 
 from resnetlab.config import ConfigError
+from resnetlab.data.left_out import MAX_LINE, LeftOutGroup, join_names, shorten
 
 if TYPE_CHECKING:
     import numpy as np
 
     from resnetlab.data.images.storage import ImageStorage
+
+CLASSES_WIDTH = 78
+"""Characters of the line that lists classes."""
+NAMES_WIDTH = 90
+"""Characters of the class names in an error or warning."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +48,46 @@ class DatasetListing:
     splits: Mapping[str, SplitListing]
     """`train` and optionally `val` and `test`; or only `all` if the data come without splits."""
     warnings: tuple[str, ...] = ()
+    """What the user should know, one line each; the lines of `left_out` that are warnings among them."""
+    _: KW_ONLY
+    kind: str = ""
+    """The kind of data in words, such as `a folder of images`."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Folder or files that each split was read from, such as `Training/`."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Columns of parquet files that were read: `image` and `label`."""
+    left_out: tuple[LeftOutGroup, ...] = ()
+    """Files and folders that were left out, by reason."""
+
+
+def describe_listing(listing: DatasetListing) -> tuple[str, ...]:
+    """Return how a data set was read, one line each: kind, splits and their sources, classes, columns."""
+    total = len(listing.splits)
+    splits = [
+        f"{name}{_source(listing, name, MAX_LINE // max(1, total))} {len(split):,}"
+        for name, split in listing.splits.items()
+    ]
+    start = f"classes: {len(listing.classes):,} ("
+    lines = [f"splits: {', '.join(splits)}", f"{start}{join_names(listing.classes, CLASSES_WIDTH - len(start))})"]
+    if listing.columns:
+        lines.append("columns: " + ", ".join(f"{role} from {shorten(name)}" for role, name in listing.columns.items()))
+    return (f"read as: {listing.kind}", *lines) if listing.kind else tuple(lines)
+
+
+def _source(listing: DatasetListing, split: str, width: int) -> str:
+    source = listing.sources.get(split, "")
+    return f" from {shorten(source, max(20, width - 24))}" if source else ""
 
 
 def check_classes(listing: DatasetListing) -> tuple[str, ...]:
-    """Return a warning for each split that lacks some classes.
+    """Return a warning for each split that lacks some classes, and for classes that differ in case alone.
 
     Raises:
         ConfigError: If there are fewer than two classes, or a split has images of a class without training images.
     """
     if len(listing.classes) < 2:
-        raise ConfigError(f"there is only one class, {', '.join(listing.classes)}; a classifier needs two or more")
+        only = ", ".join(map(shorten, listing.classes))
+        raise ConfigError(f"there is only one class, {only}; a classifier needs two or more")
     warnings = []
     counts = {name: Counter(split.labels) for name, split in listing.splits.items()}
     train = counts["train"] if "train" in counts else counts["all"]
@@ -58,13 +95,39 @@ def check_classes(listing: DatasetListing) -> tuple[str, ...]:
         untrained = [listing.classes[label] for label in sorted(count.keys() - train.keys())]
         if untrained:
             raise ConfigError(
-                f"{split} has images of {describe_classes(untrained)}, but train has none; "
+                f"{_place(listing, split)} has images of {describe_classes(untrained)}, but {_place(listing, 'train')} "
+                f"has none{_similar_class(untrained, [listing.classes[label] for label in train])}; "
                 f"add some to train, or remove {'it' if len(untrained) == 1 else 'them'} from {split}"
             )
         missing = [name for label, name in enumerate(listing.classes) if label not in count]
         if missing:
             warnings.append(f"{split} has no image of {describe_classes(missing)}")
+    by_key: dict[str, str] = {}
+    for name in listing.classes:
+        first = by_key.setdefault(_class_key(name), name)
+        if first != name:
+            warnings.append(f"classes {shorten(first)} and {shorten(name)} differ only in case or separators")
     return tuple(warnings)
+
+
+def _place(listing: DatasetListing, split: str) -> str:
+    """Return a split's name, and its source if that starts with another name: `test (Testing/)`."""
+    source = listing.sources.get(split, "")
+    return split if not source or source.startswith(split) else f"{split} ({shorten(source, 40)})"
+
+
+def _similar_class(untrained: Sequence[str], trained: Sequence[str]) -> str:
+    """Return a hint for the first class that the training images call by a similar name."""
+    by_key = {_class_key(name): name for name in trained}
+    for name in untrained:
+        if other := by_key.get(_class_key(name)):
+            return f" (train calls it {shorten(other)}: give {shorten(name)} that name)"
+    return ""
+
+
+def _class_key(name: str) -> str:
+    """Return a class name without case and separators, for comparisons."""
+    return re.sub(r"[-_\s]+", " ", name).strip().casefold()
 
 
 def check_skipped(listing: DatasetListing, remaining: Mapping[str, Collection[int]]) -> None:
@@ -84,5 +147,5 @@ def check_skipped(listing: DatasetListing, remaining: Mapping[str, Collection[in
 
 def describe_classes(names: Sequence[str]) -> str:
     """Return class names as text, five at most: `class cat`, `3 classes (cat, dog, owl)`."""
-    listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    listed = join_names(names[:5], NAMES_WIDTH, len(names))
     return f"class {listed}" if len(names) == 1 else f"{len(names)} classes ({listed})"

@@ -6,6 +6,7 @@ they come from a folder tree, from parquet files or from the authors' archive. F
 names do not matter either.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,17 @@ import torch
 from resnetlab.config import DataConfig, Preprocessing
 from resnetlab.data.dataset import Dataset, Split
 from resnetlab.data.images.scan import Progress
-from resnetlab.data.listing import DatasetListing, check_skipped, describe_classes
+from resnetlab.data.listing import DatasetListing, check_skipped, describe_classes, describe_listing
 from resnetlab.data.normalisation import channel_normalisation
 from resnetlab.data.open_images import OpenImages, canonical_orders, image_digest, open_images
 from resnetlab.data.readers.cifar_mnist import read_archive
 from resnetlab.data.readers.folder import list_folder
 from resnetlab.data.readers.parquet import list_parquet
-from resnetlab.data.registry import dataset_path, dataset_title, detect_kind, is_url
+from resnetlab.data.registry import KIND_WORDS, dataset_path, dataset_title, detect_kind, is_url
 from resnetlab.data.residency import resize_known
 from resnetlab.data.shards.local import list_shards
 from resnetlab.data.shards.remote import CACHE_GIB, list_remote
+from resnetlab.data.split_names import parse_split_folders
 from resnetlab.data.splits import stratified_split, stratified_subset
 from resnetlab.system.cores import usable_cores
 
@@ -87,6 +89,10 @@ def open_data(
         preprocessing=preprocessing,
         skipped=tuple(bad),
         warnings=listing.warnings,
+        reading=(
+            *describe_listing(listing),
+            *(group.line for group in listing.left_out if group.line not in listing.warnings),
+        ),
     )
 
 
@@ -129,8 +135,12 @@ def list_dataset(config: DataConfig, cache_gib: float = CACHE_GIB) -> DatasetLis
     """
     path, kind = dataset_path(config.name), detect_kind(config)
     if kind == "shards":
-        return list_remote(config, cache_gib) if is_url(config.name) else list_shards(path)
-    return list_folder(path) if kind == "folder" else list_parquet(path)
+        listing = list_remote(config, cache_gib) if is_url(config.name) else list_shards(path)
+        return replace(listing, kind=KIND_WORDS[kind])
+    split_folders = parse_split_folders(config.split_folders)
+    if kind == "folder":
+        return list_folder(path, split_folders)
+    return list_parquet(path, split_folders, image_column=config.image_column, label_column=config.label_column)
 
 
 def _ignore_progress(stage: str, done: int, total: int) -> None:
@@ -204,6 +214,7 @@ def _make_dataset(
     preprocessing: Preprocessing | None,
     skipped: tuple[str, ...] = (),
     warnings: tuple[str, ...] = (),
+    reading: tuple[str, ...] = (),
 ) -> Dataset:
     """Draw missing splits and compute the normalisation of the training split."""
     orders, seed = dict(opened.orders), config.split_seed
@@ -234,4 +245,5 @@ def _make_dataset(
         test=test,
         skipped=skipped,
         warnings=warnings,
+        reading=reading,
     )

@@ -9,10 +9,23 @@ from pathlib import Path
 from typing import Literal
 
 from resnetlab.config import ConfigError, DataConfig
+from resnetlab.data.clutter import is_shard_index
+from resnetlab.data.readers.parquet_files import find_parquet_files
+from resnetlab.data.readers.unread import file_remedy
+from resnetlab.data.split_names import parse_split_folders
 
 Kind = Literal["digits", "cifar", "idx", "folder", "parquet", "shards"]
 LISTED_KINDS = ("folder", "parquet", "shards")
 """Kinds of user data, whose images are listed before any is opened."""
+KIND_WORDS: Mapping[Kind, str] = {
+    "digits": "a known data set",
+    "cifar": "a known data set",
+    "idx": "a known data set",
+    "folder": "a folder of images",
+    "parquet": "parquet files",
+    "shards": "shards",
+}
+"""Each kind in words, for output."""
 INDEX_FILE = "index.json"
 """The file that marks a folder of shards."""
 PACK_PLAN_FILE = ".packing.json"
@@ -166,8 +179,28 @@ def detect_kind(config: DataConfig) -> Kind:
 
     Raises:
         ConfigError: If the name is neither known nor an existing folder or parquet file, if the packing of shards was
-            not finished, or if the name is a URL with a password.
+            not finished, if the name is a URL with a password, or if options for splits and columns are invalid or do
+            not fit the kind.
     """
+    kind = _find_kind(config)
+    parse_split_folders(config.split_folders)
+    _check_fits(config, kind, "split_folders", ("folder", "parquet"))
+    _check_fits(config, kind, "image_column", ("parquet",))
+    _check_fits(config, kind, "label_column", ("parquet",))
+    return kind
+
+
+def _check_fits(config: DataConfig, kind: Kind, option: str, needed: tuple[Kind, ...]) -> None:
+    """Raise if an option is given for a kind of data that has no use for it."""
+    if getattr(config, option) is not None and kind not in needed:
+        words = {"folder": "folders of images", "parquet": "parquet files"}
+        described = " and ".join(words[name] for name in needed)
+        raise ConfigError(
+            f"--{option.replace('_', '-')} is for {described}, and {config.name} is {KIND_WORDS[kind]}; leave it out"
+        )
+
+
+def _find_kind(config: DataConfig) -> Kind:
     if not is_path(config.name):
         return KNOWN_DATASETS[config.name].kind
     path = dataset_path(config.name)
@@ -175,18 +208,21 @@ def detect_kind(config: DataConfig) -> Kind:
         check_no_password(config.name)
         return "shards"
     try:
-        if (path / INDEX_FILE).is_file() and _is_shard_index(path / INDEX_FILE):
+        if (path / INDEX_FILE).is_file() and is_shard_index(path / INDEX_FILE):
             return "shards"
         if (path / PACK_PLAN_FILE).exists():
             raise ConfigError(f"{path}: packing was not finished; run the same resnetlab data pack command again")
         if path.is_dir():
-            return "parquet" if any(path.glob("*.parquet")) else "folder"
+            return "parquet" if find_parquet_files(path) else "folder"
     except OSError as error:
         raise ConfigError(f"data {config.name!r} cannot be read ({error.strerror})") from error
     if path.is_file():
         if path.suffix.lower() == ".parquet":
             return "parquet"
-        raise ConfigError(f"data {config.name!r} is a file, but not a .parquet file; give a folder, or unpack the file")
+        raise ConfigError(
+            f"data {config.name!r} is a file, but not a .parquet file; give a folder, or unpack the file"
+            f"{file_remedy(path)}"
+        )
     raise ConfigError(
         f"data {config.name!r} is neither a known data set ({', '.join(KNOWN_DATASETS)}) nor an existing folder or "
         f"parquet file{_did_you_mean(path)}"
@@ -198,16 +234,6 @@ def dataset_title(config: DataConfig) -> str:
     if is_url(config.name):
         return config.name.partition("?")[0].rstrip("/").rpartition("/")[2]
     return dataset_path(config.name).resolve().name if is_path(config.name) else config.name
-
-
-def _is_shard_index(path: Path) -> bool:
-    """Return whether an `index.json` belongs to shards: a folder of classes may contain an unrelated one.
-
-    An empty index next to tar files counts: it is a truncated index of shards.
-    """
-    with path.open("rb") as file:
-        head = file.read(256)
-    return b"resnetlab shards" in head or (not head and any(path.parent.glob("*.tar")))
 
 
 def _did_you_mean(path: Path) -> str:

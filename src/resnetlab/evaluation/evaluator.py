@@ -194,7 +194,9 @@ def resolve_data_config(card: ModelCard, data: DataConfig | None, file: Path) ->
         return data
     same_title = (data.name, dataset_title(data)) == (training_data.name, dataset_title(training_data))
     if same_title or dataset_path(data.name) == dataset_path(training_data.name):
-        return replace(training_data, root=data.root or training_data.root)
+        names = ("split_folders", "image_column", "label_column")
+        given = {name: value for name in names if (value := getattr(data, name)) is not None}
+        return replace(training_data, root=data.root or training_data.root, **given)
     return replace(data, split_seed=training_data.split_seed)
 
 

@@ -25,6 +25,7 @@ def describe_run(trainer: "TrainerComponents") -> list[str]:
         f"         {len(dataset.classes)} classes; {' then '.join(sides)} pixels; "
         f"mean per {'pixel' if preprocessing.pixel_mean else 'channel'}"
         f"{'' if config.weights is None else ', as in the file'}",
+        *(f"         {line}" for line in dataset.reading),
         f"recipe   {recipe.name}: {total_steps:,} steps of {recipe.batch_size} images "
         f"({total_steps / steps_per_epoch:.4g} x {steps_per_epoch:,}); seed {config.seed}",
         f"         lr {recipe.lr:g}, {_schedule(recipe, total_steps, steps_per_epoch)}",

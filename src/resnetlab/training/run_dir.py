@@ -101,7 +101,7 @@ def _refuse_another_run(out: Path, before: RunConfig, config: RunConfig) -> None
     """Raise if network, data or start weights differ: --allow-config-change cannot allow that after the first step."""
     same = dataclasses.replace(config, model=dataclasses.replace(config.model, name=before.model.name))
     instead = "add --fresh to start over, or choose another folder with --out"
-    if (same.model, same.data.name) != (before.model, before.data.name):
+    if (same.model, _data_read(same)) != (before.model, _data_read(before)):
         raise ConfigError(f"another network or other data cannot continue the run in {out}; {instead}")
     start, other = (config.weights and str(Path(config.weights).resolve()) for config in (before, config))
     if start != other:
@@ -110,3 +110,9 @@ def _refuse_another_run(out: Path, before: RunConfig, config: RunConfig) -> None
             f"the run in {out} started from {first}, and {now} cannot continue it; to continue it give "
             f"--resume --out {out} without --from, {instead}"
         )
+
+
+def _data_read(config: RunConfig) -> tuple[str | None, ...]:
+    """Return what decides which images are read, and their classes."""
+    data = config.data
+    return data.name, data.split_folders, data.image_column, data.label_column

@@ -46,7 +46,9 @@ def test_images_may_be_plain_bytes(tmp_path):
     import pyarrow.parquet as pq
 
     pq.write_table(pa.table({"n": [1, 0], "jpeg": IMAGES[:2]}), tmp_path / "a.parquet")
-    listing = list_parquet(tmp_path)
+    with pytest.raises(ConfigError, match=r"no column is called label, .*--label-column n; columns: n \(int64\), jpeg"):
+        list_parquet(tmp_path)
+    listing = list_parquet(tmp_path, label_column="n")
     assert listing.splits["all"].storage == tuple(IMAGES[:2])
     assert listing.splits["all"].labels == (1, 0)
 
@@ -65,7 +67,9 @@ def test_files_without_a_split_name_are_reported(tmp_path):
     write_parquet(tmp_path / "training_notes.parquet", IMAGES[:2], [0, 1])
     listing = list_parquet(tmp_path)
     assert len(listing.splits["train"]) == 2
-    assert listing.warnings == ("ignored files that are not named after a split: training_notes.parquet",)
+    assert listing.warnings == (
+        "ignored 1 file not named after a split: training_notes.parquet; read with --split-folders",
+    )
 
 
 @pytest.mark.parametrize(
@@ -83,7 +87,7 @@ def test_files_without_a_split_name_are_reported(tmp_path):
             IMAGES[:2],
             [0.5, 1.5],
             None,
-            r"no column is called label, and there is not exactly one column of integers; columns: ",
+            "row 0: label is 0.5, and a label is a whole number or text; name another column with --label-column",
         ),
     ],
 )

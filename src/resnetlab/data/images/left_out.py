@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 
 from resnetlab.data.images.file_types import FileType
+from resnetlab.data.left_out import MAX_EXAMPLES, LeftOutGroup
 
-MAX_KINDS = 8
+MAX_KINDS = 5
 """Number of suffixes that a line names."""
 MAX_LABEL = 16
 """Letters of a suffix or file name in a line."""
@@ -35,15 +36,24 @@ class LeftOut:
             counts = self._by_folder.setdefault(folder, {})
             counts[key] = counts.get(key, 0) + 1
 
-    def lines(self) -> tuple[str, ...]:
-        """Return one line for all files that are not images, and one for each kind with a remedy."""
+    def groups(self) -> tuple[LeftOutGroup, ...]:
+        """Return the files that are not images as one group, and those of each kind with a remedy as another."""
         others = {key: count for key, count in self._counts.items() if not key[0].has_own_line}
-        lines = [f"ignored files that are not images: {_describe_suffixes(others)}"] if others else []
+        groups = []
+        if others:
+            line = f"ignored files that are not images: {_describe_suffixes(others)}"
+            examples = tuple(name for kind, name in self._first.items() if not kind.has_own_line)[:MAX_EXAMPLES]
+            groups.append(LeftOutGroup("files that are not images", sum(others.values()), examples, line, True))
         for kind in sorted({kind for kind, _ in self._counts if kind.has_own_line}, key=lambda kind: kind.name):
             counts = {key: count for key, count in self._counts.items() if key[0] == kind}
             example = _shorten(self._first[kind], 2 * MAX_LABEL)
-            lines.append(f"ignored {_describe_suffixes(counts)} ({kind.of_many()}), such as {example}")
-        return tuple(lines)
+            line = f"ignored {_describe_suffixes(counts)} ({kind.of_many()}), such as {example}"
+            groups.append(LeftOutGroup(kind.of_many(), sum(counts.values()), (self._first[kind],), line, True))
+        return tuple(groups)
+
+    def lines(self) -> tuple[str, ...]:
+        """Return the line of each group."""
+        return tuple(group.line for group in self.groups())
 
     def inside(self, folder: Path) -> str:
         """Return what was left out in a folder and its subfolders, as one phrase, or an empty string."""

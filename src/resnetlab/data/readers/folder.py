@@ -3,21 +3,24 @@
 import os
 import unicodedata
 from array import array
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from resnetlab.config import ConfigError
-from resnetlab.data.images.file_types import FileType, left_out_type
+from resnetlab.data.clutter import SYSTEM_NAMES, clutter_reason, find_overlays, folder_reason
+from resnetlab.data.images.file_types import left_out_type
 from resnetlab.data.images.left_out import LeftOut
 from resnetlab.data.images.packed_sequences import PackedPaths, PackedStrings, concatenate
+from resnetlab.data.left_out import FOLDER, OUTPUT, OUTSIDE, LeftOutCounter, LeftOutGroup
 from resnetlab.data.listing import DatasetListing, SplitListing, check_classes
 from resnetlab.data.readers.ilsvrc import are_wnids, is_validation_name, read_flat_validation, synset_names
+from resnetlab.data.readers.split_folders import CLASSES_OPTION, SplitFolders, find_split_folders
+from resnetlab.data.readers.unread import container_remedy, table_remedy
+from resnetlab.data.readers.wrapped_folders import refuse_wrapped
 
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""Split of each folder name, in lower case."""
-IGNORED_NAMES = {"__macosx", "thumbs.db", "desktop.ini"}
-"""Files of Windows and macOS, in lower case. Hidden files are ignored as well."""
+IGNORED_NAMES = SYSTEM_NAMES
+"""Files of operating systems, in lower case. Hidden files are left out as well."""
 EXPECTED_LAYOUT = "expected class folders, such as PATH/train/cat/1.jpg and PATH/val/cat/2.jpg, or PATH/cat/1.jpg"
 
 
@@ -30,27 +33,55 @@ class _Tree:
     """Files that are not read as images."""
     misplaced: dict[str, int] = field(default_factory=dict)
     """Number of images beside the class folders instead of inside one, by folder."""
+    left_out: LeftOutCounter = field(default_factory=LeftOutCounter)
+    """Files and folders that are left out for other reasons than their content."""
+    listed: dict[Path, list[Path]] = field(default_factory=dict)
+    """Entries of the root and of the folders of splits, which are needed several times but counted once."""
 
     def name(self, path: Path) -> str:
         """Return a printable path relative to the root, equal on all file systems."""
         return printable_name(str(path.relative_to(self.root).as_posix()))
 
+    def entries(self, folder: Path) -> list[Path]:
+        """Return the entries of the root or of a split's folder, without those that are left out."""
+        if folder not in self.listed:
+            self.listed[folder] = self.read_entries(folder)
+        return self.listed[folder]
 
-def list_folder(root: Path) -> DatasetListing:
-    """List every image of a folder tree by split and class, without opening any image.
+    def read_entries(self, folder: Path) -> list[Path]:
+        """Return the entries of a folder, sorted by name; count those that are no data."""
+        with os.scandir(folder) as entries:
+            found = sorted((entry.name, entry.is_dir()) for entry in entries)
+        kept = []
+        for name, is_folder in found:
+            path = folder / name
+            reason = clutter_reason(name) or (folder_reason(path) if is_folder else None)
+            if reason is None:
+                kept.append(path)
+            else:
+                self.left_out.add(reason, f"{self.name(path)}/" if is_folder else self.name(path))
+        return kept
 
-    The layout of ILSVRC-2012 is supported, with its flat validation folder and its class names (`readers/ilsvrc.py`).
-    Images in subfolders of a class folder belong to that class, and links are followed. Class names are sorted, in
-    Unicode form NFC.
+
+def list_folder(root: Path, split_folders: Mapping[str, str] | None = None) -> DatasetListing:
+    """List every image of a folder tree by split and class, without decoding any image.
+
+    `split_folders` has the folder of each split, relative to the root; names decide if it is empty. The layout of
+    ILSVRC-2012 is supported, with its flat validation folder and its class names (`readers/ilsvrc.py`). Images in
+    subfolders of a class folder belong to that class, and links are followed. Class names are sorted, in Unicode form
+    NFC.
 
     Raises:
-        ConfigError: If the layout is unknown, a class of `train` is empty, `val` or `test` has a class that `train`
-            lacks, there are fewer than two classes, two classes have the same name, or a folder cannot be read.
+        ConfigError: If the layout is unknown or could mean two things, a class of `train` is empty, `val` or `test`
+            has a class that `train` lacks, there are fewer than two classes, two classes have the same name, or a
+            folder cannot be read.
     """
     tree = _Tree(root)
     try:
-        folders = _split_folders(tree)
+        found = _find_splits(tree, split_folders or {})
+        folders = found.folders
         images = {split: _images_by_class(tree, folder) for split, folder in folders.items()}
+        refuse_wrapped(root, folders, images)
     except OSError as error:
         raise ConfigError(f"{error.filename}: cannot be read ({error.strerror})") from error
     folder_names = tuple(sorted({name for by_class in images.values() for name in by_class}))
@@ -58,8 +89,16 @@ def list_folder(root: Path) -> DatasetListing:
     labels = {name: label for label, name in enumerate(folder_names)}
     classes = synset_names(root, folder_names) if are_wnids(folder_names) else folder_names
     splits = {split: _split_listing(tree, by_class, labels) for split, by_class in images.items()}
-    listing = DatasetListing(classes, splits, _warnings(tree))
-    return DatasetListing(classes, listing.splits, listing.warnings + check_classes(listing))
+    left_out = _left_out(tree)
+    listing = DatasetListing(
+        classes,
+        splits,
+        (*(group.line for group in left_out if group.is_warning), *found.warnings),
+        kind="a folder of images",
+        sources=found.sources(root),
+        left_out=left_out,
+    )
+    return replace(listing, warnings=listing.warnings + check_classes(listing))
 
 
 def printable_name(name: str) -> str:
@@ -67,40 +106,26 @@ def printable_name(name: str) -> str:
     return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "replace"))
 
 
-def _split_folders(tree: _Tree) -> dict[str, Path]:
-    """Return the folder of each split; `all` if the root itself holds the class folders."""
-    folders = [path for path in _visible(tree.root) if path.is_dir()]
-    named = [path for path in folders if path.name.lower() in SPLITS]
-    others = [path for path in folders if path not in named]
-    # A class may be called "train", beside "bus" and "car". A folder is a split if it has subfolders.
-    if not named or (others and not any(child.is_dir() for path in named for child in _visible(path))):
-        return {"all": tree.root}
-    split_folders: dict[str, Path] = {}
-    for path in named:
-        split = SPLITS[path.name.lower()]
-        if split in split_folders:
-            raise ConfigError(
-                f"{tree.root}: {split_folders[split].name}/ and {path.name}/ are both {split}; remove one of them"
-            )
-        split_folders[split] = path
-    if "train" not in split_folders:
-        raise ConfigError(
-            f"{tree.root}: has {named[0].name}/ but no train/; add it, or give a folder of classes without splits"
-        )
-    for path in _visible(tree.root):
-        if path not in named:
-            _count_left_out(tree, path)
-    return {split: split_folders[split] for split in ("train", "val", "test") if split in split_folders}
+def _find_splits(tree: _Tree, given: Mapping[str, str]) -> SplitFolders:
+    """Return the folder of each split, and count what lies beside them."""
+    entries = tree.entries(tree.root)
+    found = find_split_folders(tree.root, [path for path in entries if path.is_dir()], given)
+    if tree.root not in found.folders.values():
+        used = {folder.relative_to(tree.root).parts[0] for folder in found.folders.values()}
+        for path in entries:
+            if path.name not in used:
+                _count_left_out(tree, path)
+    return found
 
 
 def _images_by_class(tree: _Tree, folder: Path) -> dict[str, PackedPaths]:
     """Return the images of each class folder, by class name."""
-    if _is_flat_validation(folder):
+    if _is_flat_validation(tree, folder):
         by_wnid = _flat_validation_by_wnid(tree, folder)
         return {name: PackedPaths.from_paths(tree.root, paths) for name, paths in by_wnid.items()}
     images: dict[str, PackedPaths] = {}
     origin: dict[str, Path] = {}
-    for path in _visible(folder):
+    for path in tree.entries(folder):
         if not path.is_dir():
             _count_left_out(tree, path)
             continue
@@ -115,9 +140,9 @@ def _images_by_class(tree: _Tree, folder: Path) -> dict[str, PackedPaths]:
     return images
 
 
-def _is_flat_validation(folder: Path) -> bool:
+def _is_flat_validation(tree: _Tree, folder: Path) -> bool:
     """Return whether a folder holds ILSVRC validation images directly, and no images in subfolders."""
-    entries = _visible(folder)
+    entries = tree.entries(folder)
     others = [path for path in entries if not is_validation_name(path.name)]
     if len(others) == len(entries):
         return False
@@ -126,7 +151,7 @@ def _is_flat_validation(folder: Path) -> bool:
 
 def _flat_validation_by_wnid(tree: _Tree, folder: Path) -> dict[str, list[Path]]:
     """Return the images of ILSVRC's flat validation folder by WordNet ID; other files have no label."""
-    for path in _visible(folder):
+    for path in tree.entries(folder):
         if not is_validation_name(path.name):
             _count_left_out(tree, path)
     flat, by_wnid = read_flat_validation(folder), {}
@@ -141,8 +166,12 @@ def _images(tree: _Tree, folder: Path, parents: frozenset[tuple[int, int]]) -> I
     inode = (status.st_dev, status.st_ino)
     if inode in parents:
         return
-    for path in _visible(folder):
-        if path.is_dir():
+    entries = tree.read_entries(folder)
+    overlays = find_overlays(entries)
+    for path in entries:
+        if path in overlays:
+            tree.left_out.add(OUTPUT, tree.name(path))
+        elif path.is_dir():
             yield from _images(tree, path, parents | {inode})
         elif (kind := left_out_type(path)) is None:
             yield path
@@ -150,24 +179,19 @@ def _images(tree: _Tree, folder: Path, parents: frozenset[tuple[int, int]]) -> I
             tree.ignored.add(path, kind)
 
 
-def _visible(folder: Path) -> list[Path]:
-    """Return the entries of a folder, sorted by name, without hidden files and `IGNORED_NAMES`."""
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries]
-    return [folder / name for name in sorted(names) if not name.startswith(".") and name.lower() not in IGNORED_NAMES]
-
-
 def _count_left_out(tree: _Tree, path: Path) -> None:
     """Count an entry outside any class folder."""
-    kind = FileType("folder") if path.is_dir() else left_out_type(path)
-    if kind is not None:
+    if path.is_dir():
+        tree.left_out.add(FOLDER, f"{tree.name(path)}/")
+    elif (kind := left_out_type(path)) is not None:
         tree.ignored.add(path, kind)
     else:
+        tree.left_out.add(OUTSIDE, tree.name(path))
         parent = str(path.parent)
         tree.misplaced[parent] = tree.misplaced.get(parent, 0) + 1
 
 
-def _check_layout(tree: _Tree, folders: dict[str, Path], images: dict[str, dict[str, PackedPaths]]) -> None:
+def _check_layout(tree: _Tree, folders: Mapping[str, Path], images: dict[str, dict[str, PackedPaths]]) -> None:
     """Raise if a split has no images, no class folders, or (for training) a class without images."""
     for split, folder in folders.items():
         where = str(folder)
@@ -178,14 +202,21 @@ def _check_layout(tree: _Tree, folders: dict[str, Path], images: dict[str, dict[
                     but = f" that is read, but {found}" if found else ""
                     raise ConfigError(f"{folder / name}: this class has no image{but}; add some, or remove the folder")
         elif where in tree.misplaced:
+            hint = table_remedy(folder, tree.root)
+            if split != "all":
+                hint += f"; if the folders of {tree.root.name} are classes, give {CLASSES_OPTION}"
+            if split in ("val", "test"):
+                hint += f"; to read train alone, give --split-folders train={folders['train'].name}"
             raise ConfigError(
-                f"{where}: holds {tree.misplaced[where]:,} images directly, without class folders; {EXPECTED_LAYOUT}"
+                f"{where}: holds {tree.misplaced[where]:,} images directly, without class folders; "
+                f"{EXPECTED_LAYOUT}{hint}"
             )
         else:
+            container = container_remedy(folder) or container_remedy(tree.root)
             found = tree.ignored.inside(folder)
-            but = f" that is read, but {found}" if found else ""
+            but = f" that is read, but {found}" if found and not container else ""
             remedy = EXPECTED_LAYOUT if split in ("train", "all") else "add some, or remove the folder"
-            raise ConfigError(f"{where}: has no image{but}; {remedy}")
+            raise ConfigError(f"{where}: has no image{but}; {container or remedy}")
 
 
 def _split_listing(tree: _Tree, by_class: dict[str, PackedPaths], label_of: dict[str, int]) -> SplitListing:
@@ -196,8 +227,6 @@ def _split_listing(tree: _Tree, by_class: dict[str, PackedPaths], label_of: dict
     return SplitListing(PackedStrings.from_strings(tree.name(path) for path in paths), paths, labels)
 
 
-def _warnings(tree: _Tree) -> tuple[str, ...]:
-    warnings = list(tree.ignored.lines())
-    for folder, count in tree.misplaced.items():
-        warnings.append(f"ignored {count:,} images directly in {folder}, outside any class folder")
-    return tuple(warnings)
+def _left_out(tree: _Tree) -> tuple[LeftOutGroup, ...]:
+    """Return everything that was left out: files by their content first, then those that are no data."""
+    return (*tree.ignored.groups(), *tree.left_out.summary())

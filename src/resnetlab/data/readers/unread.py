@@ -1,0 +1,89 @@
+"""Remedies for data in containers and layouts that are not read."""
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from resnetlab.data.clutter import clutter_reason
+from resnetlab.data.left_out import shorten
+
+ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar", ".gz", ".bz2", ".xz", ".zst")
+TABLES = (".csv", ".tsv", ".jsonl", ".xlsx", ".xls", ".json")
+EXPORT = "save the images as files in class folders"
+UNREAD: Mapping[str, str] = {
+    ".arrow": "save it as parquet, with to_parquet() of the datasets package",
+    ".tar": "unpack it into class folders; resnetlab data pack makes tar files that are read",
+    ".tfrecord": EXPORT,
+    ".tfrecords": EXPORT,
+    ".h5": EXPORT,
+    ".hdf5": EXPORT,
+    ".npz": EXPORT,
+    ".npy": EXPORT,
+    ".mat": EXPORT,
+    ".pkl": EXPORT,
+    ".pickle": EXPORT,
+    ".pt": EXPORT,
+    ".mdb": EXPORT,
+    ".lmdb": EXPORT,
+    ".rec": EXPORT,
+    ".feather": "save it as parquet",
+    ".csv": "labels in tables are not read; sort the images into class folders",
+    ".tsv": "labels in tables are not read; sort the images into class folders",
+}
+"""Remedy for each suffix of containers that are not read."""
+MAX_ENTRIES = 10_000
+"""Entries of a folder that are examined."""
+
+
+def file_remedy(path: Path) -> str:
+    """Return `: REMEDY` for a file that is no data set, or an empty string."""
+    return f": {UNREAD[path.suffix.lower()]}" if path.suffix.lower() in UNREAD else ""
+
+
+def container_remedy(folder: Path) -> str:
+    """Return what a folder without images holds instead and what to do, as a clause, or an empty string.
+
+    Known are data sets of Hugging Face's `save_to_disk`, WebDataset's tar files, archives and common containers.
+    """
+    try:
+        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+            return _saved_to_disk(folder)
+        with os.scandir(folder) as entries:
+            files = sorted(
+                entry.name for _, entry in zip(range(MAX_ENTRIES), entries, strict=False) if not entry.is_dir()
+            )
+    except OSError:
+        return ""
+    files = [name for name in files if clutter_reason(name) is None]
+    archives = [name for name in files if name.lower().endswith(ARCHIVES)]
+    if archives:
+        return f"it holds {shorten(archives[0])}: unpack the archive, and give the unpacked folder"
+    counts = Counter(Path(name).suffix.lower() for name in files)
+    for suffix, count in counts.most_common():
+        if suffix in UNREAD:
+            first = next(name for name in files if name.lower().endswith(suffix))
+            return f"it holds {count:,} {suffix} file{'' if count == 1 else 's'} ({shorten(first)}): {UNREAD[suffix]}"
+    return ""
+
+
+def table_remedy(folder: Path, root: Path) -> str:
+    """Return `; TABLE: labels in tables are not read …` if a table of labels lies beside the images, or nothing."""
+    for parent in dict.fromkeys((folder, root)):
+        try:
+            names = sorted(path.name for path in parent.iterdir() if path.suffix.lower() in TABLES)
+        except OSError:
+            continue
+        if names:
+            return f"; labels in tables such as {shorten(names[0])} are not read: sort the images into class folders"
+    return ""
+
+
+def _saved_to_disk(folder: Path) -> str:
+    """Return the remedy for a data set saved with `save_to_disk`."""
+    load = f'from datasets import load_from_disk; d = load_from_disk("{shorten(str(folder), 200)}")'
+    if (folder / "dataset_dict.json").is_file():
+        write = '[s.to_parquet(f"{n}.parquet") for n, s in d.items()]'
+    else:
+        write = 'd.to_parquet("train.parquet")'
+    return f"it was saved with save_to_disk (Arrow files), which is not read; write it as parquet: {load}; {write}"
