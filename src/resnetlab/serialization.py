@@ -69,7 +69,7 @@ def _parse(name: str, hint: Any, value: Any) -> Any:
     if origin is tuple:
         check(isinstance(value, list | tuple), f"{name} must be a list, not {value!r}")
         return tuple(_parse(name, typing.get_args(hint)[0], item) for item in value)
-    if origin in (Literal, types.UnionType):
+    if origin in (Literal, types.UnionType, typing.Union):
         return value  # the class checks these itself
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -53,6 +53,9 @@ class Options:
     """Column of parquet files with the images; found by type and name if not given."""
     label_column: str | None = None
     """Column of parquet files with the classes; found by name if not given."""
+    color_profiles: Literal["apply", "ignore"] | None = None
+    """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
+    are. apply by default; check prints how many images have a profile."""
     out: Path | None = None
     """pack: the folder of shards, which is created."""
     max_side: int | None = None
@@ -170,15 +173,19 @@ def _scan_files(dataset: "DatasetListing", config: DataConfig, workers: int | No
     from rich.console import Console
     from rich.progress import Progress
 
-    from resnetlab.data.images.decode import Header, decode, read_header
+    from resnetlab.data.images.color_profiles import profile_name
+    from resnetlab.data.images.decode import Header, decode, embedded_profile, read_header
     from resnetlab.data.images.scan import scan_images
+    from resnetlab.data.residency import choose_color_profiles
 
     max_pixels = config.max_megapixels * 1_000_000
 
-    def read(position: int, data: bytes) -> tuple[Header, bytes]:
+    def read(position: int, data: bytes) -> tuple[Header, bytes, str]:
         header = read_header(data, max_pixels)
-        decode(data, max_pixels)
-        return header, hashlib.blake2b(data, digest_size=16).digest()
+        decode(data, max_pixels, color_profiles=choose_color_profiles(config))
+        profile = embedded_profile(data)
+        name = profile_name(profile, header.mode) if profile else ""
+        return header, hashlib.blake2b(data, digest_size=16).digest(), name
 
     images: list[ImageInfo] = []
     bad = _damaged_shards(config, workers)
@@ -196,7 +203,7 @@ def _scan_files(dataset: "DatasetListing", config: DataConfig, workers: int | No
             bad += split_bad
             for name, label, result in zip(listing.names, listing.labels, results, strict=True):
                 if result is not None:
-                    header, digest = result
+                    header, digest, profile = result
                     images.append(
                         ImageInfo(
                             split=split,
@@ -207,6 +214,7 @@ def _scan_files(dataset: "DatasetListing", config: DataConfig, workers: int | No
                             mode=header.mode,
                             format=header.format,
                             digest=digest,
+                            color_profile=profile,
                         )
                     )
     return DatasetReport(

@@ -29,6 +29,8 @@ class ImageInfo:
     format: str
     digest: bytes
     """Hash of the encoded bytes, or of the pixels if the data set has no encoded images."""
+    color_profile: str = ""
+    """Name of the embedded colour profile; empty if there is none."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class SplitSummary:
     commonest_images: int
     modes: dict[str, int]
     formats: dict[str, int]
+    color_profiles: dict[str, int]
+    """Images with each embedded colour profile; `sRGB` changes nothing, `unusable` ones are ignored."""
     duplicates: int
     """Images with an exact copy in the split, not counting the first of each kind."""
 
@@ -79,6 +83,7 @@ def summarise(report: DatasetReport, split: str) -> SplitSummary:
         commonest_images=commonest_images,
         modes=dict(Counter(image.mode for image in images).most_common()),
         formats=dict(Counter(image.format for image in images).most_common()),
+        color_profiles=dict(Counter(image.color_profile for image in images if image.color_profile).most_common()),
         duplicates=len(images) - len({image.digest for image in images}),
     )
 
@@ -104,6 +109,8 @@ def print_summary(
     for split, summary in summaries.items():
         if summary.images:
             print(f"{split}: {_sizes(summary)}; {_counts(summary.formats)}; {_counts(summary.modes)}")
+        if summary.color_profiles:
+            print(f"{split}: colour profiles: {_counts(summary.color_profiles)}")
     if "all" in summaries:
         print("no splits: training holds out 10 % of each class for val and 10 % for test")
     for split, summary in summaries.items():

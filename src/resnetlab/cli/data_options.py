@@ -2,7 +2,7 @@
 
 from typing import Any
 
-READING_FIELDS = ("split_folders", "image_column", "label_column")
+READING_FIELDS = ("split_folders", "image_column", "label_column", "color_profiles")
 """Fields of `DataConfig` and options of every command that takes data."""
 
 

@@ -31,6 +31,7 @@ def run_pack(
     from rich.console import Console
     from rich.progress import Progress
 
+    from resnetlab.data.residency import choose_color_profiles
     from resnetlab.data.shards.pack import PackOptions, pack_dataset
 
     console = Console(stderr=True)
@@ -39,7 +40,7 @@ def run_pack(
         index = pack_dataset(
             config,
             out,
-            PackOptions(max_side, shard_mib),
+            PackOptions(max_side, shard_mib, choose_color_profiles(config)),
             workers=workers,
             cache_gib=cache_gib,
             on_progress=lambda stage, done, total: bar.update(task, description=stage, completed=done, total=total),

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -48,6 +48,9 @@ class Options:
     """Column of parquet files with the images; found by type and name if not given."""
     label_column: str | None = None
     """Column of parquet files with the classes; found by name if not given."""
+    color_profiles: Literal["apply", "ignore"] | None = None
+    """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
+    are. As in the model file if not given."""
     json: bool = False
     """Print one JSON object."""
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -51,6 +51,9 @@ class Options:
     """Column of parquet files with the images; found by type and name if not given."""
     label_column: str | None = None
     """Column of parquet files with the classes; found by name if not given."""
+    color_profiles: Literal["apply", "ignore"] | None = None
+    """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
+    are. As in the model file if not given."""
     batch_size: int = 128
     """Images to measure a model file on, at least 2."""
     layers: bool = False

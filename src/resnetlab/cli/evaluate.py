@@ -43,6 +43,9 @@ class Options:
     """Column of parquet files with the images; found by type and name if not given."""
     label_column: str | None = None
     """Column of parquet files with the classes; found by name if not given."""
+    color_profiles: Literal["apply", "ignore"] | None = None
+    """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
+    are. As in the model file if not given."""
     cache_gib: float = 10.0
     """Maximum size of the cache for remote shards, in GiB."""
     split: Literal["test", "val", "train", "all"] | None = None

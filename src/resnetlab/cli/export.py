@@ -58,6 +58,9 @@ class Options:
     """Column of parquet files with the images; found by type and name if not given."""
     label_column: str | None = None
     """Column of parquet files with the classes; found by name if not given."""
+    color_profiles: Literal["apply", "ignore"] | None = None
+    """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
+    are. As in the model file if not given."""
     allow_loss: float | None = None
     """Allowed increase of the top-1 error by int8, in percentage points, at least 0; 0.5 if not given."""
     json: bool = False

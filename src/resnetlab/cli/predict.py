@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -61,6 +61,9 @@ class Options:
     workers: int | None = None
     """Threads that each decode and classify batches, at least 1; by default one a core. With 1 each layer uses all
     cores: faster for ResNet-50 (with --batch-size 4) on an idle machine, slower on a busy one."""
+    color_profiles: Literal["apply", "ignore"] | None = None
+    """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
+    are. As in the model file if not given."""
     max_megapixels: int = 100
     """Images that claim more are rejected before they are decoded; at least 1."""
 
@@ -209,6 +212,9 @@ def _load_predictor(options: Options) -> "Predictor":
     cores = max(1, usable_cores() // workers)
     predictor = load(options.model, backend=options.backend or "cached", cores=cores, callers=workers, log=_log)
     predictor.max_pixels = options.max_megapixels * 1_000_000
+    if options.color_profiles is not None:
+        preprocessing = replace(predictor.preprocessing, color_profiles=options.color_profiles)
+        predictor.card = replace(predictor.card, preprocessing=preprocessing)
     return predictor
 
 

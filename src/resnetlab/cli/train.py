@@ -49,6 +49,9 @@ class Options:
     """Column of parquet files with the images; found by type and name if not given."""
     label_column: str | None = None
     """Column of parquet files with the classes; found by name if not given."""
+    color_profiles: Literal["apply", "ignore"] | None = None
+    """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
+    are. If not given: as in the file of --from, else apply."""
     recipe: str | None = None
     """digits, cifar-paper (section 4.2), imagenet-paper (section 3.4), imagenet-90 (the usual 90 epochs), imagenet-fast
     (16 epochs, progressive resizing) or finetune. If not given: finetune for the network of --from, else the default

@@ -15,6 +15,7 @@ from resnetlab.data.listing import DatasetListing
 from resnetlab.data.open_dataset import list_dataset, open_data, open_listing
 from resnetlab.data.readers.cifar_mnist import read_archive
 from resnetlab.data.registry import LISTED_KINDS, dataset_title, detect_kind
+from resnetlab.data.residency import choose_color_profiles
 from resnetlab.data.shards.remote import CACHE_GIB
 
 SPLITS = ("test", "val", "train", "all")
@@ -70,6 +71,7 @@ def open_eval_dataset(
     Raises:
         ConfigError: If the data set has no such split, and as for `open_data`.
     """
+    config = replace(config, color_profiles=choose_color_profiles(config, preprocessing))
     kind = detect_kind(config)
     listing = list_dataset(config, cache_gib) if kind in LISTED_KINDS else None
     available = tuple(listing.splits) if listing else SPLITS[:3] if kind == "digits" else ("train", "test")
@@ -159,6 +161,7 @@ def original_images(dataset: EvalDataset) -> Tensor | EncodedImages:
             crop_ratio=1.0,
             skip_bad=config.on_bad_image == "skip",
             max_pixels=config.max_megapixels * 1_000_000,
+            color_profiles=choose_color_profiles(config),
         )
     if detect_kind(config) == "digits":  # the split is drawn from row numbers, so it does not depend on the image size
         data = open_data(replace(config, image_size=None))

@@ -22,7 +22,7 @@ from resnetlab.data.readers.cifar_mnist import read_archive
 from resnetlab.data.readers.folder import list_folder
 from resnetlab.data.readers.parquet import list_parquet
 from resnetlab.data.registry import KIND_WORDS, dataset_path, dataset_title, detect_kind, is_url
-from resnetlab.data.residency import resize_known
+from resnetlab.data.residency import choose_color_profiles, resize_known
 from resnetlab.data.shards.local import list_shards
 from resnetlab.data.shards.remote import CACHE_GIB, list_remote
 from resnetlab.data.split_names import parse_split_folders
@@ -198,11 +198,16 @@ def _open_digits(
     return Dataset(
         name="digits",
         classes=tuple("0123456789"),
-        preprocessing=preprocessing or channel_normalisation(split(train), ratio),
+        preprocessing=_with_color_profiles(config, preprocessing or channel_normalisation(split(train), ratio)),
         train=split(train),
         val=split(val),
         test=split(test),
     )
+
+
+def _with_color_profiles(config: DataConfig, preprocessing: Preprocessing) -> Preprocessing:
+    """Return a preprocessing that treats colour profiles as the images of the data set were treated."""
+    return replace(preprocessing, color_profiles=choose_color_profiles(config, preprocessing))
 
 
 def _make_dataset(
@@ -239,7 +244,9 @@ def _make_dataset(
     return Dataset(
         name=dataset_title(config),
         classes=classes,
-        preprocessing=preprocessing or channel_normalisation(train, opened.crop_ratio, workers or usable_cores()),
+        preprocessing=_with_color_profiles(
+            config, preprocessing or channel_normalisation(train, opened.crop_ratio, workers or usable_cores())
+        ),
         train=train,
         val=val,
         test=test,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnetlab.config import DataConfig, Preprocessing
+from resnetlab.config import ColorProfiles, DataConfig, Preprocessing
 from resnetlab.data.dataset import Split
 from resnetlab.data.images.decode import decode_eval_view
 from resnetlab.data.images.encoded import EncodedImages
@@ -17,7 +17,7 @@ from resnetlab.data.images.packed_sequences import PackedStrings, concatenate, t
 from resnetlab.data.images.scan import BadDataError, Progress, scan_images, stage_progress
 from resnetlab.data.images.storage import ImageStorage
 from resnetlab.data.listing import DatasetListing
-from resnetlab.data.residency import eval_geometry, image_sizes, shard_numbers, stays_resident
+from resnetlab.data.residency import choose_color_profiles, eval_geometry, image_sizes, shard_numbers, stays_resident
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +77,7 @@ def open_images(
     if not bool(readable.any()):
         raise BadDataError(bad, len(names), config.name)
     size, ratio = eval_geometry(sizes[readable], config.image_size, preprocessing)
+    color_profiles = choose_color_profiles(config, preprocessing)
     resident = stays_resident(sizes[readable], size, config, keep_encoded=keep_encoded)
     keys: Sequence[Any]  # sort key of each image within its class; `None` for a bad image
     if resident:
@@ -87,6 +88,7 @@ def open_images(
             size=size,
             crop_ratio=ratio,
             max_pixels=max_pixels,
+            color_profiles=color_profiles,
             workers=workers,
             on_progress=on_progress,
         )
@@ -100,6 +102,7 @@ def open_images(
             crop_ratio=ratio,
             skip_bad=config.on_bad_image == "skip",
             max_pixels=max_pixels,
+            color_profiles=color_profiles,
         )
         keys = names
         if not bool(readable.all()):
@@ -125,6 +128,7 @@ def _decode_resident(
     size: int,
     crop_ratio: float,
     max_pixels: int,
+    color_profiles: ColorProfiles,
     workers: int | None,
     on_progress: Progress,
 ) -> tuple[Tensor, list[bytes | None], list[str]]:
@@ -137,7 +141,7 @@ def _decode_resident(
     pixels = np.zeros((len(names), 3, size, size), np.uint8)
 
     def decode_one(row: int, data: bytes) -> bytes:
-        view = decode_eval_view(data, size, crop_ratio, max_pixels=max_pixels)
+        view = decode_eval_view(data, size, crop_ratio, max_pixels=max_pixels, color_profiles=color_profiles)
         pixels[positions[row]] = view.transpose(2, 0, 1)
         return image_digest(pixels[positions[row]])
 

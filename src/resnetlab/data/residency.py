@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnetlab.config import DataConfig, Preprocessing
+from resnetlab.config import ColorProfiles, DataConfig, Preprocessing
 from resnetlab.data.images.decode import decode_eval_view
 from resnetlab.data.images.scan import Progress, scan_headers, scan_images, stage_progress
 from resnetlab.data.images.storage import ImageStorage
@@ -34,6 +34,11 @@ def eval_geometry(
     native = int(sizes[0, 0]) if bool((sizes == sizes[0, 0]).all()) else None
     size = image_size or (native if native is not None and native <= MAX_NATIVE_SIZE else 224)
     return size, 1.0 if size == native or size < 64 else 0.875
+
+
+def choose_color_profiles(config: DataConfig, preprocessing: Preprocessing | None = None) -> ColorProfiles:
+    """Return whether colour profiles are applied: as the user asks, or as for an existing network, or else yes."""
+    return config.color_profiles or (preprocessing.color_profiles if preprocessing is not None else "apply")
 
 
 def stays_resident(

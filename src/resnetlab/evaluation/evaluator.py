@@ -178,6 +178,10 @@ def evaluate_members(
     return replace(predictions, positions=samples.numpy()[predictions.positions])
 
 
+READING_FIELDS = ("split_folders", "image_column", "label_column", "color_profiles")
+"""Fields of `DataConfig` that replace those of the training data if they are given."""
+
+
 def resolve_data_config(card: ModelCard, data: DataConfig | None, file: Path) -> DataConfig:
     """Return the data to open: `data` with the split seed of training, or the training data of the network.
 
@@ -194,7 +198,7 @@ def resolve_data_config(card: ModelCard, data: DataConfig | None, file: Path) ->
         return data
     same_title = (data.name, dataset_title(data)) == (training_data.name, dataset_title(training_data))
     if same_title or dataset_path(data.name) == dataset_path(training_data.name):
-        names = ("split_folders", "image_column", "label_column")
+        names = READING_FIELDS
         given = {name: value for name in names if (value := getattr(data, name)) is not None}
         return replace(training_data, root=data.root or training_data.root, **given)
     return replace(data, split_seed=training_data.split_seed)

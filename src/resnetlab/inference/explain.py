@@ -89,7 +89,10 @@ def render_overlay(predictor: Predictor, prediction: Prediction, *, encoded: byt
     """
     heat = heat_map(predictor.engine, view, predictor.classes.index(prediction.label))
     size, ratio = predictor.preprocessing.image_size, predictor.preprocessing.crop_ratio
-    image = decode_eval_view(encoded, max(MIN_SIDE, size), ratio, max_pixels=predictor.max_pixels)
+    profiles = predictor.preprocessing.color_profiles
+    image = decode_eval_view(
+        encoded, max(MIN_SIDE, size), ratio, max_pixels=predictor.max_pixels, color_profiles=profiles
+    )
     if view.shape[2] == 1:
         image = np.repeat(luma(image), 3, axis=2)
     return add_caption(blend_heat_map(image, heat), f"{prediction.label}  {100 * prediction.probability:.1f} %")

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from resnetlab.config import ColorProfiles
 from resnetlab.data.images.color_modes import is_negative, to_rgb
 
 SUPPORTED_INPUTS = (
@@ -19,8 +20,10 @@ def is_batch(images: Any) -> bool:
     return isinstance(images, list | tuple) or (isinstance(images, np.ndarray | Tensor) and images.ndim == 4)
 
 
-def to_pixels(image: Any) -> np.ndarray:
+def to_pixels(image: Any, color_profiles: ColorProfiles = "apply") -> np.ndarray:
     """Return the pixels of a PIL image, an array or a tensor: uint8 RGB (height, width, 3).
+
+    Of a PIL image, the embedded colour profile is applied unless `color_profiles` is `ignore`.
 
     Raises:
         ValueError: The shape or the value range is not supported.
@@ -29,7 +32,8 @@ def to_pixels(image: Any) -> np.ndarray:
     if isinstance(image, Image.Image):
         if 0 in image.size:
             raise ValueError(f"a PIL image of {image.width} x {image.height} has no pixels")
-        return to_rgb(ImageOps.exif_transpose(image), negative=is_negative(image))
+        upright = ImageOps.exif_transpose(image)
+        return to_rgb(upright, negative=is_negative(image), color_profiles=color_profiles)
     if isinstance(image, Tensor):
         values = image.detach().cpu()
         values = values.double() if values.is_floating_point() else values  # NumPy has no bfloat16

@@ -175,15 +175,17 @@ class Predictor:
             ValueError, TypeError, OSError: As in a call of the predictor.
         """
         size, ratio = self.preprocessing.image_size, self.preprocessing.crop_ratio
+        profiles = self.preprocessing.color_profiles
+        options: dict[str, Any] = {"max_pixels": self.max_pixels, "color_profiles": profiles}
         if isinstance(image, str | Path):
             try:
-                view = decode_eval_view(Path(image).read_bytes(), size, ratio, max_pixels=self.max_pixels)
+                view = decode_eval_view(Path(image).read_bytes(), size, ratio, **options)
             except BadImageError as error:
                 raise BadImageError(f"{image}: {error}") from error
         elif isinstance(image, bytes | bytearray | memoryview):
-            view = decode_eval_view(bytes(image), size, ratio, max_pixels=self.max_pixels)
+            view = decode_eval_view(bytes(image), size, ratio, **options)
         else:
-            view = resize_center_crop(to_pixels(image), size, ratio)
+            view = resize_center_crop(to_pixels(image, profiles), size, ratio)
         return luma(view) if self.card.model.in_channels == 1 else view
 
     def predict_probabilities(self, views: np.ndarray) -> np.ndarray:

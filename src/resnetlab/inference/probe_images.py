@@ -56,7 +56,7 @@ def user_images(encoded: Mapping[str, bytes], preprocessing: Preprocessing) -> n
     views = []
     for name, content in encoded.items():
         try:
-            views.append(decode_eval_view(content, size, ratio))
+            views.append(decode_eval_view(content, size, ratio, color_profiles=preprocessing.color_profiles))
         except BadImageError as error:
             raise BadImageError(f"{name}: {error}") from error
     return _to_channels(_stack(views, size), preprocessing)

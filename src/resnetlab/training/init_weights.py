@@ -34,6 +34,8 @@ FREE = ("name", "num_classes", "init_scale", "zero_init_residual", "stage_blocks
 def source_preprocessing(config: RunConfig, checkpoint: Checkpoint | None) -> Preprocessing | None:
     """Return the preprocessing of the model file that a run starts from, at the run's image size; else `None`.
 
+    Colour profiles are treated as in the file, unless the configuration of the data says otherwise.
+
     A resumed run reads it from its checkpoint and does not need the file. At another image size than the file's, a
     mean for each pixel becomes a mean for each channel.
 
@@ -46,6 +48,8 @@ def source_preprocessing(config: RunConfig, checkpoint: Checkpoint | None) -> Pr
     if config.weights is None:
         return None
     stored = read_card(config.weights).preprocessing
+    if config.data.color_profiles is not None:
+        stored = dataclasses.replace(stored, color_profiles=config.data.color_profiles)
     size = config.data.image_size or stored.image_size
     if stored.pixel_mean and size != stored.image_size:
         pixels = stored.image_size**2

@@ -137,7 +137,7 @@ def test_a_resized_image_has_the_same_content(tmp_path):
     smooth = np.linspace(0, 255, 200 * 300 * 3).reshape(200, 300, 3).astype(np.uint8)
     from resnetlab.data.shards.writer import encode_sample
 
-    sample = encode_sample(encode(smooth), 100, 10**8)
+    sample = encode_sample(encode(smooth), PackOptions(max_side=100), 10**8)
     assert (sample.height, sample.width, sample.suffix) == (100, 150, "jpg")
     assert np.abs(decode(sample.data).astype(int) - smooth[::2, ::2].astype(int)).mean() < 3
 

@@ -4,27 +4,41 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
+from resnetlab.config import ColorProfiles
+from resnetlab.data.images.color_profiles import mode_channels, profile_conversion
+
 WHITE_IS_ZERO = 0
 """The photometric interpretation of a negative, in TIFF 6.0."""
 
 
-def to_rgb(image: Image.Image, *, negative: bool = False) -> np.ndarray:
+def to_rgb(image: Image.Image, *, negative: bool = False, color_profiles: ColorProfiles = "apply") -> np.ndarray:
     """Return the pixels of a loaded image of any mode as a new uint8 RGB array (height, width, 3).
 
     Grey values of 16 bits, 32 bits or floats are scaled as documented in `decode`. If `negative` is true, they are
-    inverted: full scale becomes black.
+    inverted: full scale becomes black. With `color_profiles="apply"`, colours are converted to sRGB by the profile of
+    the image; transparent pixels become white after that.
     """
+    profile = image.info.get("icc_profile") if color_profiles == "apply" else None
+    convert = profile_conversion(profile, mode_channels(image.mode)) if isinstance(profile, bytes) else None
     if image.mode.startswith("I"):
         grey = _scale_integers(image, negative)
     elif image.mode == "F":
         grey = _scale_floats(image, negative)
     elif image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
-        white.alpha_composite(image.convert("RGBA"))
+        colours = image.convert("RGBA")
+        if convert is not None:
+            converted = Image.fromarray(convert(np.array(colours.convert("RGB"))))
+            converted.putalpha(colours.getchannel("A"))
+            colours = converted
+        white.alpha_composite(colours)
         return np.array(white.convert("RGB"))
+    elif image.mode == "CMYK" and convert is not None:
+        return convert(np.array(image))
     else:
-        return np.array(image.convert("RGB"))
-    return np.repeat(grey[:, :, None], 3, axis=2)
+        rgb = np.array(image.convert("RGB"))
+        return rgb if convert is None else convert(rgb)
+    return np.repeat((grey if convert is None else convert(grey))[:, :, None], 3, axis=2)
 
 
 def is_negative(image: Image.Image) -> bool:

@@ -1,7 +1,8 @@
 """Image decoding: encoded bytes to 8-bit RGB pixels, upright; `BadImageError` for bytes that cannot be decoded.
 
-The format is detected from the content, never from a file's name. Colour profiles are not applied. Both decoders
-(libjpeg-turbo and Pillow) release the interpreter lock, so threads decode in parallel.
+The format is detected from the content, never from a file's name. Embedded colour profiles are applied unless the
+caller declines (`color_profiles.py`). Both decoders (libjpeg-turbo and Pillow) release the interpreter lock, so threads
+decode in parallel.
 """
 
 import math
@@ -25,7 +26,9 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from resnetlab.config import ColorProfiles
 from resnetlab.data.images.color_modes import is_negative, match_transparency, to_rgb
+from resnetlab.data.images.color_profiles import jpeg_profile, profile_conversion
 from resnetlab.data.images.errors import BadImageError, TooLargeError, convert_errors
 from resnetlab.data.images.file_types import HEAD_BYTES, OTHER, identify, raw_photograph
 from resnetlab.data.images.orientation import exif_orientation, is_transposed, jpeg_orientation, upright
@@ -82,7 +85,13 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
         return Header(kind, height, width, image.mode)
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int | None = None) -> np.ndarray:
+def decode(
+    data: bytes,
+    max_pixels: int = MAX_PIXELS,
+    min_side: int | None = None,
+    *,
+    color_profiles: ColorProfiles = "apply",
+) -> np.ndarray:
     """Decode an image to uint8 RGB of shape (height, width, 3), upright; of an animation, the first frame.
 
     Transparent pixels become white, as in documents and on most web pages. 16-bit grey is divided by 257, and 32-bit
@@ -94,11 +103,13 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int | None = Non
         max_pixels: Limit on the pixels of the image.
         min_side: If given, a JPEG may be decoded at a half, a quarter or an eighth of its size, which is faster, as
             long as the shorter side keeps this many pixels.
+        color_profiles: Convert colours to sRGB by the embedded profile, or leave the pixels as they are.
 
     Raises:
         BadImageError: If the bytes are empty, no image, damaged, truncated, or claim more than `max_pixels` pixels.
     """
-    return np.ascontiguousarray(_decode(data, max_pixels, min_side or 0, min_side or 0))
+    sides = (min_side or 0, min_side or 0)
+    return np.ascontiguousarray(_decode(data, max_pixels, *sides, color_profiles=color_profiles))
 
 
 def decode_eval_view(
@@ -107,6 +118,7 @@ def decode_eval_view(
     crop_ratio: float = 1.0,
     *,
     max_pixels: int = MAX_PIXELS,
+    color_profiles: ColorProfiles = "apply",
 ) -> np.ndarray:
     """Decode an image and apply `resize_center_crop`: uint8 (size, size, 3).
 
@@ -114,7 +126,8 @@ def decode_eval_view(
         BadImageError: As for `decode`.
     """
     needed = 2 * round(size / crop_ratio)  # twice the size: reported errors depend on these pixels
-    return resize_center_crop(_decode(data, max_pixels, needed, needed), size, crop_ratio)
+    pixels = _decode(data, max_pixels, needed, needed, color_profiles=color_profiles)
+    return resize_center_crop(pixels, size, crop_ratio)
 
 
 def resize_center_crop(pixels: np.ndarray, size: int, crop_ratio: float = 1.0) -> np.ndarray:
@@ -131,7 +144,14 @@ def resize_center_crop(pixels: np.ndarray, size: int, crop_ratio: float = 1.0) -
     return _crop_center(resize(pixels, round(height * scale), round(width * scale)), size, size)
 
 
-def decode_crop(data: bytes, box: Sequence[float], size: int, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def decode_crop(
+    data: bytes,
+    box: Sequence[float],
+    size: int,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    color_profiles: ColorProfiles = "apply",
+) -> np.ndarray:
     """Decode an image, crop a box of the upright image and resize it: uint8 (size, size, 3).
 
     A JPEG is decoded at a reduced size if the box then still has `size` pixels in each direction.
@@ -141,12 +161,14 @@ def decode_crop(data: bytes, box: Sequence[float], size: int, *, max_pixels: int
         box: Top, left, height and width as fractions of the image, inside it; edges are rounded to whole pixels.
         size: Side of the result in pixels.
         max_pixels: Limit on the pixels of the image.
+        color_profiles: As for `decode`.
 
     Raises:
         BadImageError: As for `decode`.
     """
     top, left, height, width = box
-    pixels = _decode(data, max_pixels, _side_needed(size, height), _side_needed(size, width))
+    sides = _side_needed(size, height), _side_needed(size, width)
+    pixels = _decode(data, max_pixels, *sides, color_profiles=color_profiles)
     rows, columns = _pixel_slice(top, height, pixels.shape[0]), _pixel_slice(left, width, pixels.shape[1])
     return resize(pixels[rows, columns], size, size)
 
@@ -159,6 +181,18 @@ def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     images = torch.from_numpy(np.ascontiguousarray(pixels))[None].permute(0, 3, 1, 2)
     resized = F.interpolate(images, size=(height, width), mode="bilinear", antialias=True)
     return resized[0].permute(1, 2, 0).numpy()
+
+
+def embedded_profile(data: bytes) -> bytes | None:
+    """Return the ICC colour profile of an image, or `None` if there is none or the image cannot be opened."""
+    with suppress(BadImageError):
+        kind = _detect_format(data)
+        if kind == "JPEG":
+            return jpeg_profile(data)
+        with convert_errors(data, kind):
+            profile = _open(data, kind, MAX_PIXELS).info.get("icc_profile")
+            return profile if isinstance(profile, bytes) and profile else None
+    return None
 
 
 def _side_needed(size: int, fraction: float) -> int:
@@ -228,7 +262,9 @@ def _jpeg_header(data: bytes, max_pixels: int) -> tuple[Header, int] | None:
     return Header("JPEG", height, width, JPEG_MODES.get(colours, "RGB")), orientation
 
 
-def _decode(data: bytes, max_pixels: int, min_height: int, min_width: int) -> np.ndarray:
+def _decode(
+    data: bytes, max_pixels: int, min_height: int, min_width: int, *, color_profiles: ColorProfiles
+) -> np.ndarray:
     """Decode to upright RGB, possibly not contiguous; a JPEG may be reduced down to the minimum height and width."""
     kind = _detect_format(data)
     with convert_errors(data, kind):
@@ -241,11 +277,15 @@ def _decode(data: bytes, max_pixels: int, min_height: int, min_width: int) -> np
             # A strict decoder: if it rejects what viewers tolerate, Pillow gets its turn.
             with suppress(ValueError):
                 pixels = simplejpeg.decode_jpeg(data, min_height=min_height, min_width=min_width, min_factor=2)
+                if color_profiles == "apply" and (profile := jpeg_profile(data)):
+                    convert = profile_conversion(profile, header.mode)
+                    pixels = pixels if convert is None else convert(pixels)
                 return upright(pixels, orientation)
         image = _open(data, kind, max_pixels)
         _check_plausible(data, kind, image)
         _load(data, kind, image)
-        return upright(to_rgb(image, negative=is_negative(image)), exif_orientation(data, kind, image))
+        pixels = to_rgb(image, negative=is_negative(image), color_profiles=color_profiles)
+        return upright(pixels, exif_orientation(data, kind, image))
 
 
 def _load(data: bytes, kind: str, image: ImageFile) -> None:

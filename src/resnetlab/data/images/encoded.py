@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from resnetlab.config import ColorProfiles
 from resnetlab.data.images.decode import MAX_PIXELS, BadImageError, decode, decode_crop, decode_eval_view
 from resnetlab.data.images.packed_sequences import PackedByteRanges, take_items
 from resnetlab.data.images.storage import ImageStorage, read_image_bytes, stored_size
@@ -61,6 +63,8 @@ class EncodedImages:
     skip_bad: bool = False
     """Leave out (and report) an image that cannot be decoded, instead of raising an error."""
     max_pixels: int = MAX_PIXELS
+    color_profiles: ColorProfiles = "apply"
+    """Convert colours to sRGB by the embedded profiles, or leave the pixels as they are."""
     report: Callable[[str], None] = lambda message: None
     """Called with `NAME: REASON` once for each image that is left out, from the thread that waits for the batch."""
     decode_stats: DecodeStats = field(default_factory=DecodeStats, repr=False, compare=False)
@@ -127,7 +131,8 @@ class EncodedImages:
 
         def decode_one(index: int) -> np.ndarray | str:
             try:
-                return decode(_read(self.storage[index]), self.max_pixels, min_side)
+                data = _read(self.storage[index])
+                return decode(data, self.max_pixels, min_side, color_profiles=self.color_profiles)
             except BadImageError as error:
                 return str(error)
 
@@ -140,9 +145,10 @@ class EncodedImages:
 
     def submit_eval_views(self, samples: Tensor, pool: Executor | None) -> Callable[[], Decoded]:
         """Start `decode_eval_views` in a pool and return at once; call the returned function to wait for the result."""
+        options = self._decode_options
 
         def decode_one(data: bytes, _: int) -> np.ndarray:
-            return decode_eval_view(data, self.image_size, self.crop_ratio, max_pixels=self.max_pixels)
+            return decode_eval_view(data, self.image_size, self.crop_ratio, **options)
 
         return self._submit(samples, decode_one, pool, self.image_size)
 
@@ -158,12 +164,16 @@ class EncodedImages:
 
         Crops have `size` pixels a side, or `image_size` if not given.
         """
-        corners, side = boxes.tolist(), size or self.image_size
+        corners, side, options = boxes.tolist(), size or self.image_size, self._decode_options
 
         def decode_one(data: bytes, position: int) -> np.ndarray:
-            return decode_crop(data, corners[position], side, max_pixels=self.max_pixels)
+            return decode_crop(data, corners[position], side, **options)
 
         return self._submit(samples, decode_one, pool, side)
+
+    @property
+    def _decode_options(self) -> dict[str, Any]:
+        return {"max_pixels": self.max_pixels, "color_profiles": self.color_profiles}
 
     def _submit(
         self,

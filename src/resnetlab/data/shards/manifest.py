@@ -34,7 +34,7 @@ def packing_manifest(config: DataConfig, listing: DatasetListing, options: PackO
             times.update(f"{time_ns}\n".encode())
     return {
         "source": config.name,
-        **asdict(options),
+        **{name: value for name, value in asdict(options).items() if (name, value) != ("color_profiles", "apply")},
         "max_megapixels": config.max_megapixels,
         "images": images.hexdigest(),
         "times": times.hexdigest(),

@@ -175,7 +175,7 @@ def plan_shards(split: str, listing: SplitListing, options: PackOptions, *, max_
     sizes = []
     for storage in take_items(listing.storage, order[:NUM_MEASURED]):
         with suppress(BadImageError, OSError):
-            sizes.append(len(encode_sample(read_image_bytes(storage), options.max_side, max_pixels).data))
+            sizes.append(len(encode_sample(read_image_bytes(storage), options, max_pixels).data))
     sample_bytes = (sum(sizes) / len(sizes) if sizes else 0) + SAMPLE_OVERHEAD_BYTES
     num_shards = -(-int(len(listing) * sample_bytes) // (options.shard_mib << 20))
     num_shards = max(1, min(num_shards, len(listing)))  # a single image may be larger than `shard_mib`

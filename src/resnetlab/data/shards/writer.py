@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import simplejpeg
 
-from resnetlab.config import ConfigError
+from resnetlab.config import ColorProfiles, ConfigError
 from resnetlab.data.images.decode import BadImageError, decode, read_header, resize
 from resnetlab.data.images.packed_sequences import PackedStrings
 from resnetlab.data.images.storage import read_image_bytes
@@ -47,6 +47,8 @@ class PackOptions:
     """Shorter side in pixels to which larger images are resized, as JPEG; `None` leaves all images unchanged."""
     shard_mib: int = 256
     """Approximate size of a shard in MiB."""
+    color_profiles: ColorProfiles = "apply"
+    """Whether the colours of a resized image, which loses its colour profile, are converted to sRGB by it."""
 
     def __post_init__(self) -> None:
         if self.max_side is not None and self.max_side < 1:
@@ -104,16 +106,16 @@ class BadShardError(Exception):
         self.bad = bad
 
 
-def encode_sample(data: bytes, max_side: int | None, max_pixels: int) -> EncodedSample:
-    """Return an image as it is packed: unchanged, or resized if its shorter side is above `max_side`.
+def encode_sample(data: bytes, options: PackOptions, max_pixels: int) -> EncodedSample:
+    """Return an image as it is packed: unchanged, or resized if its shorter side is above `options.max_side`.
 
     Raises:
         BadImageError: If the image cannot be decoded. Of an image that stays unchanged only the header is read.
     """
-    header = read_header(data, max_pixels)
+    header, max_side = read_header(data, max_pixels), options.max_side
     if max_side is None or min(header.height, header.width) <= max_side:
         return EncodedSample(data, header.height, header.width, FORMAT_SUFFIXES[header.format])
-    pixels = decode(data, max_pixels, 2 * max_side)
+    pixels = decode(data, max_pixels, 2 * max_side, color_profiles=options.color_profiles)
     scale = max_side / min(pixels.shape[:2])
     pixels = resize(pixels, *(max(max_side, round(side * scale)) for side in pixels.shape[:2]))
     encoded = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=JPEG_QUALITY, colorsubsampling="420")
@@ -142,7 +144,7 @@ def write_shard(
         with temporary.open("wb") as file:
             hashed = _HashingFile(file)
             with tarfile.open(fileobj=hashed, mode="w", format=tarfile.USTAR_FORMAT) as tar:  # type: ignore[call-overload]
-                for key, name, label, image in _encode_images(plan, split, options.max_side, max_pixels, bad=bad):
+                for key, name, label, image in _encode_images(plan, split, options, max_pixels, bad=bad):
                     columns.append((tar.offset + tarfile.BLOCKSIZE, len(image.data), label, image.height, image.width))
                     names.append(name)
                     metadata = {"name": name, "class": listing.classes[label]}
@@ -214,13 +216,13 @@ def _labels(rows: ShardRows) -> frozenset[int]:
 
 
 def _encode_images(
-    plan: ShardPlan, listing: SplitListing, max_side: int | None, max_pixels: int, *, bad: list[str]
+    plan: ShardPlan, listing: SplitListing, options: PackOptions, max_pixels: int, *, bad: list[str]
 ) -> Iterator[tuple[int, str, int, EncodedSample]]:
     """Yield key, name, label and image of each sample; append images that cannot be read to `bad`."""
     for key, row in enumerate(plan.rows.tolist(), start=plan.first_key):
         name = str(listing.names[row])
         try:
-            image = encode_sample(read_image_bytes(listing.storage[row]), max_side, max_pixels)
+            image = encode_sample(read_image_bytes(listing.storage[row]), options, max_pixels)
         except BadImageError as error:
             bad.append(f"{name}: {error}")
         except OSError as error:
