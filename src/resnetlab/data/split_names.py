@@ -118,13 +118,13 @@ def suggest_option(names: Iterable[str]) -> str:
     names = list(dict.fromkeys(names))
     chosen: dict[str, str] = {}
     rest = []
-    for name in sorted(names, key=is_unsure):
-        split = split_of(name)
-        if split is not None and split in chosen and is_unsure(name) and "test" not in chosen:
+    for name in sorted(names, key=lambda name: is_unsure(file_stem(name))):
+        split = split_of(name) or next(filter(None, map(split_of, _words(name))), None)
+        if split is not None and split in chosen and is_unsure(file_stem(name)) and "test" not in chosen:
             split = "test"
-        if split is None or split in chosen:
+        if split is None:
             rest.append(name)
-        else:
+        elif split not in chosen:
             chosen[split] = name
     missing = [split for split in ("train", "test", "val") if split not in chosen]
     chosen = {"train": "FOLDER", **chosen, **dict(zip(missing, rest, strict=False))}

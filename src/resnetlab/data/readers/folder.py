@@ -169,7 +169,7 @@ def _images(tree: _Tree, folder: Path, parents: frozenset[tuple[int, int]]) -> I
     entries = tree.read_entries(folder)
     overlays = find_overlays(entries)
     for path in entries:
-        if path in overlays:
+        if overlays and path in overlays:
             tree.left_out.add(OUTPUT, tree.name(path))
         elif path.is_dir():
             yield from _images(tree, path, parents | {inode})
@@ -212,7 +212,7 @@ def _check_layout(tree: _Tree, folders: Mapping[str, Path], images: dict[str, di
                 f"{EXPECTED_LAYOUT}{hint}"
             )
         else:
-            container = container_remedy(folder) or container_remedy(tree.root)
+            container = container_remedy(tree.root) or container_remedy(folder)
             found = tree.ignored.inside(folder)
             but = f" that is read, but {found}" if found and not container else ""
             remedy = EXPECTED_LAYOUT if split in ("train", "all") else "add some, or remove the folder"

@@ -14,6 +14,10 @@ from resnetlab.data.readers.parquet_files import ParquetFiles, find_split_files
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
+MIN_SUSPICIOUS = 10
+"""Number of images from which a class for each of them is reported."""
+LFS_POINTER = b"version https://git-lfs"
+"""Start of the file that a clone without Git LFS has in place of a large one."""
 BATCH_ROWS = 1024
 """Rows read at a time."""
 
@@ -93,6 +97,10 @@ def _make_listing(
         },
         left_out=files.left_out,
     )
+    num_images = sum(map(len, splits.values()))
+    if num_images == len(classes) >= MIN_SUSPICIOUS:
+        line = f"each of the {num_images:,} images has a class of its own; is {listing.columns['label']} the label?"
+        listing = replace(listing, warnings=(*listing.warnings, f"{line} (--label-column)"))
     return replace(listing, warnings=listing.warnings + check_classes(listing))
 
 
@@ -105,6 +113,9 @@ def _open(path: Path) -> "ParquetFile":
     try:
         return pyarrow.parquet.ParquetFile(path)
     except (OSError, pyarrow.ArrowException) as error:
+        with path.open("rb") as head:
+            if head.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise ConfigError(f"{path}: only a pointer of Git LFS; fetch the file with: git lfs pull") from error
         raise ConfigError(f"{path}: not a parquet file ({_one_line(error)})") from error
 
 
@@ -141,7 +152,8 @@ def _check_label(label: float | str | None, columns: Columns, name: str) -> int 
         return str(label).lower()
     if label is None or label in (-1, "") or label != label:  # NaN stands for a missing number
         raise ConfigError(
-            f"{name}: the label is missing ({label if label != '' else 'empty'}); add it, or remove the row"
+            f"{name}: the label is missing ({label if label != '' else 'empty'}); add it, remove the row, or leave the "
+            "file out with --split-folders"
         )
     if isinstance(label, float):
         if not label.is_integer():

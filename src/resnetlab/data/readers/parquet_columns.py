@@ -1,6 +1,7 @@
 """The image and label columns of a parquet file: named by options, or found where only one choice is possible."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ IMAGE_COLUMNS = ("image", "img", "images", "picture", "photo", "jpg", "jpeg", "p
 """Names of the image column among several columns with images."""
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target")
 """Names of label columns; the first that exists is used. No other name is a label without --label-column."""
+NO_LABEL = re.compile(r"_*index.*|.*id|idx|path|file.*|url|width|height|size|row|split|fold|time.*|date", re.IGNORECASE)
+"""Names of columns that an error does not propose as labels."""
 LABEL_KINDS = ("int", "text", "float", "bool")
 SNIFFED_ROWS = 4
 """Rows whose first bytes decide whether a column of bytes holds images."""
@@ -103,7 +106,7 @@ def _image_column(
     if len(named) != 1:
         raise ConfigError(
             f"{path}: several columns hold images ({join_names(images, 60)}); name one with --image-column "
-            f"{named[0] if named else images[0]}; columns: {listed}"
+            f"{shorten(named[0] if named else images[0])}; columns: {listed}"
         )
     others = [name for name in images if name != named[0]]
     return named[0], (f"column {named[0]} is read; {join_names(others, 60)} also holds images (--image-column)",)
@@ -133,8 +136,11 @@ def _label_column(
     candidates = [name for name in named if name in declared] or declared or named
     if not candidates or (candidates == declared and len(declared) > 1 and declared[0] not in named):
         problem = f"several columns hold labels ({join_names(declared, 60)})" if declared else _no_label(schema, kinds)
-        example = next(iter(candidates or usable), "COLUMN")
-        raise ConfigError(f"{path}: {problem}; name the column with --label-column {example}; columns: {listed}")
+        likely = [name for name in usable if not NO_LABEL.fullmatch(name)]
+        example = next(iter(candidates or sorted(likely, key=lambda name: kinds[name] != "text")), "COLUMN")
+        raise ConfigError(
+            f"{path}: {problem}; name the column with --label-column {shorten(example)}; columns: {listed}"
+        )
     others = [name for name in dict.fromkeys([*named, *declared]) if name != candidates[0]]
     taken = f"column {candidates[0]} is read; {join_names(others, 60)} may be the label too (--label-column)"
     return candidates[0], (taken,) if others else ()

@@ -139,7 +139,14 @@ def _by_folder(root: Path, files: Sequence[Path], parents: Sequence[Path]) -> Pa
     splits = splits_of_files([parent.name for parent in parents])
     named = [splits[parent.name] for parent in parents]
     folders = [f"{parent.relative_to(root).as_posix()}/" for parent in parents]
-    if len({parent.parent for parent in parents}) > 1 or None in named:
+    above = list(dict.fromkeys(parent.parent for parent in parents))
+    if len(above) > 1 and None not in named:
+        names = [f"{folder.relative_to(root).as_posix()}/" for folder in above]
+        raise ConfigError(
+            f"{root}: has parquet files of {len(above)} data sets ({join_names(names, 60)}); give one of them, such "
+            f"as {above[0]}"
+        )
+    if len(above) > 1 or None in named:
         raise ConfigError(
             f"{root}: has parquet files in {len(parents)} folders ({join_names(folders, 60)}); give one of them, or "
             f"name the splits with {suggest_option(folder.rstrip('/') for folder in folders)}"

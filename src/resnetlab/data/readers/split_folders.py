@@ -86,9 +86,10 @@ def find_split_folders(root: Path, folders: Sequence[Path], given: Mapping[str, 
     classes = frozenset[str]().union(*(contents[path].folders for path in named))
     alike = [path for path in others if len(contents[path].folders) > 1 and contents[path].looks_like(classes)]
     if alike:
+        names = [path.name for path in (named if "test" in by_split else (*named, *alike))]
         raise ConfigError(
             f"{root}: {alike[0].name}/ holds the same class folders as {by_split['train'].name}/, but its name is no "
-            f"known split; name the splits to read with {suggest_option(path.name for path in (*named, *alike))}"
+            f"known split; name the splits to read with {suggest_option(names)}"
         )
     unsure = [path.name for path in by_split.values() if is_unsure(path.name)]
     warnings = [f"{name}/ is read as val; if it is the test split, say so with --split-folders" for name in unsure]
@@ -123,14 +124,14 @@ def _given_folders(root: Path, folders: Sequence[Path], given: Mapping[str, str]
 def _refuse_unknown_splits(root: Path, folders: Sequence[Path]) -> None:
     """Raise if every folder holds folders of the same names and no image: splits with unknown names.
 
-    Folders that hold neither images nor folders do not count.
+    Folders without images in their folders, such as `labels/` with text files, do not count.
     """
     contents: dict[Path, _Content] = {}
     for path in folders:
         content = _content(path)
         if content.has_image:
             return
-        if content.folders:
+        if content.folders and any(_content(child).has_image for child in folders_in(path)):
             contents[path] = content
     if len(contents) < 2:
         return

@@ -1,19 +1,21 @@
 """Remedies for data in containers and layouts that are not read."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 from resnetlab.data.clutter import clutter_reason
 from resnetlab.data.left_out import shorten
+from resnetlab.data.readers.split_folders import folders_in
 
 ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar", ".gz", ".bz2", ".xz", ".zst")
 TABLES = (".csv", ".tsv", ".jsonl", ".xlsx", ".xls", ".json")
 EXPORT = "save the images as files in class folders"
 UNREAD: Mapping[str, str] = {
     ".arrow": "save it as parquet, with to_parquet() of the datasets package",
-    ".tar": "unpack it into class folders; resnetlab data pack makes tar files that are read",
+    ".tar": "without the index of resnetlab data pack they are not read; unpack them into class folders",
     ".tfrecord": EXPORT,
     ".tfrecords": EXPORT,
     ".h5": EXPORT,
@@ -32,6 +34,8 @@ UNREAD: Mapping[str, str] = {
     ".tsv": "labels in tables are not read; sort the images into class folders",
 }
 """Remedy for each suffix of containers that are not read."""
+MAX_FOLDERS = 50
+"""Folders in the data that are examined."""
 MAX_ENTRIES = 10_000
 """Entries of a folder that are examined."""
 
@@ -42,10 +46,19 @@ def file_remedy(path: Path) -> str:
 
 
 def container_remedy(folder: Path) -> str:
-    """Return what a folder without images holds instead and what to do, as a clause, or an empty string.
+    """Return what a folder without images, or a folder in it, holds instead and what to do; an empty string if unknown.
 
     Known are data sets of Hugging Face's `save_to_disk`, WebDataset's tar files, archives and common containers.
     """
+    try:
+        folders = [folder, *folders_in(folder)[:MAX_FOLDERS]]
+    except OSError:
+        return ""
+    return next((remedy for path in folders if (remedy := _remedy(path))), "")
+
+
+def _remedy(folder: Path) -> str:
+    """Return the remedy for the files directly in a folder, as a clause, or an empty string."""
     try:
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
             return _saved_to_disk(folder)
@@ -59,10 +72,10 @@ def container_remedy(folder: Path) -> str:
     archives = [name for name in files if name.lower().endswith(ARCHIVES)]
     if archives:
         return f"it holds {shorten(archives[0])}: unpack the archive, and give the unpacked folder"
-    counts = Counter(Path(name).suffix.lower() for name in files)
+    counts = Counter(_suffix(name) for name in files)
     for suffix, count in counts.most_common():
         if suffix in UNREAD:
-            first = next(name for name in files if name.lower().endswith(suffix))
+            first = next(name for name in files if _suffix(name) == suffix)
             return f"it holds {count:,} {suffix} file{'' if count == 1 else 's'} ({shorten(first)}): {UNREAD[suffix]}"
     return ""
 
@@ -79,6 +92,11 @@ def table_remedy(folder: Path, root: Path) -> str:
     return ""
 
 
+def _suffix(name: str) -> str:
+    """Return the suffix of a file's name in lower case, also before a number as in `a.tfrecord-00000-of-00001`."""
+    return re.sub(r"-\d+-of-\d+$", "", Path(name).suffix.lower())
+
+
 def _saved_to_disk(folder: Path) -> str:
     """Return the remedy for a data set saved with `save_to_disk`."""
     load = f'from datasets import load_from_disk; d = load_from_disk("{shorten(str(folder), 200)}")'
@@ -86,4 +104,7 @@ def _saved_to_disk(folder: Path) -> str:
         write = '[s.to_parquet(f"{n}.parquet") for n, s in d.items()]'
     else:
         write = 'd.to_parquet("train.parquet")'
-    return f"it was saved with save_to_disk (Arrow files), which is not read; write it as parquet: {load}; {write}"
+    return (
+        "it was saved with save_to_disk (Arrow files), which is not read; write it as parquet into another folder: "
+        f"{load}; {write}"
+    )

@@ -35,9 +35,9 @@ def refuse_wrapped(root: Path, folders: Mapping[str, Path], images: Mapping[str,
     train = inner["train"]
     if train is None:
         return
-    given = ",".join(
-        f"{split}={(found or folders[split]).relative_to(root).as_posix()}" for split, found in inner.items()
-    )
+    inside = train.relative_to(folders["train"])
+    found = {split: folder / inside if (folder / inside).is_dir() else folder for split, folder in folders.items()}
+    given = ",".join(f"{split}={folder.relative_to(root).as_posix()}" for split, folder in found.items())
     raise ConfigError(
         f"{root}: all images of train lie in {train.relative_to(root)}/, which holds {_held(train)}; "
         f"give --split-folders {given}"
