@@ -16,7 +16,7 @@ torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]
 
-TINY = ("--depths", "8", "14", "--seeds", "2", "--epochs", "1")
+TINY = ("--depths", "8", "14", "--arms", "plain", "residual", "--seeds", "2", "--epochs", "1")
 
 
 def resnetlab(

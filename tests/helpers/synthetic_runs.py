@@ -38,6 +38,13 @@ def epoch(step: int, losses: list[float], error: float) -> dict[str, Any]:
     return {"step": step, "val_error_pct": error, "curve": curve}
 
 
+def _half_at_the_high_rate(losses: tuple[float, ...], error: float) -> dict[str, Any]:
+    """Return an epoch of 400 steps with these losses at equal distances up to step 200, and the last at step 400."""
+    steps = [*(200 * (number + 1) // len(losses) for number in range(len(losses))), 400]
+    curve = {"step": steps, "loss": [*losses, losses[-1]], "train_error_pct": [error] * len(steps)}
+    return {"step": 400, "val_error_pct": error, "curve": curve}
+
+
 def synthetic_run(
     arm: str,
     depth: int,
@@ -53,7 +60,10 @@ def synthetic_run(
     has_layer_stats: bool = True,
     lr: float = 0.01,
 ) -> Run:
-    """Return a run of 400 steps with momentum 0.9; with gradient 0.1 its layers could move by 4 times their length."""
+    """Return a run of 400 steps with momentum 0.9; with gradient 0.1 its layers could move by 4 times their length.
+
+    The losses are those of the first 200 steps, before the learning rate is divided; the last one stays to the end.
+    """
     config = RunConfig(
         model=arm_network(arm, depth),
         data=DataConfig(data, train_images=train_images),
@@ -71,7 +81,7 @@ def synthetic_run(
         config=config,
         status=status,
         start={"data": {"classes": CLASSES}},
-        epochs=(epoch(400, list(losses), train or 90.0),) if status == "done" else (),
+        epochs=(_half_at_the_high_rate(losses, train or 90.0),) if status == "done" else (),
         result=result,
         layer_stats=first_and_last if has_layer_stats else (),
     )

@@ -32,8 +32,8 @@ def errors(rows, arm, depth, deepened_from=None):
     }
 
 
-def test_twelve_runs_and_three_deepened_runs(rows):
-    assert [row["status"] for row in rows] == ["done"] * 15
+def test_eighteen_runs_and_three_deepened_runs(rows):
+    assert [row["status"] for row in rows] == ["done"] * 21
     assert {row["seed"] for row in rows} == {0, 1, 2}
     assert set(errors(rows, "plain", 56, 20)) == {0, 1, 2}
 

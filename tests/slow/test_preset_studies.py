@@ -11,7 +11,8 @@ from resnetlab.study.verdict import verdicts
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(1800)]
 
-FAILS = {rule.kind for rule in FAILING}
+FAILS = {rule.kind for rule in FAILING} - {"unstable"}
+"""Without `unstable`, which a run that ends in NaN gives under any label."""
 
 
 @pytest.fixture(scope="module", params=["degradation", "vanishing", "exploding", "overfitting"])

@@ -2,16 +2,36 @@
 
 import pytest
 
-from resnetlab.config import ConfigError
+from resnetlab.config import ConfigError, RunConfig
 from resnetlab.models.zoo import build_model
-from resnetlab.study.arms import ARMS, arm_network, arm_of
+from resnetlab.study.arms import ARMS, MAX_UPDATE, arm_network, arm_of, arm_recipe, ordered_arms
+from resnetlab.training.recipes import recipe
 
 
 @pytest.mark.parametrize("arm", ARMS)
 @pytest.mark.parametrize("depth", [20, 56])
-def test_arm_is_read_from_the_network(arm, depth):
-    config = arm_network(arm, depth, norm="none", init_scale=0.5)
-    assert (arm_of(config), config.depth, config.norm, config.init_scale) == (arm, depth, "none", 0.5)
+def test_arm_is_read_from_the_configuration(arm, depth):
+    model = arm_network(arm, depth, norm="none", init_scale=0.5)
+    assert (arm_of(RunConfig(model)), model.depth, model.norm, model.init_scale) == (arm, depth, "none", 0.5)
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_a_control_arm_is_the_same_network_with_a_limit_on_its_steps(arm):
+    digits = recipe("digits")
+    model, limited = arm_network(f"{arm}-capped", 20), arm_recipe(f"{arm}-capped", digits)
+    assert model == arm_network(arm, 20)
+    assert arm_of(RunConfig(model, recipe=limited)) == f"{arm}-capped"
+    assert limited.max_update == MAX_UPDATE
+    assert arm_recipe(arm, digits) == digits
+
+
+def test_a_control_arm_follows_its_arm():
+    assert ordered_arms(["residual", "plain-capped", "A-capped", "plain"]) == [
+        "plain",
+        "plain-capped",
+        "residual",
+        "A-capped",
+    ]
 
 
 def test_parameter_counts_of_the_arms():

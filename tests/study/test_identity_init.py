@@ -47,7 +47,12 @@ def test_only_seeds_with_all_four_errors_count():
     assert (result.shallow_error.mean, result.deepened_error.mean) == (2.0, 2.0)
     assert (result.further_error.mean, result.scratch_error.mean) == (1.0, 75.0)
     assert (result.seeds, result.max_logit_difference) == ((0, 1), 2e-6)
-    assert result.sentence.endswith("the optimiser does not find that solution.")
+    assert "95 % interval 22.2 to 123.8 points" in result.sentence  # by hand: mean 73, 12.706 x 5.657 / sqrt 2
+    assert result.sentence.endswith("which is not clearly worse.")  # the 99 % interval of two seeds contains zero
+    third = four_errors(3, shallow=2.0, deepened=2.0, further=1.0, scratch=76.0)
+    assert identity_init_results(runs + third)[0].sentence.endswith("the optimiser does not find that solution.")
+    (one,) = identity_init_results(four_errors(0, shallow=1.0, deepened=1.0, further=1.0, scratch=80.0))
+    assert one.sentence.endswith("(+79.0 points, one seed), which is not clearly worse.")
     (same,) = identity_init_results(four_errors(0, shallow=2.0, deepened=2.0, further=1.0, scratch=1.5))
     assert same.sentence.endswith("which is not clearly worse.")
     assert identity_init_results([synthetic_run("plain", 20, 0, 1.0), synthetic_run("plain", 56, 0, 1.0)]) == []

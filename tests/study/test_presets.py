@@ -23,8 +23,11 @@ def test_presets_are_named_after_failing_verdicts():
 def test_the_default_study_is_degradation():
     assert grid() == grid(preset="degradation")
     runs = grid().runs()
-    assert (len(runs), {run.model.depth for run in runs}) == (12, {20, 56})
+    assert (len(runs), {run.model.depth for run in runs}) == (18, {20, 56})
     assert {run.model.norm for run in runs} == {"batch"}
+    capped = [run for run in runs if run.recipe.max_update is not None]
+    assert len(capped) == 6
+    assert {run.model.shortcut for run in capped} == {"none"}
 
 
 def test_vanishing_and_exploding_lack_normalisation():

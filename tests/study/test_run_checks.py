@@ -27,7 +27,6 @@ from resnetlab.study.run_metrics import (
     first_update,
     generalisation_gap,
     guessing_error_pct,
-    late_loss_fall,
     loss_rise,
     median_gradient,
     movement,
@@ -124,7 +123,7 @@ def test_issue_and_run_below_the_threshold(name):
 @pytest.mark.parametrize(
     ("base", "text"),
     [
-        (run(80.0, gradient=0.0001), "the median layer could move by 0.004 of its own length in the whole run"),
+        (run(80.0, gradient=0.0001), "3 of 3 layers hardly moved for a quarter of the run or longer"),
         (run(80.0, gradient=250.0), "the gradient of the median layer is 250 times its weights"),
         (run(80.0, gradient=None), "the gradient of the median layer is not finite times its weights"),
         (
@@ -135,7 +134,7 @@ def test_issue_and_run_below_the_threshold(name):
         (run(0.25, test=13.5), "the error on unseen images is 13.2 points higher"),
         (
             run(20.0, losses=falling(0.3)),
-            "the training error is 20.0 %, and the running loss fell by 30 % in the last q",
+            "the training error is 20.0 %, and before the learning rate was lowered the running loss still fell, by 30",
         ),
         (run(60.0, losses=FLAT), "the training error, 60.0 %, is more than half that of guessing (90.0 %)"),
         (
@@ -230,16 +229,6 @@ def test_median_and_steepest_gradient():
     assert steepest_gradient(base) == 7.0
     assert steepest_gradient(with_stats(run(), {"grad_norm": [1.0, None, 2.0]})) == math.inf
     assert steepest_gradient(run(has_layer_stats=False)) is None
-
-
-def test_late_loss_fall_is_from_the_third_quarter_to_the_last():
-    assert late_loss_fall(with_losses([9.0, 9.0, 9.0, 9.0, 4.0, 2.0, 2.0, 1.0])) == pytest.approx(0.5)
-    assert late_loss_fall(with_losses([9.0, 9.0, 9.0], [9.0, 4.0, 2.0], [2.0, 1.0])) == pytest.approx(0.5)
-    assert late_loss_fall(with_losses([9.0, None, 9.0, 9.0, 9.0, 4.0, 2.0, 2.0, None, 1.0])) == pytest.approx(0.5)
-    assert late_loss_fall(with_losses([9.0, 9.0, 9.0, 8.0, 4.0])) == pytest.approx(0.5)
-    assert late_loss_fall(with_losses([1.0, 1.0, 1.0, 2.0])) == pytest.approx(-1.0)
-    assert late_loss_fall(with_losses([9.0, 8.0, 7.0])) is None
-    assert late_loss_fall(with_losses([])) is None
 
 
 def test_zero_loss_does_not_fall():

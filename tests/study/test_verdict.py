@@ -11,7 +11,8 @@ from resnetlab.study.detectors import DETECTORS
 from resnetlab.study.rules import FAILING, RULES
 from resnetlab.study.verdict import verdicts
 
-FAILS = {rule.kind for rule in FAILING}
+FAILS = {rule.kind for rule in FAILING} - {"unstable"}
+"""Without `unstable`, which a run that ends in NaN gives under any label."""
 
 
 def grid(arm, shallow, deep, **deep_options):
@@ -58,13 +59,91 @@ def test_degradation():
     )
 
 
-def test_degradation_of_under_trained_networks_has_a_caveat():
-    assert "longer training may change the verdict" not in sentence(DEGRADED)
-    early = grid("residual", [50.0, 51.0, 49.0], [53.0, 54.0, 52.5])
-    assert kinds(early) == [("residual", "degradation")]
-    assert sentence(early).endswith(
-        "residual-20 has not fitted it either (49 to 51 %), so longer training may change the verdict."
-    )
+FALLING = (2.3, 2.2, 2.1, 2.0, 1.9, 1.8, 1.6, 1.5)
+FLAT = (2.3, *[1.5] * 7)
+
+
+def test_networks_that_still_improve_do_not_degrade():
+    """Residual networks after 0.6 % of the paper's steps: the deeper is behind, and both are under way."""
+    shallow = [synthetic_run("residual", 20, seed, 40.0 + seed / 2, losses=FALLING) for seed in range(3)]
+    early = shallow + grid("residual", [], [63.0, 64.0, 62.5], losses=FALLING[:1] + FLAT[1:])
+    assert kinds(early) == [("residual", "not enough evidence")]
+    assert "residual-20 ends at 40 to 41 % training error, and the loss still fell" in sentence(early)
+    short = [synthetic_run("residual", 20, seed, 40.0 + seed / 2, losses=FLAT[:2]) for seed in range(3)]
+    unknown = short + grid("residual", [], [63.0, 64.0, 62.5], losses=FLAT)
+    assert kinds(unknown) == [("residual", "not enough evidence")]
+
+
+def test_networks_that_stopped_improving_degrade_although_no_depth_has_fitted():
+    """As on ImageNet, where no network fits its training set."""
+    shallow = [synthetic_run("plain", 20, seed, 30.0 + seed / 10, losses=FLAT) for seed in range(3)]
+    deep = [synthetic_run("plain", 56, seed, 36.0 + seed / 5, losses=FLAT) for seed in range(3)]
+    assert kinds([*shallow, *deep]) == [("plain", "degradation")]
+
+
+def with_control(errors, first_layer=1700.0, **options):
+    """Return plain networks whose first step overwrites their first convolution, and the control arm."""
+    runs = grid("plain", [1.0, 2.0, 1.5], [70.0, 72.0, 75.0])
+    steep = layer_stats(runs[0].config.model, grad_to_weight=[first_layer, 0.1, 0.1])
+    runs = [dataclasses.replace(run, layer_stats=(steep, *run.layer_stats)) if run.depth == 56 else run for run in runs]
+    control = []
+    for run in runs:
+        recipe = dataclasses.replace(run.config.recipe, max_update=0.05)
+        changed = dataclasses.replace(run, config=dataclasses.replace(run.config, recipe=recipe))
+        if run.depth == 56:
+            error = errors[run.seed]
+            unseen = {"val_error_pct": error + 1, "test_error_pct": error + 1}
+            result = run.result | {"train_error_pct": error} | unseen
+            changed = dataclasses.replace(changed, result=result)
+        control.append(changed)
+    return runs, control
+
+
+def test_a_step_that_overwrites_a_layer_leaves_the_cause_open():
+    runs, _ = with_control([60.0] * 3)
+    assert kinds(runs) == [("plain", "not enough evidence")]
+    assert "the longest step of any layer (conv1) is 17 times its weights" in sentence(runs)
+    assert "--arms plain plain-capped" in sentence(runs)
+
+
+def test_the_control_arm_decides_that_it_is_degradation():
+    runs, control = with_control([60.0, 62.0, 61.0])
+    assert kinds(runs + control) == [("plain", "degradation"), ("plain-capped", "degradation")]
+    text = verdicts(runs + control)[0].sentence
+    assert "plain-capped-56 still ends at 60 to 62 % training error against 1 to 2 % of plain-capped-20" in text
+    assert "Yang et al. (2019" in text
+
+
+def test_the_control_arm_decides_that_long_steps_are_the_cause():
+    runs, control = with_control([1.2, 2.1, 1.4])
+    assert kinds(runs + control) == [("plain", "exploding"), ("plain-capped", "healthy")]
+    assert "So the long steps are the cause, not depth itself." in verdicts(runs + control)[0].sentence
+
+
+def test_a_control_arm_of_other_depths_does_not_decide():
+    runs, control = with_control([60.0, 62.0, 61.0])
+    assert kinds(runs + [run for run in control if run.depth == 20])[0] == ("plain", "not enough evidence")
+
+
+@pytest.mark.parametrize("num_diverged", [1, 2, 3])
+def test_runs_that_end_in_nan_are_the_worst_result(num_diverged):
+    """Their seeds are not dropped: neither healthy nor degradation is said of the rest."""
+    for good in ([0.5, 0.6, 0.4, 0.5], [70.0, 71.0, 72.0, 70.5]):
+        runs = [synthetic_run("residual", 20, seed, 0.5) for seed in range(4)]
+        runs += [synthetic_run("residual", 56, seed, error) for seed, error in enumerate(good)][num_diverged:]
+        runs += [synthetic_run("residual", 56, seed, None, status="diverged") for seed in range(num_diverged)]
+        assert kinds(runs) == [("residual", "unstable")]
+        assert f"residual-56: {num_diverged} of 4 runs end in NaN" in sentence(runs)
+
+
+def test_depths_between_the_end_depths_count():
+    runs = [
+        synthetic_run("residual", depth, seed, error + seed / 10)
+        for depth, error in ((20, 1.0), (56, 80.0), (110, 1.0))
+        for seed in range(3)
+    ]
+    assert kinds(runs) == [("residual", "not enough evidence")]
+    assert "residual-56 ends 79.0 points of training error above residual-20" in sentence(runs)
 
 
 def test_clear_but_small_effect_is_no_degradation():
@@ -109,7 +188,7 @@ def test_failure_of_all_depths_is_no_effect_of_depth():
         dataclasses.replace(run, layer_stats=VANISHED[-1].layer_stats, result=VANISHED[-1].result) for run in VANISHED
     ]
     assert kinds(same) == [("plain", "not enough evidence")]
-    assert "have not learnt either" in sentence(same)
+    assert "plain-20 has not learnt either" in sentence(same)
 
 
 def test_learning_rate_too_high():
@@ -133,8 +212,13 @@ def test_overfitting_with_depth():
         *(synthetic_run("residual", 56, seed, 0.0, test=8.0 + seed / 10) for seed in range(3)),
     ]
     assert ("residual", "overfitting") in kinds(runs)
-    unfitted = [synthetic_run(run.arm, run.depth, run.seed, 3.0, test=run.result["test_error_pct"]) for run in runs]
-    assert kinds(unfitted) == [("residual", "healthy")]
+    nearly = [synthetic_run(run.arm, run.depth, run.seed, 1.5, test=run.result["test_error_pct"]) for run in runs]
+    assert kinds(nearly) == [("residual", "overfitting")]
+    unfitted = [
+        synthetic_run(run.arm, run.depth, run.seed, 12.0, test=12 + run.result["test_error_pct"]) for run in runs
+    ]
+    assert kinds(unfitted) == [("residual", "not enough evidence")]
+    assert "residual-56 errs by 1.7 points more on unseen images" in sentence(unfitted)
 
 
 def test_gap_of_every_run_is_no_overfitting():
@@ -143,26 +227,19 @@ def test_gap_of_every_run_is_no_overfitting():
 
 
 def test_under_trained():
-    falling = (2.3, 2.2, 2.1, 2.0, 1.9, 1.8, 1.6, 1.5)
-    runs = [synthetic_run("plain", depth, seed, 40.0 + seed, losses=falling) for depth in (20, 56) for seed in range(3)]
+    runs = [synthetic_run("plain", depth, seed, 40.0 + seed, losses=FALLING) for depth in (20, 56) for seed in range(3)]
     assert kinds(runs) == [("plain", "under-trained")]
-    assert ("plain", "under-trained") not in kinds(
-        [*runs[1:], synthetic_run("plain", 20, 0, 1.0)]
-    )  # one run has converged
+    assert "by 16 % over the last quarter of those steps" in sentence(runs)
+    assert ("plain", "under-trained") not in kinds([*runs[1:], synthetic_run("plain", 20, 0, 1.0)])  # one has converged
 
 
-def test_several_can_hold():
-    falling = (2.3, 2.2, 2.1, 2.0, 1.9, 1.8, 1.6, 1.5)
+def test_under_trained_vetoes_degradation():
     runs = [
-        synthetic_run("plain", depth, seed, error, losses=falling)
+        synthetic_run("plain", depth, seed, error + seed, losses=FALLING)
         for depth, error in ((20, 20.0), (56, 40.0))
         for seed in range(3)
     ]
-    runs = [
-        dataclasses.replace(run, result=run.result | {"train_error_pct": run.result["train_error_pct"] + run.seed})
-        for run in runs
-    ]
-    assert kinds(runs) == [("plain", "degradation"), ("plain", "under-trained")]
+    assert kinds(runs) == [("plain", "under-trained")]
 
 
 def test_healthy_and_better():
@@ -181,7 +258,7 @@ def test_effect_within_the_variation_is_not_enough():
 def test_one_seed_is_not_enough_for_anything():
     for runs in (DEGRADED, VANISHED, EXPLODED, OVERFITTED):
         (kind,) = {finding.kind for finding in verdicts([run for run in runs if run.seed == 0])}
-        assert kind == "not enough evidence"
+        assert kind == ("unstable" if runs is EXPLODED else "not enough evidence")
     assert "from one seed; use --seeds 3 or more" in sentence([run for run in DEGRADED if run.seed == 0])
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from resnetlab.config import ConfigError, ModelConfig, Norm
+from resnetlab.config import ConfigError, ModelConfig, Norm, Recipe, RunConfig
 from resnetlab.models.zoo import IMAGENET, model_config
 
 ARMS: dict[str, dict[str, Any]] = {
@@ -21,12 +21,23 @@ ARMS: dict[str, dict[str, Any]] = {
 shortcut options of Table 3. `bottleneck` (9n+2 layers) uses the blocks of Figure 5.
 """
 
+CAPPED = "-capped"
+"""Suffix of a control arm: the same networks, trained with a limit on the step of each layer (`Recipe.max_update`)."""
+
+MAX_UPDATE = 0.05
+"""The limit of a control arm. Selected on the training error of plain-20 on digits (docs/log.md)."""
+
+
+def arm_recipe(arm: str, recipe: Recipe) -> Recipe:
+    """Return the recipe of one arm: a control arm gets the limit `MAX_UPDATE`, the others keep the recipe."""
+    return replace(recipe, max_update=MAX_UPDATE) if arm.endswith(CAPPED) else recipe
+
 
 def arm_network(arm: str, depth: int, *, norm: Norm = "batch", init_scale: float = 1.0) -> ModelConfig:
     """Return the CIFAR network of one arm and depth.
 
     Args:
-        arm: A key of `ARMS`.
+        arm: A key of `ARMS`, also with the suffix `CAPPED`.
         depth: Layers with weights: 6n+2, or 9n+2 for `bottleneck`.
         norm: Normalisation of every layer; `none` leaves it out.
         init_scale: Factor on the initial weights of the convolutions, above 0.
@@ -34,8 +45,10 @@ def arm_network(arm: str, depth: int, *, norm: Norm = "batch", init_scale: float
     Raises:
         ConfigError: for an unknown arm, or a depth that does not fit it; the message gives the nearest valid depths.
     """
+    name, arm = arm, arm.removesuffix(CAPPED)
     if arm not in ARMS:
-        raise ConfigError(f"arm {arm!r} is unknown; known: {', '.join(ARMS)}")
+        known = f"{', '.join(ARMS)}, and each with {CAPPED} (a limit on the step of each layer)"
+        raise ConfigError(f"arm {name!r} is unknown; known: {known}")
     family = "plain" if arm == "plain" else "resnet"
     suffix = "-cifar" if depth in IMAGENET else ""
     try:
@@ -45,8 +58,12 @@ def arm_network(arm: str, depth: int, *, norm: Norm = "batch", init_scale: float
     return config if arm in ("plain", "residual") else replace(config, name=f"{config.name}-{arm}")
 
 
-def arm_of(model: ModelConfig) -> str:
-    """Return the arm of a network, read from its configuration; only its name separates A from `residual`."""
+def arm_of(config: RunConfig) -> str:
+    """Return the arm of a run, read from its network and recipe; only a network's name separates A from `residual`."""
+    return _network_arm(config.model) + (CAPPED if config.recipe.max_update is not None else "")
+
+
+def _network_arm(model: ModelConfig) -> str:
     if model.shortcut == "none":
         return "plain"
     if model.block == "bottleneck":
@@ -57,5 +74,10 @@ def arm_of(model: ModelConfig) -> str:
 
 
 def ordered_arms(arms: Iterable[str]) -> list[str]:
-    """Return each arm once, in the order of `ARMS`, which is the order in tables and figures."""
-    return sorted(set(arms), key=list(ARMS).index)
+    """Return each arm once, in the order of tables and figures: that of `ARMS`, each before its control arm."""
+    return sorted(set(arms), key=arm_position)
+
+
+def arm_position(arm: str) -> tuple[int, bool]:
+    """Return the position of an arm in tables and figures, as a sort key."""
+    return list(ARMS).index(arm.removesuffix(CAPPED)), arm.endswith(CAPPED)

@@ -9,7 +9,7 @@ from pathlib import Path
 from resnetlab.config import ConfigError, DataConfig, ModelConfig, Norm, Precision, Recipe, RunConfig
 from resnetlab.data.registry import dataset_title
 from resnetlab.serialization import differences
-from resnetlab.study.arms import arm_network, arm_of
+from resnetlab.study.arms import arm_network, arm_of, arm_recipe
 from resnetlab.study.local_pool import Event, RunEnded, RunStarted, RunTask, run_tasks
 from resnetlab.study.results import MODEL, RUNS, Run, read_run, read_runs
 from resnetlab.system.dir_lock import is_locked, lock_dir
@@ -96,7 +96,7 @@ class Grid:
         return RunConfig(
             model=model,
             data=dataset.data,
-            recipe=for_network(dataset.recipe, model),
+            recipe=arm_recipe(arm, for_network(dataset.recipe, model)),
             seed=seed,
             precision=self.precision,
             layout="channels_last",
@@ -159,10 +159,16 @@ def run_study(
 
 def run_name(config: RunConfig, deepened_from: int | None = None) -> str:
     """Return the directory name of a run: `digits-plain-56-seed0`, or `…-56-from-20-…` if deepened from 20 layers."""
-    parts = [Path(config.data.name).name, arm_of(config.model), str(config.model.depth)]
+    parts = [data_folder_name(config.data), arm_of(config), str(config.model.depth)]
     parts += [] if config.data.train_images is None else [f"{config.data.train_images}images"]
     parts += [] if deepened_from is None else [f"from-{deepened_from}"]
     return "-".join([*parts, f"seed{config.seed}"])
+
+
+def data_folder_name(data: DataConfig) -> str:
+    """Return the name of a data set in names of folders: that of its path, also for `.`."""
+    name = Path(data.name).name
+    return name if name not in ("", "..") else dataset_title(data)
 
 
 def _deepened_task(shallow: RunConfig, deep: RunConfig, out: Path) -> RunTask:
@@ -206,7 +212,7 @@ def _check_settings(runs: Iterable[Run], grid: Grid, out: Path) -> None:
         expected = replace(
             run.config,
             model=replace(run.config.model, norm=grid.norm, init_scale=grid.init_scale),
-            recipe=for_network(dataset.recipe, run.config.model) if dataset else run.config.recipe,
+            recipe=arm_recipe(run.arm, for_network(dataset.recipe, run.config.model)) if dataset else run.config.recipe,
             data=replace(dataset.data, train_images=run.train_images) if dataset else run.config.data,
             precision=grid.precision,
         )

@@ -42,17 +42,22 @@ class IdentityInitResult:
     @property
     def sentence(self) -> str:
         """The argument in words, with its numbers."""
-        excess = self.excess.points.values()
-        is_worse = self.excess.mean >= DEGRADATION_POINTS and all(points > 0 for points in excess)
+        is_worse = self.excess.is_clear and self.excess.mean >= DEGRADATION_POINTS
         deep = f"{self.arm}-{self.deep}"
         return (
             f"On {self.data_label}, {self.arm}-{self.shallow} ends with {self.shallow_error} % training error. With "
             f"identity layers inserted it is a {deep} that computes the same (logits differ by "
             f"{self.max_logit_difference:.2g} at most) and has {self.deepened_error} %; so a {deep} of the same "
             f"quality exists. Trained further it has {self.further_error} %. The same network trained from random "
-            f"weights ends with {self.scratch_error} %"
+            f"weights ends with {self.scratch_error} % ({self._excess_text})"
             f"{', so the optimiser does not find that solution.' if is_worse else ', which is not clearly worse.'}"
         )
+
+    @property
+    def _excess_text(self) -> str:
+        if self.excess.interval is None:
+            return f"{self.excess.mean:+.1f} points, {self.excess.interval_text}".replace("-", "−")
+        return f"difference over {len(self.seeds)} seeds: 95 % interval {self.excess.interval_text} points"
 
     def as_json(self) -> dict[str, Any]:
         """Return the entry of `results.json`; its keys are stable between versions."""

@@ -33,6 +33,7 @@ PRESETS: dict[str, Preset] = {
         Preset(
             name="degradation",
             description="deeper plain networks fit their own training set worse, and shortcuts cure it",
+            arms=("plain", "plain-capped", "residual"),
             identity_init=True,
         ),
         # Without BN, fan-out initialisation shrinks the signal by 0.9 in every layer and by half in the first layer of

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.config import RunConfig, read_config
-from resnetlab.study.arms import ARMS, arm_of
+from resnetlab.study.arms import arm_of, arm_position
 from resnetlab.training.record import RecordError, read_record
 
 RUNS = "runs"
@@ -63,8 +63,8 @@ class Run:
 
     @property
     def arm(self) -> str:
-        """Arm of the experiment: `plain`, `residual`, `A`, `B`, `C` or `bottleneck`."""
-        return arm_of(self.config.model)
+        """Arm of the experiment: `plain`, `residual`, `A`, `B`, `C` or `bottleneck`, or one of them with `-capped`."""
+        return arm_of(self.config)
 
     @property
     def depth(self) -> int:
@@ -183,18 +183,17 @@ def network_label(config: RunConfig, deepened_from: int | None = None) -> str:
     images = "" if config.data.train_images is None else f", {config.data.train_images:,} images"
     before = "" if deepened_from is None else f"{deepened_from}→"
     file = " from a file" if config.weights and deepened_from is None else ""
-    return f"{arm_of(config.model)}-{before}{config.model.depth}{file}{images}"
+    return f"{arm_of(config)}-{before}{config.model.depth}{file}{images}"
 
 
 def _sort_key(run: Run) -> tuple[Any, ...]:
     is_subset = run.train_images is not None
-    arm = list(ARMS).index(run.arm)
-    return run.data, run.depth, arm, run.is_from_file, not is_subset, run.train_images or 0, run.seed
+    return run.data, run.depth, arm_position(run.arm), run.is_from_file, not is_subset, run.train_images or 0, run.seed
 
 
 def _read_epoch(line: dict[str, Any]) -> dict[str, Any]:
     curve = _select(line["curve"], CURVE_FIELDS)
-    return {**_select(line, EPOCH_FIELDS), "curve": curve}
+    return {**_select(line, EPOCH_FIELDS), "lr": line.get("lr"), "curve": curve}
 
 
 def _select(line: dict[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:

@@ -6,12 +6,19 @@ DEGRADATION_POINTS = 2.0
 """Rise in training error, in percentage points, that counts as degradation."""
 MIN_MOVEMENT = 0.01
 """Movement of a layer, in units of the norm of its weights, below which it has not learnt."""
+OVERWRITING_UPDATE = 1.0
+"""Step of a layer, in units of the norm of its weights, from which it replaces the layer rather than changes it."""
+SOUND_SHARE = 0.1
+"""Share of the layers that may stall for a while in a network whose gradients count as sound."""
+VANISHING_SHARE = 0.5
+"""Share of the layers that must stall for a network's gradients to count as vanishing."""
 EXPLODING_GRADIENT = 100.0
 """Gradient of the median layer at the first step, in units of its weights, from which it counts as exploding."""
 LEARNT_SHARE = 0.5
 """A network has learnt something when its training error is below this share of the error of guessing."""
 LARGE_UPDATE = 0.1
-"""First update of the median layer, in units of its weights, from which the learning rate counts as too high."""
+"""First update of the median layer, in units of its weights, that is a sign of too high a learning rate. A common rule
+of thumb for a sound step is 0.1 % of the weights (Stanford's CS231n)."""
 LOSS_RISE = 3.0
 """Highest running loss over the first step's loss, from which the learning rate counts as too high."""
 FITTED_PCT = 1.0
@@ -21,7 +28,7 @@ OVERFITTING_POINTS = 1.5
 UNDER_TRAINED_PCT = 10.0
 """Training error, in %, above which a run can count as under-trained."""
 FALLING_SHARE = 0.05
-"""Fall of the running loss over the last quarter of a run, from which the loss counts as still falling."""
+"""Fall of the running loss over the last quarter of the steps at a high learning rate, from which it still falls."""
 WIDE_GAP_POINTS = 10.0
 """Gap between training error and error on unseen images, in points, that is an issue of a single fitted run."""
 DEAD_RELU_PCT = 50.0
@@ -42,16 +49,19 @@ class VerdictRule:
 FAILING: tuple[VerdictRule, ...] = (
     VerdictRule(
         "degradation",
-        f"the deepest networks end at least {DEGRADATION_POINTS:g} points of training error above the shallowest on "
-        "average, above them in every seed, the 95 % interval is above zero, and no gradient vanishes or explodes",
+        f"the deepest networks end at least {DEGRADATION_POINTS:g} points of training error above the shallowest, "
+        "which have learnt, on average, above them in every seed, and the 99 % interval is above zero; and their "
+        "gradients are sound, or the control arm, whose gradients are, degrades as well. Not if the shallowest have "
+        f"not fitted ({UNDER_TRAINED_PCT:g} %) and some network was still improving when the learning rate was lowered",
         "He et al., sections 1 and 4.1, Figures 1 and 4; the threshold: ours, below the 3 points of test error "
         "between plain-20 and plain-56 in the closest reproduction on CIFAR-10 (nabla0001/resnet)",
     ),
     VerdictRule(
         "vanishing",
-        f"the median layer of the deepest networks could not move by {100 * MIN_MOVEMENT:g} % of its length in the "
-        "whole run and they have not learnt, while the shallowest move and have learnt; this holds in every seed, and "
-        "the 95 % interval of the difference is above zero",
+        f"{100 * VANISHING_SHARE:g} % of the layers of the deepest networks or more stall for a quarter of the run (at "
+        f"their gradients, no layer could move by {100 * MIN_MOVEMENT:g} % of its length in the whole run), no step "
+        "overwrites a layer, and they have not learnt, while the shallowest have sound gradients and have learnt; this "
+        "holds in every seed, and the 99 % interval of the difference is above zero",
         "the phenomenon: Glorot and Bengio 2010; the threshold: ours, a layer that stays at its initial weights has "
         "not learnt",
     ),
@@ -59,27 +69,35 @@ FAILING: tuple[VerdictRule, ...] = (
         "exploding",
         f"at the first step the gradient of the median layer is {EXPLODING_GRADIENT:g} times its weights or more, or "
         "not finite, in the deepest networks, which do not learn, and not in the shallowest; this holds in every seed, "
-        "and the 95 % interval of the difference is above zero",
+        "and the 99 % interval of the difference is above zero; or the deepest networks end worse, a step overwrites "
+        f"some of their layers ({OVERWRITING_UPDATE:g} times the weights or more), and the control arm, which limits "
+        "the steps, trains them as well as the shallowest. Not if the control arm degrades too",
         "the phenomenon: Glorot and Bengio 2010; the threshold: ours, below 10 in every network tried that learns",
     ),
     VerdictRule(
         "learning rate too high",
-        "the deepest networks diverge or do not learn in any seed although their gradients are sound at the start, "
-        f"after a first step of {100 * LARGE_UPDATE:g} % of the weights or more, or a running loss of {LOSS_RISE:g} "
-        "times the first",
-        "the threshold: ours; a common rule of thumb for a sound step is 0.1 % of the weights (Stanford's CS231n)",
+        "the deepest networks do not learn in any seed although the gradient of the median layer is sound at the "
+        f"start: every run ends in NaN, or its running loss rises to {LOSS_RISE:g} times the first",
+        "the threshold: ours",
+    ),
+    VerdictRule(
+        "unstable",
+        "a run ends in NaN, and neither exploding gradients nor the learning rate explains all of the arm's failures; "
+        "a run that ends in NaN counts as the worst result, so that no verdict on depth is given",
+        "a run that diverges in one seed of three is no evidence that the other two are sound",
     ),
     VerdictRule(
         "overfitting",
-        f"training error is at most {FITTED_PCT:g} % in every seed (with the fewest images, or at both depths), and "
-        f"either the error on unseen images rises by {OVERFITTING_POINTS:g} points or more with depth, or the gap to "
-        "it rises as much with fewer images; this holds in every seed, and the 95 % interval is above zero",
+        f"with depth: both depths end at {UNDER_TRAINED_PCT:g} % training error or less, the deeper without a rise of "
+        f"{OVERFITTING_POINTS:g} points, and its error on unseen images and the gap to it rise by as much or more; "
+        f"with fewer images: the smallest set is fitted ({FITTED_PCT:g} %), and the gap rises by as much; this holds "
+        "in every seed, and the 99 % interval is above zero",
         "He et al., section 4.2: 1202 layers, 7.93 % test error against 6.43 % with 110, at similar training errors",
     ),
     VerdictRule(
         "under-trained",
         f"every run, of every depth, ends above {UNDER_TRAINED_PCT:g} % training error with a running loss that fell "
-        f"by {100 * FALLING_SHARE:g} % or more in the last quarter",
+        f"by {100 * FALLING_SHARE:g} % or more over the last quarter of the steps before the learning rate was lowered",
         "the threshold: ours; the verdict concerns the recipe, which all runs share",
     ),
 )
@@ -87,8 +105,10 @@ FAILING: tuple[VerdictRule, ...] = (
 
 HEALTHY = VerdictRule(
     "healthy",
-    "none of the above holds; the deepest networks have learnt with sound gradients, and the 95 % interval rules out "
-    f"a rise of {DEGRADATION_POINTS:g} points of training error from the shallowest",
+    "none of the above holds; every network has learnt with sound gradients (no step overwrites a layer, at most "
+    f"{100 * SOUND_SHARE:g} % of the layers stall); for every two depths the 95 % interval rules out a rise of "
+    f"{DEGRADATION_POINTS:g} points of training error, and the error on unseen images rises by less than "
+    f"{OVERFITTING_POINTS:g} points on average",
     "He et al., section 4.1",
 )
 NOT_ENOUGH = VerdictRule(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from resnetlab.study.layer_steps import layer_steps
 from resnetlab.study.results import Run
 from resnetlab.study.rules import (
     DEAD_RELU_PCT,
@@ -14,6 +15,7 @@ from resnetlab.study.rules import (
     LOSS_RISE,
     MIN_MOVEMENT,
     UNDER_TRAINED_PCT,
+    VANISHING_SHARE,
     WIDE_GAP_POINTS,
 )
 from resnetlab.study.run_metrics import (
@@ -22,12 +24,11 @@ from resnetlab.study.run_metrics import (
     first_update,
     generalisation_gap,
     guessing_error_pct,
-    late_loss_fall,
     loss_rise,
-    movement,
     train_error,
 )
 from resnetlab.study.seed_stats import two_figures
+from resnetlab.study.training_progress import loss_fall_before_drop
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,41 @@ def has_learnt(run: Run) -> bool:
 
 
 def has_sound_gradients(run: Run) -> bool | None:
-    """Return whether gradients neither vanish nor explode; `None` if the record has no layer stats."""
-    moved, first = movement(run), first_gradient(run)
-    return None if moved is None or first is None else moved >= MIN_MOVEMENT and first < EXPLODING_GRADIENT
+    """Return whether gradients are sound in every layer, over the whole run; `None` without layer statistics.
+
+    The gradient of the median layer at the first step is below `EXPLODING_GRADIENT`, no step overwrites a layer, and
+    few layers stall (`layer_steps`).
+    """
+    steps, first = layer_steps(run), first_gradient(run)
+    return None if steps is None or first is None else steps.is_sound and first < EXPLODING_GRADIENT
+
+
+def has_vanishing_gradients(run: Run) -> bool:
+    """Return whether half of the layers stall in a finished run, and no step overwrites one (they stall after that)."""
+    steps = layer_steps(run)
+    return (
+        steps is not None
+        and run.status == "done"
+        and not steps.overwritten
+        and len(steps.stalled) >= VANISHING_SHARE * steps.num_layers
+    )
+
+
+def has_exploding_gradients(run: Run) -> bool:
+    """Return whether the gradient of the median layer explodes at the first step."""
+    first = first_gradient(run)
+    return first is not None and first >= EXPLODING_GRADIENT
 
 
 def is_unstable(run: Run) -> bool:
     """Return whether steps were too large: the run diverged, its first update was large, or its loss rose."""
     update, rise = first_update(run), loss_rise(run)
     return run.status == "diverged" or (update or 0) >= LARGE_UPDATE or (rise or 0) >= LOSS_RISE
+
+
+def is_rising(run: Run) -> bool:
+    """Return whether the run diverged, or its running loss rose to `LOSS_RISE` times the first."""
+    return run.status == "diverged" or (loss_rise(run) or 0) >= LOSS_RISE
 
 
 def has_fitted(run: Run) -> bool:
@@ -64,9 +91,15 @@ def has_fitted(run: Run) -> bool:
 
 
 def is_under_trained(run: Run) -> bool:
-    """Return whether the run ended while its loss was still falling and its training error high."""
-    error, fall = train_error(run), late_loss_fall(run)
-    return error is not None and error > UNDER_TRAINED_PCT and fall is not None and fall >= FALLING_SHARE
+    """Return whether the run ended with a high training error although its loss fell until the rate was lowered."""
+    error = train_error(run)
+    return error is not None and error > UNDER_TRAINED_PCT and is_improving(run) is True
+
+
+def is_improving(run: Run) -> bool | None:
+    """Return whether the loss was still falling before the learning rate was lowered; `None` if it is unknown."""
+    fall = loss_fall_before_drop(run)
+    return None if fall is None else fall >= FALLING_SHARE
 
 
 def run_issues(run: Run) -> list[RunIssue]:
@@ -87,22 +120,31 @@ def run_issues(run: Run) -> list[RunIssue]:
 
 
 def _check_vanishing(run: Run) -> str | None:
-    moved = movement(run)
-    if has_learnt(run) or moved is None or moved >= MIN_MOVEMENT:
+    steps = layer_steps(run)
+    if has_learnt(run) or steps is None or not has_vanishing_gradients(run):
         return None
     return (
-        f"the median layer could move by {two_figures(moved)} of its own length in the whole run, less than "
-        f"{100 * MIN_MOVEMENT:g} %, and the network has not learnt"
+        f"{len(steps.stalled)} of {steps.num_layers} layers hardly moved for a quarter of the run or longer (at their "
+        f"gradients, by less than {100 * MIN_MOVEMENT:g} % of their own length in a whole run), and the network has "
+        "not learnt"
     )
 
 
 def _check_exploding(run: Run) -> str | None:
-    first = first_gradient(run)
-    if has_learnt(run) or first is None or first < EXPLODING_GRADIENT:
+    steps, first = layer_steps(run), first_gradient(run)
+    if has_learnt(run) or first is None:
+        return None
+    if has_exploding_gradients(run):
+        return (
+            f"at the first sample the gradient of the median layer is {two_figures(first)} times its weights, above "
+            f"{EXPLODING_GRADIENT:g}, and the network has not learnt"
+        )
+    if steps is None or not steps.overwritten:
         return None
     return (
-        f"at the first sample the gradient of the median layer is {two_figures(first)} times its weights, above "
-        f"{EXPLODING_GRADIENT:g}, and the network has not learnt"
+        f"{len(steps.overwritten)} of {steps.num_layers} layers took a step as long as their weights or longer (the "
+        f"longest, {two_figures(steps.longest)} times its weights: {steps.longest_layer} at step "
+        f"{steps.longest_step}), and the network has not learnt"
     )
 
 
@@ -131,8 +173,8 @@ def _check_under_trained(run: Run) -> str | None:
     if not is_under_trained(run):
         return None
     return (
-        f"the training error is {train_error(run):.1f} %, and the running loss fell by "
-        f"{100 * (late_loss_fall(run) or 0):.0f} % in the last quarter"
+        f"the training error is {train_error(run):.1f} %, and before the learning rate was lowered the running loss "
+        f"still fell, by {100 * (loss_fall_before_drop(run) or 0):.0f} % over the last quarter of those steps"
     )
 
 

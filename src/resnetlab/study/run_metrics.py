@@ -74,7 +74,7 @@ def train_error(run: Run) -> float | None:
 
 
 def unseen_error(run: Run) -> float | None:
-    """Return the test error, in %, or the validation error if there is no test split."""
+    """Return the test error, in %, or the validation error if there is no test split; `None` if unknown."""
     test = run.result.get("test_error_pct")
     return run.result.get("val_error_pct") if test is None else test
 
@@ -95,20 +95,6 @@ def loss_rise(run: Run) -> float | None:
     losses = run.losses()
     first = run.layer_stats[0]["loss"] if run.layer_stats else None
     return max(losses) / first if losses and first else None
-
-
-def late_loss_fall(run: Run) -> float | None:
-    """Return the relative fall of the running loss from the third quarter of the run to the last.
-
-    Returns:
-        A share: 0.1 for a fall by 10 %, negative for a rise; `None` if the run is too short.
-    """
-    losses = run.losses()
-    quarter = len(losses) // 4
-    if quarter == 0:
-        return None
-    third, last = statistics.fmean(losses[-2 * quarter : -quarter]), statistics.fmean(losses[-quarter:])
-    return 1 - last / third if third > 0 else 0.0  # a fitted training set may have a loss of 0
 
 
 def dead_relus_pct(run: Run) -> float | None:

@@ -1,15 +1,17 @@
 """Verdicts of a study: sentences that state which effects of depth its runs show, with their numbers."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from resnetlab.study.detectors import DETECTORS, effect_text, main_depth_effect, metric_range, network_name
-from resnetlab.study.paired_comparison import RunGroup, group_runs
+from resnetlab.study.degradation import DepthResult, is_too_short, main_depth_result
+from resnetlab.study.detectors import DETECTORS
+from resnetlab.study.missing_evidence import missing_evidence
+from resnetlab.study.paired_comparison import RunGroup, compare_errors, group_runs
 from resnetlab.study.results import Run
-from resnetlab.study.rules import DEGRADATION_POINTS
-from resnetlab.study.run_checks import has_learnt, has_sound_gradients, run_issues
-from resnetlab.study.run_metrics import train_error
+from resnetlab.study.rules import DEGRADATION_POINTS, OVERFITTING_POINTS
+from resnetlab.study.run_checks import has_learnt, has_sound_gradients
+from resnetlab.study.run_metrics import train_error, unseen_error
+from resnetlab.study.sentences import effect_text, gradients_text
 
 
 @dataclass(frozen=True)
@@ -34,49 +36,25 @@ def verdicts(runs: Sequence[Run]) -> list[Verdict]:
         sentences = {kind: sentence for kind, detect in DETECTORS.items() if (sentence := detect(group))}
         if not sentences:
             healthy = _healthy(group)
-            missing = {"not enough evidence": _missing_evidence(group) + _issue_counts(group)}
-            sentences = {"healthy": healthy} if healthy else missing
+            sentences = {"healthy": healthy} if healthy else {"not enough evidence": missing_evidence(group)}
         found += [Verdict(group.data, group.arm, kind, sentence) for kind, sentence in sentences.items()]
     return found
 
 
 def _healthy(group: RunGroup) -> str | None:
-    effect, extremes = main_depth_effect(group), group.extremes()
-    if effect is None or extremes is None or effect.interval is None or effect.interval[1] >= DEGRADATION_POINTS:
+    """Return a sentence if every two depths, not only the end depths, show no failure of the deeper one."""
+    main = main_depth_result(group)
+    if main is None or not all(has_learnt(run) and has_sound_gradients(run) for run in group.runs):
         return None
-    deep = [extremes.deep[seed] for seed in effect.points]
-    if not all(map(has_learnt, deep)) or not all(map(has_sound_gradients, deep)):
-        return None
-    better = " Deeper is better." if effect.interval[1] < 0 else ""
+    for extremes in group.depth_pairs():
+        train, unseen = compare_errors(*extremes, train_error), compare_errors(*extremes, unseen_error)
+        if train is None or not DepthResult(extremes, train).is_as_good or is_too_short(extremes):
+            return None
+        if unseen is not None and unseen.mean >= OVERFITTING_POINTS:
+            return None
+    deep = [main.extremes.deep[seed] for seed in main.effect.points]
+    better = " Deeper is better." if main.effect.interval and main.effect.interval[1] < 0 else ""
     return (
-        f"{effect_text(extremes, effect)}; {DEGRADATION_POINTS:g} points or more are ruled out, and gradients are "
-        f"sound.{better}"
+        f"{effect_text(*main)}; {DEGRADATION_POINTS:g} points or more are ruled out for every two depths, and "
+        f"gradients are sound in every run: {gradients_text(deep)}.{better}"
     )
-
-
-def _missing_evidence(group: RunGroup) -> str:
-    """Return a sentence on what a verdict would need."""
-    effect, extremes = main_depth_effect(group), group.extremes()
-    if extremes is None:
-        return f"there are runs of one depth only, {group.runs[0].network}; name another with --depths."
-    if effect is None:
-        return (
-            f"{network_name(extremes.shallow)} and {network_name(extremes.deep)} have no seed in common that finished."
-        )
-    basis = effect_text(extremes, effect)
-    if effect.interval is None:
-        return f"{basis}, from one seed; use --seeds 3 or more."
-    deep = [extremes.deep[seed] for seed in effect.points]
-    if any(has_sound_gradients(run) is None for run in deep):
-        return f"{basis}, but no gradients were recorded, so it is unknown whether they vanish or explode."
-    if effect.interval[1] < DEGRADATION_POINTS and not all(map(has_learnt, deep)):
-        errors = metric_range(train_error, deep)
-        return f"{basis}, but the deeper networks have not learnt either (training error {errors} %)."
-    return f"{basis}, which allows more than one explanation."
-
-
-def _issue_counts(group: RunGroup) -> str:
-    """Return the issues of single runs with their counts: no evidence on depth, but hints for the reader."""
-    counts = Counter(issue.kind for run in group.runs for issue in run_issues(run))
-    issues = [f"{kind} ({count} of {len(group.runs)})" for kind, count in counts.most_common()]
-    return f" Single runs show signs of: {', '.join(issues)}." if issues else ""

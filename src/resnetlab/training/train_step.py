@@ -11,6 +11,7 @@ from torch import Tensor
 from resnetlab.models.resnet import ResNet
 from resnetlab.training.execution import Forward
 from resnetlab.training.grad_sync import BatchStats, GradSync
+from resnetlab.training.max_update import step_with_max_update
 
 MAX_NON_FINITE_STEPS = 10
 """Consecutive steps without a finite loss that end a run."""
@@ -72,10 +73,13 @@ def forward_backward(
     return stats, wait_s
 
 
-def update_weights(optimizer: torch.optim.Optimizer, lr: float, *, grad_scale: float = 1.0) -> None:
+def update_weights(
+    optimizer: torch.optim.Optimizer, lr: float, *, grad_scale: float = 1.0, max_update: float | None = None
+) -> None:
     """Take an optimizer step at learning rate `lr`, after multiplying the gradients by `grad_scale`.
 
-    A parameter group with an `lr_scale` takes `lr * lr_scale`.
+    A parameter group with an `lr_scale` takes `lr * lr_scale`. `max_update` limits the step of each layer
+    (`Recipe.max_update`).
     """
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
@@ -83,7 +87,10 @@ def update_weights(optimizer: torch.optim.Optimizer, lr: float, *, grad_scale: f
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     parameter.grad.mul_(grad_scale)
-    optimizer.step()
+    if max_update is None:
+        optimizer.step()
+    else:
+        step_with_max_update(optimizer, max_update)
 
 
 def diverged_message(loss: float, *, steps: range, total_steps: int, lr: float, batch: int) -> str:

@@ -94,7 +94,7 @@ class Trainer(TrainerComponents):
         line = stats.to_record(step=state.step + 1, lr=lr, loss=batch.loss) if stats else None
         if math.isfinite(batch.loss):
             scale = recipe.batch_size / batch.num_images if self.grad_sync.is_shared else 1.0
-            update_weights(self.optimizer, lr, grad_scale=scale)
+            update_weights(self.optimizer, lr, grad_scale=scale, max_update=recipe.max_update)
             state.window.add(batch.loss, batch.num_wrong, batch.num_images)
             state.num_skipped_in_row = 0
         else:

@@ -1,0 +1,129 @@
+"""The sentence of `not enough evidence`: why no other verdict holds, and what would decide."""
+
+from collections import Counter
+from collections.abc import Callable
+
+from resnetlab.study.arms import CAPPED
+from resnetlab.study.degradation import DepthResult, is_too_short, main_depth_result
+from resnetlab.study.paired_comparison import RunGroup, compare_errors
+from resnetlab.study.rules import DEGRADATION_POINTS, OVERFITTING_POINTS
+from resnetlab.study.run_checks import has_learnt, has_sound_gradients, run_issues
+from resnetlab.study.run_metrics import train_error, unseen_error
+from resnetlab.study.sentences import effect_text, gradients_text, metric_range, network_name
+
+
+def missing_evidence(group: RunGroup) -> str:
+    """Return why no verdict holds for a group, what to add, and the issues of its single runs."""
+    result, extremes = main_depth_result(group), group.extremes()
+    if extremes is None:
+        reason = f"there are runs of one depth only, {group.runs[0].network}; name another with --depths."
+    elif result is None:
+        reason = (
+            f"{network_name(extremes.shallow)} and {network_name(extremes.deep)} have no seed in common that finished."
+        )
+    elif result.effect.interval is None:
+        reason = f"{effect_text(*result)}, from one seed; use --seeds 3 or more."
+    else:
+        reasons = (explain(group, result) for explain in REASONS)
+        reason = next(
+            (text for text in reasons if text),
+            f"{effect_text(*result)}, which allows more than one explanation; add seeds with --seeds.",
+        )
+    return reason + _issue_counts(group)
+
+
+def _no_gradients(group: RunGroup, result: DepthResult) -> str | None:
+    if all(has_sound_gradients(run) is not None for run in group.runs):
+        return None
+    return f"{effect_text(*result)}, but no gradients were recorded, so it is unknown whether they vanish or explode."
+
+
+def _too_short(_: RunGroup, result: DepthResult) -> str | None:
+    if not is_too_short(result.extremes):
+        return None
+    return (
+        f"{effect_text(*result)}, but the networks are under-trained: {network_name(result.extremes.shallow)} ends at "
+        f"{metric_range(train_error, result.extremes.shallow.values())} % training error, and the loss still fell "
+        "before the learning rate was lowered (or the record is too short to tell), so longer training may change "
+        "this; train longer with --epochs or --steps."
+    )
+
+
+def _not_learnt(_: RunGroup, result: DepthResult) -> str | None:
+    extremes = result.extremes
+    if not all(map(has_learnt, extremes.shallow.values())):
+        errors = metric_range(train_error, extremes.shallow.values())
+        return (
+            f"{effect_text(*result)}, but {network_name(extremes.shallow)} has not learnt either (training error "
+            f"{errors} %), so this is no effect of depth."
+        )
+    if result.effect.mean >= DEGRADATION_POINTS or all(map(has_learnt, extremes.deep.values())):
+        return None
+    errors = metric_range(train_error, extremes.deep.values())
+    return f"{effect_text(*result)}, but the deeper networks have not learnt either (training error {errors} %)."
+
+
+def _unsound_gradients(group: RunGroup, result: DepthResult) -> str | None:
+    unsound = [run for run in group.runs if has_sound_gradients(run) is False]
+    if not unsound:
+        return None
+    example = group.by_seed(unsound[-1].depth, unsound[-1].train_images)
+    text = (
+        f"{effect_text(*result)}, and gradients are not sound in {len(unsound)} of {len(group.runs)} runs: in "
+        f"{network_name(example)}, {gradients_text(list(example.values()))}."
+    )
+    if group.arm.endswith(CAPPED):
+        return f"{text} The limit on the step of each layer does not make them sound."
+    if group.control is None:
+        arms = f"--arms {group.arm} {group.arm}{CAPPED}"
+        return f"{text} Whether that is the cause is decided by a limit on the step of each layer: {arms}."
+    return f"{text} The control arm {group.control.arm} does not decide whether that is the cause; add seeds."
+
+
+def _other_depths(group: RunGroup, result: DepthResult) -> str | None:
+    """Return a sentence on two depths, not both at the ends, of which the deeper is not as good as the shallower."""
+    for extremes in group.depth_pairs():
+        train = compare_errors(*extremes, train_error)
+        if train is not None and not DepthResult(extremes, train).is_as_good and extremes != result.extremes:
+            return (
+                f"{effect_text(extremes, train)}, while {effect_text(*result)}: no rule says what depth does here; add "
+                "depths between them, or seeds."
+            )
+    return None
+
+
+def _unseen_rises(group: RunGroup, result: DepthResult) -> str | None:
+    for extremes in group.depth_pairs():
+        unseen = compare_errors(*extremes, unseen_error)
+        if unseen is not None and unseen.mean >= OVERFITTING_POINTS:
+            return (
+                f"{effect_text(*result)}, but {network_name(extremes.deep)} errs by {unseen.mean:.1f} points more on "
+                f"unseen images than {network_name(extremes.shallow)} (interval: {unseen.interval_text}); whether it "
+                "overfits is not clear. Add seeds, or train until both fit their training set."
+            )
+    return None
+
+
+def _uncertain(_: RunGroup, result: DepthResult) -> str | None:
+    if result.effect.is_clear or result.is_as_good:
+        return None
+    return f"{effect_text(*result)}: the seeds vary too much for a verdict; add seeds with --seeds."
+
+
+REASONS: tuple[Callable[[RunGroup, DepthResult], str | None], ...] = (
+    _no_gradients,
+    _too_short,
+    _not_learnt,
+    _unsound_gradients,
+    _uncertain,
+    _other_depths,
+    _unseen_rises,
+)
+"""Explanations of a missing verdict; the first that applies is given."""
+
+
+def _issue_counts(group: RunGroup) -> str:
+    """Return the issues of single runs with their counts: no evidence on depth, but hints for the reader."""
+    counts = Counter(issue.kind for run in group.runs for issue in run_issues(run))
+    issues = [f"{kind} ({count} of {len(group.runs)})" for kind, count in counts.most_common()]
+    return f" Single runs show signs of: {', '.join(issues)}." if issues else ""
