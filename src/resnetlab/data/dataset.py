@@ -79,7 +79,7 @@ class Dataset:
     warnings: tuple[str, ...] = ()
     """Warnings for the user: classes that a split lacks, files that were ignored, a missing test split."""
     reading: tuple[str, ...] = ()
-    """How your own data were read, one line each: kind, splits, classes, columns, what was left out without a warning.
+    """Lines on how your own data were read: kind, splits, classes, columns, what was left out without a warning.
     Empty for known data sets."""
 
     @property

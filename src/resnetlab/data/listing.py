@@ -48,7 +48,7 @@ class DatasetListing:
     splits: Mapping[str, SplitListing]
     """`train` and optionally `val` and `test`; or only `all` if the data come without splits."""
     warnings: tuple[str, ...] = ()
-    """What the user should know, one line each; the lines of `left_out` that are warnings among them."""
+    """Notes for the user, one line each; the lines of `left_out` that are warnings among them."""
     _: KW_ONLY
     kind: str = ""
     """The kind of data in words, such as `a folder of images`."""
