@@ -2,10 +2,11 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from resnetlab.cli.data_options import reading_options
 from resnetlab.config import ConfigError, DataConfig
 
 if TYPE_CHECKING:
@@ -31,6 +32,16 @@ class Options:
     """Data sets, reported on one page: digits (1,797 real 8x8 images, no download), cifar10 …, or paths."""
     data_root: Path | None = None
     """Folder with the archives of a named data set; missing archives are downloaded to it."""
+    split_folders: str | None = None
+    """Folders or files of the splits, such as train=Training,test=Testing; their names decide if not given. all=.
+    means that the folders of the data are classes."""
+    image_column: str | None = None
+    """Column of parquet files with the images; found by type and name if not given."""
+    label_column: str | None = None
+    """Column of parquet files with the classes; found by name if not given."""
+    color_profiles: Literal["apply", "ignore"] | None = None
+    """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
+    are. apply by default."""
     image_size: int | None = None
     """Side of the networks' input in pixels; derived from the images if not given."""
     train_images: tuple[int, ...] | None = None
@@ -212,13 +223,11 @@ def build_grid(options: Options, preset: "Preset") -> "Grid":
     root = None if options.data_root is None else str(options.data_root)
     datasets = []
     for name in options.data:
-        detect_kind(DataConfig(name, root))
+        data = DataConfig(name, root, image_size=options.image_size, **reading_options(options))
+        detect_kind(data)
         recipe_name = options.recipe or ("digits" if name == "digits" else "cifar-paper")
         training = recipe(recipe_name, epochs=epochs, steps=steps, lr=options.lr)
-        datasets += [
-            StudyData(DataConfig(name, root, train_images=size, image_size=options.image_size), training)
-            for size in sizes
-        ]
+        datasets += [StudyData(replace(data, train_images=size), training) for size in sizes]
     return Grid(
         datasets=tuple(datasets),
         depths=_or_default(options.depths, preset.depths),
@@ -233,7 +242,10 @@ def build_grid(options: Options, preset: "Preset") -> "Grid":
 
 def default_folder(options: Options) -> Path:
     """Return the folder of a study without --out: `studies/digits`, `studies/digits-vanishing`."""
-    parts = ["+".join(Path(name).name for name in options.data), *([options.preset] if options.preset else [])]
+    from resnetlab.study.grid import data_folder_name
+
+    names = [data_folder_name(DataConfig(name)) for name in options.data]
+    parts = ["+".join(names), *([options.preset] if options.preset else [])]
     return Path("studies") / "-".join(parts)
 
 
