@@ -1,17 +1,22 @@
 """Embedded colour profiles against an independent computation from published primaries and gammas."""
 
 import logging
+import sys
 from io import BytesIO
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.icc_profiles import PRIMARIES, cmyk_profile, convert, encoded, grey_profile, linear, rgb_profile
 from helpers.tiff_files import write_tiff
 from resnetlab.data.images import color_profiles
 from resnetlab.data.images.color_profiles import profile_conversion, profile_name
 from resnetlab.data.images.decode import decode, decode_crop, decode_eval_view, embedded_profile
+
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from icc_profiles import PRIMARIES, cmyk_profile, convert, encoded, grey_profile, linear, rgb_profile
 
 SPACES = [name for name in PRIMARIES if name != "sRGB"]
 LOSSLESS = {"PNG": {}, "TIFF": {}, "WEBP": {"lossless": True, "exact": True}}

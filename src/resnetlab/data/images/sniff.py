@@ -70,13 +70,16 @@ def is_certain(head: bytes, kind: str) -> bool:
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
     """Yield the marker and the offset of each segment of a JPEG before its first scan."""
-    offset = 2
-    while data[offset : offset + 1] == b"\xff" and offset + 4 <= len(data) and data[offset + 1] != 0xDA:
-        if data[offset + 1] == 0xFF:  # a fill byte
+    offset, end = 2, len(data) - 3
+    while offset < end and data[offset] == 0xFF:
+        marker = data[offset + 1]
+        if marker == 0xDA:
+            return
+        if marker == 0xFF:  # a fill byte
             offset += 1
         else:
-            yield data[offset + 1], offset
-            offset += 2 + int.from_bytes(data[offset + 2 : offset + 4])
+            yield marker, offset
+            offset += 2 + (data[offset + 2] << 8 | data[offset + 3])
 
 
 def implausible_size(

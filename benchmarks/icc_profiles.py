@@ -1,4 +1,4 @@
-"""ICC profiles, written from primaries, white point and gamma (ICC.1:2010, matrix and tone curves, or a grey curve)."""
+"""ICC colour profiles, written from primaries, white point and gamma (ICC.1:2010)."""
 
 import struct
 
