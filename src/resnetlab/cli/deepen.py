@@ -48,6 +48,8 @@ class Options:
     """Column of parquet files with the images; found by type and name if not given."""
     label_column: str | None = None
     """Column of parquet files with the classes; found by name if not given."""
+    on_bad_image: Literal["fail", "skip"] = "fail"
+    """Stop at an image that cannot be read, or leave it out."""
     color_profiles: Literal["apply", "ignore"] | None = None
     """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
     are. As in the model file if not given."""
@@ -195,7 +197,7 @@ def _check_options(options: Options) -> tuple[int | tuple[int, ...], Path, DataC
     if options.data is None:
         return to, options.out, None
     root = None if options.data_root is None else str(options.data_root)
-    data = DataConfig(options.data, root, **reading_options(options))
+    data = DataConfig(options.data, root, on_bad_image=options.on_bad_image, **reading_options(options))
     detect_kind(data)
     return to, options.out, data
 

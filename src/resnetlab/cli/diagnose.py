@@ -51,6 +51,8 @@ class Options:
     """Column of parquet files with the images; found by type and name if not given."""
     label_column: str | None = None
     """Column of parquet files with the classes; found by name if not given."""
+    on_bad_image: Literal["fail", "skip"] = "fail"
+    """Stop at an image that cannot be read, or leave it out."""
     color_profiles: Literal["apply", "ignore"] | None = None
     """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
     are. As in the model file if not given."""
@@ -166,7 +168,7 @@ def measure_model(path: Path, options: Options) -> "Run":
         if options.data != data.name:
             data = DataConfig(options.data, image_size=card.preprocessing.image_size)
         given = {name: value for name, value in reading_options(options).items() if value is not None}
-        data = replace(data, root=root, **given)
+        data = replace(data, root=root, on_bad_image=options.on_bad_image, **given)
     elif not saved_config:
         raise ConfigError(f"{path} does not record its training data; name images with --data")
     dataset = open_data(data, preprocessing=card.preprocessing)

@@ -58,6 +58,8 @@ class Options:
     """Column of parquet files with the images; found by type and name if not given."""
     label_column: str | None = None
     """Column of parquet files with the classes; found by name if not given."""
+    on_bad_image: Literal["fail", "skip"] = "fail"
+    """Stop at an image that cannot be read, or leave it out."""
     color_profiles: Literal["apply", "ignore"] | None = None
     """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
     are. As in the model file if not given."""
@@ -142,6 +144,8 @@ def _check_arguments(options: Options) -> tuple["Format", Path, DataConfig | Non
         for name in ("calibrate", "allow_loss", "data_root", *READING_FIELDS):
             if getattr(options, name) is not None:
                 raise ConfigError(f"--{name.replace('_', '-')} requires --int8; add it, or leave both out")
+        if options.on_bad_image != "fail":
+            raise ConfigError("--on-bad-image requires --int8; add it, or leave both out")
         return kind, out, None
     if kind == "torch-export":
         raise ConfigError("int8 is only for onnx and openvino; torch-export has fp32")
@@ -151,7 +155,7 @@ def _check_arguments(options: Options) -> tuple["Format", Path, DataConfig | Non
     if loss is not None and not (math.isfinite(loss) and loss >= 0):
         raise ConfigError(f"--allow-loss must be percentage points of error, at least 0, not {loss}")
     root = None if options.data_root is None else str(options.data_root)
-    data = DataConfig(options.calibrate, root, **reading_options(options))
+    data = DataConfig(options.calibrate, root, on_bad_image=options.on_bad_image, **reading_options(options))
     detect_kind(data)
     return kind, out, data
 

@@ -39,6 +39,8 @@ class Options:
     """Column of parquet files with the images; found by type and name if not given."""
     label_column: str | None = None
     """Column of parquet files with the classes; found by name if not given."""
+    on_bad_image: Literal["fail", "skip"] = "fail"
+    """Stop at an image that cannot be read, or leave it out and list it in the record."""
     color_profiles: Literal["apply", "ignore"] | None = None
     """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
     are. apply by default."""
@@ -59,6 +61,8 @@ class Options:
     """Passes over the training images; the recipe's own number if not given."""
     steps: int | None = None
     """Length of each run in steps, instead of epochs."""
+    batch_size: int | None = None
+    """Images per step, instead of the recipe's, at least 2."""
     lr: float | None = None
     """Learning rate, instead of the recipe's."""
     norm: Literal["batch", "none"] | None = None
@@ -223,10 +227,16 @@ def build_grid(options: Options, preset: "Preset") -> "Grid":
     root = None if options.data_root is None else str(options.data_root)
     datasets = []
     for name in options.data:
-        data = DataConfig(name, root, image_size=options.image_size, **reading_options(options))
+        data = DataConfig(
+            name,
+            root,
+            image_size=options.image_size,
+            on_bad_image=options.on_bad_image,
+            **reading_options(options),
+        )
         detect_kind(data)
         recipe_name = options.recipe or ("digits" if name == "digits" else "cifar-paper")
-        training = recipe(recipe_name, epochs=epochs, steps=steps, lr=options.lr)
+        training = recipe(recipe_name, epochs=epochs, steps=steps, lr=options.lr, batch_size=options.batch_size)
         datasets += [StudyData(replace(data, train_images=size), training) for size in sizes]
     return Grid(
         datasets=tuple(datasets),

@@ -36,10 +36,8 @@ def steps_per_epoch(num_samples: int, batch_size: int) -> int:
         ConfigError: If there is no full batch.
     """
     if num_samples < batch_size:
-        raise ConfigError(
-            f"batch size {batch_size} is larger than the training set of {num_samples} images; "
-            f"use at most {num_samples}"
-        )
+        smaller = f"give --batch-size {num_samples} or less, or more images" if num_samples >= 2 else "give more images"
+        raise ConfigError(f"batch size {batch_size} is larger than the training set of {num_samples} images; {smaller}")
     return num_samples // batch_size
 
 

@@ -14,6 +14,7 @@ from resnetlab.system.dir_lock import lock_dir
 from resnetlab.training.callbacks import Callback
 from resnetlab.training.checkpoint import Checkpoint
 from resnetlab.training.checkpoint_manager import CheckpointManager, UnsavedError
+from resnetlab.training.config_changes import describe_changes
 from resnetlab.training.metrics import StepMetrics
 from resnetlab.training.record import Record
 from resnetlab.training.reports import TrainResult, run_line
@@ -143,6 +144,9 @@ class _Run:
         trainer.callbacks.append(stack.enter_context(logger))
         if self.resume.changed:
             trainer.warnings.append(f"continued with another configuration: {'; '.join(self.resume.changed)}")
+        if self.resume.before is not None and (saved := self.resume.checkpoint) is not None:
+            result = self.resume.earlier_result
+            trainer.warnings += describe_changes(trainer, self.resume.before, saved.state, result)
         if self.out is not None:
             trainer.checkpoints = self._checkpoints(trainer, self.out / CHECKPOINT)
         result = trainer.fit()

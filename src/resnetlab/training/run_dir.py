@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,10 @@ class ResumePoint:
     """The record's `result` line if the run is done."""
     changed: tuple[str, ...] = ()
     """Differences from the configuration that the run had before."""
+    before: RunConfig | None = None
+    """That configuration, if there are differences."""
+    earlier_result: dict[str, Any] = field(default_factory=dict)
+    """The record's last `result` line under that configuration; empty if there is none."""
 
     @property
     def record_bytes(self) -> int:
@@ -43,7 +47,7 @@ def open_run_dir(out: Path, config: RunConfig, *, resume: bool, fresh: bool, all
         CheckpointError, RecordError: if its checkpoint or record is damaged.
     """
     changed: tuple[str, ...] = ()
-    checkpoint = None
+    checkpoint, before, result = None, None, {}
     if fresh:
         _clear(out)
     if (out / RECORD).exists() or (out / CHECKPOINT).exists():
@@ -68,7 +72,9 @@ def open_run_dir(out: Path, config: RunConfig, *, resume: bool, fresh: bool, all
             )
         checkpoint = checkpoint or load_checkpoint(out / CHECKPOINT)
     write_atomic(out / CONFIG, json.dumps(to_json(config), indent=2) + "\n")
-    return ResumePoint(checkpoint, None, changed)
+    if not changed or before is None:
+        return ResumePoint(checkpoint)
+    return ResumePoint(checkpoint, None, changed, before, result)
 
 
 def remove_unstarted(out: Path) -> None:
@@ -115,4 +121,4 @@ def _refuse_another_run(out: Path, before: RunConfig, config: RunConfig) -> None
 def _data_read(config: RunConfig) -> tuple[str | None, ...]:
     """Return what decides which images are read, and their classes."""
     data = config.data
-    return data.name, data.split_folders, data.image_column, data.label_column
+    return data.name, data.split_folders, data.image_column, data.label_column, data.color_profiles

@@ -1,0 +1,82 @@
+"""The effect of another configuration on a run that continues: schedule, position, and a test split seen before."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from resnetlab.config import RunConfig
+from resnetlab.training.lr_schedule import lr_at, num_lr_drops
+
+if TYPE_CHECKING:
+    from resnetlab.training.trainer import Trainer
+
+
+def describe_changes(
+    trainer: "Trainer", before: RunConfig, saved: Mapping[str, Any], result: Mapping[str, Any]
+) -> list[str]:
+    """Return what the new configuration changes from the next step on, one line each; empty if nothing.
+
+    Args:
+        trainer: The trainer, which has loaded the checkpoint.
+        before: The configuration that the run had until now.
+        saved: The state in its checkpoint.
+        result: The last `result` line of its record; empty if the run has not ended.
+    """
+    return [
+        *_position(trainer, before, saved),
+        *_learning_rate(trainer, before, saved),
+        *_tested(trainer, result),
+    ]
+
+
+def _position(trainer: "Trainer", before: RunConfig, saved: Mapping[str, Any]) -> list[str]:
+    lines = []
+    now, then, step = trainer.steps_per_epoch, saved["epoch_steps"], saved["run"]["step"]
+    if now != then:
+        epoch = trainer.state.epochs_done + 1
+        lines.append(
+            f"an epoch has {now:,} steps instead of {then:,}: after {step:,} steps the run continues at the start of "
+            f"epoch {epoch:,}, which is counted as step {trainer.state.step:,}"
+        )
+    elif before.recipe.batch_size != trainer.config.recipe.batch_size:
+        lines.append(f"a step has {trainer.config.recipe.batch_size:,} images instead of {before.recipe.batch_size:,}")
+    if trainer.state.epochs_done >= trainer.data.num_epochs:
+        lines.append(
+            f"nothing is left to train: {trainer.state.epochs_done:,} epochs are done, and the new length is "
+            f"{trainer.data.num_epochs:,}; the network stays as it is"
+        )
+    return lines
+
+
+def _learning_rate(trainer: "Trainer", before: RunConfig, saved: Mapping[str, Any]) -> list[str]:
+    """Describe the next learning rate if it is not the one that the earlier configuration had for this step."""
+    if trainer.state.epochs_done >= trainer.data.num_epochs:
+        return []
+    recipe, run, step = before.recipe, saved["run"], saved["run"]["step"]
+    total = recipe.steps or recipe.epochs * saved["epoch_steps"]
+    drops = num_lr_drops(run["val_errors"], recipe.patience) if recipe.schedule == "plateau" else 0
+
+    def rate(at: int) -> float:
+        return lr_at(at, total, recipe, at_initial_lr=run["at_initial_lr"], num_drops=drops)
+
+    ended = step >= total
+    last, following = rate(max(0, step - 1)), trainer.lr()
+    expected = rate(max(0, step - 1) if ended else step)
+    if abs(following - expected) <= 1e-9 * max(following, expected):
+        return []
+    reason = ""
+    if total != trainer.total_steps:
+        verb = "stretched" if trainer.total_steps > total else "shortened"
+        reason = f", since the schedule is {verb} from {total:,} to {trainer.total_steps:,} steps"
+    if following > last * (1 + 1e-9):
+        return [f"the learning rate goes back up from {last:.3g} to {following:.3g}{reason}"]
+    return [f"the learning rate of the next step is {following:.3g} instead of {expected:.3g}{reason}"]
+
+
+def _tested(trainer: "Trainer", result: Mapping[str, Any]) -> list[str]:
+    error = result.get("test_error_pct")
+    if result.get("status") != "done" or error is None or not len(trainer.data.splits["test"]):
+        return []
+    return [
+        f"the test split had been measured already, at {error:.2f} % error: it is measured again, and choosing between "
+        "the two results would make it a second validation split"
+    ]

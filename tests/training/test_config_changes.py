@@ -1,0 +1,78 @@
+"""A run that continues with another configuration says what that changes."""
+
+import dataclasses
+
+import pytest
+
+from resnetlab.config import RunConfig
+from resnetlab.models.zoo import model_config
+from resnetlab.training.fit import fit
+from resnetlab.training.recipes import recipe
+from resnetlab.training.record import read_record
+from resnetlab.training.runtime_options import RuntimeOptions
+
+CONFIG = RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=2, batch_size=400))
+"""Three steps an epoch; the rate falls by 10 after 3 of 6 steps and again after 5."""
+CHANGE = RuntimeOptions(resume=True, allow_config_change=True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    fit(CONFIG, out)
+    return out
+
+
+def continued(finished, tmp_path, **changes) -> tuple[list[str], list[dict]]:
+    """Continue a copy of the run; return its new warnings after the one that lists the differences, and its epochs."""
+    import shutil
+
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    config = dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, **changes))
+    fit(config, out, options=CHANGE)
+    lines = read_record(out / "record.jsonl")
+    warnings = [line["message"] for line in lines if line["kind"] == "warning"]
+    assert warnings[0].startswith("continued with another configuration: recipe.")
+    assert all("\n" not in warning for warning in warnings)
+    return warnings[1:], [line for line in lines if line["kind"] == "epoch"]
+
+
+def test_more_epochs_stretch_the_schedule(finished, tmp_path):
+    warnings, epochs = continued(finished, tmp_path, epochs=6)
+    assert warnings[0] == (
+        "the learning rate goes back up from 0.0001 to 0.01, since the schedule is stretched from 6 to 18 steps"
+    )
+    assert warnings[1].startswith("the test split had been measured already, at ")
+    assert len(warnings) == 2
+    assert [epoch["lr"] for epoch in epochs][1:3] == pytest.approx([0.0001, 0.01])
+
+
+def test_a_schedule_that_goes_on_is_not_mentioned(finished, tmp_path):
+    warnings, _ = continued(finished, tmp_path, epochs=3, milestones=(0.3, 0.5))
+    assert len(warnings) == 1
+    assert warnings[0].startswith("the test split had been measured already")
+
+
+def test_fewer_epochs(finished, tmp_path):
+    warnings, epochs = continued(finished, tmp_path, epochs=1)
+    assert warnings[0] == (
+        "nothing is left to train: 2 epochs are done, and the new length is 1; the network stays as it is"
+    )
+    assert len(epochs) == 2
+
+
+def test_another_batch_size(finished, tmp_path):
+    warnings, _ = continued(finished, tmp_path, epochs=3, batch_size=600, milestones=(0.3, 0.5))
+    assert warnings[0] == (
+        "an epoch has 2 steps instead of 3: after 6 steps the run continues at the start of epoch 3, which is counted "
+        "as step 4"
+    )
+
+
+def test_another_rate(finished, tmp_path):
+    warnings, _ = continued(finished, tmp_path, epochs=3, milestones=(0.3, 0.5), lr=0.005)
+    assert warnings[0] == (
+        "the learning rate of the next step is 5e-05 instead of 0.0001, "
+        "since the schedule is stretched from 6 to 9 steps"
+    )
