@@ -124,3 +124,13 @@ def test_splits_by_option_in_training(tmp_path, monkeypatch, capsys):
     assert (as_trained["split"], as_trained["num_samples"]) == ("test", 8)
     assert main(["evaluate", "run", "--data", "set", "--json", "--split-folders", "all=Lernen"]) == 0
     assert json.loads(capsys.readouterr().out)["split"] == "all"
+
+
+def test_splits_by_option_in_a_plan(tmp_path, capsys):
+    write_tree(tmp_path, {f"{name}/{cls}": 200 for name in ("Lernen", "Pruefen") for cls in "a"} | {"Lernen/b": 1})
+    words = ["plan", "--data", str(tmp_path), "--model", "resnet8", "--recipe", "cifar-paper", "--devices", "1"]
+    assert main(words) == 2
+    option = ["--split-folders", "train=Lernen,test=Pruefen"]
+    assert main([*words, *option, "--json"]) == 0
+    assert main(["plan", "--data", "cifar10", *option]) == 2
+    assert "--split-folders is for your own images, and cifar10 is a known data set" in capsys.readouterr().err

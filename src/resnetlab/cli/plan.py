@@ -48,6 +48,13 @@ class Options:
     data: str = "imagenet"
     """imagenet, cifar10, cifar100, mnist, fashion-mnist or digits; or a data set as for train, whose images are
     counted: a folder of images or of parquet files, shards, or the address of shards."""
+    split_folders: str | None = None
+    """Folders or files of the splits, such as train=Training,test=Testing; their names decide if not given. all=.
+    means that the folders of the data are classes."""
+    image_column: str | None = None
+    """Column of parquet files with the images; found by type and name if not given."""
+    label_column: str | None = None
+    """Column of parquet files with the classes; found by name if not given."""
     recipe: str | None = None
     """Name of a recipe. By default the network's own, as in train."""
     device: str = "h100"
@@ -130,7 +137,8 @@ def resolve_plan(options: Options) -> "tuple[Options, Workload, Cluster]":
         )
     if options.cores is not None:
         device = replace(device, cores=options.cores)
-    work = build_workload(model, options.data, recipe, image_size=options.image_size, half=False)
+    reading = {name: getattr(options, name) for name in ("split_folders", "image_column", "label_column")}
+    work = build_workload(model, options.data, recipe, image_size=options.image_size, half=False, reading=reading)
     cluster = Cluster(
         num_devices=options.devices,
         device=device,

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+from resnetlab.data.clutter import clutter_reason, is_overlay
 from resnetlab.data.images.decode import BadImageError
 from resnetlab.data.images.file_types import OVERLAY, FileType, left_out_type
 from resnetlab.data.images.left_out import LeftOut
 from resnetlab.data.images.sniff import detect_format, is_certain
-from resnetlab.data.readers.folder import IGNORED_NAMES
 from resnetlab.inference import image_files
 from resnetlab.inference.image_files import HEADER_BYTES, os_error_reason, read_image, read_limited
 
@@ -22,8 +22,6 @@ MAX_PATH_BYTES = 1 << 16
 STREAM_TIMEOUT_S = 0.1
 """Seconds without new paths on a stream after which the paths so far are predicted."""
 STDIN = "<stdin>"
-OVERLAY_KEY = "resnetlab-explains"
-"""PNG text key of the overlays of `--explain`; its value is the explained image. Folders and globs skip overlays."""
 GLOB_CHARACTERS = re.compile(r"[*?[]")
 """An argument with one of these is a glob, unless a file has that name."""
 
@@ -124,7 +122,7 @@ def _visible(folder: Path) -> list[str]:
     """Return the names in a folder, sorted, without hidden files and the clutter of operating systems."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries]
-    return sorted(name for name in names if not name.startswith(".") and name.lower() not in IGNORED_NAMES)
+    return sorted(name for name in names if clutter_reason(name) is None)
 
 
 def _is_folder(path: Path) -> bool:
@@ -143,22 +141,9 @@ def _identity(folder: Path) -> tuple[int, int]:
 def _left_out_type(path: Path) -> FileType | None:
     """Return the kind of a file that is left out of a folder, or `None` if it is to be classified."""
     try:
-        return OVERLAY if _is_overlay(path) else left_out_type(path)
+        return OVERLAY if is_overlay(path) else left_out_type(path)
     except OSError as error:
         return FileType(f"file that cannot be read ({os_error_reason(error)})")
-
-
-def _is_overlay(path: Path) -> bool:
-    """Return whether a file is an overlay of `--explain`: the first chunk after the PNG header has its text key."""
-    try:
-        return path.suffix == ".png" and path.is_file() and f"iTXt{OVERLAY_KEY}\0".encode() in _first_bytes(path, 100)
-    except OSError:
-        return False
-
-
-def _first_bytes(path: Path, num_bytes: int = HEADER_BYTES) -> bytes:
-    with path.open("rb") as file:
-        return file.read(num_bytes)
 
 
 def _from_glob(pattern: str, left_out: LeftOut) -> Iterator[ImageInput]:
@@ -174,7 +159,7 @@ def _from_glob(pattern: str, left_out: LeftOut) -> Iterator[ImageInput]:
         matches = [match for match in matches if kinds[match] in (None, OVERLAY)]
     if "**" in components[:-1]:  # the pattern matches the files in these folders by itself
         matches = [match for match in matches if not _is_folder(match)]
-    images = [match for match in matches if not _is_overlay(match)]
+    images = [match for match in matches if not is_overlay(match)]
     if not images:
         reason = "only overlays of --explain match; name their files" if matches else "no file matches"
         yield ImageInput(pattern, None, reason)

@@ -9,7 +9,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from resnetlab.config import ConfigError
-from resnetlab.inference.inputs import OVERLAY_KEY, STDIN
+from resnetlab.data.clutter import OVERLAY_KEY
+from resnetlab.inference.inputs import STDIN
 from resnetlab.system.atomic_files import write_atomic
 
 

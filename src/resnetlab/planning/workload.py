@@ -1,8 +1,9 @@
 """The workload of a training, built from the names of a network, a data set and a recipe."""
 
 import itertools
+from collections.abc import Mapping
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -62,7 +63,15 @@ KNOWN_STATS = {
 """Statistics of the data sets that a plan knows by name."""
 
 
-def build_workload(model: ModelConfig, data: str, recipe: Recipe, *, image_size: int | None, half: bool) -> Workload:
+def build_workload(
+    model: ModelConfig,
+    data: str,
+    recipe: Recipe,
+    *,
+    image_size: int | None,
+    half: bool,
+    reading: Mapping[str, Any] | None = None,
+) -> Workload:
     """Return the workload of training a network on a data set with a recipe.
 
     As in training, each epoch drops the last images that do not fill a step.
@@ -74,11 +83,16 @@ def build_workload(model: ModelConfig, data: str, recipe: Recipe, *, image_size:
         recipe: The recipe.
         image_size: Side of the network's input in pixels; `None` for the default of `train`.
         half: Whether activations and products have 16 bits.
+        reading: Fields of `DataConfig` that say how the data are read, such as `split_folders`.
 
     Raises:
-        ConfigError: If the data set is unknown, or a step needs more images than it has.
+        ConfigError: If the data set is unknown, `reading` is given for a known one, or a step needs more images than
+            it has.
     """
-    stats = KNOWN_STATS[data] if data in KNOWN_STATS else count_images(data)
+    given = [name for name, value in (reading or {}).items() if value is not None]
+    if data in KNOWN_STATS and given:
+        raise ConfigError(f"--{given[0].replace('_', '-')} is for your own images, and {data} is a known data set")
+    stats = KNOWN_STATS[data] if data in KNOWN_STATS else count_images(data, reading)
     image_size = image_size or stats.image_size
     epoch_steps = stats.num_train // recipe.batch_size
     if epoch_steps == 0:
@@ -114,8 +128,10 @@ def images_stay_resident(stats: ImageStats, image_size: int, recipe: Recipe) -> 
     )
 
 
-def count_images(data: str) -> ImageStats:
+def count_images(data: str, reading: Mapping[str, Any] | None = None) -> ImageStats:
     """Count the images of a data set and estimate their size; the headers of a sample are read.
+
+    `reading` has fields of `DataConfig` that say how the data are read, such as `split_folders`.
 
     For shards only `index.json` is read. Their mean size is that of the tar files, and their images are assumed to be
     photographs.
@@ -123,7 +139,7 @@ def count_images(data: str) -> ImageStats:
     Raises:
         ConfigError: If the data set has no images, or `train` does not know its layout either.
     """
-    config = DataConfig(data)
+    config = DataConfig(data, **(reading or {}))
     try:
         kind = detect_kind(config)
     except ConfigError as error:

@@ -152,6 +152,12 @@ def test_given_files_must_exist_and_be_separate(tmp_path, given, message):
         list_parquet(write(tmp_path, "Lernen.parquet x/Pruefen.parquet"), given)
 
 
+def test_one_part_of_a_series_is_reported(tmp_path):
+    write(tmp_path, "train-00000-of-00002.parquet")
+    listing = list_parquet(tmp_path / "train-00000-of-00002.parquet")
+    assert listing.warnings == ("train-00000-of-00002.parquet is one of 2 files; give its folder to read all",)
+
+
 def test_splits_of_one_file_cannot_be_given(tmp_path):
     write(tmp_path, "a.parquet")
     with pytest.raises(ConfigError, match="is one file, so --split-folders cannot name its splits"):

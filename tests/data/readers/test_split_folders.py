@@ -61,6 +61,10 @@ def test_a_name_that_may_mean_the_test_split_is_reported(tmp_path, name):
             {f"{name}/{cls}": 1 for name in ("Lernen", "Pruefen") for cls in "ab"},
             r"Lernen/, Pruefen/ look like splits, .* all hold the folders a, b; .*train=Lernen,test=Pruefen, .*all=\.$",
         ),
+        (
+            {f"{cls}/{split}": 1 for cls in ("cat", "dog") for split in ("train", "test")},
+            r"cat/, dog/ hold the splits test, train; splits inside class folders are not read: .*all=\.$",
+        ),
         ({f"fold_{n}/{cls}": 1 for n in range(3) for cls in "ab"}, "fold_0/, fold_1/, fold_2/ look like splits"),
         ({f"train_{n}/{cls}": 1 for n in range(2) for cls in "ab"}, "train_0/, train_1/ look like splits"),
         ({"A/Cat": 1, "A/Dog": 1, "B/cat": 1, "B/dog": 1}, "A/, B/ look like splits"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from resnetlab.config import ConfigError
-from resnetlab.data.clutter import SYSTEM_NAMES, clutter_reason, find_overlays, folder_reason
+from resnetlab.data.clutter import clutter_reason, find_overlays, folder_reason
 from resnetlab.data.images.file_types import left_out_type
 from resnetlab.data.images.left_out import LeftOut
 from resnetlab.data.images.packed_sequences import PackedPaths, PackedStrings, concatenate
@@ -19,8 +19,6 @@ from resnetlab.data.readers.split_folders import CLASSES_OPTION, SplitFolders, f
 from resnetlab.data.readers.unread import container_remedy, table_remedy
 from resnetlab.data.readers.wrapped_folders import refuse_wrapped
 
-IGNORED_NAMES = SYSTEM_NAMES
-"""Files of operating systems, in lower case. Hidden files are left out as well."""
 EXPECTED_LAYOUT = "expected class folders, such as PATH/train/cat/1.jpg and PATH/val/cat/2.jpg, or PATH/cat/1.jpg"
 
 

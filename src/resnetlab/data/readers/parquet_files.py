@@ -9,7 +9,7 @@ from pathlib import Path
 
 from resnetlab.config import ConfigError
 from resnetlab.data.clutter import clutter_reason, may_be_image
-from resnetlab.data.left_out import FOLDER, PARQUET, LeftOutCounter, LeftOutGroup, join_names
+from resnetlab.data.left_out import FOLDER, PARQUET, LeftOutCounter, LeftOutGroup, join_names, shorten
 from resnetlab.data.split_names import (
     SPLIT_NAMES,
     file_stem,
@@ -65,7 +65,10 @@ def find_split_files(path: Path, split_folders: Mapping[str, str]) -> ParquetFil
     if path.is_file():
         if split_folders:
             raise ConfigError(f"{path}: is one file, so --split-folders cannot name its splits; give its folder")
-        return ParquetFiles({"all": [path]}, {"all": path.name})
+        part, warnings = shard_number(path.name), ()
+        if part is not None and part[1] > 1:
+            warnings = (f"{shorten(path.name)} is one of {part[1]:,} files; give its folder to read all",)
+        return ParquetFiles({"all": [path]}, {"all": path.name}, warnings)
     files = find_parquet_files(path)
     found = _chosen(path, split_folders) if split_folders else _by_name(path, files)
     for split_files in found.splits.values():
@@ -168,8 +171,12 @@ def _by_folder(root: Path, files: Sequence[Path], parents: Sequence[Path]) -> Pa
 
 def _chosen(root: Path, split_folders: Mapping[str, str]) -> ParquetFiles:
     """Return the files that `--split-folders` names."""
-    known = [path for path in sorted(root.rglob("*")) if _is_parquet(path.name) and path.is_file()]
-    relative = {path: path.relative_to(root).as_posix() for path in known}
+    relative = {
+        path: path.relative_to(root).as_posix()
+        for path in sorted(root.rglob("*"))
+        if _is_parquet(path.name) and path.is_file() and not any(map(clutter_reason, path.relative_to(root).parts))
+    }
+    known = list(relative)
     splits: dict[str, list[Path]] = {}
     used: dict[Path, str] = {}
     for split, name in split_folders.items():

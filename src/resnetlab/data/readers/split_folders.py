@@ -138,6 +138,13 @@ def _refuse_unknown_splits(root: Path, folders: Sequence[Path]) -> None:
     classes = max((content.folders for content in contents.values()), key=len)
     if len(classes) >= MIN_SHARED and all(content.looks_like(classes) for content in contents.values()):
         names = [path.name for path in contents]
+        splits = sorted(name for name in classes if split_of(name) is not None)
+        if len(splits) >= MIN_SHARED:
+            raise ConfigError(
+                f"{root}: {join_names([f'{name}/' for name in names], 60)} hold the splits {join_names(splits, 40)}; "
+                f"splits inside class folders are not read: move them to {splits[0]}/{names[0]}/ …, give one of "
+                f"these folders if they are data sets, or read all images as classes with {CLASSES_OPTION}"
+            )
         raise ConfigError(
             f"{root}: {join_names([f'{name}/' for name in names], 60)} look like splits, because all hold the folders "
             f"{join_names(sorted(classes), 40)}; name the splits with {suggest_option(names[:3])}, or, if they are "
