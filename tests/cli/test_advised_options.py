@@ -7,12 +7,15 @@ import pytest
 
 from helpers.images import write_tree
 from resnetlab.cli.main import main
+from resnetlab.data.loader import STUDY_BATCH_SIZE
+from resnetlab.training.recipes import RECIPES
 
 DATA_COMMANDS = ("train", "study", "evaluate", "deepen", "diagnose", "doctor", "export", "data")
 """Commands that open a data set."""
 EVERYWHERE = ("on_bad_image", "data_root", "split_folders", "image_column", "label_column", "color_profiles")
 """Options that errors of data name, whatever the command."""
-TRAINING_COMMANDS = ("train", "study", "doctor", "diagnose")
+BATCH_COMMANDS = ("train", "doctor", "diagnose")
+"""Commands whose batch may be larger than the training set; a study is told of a recipe instead."""
 
 
 @pytest.mark.parametrize("command", DATA_COMMANDS)
@@ -20,25 +23,29 @@ def test_commands_have_the_options_that_errors_of_data_name(command):
     options = importlib.import_module(f"resnetlab.cli.{command}").Options
     names = {field.name for field in dataclasses.fields(options)}
     assert set(EVERYWHERE) <= names
-    assert command not in TRAINING_COMMANDS or "batch_size" in names
+    assert command not in BATCH_COMMANDS or "batch_size" in names
 
 
 def test_the_advice_of_a_study_with_few_images_works(tmp_path, capsys):
     """Two studies, each of a run in a process of its own: the advice is right only if it works."""
-    data = write_tree(tmp_path / "data", {"a": 8, "b": 8})
+    assert RECIPES["digits"].batch_size == STUDY_BATCH_SIZE == min(recipe.batch_size for recipe in RECIPES.values())
+    data = write_tree(tmp_path / "data", {"a": 12, "b": 12})
     study = ["study", "--data", str(data), "--depths", "8", "--arms", "plain", "--seeds", "1", "--steps", "1"]
     study += ["--image-size", "8", "--no-identity-init", "--jobs", "1"]
     assert main([*study, "--out", str(tmp_path / "one")]) == 1
     output = capsys.readouterr()
-    assert "128 is larger than the training set of 12 images; give --batch-size 12 or less" in output.out + output.err
-    assert main([*study, "--out", str(tmp_path / "two"), "--batch-size", "12"]) == 0
+    advice = (
+        "128 is larger than the training set of 20 images; give --batch-size 20 or less (a study: --recipe digits, "
+    )
+    assert advice in output.out + output.err
+    assert main([*study, "--out", str(tmp_path / "two"), "--recipe", "digits"]) == 0
 
 
 def test_a_study_can_skip_bad_images(tmp_path, capsys):
-    data = write_tree(tmp_path / "data", {"a": 8, "b": 8})
+    data = write_tree(tmp_path / "data", {"a": 12, "b": 12})
     (data / "a" / "000.png").write_bytes(b"no image")
     study = ["study", "--data", str(data), "--depths", "8", "--arms", "plain", "--seeds", "1", "--steps", "1"]
-    study += ["--image-size", "8", "--no-identity-init", "--jobs", "1", "--batch-size", "4"]
+    study += ["--image-size", "8", "--no-identity-init", "--jobs", "1", "--recipe", "digits"]
     assert main([*study, "--out", str(tmp_path / "one")]) == 1
     output = capsys.readouterr()
     assert "--on-bad-image skip" in output.out + output.err

@@ -197,7 +197,10 @@ def test_another_configuration_is_refused_unless_allowed(tmp_path):
     assert (tmp_path / "record.jsonl").read_bytes() == record
     fit(other, tmp_path, options=RuntimeOptions(resume=True, allow_config_change=True))
     warnings = [line["message"] for line in read_record(tmp_path / "record.jsonl") if line["kind"] == "warning"]
-    assert warnings == ["continued with another configuration: recipe.lr: 0.01 -> 0.005"]
+    assert warnings == [
+        "continued with another configuration: recipe.lr: 0.01 -> 0.005",
+        "the learning rate of the next step is 0.005 instead of 0.01",
+    ]
     wider = dataclasses.replace(other, model=model_config("resnet14"))
     for allowed in (False, True):  # the first word on it names no way that is none
         with pytest.raises(

@@ -61,8 +61,6 @@ class Options:
     """Passes over the training images; the recipe's own number if not given."""
     steps: int | None = None
     """Length of each run in steps, instead of epochs."""
-    batch_size: int | None = None
-    """Images per step, instead of the recipe's, at least 2."""
     lr: float | None = None
     """Learning rate, instead of the recipe's."""
     norm: Literal["batch", "none"] | None = None
@@ -236,7 +234,7 @@ def build_grid(options: Options, preset: "Preset") -> "Grid":
         )
         detect_kind(data)
         recipe_name = options.recipe or ("digits" if name == "digits" else "cifar-paper")
-        training = recipe(recipe_name, epochs=epochs, steps=steps, lr=options.lr, batch_size=options.batch_size)
+        training = recipe(recipe_name, epochs=epochs, steps=steps, lr=options.lr)
         datasets += [StudyData(replace(data, train_images=size), training) for size in sizes]
     return Grid(
         datasets=tuple(datasets),

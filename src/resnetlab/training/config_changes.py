@@ -77,6 +77,6 @@ def _tested(trainer: "Trainer", result: Mapping[str, Any]) -> list[str]:
     if result.get("status") != "done" or error is None or not len(trainer.data.splits["test"]):
         return []
     return [
-        f"the test split had been measured already, at {error:.2f} % error: it is measured again, and choosing between "
-        "the two results would make it a second validation split"
+        f"the test split had been measured already ({error:.2f} % error) and is measured again; do not choose between "
+        "the two results"
     ]
