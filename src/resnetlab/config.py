@@ -229,8 +229,10 @@ class Recipe:
     lr: float = 0.01
     """Highest learning rate, above 0."""
     momentum: float = 0.9
-    """v = momentum * v + gradient, then w = w - lr * v (PyTorch; Sutskever et al., 2013, put lr inside v, which differs
-    only while a schedule changes lr); from 0 to below 1."""
+    """v = momentum * v + gradient, w = w - lr * v, as PyTorch does it; from 0 to below 1.
+
+    Differs: the authors' release notes say v = momentum * v + lr * gradient, w = w - v. The two are equal while lr is
+    constant, and differ for about 1 / (1 - momentum) steps after a change of it."""
     max_update: float | None = None
     """Longest step of a layer, as a share of the norm of its weights, above 0; longer steps are shortened to it, and
     their momentum too. It holds for kernels of convolutions and of the head; no limit if not given."""

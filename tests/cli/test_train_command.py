@@ -121,7 +121,7 @@ def test_a_file_without_a_model_is_fine_tuned(trained, tmp_path):
         "100 train",
         "head kept: the same classes",
         "only the head for 1 epoch, lr x 0.5 for each stage",
-        "mean per channel, as in the file",
+        "mean and deviation per channel, as in the file",
     ):
         assert text in output
     assert [line for line in done.stdout.splitlines() if len(line) > 80] == []

@@ -144,7 +144,7 @@ def test_the_resolved_configuration_is_described(run):
     text = "\n".join(run[2].lines)
     assert "resnet8: residual, 8 layers, shortcut pad" in text
     assert "digits: 1,257 train, 270 val, 270 test" in text
-    assert "10 classes; 8 pixels; mean per channel" in text
+    assert "10 classes; 8 pixels; mean and deviation per channel" in text
     assert "digits: 38 steps of 64 images (2 x 19); seed 4" in text
     assert "lr 0.01, /10 at 19, 29" in text
     assert "computed fp32" in text

@@ -64,6 +64,8 @@ class Options:
     """Images per step; the recipe's if not given."""
     lr: float | None = None
     """Learning rate; the recipe's if not given."""
+    max_update: float | None = None
+    """Longest step of a layer, as a share of the norm of its weights, such as 0.05; no limit if not given."""
     initial_lr: float | None = None
     """Learning rate until the training error falls below 80 %; the recipe's if not given."""
     seed: int | None = None
@@ -222,7 +224,17 @@ def new_config(options: Options) -> RunConfig:
 
 
 DATA_FIELDS = ("split_seed", "train_images", "image_size", "on_bad_image", *READING_FIELDS)
-RECIPE_FIELDS = ("epochs", "steps", "batch_size", "lr", "initial_lr", "keep", "frozen_epochs", "layer_decay")
+RECIPE_FIELDS = (
+    "epochs",
+    "steps",
+    "batch_size",
+    "lr",
+    "max_update",
+    "initial_lr",
+    "keep",
+    "frozen_epochs",
+    "layer_decay",
+)
 RUN_FIELDS = (
     "seed",
     "precision",

@@ -150,7 +150,7 @@ def _only_deep_fails(group: RunGroup, fails: Callable[[Run], bool]) -> DepthExtr
 def _stalled_pct(run: Run) -> float | None:
     """Return the share of layers that stall, in %."""
     steps = layer_steps(run)
-    return None if steps is None else 100 * len(steps.stalled) / steps.num_layers
+    return None if steps is None else steps.stalled_pct
 
 
 def _log10(value: float | None) -> float | None:

@@ -36,6 +36,16 @@ class LayerSteps:
     gradients, the highest learning rate would not move them by `MIN_MOVEMENT` of their length in the whole run."""
 
     @property
+    def overwritten_pct(self) -> float:
+        """Share of the layers in `overwritten`, in %."""
+        return 100 * len(self.overwritten) / self.num_layers
+
+    @property
+    def stalled_pct(self) -> float:
+        """Share of the layers in `stalled`, in %."""
+        return 100 * len(self.stalled) / self.num_layers
+
+    @property
     def is_sound(self) -> bool:
         """Whether no layer was overwritten, and at most `SOUND_SHARE` of the layers stalled."""
         return not self.overwritten and len(self.stalled) <= SOUND_SHARE * self.num_layers

@@ -60,7 +60,7 @@ PRESETS: dict[str, Preset] = {
         ),
         Preset(
             name="overfitting",
-            description="a deep network fits 50 images but errs on unseen ones; with all images it does not",
+            description="few images: a network fits 50 but errs on unseen ones; with all images it does not",
             arms=("residual",),
             steps=300,
             train_images=(50, None),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from resnetlab.study.layer_steps import layer_steps
 from resnetlab.study.results import Run
 from resnetlab.study.run_metrics import (
     dead_relus_pct,
@@ -43,6 +44,12 @@ class TableRow:
     """||gradient|| / ||weights|| of the median layer at the first step."""
     steepest_gradient: SeedStats | None
     """||gradient|| / ||weights|| of the layer where it is largest, at the first step."""
+    longest_step: SeedStats | None
+    """Longest step of a layer in the whole run, in units of the norm of its weights."""
+    overwritten_pct: SeedStats | None
+    """Share of layers that took a step as long as their weights or longer, in %."""
+    stalled_pct: SeedStats | None
+    """Share of layers that hardly moved for a quarter of the run, in %."""
     movement: SeedStats | None
     """Upper bound on the movement of the median layer in the whole run, in units of its weights' norm."""
     dead_relus_pct: SeedStats | None
@@ -62,6 +69,7 @@ def table_rows(runs: Sequence[Run]) -> list[TableRow]:
 def _row(group: Sequence[Run]) -> TableRow:
     done = [run for run in group if run.status == "done"]
     ended = [run for run in group if run.status in ("done", "diverged")]
+    steps = [layer_steps(run) for run in ended]
     costs = next((run.start for run in group if run.start), {})
 
     def over_seeds(key: str) -> SeedStats | None:
@@ -83,6 +91,9 @@ def _row(group: Sequence[Run]) -> TableRow:
         steps_to={pct: _median_steps_to(done, pct) for pct in CONVERGENCE_PCT},
         first_gradient=seed_stats([first_gradient(run) for run in ended]),
         steepest_gradient=seed_stats([steepest_gradient(run) for run in ended]),
+        longest_step=seed_stats([taken and taken.longest for taken in steps]),
+        overwritten_pct=seed_stats([taken and taken.overwritten_pct for taken in steps]),
+        stalled_pct=seed_stats([taken and taken.stalled_pct for taken in steps]),
         movement=seed_stats([movement(run) for run in ended]),
         dead_relus_pct=seed_stats([dead_relus_pct(run) for run in ended]),
         residual_ratio=seed_stats([residual_ratio(run) for run in ended]),

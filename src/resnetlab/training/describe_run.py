@@ -19,11 +19,13 @@ def describe_run(trainer: "TrainerComponents") -> list[str]:
     sizes = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
     sides = [str(side) for _, side in recipe.train_sizes] or [str(preprocessing.image_size)]
     decayed = "" if recipe.decay_norms else ", none on BN and biases"
+    if recipe.max_update is not None:
+        decayed += f", steps limited to {100 * recipe.max_update:g} % of a layer"
     lines = [
         f"network  {model.name}: {model.arm}, {model.depth} layers, shortcut {model.shortcut}",
         f"data     {dataset.name}: {sizes}",
         f"         {len(dataset.classes)} classes; {' then '.join(sides)} pixels; "
-        f"mean per {'pixel' if preprocessing.pixel_mean else 'channel'}"
+        f"{'mean per pixel' if preprocessing.pixel_mean else 'mean and deviation per channel'}"
         f"{'' if config.weights is None else ', as in the file'}",
         *(f"         {line}" for line in dataset.reading),
         f"recipe   {recipe.name}: {total_steps:,} steps of {recipe.batch_size} images "
