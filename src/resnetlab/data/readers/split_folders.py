@@ -83,14 +83,7 @@ def find_split_folders(root: Path, folders: Sequence[Path], given: Mapping[str, 
             f"{root}: has {named[0].name}/ but no train/; add it, or give a folder of classes without splits, or name "
             f"the folders with {suggest_option(path.name for path in folders)}"
         )
-    classes = frozenset[str]().union(*(contents[path].folders for path in named))
-    alike = [path for path in others if len(contents[path].folders) > 1 and contents[path].looks_like(classes)]
-    if alike:
-        names = [path.name for path in (named if "test" in by_split else (*named, *alike))]
-        raise ConfigError(
-            f"{root}: {alike[0].name}/ holds the same class folders as {by_split['train'].name}/, but its name is no "
-            f"known split; name the splits to read with {suggest_option(names)}"
-        )
+    _refuse_alike(root, by_split, others, contents)
     unsure = [path.name for path in by_split.values() if is_unsure(path.name)]
     warnings = [f"{name}/ is read as val; if it is the test split, say so with --split-folders" for name in unsure]
     found = {split: by_split[split] for split in SPLIT_NAMES if split in by_split}
@@ -149,6 +142,21 @@ def _refuse_unknown_splits(root: Path, folders: Sequence[Path]) -> None:
             f"{root}: {join_names([f'{name}/' for name in names], 60)} look like splits, because all hold the folders "
             f"{join_names(sorted(classes), 40)}; name the splits with {suggest_option(names[:3])}, or, if they are "
             f"classes, give {CLASSES_OPTION}"
+        )
+
+
+def _refuse_alike(
+    root: Path, by_split: Mapping[str, Path], others: Sequence[Path], contents: Mapping[Path, _Content]
+) -> None:
+    """Raise if a folder beside the splits holds the same class folders: a split with an unknown name."""
+    named = list(by_split.values())
+    classes = frozenset[str]().union(*(contents[path].folders for path in named))
+    alike = [path for path in others if len(contents[path].folders) > 1 and contents[path].looks_like(classes)]
+    if alike:
+        names = [path.name for path in (named if "test" in by_split else (*named, *alike))]
+        raise ConfigError(
+            f"{root}: {alike[0].name}/ holds the same class folders as {by_split['train'].name}/, but its name is no "
+            f"known split; name the splits to read with {suggest_option(names)}"
         )
 
 
