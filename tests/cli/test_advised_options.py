@@ -15,7 +15,7 @@ DATA_COMMANDS = ("train", "study", "evaluate", "deepen", "diagnose", "doctor", "
 EVERYWHERE = ("on_bad_image", "data_root", "split_folders", "image_column", "label_column", "color_profiles")
 """Options that errors of data name, whatever the command."""
 BATCH_COMMANDS = ("train", "doctor", "diagnose")
-"""Commands whose batch may be larger than the training set; a study is told of a recipe instead."""
+"""Commands whose batch may be larger than the training set; for a study the error names a recipe."""
 
 
 @pytest.mark.parametrize("command", DATA_COMMANDS)

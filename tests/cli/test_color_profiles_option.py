@@ -83,7 +83,7 @@ def test_evaluation_follows_the_network_unless_told_otherwise(data):
     for name, config, preprocessing in (
         ("apply", DataConfig(str(data)), PREPROCESSING),
         ("ignore", DataConfig(str(data)), ignoring),
-        ("told", DataConfig(str(data), color_profiles="apply"), ignoring),
+        ("overridden", DataConfig(str(data), color_profiles="apply"), ignoring),
     ):
         dataset = open_eval_dataset(config, preprocessing, "all")
         pixels[name] = dataset.split.images
@@ -91,7 +91,7 @@ def test_evaluation_follows_the_network_unless_told_otherwise(data):
         assert isinstance(originals, EncodedImages)
         assert originals.color_profiles == ("ignore" if name == "ignore" else "apply")
     assert not np.array_equal(pixels["apply"].sum((1, 2, 3)), pixels["ignore"].sum((1, 2, 3)))
-    assert np.array_equal(sorted(pixels["apply"].sum((1, 2, 3))), sorted(pixels["told"].sum((1, 2, 3))))
+    assert np.array_equal(sorted(pixels["apply"].sum((1, 2, 3))), sorted(pixels["overridden"].sum((1, 2, 3))))
 
 
 def test_images_that_stay_encoded_follow_it_too(data):

@@ -122,7 +122,7 @@ def test_twelve_bits_have_the_full_range():
         (np.zeros((8, 8, 13), "u2"), {"photometric": GREY}, "a TIFF of 13 x 16-bit integers"),
         (np.zeros((8, 8, 2), "u2"), {"photometric": GREY, "extra": (2,)}, "a TIFF of 2 x 16-bit integers"),
         (np.zeros((8, 8, 5), "u1"), {"photometric": CMYK, "extra": (2,)}, "a TIFF of 5 x 8-bit integers in CMYK"),
-        (np.zeros((8, 8, 3), "u1"), {"photometric": 8}, "a TIFF of 3 x 8-bit integers in CIELAB, .*; save it as RGB"),
+        (np.zeros((8, 8, 3), "u2"), {"photometric": 8}, "a TIFF of 3 x 16-bit integers in CIELAB, .*; save it as RGB"),
         (np.zeros((8, 8, 3), "u1"), {"photometric": 9}, "a TIFF of 3 x 8-bit integers in ICCLAB"),
         (np.zeros((8, 8, 1), "u2"), {"photometric": 32803}, "a TIFF of raw sensor values"),
         (np.zeros((8, 8, 1), "u2"), {"photometric": INVERTED, "big_endian": True}, "a TIFF of 1 x 16-bit integers"),
@@ -145,6 +145,16 @@ def test_unread_compressions_are_named(compression, name):
     data = data.replace(tag + b"\1\0", tag + compression.to_bytes(2, "little"))
     with pytest.raises(BadImageError, match=f"^a TIFF with {name} compression, which is not read; save it with LZW"):
         decode(data)
+
+
+def test_cielab_of_eight_bits_is_read():
+    lab = np.array([[[255, 0, 0], [0, 0, 0], [138, 0, 0], [136, 81, 70]]], np.uint8).repeat(
+        4, 0
+    )  # white … L 53 a 81 b 70
+    want = np.array([[255, 255, 255], [0, 0, 0], [129, 129, 129], [254, 7, 0]])
+    for profile in ([], [(34675, 7, list(b"no profile" * 30))]):
+        got = decode(write_tiff(lab, photometric=8, tags=profile))[0].astype(int)
+        assert np.abs(got - want).max() <= 12
 
 
 def test_a_missing_codec_of_libtiff_is_no_damage():

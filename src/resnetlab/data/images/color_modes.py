@@ -18,7 +18,8 @@ def to_rgb(image: Image.Image, *, negative: bool = False, color_profiles: ColorP
     inverted: full scale becomes black. With `color_profiles="apply"`, colours are converted to sRGB by the profile of
     the image; transparent pixels become white after that.
     """
-    profile = image.info.get("icc_profile") if color_profiles == "apply" else None
+    # Pillow converts CIELAB to sRGB itself.
+    profile = image.info.get("icc_profile") if color_profiles == "apply" and image.mode != "LAB" else None
     convert = profile_conversion(profile, mode_channels(image.mode)) if isinstance(profile, bytes) else None
     if image.mode.startswith("I"):
         grey = _scale_integers(image, negative)

@@ -1,7 +1,7 @@
 """Embedded ICC colour profiles: conversion of decoded pixels to sRGB, as an image viewer does it.
 
-A profile is judged by what it does. If no colour of a grid changes by more than `SAME` of 255, it is sRGB for 8 bits
-and the pixels stay as they are, to the last bit. A profile that cannot be used is logged once, and ignored.
+The effect of a profile decides, not its name. If no colour of a grid changes by more than `SAME` of 255, it is sRGB for
+8 bits and the pixels stay as they are, to the last bit. A profile that cannot be used is logged once, and ignored.
 
 The rendering intent is perceptual, Pillow's default; for profiles of three primaries it equals the relative
 colorimetric one. PNG's gAMA, cHRM and cICP chunks, profiles in BMP files, and EXIF's mark for Adobe RGB are not read.

@@ -30,7 +30,7 @@ class FileType:
     is_image: bool = False
     """Whether it is an image, of a format that is not read."""
     remedy: str = ""
-    """What the user can do, as a clause in the imperative."""
+    """A remedy, as a clause in the imperative."""
 
     @property
     def has_own_line(self) -> bool:

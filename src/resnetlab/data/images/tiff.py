@@ -7,7 +7,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from resnetlab.data.images.errors import BadImageError
 from resnetlab.data.images.libtiff import MISSING_CODEC, capture_errors
-from resnetlab.data.images.varieties import is_lab, tiff_reason
+from resnetlab.data.images.varieties import tiff_reason
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # otherwise Pillow's messages go to standard error
 PLANES = 2
@@ -28,10 +28,8 @@ class PlanarTiffFile(TiffImageFile):
 
 
 def check_tiff(image: TiffImageFile) -> None:
-    """Raise `BadImageError` for a TIFF that Pillow opens, but whose pixels it would get wrong or not convert."""
+    """Raise `BadImageError` for a TIFF that Pillow opens, but whose pixels it would get wrong."""
     tags = image.tag_v2
-    if is_lab(tags):
-        raise BadImageError(str(tiff_reason(tags)))
     if not _is_planar(image) or (not image.use_load_libtiff and _has_plain_planes(image)):
         return
     # Pillow's use of libtiff loses the alpha plane of grey, or takes one for premultiplied that has no ExtraSamples.
@@ -51,7 +49,8 @@ def _has_plain_planes(image: TiffImageFile) -> bool:
     if set(tags.get(258, (1,))) != {8} or tags.get(262) not in (2, 5, 6) or tags.get(338, ()) not in ((), (2,)):
         return False
     expected = (4 if tags.get(262) == 5 else 3) + len(tags.get(338, ()))
-    return tags.get(277) == expected or 324 not in tags  # the row length of tiles is that of the expected channels
+    # Tiles beyond the right edge are read as if they had the expected number of channels.
+    return tags.get(277) == expected or 324 not in tags or tags[256] % tags[322] == 0
 
 
 def load_tiff(image: TiffImageFile) -> None:

@@ -19,7 +19,6 @@ COLOURS = {5: "CMYK", 6: "YCbCr", 8: "CIELAB", 9: "ICCLAB", 10: "ITULAB", 32844:
 """Colour spaces of TIFF that a reason names."""
 RAW_SENSOR = (32803, 34892)
 """Photometric interpretations of values from a sensor: colour filter array, linear raw."""
-LAB = (8, 9, 10)
 PHOTOMETRIC = {0, 1, 2, 3, 4, *COLOURS, *RAW_SENSOR}
 COMPRESSIONS = {
     9: "JBIG",
@@ -74,11 +73,6 @@ def unread_variety(data: bytes, kind: str, message: str) -> str | None:
     if UNSUPPORTED_TEXT.search(message):
         return f"a variety of {kind} that is not read ({message}); save it as PNG"
     return None
-
-
-def is_lab(tags: Mapping[int, Any]) -> bool:
-    """Return whether a TIFF stores CIELAB colours, which Pillow opens but cannot convert to RGB."""
-    return tags.get(262) in LAB
 
 
 def tiff_reason(tags: Mapping[int, Any], message: str = "") -> str | None:
