@@ -1,4 +1,4 @@
-"""The scenarios of the synthetic studies, each with its truth and the function that draws one study."""
+"""The scenarios of the synthetic studies, each with its truth and the function that makes one study."""
 
 import dataclasses
 import random
@@ -27,7 +27,7 @@ DrawRuns = Callable[[random.Random], list[Run]]
 
 
 class Scenario(NamedTuple):
-    """A cause, the verdict that is true of it, and a function that draws the runs of one study."""
+    """A cause, the verdict that is true of it, and a function that makes the runs of one study."""
 
     truth: str
     draw: DrawRuns
@@ -63,6 +63,13 @@ def depths(*errors: float) -> DrawRuns:
 def few_images(rng: random.Random) -> list[Run]:
     """Draw networks that fit 50 images and err on unseen ones, and the same on all images."""
     few = grid(rng, {"residual": {20: near(0.2, 0.2, 25), 56: near(0.2, 0.2, 28)}}, seeds=3, images=50)
+    return few + grid(rng, {"residual": {20: near(0.3), 56: near(0.3)}}, seeds=3)
+
+
+def few_images_that_vary(rng: random.Random) -> list[Run]:
+    """Draw the same with gaps that vary over seeds, as they do on 50 images."""
+    vary = [lambda r, gap=gap: Shape(0.0, r.uniform(gap - 6, gap + 6)) for gap in (21, 24)]
+    few = grid(rng, {"residual": {20: vary[0], 56: vary[1]}}, seeds=3, images=50)
     return few + grid(rng, {"residual": {20: near(0.3), 56: near(0.3)}}, seeds=3)
 
 
@@ -149,6 +156,7 @@ SCENARIOS: dict[str, Scenario] = {
         "overfitting", plain(near(0.1, 0.1, 4.0), near(0.1, 0.1, 6.5))
     ),
     "fits 50 images and errs on unseen ones": Scenario("overfitting", few_images),
+    "fits 50 images and errs on unseen ones, the gap varies": Scenario("overfitting", few_images_that_vary),
     "errors that vary over seeds": Scenario(UNDECIDED, noise),
     "one seed of a degrading study": Scenario(UNDECIDED, plain(fitted, worse, seeds=1)),
     "one seed of an exploding study": Scenario(UNDECIDED, plain(fitted, unlearnt(first_layers=MEDIAN_STEEP), seeds=1)),

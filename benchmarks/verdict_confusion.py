@@ -3,7 +3,7 @@
     python benchmarks/verdict_confusion.py [--per-scenario N] [--markdown]
 
 A verdict is false if it is `healthy` or a failing verdict and not the truth; `not enough evidence` is never false, but
-misses a truth that the runs show. Only the arm without a limit on its steps is judged; the control arm is evidence.
+misses a truth that the runs show. Only the arm without a limit on its steps counts; the control arm is evidence.
 Exit status 1 if a verdict is false.
 """
 

@@ -10,6 +10,9 @@ import tyro
 if TYPE_CHECKING:
     from rich.console import Console
 
+MAX_NAME_WITH_PARAMS = 18
+"""Longest name of a network beside which a terminal of 80 columns has room for the number of parameters."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -40,11 +43,13 @@ def print_results(results: dict[str, Any], out: Path, console: "Console", *, jso
         print(json.dumps(results, ensure_ascii=False))
         return
     for data in dict.fromkeys(row["data"] for row in results["table"]):
-        errors = table(data, "params", "train error %", "val error %", "test error %", "seeds")
-        for row in (row for row in results["table"] if row["data"] == data):
+        rows = [row for row in results["table"] if row["data"] == data]
+        has_params = max(len(row["network"]) for row in rows) <= MAX_NAME_WITH_PARAMS
+        errors = table(data, *["params"] * has_params, "train error %", "val error %", "test error %", "seeds")
+        for row in rows:
             cells = (_format_stats(row[f"{split}_error_pct"]) for split in ("train", "val", "test"))
             params = f"{row['params']:,}" if row["params"] else "–"
-            errors.add_row(row["network"], params, *cells, str(row["num_seeds"]))
+            errors.add_row(row["network"], *[params] * has_params, *cells, str(row["num_seeds"]))
         console.print()
         console.print(errors)
     console.print()

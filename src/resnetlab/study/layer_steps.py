@@ -21,7 +21,7 @@ STALL = 0.25
 
 @dataclass(frozen=True)
 class LayerSteps:
-    """What the layer statistics of one run say about the steps of its layers."""
+    """The steps of the layers of one run, from its layer statistics."""
 
     num_layers: int
     longest: float

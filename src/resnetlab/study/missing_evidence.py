@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from resnetlab.study.arms import CAPPED
 from resnetlab.study.degradation import DepthResult, is_too_short, main_depth_result
+from resnetlab.study.overfitting import gaps_with_fewer_images
 from resnetlab.study.paired_comparison import RunGroup, compare_errors
 from resnetlab.study.rules import DEGRADATION_POINTS, OVERFITTING_POINTS
 from resnetlab.study.run_checks import has_learnt, has_sound_gradients, run_issues
@@ -104,6 +105,17 @@ def _unseen_rises(group: RunGroup, result: DepthResult) -> str | None:
     return None
 
 
+def _wider_gap(group: RunGroup, result: DepthResult) -> str | None:
+    for few, _, wider in gaps_with_fewer_images(group):
+        if wider.mean >= OVERFITTING_POINTS:
+            return (
+                f"{effect_text(*result)}, but the gap to unseen images of {network_name(few)} is {wider.mean:.1f} "
+                f"points wider than with more images (interval: {wider.interval_text}); whether it overfits is not "
+                "clear. Add seeds."
+            )
+    return None
+
+
 def _uncertain(_: RunGroup, result: DepthResult) -> str | None:
     if result.effect.is_clear or result.is_as_good:
         return None
@@ -118,6 +130,7 @@ REASONS: tuple[Callable[[RunGroup, DepthResult], str | None], ...] = (
     _uncertain,
     _other_depths,
     _unseen_rises,
+    _wider_gap,
 )
 """Explanations of a missing verdict; the first that applies is given."""
 

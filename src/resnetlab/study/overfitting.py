@@ -1,7 +1,11 @@
 """The detectors of overfitting: with fewer training images, and with more layers."""
 
+import statistics
+from collections.abc import Sequence
+
 from resnetlab.study.paired_comparison import (
     DepthExtremes,
+    PairedComparison,
     RunGroup,
     RunsBySeed,
     compare_errors,
@@ -19,14 +23,17 @@ def detect_overfitting(group: RunGroup) -> str | None:
 
 
 def _with_fewer_images(group: RunGroup) -> str | None:
-    """Return a sentence if, at every depth, the generalisation gap is wider with the fewest images."""
-    fewest, most = group.train_sizes[0], group.train_sizes[-1]
-    depths = [depth for depth in group.depths(fewest) if fewest != most and depth in group.depths(most)]
+    """Return a sentence if the generalisation gap is wider with the fewest images: at every depth, clearly on average.
+
+    A gap on fifty images varies over seeds, so the interval is that of the mean over depths.
+    """
+    compared = gaps_with_fewer_images(group)
+    if not compared or not _mean_over_depths([wider for _, _, wider in compared]).is_clear:
+        return None
     sentences = []
-    for depth in depths:
-        few, many = group.by_seed(depth, fewest), group.by_seed(depth, most)
-        wider = compare_pairs(many, few, generalisation_gap)
-        if not wider or not wider.is_clear or wider.mean < OVERFITTING_POINTS or not all(map(has_fitted, few.values())):
+    for few, many, wider in compared:
+        most = next(iter(many.values())).train_images
+        if wider.mean < OVERFITTING_POINTS or min(wider.points.values()) <= 0 or not all(map(has_fitted, few.values())):
             return None
         sentences.append(
             f"{network_name(few)} fits the training set ({metric_range(train_error, few.values())} %) and errs by "
@@ -36,6 +43,28 @@ def _with_fewer_images(group: RunGroup) -> str | None:
             f"over {len(wider.points)} seeds (95 % interval {wider.interval_text})."
         )
     return f"{' '.join(sentences)} This is an effect of fewer images, not of depth." if sentences else None
+
+
+def gaps_with_fewer_images(group: RunGroup) -> list[tuple[RunsBySeed, RunsBySeed, PairedComparison]]:
+    """Return, for each depth, the runs on the fewest and on the most images, and how much wider the gap of the former.
+
+    Empty if the group has one number of training images.
+    """
+    fewest, most = group.train_sizes[0], group.train_sizes[-1]
+    depths = [depth for depth in group.depths(fewest) if fewest != most and depth in group.depths(most)]
+    compared = []
+    for depth in depths:
+        few, many = group.by_seed(depth, fewest), group.by_seed(depth, most)
+        wider = compare_pairs(many, few, generalisation_gap)
+        if wider is not None:
+            compared.append((few, many, wider))
+    return compared
+
+
+def _mean_over_depths(compared: Sequence[PairedComparison]) -> PairedComparison:
+    """Return the mean of several comparisons for each seed that all of them have."""
+    seeds = set.intersection(*(set(wider.points) for wider in compared))
+    return PairedComparison({seed: statistics.fmean(wider.points[seed] for wider in compared) for seed in seeds})
 
 
 def _with_depth(group: RunGroup) -> str | None:

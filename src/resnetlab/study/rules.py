@@ -91,7 +91,7 @@ FAILING: tuple[VerdictRule, ...] = (
         f"with depth: both depths end at {UNDER_TRAINED_PCT:g} % training error or less, the deeper without a rise of "
         f"{OVERFITTING_POINTS:g} points, and its error on unseen images and the gap to it rise by as much or more; "
         f"with fewer images: the smallest set is fitted ({FITTED_PCT:g} %), and the gap rises by as much; this holds "
-        "in every seed, and the 99 % interval is above zero",
+        "in every seed, and the 99 % interval is above zero (with fewer images: of the mean over depths)",
         "He et al., section 4.2: 1202 layers, 7.93 % test error against 6.43 % with 110, at similar training errors",
     ),
     VerdictRule(
@@ -107,8 +107,8 @@ HEALTHY = VerdictRule(
     "healthy",
     "none of the above holds; every network has learnt with sound gradients (no step overwrites a layer, at most "
     f"{100 * SOUND_SHARE:g} % of the layers stall); for every two depths the 95 % interval rules out a rise of "
-    f"{DEGRADATION_POINTS:g} points of training error, and the error on unseen images rises by less than "
-    f"{OVERFITTING_POINTS:g} points on average",
+    f"{DEGRADATION_POINTS:g} points of training error, and the error on unseen images (with fewer images: the "
+    f"gap to it) rises by less than {OVERFITTING_POINTS:g} points on average",
     "He et al., section 4.1",
 )
 NOT_ENOUGH = VerdictRule(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from resnetlab.study.degradation import DepthResult, is_too_short, main_depth_result
 from resnetlab.study.detectors import DETECTORS
 from resnetlab.study.missing_evidence import missing_evidence
+from resnetlab.study.overfitting import gaps_with_fewer_images
 from resnetlab.study.paired_comparison import RunGroup, compare_errors, group_runs
 from resnetlab.study.results import Run
 from resnetlab.study.rules import DEGRADATION_POINTS, OVERFITTING_POINTS
@@ -52,6 +53,8 @@ def _healthy(group: RunGroup) -> str | None:
             return None
         if unseen is not None and unseen.mean >= OVERFITTING_POINTS:
             return None
+    if any(wider.mean >= OVERFITTING_POINTS for _, _, wider in gaps_with_fewer_images(group)):
+        return None
     deep = [main.extremes.deep[seed] for seed in main.effect.points]
     better = " Deeper is better." if main.effect.interval and main.effect.interval[1] < 0 else ""
     return (
