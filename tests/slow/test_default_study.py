@@ -63,7 +63,7 @@ def test_committed_results_are_those_of_this_study(rows):
         committed = {row["directory"]: row for row in csv.DictReader(file)}
     assert set(committed) == {row["directory"] for row in rows}
     for row in rows:
-        close = 30 if (row["arm"], row["depth"]) == ("plain", 56) else 3  # kernels round differently; deepened runs too
+        close = 30 if row["depth"] == 56 and row["arm"].startswith("plain") else 3  # kernels round differently; deepened runs too
         assert abs(row["train_error_pct"] - float(committed[row["directory"]]["train_error_pct"])) < close
 
 
