@@ -63,7 +63,8 @@ def test_committed_results_are_those_of_this_study(rows):
         committed = {row["directory"]: row for row in csv.DictReader(file)}
     assert set(committed) == {row["directory"] for row in rows}
     for row in rows:
-        close = 30 if row["depth"] == 56 and row["arm"].startswith("plain") else 3  # kernels round differently; deepened runs too
+        # Kernels round differently, and networks that do not learn amplify it.
+        close = 30 if row["depth"] == 56 and row["arm"].startswith("plain") else 3
         assert abs(row["train_error_pct"] - float(committed[row["directory"]]["train_error_pct"])) < close
 
 

@@ -3,6 +3,7 @@
 import logging
 import sys
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def colours() -> np.ndarray:
     return np.rint(np.stack([rows, columns, (rows + columns) / 2], axis=2)).astype(np.uint8)
 
 
-def save(pixels: np.ndarray, kind: str, profile: bytes | None, mode: str | None = None, **options) -> bytes:
+def save(pixels: np.ndarray, kind: str, profile: bytes | None, mode: str | None = None, **options: Any) -> bytes:
     file = BytesIO()
     image = Image.fromarray(pixels)
     image = image if mode is None else image.convert(mode)
@@ -43,7 +44,7 @@ def test_colours_are_those_of_a_viewer(kind, space, version):
     shown = colours()
     stored = convert(shown, "sRGB", space)
     assert np.abs(stored.astype(int) - shown).max() > 10
-    options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {}
+    options: dict[str, Any] = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {}
     data = save(stored, kind, rgb_profile(space, version=version), **options)
     assert np.abs(decode(data).astype(int) - shown).mean() < 1
     exact = convert(stored, space, "sRGB").astype(int)  # what 8 bits can still show
@@ -80,7 +81,7 @@ def test_profiles_of_srgb_change_no_bit(kind, version):
 @pytest.mark.parametrize("gamma", [1.0, 1.8, 2.2])
 def test_grey_profiles(kind, gamma):
     ramp = np.arange(0, 256, 4, dtype=np.uint8)[None].repeat(64, 0)
-    options = {"quality": 100} if kind == "JPEG" else {}
+    options: dict[str, Any] = {"quality": 100} if kind == "JPEG" else {}
     got = decode(save(ramp, kind, grey_profile(gamma), **options)).astype(int)
     want = encoded(linear(ramp / 255, gamma), "sRGB") * 255
     # Linear light is steep near black, where Little CMS interpolates and JPEG errs by one.
@@ -136,8 +137,8 @@ def tiff_with_profile(pixels: np.ndarray, profile: bytes) -> bytes:
 def test_sixteen_bit_tiff_with_a_profile():
     shown = colours()
     stored = convert(shown, "sRGB", "Display P3").astype(np.uint16) * 257
-    for options in ({}, {"planar": True}):
-        data = write_tiff(stored, tags=[(34675, 7, list(rgb_profile("Display P3")))], **options)
+    for planar in (False, True):
+        data = write_tiff(stored, tags=[(34675, 7, list(rgb_profile("Display P3")))], planar=planar)
         assert np.abs(decode(data).astype(int) - shown).max() <= 3
 
 
