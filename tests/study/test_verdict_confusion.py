@@ -1,6 +1,5 @@
 """Verdicts on synthetic studies of every cause: none says what is not true."""
 
-import importlib
 import sys
 
 import pytest
@@ -10,31 +9,32 @@ from resnetlab.study.rules import RULES
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-scenarios = importlib.import_module("study_scenarios")
-confusion = importlib.import_module("verdict_confusion")
+from study_scenarios import SCENARIOS, draw_studies
+from synthetic_studies import UNDECIDED
+from verdict_confusion import NOT_ENOUGH, is_false, kinds
 
-STUDIES = list(scenarios.draw_studies(1, seed=1))
+STUDIES = list(draw_studies(1, seed=1))
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.scenario)
 def test_no_verdict_is_false(study):
-    found = confusion.kinds(study)
-    assert not confusion.is_false(study, found), found
+    found = kinds(study)
+    assert not is_false(study, found), found
 
 
 def test_a_false_verdict_would_be_noticed():
     (study,) = (study for study in STUDIES if study.scenario == "one depth")
-    assert confusion.is_false(study, {"healthy"})
-    assert confusion.is_false(study, {"degradation", confusion.NOT_ENOUGH})
-    assert not confusion.is_false(study, {confusion.NOT_ENOUGH})
+    assert is_false(study, {"healthy"})
+    assert is_false(study, {"degradation", NOT_ENOUGH})
+    assert not is_false(study, {NOT_ENOUGH})
 
 
 def test_every_verdict_is_the_truth_of_a_scenario():
-    assert {scenario.truth for scenario in scenarios.SCENARIOS.values()} == {rule.kind for rule in RULES} - {
-        confusion.NOT_ENOUGH
-    } | {confusion.UNDECIDED}
+    assert {scenario.truth for scenario in SCENARIOS.values()} == {rule.kind for rule in RULES} - {NOT_ENOUGH} | {
+        UNDECIDED
+    }
 
 
 def test_most_truths_are_found():
-    found = [study.truth in confusion.kinds(study) for study in STUDIES if study.truth != confusion.UNDECIDED]
+    found = [study.truth in kinds(study) for study in STUDIES if study.truth != UNDECIDED]
     assert sum(found) >= 0.8 * len(found)

@@ -42,7 +42,8 @@ RECIPES: dict[str, Recipe] = {
             normalise="pixel",
         ),
         # Section 3.4: 60 x 10^4 iterations, divided where the error plateaus. The mean is per channel, not per pixel:
-        # with crops of random scale a pixel has no place of its own (as in the public descendants).
+        # with crops of random scale a pixel has no place of its own; and images are divided by the deviation of each
+        # channel, which the paper does not do (both as in the public descendants).
         Recipe(
             name="imagenet-paper",
             steps=600_000,
