@@ -4,8 +4,8 @@
 
 Both checkouts run the same commands: the default study, one epoch of CIFAR-10 in fp32, a fine-tuning on photographs,
 and a run of two processes. Then the final weights are compared byte by byte, and so are the errors in the model files,
-the numbers of `evaluate`, the answers of `predict` and the logit differences of an ONNX export. The exit status is 1
-if anything differs.
+the numbers of `evaluate`, the answers of `predict` and of a server, and the logit differences of an ONNX export. The
+exit status is 1 if anything differs.
 
     --cifar10 DIR   CIFAR-10 in any layout that `train --data` reads
     --photos DIR    a folder of photographs, one subfolder a class below train/ and val/
@@ -16,9 +16,11 @@ import argparse
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from pathlib import Path
 
 FIXED = ("--precision", "fp32", "--layout", "channels_last", "--compile", "off")
@@ -43,13 +45,13 @@ def results(checkout: Path, folder: Path, cifar10: Path, photos: Path) -> dict[s
     """Run everything in `folder`; return a digest or the numbers of each result."""
     if not (folder / "study" / "report.html").exists():
         run(checkout, folder, "study", "--out", "study")
-    if not (folder / "cifar").exists():
+    if not (folder / "cifar" / "model.safetensors").exists():
         words = ("--data", str(cifar10), "--model", "resnet20", "--recipe", "cifar-paper", "--epochs", "1")
         run(checkout, folder, "train", *words, *FIXED, "--out", "cifar")
-    if not (folder / "tuned").exists():
+    if not (folder / "tuned" / "model.safetensors").exists():
         words = ("--from", "cifar", "--data", str(photos), "--image-size", "32", "--epochs", "3")
         run(checkout, folder, "train", *words, *FIXED, "--out", "tuned")
-    if not (folder / "two").exists():
+    if not (folder / "two" / "model.safetensors").exists():
         words = ("--data", "digits", "--model", "resnet20", "--epochs", "2", "--sync-bn")
         run(checkout, folder, "train", *words, *FIXED, "--out", "two", torchrun=2)
     models = sorted(folder.glob("**/model.safetensors"))
@@ -62,11 +64,32 @@ def results(checkout: Path, folder: Path, cifar10: Path, photos: Path) -> dict[s
     measured = ("top1_error_pct", "top5_error_pct", "loss", "ece_pct", "per_class", "confusion")
     found["evaluate cifar"] = {key: evaluation[key] for key in measured}  # a key that is gone is an error
     images = sorted(str(path) for path in Path(photos).glob("val/*/*"))[:40]
-    lines = run(checkout, folder, "predict", "tuned", *images, "--json", "--backend", "pytorch").splitlines()
+    lines = run(checkout, folder, "predict", "tuned", *images, "--json", "--backend", "torch").splitlines()
     found["predict tuned"] = [json.loads(line)["top"] for line in lines]
+    found["served answers tuned"] = served_answers(checkout, folder, images[:8])
     exported = json.loads(run(checkout, folder, "export", "cifar", "--format", "onnx", "--out", "cifar.onnx", "--json"))
     found["export cifar"] = exported["agreement"]
     return found
+
+
+def served_answers(checkout: Path, folder: Path, images: list[str]) -> list[object]:
+    """Serve the fine-tuned network, send each image, and return the classes and probabilities of every answer."""
+    command = [sys.executable, "-m", "resnetlab", "serve", "tuned", "--port", "0", "--backend", "torch"]
+    environment = {**os.environ, "PYTHONPATH": str(checkout / "src")}
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout
+            address = server.stdout.readline().split()[-1]
+            answers = []
+            for image in images:
+                request = urllib.request.Request(
+                    f"{address}v1/predict", Path(image).read_bytes(), {"Content-Type": "image/jpeg"}
+                )
+                with urllib.request.urlopen(request, timeout=60) as response:
+                    answers.append(json.load(response)["top"])
+            return answers
+        finally:
+            server.send_signal(signal.SIGINT)
 
 
 def weights_sha256(path: Path) -> str:

@@ -129,6 +129,9 @@ SCENARIOS: dict[str, Scenario] = {
     "the loss of every run rises fivefold": Scenario(
         "learning rate too high", plain(unlearnt(rise=5.0), unlearnt(rise=5.0))
     ),
+    "all deep runs end in NaN after gradients grew to 1e9": Scenario(
+        "unstable", plain(fitted, lambda r: Shape(None, later=1e9, stalled=20))
+    ),
     "1 of 3 deep runs ends in NaN, the others are fine": Scenario("unstable", mixed(fitted, diverged, 1, 3)),
     "2 of 4 deep runs end in NaN, the others are fine": Scenario("unstable", mixed(fitted, diverged, 2, 4)),
     "1 of 3 deep runs ends in NaN, the others fit worse": Scenario("unstable", mixed(worse, diverged, 1, 3)),
@@ -141,6 +144,9 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "the deeper stops later on its way down": Scenario("under-trained", plain(falling(30, 35), falling(50, 60))),
     "the shallow stops early, the deep has not begun": Scenario(UNDECIDED, plain(falling(40, 44), unlearnt())),
+    "the deeper still learns fast when the rate drops": Scenario(
+        UNDECIDED, plain(fitted, lambda r: Shape(r.uniform(30, 60), falls=r.uniform(0.15, 0.3)))
+    ),
     "every depth fits": Scenario("healthy", plain(fitted, fitted)),
     "deeper is better": Scenario("healthy", depths(9.0, 6.0, 4.0)),
     "a clear rise of half a point": Scenario("healthy", plain(near(0.5, 0.1), near(1.0, 0.1))),

@@ -81,6 +81,24 @@ def test_networks_that_stopped_improving_degrade_although_no_depth_has_fitted():
     assert kinds([*shallow, *deep]) == [("plain", "degradation")]
 
 
+def test_a_deep_network_that_still_learns_fast_does_not_degrade():
+    """The shallow network has fitted; the deep one is under way and may only need more steps."""
+    runs = grid("plain", [1.0, 2.0, 1.5], [40.0, 42.0, 41.0], losses=FALLING)
+    assert kinds(runs) == [("plain", "not enough evidence")]
+    assert "plain-56 was still learning when the learning rate was lowered (its loss fell by 16 %" in sentence(runs)
+    slower = tuple(loss**0.25 for loss in FALLING)  # by 4 %
+    assert kinds(grid("plain", [1.0, 2.0, 1.5], [40.0, 42.0, 41.0], losses=slower)) == [("plain", "degradation")]
+
+
+def test_gradients_that_explode_later_are_not_blamed_on_the_learning_rate():
+    runs = [synthetic_run("plain", 20, seed, 1.0) for seed in range(3)]
+    for seed in range(3):
+        run = synthetic_run("plain", 56, seed, None, status="diverged")
+        later = layer_stats(run.config.model, 17, 1e9)
+        runs.append(dataclasses.replace(run, layer_stats=(run.layer_stats[0], later)))
+    assert kinds(runs) == [("plain", "unstable")]
+
+
 def with_control(errors, first_layer=1700.0, **options):
     """Return plain networks whose first step overwrites their first convolution, and the control arm."""
     runs = grid("plain", [1.0, 2.0, 1.5], [70.0, 72.0, 75.0])

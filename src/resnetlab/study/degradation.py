@@ -15,11 +15,12 @@ from resnetlab.study.paired_comparison import (
     compare_errors,
 )
 from resnetlab.study.results import Run
-from resnetlab.study.rules import DEGRADATION_POINTS, UNDER_TRAINED_PCT
+from resnetlab.study.rules import DEGRADATION_POINTS, UNDER_TRAINED_PCT, UNDER_WAY_SHARE
 from resnetlab.study.run_checks import has_learnt, has_sound_gradients, is_improving
 from resnetlab.study.run_metrics import train_error
 from resnetlab.study.seed_stats import format_range
 from resnetlab.study.sentences import effect_text, gradients_text, network_name
+from resnetlab.study.training_progress import loss_fall_before_drop
 
 MEAN_FIELD = (
     "Yang et al. (2019, A mean field theory of batch normalization) predict such gradients at random weights for plain "
@@ -61,14 +62,25 @@ def main_depth_result(group: RunGroup) -> DepthResult | None:
 def is_too_short(extremes: DepthExtremes) -> bool:
     """Return whether longer training may change the comparison.
 
-    The shallow networks have not fitted their training set, and some network was still improving when the learning rate
-    was lowered (or the record is too short to tell).
+    Either the shallow networks have not fitted their training set, and some network was still improving when the
+    learning rate was lowered (or the record is too short to tell). Or the deep networks have not fitted it, and were
+    learning fast then.
     """
-    errors = [error for run in extremes.shallow.values() if (error := train_error(run)) is not None]
-    if not errors or statistics.fmean(errors) <= UNDER_TRAINED_PCT:
-        return False
-    runs = (*extremes.shallow.values(), *extremes.deep.values())
-    return any(is_improving(run) is not False for run in runs)
+    return (
+        _has_unfitted(extremes.shallow)
+        and (any(is_improving(run) is not False for runs in extremes for run in runs.values()))
+    ) or is_under_way(extremes.deep)
+
+
+def is_under_way(runs: RunsBySeed) -> bool:
+    """Return whether networks have not fitted their training set, and learnt fast until the rate was lowered."""
+    falls = [fall for run in runs.values() if (fall := loss_fall_before_drop(run)) is not None]
+    return _has_unfitted(runs) and bool(falls) and statistics.fmean(falls) >= UNDER_WAY_SHARE
+
+
+def _has_unfitted(runs: RunsBySeed) -> bool:
+    errors = [error for run in runs.values() if (error := train_error(run)) is not None]
+    return bool(errors) and statistics.fmean(errors) > UNDER_TRAINED_PCT
 
 
 def detect_degradation(group: RunGroup) -> str | None:

@@ -22,7 +22,14 @@ from resnetlab.study.run_checks import (
     is_rising,
     is_under_trained,
 )
-from resnetlab.study.run_metrics import first_gradient, first_update, loss_rise, movement, train_error
+from resnetlab.study.run_metrics import (
+    first_gradient,
+    first_update,
+    loss_rise,
+    movement,
+    train_error,
+    worst_gradient,
+)
 from resnetlab.study.sentences import diverged_text, metric_range, network_name, orders_of_magnitude
 from resnetlab.study.training_progress import loss_fall_before_drop
 
@@ -70,7 +77,7 @@ def _lr_too_high(group: RunGroup) -> str | None:
     size = group.train_sizes[-1]
     runs = group.by_seed(group.depths(size)[-1], size)
     deep = list(runs.values())
-    has_sound_start = all((first := first_gradient(run)) is not None and first < EXPLODING_GRADIENT for run in deep)
+    has_sound_start = all((worst := worst_gradient(run)) is not None and worst < EXPLODING_GRADIENT for run in deep)
     if (
         control_fails_too(group)
         or len(deep) < MIN_SEEDS
@@ -81,10 +88,10 @@ def _lr_too_high(group: RunGroup) -> str | None:
         return None
     lr = deep[0].config.recipe.lr
     return (
-        f"{network_name(runs)} does not learn in any of {len(deep)} seeds ({diverged_text(runs)}) although the "
-        f"gradient of its median layer is sound at the start ({metric_range(first_gradient, deep)} of the weights): "
-        f"with lr {lr:g} the first step is {metric_range(first_update, deep)} of the weights, and the highest running "
-        f"loss is {metric_range(loss_rise, deep)} times the first. Try lr {lr / 10:g}."
+        f"{network_name(runs)} does not learn in any of {len(deep)} seeds ({diverged_text(runs)}) although the gradient "
+        f"of its median layer does not explode (at the start {metric_range(first_gradient, deep)} of the weights): with "
+        f"lr {lr:g} the first step is {metric_range(first_update, deep)} of the weights, and the highest running loss is "
+        f"{metric_range(loss_rise, deep)} times the first. Try lr {lr / 10:g}."
     )
 
 

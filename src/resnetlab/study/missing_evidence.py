@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Callable
 
 from resnetlab.study.arms import CAPPED
-from resnetlab.study.degradation import DepthResult, is_too_short, main_depth_result
+from resnetlab.study.degradation import DepthResult, is_too_short, is_under_way, main_depth_result
 from resnetlab.study.overfitting import gaps_with_fewer_images
 from resnetlab.study.paired_comparison import RunGroup, compare_errors
 from resnetlab.study.rules import DEGRADATION_POINTS, OVERFITTING_POINTS
 from resnetlab.study.run_checks import has_learnt, has_sound_gradients, run_issues
 from resnetlab.study.run_metrics import train_error, unseen_error
 from resnetlab.study.sentences import effect_text, gradients_text, metric_range, network_name
+from resnetlab.study.training_progress import loss_fall_before_drop
 
 
 def missing_evidence(group: RunGroup) -> str:
@@ -42,6 +43,13 @@ def _no_gradients(group: RunGroup, result: DepthResult) -> str | None:
 def _too_short(_: RunGroup, result: DepthResult) -> str | None:
     if not is_too_short(result.extremes):
         return None
+    if is_under_way(result.extremes.deep):
+        falls = metric_range(lambda run: 100 * (loss_fall_before_drop(run) or 0), result.extremes.deep.values())
+        return (
+            f"{effect_text(*result)}, but {network_name(result.extremes.deep)} was still learning when the learning "
+            f"rate was lowered (its loss fell by {falls} % over the last quarter of the steps before), so it may only "
+            "need more steps; train longer with --epochs or --steps."
+        )
     return (
         f"{effect_text(*result)}, but the networks are under-trained: {network_name(result.extremes.shallow)} ends at "
         f"{metric_range(train_error, result.extremes.shallow.values())} % training error, and the loss still fell "

@@ -29,6 +29,8 @@ UNDER_TRAINED_PCT = 10.0
 """Training error, in %, above which a run can count as under-trained."""
 FALLING_SHARE = 0.05
 """Fall of the running loss over the last quarter of the steps at a high learning rate, from which it still falls."""
+UNDER_WAY_SHARE = 0.1
+"""The same fall, of a deep network that has not fitted, from which it may only need more steps than a shallow one."""
 WIDE_GAP_POINTS = 10.0
 """Gap between training error and error on unseen images, in points, that is an issue of a single fitted run."""
 DEAD_RELU_PCT = 50.0
@@ -52,7 +54,8 @@ FAILING: tuple[VerdictRule, ...] = (
         f"the deepest networks end at least {DEGRADATION_POINTS:g} points of training error above the shallowest, "
         "which have learnt, on average, above them in every seed, and the 99 % interval is above zero; and their "
         "gradients are sound, or the control arm, whose gradients are, degrades as well. Not if the shallowest have "
-        f"not fitted ({UNDER_TRAINED_PCT:g} %) and some network was still improving when the learning rate was lowered",
+        f"not fitted ({UNDER_TRAINED_PCT:g} %) and some network was still improving when the learning rate was "
+        f"lowered, or if the deepest have not and their loss still fell by {100 * UNDER_WAY_SHARE:g} % or more",
         "He et al., sections 1 and 4.1, Figures 1 and 4; the threshold: ours, below the 3 points of test error "
         "between plain-20 and plain-56 in the closest reproduction on CIFAR-10 (nabla0001/resnet)",
     ),
@@ -76,8 +79,9 @@ FAILING: tuple[VerdictRule, ...] = (
     ),
     VerdictRule(
         "learning rate too high",
-        "the deepest networks do not learn in any seed although the gradient of the median layer is sound at the "
-        f"start: every run ends in NaN, or its running loss rises to {LOSS_RISE:g} times the first",
+        "the deepest networks do not learn in any seed although the gradient of the median layer does not "
+        f"explode at any sample with a finite loss: every run ends in NaN, or its running loss rises to {LOSS_RISE:g} "
+        "times the first",
         "the threshold: ours",
     ),
     VerdictRule(

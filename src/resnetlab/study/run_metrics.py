@@ -32,6 +32,12 @@ def first_gradient(run: Run) -> float | None:
     return median_gradient(run.layer_stats[0]) if run.layer_stats else None
 
 
+def worst_gradient(run: Run) -> float | None:
+    """Return the largest `median_gradient` over the samples with a finite loss; `None` without layer stats."""
+    values = [median_gradient(stats) for stats in run.layer_stats if stats["loss"] is not None]
+    return max(values) if values else None
+
+
 def steepest_gradient(run: Run) -> float | None:
     """Return the largest of `gradient_ratios` over layers at the first step; `None` without layer stats."""
     if not run.layer_stats:
