@@ -88,10 +88,10 @@ def _lr_too_high(group: RunGroup) -> str | None:
         return None
     lr = deep[0].config.recipe.lr
     return (
-        f"{network_name(runs)} does not learn in any of {len(deep)} seeds ({diverged_text(runs)}) although the gradient "
-        f"of its median layer does not explode (at the start {metric_range(first_gradient, deep)} of the weights): with "
-        f"lr {lr:g} the first step is {metric_range(first_update, deep)} of the weights, and the highest running loss is "
-        f"{metric_range(loss_rise, deep)} times the first. Try lr {lr / 10:g}."
+        f"{network_name(runs)} does not learn in any of {len(deep)} seeds ({diverged_text(runs)}) although the "
+        f"gradient of its median layer does not explode (at the start {metric_range(first_gradient, deep)} of the "
+        f"weights). With lr {lr:g} the first step is {metric_range(first_update, deep)} of the weights, and the "
+        f"highest running loss is {metric_range(loss_rise, deep)} times the first. Try lr {lr / 10:g}."
     )
 
 
