@@ -16,7 +16,9 @@ torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]
 
-TINY = ("--depths", "8", "14", "--arms", "plain", "residual", "--seeds", "2", "--epochs", "1")
+TWO_ARMS = ("--arms", "plain", "residual")
+"""The arms of a study without its control arm."""
+TINY = ("--depths", "8", "14", *TWO_ARMS, "--seeds", "2", "--epochs", "1")
 
 
 def resnetlab(

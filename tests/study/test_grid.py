@@ -19,7 +19,7 @@ from resnetlab.study.results import read_runs
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
 
-from conftest import TINY, resnetlab
+from conftest import TINY, TWO_ARMS, resnetlab
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_same_command_repeats_no_run(copy):
 @pytest.mark.slow
 def test_larger_grid_adds_its_runs(copy):
     before = record_times(copy)
-    done = resnetlab("study", "--depths", "8", "--seeds", "3", "--epochs", "1", "--out", copy, "--json")
+    done = resnetlab("study", *TWO_ARMS, "--depths", "8", "--seeds", "3", "--epochs", "1", "--out", copy, "--json")
     assert done.returncode == 0
     after = record_times(copy)
     assert set(after) - set(before) == {"digits-plain-8-seed2", "digits-residual-8-seed2"}
@@ -94,12 +94,12 @@ def test_larger_grid_adds_its_runs(copy):
 
 @pytest.mark.slow
 def test_other_recipe_is_rejected_and_fresh_starts_over(copy):
-    done = resnetlab("study", "--depths", "8", "--seeds", "1", "--epochs", "2", "--out", copy)
+    done = resnetlab("study", *TWO_ARMS, "--depths", "8", "--seeds", "1", "--epochs", "2", "--out", copy)
     assert done.returncode == 2
     assert "a study with other settings (recipe.epochs: 1 -> 2); add --fresh to start over" in done.stderr
     assert len(record_times(copy)) == 10
     (copy / "notes.txt").write_text("mine")
-    done = resnetlab("study", "--depths", "8", "--seeds", "1", "--epochs", "2", "--out", copy, "--fresh")
+    done = resnetlab("study", *TWO_ARMS, "--depths", "8", "--seeds", "1", "--epochs", "2", "--out", copy, "--fresh")
     assert done.returncode == 0
     assert set(record_times(copy)) == {"digits-plain-8-seed0", "digits-residual-8-seed0"}
     assert (copy / "notes.txt").exists()
@@ -140,7 +140,20 @@ def test_record_that_lacks_a_field_is_reported(copy):
 @contextmanager
 def running_study(out):
     """Start a study of six runs; when the first run has ended, yield the process and the name of that run."""
-    command = ["-m", "resnetlab", "study", "--depths", "20", "--seeds", "3", "--epochs", "2", "--out", str(out)]
+    command = [
+        "-m",
+        "resnetlab",
+        "study",
+        *TWO_ARMS,
+        "--depths",
+        "20",
+        "--seeds",
+        "3",
+        "--epochs",
+        "2",
+        "--out",
+        str(out),
+    ]
     with subprocess.Popen(
         [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
@@ -172,7 +185,7 @@ def test_ctrl_c_keeps_finished_runs(tmp_path):
     assert "finished runs are kept" in output
     assert "Traceback" not in output
     before = record_times(tmp_path)[first]
-    done = resnetlab("study", "--depths", "20", "--seeds", "3", "--epochs", "2", "--out", tmp_path, "--json")
+    done = resnetlab("study", *TWO_ARMS, "--depths", "20", "--seeds", "3", "--epochs", "2", "--out", tmp_path, "--json")
     assert done.returncode == 0
     assert record_times(tmp_path)[first] == before
     assert [row["status"] for row in json.loads(done.stdout)["runs"]] == ["done"] * 6
@@ -181,7 +194,7 @@ def test_ctrl_c_keeps_finished_runs(tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_in_a_terminal_prints_no_traceback(tmp_path):
     """A terminal interrupts the whole process group, here while PyTorch is still loading."""
-    command = [sys.executable, "-m", "resnetlab", "study", "--depths", "20", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "resnetlab", "study", *TWO_ARMS, "--depths", "20", "--out", str(tmp_path)]
     with subprocess.Popen(
         command, text=True, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
@@ -203,7 +216,7 @@ def test_killed_study_ends_its_workers_and_continues(tmp_path):
         process.kill()
     wait_for_workers(tmp_path)
     before = record_times(tmp_path)[first]
-    done = resnetlab("study", "--depths", "20", "--seeds", "3", "--epochs", "2", "--out", tmp_path, "--json")
+    done = resnetlab("study", *TWO_ARMS, "--depths", "20", "--seeds", "3", "--epochs", "2", "--out", tmp_path, "--json")
     assert done.returncode == 0, done.stderr
     assert record_times(tmp_path)[first] == before
     assert [row["status"] for row in json.loads(done.stdout)["runs"]] == ["done"] * 6
@@ -219,6 +232,7 @@ def test_study_of_own_images(tmp_path):
             Image.new("RGB", (16, 16), (number, 100, 200)).save(folder / f"{number}.png")
     command = (
         "study",
+        *TWO_ARMS,
         "--depths",
         "8",
         "--seeds",

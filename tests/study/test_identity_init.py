@@ -11,7 +11,7 @@ from resnetlab.study.identity_init import identity_init_results
 from resnetlab.study.report import write_report
 from resnetlab.study.results import read_runs
 
-from conftest import resnetlab
+from conftest import TWO_ARMS, resnetlab
 
 
 def test_deepened_network_starts_at_the_error_of_the_shallow_one(tiny_study):
@@ -64,7 +64,7 @@ def test_missing_shallow_run_is_reported(tiny_study, tmp_path):
     copy = shutil.copytree(tiny_study, tmp_path / "study")
     shutil.rmtree(copy / "runs" / "digits-plain-14-from-8-seed0")
     (copy / "runs" / "digits-plain-8-seed0" / "model.safetensors").unlink()
-    command = ("study", "--depths", "8", "14", "--seeds", "2", "--epochs", "1", "--out", copy, "--json")
+    command = ("study", *TWO_ARMS, "--depths", "8", "14", "--seeds", "2", "--epochs", "1", "--out", copy, "--json")
     done = resnetlab(*command)
     assert done.returncode == 1
     assert "digits-plain-8-seed0/model.safetensors: that run did not finish" in " ".join(done.stderr.split())

@@ -18,7 +18,7 @@ from resnetlab.system.cores import usable_cores
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
 
-from conftest import resnetlab
+from conftest import TWO_ARMS, resnetlab
 
 GOOD = RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=1))
 BAD = dataclasses.replace(GOOD, model=model_config("plain20", norm="none", init_scale=30.0), seed=1)
@@ -86,7 +86,7 @@ def test_closing_the_iterator_stops_the_workers(tmp_path):
 def test_failed_run_sets_the_exit_status(tmp_path):
     """A diverged run is not repeated; its cause is reported again and the exit status is 1."""
     blocked = tmp_path / "runs" / "digits-plain-8-seed0"
-    command = ("study", "--depths", "8", "--seeds", "1", "--epochs", "1", "--out", tmp_path)
+    command = ("study", *TWO_ARMS, "--depths", "8", "--seeds", "1", "--epochs", "1", "--out", tmp_path)
     assert resnetlab(*command).returncode == 0
     record = blocked / "record.jsonl"
     lines = record.read_text().splitlines(keepends=True)
@@ -104,7 +104,7 @@ def test_run_that_cannot_start_sets_the_exit_status(tmp_path):
     """A file is in the place of a run's folder: that run fails, the others continue, and the report is written."""
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "digits-plain-8-seed0").write_text("in the way")
-    done = resnetlab("study", "--depths", "8", "--seeds", "1", "--epochs", "1", "--out", tmp_path)
+    done = resnetlab("study", *TWO_ARMS, "--depths", "8", "--seeds", "1", "--epochs", "1", "--out", tmp_path)
     assert done.returncode == 1
     assert "failed: digits-plain-8-seed0: " in done.stdout
     assert "File exists" in done.stdout

@@ -27,11 +27,11 @@ from resnetlab.system.dir_lock import LOCK
 from resnetlab.training.compare_runs import run_differences, without_times
 from resnetlab.training.recipes import recipe
 
-from conftest import resnetlab
+from conftest import TWO_ARMS, resnetlab
 
 RAY = Path(sys.executable).with_name("ray")
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-GRID = ("--depths", "8", "14", "--seeds", "1", "--epochs", "24")
+GRID = (*TWO_ARMS, "--depths", "8", "14", "--seeds", "1", "--epochs", "24")
 SHORT = RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=1))
 BAD = RunConfig(model_config("plain20", norm="none", init_scale=30.0), recipe=recipe("digits", epochs=1), seed=1)
 
