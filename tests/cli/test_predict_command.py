@@ -244,6 +244,6 @@ def test_progress_line_when_the_results_go_to_a_file(folder):
     assert b" images, " in output
     assert output.endswith(b"could not be read\r\n")
     lines = [line.rpartition(b"\x1b[K")[2] for line in output.split(b"\r\n")]
-    assert lines[-3].startswith(b"resnetlab: bad.jpg: not an image")
+    assert lines[-3].startswith(b"resnetlab: bad.jpg: a text file, not an image")
     assert lines[-2] == b"resnetlab: 1 of 1,501 images could not be read"
     assert len((folder / "out.jsonl").read_text().splitlines()) == 1501
