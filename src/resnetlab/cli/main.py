@@ -47,7 +47,7 @@ RENAMED_OPTIONS = {
 }
 """New names of the options that a command no longer has."""
 
-ERROR_DELAY_S = 2.0
+ERROR_DELAY_S = 10.0
 """Seconds that a process waits before it reports an error if it is not the first one on its machine.
 
 The first one usually reports the same error and exits within this time. If another process fails alone, the survivors
