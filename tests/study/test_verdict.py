@@ -209,6 +209,13 @@ def test_failure_of_all_depths_is_no_effect_of_depth():
     assert "plain-20 has not learnt either" in sentence(same)
 
 
+def test_a_shallow_network_that_has_not_learnt_is_no_reference():
+    """The deep one has learnt: no `either` then, and neither healthy nor a failing verdict."""
+    runs = grid("plain", [80.0, 81.0, 82.0], [1.0, 2.0, 1.5])
+    assert kinds(runs) == [("plain", "not enough evidence")]
+    assert "plain-20 has not learnt (training error 80 to 82 %), so this says nothing about depth" in sentence(runs)
+
+
 def test_learning_rate_too_high():
     diverged = [synthetic_run("plain", depth, seed, None, status="diverged") for depth in (20, 56) for seed in range(3)]
     assert kinds(diverged) == [("plain", "learning rate too high")]

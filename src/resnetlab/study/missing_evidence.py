@@ -62,9 +62,10 @@ def _not_learnt(_: RunGroup, result: DepthResult) -> str | None:
     extremes = result.extremes
     if not all(map(has_learnt, extremes.shallow.values())):
         errors = metric_range(train_error, extremes.shallow.values())
+        either = "" if any(map(has_learnt, extremes.deep.values())) else " either"
         return (
-            f"{effect_text(*result)}, but {network_name(extremes.shallow)} has not learnt either (training error "
-            f"{errors} %), so this is no effect of depth."
+            f"{effect_text(*result)}, but {network_name(extremes.shallow)} has not learnt{either} (training error "
+            f"{errors} %), so this says nothing about depth."
         )
     if result.effect.mean >= DEGRADATION_POINTS or all(map(has_learnt, extremes.deep.values())):
         return None
