@@ -23,7 +23,8 @@ from resnetlab.serving.routes import IMAGE_MEDIA_TYPES
 from resnetlab.serving.server import make_app
 from resnetlab.serving.worker_supervisor import WorkerSupervisor
 
-pytestmark = pytest.mark.slow
+# alone: schemathesis gives the tests of all operations one name, and pytest-xdist runs one test of a name
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 LIMITS, METRICS = Limits(), ServerMetrics()
 DOCUMENT = make_app(WorkerSupervisor({}, LIMITS, METRICS), LIMITS, METRICS).openapi()

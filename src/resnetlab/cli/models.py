@@ -100,7 +100,7 @@ def print_catalogue(options: Options) -> None:
             f"{row['activation_bytes'] / 2**30:.2f}",
         )
     Console(markup=False).print(listing)
-    print("\nMACs: multiply-adds for one image (the paper's FLOPs). paper: its Tables 1 and 6.")
+    print("\nMACs: multiply-adds for one image (the paper's FLOPs); paper: its Tables 1 and 6.")
     print("GiB: activations stored for the backward pass of a batch, fp32.")
     print("Every depth 6n+2 has a name too: resnet8, plain164, resnet50-cifar.")
 
