@@ -92,10 +92,11 @@ def inspect_model_file(path: Path, options: Options) -> dict[str, Any]:
     """
     from resnetlab.cli.inspect_conversion import rename_classes
     from resnetlab.models.importing.weight_checks import value_warnings
+    from resnetlab.models.model_card import has_seal
     from resnetlab.models.model_file import load_model, save_model
 
     model, card = load_model(path)
-    written = {}
+    sealed, written = has_seal(path), {}
     if options.save is not None:
         if options.classes is None:
             raise ConfigError(
@@ -114,6 +115,7 @@ def inspect_model_file(path: Path, options: Options) -> dict[str, Any]:
         "preprocessing": _describe_preprocessing(card),
         "error": card.error,
         "provenance": card.provenance,
+        "sealed": sealed,
         "odd": value_warnings(model.state_dict()),
     } | written
 
@@ -138,6 +140,7 @@ def inspect_exported_file(path: Path) -> dict[str, Any]:
         "error": card.error,
         "provenance": card.provenance,
         "export": asdict(metadata),
+        "sealed": True,
         "odd": [],
     }
 
@@ -219,9 +222,12 @@ def _is_model_file(path: Path) -> bool:
     """Return whether resnetlab wrote a file, intact or damaged."""
     from safetensors import SafetensorError, safe_open
 
+    from resnetlab.models.model_seal import CARD, is_sealed
+
     try:
         with safe_open(path, framework="np") as file:
-            return "resnetlab" in (file.metadata() or {})
+            metadata = file.metadata() or {}
+            return CARD in metadata or is_sealed(metadata)
     except (OSError, SafetensorError):
         return False
 

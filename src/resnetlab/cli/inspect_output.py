@@ -13,6 +13,8 @@ SHORTCUTS = {
     "project_all": "residual, option C: projections everywhere",
 }
 
+NOT_SEALED = "not sealed: written by an older version, without checksums; changes would go unnoticed"
+
 
 def format_lines(result: dict[str, Any]) -> Iterator[str]:
     """Yield the text output, in lines of at most 80 columns except for paths."""
@@ -29,6 +31,8 @@ def format_lines(result: dict[str, Any]) -> Iterator[str]:
             yield from _entry("error", f"{name.removesuffix('_error_pct')} {value:.2f} %")
     if "provenance" in result:
         yield from _entry("from", _format_provenance(result["provenance"]))
+    if not result.get("sealed", True):
+        yield from _entry("seal", NOT_SEALED)
     if "export" in result:
         yield from _entry("input", f"{result['export']['input']}")
         yield from _entry("agrees", _format_agreement(result["export"]))

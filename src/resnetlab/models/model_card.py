@@ -8,6 +8,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from resnetlab.config import ConfigError, ModelConfig, Preprocessing
+from resnetlab.models.model_seal import CARD, PARTS, changed_parts, is_sealed
 from resnetlab.serialization import from_json
 
 FORMAT_VERSION = 1
@@ -67,25 +68,67 @@ def read_card(path: Path | str) -> ModelCard:
         raise unreadable_file(path, error) from error
 
 
+def has_seal(path: Path | str) -> bool:
+    """Return whether a model file has checksums. Those of its weights are not checked.
+
+    Raises:
+        ModelFileError: for a file that is missing or damaged.
+    """
+    path = find_model_file(path)
+    try:
+        with safe_open(path, framework="np") as file:
+            return check_seal(path, file.metadata() or {}, weights=False)
+    except (OSError, SafetensorError) as error:
+        raise unreadable_file(path, error) from error
+
+
 def parse_card(metadata: dict[str, str], path: Path) -> ModelCard:
     """Parse the metadata of a safetensors file into a model card; errors name `path`.
 
     Raises:
-        ModelFileError: if the metadata are not resnetlab's, or of another format version.
+        ModelFileError: if the metadata are not resnetlab's, of another format version, or differ from their seal.
     """
-    if "resnetlab" not in metadata:
+    check_seal(path, metadata, weights=False)
+    if CARD not in metadata:
         raise ModelFileError(
             f"{path}: a safetensors file without resnetlab's metadata; convert it: resnetlab inspect {path} --save FILE"
         )
     try:
-        content = json.loads(metadata["resnetlab"])
+        content = json.loads(metadata[CARD])
         if content.pop("format") != FORMAT_VERSION:
             raise ModelFileError(f"{path}: written by a newer resnetlab; this one reads format {FORMAT_VERSION}")
         return from_json(ModelCard, content)
     except ModelFileError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelFileError(f"{path}: its model card cannot be read ({error})") from error
+
+
+def check_seal(path: Path, metadata: dict[str, str], *, weights: bool = True) -> bool:
+    """Check the checksums in a model file; return whether it has them. Files of older versions have none.
+
+    Args:
+        path: A valid safetensors file.
+        metadata: Its metadata.
+        weights: Whether to read and check the weights too, not only the card.
+
+    Raises:
+        ModelFileError: if a part was changed since the file was written; the message names the part.
+    """
+    try:
+        changed = changed_parts(metadata, path if weights else None)
+    except OSError as error:
+        raise unreadable_file(path, error) from error
+    if changed:
+        parts = " and ".join(changed)
+        rest = [part for part in PARTS if part not in changed] if weights and "seal" not in changed else []
+        intact = f" ({' and '.join(rest)} intact)" if rest else ""
+        card = "; inspect --save with --classes changes class names" if changed == ("card",) else ""
+        raise ModelFileError(
+            f"{path}: its {parts} {'is' if changed in (('card',), ('seal',)) else 'are'} not as written (SHA-256 "
+            f"differs){intact}; copy the file again from its source, or make it again{card}"
+        )
+    return is_sealed(metadata)
 
 
 def unreadable_file(path: Path, error: Exception) -> ModelFileError:

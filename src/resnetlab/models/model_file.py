@@ -12,10 +12,12 @@ from resnetlab.models.model_card import (
     FORMAT_VERSION,
     ModelCard,
     ModelFileError,
+    check_seal,
     find_model_file,
     parse_card,
     unreadable_file,
 )
+from resnetlab.models.model_seal import CARD, add_seal
 from resnetlab.models.resnet import ResNet
 from resnetlab.serialization import to_json
 from resnetlab.system.atomic_files import write_atomic
@@ -24,21 +26,21 @@ __all__ = ["load_model", "save_model", "ModelCard", "ModelFileError"]
 
 
 def save_model(path: Path | str, model: ResNet, card: ModelCard) -> None:
-    """Write weights and model card to one file, atomically.
+    """Write weights and model card to one file, atomically, with a checksum of each.
 
     Raises:
         OSError: if the file cannot be written.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    metadata = {"format": "pt", "resnetlab": json.dumps({"format": FORMAT_VERSION, **to_json(card)})}
-    write_atomic(Path(path), save(tensors, metadata))
+    metadata = {"format": "pt", CARD: json.dumps({"format": FORMAT_VERSION, **to_json(card)})}
+    write_atomic(Path(path), add_seal(save(tensors, metadata)))
 
 
 def load_model(path: Path | str) -> tuple[ResNet, ModelCard]:
     """Load a network and its card from a model file or run directory; the network is on the CPU, in evaluation mode.
 
     Raises:
-        ModelFileError: for a file that is missing, damaged, or no resnetlab model file.
+        ModelFileError: for a file that is missing, damaged, changed since it was written, or no resnetlab model file.
     """
     path = find_model_file(path)
     try:
@@ -47,6 +49,7 @@ def load_model(path: Path | str) -> tuple[ResNet, ModelCard]:
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise unreadable_file(path, error) from error
+    check_seal(path, metadata)
     card = parse_card(metadata, path)
     try:
         with torch.device("meta"):

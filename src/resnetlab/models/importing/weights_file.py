@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from resnetlab.models.model_card import ModelFileError, find_model_file
+from resnetlab.models.model_card import ModelFileError, check_seal, find_model_file
 
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params")
 """Keys under which checkpoints store the weights, the likeliest first."""
@@ -73,13 +73,11 @@ def _read_safetensors(path: Path) -> WeightsFile:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = {
-                key: value
-                for key, value in (file.metadata() or {}).items()
-                if key != "format" and len(value) <= MAX_METADATA_LENGTH
-            }
+            values = file.metadata() or {}
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         raise ModelFileError(f"{path}: cannot be read as safetensors ({error})") from error
+    check_seal(path, values)
+    metadata = {key: value for key, value in values.items() if key != "format" and len(value) <= MAX_METADATA_LENGTH}
     return WeightsFile(tensors, in_order=False, container="safetensors", metadata=metadata)
 
 
