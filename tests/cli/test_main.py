@@ -151,7 +151,6 @@ def test_version_is_printed():
     assert resnetlab("--version").stdout == "resnetlab 0.1.0\n"
 
 
-@pytest.mark.slow  # the counts have fast tests of their own
 def test_models_prints_the_catalogue():
     done = resnetlab("models", "--json")
     models = {row["name"]: row for row in json.loads(done.stdout)["models"]}
@@ -161,7 +160,6 @@ def test_models_prints_the_catalogue():
     assert models["resnet56"]["activation_bytes"] > 128 * 2**20
 
 
-@pytest.mark.slow
 def test_models_table_fits_and_lists_all():
     done = resnetlab("models", "--pixels", "32", "--batch-size", "8")
     assert max(map(len, done.stdout.splitlines())) <= 80

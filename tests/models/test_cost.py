@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from resnetlab.models.cost import cost
-from resnetlab.models.zoo import build_model
+from resnetlab.config import ModelConfig
+from resnetlab.models.cost import cost, cost_of_config
+from resnetlab.models.resnet import ResNet
+from resnetlab.models.zoo import build_model, model_config
 
 EXACT = [
     ("plain18", {}, 11_515_688, 1.795e9),
@@ -84,3 +86,30 @@ def test_layers_add_up_and_the_model_is_unchanged():
     assert by_name["layer2.0.conv1"].params == 32 * 16 * 9
     assert by_name["fc"].macs == 640
     assert counted.macs == sum(layer.macs for layer in counted.layers)
+
+
+@pytest.mark.parametrize("shortcut", ["none", "pad", "project", "project_all"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stage_blocks": (1, 2, 3)},
+        {"stage_blocks": (4, 1, 1), "norm": "none"},
+        {"block": "bottleneck", "stage_blocks": (3, 2, 5)},
+        {"block": "bottleneck", "stage_blocks": (2, 3, 3), "bottleneck_stride": "1x1", "in_channels": 1},
+        {"stem": "imagenet", "stage_blocks": (1, 3, 4)},
+    ],
+)
+def test_the_cost_of_a_configuration_is_that_of_its_network(changes, shortcut):
+    config = ModelConfig(**{"stem": "cifar", "stage_channels": (8, 16, 32), "shortcut": shortcut, **changes})
+    assert cost_of_config(config, 32, 5) == cost(ResNet(config), 32, 5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50-v1", "resnet110"])
+def test_the_cost_of_a_named_network_is_that_of_the_built_one(name):
+    assert cost_of_config(model_config(name), 64) == cost(build_model(name), 64)
+
+
+def test_the_global_random_numbers_are_left_alone():
+    state = torch.get_rng_state()
+    cost_of_config(ModelConfig(stem="cifar", stage_blocks=(1, 1), stage_channels=(5, 7)), 8)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -48,25 +48,24 @@ def run(options: Options) -> int:
 
 def measure_cost(name: str, options: Options) -> "tuple[int, Cost]":
     """Return a network's image size in pixels and its cost."""
-    from resnetlab.models.cost import cost
-    from resnetlab.models.zoo import build_model, model_config
+    from resnetlab.models.cost import cost_of_config
+    from resnetlab.models.zoo import model_config
 
     config = model_config(name)
     size = options.pixels or (224 if config.stem == "imagenet" else 32)
-    return size, cost(build_model(config), size, options.batch_size)
+    return size, cost_of_config(config, size, options.batch_size)
 
 
 def print_catalogue(options: Options) -> None:
     """Print one line for each network of the paper."""
     from rich.console import Console
-    from rich.progress import track
 
     from resnetlab.cli.tables import table
     from resnetlab.literature import paper
     from resnetlab.models.zoo import CATALOGUE, model_config
 
     rows = []
-    for name in track(CATALOGUE, "measuring", console=Console(stderr=True), transient=True):
+    for name in CATALOGUE:
         size, network_cost = measure_cost(name, options)
         cells = {quantity: paper.find_result(name, quantity) for quantity in ("params", "macs")}
         rows.append(
@@ -100,7 +99,7 @@ def print_catalogue(options: Options) -> None:
             f"{row['activation_bytes'] / 2**30:.2f}",
         )
     Console(markup=False).print(listing)
-    print("\nMACs: multiply-adds for one image (the paper's FLOPs); paper: its Tables 1 and 6.")
+    print("\nMACs: multiply-adds for one image (the paper's FLOPs); paper: Tables 1 and 6.")
     print("GiB: activations stored for the backward pass of a batch, fp32.")
     print("Every depth 6n+2 has a name too: resnet8, plain164, resnet50-cifar.")
 

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +14,7 @@ from resnetlab.data.registry import INDEX_FILE, dataset_path, detect_kind, is_ur
 from resnetlab.data.residency import eval_geometry, stays_resident
 from resnetlab.data.shards.fetch import RemoteReader
 from resnetlab.data.shards.format import read_index
-from resnetlab.models.cost import Cost, cost
+from resnetlab.models.cost import cost_of_config
 from resnetlab.models.zoo import build_model, model_config
 from resnetlab.planning.benchmark import time_training_image
 from resnetlab.planning.plan import Cluster, CostAtSize, Workload, plan
@@ -100,11 +99,11 @@ def build_workload(
             f"a step needs {recipe.batch_size:,} images, and there are {stats.num_train:,} to train on; "
             "use a smaller --batch-size"
         )
-    network = build_model(model)
     starts = [*recipe.train_sizes, (1.0, 0)] if recipe.train_sizes else [(0.0, image_size), (1.0, 0)]
     return Workload(
         costs=[
-            CostAtSize(cost(network, size), size, end - start) for (start, size), (end, _) in itertools.pairwise(starts)
+            CostAtSize(cost_of_config(model, size), size, end - start)
+            for (start, size), (end, _) in itertools.pairwise(starts)
         ],
         residual=model.shortcut != "none",
         num_images=stats.num_train,
@@ -194,7 +193,10 @@ def _count_shards(data: str) -> dict[str, tuple[int, float]]:
 def predict_published_speed(published: PublishedSpeed) -> float:
     """Return the images per second that a plan predicts under the conditions of a published speed."""
     work = Workload(
-        costs=[CostAtSize(_cost(published.model, size), size, share) for size, share in published.sizes],
+        costs=[
+            CostAtSize(cost_of_config(model_config(published.model), size), size, share)
+            for size, share in published.sizes
+        ],
         residual=True,
         num_images=IMAGENET_TRAIN,
         image_bytes=0.0,
@@ -203,11 +205,6 @@ def predict_published_speed(published: PublishedSpeed) -> float:
         half=published.half,
     )
     return plan(work, Cluster(published.devices, COMPARED_DEVICES[published.device], decode_s=0.0)).images_per_s
-
-
-@cache
-def _cost(name: str, size: int) -> Cost:
-    return cost(build_model(model_config(name)), size)
 
 
 def measure_local_core(model: ModelConfig, work: Workload, num_devices: int) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor
 from resnetlab.config import RunConfig
 from resnetlab.data.loader import train_batches
 from resnetlab.data.rng import make_generator
-from resnetlab.models.cost import cost
+from resnetlab.models.cost import cost_of_config
 from resnetlab.models.resnet import ResNet
 from resnetlab.models.sync_batchnorm import convert_sync_batchnorm
 from resnetlab.models.zoo import build_model, size_warning
@@ -54,7 +54,7 @@ class TrainerComponents:
         self.config = self.data.config
         self.total_steps, self.steps_per_epoch = self.data.total_steps, self.data.steps_per_epoch
         self.model, self.start = _build_network(self.config, self.data, checkpoint)
-        self.macs = cost(self.model, self.data.preprocessing.image_size).macs
+        self.macs = cost_of_config(self.model.config, self.data.preprocessing.image_size).macs
         self.model.activation_checkpointing = self.config.activation_checkpointing
         self.execution, self.forward = _resolve_execution(self.config, self.model, self.data, self.macs, checkpoint)
         self.optimizer = make_optimizer(self.model, self.config)
