@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.command_server import needs_new_interpreter, run_forked
+
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]
@@ -24,13 +26,16 @@ TINY = ("--depths", "8", "14", *TWO_ARMS, "--seeds", "2", "--epochs", "1")
 def resnetlab(
     *words: str | Path, cwd: Path | None = None, timeout: float = 200, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a subprocess."""
+    """Run the command line in a process of its own."""
+    full = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1", **environment}
+    if not needs_new_interpreter(full):
+        return run_forked([*map(str, words)], cwd=cwd, environment=full, timeout=timeout)
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "resnetlab", *map(str, words)],
         capture_output=True,
         text=True,
         cwd=cwd,
-        env={**os.environ, "COLUMNS": "80", "NO_COLOR": "1", **environment},
+        env=full,
         timeout=timeout,
         check=False,
     )

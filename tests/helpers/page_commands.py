@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch.distributed.run import get_args_parser
 
+from helpers.command_server import run_forked
 from resnetlab.cli.main import parse
 from resnetlab.models.zoo import build_model
 
@@ -118,7 +119,10 @@ def run_command(command: str, workplace: Path, *, page: str) -> None:
         subprocess.run([*words, "--dry-run"], cwd=ROOT, check=True, capture_output=True)
     elif words[:2] == ["resnetlab", "serve"]:
         _serve_and_request(words, workplace, page)
-    elif words[0] in ("resnetlab", "torchrun") and not _has_its_own_test(words):
+    elif words[0] == "resnetlab" and not _has_its_own_test(words):
+        forked = run_forked(words[1:], cwd=workplace, environment=_environment(), timeout=250)
+        assert forked.returncode == 0, forked.stderr
+    elif words[0] == "torchrun" and not _has_its_own_test(words):
         done = subprocess.run(words, cwd=workplace, env=_environment(), capture_output=True, text=True, timeout=250)
         assert done.returncode == 0, done.stderr
     elif words[0] == "curl":

@@ -1,0 +1,89 @@
+"""Run commands in processes forked from one that has imported torch, which takes seconds on a slow machine.
+
+A forked command is a process of its own: its own folder, environment, output files, warnings as errors, and exit
+status. Only the imports are shared. The server computes nothing, so it has no threads that a fork would lose.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+READ_AT_IMPORT = ("OMP", "KMP", "MKL", "GOMP", "PYTHON", "LD_", "TORCH", "MALLOC")
+"""Prefixes of variables that Python or a library reads when it is loaded: such a command needs a new interpreter."""
+
+SERVER = """
+import json, os, runpy, signal, sys
+import torch, torch.distributed, torch.utils.data, rich.console, rich.progress, tyro, safetensors.torch, PIL.Image
+
+for line in sys.stdin:
+    request = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        break
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+else:
+    raise SystemExit
+os.chdir(request["cwd"])
+os.environ.clear()
+os.environ.update(request["environment"])
+for number, path in enumerate((os.devnull, request["stdout"], request["stderr"])):
+    opened = os.open(path, os.O_RDWR)
+    os.dup2(opened, number)
+    os.close(opened)
+sys.stdin = open(0)
+signal.setitimer(signal.ITIMER_REAL, request["timeout"])
+sys.argv = ["resnetlab", *request["words"]]
+runpy.run_module("resnetlab", run_name="__main__", alter_sys=True)
+"""
+
+
+@cache
+def _server() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", SERVER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def needs_new_interpreter(environment: Mapping[str, str]) -> bool:
+    """Return whether a command's environment differs from this process's in what is read at import."""
+    names = {name for name in {*environment, *os.environ} if name.startswith(READ_AT_IMPORT)}
+    return any(environment.get(name) != os.environ.get(name) for name in names)
+
+
+def run_forked(
+    words: Sequence[str], *, cwd: Path | None, environment: Mapping[str, str], timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """Run `resnetlab WORDS` in a forked process, and return its exit status and output.
+
+    Raises:
+        TimeoutExpired: After `timeout` seconds.
+    """
+    server = _server()
+    assert server.stdin
+    assert server.stdout
+    with tempfile.NamedTemporaryFile() as stdout, tempfile.NamedTemporaryFile() as stderr:
+        request = {
+            "words": [*words],
+            "cwd": str(cwd or Path.cwd()),
+            "environment": dict(environment),
+            "stdout": stdout.name,
+            "stderr": stderr.name,
+            "timeout": timeout,
+        }
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        status = int(server.stdout.readline())
+        if status == -signal.SIGALRM:
+            raise subprocess.TimeoutExpired(["resnetlab", *words], timeout, stdout.read(), stderr.read())
+        return subprocess.CompletedProcess(
+            ["resnetlab", *words], status, stdout.read().decode(), stderr.read().decode()
+        )
