@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers.records import rewrite_unsealed
 from resnetlab.cli.main import main
 from resnetlab.config import ModelConfig, Preprocessing, RunConfig
 from resnetlab.data.loader import sample_images
@@ -20,7 +21,7 @@ from resnetlab.study.seed_stats import two_figures
 from resnetlab.training.fit import fit
 from resnetlab.training.layer_stats import measure_layer_stats
 from resnetlab.training.recipes import recipe
-from resnetlab.training.record import read_record
+from resnetlab.training.record import Record, read_record
 from resnetlab.training.train_step import DivergedError
 
 MODEL = ModelConfig("tiny", (1, 2), (8, 16), stem="cifar", shortcut="project", num_classes=10)
@@ -62,6 +63,10 @@ def diagnose(capsys, *arguments, status=0):
     captured = capsys.readouterr()
     assert (captured.err == "") == (status == 0)
     return captured.out or captured.err
+
+
+def without_layer_stats(lines):
+    return [line for line in lines if line["kind"] != "signal"]
 
 
 def recorded_stats(out):
@@ -165,8 +170,7 @@ def test_model_file_without_training_data(trained, tmp_path, capsys):
 def test_run_is_measured_without_layer_stats_or_with_data(run, capsys):
     named = json.loads(diagnose(capsys, run, "--data", "digits", "--json"))
     assert named["run"]["status"] == "measured"
-    lines = [line for line in (run / "record.jsonl").read_text().splitlines() if '"kind": "signal"' not in line]
-    (run / "record.jsonl").write_text("\n".join(lines) + "\n")
+    rewrite_unsealed(run / "record.jsonl", without_layer_stats)
     unrecorded = json.loads(diagnose(capsys, run, "--json"))
     assert unrecorded["signals"] == named["signals"]
     assert unrecorded["figures"][0] == str(run / "diagnosis" / "gradients.png")
@@ -206,8 +210,9 @@ def test_errors_are_one_line_with_a_remedy(run, tmp_path, capsys):
     (tmp_path / "nothing").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
     two = shutil.copytree(run, tmp_path / "two")
-    lines = [line for line in (two / "record.jsonl").read_text().splitlines() if '"kind": "signal"' not in line]
-    (two / "record.jsonl").write_text("\n".join(lines) + "\n")
+    with Record(two / "record.jsonl", keep_bytes=0) as record:
+        record.write("run")
+        record.write("result", status="done")
     (two / "model.safetensors").unlink()
     damaged = shutil.copytree(run, tmp_path / "damaged")
     (damaged / "record.jsonl").write_text("{}\n")
@@ -280,9 +285,8 @@ def test_colour_images_are_rejected_by_a_grey_network(tmp_path, capsys):
 
 
 def test_failed_run_has_an_issue(run, capsys):
-    lines = (run / "record.jsonl").read_text().splitlines()[:-1]
     failed = {"kind": "result", "status": "failed", "error": "no memory left", "time_s": 1.0}
-    (run / "record.jsonl").write_text("\n".join([*lines, json.dumps(failed)]) + "\n")
+    rewrite_unsealed(run / "record.jsonl", lambda lines: [*lines[:-1], failed])
     output = diagnose(capsys, run)
     assert "no issue found" not in output
     assert "no memory left" in output
@@ -296,3 +300,38 @@ def test_numbers_are_not_truncated(run, tmp_path, capsys):
     )
     save_model(tmp_path / "plain.safetensors", model, dataclasses.replace(card, model=model.config))
     assert "…" not in diagnose(capsys, tmp_path / "plain.safetensors")
+
+
+def test_a_changed_record_is_refused(run, capsys):
+    path = run / "record.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    loss = lines[-1].index(b'"train_error_pct": ') + len(b'"train_error_pct": ')
+    changed = lines[-1][:loss] + (b"9" if lines[-1][loss : loss + 1] != b"9" else b"8") + lines[-1][loss + 1 :]
+    path.write_bytes(b"".join([*lines[:-1], changed]))
+    output = diagnose(capsys, run, status=2)
+    assert f"record.jsonl, line {len(lines)}: not as written (its checksum differs)" in output
+    assert output.count("\n") == 1
+
+
+def test_a_cut_record_is_named(run, capsys):
+    path = run / "record.jsonl"
+    data = path.read_bytes()
+    assert "note: " not in diagnose(capsys, run)
+    last = data[:-1].rindex(b"\n") + 1
+    path.write_bytes(data[: last + 20])
+    output = diagnose(capsys, run)
+    assert "unfinished" in output
+    assert "note: record.jsonl is cut: it ends in an incomplete line of 20 bytes" in output
+    assert is_narrow(output, run)
+    path.write_bytes(data[:last])
+    assert "note: record.jsonl is cut: the run wrote its model file, and the" in diagnose(capsys, run)
+    (run / "model.safetensors").unlink()
+    path.write_bytes(data[: data[: last - 1].rindex(b"\n") + 1])
+    assert json.loads(diagnose(capsys, run, "--json"))["notes"] == [
+        f"record.jsonl is cut: it has {path.stat().st_size:,} bytes, and the checkpoint expects {last:,}"
+    ]
+
+
+def test_a_record_of_an_older_version_is_not_sealed(run, capsys):
+    rewrite_unsealed(run / "record.jsonl")
+    assert "note: record.jsonl is not sealed" in diagnose(capsys, run)

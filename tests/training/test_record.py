@@ -1,9 +1,12 @@
+import itertools
 import json
+import random
 import resource
 
 import pytest
 
-from resnetlab.training.record import Record, RecordError, read_record
+from helpers.records import rewrite_unsealed
+from resnetlab.training.record import Record, RecordError, read_record, read_record_content
 
 
 @pytest.fixture
@@ -69,7 +72,8 @@ def test_only_the_kept_bytes_stay(path):
     with Record(path, keep_bytes=first) as record:
         assert record.num_bytes == first
         record.write("warning", message="again")
-    assert path.read_bytes() == whole[:first] + b'{"kind": "warning", "message": "again"}\n'
+    assert path.read_bytes().startswith(whole[:first] + b'{"seal": "')
+    assert read_record(path)[1:] == [{"kind": "warning", "message": "again"}]
     with pytest.raises(RecordError, match="bytes, and the checkpoint expects 5000"):
         Record(path, keep_bytes=5000)
 
@@ -93,3 +97,86 @@ def test_a_full_disk_keeps_lines_waiting(tmp_path):
         record.write("epoch", epoch=4)
         assert record.problem is None
     assert [line["epoch"] for line in read_record(path)] == [1, 2, 3, 4]
+
+
+def test_each_flipped_bit_is_noticed(path):
+    """A changed byte of any whole line is noticed, its line end and its checksum included."""
+    with Record(path) as record:
+        for epoch in range(40):
+            record.write("epoch", epoch=epoch, loss=1 / (epoch + 1), text="größe")
+    data, rng = path.read_bytes(), random.Random(0)
+    for position in [*range(120), *rng.sample(range(len(data)), 300), *range(len(data) - 40, len(data))]:
+        changed = bytearray(data)
+        changed[position] ^= 1 << rng.randrange(8)
+        path.write_bytes(changed)
+        with pytest.raises(RecordError, match=r"record\.jsonl, line \d+: not"):
+            read_record(path)
+
+
+def test_each_bit_of_a_record_of_one_line_is_noticed(tmp_path):
+    with Record(tmp_path / "r") as record:
+        record.write("result", status="failed", time_s=1.25)
+    data = (tmp_path / "r").read_bytes()
+    for position, bit in itertools.product(range(len(data)), range(8)):
+        changed = bytearray(data)
+        changed[position] ^= 1 << bit
+        (tmp_path / "r").write_bytes(changed)
+        with pytest.raises(RecordError):
+            read_record(tmp_path / "r")
+
+
+def test_removed_and_moved_lines_are_noticed(path):
+    lines = path.read_bytes().splitlines(keepends=True)
+    for order in ([1, 2], [0, 2], [1, 0, 2], [0, 2, 1], [0, 1, 1, 2], [2], [2, 1, 0]):
+        path.write_bytes(b"".join(lines[number] for number in order))
+        with pytest.raises(RecordError, match=r"line \d: not as written .*removed or moved; copy .*--fresh"):
+            read_record(path)
+        with pytest.raises(RecordError, match="not as written"):
+            Record(path)
+
+
+def test_nothing_is_appended_to_a_changed_record(path):
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b'"epoch": 1', b'"epoch": 2'))
+    first_two = data.index(b"\n", data.index(b"\n") + 1) + 1
+    with pytest.raises(RecordError, match="line 2: not as written"):
+        Record(path, keep_bytes=first_two)
+    with Record(path, keep_bytes=data.index(b"\n") + 1) as record:  # the changed line goes
+        record.write("epoch", epoch=3)
+    assert [line.get("epoch") for line in read_record(path)] == [None, 3]
+    with pytest.raises(RecordError, match="no line end at byte 9"):
+        Record(path, keep_bytes=9)
+
+
+def test_an_incomplete_last_line_goes_before_the_next(path):
+    path.write_bytes(path.read_bytes() + b'{"seal": "012')
+    assert read_record_content(path).num_cut_bytes == 13
+    with Record(path) as record:
+        record.write("warning", message="again")
+    assert [line["kind"] for line in read_record(path)] == ["run", "epoch", "result", "warning"]
+
+
+def test_a_record_of_an_older_version_reads_on_as_not_sealed(path):
+    before = read_record(path)
+    assert read_record_content(path).is_sealed
+    rewrite_unsealed(path)
+    assert read_record(path) == before
+    assert not read_record_content(path).is_sealed
+    with Record(path) as record:
+        record.write("warning", message="resumed")
+    assert read_record(path) == [*before, {"kind": "warning", "message": "resumed"}]
+    path.write_bytes(path.read_bytes().replace(b'"epoch": 1', b'"epoch": 2'))  # sealed by the line after it
+    with pytest.raises(RecordError, match="line 4: not as written"):
+        read_record(path)
+
+
+def test_a_line_without_a_checksum_behind_others_is_refused(path):
+    path.write_bytes(path.read_bytes() + b'{"kind": "result", "status": "done"}\n')
+    with pytest.raises(RecordError, match=r"line 4: not as written \(it has no checksum\)"):
+        read_record(path)
+
+
+def test_deeply_nested_lines_are_damage(path):
+    path.write_bytes(b"[" * 100_000 + b"\n")
+    with pytest.raises(RecordError, match="line 1: not JSON"):
+        read_record(path)

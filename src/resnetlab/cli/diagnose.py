@@ -1,6 +1,5 @@
 """`resnetlab diagnose`: gradients, activations and responses of one network, and the issues they point to."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from resnetlab.cli.data_options import reading_options
+from resnetlab.cli.terminal import print_json
 from resnetlab.config import ConfigError, DataConfig, RunConfig
 
 if TYPE_CHECKING:
@@ -69,23 +69,24 @@ class Options:
 def run(options: Options) -> int:
     """Print and draw the layer statistics of one network, and print its issues."""
     run, out = find_layer_stats(options)
-    from rich.console import Console
-
+    from resnetlab.cli.console import open_console
     from resnetlab.study.figures.all_figures import draw_layer_stats
     from resnetlab.study.run_checks import run_issues
 
     files = draw_layer_stats(run, options.out or out)
     issues = run_issues(run)
     if options.json:
-        print_json(run, issues, files, options.path)
+        print_run_json(run, issues, files, options.path)
         return 0
-    console = Console(markup=False)
+    console = open_console()
     errors = (
         f"{name} error {run.result[f'{name}_error_pct']:.2f} %"
         for name in ("train", "val", "test")
         if run.result.get(f"{name}_error_pct") is not None
     )
     console.print(f"{run.network}, {run.status}: {', '.join(errors) or 'no errors known'}", highlight=False)
+    for note in run.record_notes:
+        console.print(f"note: {note}", highlight=False, width=min(80, console.width))
     first_and_last = run.layer_stats[:1] if len(run.layer_stats) == 1 else (run.layer_stats[0], run.layer_stats[-1])
     for stats in first_and_last:
         console.print()
@@ -101,17 +102,18 @@ def run(options: Options) -> int:
     return 0
 
 
-def print_json(run: "Run", issues: "Sequence[RunIssue]", files: Sequence[Path], path: Path) -> None:
+def print_run_json(run: "Run", issues: "Sequence[RunIssue]", files: Sequence[Path], path: Path) -> None:
     """Print one JSON object; its keys are stable between versions."""
     from resnetlab.training.record import replace_non_finite
 
     output = {
         "run": run.row() | {"directory": str(path)},
         "symptoms": [asdict(issue) for issue in issues],
+        "notes": list(run.record_notes),
         "signals": run.layer_stats,
         "figures": [str(file) for file in files],
     }
-    print(json.dumps(replace_non_finite(output)))
+    print_json(replace_non_finite(output))
 
 
 def find_layer_stats(options: Options) -> "tuple[Run, Path]":
@@ -137,8 +139,9 @@ def find_layer_stats(options: Options) -> "tuple[Run, Path]":
     if run.layer_stats and not (path / MODEL).exists():
         raise ConfigError(f"{path}: no {MODEL} to measure on {options.data}; leave out --data to read the record")
     if not (path / MODEL).exists():
+        notes = f" ({'; '.join(run.record_notes)})" if run.record_notes else ""
         raise ConfigError(
-            f"{path}: its record has no layer statistics, and there is no {MODEL} to measure; train it first"
+            f"{path}: its record has no layer statistics{notes}, and there is no {MODEL} to measure; train it first"
         )
     return measure_model(path / MODEL, options), path / DIAGNOSIS
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from resnetlab.config import RunConfig, read_config
 from resnetlab.study.arms import arm_of, arm_position
-from resnetlab.training.record import RecordError, read_record
+from resnetlab.training.record import RecordError, read_record_content
+from resnetlab.training.record_chain import record_notes
 
 RUNS = "runs"
 """Folder of a study that holds its run directories."""
@@ -50,6 +51,10 @@ class Run:
     """The record's `result` line; empty while the run is unfinished."""
     layer_stats: tuple[dict[str, Any], ...] = ()
     """The record's `signal` lines: statistics of gradients and activations of every layer."""
+    num_test_evaluations: int = 0
+    """How often a finished network of this run was evaluated on the test set; again if the run was continued."""
+    record_notes: tuple[str, ...] = ()
+    """Sentences on the record itself: that it was cut, or has no checksums."""
 
     @property
     def data(self) -> str:
@@ -146,7 +151,8 @@ def read_run(directory: Path) -> Run:
     """
     config = read_config(directory / "config.json")
     path = directory / "record.jsonl"
-    lines = read_record(path) if path.exists() else []
+    content = read_record_content(path) if path.exists() else None
+    lines = content.lines if content else []
     result = next((line for line in reversed(lines) if line["kind"] == "result"), {})
     try:
         return Run(
@@ -157,8 +163,12 @@ def read_run(directory: Path) -> Run:
             epochs=tuple(_read_epoch(line) for line in lines if line["kind"] == "epoch"),
             result=result,
             layer_stats=tuple(_select(line, LAYER_STATS_FIELDS) for line in lines if line["kind"] == "signal"),
+            num_test_evaluations=sum(
+                line["kind"] == "result" and line.get("test_error_pct") is not None for line in lines
+            ),
+            record_notes=record_notes(directory, content) if content else (),
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise RecordError(f"{path}: a line lacks {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""The append-only record of a run: one JSON object a line, each with a `kind`."""
+"""The append-only record of a run: one JSON object a line, each with a `kind` and a checksum."""
 
 import errno
 import json
@@ -9,11 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-KINDS = ("run", "epoch", "signal", "warning", "result")
+from resnetlab.training.record_chain import AGAIN, KINDS, RecordContent, RecordError, parse_record, seal_line
 
-
-class RecordError(ValueError):
-    """A damaged record; the message names the file and the line."""
+__all__ = ["KINDS", "Record", "RecordContent", "RecordError", "read_record", "read_record_content"]
 
 
 class Record:
@@ -26,24 +24,38 @@ class Record:
     def __init__(self, path: Path | None, *, keep_bytes: int | None = None) -> None:
         """Open or create `path` for appending, after cutting it to its first `keep_bytes` bytes.
 
+        Without `keep_bytes`, only an incomplete last line is cut off.
+
         Raises:
-            RecordError: where the file is shorter than `keep_bytes`: somebody cut it.
+            RecordError: where the file is shorter than `keep_bytes`, or the lines that stay are damaged.
             OSError: where it cannot be opened.
         """
         self._file = None if path is None else path.open("ab", buffering=0)
         self._waiting = b""
+        self._checksum = ""
         self.problem: str | None = None
         self.num_bytes = 0
         """Length of the file, in bytes."""
-        if self._file is None:
+        if self._file is None or path is None:
             return
-        self.num_bytes = os.fstat(self._file.fileno()).st_size
-        if keep_bytes is not None:
-            if self.num_bytes < keep_bytes:
-                self._file.close()
-                raise RecordError(f"{path}: has {self.num_bytes} bytes, and the checkpoint expects {keep_bytes}")
-            os.ftruncate(self._file.fileno(), keep_bytes)
-            self.num_bytes = keep_bytes
+        try:
+            self._continue(path, keep_bytes)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _continue(self, path: Path, keep_bytes: int | None) -> None:
+        """Check the lines that stay, and cut off the others."""
+        assert self._file is not None
+        data = _read(path)
+        if keep_bytes is not None and len(data) < keep_bytes:
+            raise RecordError(f"{path}: has {len(data):,} bytes, and the checkpoint expects {keep_bytes}; {AGAIN}")
+        content = parse_record(data[:keep_bytes], path)
+        if keep_bytes is not None and content.num_cut_bytes:
+            raise RecordError(f"{path}: has no line end at byte {keep_bytes}, and the checkpoint expects one; {AGAIN}")
+        self._checksum = content.checksum
+        self.num_bytes = len(data[:keep_bytes]) - content.num_cut_bytes
+        os.ftruncate(self._file.fileno(), self.num_bytes)
 
     def write(self, kind: str, /, **values: Any) -> None:
         """Append one line; numbers that are not finite become `null`."""
@@ -52,7 +64,8 @@ class Record:
         if self._file is None:
             return
         line = json.dumps({"kind": kind, **replace_non_finite(values)}, ensure_ascii=False, allow_nan=False)
-        self._waiting += line.encode() + b"\n"
+        sealed, self._checksum = seal_line(line.encode(), self._checksum)
+        self._waiting += sealed + b"\n"
         with suppress(OSError):
             self.flush(sync=kind in ("run", "result"))
 
@@ -90,28 +103,31 @@ class Record:
 
 
 def read_record(path: Path) -> list[dict[str, Any]]:
-    """Read every line of a record.
+    """Return every line of a record, without checksums.
 
     A last line without its line end was cut off by a kill and is left out: the run is unfinished, not damaged.
 
     Raises:
-        RecordError: for a line that is no JSON object with a known kind; the message names file and line.
+        RecordError: for a line that is no JSON object with a known kind, or that was changed, removed or moved since it
+            was written; the message names file and line.
     """
+    return read_record_content(path).lines
+
+
+def read_record_content(path: Path) -> RecordContent:
+    """Return every line of a record, and whether it has checksums and a whole last line.
+
+    Raises:
+        RecordError: as `read_record`.
+    """
+    return parse_record(_read(path), path)
+
+
+def _read(path: Path) -> bytes:
     try:
-        lines = path.read_bytes().split(b"\n")[:-1]
+        return path.read_bytes()
     except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error.strerror})") from error
-    return [_parse(path, number, line) for number, line in enumerate(lines, start=1)]
-
-
-def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    try:
-        entry = json.loads(line)
-    except ValueError as error:
-        raise RecordError(f"{path}, line {number}: not JSON ({error})") from error
-    if not isinstance(entry, dict) or entry.get("kind") not in KINDS:
-        raise RecordError(f"{path}, line {number}: not an object with a kind among {', '.join(KINDS)}")
-    return entry
 
 
 def replace_non_finite(value: Any) -> Any:
