@@ -10,6 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Read when torch is loaded, here and in the processes of tests. Files run side by side, one per core; a second
+    # thread would wait for a core at the end of every layer, and steps take several times as long.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
 from helpers.command_server import needs_new_interpreter, run_forked

@@ -233,6 +233,8 @@ class Recipe:
 
     Differs: the authors' release notes say v = momentum * v + lr * gradient, w = w - v. The two are equal while lr is
     constant, and differ for about 1 / (1 - momentum) steps after a change of it."""
+    nesterov: bool = False
+    """Nesterov's momentum: w = w - lr * (gradient + momentum * v). Needs a momentum above 0."""
     max_update: float | None = None
     """Longest step of a layer, as a share of the norm of its weights, above 0; longer steps are shortened to it, and
     their momentum too. It holds for kernels of convolutions and of the head; no limit if not given."""
@@ -302,6 +304,7 @@ class Recipe:
         _at_least(2, self, "batch_size")
         check(math.isfinite(self.lr) and self.lr > 0, f"lr must be above 0, not {self.lr}")
         check(0 <= self.momentum < 1, f"momentum must be from 0 to below 1, not {self.momentum}")
+        check(not self.nesterov or self.momentum > 0, "nesterov needs a momentum above 0")
         limit = self.max_update
         check(limit is None or (math.isfinite(limit) and limit > 0), f"max_update must be above 0, not {limit}")
         check(0 < self.layer_decay <= 1, f"layer_decay must be above 0 and at most 1, not {self.layer_decay}")

@@ -1,5 +1,6 @@
 """Conversion of frozen dataclasses to and from JSON with type checks, and `ConfigError` for invalid values."""
 
+import contextlib
 import dataclasses
 import json
 import types
@@ -47,6 +48,15 @@ def from_json(kind: type[T], values: Mapping[str, Any]) -> T:
     return kind(**{name: _parse(f"{kind.__name__}.{name}", hints[name], value) for name, value in values.items()})
 
 
+def parse_field(kind: type, name: str, value: Any) -> Any:
+    """Return a JSON value with the type of field `name` of a configuration class.
+
+    Raises:
+        ConfigError: If the value has the wrong type. The class itself checks ranges.
+    """
+    return _parse(f"{kind.__name__}.{name}", typing.get_type_hints(kind)[name], value)
+
+
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
     """Return each field in which two configurations of one class differ, such as `recipe.epochs: 7 -> 3`."""
     changes = []
@@ -67,12 +77,32 @@ def _parse(name: str, hint: Any, value: Any) -> Any:
         check(isinstance(value, Mapping), f"{name} must be an object, not {value!r}")
         return dict(value)
     if origin is tuple:
-        check(isinstance(value, list | tuple), f"{name} must be a list, not {value!r}")
-        return tuple(_parse(name, typing.get_args(hint)[0], item) for item in value)
-    if origin in (Literal, types.UnionType, typing.Union):
+        return _parse_tuple(name, typing.get_args(hint), value)
+    if origin in (types.UnionType, typing.Union):
+        return _parse_union(name, typing.get_args(hint), value)
+    if origin is Literal:
         return value  # the class checks these itself
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     wrong = not isinstance(value, hint) or (hint is int and isinstance(value, bool))
     check(not wrong, f"{name} must be {hint.__name__}, not {value!r}")
     return value
+
+
+def _parse_tuple(name: str, hints: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
+    check(isinstance(value, list | tuple), f"{name} must be a list, not {value!r}")
+    if hints[-1] is Ellipsis:
+        return tuple(_parse(name, hints[0], item) for item in value)
+    check(len(value) == len(hints), f"{name} must have {len(hints)} values, not {len(value)}: {value!r}")
+    return tuple(_parse(name, hint, item) for hint, item in zip(hints, value, strict=True))
+
+
+def _parse_union(name: str, hints: tuple[Any, ...], value: Any) -> Any:
+    """Return the value as the first of the types that takes it, such as `int` of `int | None`."""
+    if value is None and types.NoneType in hints:
+        return None
+    others = [hint for hint in hints if hint is not types.NoneType]
+    for hint in others[:-1]:
+        with contextlib.suppress(ConfigError):
+            return _parse(name, hint, value)
+    return _parse(name, others[-1], value)

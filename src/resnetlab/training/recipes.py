@@ -1,6 +1,7 @@
 """Named recipes: a name plus overrides describes how a network is trained. `register_recipe` adds one."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from resnetlab.config import ConfigError, ModelConfig, Recipe
@@ -127,21 +128,32 @@ def recipe(name: str, model: ModelConfig | None = None, **overrides: Any) -> Rec
     Args:
         name: A name of `RECIPES`, such as `cifar-paper`.
         model: Adapts the recipe to this network first (`for_network`).
-        overrides: Fields of `Recipe`; `None` keeps the recipe's value. `epochs` without `steps` replaces the recipe's
-            steps. In a recipe of `SCALED`, `batch_size` without `lr` scales the learning rate.
+        overrides: Fields of `Recipe`, as for `change_recipe`; `None` keeps the recipe's value.
 
     Raises:
         ConfigError: if the name is unknown, or a value is out of range.
     """
     if name not in RECIPES:
-        raise ConfigError(f"recipe {name!r} is unknown; known: {', '.join(RECIPES)}")
-    given = {field: value for field, value in overrides.items() if value is not None}
-    if "epochs" in given:
-        given.setdefault("steps", None)
+        raise ConfigError(f"recipe {name!r} is unknown; known: {', '.join(RECIPES)}; or a file such as my.toml")
     named = RECIPES[name] if model is None else for_network(RECIPES[name], model)
-    if name in SCALED and "batch_size" in given:
-        given.setdefault("lr", named.lr * given["batch_size"] / named.batch_size)
-    return dataclasses.replace(named, **given)
+    return change_recipe(named, {field: value for field, value in overrides.items() if value is not None})
+
+
+def change_recipe(base: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """Return a recipe with some fields changed.
+
+    `epochs` without `steps` replaces the recipe's steps. In a recipe of `SCALED`, `batch_size` without `lr` scales the
+    learning rate.
+
+    Raises:
+        ConfigError: if a value is out of range.
+    """
+    given = dict(changes)
+    if given.get("epochs") is not None:
+        given.setdefault("steps", None)
+    if base.name in SCALED and "batch_size" in given:
+        given.setdefault("lr", base.lr * given["batch_size"] / base.batch_size)
+    return dataclasses.replace(base, **given)
 
 
 def for_network(recipe: Recipe, model: ModelConfig) -> Recipe:
