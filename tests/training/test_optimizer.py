@@ -61,9 +61,10 @@ def by_hand(config):
         lr = tuned.lr * ((step + 1) / 3 if step < 3 else (1 + math.cos(math.pi * fallen)) / 2)
         with torch.no_grad():
             for name, parameter, gradient in zip(names, parameters, gradients, strict=True):
-                gradient = gradient + tuned.weight_decay * parameter
-                velocity[name] = 0.9 * velocity.get(name, 0) + gradient
-                step_direction = gradient + 0.9 * velocity[name] if tuned.nesterov else velocity[name]
+                velocity[name] = 0.9 * velocity.get(name, 0) + gradient + tuned.weight_decay * parameter
+                step_direction = velocity[name]
+                if tuned.nesterov:
+                    step_direction = gradient + tuned.weight_decay * parameter + 0.9 * velocity[name]
                 parameter -= lr * tuned.layer_decay ** factor[name.partition(".")[0]] * step_direction
     return model.state_dict()
 
