@@ -61,9 +61,9 @@ class RunningServer:
         return self.process.wait(30)
 
     def stderr(self) -> str:
-        """Return the standard error of the process after its exit."""
+        """Return the standard error of the process after its exit, without the line that it prints first."""
         self._stderr_thread.join(10)
-        return "".join(self._stderr_lines)
+        return "".join(line for line in self._stderr_lines if not line.startswith("resnetlab: loading "))
 
 
 @contextmanager

@@ -1,8 +1,6 @@
 """Request bodies: limits on bytes and seconds, and parsing of images and batches."""
 
 import asyncio
-import base64
-import json
 from typing import Any
 
 import pytest
@@ -14,9 +12,8 @@ pytest.importorskip("fastapi")
 from fastapi import Request
 
 from resnetlab.serving.errors import ClientDisconnectedError, RequestError
-from resnetlab.serving.limits import Limits
-from resnetlab.serving.request_body import RequestBodyReader
-from resnetlab.serving.routes import check_image, parse_batch
+from resnetlab.serving.image_body import URL_ENCODED, check_image
+from resnetlab.serving.request_body import RequestBodyReader, WholeBody
 
 
 class ChunkedRequest:
@@ -46,7 +43,7 @@ def read(
     reader = RequestBodyReader(timeout_s, budget_bytes)
 
     async def read_body() -> tuple[bytes, int]:
-        async with reader.read(incoming.request, max_bytes) as body:
+        async with reader.read(incoming.request, max_bytes, WholeBody()) as body:
             return body, reader.held_bytes
 
     try:
@@ -103,11 +100,11 @@ def test_all_bodies_together_are_limited():
     reader = RequestBodyReader(5, 150)
 
     async def read_concurrently() -> int:
-        async with reader.read(ChunkedRequest(b"x" * 100).request, 100):
+        async with reader.read(ChunkedRequest(b"x" * 100).request, 100, WholeBody()):
             with pytest.raises(RequestError) as raised:
-                async with reader.read(ChunkedRequest(b"x" * 60).request, 100):
+                async with reader.read(ChunkedRequest(b"x" * 60).request, 100, WholeBody()):
                     raise AssertionError("the budget is exceeded")
-            async with reader.read(ChunkedRequest(b"x" * 50).request, 100):
+            async with reader.read(ChunkedRequest(b"x" * 50).request, 100, WholeBody()):
                 assert reader.held_bytes == 150
             assert raised.value.headers["retry-after"] == "1"
             return raised.value.status
@@ -116,57 +113,53 @@ def test_all_bodies_together_are_limited():
     assert reader.held_bytes == 0
 
 
+class RejectingParser:
+    """A parser that rejects a body at its second part."""
+
+    def __init__(self) -> None:
+        self.num_parts = 0
+
+    def feed(self, chunk: bytes) -> None:
+        self.num_parts += 1
+        if self.num_parts == 2:
+            raise RequestError(422, "the second part is wrong")
+
+    def finish(self) -> None:
+        raise AssertionError("the body is wrong")
+
+
+def test_a_parser_rejects_a_body_before_its_end():
+    incoming, reader = ChunkedRequest(*[b"x"] * 50), RequestBodyReader(5, 1000)
+
+    async def read_body() -> None:
+        async with reader.read(incoming.request, 100, RejectingParser()):
+            raise AssertionError("the body is wrong")
+
+    with pytest.raises(RequestError, match="second part") as raised:
+        asyncio.run(read_body())
+    assert (incoming.num_received, reader.held_bytes) == (2, 0)
+    assert raised.value.headers["connection"] == "close"
+
+
 @pytest.mark.parametrize(
-    ("data", "hint"),
+    ("data", "media_type", "hint"),
     [
-        (b"", "empty"),
-        (b"--form\r\nContent", "not -F"),
-        (b' {"images": []}', "/v1/predict/batch"),
-        (b"words", "JPEG, PNG"),
+        (b"", "", "empty"),
+        (b"--form\r\nContent", "", "-F file=@FILE"),
+        (b' {"images": []}', "", "/v1/predict/batch"),
+        (b"words", "", "JPEG, PNG"),
+        (b"file=a.jpg", URL_ENCODED, "curl -d sends text"),
+        (encode_as("png").translate(None, b"\0\r\n"), URL_ENCODED, "--data-binary @FILE"),
+        (encode_as("jpg").translate(None, b"\0\r\n"), URL_ENCODED, "lacks all line breaks and zero bytes: curl -d"),
+        (encode_as("webp").translate(None, b"\0\r\n"), URL_ENCODED, "curl -d sends text"),
     ],
 )
-def test_a_body_that_is_not_an_image_is_rejected_with_a_hint(data, hint):
+def test_a_body_that_is_not_an_image_is_rejected_with_a_hint(data, media_type, hint):
     with pytest.raises(RequestError, match=hint) as raised:
-        check_image(data)
+        check_image(data, media_type)
     assert raised.value.status == 415
 
 
-def batch_json(*images: object) -> bytes:
-    return json.dumps({"images": images}).encode()
-
-
-def test_parse_batch_returns_an_error_for_each_invalid_image():
-    valid = encode_as("png")
-    text = base64.b64encode(valid).decode()
-    limits = Limits(max_mib=1)
-    too_large = base64.b64encode(encode_as("png") + bytes(1 << 20)).decode()
-    words = base64.b64encode(b"words").decode()
-    batch = batch_json(text, "%%%", f"data:image/png;base64,{text}", words, too_large, "é", text)
-    images = parse_batch(batch, limits)
-    assert images[0] == images[-1] == valid
-    errors = [image for image in images if isinstance(image, RequestError)]
-    assert [error.status for error in errors] == [422, 422, 415, 413, 422]
-    assert "up to the comma" in errors[1].detail
-    assert "the body" not in errors[2].detail
-
-
-@pytest.mark.parametrize(
-    ("data", "status"),
-    [
-        (b"", 422),
-        (b"words", 422),
-        (b"[]", 422),
-        (b"{}", 422),
-        (batch_json(), 422),
-        (batch_json(1), 422),
-        (b'{"images": ["eA=="], "more": 1}', 422),
-        (b"\xff\xfe", 422),
-        (b"[" * 100_000, 422),
-        (batch_json(*["eA=="] * 17), 413),
-    ],
-)
-def test_an_invalid_batch_is_rejected(data, status):
-    with pytest.raises(RequestError) as raised:
-        parse_batch(data, Limits())
-    assert raised.value.status == status
-    assert raised.value.detail.startswith(("the body is invalid: ", "17 images"))
+def test_curl_declares_a_form_with_data_binary_too():
+    for suffix in ("jpg", "png", "webp", "tif", "ppm", "gif", "bmp"):
+        check_image(encode_as(suffix), URL_ENCODED)

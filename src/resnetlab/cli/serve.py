@@ -43,11 +43,16 @@ class Options:
     """Largest encoded image in MiB; larger ones get 413."""
     max_megapixels: int = Limits.max_megapixels
     """Largest image in megapixels; larger ones get 413 before memory is allocated."""
+    max_decode_mib: int = Limits.max_decode_mib
+    """Memory for decoding large images at a time in MiB; an image that needs more gets 413."""
     max_batch_images: int = Limits.max_batch_images
     """Most images in one request to /v1/predict/batch."""
     allow_host: tuple[str, ...] = ()
-    """Host names to accept besides localhost and IP addresses. Without any, a server that other machines can reach
-    accepts every name."""
+    """Host names to accept besides localhost, IP addresses and the name of this machine; '*' for any."""
+    allow_origin: tuple[str, ...] = ()
+    """Origins of other web pages that may send images, such as https://app.example."""
+    root_path: str = ""
+    """Path under which a proxy publishes the server, such as /resnet."""
     access_log: bool = False
     """Print a line per request to stderr: client, method, path, status, time."""
 
@@ -68,19 +73,26 @@ def run(options: Options) -> int:
         body_timeout_s=options.body_timeout,
         max_mib=options.max_mib,
         max_megapixels=options.max_megapixels,
+        max_decode_mib=options.max_decode_mib,
         max_batch_images=options.max_batch_images,
     )
     from resnetlab.models.model_card import find_model_file
 
     find_model_file(options.model)  # report a missing file before loading anything
     try:
-        from resnetlab.serving.server import ListenOptions, ServiceOptions, serve
+        from resnetlab.serving.server import ListenOptions, ServiceOptions, is_loopback, serve
     except ImportError as error:
         raise ConfigError(f"serving needs more packages ({error}); pip install 'resnetlab[serve]'") from error
+    if not is_loopback(options.host):
+        print_note(
+            f"warning: other machines can reach the server at {options.host}; it has no TLS and no accounts, so put a "
+            "proxy in front of it"
+        )
     serve(
         ServiceOptions(model=options.model, backend=options.backend, cores=options.cores, limits=limits),
-        ListenOptions(host=options.host, port=options.port, allow_hosts=options.allow_host),
+        ListenOptions(options.host, options.port, options.allow_host, options.allow_origin, options.root_path),
         on_ready=print_ready,
+        on_start=lambda: print_note(f"loading {options.model}"),
         log=print_access_log if options.access_log else None,
     )
     return 0
@@ -88,8 +100,13 @@ def run(options: Options) -> int:
 
 def print_ready(url: str, model_info: dict[str, Any]) -> None:
     """Print the model and the address of the server."""
-    runtime = f"{model_info['backend']} {model_info['precision']}"
-    print(f"serving {model_info['name']}, {len(model_info['classes'])} classes, {runtime} on {url}", flush=True)
+    classes, runtime = len(model_info["classes"]), model_info["runtime"]
+    print(f"serving {model_info['name']}, {classes} classes, {runtime} on {url}", flush=True)
+
+
+def print_note(line: str) -> None:
+    """Print a line to stderr: standard output has the address only, for scripts."""
+    print(f"resnetlab: {line}", file=sys.stderr, flush=True)
 
 
 def print_access_log(line: str) -> None:

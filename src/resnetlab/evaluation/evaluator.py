@@ -25,6 +25,7 @@ from resnetlab.evaluation.protocols import (
     one_crop,
     ten_crop,
 )
+from resnetlab.inference.backend_selection import engine_name
 from resnetlab.inference.engines.base import Engine
 from resnetlab.inference.formats.exported_file import is_exported_file
 from resnetlab.inference.open_engine import open_engine
@@ -52,7 +53,7 @@ class EnsembleMember:
     @property
     def computed_by(self) -> str:
         """Runtime and precision, such as `torch fp32`."""
-        return "torch fp32" if isinstance(self.model, ResNet) else f"{self.model.backend} {self.model.precision}"
+        return "torch fp32" if isinstance(self.model, ResNet) else engine_name(self.model)
 
     def sides(self, options: EvaluationOptions) -> tuple[int, ...]:
         """Return the shorter sides, in pixels, to which the protocol resizes images."""

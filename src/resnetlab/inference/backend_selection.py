@@ -102,6 +102,12 @@ class BatchSizeEngine:
         self.backend: Backend = small.backend
         self.precision: Precision = large.precision if small.precision == "fp32" else small.precision
 
+    @property
+    def name(self) -> str:
+        """Each engine with its precision: the backend of one and the precision of the other do not belong together."""
+        first, small, large = self._first_large, engine_name(self._small), engine_name(self._large)
+        return f"{small} below {first} images, {large} from {first}"
+
     def logits(self, images: np.ndarray) -> np.ndarray:
         """See `Engine.logits`."""
         return (self._small if len(images) < self._first_large else self._large).logits(images)
@@ -114,6 +120,11 @@ class BatchSizeEngine:
     def head_weights(self) -> np.ndarray:
         """See `Engine.head_weights`."""
         return self._small.head_weights
+
+
+def engine_name(engine: Engine) -> str:
+    """Return runtime and precision of an engine for messages, of both if it uses another one for large batches."""
+    return engine.name if isinstance(engine, BatchSizeEngine) else f"{engine.backend} {engine.precision}"
 
 
 def select_backend(

@@ -84,8 +84,12 @@ async def _handle_http_exception(request: Request, error: Exception) -> Response
     if error.status_code == 404:
         detail = "no such path; /docs lists the endpoints"
     elif error.status_code == 405:
+        method = request.scope.get("original_method", request.method)
         allowed = (error.headers or {}).get("Allow", "another method")
-        detail = f"method {request.method} is not allowed; use {allowed}"
+        if "HEAD" not in allowed:
+            allowed = allowed.replace("GET", "GET, HEAD")
+        error.headers = {**(error.headers or {}), "Allow": allowed}
+        detail = f"method {method[:40]} is not allowed; use {allowed}"
     return error_response(RequestError(error.status_code, detail), error.headers)
 
 

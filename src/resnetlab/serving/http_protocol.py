@@ -19,6 +19,7 @@ MAX_DISCARDED_BYTES = 32 << 20
 """Bytes of a body that are read and discarded after an early response, such as 429 for a full queue."""
 MAX_CONNECTIONS = 512
 """Connections at a time: below the 1,024 files that a process usually may open."""
+HEADERS_TOO_LARGE = RequestError(431, f"the headers have more than {MAX_HEADER_BYTES:,} bytes", close=True)
 TOO_MANY_CONNECTIONS = RequestError(
     503, f"{MAX_CONNECTIONS} connections are open already; retry in 1 s", retry_after_s=1, close=True
 )
@@ -33,6 +34,7 @@ class LimitedHttpProtocol(AutoHTTPProtocol):  # pyright: ignore[reportGeneralTyp
     transport: asyncio.Transport
     _header_timer: asyncio.TimerHandle | None = None
     _pending_bytes = 0  # received since the application last started on a request
+    _header_bytes = 0  # of the current request, and of the trailers after its body
 
     def connection_made(self, transport: Any) -> None:
         """Start the header timer, or reject the connection if too many are open."""
@@ -43,17 +45,54 @@ class LimitedHttpProtocol(AutoHTTPProtocol):  # pyright: ignore[reportGeneralTyp
         else:
             self._start_header_timer()
 
+    def on_message_begin(self) -> None:
+        """Count the headers of the next request (httptools; h11 has a limit of its own)."""
+        self._header_bytes = 0
+        super().on_message_begin()  # pyright: ignore[reportAttributeAccessIssue]
+
+    def on_url(self, url: bytes) -> None:
+        """Count a part of the address."""
+        self._header_bytes += len(url)
+        super().on_url(url)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count a header, in whatever number of reads it arrived; headers beyond the limit are not stored."""
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes <= MAX_HEADER_BYTES:
+            super().on_header(name, value)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def on_headers_complete(self) -> None:
+        """Start the request, unless its headers are too large."""
+        if self._header_bytes <= MAX_HEADER_BYTES:
+            super().on_headers_complete()  # pyright: ignore[reportAttributeAccessIssue]
+        elif not self.transport.is_closing():
+            self.transport.write(_raw_response(HEADERS_TOO_LARGE))
+
     def data_received(self, data: bytes) -> None:
         """Pass data to uvicorn, then check whether a request has started and whether a limit is exceeded."""
+        if self.transport.is_closing():
+            return
         super().data_received(data)
+        if self._header_bytes > MAX_HEADER_BYTES:
+            self.transport.close()
+            return
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_header_timer()
             return
         self._pending_bytes += len(data)
         reading_headers = self.cycle is None or not self.cycle.more_body
         if self._pending_bytes > (MAX_HEADER_BYTES if reading_headers else MAX_DISCARDED_BYTES):
+            if reading_headers and not self.transport.is_closing():
+                self.transport.write(_raw_response(HEADERS_TOO_LARGE))
             self.transport.close()
         self._start_header_timer()
+
+    def send_400_response(self, msg: str) -> None:
+        """Respond to what is not HTTP with problem details, as to every other error."""
+        del msg  # uvicorn's words for all of them
+        if not self.transport.is_closing():
+            self.transport.write(_raw_response(RequestError(400, "the request is not valid HTTP/1.1", close=True)))
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the header timer."""

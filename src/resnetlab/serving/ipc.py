@@ -18,8 +18,13 @@ Message = tuple[dict[str, Any], bytes]
 
 def encode_message(header: Mapping[str, Any], payload: bytes = b"") -> bytes:
     """Return a message as bytes."""
+    return encode_header(header, len(payload)) + payload
+
+
+def encode_header(header: Mapping[str, Any], payload_size: int) -> bytes:
+    """Return what precedes the payload of a message, to send a large payload without a copy."""
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    return LENGTHS.pack(len(text), len(payload)) + text + payload
+    return LENGTHS.pack(len(text), payload_size) + text
 
 
 async def receive_message(reader: StreamReader) -> Message | None:

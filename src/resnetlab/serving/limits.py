@@ -30,6 +30,9 @@ class Limits:
     """MiB of one encoded image, at least 1."""
     max_megapixels: int = 100
     """Megapixels of one image according to its header, at least 1."""
+    max_decode_mib: int = 768
+    """MiB of memory for decoding large images at a time, at least 16; an image that needs more is rejected. A machine
+    of 2 GiB has room for it."""
     max_batch_images: int = 16
     """Images of one request to `/v1/predict/batch`, at least 1 and at most `max_queue`."""
 
@@ -37,6 +40,7 @@ class Limits:
         for name in ("max_batch", "max_queue", "max_mib", "max_megapixels", "max_batch_images"):
             value = getattr(self, name)
             check(value >= 1, f"{name.replace('_', '-')} must be at least 1, not {value}")
+        check(self.max_decode_mib >= 16, f"max-decode-mib must be at least 16, not {self.max_decode_mib}")
         for name in ("timeout_s", "body_timeout_s"):
             value = getattr(self, name)
             option = name.removesuffix("_s").replace("_", "-")
@@ -54,9 +58,19 @@ class Limits:
         return self.max_mib * MIB
 
     @property
+    def max_decode_bytes(self) -> int:
+        """Bytes of memory for decoding large images at a time."""
+        return self.max_decode_mib * MIB
+
+    @property
+    def large_decode_bytes(self) -> int:
+        """Bytes of memory above which an image counts as large: a small one passes those that are being decoded."""
+        return self.max_decode_bytes // 8
+
+    @property
     def max_batch_bytes(self) -> int:
-        """Bytes of a batch request: four of the largest images as base64, and 1 MiB for the JSON around them."""
-        return 4 * (4 * self.max_bytes // 3) + MIB
+        """Bytes of a batch request: two of the largest images as base64, and 1 MiB for the JSON around them."""
+        return 2 * (4 * self.max_bytes // 3) + MIB
 
     @property
     def max_in_worker(self) -> int:

@@ -1,17 +1,20 @@
-"""ASGI middleware for every request: host check, draining during shutdown, security headers, metrics, access log."""
+"""ASGI middleware for every request: policy, path prefix, draining during shutdown, security headers, metrics, log."""
 
 import asyncio
-import ipaddress
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resnetlab.serving.errors import CLIENT_CLOSED_REQUEST, RequestError, error_response
 from resnetlab.serving.metrics import ServerMetrics
+from resnetlab.serving.request_policy import PREDICT_PREFIX, RequestPolicy
 
-LINGER_TIMEOUT_S, MAX_LINGER_BYTES = 1.0, 8 << 20
+LINGER_TIMEOUT_S, MAX_LINGER_BYTES = 5.0, 256 << 20
 """Lingering close: after a rejection, read the rest of the body up to these limits before closing the connection.
 
 A client whose connection is closed while it is sending does not see the response.
@@ -24,8 +27,6 @@ SECURITY_HEADERS = {
     "cache-control": "no-store",
 }
 """Default headers of every response; a route may set its own values."""
-PREDICT_PREFIX = "/v1/predict"
-"""Requests to paths that start with it are finished before the server stops."""
 READY_PATH = "/readyz"
 
 
@@ -38,7 +39,8 @@ class RequestMiddleware:
         metrics: ServerMetrics,
         *,
         paths: Iterable[str],
-        allowed_hosts: frozenset[str] | None,
+        policy: RequestPolicy,
+        root_path: str = "",
         log: Callable[[str], None] | None = None,
     ) -> None:
         """Wrap an application.
@@ -47,58 +49,58 @@ class RequestMiddleware:
             app: The application to call.
             metrics: The metrics to update.
             paths: Paths that the metrics count separately; all other paths are counted as `other`.
-            allowed_hosts: Values of the `Host` header to accept; `None` for any.
+            policy: The requests to accept.
+            root_path: Path under which a proxy publishes the server, without a slash at its end. It is accepted both
+                from a proxy that removes it and from one that does not.
             log: Called with one line per request.
         """
         self._app = app
         self._metrics = metrics
         self._paths = frozenset(paths)
-        self._allowed_hosts = allowed_hosts
+        self._policy = policy
+        self._root_path = root_path
         self._log = log
         self.draining = False
         """Whether new predict requests are rejected because the server is shutting down."""
         self.in_flight = 0
-        """Predict requests without a complete response."""
+        """Requests to paths that start with `PREDICT_PREFIX`, without a complete response: they are finished before
+        the server stops."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] != "http":
             return
-        start_s, status, closes = time.monotonic(), CLIENT_CLOSED_REQUEST, False
+        start_s, exchange = time.monotonic(), _Exchange(receive, send, self._policy.cors_headers(scope))
+        scope = self._application_scope(scope)
         is_predict = scope["path"].startswith(PREDICT_PREFIX)
-
-        async def send_response(message: Message) -> None:
-            nonlocal status, closes
-            if message["type"] == "http.response.start":
-                _add_security_headers(message)
-                status, closes = message["status"], _closes_connection(message)
-            elif closes and not message.get("more_body", False):
-                await send({**message, "more_body": True})
-                await _discard_body(receive)
-                message = {"type": "http.response.body"}
-            await send(message)
-
-        rejection = self._rejection(scope, is_predict)
         self.in_flight += is_predict
         try:
-            await (self._app if rejection is None else error_response(rejection))(scope, receive, send_response)
+            await self._answer(scope)(scope, receive, exchange.send)
         finally:
             self.in_flight -= is_predict
-            self._record(scope, status, time.monotonic() - start_s)
+            self._record(scope, exchange.status, time.monotonic() - start_s)
 
-    def _rejection(self, scope: Scope, is_predict: bool) -> RequestError | None:
-        """Return the error for a request that must not reach the application, otherwise `None`."""
-        headers = Headers(scope=scope)
-        host = headers.get("host")
-        if self._allowed_hosts is not None and host is not None and not _is_allowed(host, self._allowed_hosts):
-            return RequestError(
-                421,
-                f"host {host[:80]!r} is not allowed; to allow it, start the server with --allow-host",
-                close=True,
-            )
-        if is_predict and headers.get("sec-fetch-site") == "cross-site":
-            return RequestError(403, "cross-site requests from web pages are not allowed", close=True)
-        if self.draining and (is_predict or scope["path"] == READY_PATH):
+    def _application_scope(self, scope: Scope) -> Scope:
+        """Return the request as the application sees it: without the path prefix, and HEAD as GET.
+
+        uvicorn leaves out the body of a response to HEAD.
+        """
+        path, method = scope["path"], scope["method"]
+        if self._root_path and path.startswith(self._root_path + "/"):
+            path = path[len(self._root_path) :]
+        return {**scope, "path": path, "method": "GET" if method == "HEAD" else method, "original_method": method}
+
+    def _answer(self, scope: Scope) -> ASGIApp:
+        """Return the application, or the response that stands for it."""
+        rejection = self._policy.rejection(scope) or self._draining_error(scope)
+        if rejection is not None:
+            return error_response(rejection)
+        if self._root_path and scope["path"] == self._root_path:  # relative addresses need the slash
+            return RedirectResponse(quote(self._root_path) + "/", 308)
+        return Response(status_code=204) if self._policy.is_preflight(scope) else self._app
+
+    def _draining_error(self, scope: Scope) -> RequestError | None:
+        if self.draining and (scope["path"].startswith(PREDICT_PREFIX) or scope["path"] == READY_PATH):
             return RequestError(503, "the server is shutting down; retry in 5 s", retry_after_s=5, close=True)
         return None
 
@@ -110,13 +112,33 @@ class RequestMiddleware:
         if self._log is not None:
             client = (scope.get("client") or ("-",))[0]
             printable_path = "".join(char if char.isprintable() else "?" for char in scope["path"][:200])
-            self._log(f"{client} {scope['method']} {printable_path} {status} {1000 * elapsed_s:.1f} ms")
+            self._log(f"{client} {scope['original_method']} {printable_path} {status} {1000 * elapsed_s:.1f} ms")
 
 
-def _add_security_headers(message: Message) -> None:
-    headers = MutableHeaders(scope=message)
-    for name, value in SECURITY_HEADERS.items():
-        headers.setdefault(name, value)
+@dataclass
+class _Exchange:
+    """One request and its response: adds headers, stores the status, and closes the connection without a reset."""
+
+    receive: Receive
+    send_message: Send
+    cors_headers: Mapping[str, str]
+    status: int = CLIENT_CLOSED_REQUEST
+    closes: bool = False
+
+    async def send(self, message: Message) -> None:
+        """Send a part of the response."""
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in SECURITY_HEADERS.items():
+                headers.setdefault(name, value)
+            headers.update(self.cors_headers)
+            headers.add_vary_header("Origin")
+            self.status, self.closes = message["status"], _closes_connection(message)
+        elif self.closes and not message.get("more_body", False):
+            await self.send_message({**message, "more_body": True})
+            await _discard_body(self.receive)
+            message = {"type": "http.response.body"}
+        await self.send_message(message)
 
 
 def _closes_connection(message: Message) -> bool:
@@ -135,19 +157,3 @@ async def _discard_body(receive: Receive) -> None:
                 remaining -= len(message["body"])
     except TimeoutError:
         return
-
-
-def _is_allowed(host: str, allowed_hosts: frozenset[str]) -> bool:
-    """Return whether a `Host` header may be served.
-
-    IP addresses are always allowed: DNS rebinding needs a name that it can bind to another address.
-    """
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
-    name = name.lower().rstrip(".")
-    if name in allowed_hosts:
-        return True
-    try:
-        ipaddress.ip_address(name.strip("[]"))
-    except ValueError:
-        return False
-    return True

@@ -3,11 +3,44 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Generic, Protocol, TypeVar
 
 from fastapi import Request
 
 from resnetlab.serving.errors import ClientDisconnectedError, RequestError
 from resnetlab.serving.limits import MIB
+
+Parsed = TypeVar("Parsed")
+ParsedCo = TypeVar("ParsedCo", covariant=True)
+
+
+class BodyParser(Protocol, Generic[ParsedCo]):
+    """A parser of bodies that reads them as they arrive, and may reject them early with `RequestError`."""
+
+    def feed(self, chunk: bytes) -> None:
+        """Parse a part of the body."""
+        ...
+
+    def finish(self) -> ParsedCo:
+        """Return the result after the last part."""
+        ...
+
+
+class WholeBody:
+    """Joins the parts of a body."""
+
+    def __init__(self) -> None:
+        self._chunks: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> None:
+        """Store a part of the body."""
+        self._chunks.append(chunk)
+
+    def finish(self) -> bytes:
+        """Return the body."""
+        body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        return body
 
 
 class RequestBodyReader:
@@ -21,38 +54,43 @@ class RequestBodyReader:
         """Bytes of all bodies in memory, complete or not."""
 
     @asynccontextmanager
-    async def read(self, request: Request, max_bytes: int) -> AsyncGenerator[bytes]:
-        """Yield the body of a request, and count its bytes as held until the context ends.
+    async def read(self, request: Request, max_bytes: int, parser: BodyParser[Parsed]) -> AsyncGenerator[Parsed]:
+        """Yield what a parser makes of the body of a request, and count its bytes as held until the context ends.
 
         Raises:
             RequestError: 413 as soon as the body is known to exceed `max_bytes`; 408 if it takes too long; 415 if it
-                is compressed; 503 if all bodies together exceed the budget.
+                is compressed; 503 if all bodies together exceed the budget; or what the parser raises.
             ClientDisconnectedError: If the client disconnected.
         """
         _check_headers(request, max_bytes)
-        chunks: list[bytes] = []
         size = 0
         try:
             async with asyncio.timeout(self._timeout_s):
                 async for chunk in _stream(request):
                     size += len(chunk)
                     self.held_bytes += len(chunk)
-                    chunks.append(chunk)
                     if size > max_bytes:
                         raise _too_large(max_bytes)
                     if self.held_bytes > self._budget_bytes:
                         raise RequestError(
                             503, "the server holds too many request bodies; retry in 1 s", retry_after_s=1, close=True
                         )
-            body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            chunks.clear()
-            yield body
+                    _feed(parser, chunk)
+            yield parser.finish()
         except TimeoutError:
             raise RequestError(
                 408, f"the body did not arrive within {self._timeout_s:g} s ({size:,} bytes did)", close=True
             ) from None
         finally:
             self.held_bytes -= size
+
+
+def _feed(parser: BodyParser[object], chunk: bytes) -> None:
+    """Parse a part of a body; a body that is rejected may not have been read to its end."""
+    try:
+        parser.feed(chunk)
+    except RequestError as error:
+        raise RequestError(error.status, error.detail, close=True) from None
 
 
 def _check_headers(request: Request, max_bytes: int) -> None:

@@ -2,26 +2,20 @@
 
 import asyncio
 import base64
-import binascii
 import json
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
-from pydantic import ValidationError
 
 from resnetlab import __version__
-from resnetlab.data.images.file_types import OTHER, identify
-from resnetlab.data.images.sniff import detect_format
-from resnetlab.serving.errors import (
-    PROBLEM_MEDIA_TYPE,
-    ClientDisconnectedError,
-    RequestError,
-    describe_validation_error,
-)
+from resnetlab.serving.batch_json import BatchParser
+from resnetlab.serving.errors import PROBLEM_MEDIA_TYPE, ClientDisconnectedError, RequestError
+from resnetlab.serving.form_data import FormParser
+from resnetlab.serving.image_body import IMAGE_FORMATS, URL_ENCODED, check_image
 from resnetlab.serving.limits import Limits
 from resnetlab.serving.metrics import ServerMetrics
-from resnetlab.serving.request_body import RequestBodyReader
+from resnetlab.serving.request_body import BodyParser, RequestBodyReader, WholeBody
 from resnetlab.serving.schemas import (
     BatchRequest,
     BatchResponse,
@@ -43,7 +37,9 @@ IMAGE_MEDIA_TYPES = (
     "image/tiff",
     "application/octet-stream",
 )
-IMAGE_FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF or PPM"
+FORM, JSON = "multipart/form-data", "application/json"
+FORM_BYTES = 1 << 16
+"""Bytes of a form around its image."""
 SERVER_ERRORS = {500, 501, 503}
 """Statuses of one image that fail a whole batch: the server caused them, not the image."""
 
@@ -105,8 +101,13 @@ def _add_predict_routes(
     )
     async def predict(request: Request, top: TopQuery = 5, explain: ExplainQuery = False) -> Response:
         supervisor.check_capacity()
-        async with body_reader.read(request, limits.max_bytes) as data:
-            check_image(data)
+        kind = media_type(request)
+        parser = form_parser(request, 1, limits.max_bytes) if kind == FORM else WholeBody()
+        async with body_reader.read(request, limits.max_bytes + FORM_BYTES * (kind == FORM), parser) as body:
+            data = body if isinstance(body, bytes) else body[0]
+            if isinstance(data, RequestError):
+                raise data
+            check_image(data, kind)
             supervisor.check_capacity()
             pending = supervisor.submit(data, top=top, explain=explain)
             reply = await cancel_on_disconnect(request, supervisor.result(pending))
@@ -120,12 +121,45 @@ def _add_predict_routes(
     )
     async def predict_batch(request: Request, top: TopQuery = 5, explain: ExplainQuery = False) -> Response:
         supervisor.check_capacity()
-        async with body_reader.read(request, limits.max_batch_bytes) as data:
-            images = await asyncio.to_thread(parse_batch, data, limits)
+        async with body_reader.read(request, limits.max_batch_bytes, batch_parser(request, limits)) as images:
             supervisor.check_capacity(len(images))
             results = submit_batch(supervisor, images, top=top, explain=explain)
+            images.clear()  # the supervisor has them
             predictions = await cancel_on_disconnect(request, results)
         return json_response({"predictions": predictions})
+
+
+def media_type(request: Request) -> str:
+    """Return the content type of a request in lower case, without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def form_parser(request: Request, max_images: int, max_bytes: int) -> FormParser:
+    """Return a parser for the form in a request."""
+    return FormParser(request.headers["content-type"], max_images, max_bytes)
+
+
+def batch_parser(request: Request, limits: Limits) -> BodyParser[list[bytes | RequestError]]:
+    """Return the parser for the body of a batch request.
+
+    JSON must be declared as such: a web page may send other types to any server without asking it first. `curl`
+    declares a form unless it is given a header. That is accepted from clients that are not browsers.
+
+    Raises:
+        RequestError: 415 for another content type.
+    """
+    kind = media_type(request)
+    if kind == FORM:
+        return form_parser(request, limits.max_batch_images, limits.max_bytes)
+    from_browser = "origin" in request.headers or "sec-fetch-site" in request.headers
+    if kind == JSON or (kind in ("", URL_ENCODED) and not from_browser):
+        return BatchParser(limits.max_batch_images, limits.max_bytes)
+    raise RequestError(
+        415,
+        f"the content type {kind[:40]!a} is not supported; send {JSON} (curl --header 'content-type: {JSON}') "
+        f"or {FORM} (curl -F file=@FILE)",
+        close=True,
+    )
 
 
 def _add_status_routes(router: APIRouter, supervisor: WorkerSupervisor, limits: Limits, metrics: ServerMetrics) -> None:
@@ -172,59 +206,7 @@ def batch_body(limits: Limits) -> dict[str, Any]:
     """Return the OpenAPI description of a batch request, with this server's limit on the number of images."""
     schema = BatchRequest.model_json_schema()
     schema["properties"]["images"]["maxItems"] = limits.max_batch_images
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-def check_image(data: bytes) -> None:
-    """Raise unless a body starts like an image of a supported format.
-
-    Raises:
-        RequestError: 415, with a hint for common mistakes (an HTML form, JSON).
-    """
-    if detect_format(data[:12]) is not None:
-        return
-    if not data:
-        raise RequestError(415, f"the body is empty; send an image ({IMAGE_FORMATS}), such as --data-binary @FILE")
-    hint = ""
-    if data.startswith(b"--"):
-        hint = "; it looks like a form: send the image itself as the body (curl --data-binary @FILE, not -F)"
-    elif data.lstrip()[:1] in (b"{", b"["):
-        hint = "; send JSON with base64 images to /v1/predict/batch"
-    elif (kind := identify(data)) != OTHER:
-        hint = f": it is {kind.reason()}"
-    raise RequestError(415, f"the body is not an image in a supported format ({IMAGE_FORMATS}){hint}")
-
-
-def parse_batch(data: bytes, limits: Limits) -> list[bytes | RequestError]:
-    """Return the encoded images of a batch request, or the error of each.
-
-    Raises:
-        RequestError: 422 if the request itself is invalid, 413 if it has too many images.
-    """
-    try:
-        texts = BatchRequest.model_validate_json(data).images
-    except ValidationError as error:
-        reasons = "; ".join(map(describe_validation_error, error.errors()[:3]))
-        raise RequestError(422, f"the body is invalid: {reasons}") from None
-    if len(texts) > limits.max_batch_images:
-        raise RequestError(
-            413, f"{len(texts)} images are more than {limits.max_batch_images}; send them in several requests"
-        )
-    return [_decode_base64_image(text, limits.max_bytes) for text in texts]
-
-
-def _decode_base64_image(text: str, max_bytes: int) -> bytes | RequestError:
-    try:
-        data = base64.b64decode(text, validate=True)
-        check_image(data)
-    except (binascii.Error, ValueError) as error:
-        hint = "; remove the data URI prefix up to the comma" if text.startswith("data:") else ""
-        return RequestError(422, f"not base64 ({error}){hint}")
-    except RequestError as error:
-        return RequestError(error.status, error.detail.replace("the body", "the image"))
-    if len(data) > max_bytes:
-        return RequestError(413, f"the image has {len(data):,} bytes, more than {max_bytes:,}")
-    return data
+    return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}
 
 
 def submit_batch(

@@ -5,6 +5,7 @@ import gc
 import ipaddress
 import logging
 import os
+import re
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,13 +17,14 @@ import uvicorn
 from fastapi import FastAPI
 
 from resnetlab import __version__
-from resnetlab.config import ConfigError
+from resnetlab.config import ConfigError, check
 from resnetlab.serving.errors import install_error_handlers
 from resnetlab.serving.http_protocol import LimitedHttpProtocol
 from resnetlab.serving.limits import Limits
 from resnetlab.serving.metrics import ServerMetrics
 from resnetlab.serving.middleware import RequestMiddleware
 from resnetlab.serving.request_body import RequestBodyReader
+from resnetlab.serving.request_policy import ANY, RequestPolicy
 from resnetlab.serving.routes import make_router
 from resnetlab.serving.web_page import install_pages
 from resnetlab.serving.worker_supervisor import ModelInfo, WorkerSupervisor
@@ -47,7 +49,23 @@ class ListenOptions:
     port: int = 8000
     """0 for any free port."""
     allow_hosts: tuple[str, ...] = ()
-    """Additional values of the `Host` header to accept."""
+    """Additional values of the `Host` header to accept; `*` for any."""
+    allow_origins: tuple[str, ...] = ()
+    """Origins of other web pages that may send images."""
+    root_path: str = ""
+    """Path under which a proxy publishes the server, such as `/resnet`."""
+
+    def __post_init__(self) -> None:
+        path = self.root_path
+        check(
+            not path or re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path) is not None,
+            f"root-path must start with a slash and end without one, such as /resnet, not {path[:80]!r}",
+        )
+
+    @property
+    def policy(self) -> RequestPolicy:
+        """The requests to accept."""
+        return RequestPolicy(allowed_hosts(self), frozenset(origin.lower() for origin in self.allow_origins))
 
 
 @dataclass(frozen=True)
@@ -67,6 +85,7 @@ def serve(
     listen: ListenOptions,
     *,
     on_ready: Callable[[str, ModelInfo], None],
+    on_start: Callable[[], None] = lambda: None,
     log: Callable[[str], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then finish the requests in flight and return.
@@ -75,6 +94,7 @@ def serve(
         service: The model and the limits.
         listen: The address.
         on_ready: Called with the server's URL and the content of `/v1/model` when the worker is ready.
+        on_start: Called when the server listens and begins to load the model.
         log: Called with one line per request.
 
     Raises:
@@ -84,7 +104,8 @@ def serve(
     with open_socket(listen) as listener:
         host, port = listener.getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-        server = Server(service, allowed_hosts(listen), log)
+        server = Server(service, listen, log)
+        on_start()
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
             runner.run(server.serve_with_worker(listener, lambda model_info: on_ready(url, model_info)))
 
@@ -115,16 +136,18 @@ def open_socket(listen: ListenOptions) -> socket.socket:
 def allowed_hosts(listen: ListenOptions) -> frozenset[str] | None:
     """Return the host names that the server accepts in lower case; `None` for any.
 
-    On a loopback address only local names are accepted: otherwise a web page could reach the server through a name
-    that it binds to that address (DNS rebinding). On other addresses any name is accepted, unless `allow_hosts` is set.
+    A web page could reach a server through a name that it binds to the server's address (DNS rebinding). So only
+    `allow_hosts`, the name that was given to listen on, and the names of this machine are accepted besides addresses.
     """
     names = frozenset(name.lower() for name in listen.allow_hosts)
-    if not names and not _is_loopback(listen.host):
+    if ANY in names:
         return None
-    return LOOPBACK_HOSTS | names | {listen.host.lower()}
+    own = set() if is_loopback(listen.host) else {socket.gethostname().lower(), f"{socket.gethostname().lower()}.local"}
+    return LOOPBACK_HOSTS | names | own | {listen.host.lower()}
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether an address can only be reached from this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -134,9 +157,7 @@ def _is_loopback(host: str) -> bool:
 class Server(uvicorn.Server):
     """uvicorn's server with a worker process; on a signal it drains requests before it stops."""
 
-    def __init__(
-        self, service: ServiceOptions, allowed_hosts: frozenset[str] | None, log: Callable[[str], None] | None
-    ) -> None:
+    def __init__(self, service: ServiceOptions, listen: ListenOptions, log: Callable[[str], None] | None) -> None:
         """Build the application and the worker's supervisor, without starting them."""
         limits, metrics = service.limits, ServerMetrics()
         worker_settings = {
@@ -146,14 +167,17 @@ class Server(uvicorn.Server):
             "max_batch": limits.max_batch,
             "max_wait_s": limits.max_wait_ms / 1000,
             "max_pixels": limits.max_megapixels * 1_000_000,
+            "max_decode_bytes": limits.max_decode_bytes,
+            "large_decode_bytes": limits.large_decode_bytes,
         }
         self.supervisor = WorkerSupervisor(worker_settings, limits, metrics)
-        app = make_app(self.supervisor, limits, metrics)
+        app = make_app(self.supervisor, limits, metrics, listen.root_path)
         self.middleware = RequestMiddleware(
             app,
             metrics,
             paths={*app.openapi()["paths"], "/", "/docs", "/openapi.json"},
-            allowed_hosts=allowed_hosts,
+            policy=listen.policy,
+            root_path=listen.root_path,
             log=log,
         )
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # uvicorn warns about each invalid request
@@ -201,7 +225,7 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def make_app(supervisor: WorkerSupervisor, limits: Limits, metrics: ServerMetrics) -> FastAPI:
+def make_app(supervisor: WorkerSupervisor, limits: Limits, metrics: ServerMetrics, root_path: str = "") -> FastAPI:
     """Return the FastAPI application: routes, error handlers and pages."""
     app = FastAPI(
         title="resnetlab",
@@ -210,6 +234,7 @@ def make_app(supervisor: WorkerSupervisor, limits: Limits, metrics: ServerMetric
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        servers=[{"url": root_path}] if root_path else None,
     )
     body_reader = RequestBodyReader(limits.body_timeout_s, max(MIN_BODY_BUDGET_BYTES, 2 * limits.max_batch_bytes))
     app.include_router(make_router(supervisor, body_reader, limits=limits, metrics=metrics))

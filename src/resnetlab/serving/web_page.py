@@ -1,7 +1,8 @@
 """The pages for browsers: the web page at `/`, and the API documentation at `/docs`.
 
 The web page is one document that loads nothing else, with a content security policy that only allows requests to this
-server. The API documentation is Swagger UI, from the files of the package `fastapi-swagger`.
+server. The API documentation is Swagger UI, from the files of the package `fastapi-swagger`. All addresses are
+relative, so that both also work behind a proxy that publishes the server under a path.
 """
 
 import base64
@@ -17,13 +18,13 @@ DOCS_HTML = b"""<!DOCTYPE html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>resnetlab: the API</title>
-<link rel="stylesheet" href="/docs/swagger-ui.css">
+<link rel="stylesheet" href="docs/swagger-ui.css">
 <div id="ui"></div>
-<script src="/docs/swagger-ui-bundle.js"></script>
-<script src="/docs/start.js"></script>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
 </html>
 """
-DOCS_SCRIPT = b'SwaggerUIBundle({url: "/openapi.json", dom_id: "#ui", validatorUrl: null, deepLinking: true})\n'
+DOCS_SCRIPT = b'SwaggerUIBundle({url: "openapi.json", dom_id: "#ui", validatorUrl: null, deepLinking: true})\n'
 DOCS_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src data: blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

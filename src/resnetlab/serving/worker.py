@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 PNG_COMPRESS_LEVEL = 1
 """zlib level of overlays: they are sent once over a fast connection, so speed matters more than size."""
+MAX_DETAIL = 500
+"""Characters of a reason; a library's message may repeat content of a file."""
 
 
 @dataclass
@@ -37,7 +39,7 @@ class DecodedRequest:
     """A request whose image is decoded."""
 
     header: Mapping[str, Any]
-    """`id`, `top`, `explain`."""
+    """`id`, `top`, `explain`, `memory` (see `worker_load`)."""
     data: bytes
     """The encoded image if an explanation is requested, otherwise empty."""
     pixels: np.ndarray
@@ -50,23 +52,59 @@ class Worker:
     """A predictor behind a dynamic batcher; results are written to a pipe."""
 
     def __init__(
-        self, predictor: "Predictor", output: BinaryIO, *, max_batch: int, max_wait_s: float, num_threads: int
+        self, predictor: "Predictor", output: BinaryIO, *, settings: Mapping[str, Any], num_threads: int
     ) -> None:
-        """Start `num_threads` decoder threads; `run` starts inference."""
+        """Start `num_threads` decoder threads for small images and as many for large ones; `run` starts inference.
+
+        Args:
+            predictor: The network.
+            output: The pipe for results.
+            settings: As for `main`.
+            num_threads: Number of threads.
+        """
         self._predictor = predictor
         self._output = output
         self._output_lock = threading.Lock()
-        self._batcher: DynamicBatcher[DecodedRequest] = DynamicBatcher(max_batch, max_wait_s)
-        self._pool = ThreadPoolExecutor(num_threads, "decode")
+        self._batcher: DynamicBatcher[DecodedRequest] = DynamicBatcher(settings["max_batch"], settings["max_wait_s"])
+        self._max_memory = settings["max_decode_bytes"]
+        self._large_memory = settings["large_decode_bytes"]
+        self._min_side = min_side(predictor)
+        self._pools = {size: ThreadPoolExecutor(num_threads, f"decode-{size}") for size in ("small", "large")}
 
     def submit(self, header: Mapping[str, Any], data: bytes) -> None:
         """Queue an encoded image for decoding; its result is written later."""
-        self._pool.submit(self._decode, header, data, self._batcher.reserve())
+        self._pool(header).submit(self._decode, header, data, self._batcher.reserve())
 
     def run(self) -> None:
         """Run batches through the network, forever."""
         while True:
             self._run_batch(self._batcher.get_batch())
+
+    def _pool(self, header: Mapping[str, Any]) -> ThreadPoolExecutor:
+        """Return the threads for an image: small ones never wait for those that are busy with large ones."""
+        return self._pools["large" if header["memory"] > self._large_memory else "small"]
+
+    def _check_memory(self, header: Mapping[str, Any], data: bytes) -> None:
+        """Raise unless decoding takes no more memory than is allowed and than the supervisor has reserved.
+
+        Raises:
+            BadImageError: As `read_header`, or if the image was made to look smaller than a decoder sees it.
+            TooLargeError: If decoding takes too much memory.
+        """
+        from resnetlab.data.images.decode import BadImageError, TooLargeError, read_header
+        from resnetlab.data.images.decode_memory import Claim, decode_memory
+
+        found = read_header(data, self._predictor.max_pixels)
+        needed = decode_memory(Claim(found.format, found.height, found.width, found.mode == "CMYK"), self._min_side)
+        size = f"{found.width:,} x {found.height:,} pixels"
+        if needed > self._max_memory:
+            raise TooLargeError(
+                f"has {size}; decoding a {found.format} of that size may take {needed >> 20:,} MiB of memory, more "
+                f"than {self._max_memory >> 20:,}; send a smaller one, or start "
+                "the server with a larger --max-decode-mib"
+            )
+        if needed > header["memory"]:
+            raise BadImageError(f"has {size}, which its first header contradicts")
 
     def _decode(self, header: Mapping[str, Any], data: bytes, reservation: AbstractContextManager[None]) -> None:
         from resnetlab.data.images.decode import BadImageError, TooLargeError
@@ -74,6 +112,8 @@ class Worker:
         start = time.perf_counter()
         with reservation:
             try:
+                self._write(encode_message({"id": header["id"], "stage": "decode"}))
+                self._check_memory(header, data)
                 pixels = self._predictor.preprocess(data)
                 times_ms = {"decode": 1000 * (time.perf_counter() - start)}
                 self._batcher.put(DecodedRequest(header, data if header["explain"] else b"", pixels, times_ms))
@@ -100,13 +140,14 @@ class Worker:
             request.times_ms["inference"] = inference_ms
             prediction = self._predictor.rank_classes(row[None], min(request.header["top"], len(row)))[0]
             if request.header["explain"]:
-                self._pool.submit(self._explain, request, prediction, len(batch))
+                self._pool(request.header).submit(self._explain, request, prediction, len(batch))
             else:
                 replies.append(_encode_reply(request, prediction, len(batch)))
         self._write(b"".join(replies))
 
     def _explain(self, request: DecodedRequest, prediction: "Prediction", batch_size: int) -> None:
         start = time.perf_counter()
+        self._write(encode_message({"id": request.header["id"], "stage": "explain"}))
         try:
             from resnetlab.inference.explain import render_overlay
 
@@ -122,7 +163,9 @@ class Worker:
             self._write(_encode_reply(request, prediction, batch_size, png.getvalue()))
 
     def _write_error(self, header: Mapping[str, Any], status: int, detail: str) -> None:
-        self._write(encode_message({"id": header["id"], "status": status, "detail": " ".join(detail.split())}))
+        self._write(
+            encode_message({"id": header["id"], "status": status, "detail": " ".join(detail.split())[:MAX_DETAIL]})
+        )
 
     def _write(self, messages: bytes) -> None:
         with self._output_lock:
@@ -146,7 +189,8 @@ def main(settings: Mapping[str, Any]) -> None:
     """Load the model, report it to the supervisor, and process requests.
 
     Args:
-        settings: `model` (path), `backend`, `cores` (or `None`), `max_batch`, `max_wait_s`, `max_pixels`.
+        settings: `model` (path), `backend`, `cores` (or `None`), `max_batch`, `max_wait_s`, `max_pixels`,
+            `max_decode_bytes`, `large_decode_bytes` (as in `Limits`).
     """
     for signum in (signal.SIGINT, signal.SIGTERM):  # only the server handles them; it drains and then ends the worker
         signal.signal(signum, signal.SIG_IGN)
@@ -167,8 +211,7 @@ def main(settings: Mapping[str, Any]) -> None:
         worker = Worker(
             predictor,
             output,
-            max_batch=settings["max_batch"],
-            max_wait_s=settings["max_wait_s"],
+            settings=settings,
             num_threads=num_threads,
         )
     except Exception as error:
@@ -177,7 +220,7 @@ def main(settings: Mapping[str, Any]) -> None:
         output.flush()
         os._exit(1)
     worker_ready.set_result(worker)
-    output.write(encode_message({"ready": _model_info(predictor)}))
+    output.write(encode_message({"ready": _model_info(predictor), "min_side": min_side(predictor)}))
     output.flush()
     worker.run()
 
@@ -194,12 +237,22 @@ def _load_predictor(settings: Mapping[str, Any], num_threads: int) -> "Predictor
     return predictor
 
 
+def min_side(predictor: "Predictor") -> int:
+    """Return the pixels that the shorter side of a JPEG keeps when it is decoded for an overlay, the larger use."""
+    from resnetlab.inference.explain import MIN_SIDE
+
+    settings = predictor.preprocessing
+    return 2 * round(max(MIN_SIDE, settings.image_size) / settings.crop_ratio)  # as in `decode_eval_view`
+
+
 def _log(line: str) -> None:
     print(f"resnetlab: {line}", file=sys.stderr, flush=True)
 
 
 def _model_info(predictor: "Predictor") -> dict[str, Any]:
     """Return the description of the model that `/v1/model` returns."""
+    from resnetlab.inference.backend_selection import engine_name
+
     card = predictor.card
     preprocessing = asdict(card.preprocessing)
     del preprocessing["pixel_mean"]  # one number per pixel: too large for a response
@@ -212,6 +265,7 @@ def _model_info(predictor: "Predictor") -> dict[str, Any]:
         "error": card.error,
         "backend": predictor.engine.backend,
         "precision": predictor.engine.precision,
+        "runtime": engine_name(predictor.engine),
     }
 
 

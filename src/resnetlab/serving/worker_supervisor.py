@@ -2,7 +2,7 @@
 
 The worker holds at most `Limits.max_in_worker` images. All others wait in the queue of this process, where they can
 still be cancelled and survive a crash. When the queue is full, new images are rejected with 429 (backpressure).
-There is no heartbeat message: a worker counts as hung when it does not reply to an image in time.
+The worker reports when it begins with a stage of an image. It counts as hung when its messages stop (`worker_load`).
 """
 
 import asyncio
@@ -16,17 +16,15 @@ from asyncio.subprocess import PIPE, Process
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from resnetlab.config import ConfigError
 from resnetlab.serving.errors import RequestError
-from resnetlab.serving.ipc import Message, encode_message, receive_message
+from resnetlab.serving.ipc import Message, encode_header, receive_message
 from resnetlab.serving.limits import Limits
 from resnetlab.serving.metrics import ServerMetrics
+from resnetlab.serving.worker_load import PendingRequest, WorkerLoad, WorkerReply
 
-HANG_GRACE_S = 2.0
-"""Seconds beyond the deadline of an image after which a worker without a reply counts as hung."""
 HANG_CHECK_INTERVAL_S = 0.25
 MAX_RESTART_DELAY_S = 30.0
 """Longest delay before a restart; the first restart has no delay, later ones back off exponentially."""
@@ -39,32 +37,6 @@ ModelInfo = dict[str, Any]
 """Description of the model, which the worker reports when it is ready; `/v1/model` returns it."""
 
 
-@dataclass(frozen=True)
-class WorkerReply:
-    """The worker's result for one image."""
-
-    top: list[tuple[str, float]]
-    """Classes and probabilities, the most probable first."""
-    times_ms: dict[str, float]
-    """Milliseconds: `queue`, `decode`, `inference`, `explain`, `total`."""
-    overlay_png: bytes
-    """PNG of the explanation, empty if not requested."""
-
-
-@dataclass
-class PendingRequest:
-    """An image without a result."""
-
-    id: int
-    message: bytes
-    """The message to the worker; empty once sent."""
-    reply: asyncio.Future[WorkerReply]
-    submitted_at: float
-    """`time.monotonic()`."""
-    sent_at: float | None = None
-    """`time.monotonic()` when the worker got it; `None` while it is queued."""
-
-
 class WorkerSupervisor:
     """The worker process and its queue."""
 
@@ -75,7 +47,7 @@ class WorkerSupervisor:
         self._metrics = metrics
         self._ids = itertools.count()
         self._queue: deque[PendingRequest] = deque()
-        self._sent: dict[int, PendingRequest] = {}
+        self._load = WorkerLoad(limits)
         self._process: Process | None = None
         self._failures = 0  # consecutive workers that did not stay up for HEALTHY_AFTER_S
         self._loadable = True
@@ -95,7 +67,7 @@ class WorkerSupervisor:
         if not self._loadable:
             retry_s = max(1, math.ceil(_restart_delay_s(self._failures)))
             raise RequestError(503, f"{self.unavailable_reason}; retry in {retry_s} s", retry_after_s=retry_s)
-        queued, sent = len(self._queue), len(self._sent)
+        queued, sent = len(self._queue), len(self._load.sent)
         free = self._limits.max_queue - queued
         if self.unavailable_reason is None:
             free += max(0, self._limits.max_in_worker - sent)
@@ -115,13 +87,8 @@ class WorkerSupervisor:
             top: Number of classes to return.
             explain: Whether to render a Grad-CAM overlay.
         """
-        request_id = next(self._ids)
-        pending = PendingRequest(
-            id=request_id,
-            message=encode_message({"id": request_id, "top": top, "explain": explain}, data),
-            reply=asyncio.get_running_loop().create_future(),
-            submitted_at=time.monotonic(),
-        )
+        reply = asyncio.get_running_loop().create_future()
+        pending = PendingRequest(next(self._ids), data, top=top, explain=explain, reply=reply)
         self._queue.append(pending)
         self._send_queued()
         return pending
@@ -195,7 +162,7 @@ class WorkerSupervisor:
             if startup is None or "ready" not in startup[0]:
                 self._handle_startup_failure(startup)
                 return 0.0
-            model_info = startup[0]["ready"]
+            model_info, self._load.min_side = startup[0]["ready"], startup[0]["min_side"]
             self.unavailable_reason, self._loadable = None, True
             if self.model_info is None:
                 on_ready(model_info)
@@ -219,20 +186,33 @@ class WorkerSupervisor:
         self.unavailable_reason, self._loadable = f"the model could not be reloaded ({reason})", False
 
     def _send_queued(self) -> None:
-        """Send queued images to the worker, up to the number that it may hold."""
+        """Send queued images to the worker, as many as it may hold; small images pass large ones that must wait."""
         pipe = self._process.stdin if self._process else None
         if pipe is not None and not pipe.is_closing() and self.unavailable_reason is None:
-            while self._queue and len(self._sent) < self._limits.max_in_worker:
+            waiting: deque[PendingRequest] = deque()
+            large_waits = False
+            while self._queue and len(self._load.sent) < self._limits.max_in_worker:
                 pending = self._queue.popleft()
-                pending.sent_at = time.monotonic()
-                self._sent[pending.id] = pending
-                pipe.write(pending.message)
-                pending.message = b""
+                self._load.reserve(pending)
+                is_large = pending.memory > self._limits.large_decode_bytes
+                if (is_large and large_waits) or not self._load.fits(pending):
+                    large_waits = True  # later large images do not pass this one
+                    waiting.append(pending)
+                    continue
+                self._load.add(pending)
+                header = {"id": pending.id, "top": pending.top, "explain": pending.explain, "memory": pending.memory}
+                pipe.write(encode_header(header, len(pending.data)))
+                pipe.write(pending.data)
+                pending.data = b""
+            self._queue = waiting + self._queue
         self._update_gauges()
 
     def _handle_reply(self, header: dict[str, Any], overlay_png: bytes) -> None:
         """Resolve the pending request of one reply, and update the metrics."""
-        pending = self._sent.pop(header["id"])
+        if "stage" in header:
+            self._load.begin_stage(header["id"])
+            return
+        pending = self._load.remove(header["id"])
         self._send_queued()
         status = header.get("status", 200)
         self._metrics.images.labels("answered" if status == 200 else str(status)).inc()
@@ -260,27 +240,23 @@ class WorkerSupervisor:
         self._hung = False
         if self.unavailable_reason is None:
             self.unavailable_reason = f"the worker {cause}; a new one is starting"
-        for pending in self._sent.values():
+        for pending in self._load.sent.values():
             if not pending.reply.done():
                 pending.reply.set_exception(
                     RequestError(503, f"the worker {cause} while it held this image; retry in 1 s", retry_after_s=1)
                 )
-        self._sent.clear()
+        self._load.sent.clear()
         self._update_gauges()
 
     def _update_gauges(self) -> None:
         self._metrics.queue.set(len(self._queue))
-        self._metrics.in_worker.set(len(self._sent))
+        self._metrics.in_worker.set(len(self._load.sent))
 
     async def _kill_when_hung(self) -> None:
-        """Kill the worker when its oldest image is overdue."""
-        max_age_s = self._limits.timeout_s + HANG_GRACE_S
+        """Kill the worker when it makes no progress any more."""
         while True:
             await asyncio.sleep(HANG_CHECK_INTERVAL_S)
-            oldest = next(iter(self._sent.values()), None)
-            if oldest is None or oldest.sent_at is None or self._process is None:
-                continue
-            if time.monotonic() - oldest.sent_at > max_age_s:
+            if self._process is not None and self._load.is_hung():
                 self._hung = True
                 with suppress(ProcessLookupError):
                     self._process.kill()

@@ -16,7 +16,7 @@ const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 async function post(file, query) {
   try {
-    return await fetch(`/v1/predict?${new URLSearchParams(query)}`, { method: "POST", body: file });
+    return await fetch(`v1/predict?${new URLSearchParams(query)}`, { method: "POST", body: file });
   } catch {
     throw new ApiError("The server does not respond. Is it still running?", true);
   }

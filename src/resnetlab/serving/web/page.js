@@ -201,7 +201,7 @@ byId("clear").onclick = () => {
 
 async function loadModelInfo() {
   for (let attempt = 0; attempt < 120; attempt += 1) {
-    const response = await fetch("/v1/model").catch(() => null);
+    const response = await fetch("v1/model").catch(() => null);
     if (response?.ok) return showModelInfo(await response.json());
     await sleep(1000); // the model is loading
   }
@@ -211,7 +211,7 @@ function showModelInfo(info) {
   model = info;
   const classes = `${model.classes.length.toLocaleString("en")} classes`;
   byId("lead").textContent = `Add images to classify them into ${classes}.`;
-  byId("model").textContent = `${model.name}, ${classes}, ${model.backend} ${model.precision}.`;
+  byId("model").textContent = `${model.name}, ${classes}, ${model.runtime}.`;
 }
 
 loadModelInfo();
