@@ -6,6 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 """Okabe and Ito's palette; colour-blind readers can distinguish its colours."""
@@ -19,6 +20,10 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "svg.hashsalt": "resnetlab",
 }
+
+
+LEGEND_ROW = 0.22
+"""Height of one row of a legend, in inches."""
 
 
 def create_panels(
@@ -35,7 +40,7 @@ def create_panels(
     """
     across = 1 if tall else min(across or count, count)
     down = -(-count // across)
-    width = 4.6 if tall else max(9.2, 4.6 * across)
+    width = 4.6 if tall else max(9.2, 3.8 * across)  # a wider figure would have smaller letters on a page
     figure = Figure(figsize=(width, height * down + 0.4), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, list(figure.subplots(down, across, squeeze=False, sharey=sharey).flat)
@@ -44,6 +49,29 @@ def create_panels(
 def set_panel_title(axes: Axes, title: str) -> None:
     """Set the title of a panel."""
     axes.set_title(title, loc="left", fontweight="bold")
+
+
+def add_legend_below(axes: Axes, *args: Any, ncols: int, **options: Any) -> None:
+    """Add a legend below a panel and its x label: no place inside is free of curves for every study.
+
+    Args:
+        axes: The panel; its figure has `LEGEND_ROW` inches of height for each row.
+        *args: Handles and labels; those of the panel's artists if not given.
+        ncols: Number of columns.
+        **options: Further options of `Axes.legend`.
+    """
+    inches = axes.figure.dpi_scale_trans
+    axes.legend(
+        *args,
+        frameon=False,
+        loc="upper left",
+        bbox_to_anchor=(0, 0),
+        bbox_transform=axes.transAxes + ScaledTranslation(-0.1, -0.5, inches),
+        borderaxespad=0,
+        ncols=ncols,
+        fontsize=9,
+        **options,
+    )
 
 
 def add_caption(figure: Figure, sentences: Iterable[str], *, tall: bool) -> None:

@@ -136,7 +136,7 @@ def test_page_in_a_browser(tiny_study, tmp_path):
         image = Image.open(tmp_path / f"{name}.png").convert("RGB")
         assert image.width == width
         colours = {colour for _, colour in image.getcolors(1 << 24) or []}
-        assert {(0, 0x72, 0xB2), (0xD5, 0x5E, 0)} <= colours  # the curves of the two depths are on the page
+        assert {(0, 0x72, 0xB2), (0, 0x9E, 0x73)} <= colours  # the lines of the two arms are on the page
         events = json.loads(log.read_text())["events"]
         requests = [event["params"] for event in events if "initiator" in event.get("params", {})]
         page_requests = [

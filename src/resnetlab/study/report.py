@@ -13,6 +13,7 @@ import jinja2
 
 from resnetlab import __version__
 from resnetlab.config import ConfigError
+from resnetlab.study.arms import CAPPED, MAX_UPDATE
 from resnetlab.study.figures.all_figures import FIGURES, FigureFile, draw_figures
 from resnetlab.study.identity_init import identity_init_results
 from resnetlab.study.paired_comparison import group_runs
@@ -100,6 +101,7 @@ def render_page(study: StudyReport, figures: Sequence[FigureFile]) -> str:
     environment.filters["two_figures"] = _format_mean
     environment.filters["base64"] = lambda path: base64.b64encode(path.read_bytes()).decode()
     runs = study.runs
+    has_capped = any(run.arm.endswith(CAPPED) for run in runs)
     first_runs = {run.data_label: run for run in reversed(runs) if run.start}
     return environment.get_template("study/report.html.j2").render(
         title=TITLE,
@@ -109,13 +111,42 @@ def render_page(study: StudyReport, figures: Sequence[FigureFile]) -> str:
         figures={kind: [figure for figure in figures if figure.kind == kind] for kind in FIGURES},
         failures=[run for run in runs if run.status != "done"],
         first_runs=dict(reversed(first_runs.items())),
-        recipe_of=lambda run: {k: v for k, v in dataclasses.asdict(run.config.recipe).items() if v is not None},
+        recipe_of=recipe_of,
+        capped_recipe=f"; arms ending in {CAPPED} also have max_update {MAX_UPDATE}" if has_capped else "",
+        has_deepened=any(run.deepened_from is not None for run in runs),
+        machines=machines(runs),
+        started=min((run.start["started"] for run in runs if run.start), default=None),
         several=len({run.data for run in runs}) > 1,
         seeds=sorted({run.seed for run in runs}),
         rules=RULES,
         learnt_rule=LEARNT_RULE,
         version=__version__,
     )
+
+
+def recipe_of(run: Run) -> dict[str, str]:
+    """Return the recipe's fields that are set, as words; a control arm's limit is named beside them."""
+    recipe = dataclasses.asdict(run.config.recipe)
+    words: dict[str, str] = {}
+    for name, value in recipe.items():
+        if name == "max_update" and run.arm.endswith(CAPPED):
+            continue
+        if isinstance(value, bool):
+            words[name] = "yes" if value else "no"
+        elif isinstance(value, list | tuple):
+            words[name] = ", ".join(map(str, value))
+        elif value is not None:
+            words[name] = str(value)
+    return {name: text for name, text in words.items() if text}
+
+
+def machines(runs: Sequence[Run]) -> list[str]:
+    """Return every machine that trained a run, with its threads for each run, in the order of the runs."""
+    words = []
+    for machine in (run.start["machine"] for run in runs if run.start):
+        threads = f"{machine['threads']} thread{'s' * (machine['threads'] != 1)} per run on {machine['device']}"
+        words.append(f"{machine['name']}, {machine['cores']} cores, {machine['system']}; {threads}")
+    return list(dict.fromkeys(words))
 
 
 def _format_mean(stats: SeedStats | None) -> str:

@@ -8,9 +8,11 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from resnetlab.figure_style import STYLE
+from resnetlab.study.figures.captions import CAPTIONS, alternative_text
 from resnetlab.study.figures.curves import plot_error_curves
 from resnetlab.study.figures.depth import plot_depth
-from resnetlab.study.figures.layer_stats import plot_gradients, plot_responses
+from resnetlab.study.figures.gradients import plot_gradients
+from resnetlab.study.figures.responses import plot_responses
 from resnetlab.study.results import Run
 
 
@@ -26,6 +28,10 @@ class FigureFile:
     """SVG for a page; a PNG is beside it."""
     tall: Path
     """SVG for a phone, with stacked panels."""
+    caption: str
+    """Sentences below the figure."""
+    alt: str
+    """Words instead of the figure."""
 
 
 PlotFunction = Callable[[Sequence[Run], bool], Figure | None]
@@ -44,7 +50,8 @@ def draw_figures(runs: Sequence[Run], folder: Path) -> list[FigureFile]:
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for title in dict.fromkeys(run.data_label for run in runs):
-        group = [run for run in runs if run.data_label == title and not run.is_from_file]
+        on_data = [run for run in runs if run.data_label == title]
+        group = [run for run in on_data if not run.is_from_file]
         for kind, plot in FIGURES.items():
             stem = f"{kind}-{title.replace(', ', '-').replace(' ', '-')}"
             with mpl.rc_context(STYLE):
@@ -52,7 +59,14 @@ def draw_figures(runs: Sequence[Run], folder: Path) -> list[FigureFile]:
                 if wide is None or tall is None:
                     continue
                 wide.savefig(folder / f"{stem}.png", dpi=160)
-                file = FigureFile(kind, title, wide=folder / f"{stem}.svg", tall=folder / f"{stem}-tall.svg")
+                file = FigureFile(
+                    kind,
+                    title,
+                    wide=folder / f"{stem}.svg",
+                    tall=folder / f"{stem}-tall.svg",
+                    caption=CAPTIONS[kind](on_data, title),
+                    alt=alternative_text(kind, group, title),
+                )
                 for figure, path in ((wide, file.wide), (tall, file.tall)):
                     figure.savefig(path, metadata={"Date": None})  # the same records give the same bytes
             files.append(file)

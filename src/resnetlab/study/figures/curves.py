@@ -5,10 +5,14 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from resnetlab.figure_style import COLOURS, add_caption, create_panels, set_panel_title
+from resnetlab.figure_style import LEGEND_ROW, add_caption, add_legend_below, create_panels, set_panel_title
 from resnetlab.study.arms import ordered_arms
+from resnetlab.study.figures.colours import network_colour
+from resnetlab.study.figures.selection import over_seeds
 from resnetlab.study.results import Run
 
 Points = tuple[list[int], list[float]]
@@ -22,36 +26,49 @@ def plot_error_curves(runs: Sequence[Run], tall: bool) -> Figure | None:
         return None
     arms = ordered_arms(run.arm for run in runs)
     depths = sorted({run.depth for run in runs})
-    figure, panels = create_panels(len(arms), tall=tall, across=3, sharey=True)
+    columns = 3 if len(arms) == 1 and not tall else 1
+    height = 3.2 + LEGEND_ROW * -(-len(depths) // columns)
+    figure, panels = create_panels(len(arms), tall=tall, across=3, height=height, sharey=True)
     for axes in panels[len(arms) :]:
         axes.set_axis_off()
+    groups = []
     for axes, arm in zip(panels, arms, strict=False):
-        for index, depth in enumerate(depths):
+        entries = {}
+        for depth in depths:
             group = [run for run in runs if (run.arm, run.depth) == (arm, depth)]
-            colour = COLOURS[index % len(COLOURS)]
+            colour = network_colour(arm, depth, depths)
             if group:
-                _plot_band(axes, [run.train_curve() for run in group], colour=colour, line="--")
-                label = f"{arm}-{depth}"
-                _plot_band(axes, [run.val_curve() for run in group], colour=colour, line="-", label=label)
+                groups.append(group)
+                dashed = _plot_band(axes, [run.train_curve() for run in group], colour=colour, line="--")
+                solid = _plot_band(axes, [run.val_curve() for run in group], colour=colour, line="-")
+                entries[f"{arm}-{depth}"] = (dashed, solid)
         set_panel_title(axes, f"{arm} networks")
         axes.set_xlabel("steps")
         axes.set_ylabel("error, %")
-        axes.set_ylim(0, 100)
+        axes.set_ylim(-2, 102)  # lines at 0 and 100 % are drawn in full width
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.grid(axis="y", alpha=0.25)
-        axes.legend(frameon=False, loc="best")
-    seeds = len({run.seed for run in runs})
-    band = f"line: mean of {seeds} seeds, band: lowest to highest" if seeds > 1 else "one seed"
-    add_caption(figure, ("dashed: training error, solid: validation error", band), tall=tall)
+        add_legend_below(
+            axes,
+            list(entries.values()),
+            list(entries),
+            ncols=columns,
+            handler_map={tuple: HandlerTuple(ndivide=None)},
+            handlelength=5,
+        )
+    band = f"line: {over_seeds(groups)}, band: lowest to highest"
+    several = any(len(group) > 1 for group in groups)
+    add_caption(figure, ("dashed: training error, solid: validation error", band if several else "one seed"), tall=tall)
     return figure
 
 
-def _plot_band(axes: Axes, curves: Sequence[Points], *, colour: str, line: str, label: str | None = None) -> None:
+def _plot_band(axes: Axes, curves: Sequence[Points], *, colour: str, line: str) -> Line2D:
     """Plot the mean of several curves, and the band between the lowest and the highest, at the steps they share."""
     shared = sorted(set.intersection(*(set(steps) for steps, _ in curves)))
     errors_at = [dict(zip(*curve, strict=True)) for curve in curves]
     columns = [[errors[step] for errors in errors_at] for step in shared]
-    axes.plot(shared, [statistics.fmean(c) for c in columns], line, color=colour, label=label, linewidth=1.6)
+    (mean,) = axes.plot(shared, [statistics.fmean(c) for c in columns], line, color=colour, linewidth=1.6)
     if len(curves) > 1:
         lowest, highest = [min(c) for c in columns], [max(c) for c in columns]
         axes.fill_between(shared, lowest, highest, color=colour, alpha=0.15, linewidth=0)
+    return mean
