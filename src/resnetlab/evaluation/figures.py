@@ -11,7 +11,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -24,6 +24,9 @@ MAX_CLASSES = {False: 30, True: 15}
 MAX_CLASSES_WITH_COUNTS = 12
 """Maximum number of classes for which the cells of the confusion matrix have counts."""
 
+MIN_RANGE_PCT = 1.0
+"""Smallest range of the axis of errors, in %."""
+
 LABEL_COLUMNS = 24
 """Maximum width of a class name; longer names are shortened, and an East Asian character has two columns."""
 
@@ -32,6 +35,13 @@ THUMBNAIL_SIDE = 192
 
 CONFUSION_COLOURS = LinearSegmentedColormap.from_list("confusions", ["#ffffff", "#f2b78f", COLOURS[1]])
 """Cells of the confusion matrix; black numbers are readable on each of these colours."""
+
+CONFUSION_LIMITS_PCT = (0, 100)
+"""Shares between which colours change, the same for every network: few errors look pale, many look dark.
+
+Colours follow the square root of the share, so that 1 % of a class can still be seen."""
+
+CONFUSION_TICKS_PCT = (0, 1, 5, 10, 20, 40, 60, 80, 100)
 
 DIAGONAL_COLOUR = (0.88, 0.88, 0.88, 1.0)
 """Correct predictions in the confusion matrix."""
@@ -72,20 +82,22 @@ def draw_reliability(evaluation: Evaluation, tall: bool) -> Figure | None:
     intervals = np.array([bin_.accuracy_interval_95 for bin_ in bins]).T
     error_bars = np.abs(intervals - accuracy)  # a rounding error can put an end on the wrong side
     curve.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1)
-    curve.errorbar(confidence, accuracy, error_bars, fmt="o", color=COLOURS[0], markersize=4, capsize=2, clip_on=False)
-    curve.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="mean confidence", ylabel="accuracy")
+    curve.errorbar(confidence, accuracy, error_bars, fmt="o", color=COLOURS[0], markersize=4, capsize=2)
+    curve.set(xlim=(-0.02, 1.02), ylim=(-0.03, 1.03), xlabel="mean confidence", ylabel="accuracy")
     curve.grid(alpha=0.25)
     set_panel_title(curve, "reliability")
     total = sum(bin_.count for bin_ in bins)
     edges = [bin_.low for bin_ in evaluation.reliability] + [evaluation.reliability[-1].high]
     shares = [100 * bin_.count / total for bin_ in evaluation.reliability]
     histogram.stairs(shares, edges, fill=True, color=COLOURS[0], alpha=0.8)
-    histogram.set(xlim=(0, 1.02), xlabel="confidence", ylabel="images, %")
+    histogram.set(xlim=(-0.02, 1.02), xlabel="confidence", ylabel="images, %")
     histogram.grid(axis="y", alpha=0.25)
     set_panel_title(histogram, "distribution of confidence")
     num_bins = len(evaluation.reliability)
     add_caption(
-        figure, (f"{num_bins} bins of equal width, bars: 95 % interval", "dashed: perfect calibration"), tall=tall
+        figure,
+        (f"{num_bins} bins of equal width, dot: accuracy, line: 95 % interval", "dashed: perfect calibration"),
+        tall=tall,
     )
     return figure
 
@@ -99,7 +111,7 @@ def draw_confusion_matrix(evaluation: Evaluation, tall: bool) -> Figure | None:
     class_sizes = np.array([evaluation.per_class[index].num_samples for index in shown])
     shares = 100 * counts / np.maximum(class_sizes, 1)[:, None]
     np.fill_diagonal(shares, 0)
-    scale = Normalize(0, shares.max() or 1)
+    scale = PowerNorm(0.5, *CONFUSION_LIMITS_PCT)
     colours = CONFUSION_COLOURS(scale(shares))
     colours[np.diag_indices(len(shown))] = DIAGONAL_COLOUR
     names = [figure_label(evaluation.classes[index]) for index in shown]
@@ -120,7 +132,9 @@ def draw_confusion_matrix(evaluation: Evaluation, tall: bool) -> Figure | None:
     axes.tick_params(length=0)
     axes.set(xlabel="predicted class", ylabel="true class")
     if shares.any():
-        figure.colorbar(ScalarMappable(scale, CONFUSION_COLOURS), ax=axes, pad=0.02).set_label("confused, %")
+        bar = figure.colorbar(ScalarMappable(scale, CONFUSION_COLOURS), ax=axes, pad=0.02)
+        bar.set_ticks(CONFUSION_TICKS_PCT, labels=[str(tick) for tick in CONFUSION_TICKS_PCT])
+        bar.set_label("confused, %")
     total = len(evaluation.classes)
     selection = f"all {total} classes" if len(shown) == total else f"{len(shown)} of {total:,} classes"
     add_caption(figure, (f"{selection}, grey: correct", "colour: share of the true class's images"), tall=tall)
@@ -153,15 +167,18 @@ def draw_class_errors(evaluation: Evaluation, tall: bool) -> Figure | None:
     error_bars = np.abs(intervals - pct)
     names = [figure_label(name) for name, _ in rows]
     axes.barh(bars, pct, height=0.7, color=COLOURS[0], alpha=0.35)
-    axes.errorbar(pct, bars, xerr=error_bars, fmt="o", color=COLOURS[0], markersize=4, capsize=2, clip_on=False)
-    axes.axvline(evaluation.top1.pct, color=COLOURS[1], linestyle="--", linewidth=1.2)
+    axes.errorbar(pct, bars, xerr=error_bars, fmt="o", color=COLOURS[0], markersize=4, capsize=2)
+    axes.axvline(evaluation.top1.pct, color=GREY, linestyle="--", linewidth=1.2)
     axes.set_yticks(bars, names, fontsize=_font_size(names))
     axes.tick_params(axis="y", length=0)
-    axes.set(xlim=(0, min(100, 1.05 * intervals.max())), ylim=(len(rows) - 0.4, -0.6), xlabel="top-1 error, %")
+    right = 1.03 * max(intervals.max(), MIN_RANGE_PCT)  # beyond the longest interval, so that its cap is whole
+    axes.set(xlim=(-0.015 * right, right), ylim=(len(rows) - 0.4, -0.6), xlabel="top-1 error, %")
     axes.grid(axis="x", alpha=0.25)
     selection = f"all {total} classes" if len(rows) == total else f"the worst {len(rows)} of {total:,} classes"
     add_caption(
-        figure, (f"{selection}, bars: 95 % interval", f"dashed: all images, {evaluation.top1.pct:.2f} %"), tall=tall
+        figure,
+        (f"{selection}, dot and bar: error, line: 95 % interval", f"dashed: all images, {evaluation.top1.pct:.2f} %"),
+        tall=tall,
     )
     return figure
 

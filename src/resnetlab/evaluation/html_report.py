@@ -9,7 +9,7 @@ import jinja2
 import numpy as np
 
 from resnetlab import __version__
-from resnetlab.evaluation.figures import draw_figures, thumbnail
+from resnetlab.evaluation.figures import MAX_CLASSES, draw_figures, thumbnail
 from resnetlab.evaluation.metrics import Evaluation
 from resnetlab.evaluation.summary import EvaluationSummary
 from resnetlab.system.atomic_files import write_atomic
@@ -67,6 +67,7 @@ def render_page(evaluation: Evaluation, summary: EvaluationSummary, *, thumbnail
         mistakes=list(zip(evaluation.mistakes, images, names, strict=True)),
         # confusions are in descending order, so the first of each class comes last here and wins
         most_confused={confusion.true: confusion for confusion in reversed(evaluation.confusions)},
+        max_classes=MAX_CLASSES,
         max_open_classes=MAX_OPEN_CLASSES,
         max_confusions=MAX_CONFUSIONS,
         max_left_out=MAX_LEFT_OUT,
