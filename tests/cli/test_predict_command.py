@@ -113,7 +113,8 @@ def test_unprintable_names(folder, capsys):
         (odd / name).write_bytes((folder / "pets" / "a.png").read_bytes())
     assert run("odd") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("  ")[0] for line in lines] == ["odd/a?[31m?b.png", "odd/c?.png", "odd/猫の写真.png"]
+    escaped = [r"odd/a\u001b[31m\nb.png", r"odd/c\udc80.png", "odd/猫の写真.png"]
+    assert [line.split("  ")[0] for line in lines] == escaped
     assert run("odd", "--json") == 0
     paths = [json.loads(line)["path"] for line in capsys.readouterr().out.splitlines()]
     assert paths == [f"odd/{name}" for name in names]

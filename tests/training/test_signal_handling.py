@@ -10,7 +10,7 @@ import pytest
 from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_waits_for_the_check(signum, status):
     before = signal.getsignal(signum)
     with StopSignal() as stop_signal:
@@ -56,3 +56,14 @@ def test_without_a_context_nothing_is_heeded():
     before = signal.getsignal(signal.SIGTERM)
     StopSignal().check()
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_nohup_stays_in_force():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignal() as stop_signal:
+            os.kill(os.getpid(), signal.SIGHUP)
+            stop_signal.check()
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -1,6 +1,5 @@
 """`resnetlab data`: check the images of a data set, or pack them into shards."""
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from resnetlab.cli.data_check_output import (
     summarise,
 )
 from resnetlab.cli.data_options import reading_options
+from resnetlab.cli.terminal import print_json
 from resnetlab.config import ConfigError, DataConfig
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def run(options: Options) -> int:
             "bad": report.bad,
             "warnings": report.warnings,
         }
-        print(json.dumps(result, ensure_ascii=False))
+        print_json(result)
     else:
         print_summary(report, summaries, pairs)
     return 1 if report.bad else 0
@@ -170,9 +170,9 @@ def _scan_files(dataset: "DatasetListing", config: DataConfig, workers: int | No
     """Decode the images of files or shards."""
     import hashlib
 
-    from rich.console import Console
     from rich.progress import Progress
 
+    from resnetlab.cli.console import open_console
     from resnetlab.data.images.color_profiles import profile_name
     from resnetlab.data.images.decode import Header, decode, embedded_profile, read_header
     from resnetlab.data.images.scan import scan_images
@@ -189,7 +189,7 @@ def _scan_files(dataset: "DatasetListing", config: DataConfig, workers: int | No
 
     images: list[ImageInfo] = []
     bad = _damaged_shards(config, workers)
-    console = Console(stderr=True)
+    console = open_console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         for split, listing in dataset.splits.items():
             task = bar.add_task(split, total=len(listing))

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from statistics import median_low
 from typing import TYPE_CHECKING, Any
 
+from resnetlab.cli.terminal import escape_name, print_lines
+
 if TYPE_CHECKING:
     from resnetlab.data.listing import DatasetListing
 
@@ -119,17 +121,17 @@ def print_summary(
     if len(summaries) > 1:
         print(f"exact copies between splits (same bytes): {len(pairs) or 'none'}")
     for earlier, image in pairs[:MAX_PAIRS]:
-        print(f"  {_describe(image)} = {_describe(earlier)}")
+        print_lines(f"  {_describe(image)} = {_describe(earlier)}")
     if len(pairs) > MAX_PAIRS:
         print(f"  … and {len(pairs) - MAX_PAIRS:,} more; --json lists all")
     left_out = {group.line for group in report.listing.left_out} if report.listing else set()
     for warning in report.warnings:
         if warning not in left_out:  # printed above
-            print(f"warning: {warning}")
+            print_lines(f"warning: {warning}")
     if report.bad:
         print(f"{len(report.bad):,} cannot be read:")
         for bad in report.bad:
-            print(f"  {bad}")
+            print_lines(f"  {bad}")
     else:
         print("every image can be read")
 
@@ -156,13 +158,12 @@ def _print_reading(report: DatasetReport) -> None:
 
     if report.listing is not None:
         for line in (*describe_listing(report.listing), *(group.line for group in report.listing.left_out)):
-            print(line)
+            print_lines(line)
         print()
 
 
 def _print_classes(report: DatasetReport, summaries: dict[str, SplitSummary]) -> None:
-    from rich.console import Console
-
+    from resnetlab.cli.console import open_console
     from resnetlab.cli.tables import table
 
     classes_table = table("class", *summaries)
@@ -175,12 +176,13 @@ def _print_classes(report: DatasetReport, summaries: dict[str, SplitSummary]) ->
         if name is None:
             classes_table.add_row(f"… {len(report.classes) - MAX_CLASSES:,} more", *("…" for _ in columns))
         else:
-            short = name if len(name) <= NAME_WIDTH else f"{name[: NAME_WIDTH - 1]}…"
+            escaped = escape_name(name)
+            short = escaped if len(escaped) <= NAME_WIDTH else f"{escaped[: NAME_WIDTH - 1]}…"
             classes_table.add_row(short, *(f"{column[name]:,}" for column in columns))
     classes_table.add_section()
     for word, reduce in (("smallest class", min), ("median", median_low), ("largest class", max), ("total", sum)):
         classes_table.add_row(word, *(f"{reduce(column.values()):,}" for column in columns))
-    Console(markup=False).print(classes_table)
+    open_console().print(classes_table)
 
 
 def _sizes(summary: SplitSummary) -> str:

@@ -1,9 +1,9 @@
 """Packing with a progress bar, and the output of `resnetlab data pack`."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resnetlab.cli.terminal import print_json, print_lines
 from resnetlab.config import DataConfig
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ def run_pack(
     Raises:
         ConfigError: As for `pack_dataset`.
     """
-    from rich.console import Console
     from rich.progress import Progress
 
+    from resnetlab.cli.console import open_console
     from resnetlab.data.residency import choose_color_profiles
     from resnetlab.data.shards.pack import PackOptions, pack_dataset
 
-    console = Console(stderr=True)
+    console = open_console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("packing", total=None)
         index = pack_dataset(
@@ -46,18 +46,18 @@ def run_pack(
             on_progress=lambda stage, done, total: bar.update(task, description=stage, completed=done, total=total),
         )
     if as_json:
-        print(json.dumps({"out": str(out), "splits": split_counts(index), "left_out": list(index.left_out)}))
+        print_json({"out": str(out), "splits": split_counts(index), "left_out": list(index.left_out)})
         return 0
     for split, counts in split_counts(index).items():
         shards = f"{counts['shards']:,} shard{'' if counts['shards'] == 1 else 's'}"
         print(f"{split}: {counts['samples']:,} images in {shards}, {counts['bytes'] / 2**20:,.1f} MiB")
     for warning in index.warnings:
-        print(f"warning: {warning}")
+        print_lines(f"warning: {warning}")
     for bad in index.left_out[:MAX_LEFT_OUT]:
-        print(f"left out: {bad}")
+        print_lines(f"left out: {bad}")
     if len(index.left_out) > MAX_LEFT_OUT:
         print(f"… and {len(index.left_out) - MAX_LEFT_OUT:,} more; index.json lists all")
-    print(f"train on it with --data {out}\ncheck it with resnetlab data check {out}")
+    print_lines(f"train on it with --data {out}", f"check it with resnetlab data check {out}")
     return 0
 
 

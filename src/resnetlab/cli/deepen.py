@@ -1,6 +1,5 @@
 """`resnetlab deepen`: write the model file of a deeper network that computes the same function."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from resnetlab.cli.data_options import reading_options
+from resnetlab.cli.terminal import print_json
 from resnetlab.config import ConfigError, DataConfig, ModelConfig
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def run(options: Options) -> int:
         "training_mode": _training_mode(config, calibrated=data is not None),
     }
     if options.json:
-        print(json.dumps(result, ensure_ascii=False))
+        print_json(result)
     else:
         print_result(result)
     return 0

@@ -1,6 +1,5 @@
 """`resnetlab doctor`: the speed of each stage of training, the bottleneck, and a remedy."""
 
-import json
 import math
 import sys
 from dataclasses import dataclass, replace
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from resnetlab.cli.data_options import reading_options
+from resnetlab.cli.terminal import print_json
 from resnetlab.config import ConfigError, RunConfig
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def run(options: Options) -> int:
         config, workers=workers, seconds=options.seconds, cache_gib=options.cache_gib, on_stage=print_stage
     )
     if options.json:
-        print(json.dumps(to_json(measured, cores)))
+        print_json(to_json(measured, cores))
     else:
         print_report(config, measured, cores)
     return 0
@@ -133,11 +133,10 @@ def print_stage(stage: str) -> None:
 
 def print_report(config: RunConfig, measured: "StageSpeeds", cores: int) -> None:
     """Print a table of the stages, the bottleneck and a remedy."""
-    from rich.console import Console
-
+    from resnetlab.cli.console import open_console
     from resnetlab.cli.tables import table
 
-    console = Console(markup=False, highlight=False)
+    console = open_console(highlight=False)
     width = min(80, console.width)
     rows = table("stage", "images/s", "µs per image", left=1)
     for name, speed in measured.speeds.items():

@@ -1,6 +1,5 @@
 """`resnetlab evaluate`: metrics of networks on images with labels, as text, JSON and an HTML page."""
 
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from resnetlab.cli.data_options import reading_options
+from resnetlab.cli.terminal import print_json
 from resnetlab.config import ConfigError, DataConfig, Device
 
 if TYPE_CHECKING:
@@ -79,8 +79,7 @@ def run(options: Options) -> int:
     """Evaluate, print the metrics and write the page; of several processes only the first one prints and writes."""
     files, data = _check_arguments(options)
 
-    from rich.console import Console
-
+    from resnetlab.cli.console import open_console
     from resnetlab.cli.evaluate_output import print_evaluation
     from resnetlab.evaluation.evaluator import evaluate_members, open_members
     from resnetlab.evaluation.metrics import compute_metrics
@@ -110,9 +109,9 @@ def run(options: Options) -> int:
     evaluation = compute_metrics(predictions, members[0].card.classes)
     summary = summarise(members, evaluation_options, evaluation, command=reproduce_command(options))
     if options.json:
-        print(json.dumps(as_json(evaluation, summary), ensure_ascii=False), flush=True)
+        print_json(as_json(evaluation, summary))
     else:
-        print_evaluation(evaluation, summary, Console(markup=False, highlight=False))
+        print_evaluation(evaluation, summary, open_console(highlight=False))
     page = options.page or (None if options.json else default_page_path(files[0]))
     if page is not None:
         _write_page(page, evaluation, summary, members[0].dataset)
@@ -188,10 +187,11 @@ class ProgressBar:
     """A progress bar on stderr, if stderr is a terminal."""
 
     def __init__(self, *, enabled: bool) -> None:
-        from rich.console import Console
         from rich.progress import Progress
 
-        console = Console(stderr=True)
+        from resnetlab.cli.console import open_console
+
+        console = open_console(stderr=True)
         self._progress = Progress(console=console, transient=True, disable=not (enabled and console.is_terminal))
         self._task = self._progress.add_task("opening")
 

@@ -1,6 +1,5 @@
 """`resnetlab export`: a network in another format, verified against its source."""
 
-import json
 import math
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from resnetlab.cli.data_options import READING_FIELDS, reading_options
+from resnetlab.cli.terminal import print_json
 from resnetlab.config import ConfigError, DataConfig
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def run(options: Options) -> int:
     exported = export(options.model, out, kind, images=images, quantizer=quantizer)
     description = describe_export(exported, time.monotonic() - start)
     if options.json:
-        print(json.dumps(description, ensure_ascii=False))
+        print_json(description)
     else:
         print_export(description)
     return 0
@@ -225,9 +225,10 @@ def _quantizer(data: DataConfig, allowed_loss_pct: float) -> "Quantizer":
 @contextmanager
 def _progress_bar() -> Iterator["Progress"]:
     """Show the progress of calibration on stderr, if stderr is a terminal."""
-    from rich.console import Console
     from rich.progress import Progress as Bar
 
-    with Bar(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+    from resnetlab.cli.console import open_console
+
+    with Bar(console=open_console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("opening")
         yield lambda stage, done, total: bar.update(task, description=stage, completed=done, total=total)

@@ -13,9 +13,12 @@ import shutil
 import sys
 import textwrap
 import time
+import traceback
 import typing
 from collections.abc import Sequence
 from typing import Any
+
+from resnetlab.cli.terminal import ReaderGoneError, WhenReaderLeaves, protected
 
 COMMANDS = {
     "study": "compare plain and residual networks by depth, with repetitions",
@@ -47,6 +50,15 @@ RENAMED_OPTIONS = {
 }
 """New names of the options that a command no longer has."""
 
+WITHOUT_READER: dict[str, WhenReaderLeaves] = {
+    "train": "warn",
+    "study": "warn",
+    "serve": "warn",
+    "evaluate": "finish",
+    "export": "finish",
+}
+"""Commands that go on if the reader of their output leaves, since their result is a file or a service."""
+
 ERROR_DELAY_S = 10.0
 """Seconds that a process waits before it reports an error if it is not the first one on its machine.
 
@@ -63,20 +75,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal cannot encode
+    os.environ["MPLBACKEND"] = "agg"  # figures are files; a notebook's backend may be unknown to this environment
     try:
-        return dispatch(words)
+        with protected(_when_reader_leaves(words)):
+            return _run(words, debug)
+    except ReaderGoneError:
+        return 0
+
+
+def _when_reader_leaves(words: Sequence[str]) -> WhenReaderLeaves:
+    if words[:1] == ["data"] and "pack" in words:
+        return "finish"
+    return WITHOUT_READER.get(words[0], "stop") if words else "stop"
+
+
+def _run(words: Sequence[str], debug: bool) -> int:
+    """Run one command and print its error, if any; return the exit status."""
+    try:
+        status = dispatch(words)
+        with contextlib.suppress(ReaderGoneError):  # the work is done
+            sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         return _fail("stopped", 130)
-    except BrokenPipeError:  # the reader closed the pipe: `resnetlab models | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except UsageError as error:
         return _fail(str(error), 2, wait_s=ERROR_DELAY_S)
     except Exception as error:
         if debug:
-            raise
+            traceback.print_exc()
+            return 1
         from resnetlab.system.process_group import LostProcessError
 
         wait_s = 0 if isinstance(error, LostProcessError) else ERROR_DELAY_S  # each survivor's report differs

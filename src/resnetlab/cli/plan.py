@@ -56,7 +56,9 @@ class Options:
     label_column: str | None = None
     """Column of parquet files with the classes; found by name if not given."""
     recipe: str | None = None
-    """Name of a recipe. By default the network's own, as in train."""
+    """Name of a recipe, or a file such as my.toml. By default the network's own, as in train."""
+    set: tuple[str, ...] = ()
+    """Any fields of the recipe, such as batch_size=512."""
     device: str = "h100"
     """v100, a100-40gb, a100, h100 or h200; or here, for cores of this machine, measured for some seconds."""
     devices: int = 8
@@ -162,12 +164,13 @@ def resolve_training(options: Options) -> "tuple[ModelConfig, Recipe]":
     """Return the network and the recipe that `train` uses with the same options, including its defaults."""
     from resnetlab.models.zoo import model_config
     from resnetlab.planning.workload import KNOWN_STATS
-    from resnetlab.training.recipes import default_recipe, recipe
+    from resnetlab.training.recipe_settings import named_recipe, recipe_changes
+    from resnetlab.training.recipes import change_recipe, default_recipe
 
     large = options.data == "imagenet" or options.data not in KNOWN_STATS
     model = model_config(options.model or ("resnet18" if large else "resnet20"))
-    changes = {name: getattr(options, name) for name in ("batch_size", "epochs", "steps")}
-    return model, recipe(options.recipe or default_recipe(options.data, model), model, **changes)
+    changes = recipe_changes({name: getattr(options, name) for name in ("batch_size", "epochs", "steps")}, options.set)
+    return model, change_recipe(named_recipe(options.recipe or default_recipe(options.data, model), model), changes)
 
 
 def half_precisions(requested: str, work: "Workload", device: "Device") -> tuple[bool, ...]:

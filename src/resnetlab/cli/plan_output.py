@@ -1,10 +1,11 @@
 """The output of `resnetlab plan`: a plan in two columns, and published speeds beside predictions."""
 
-import json
 import shutil
 import textwrap
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from resnetlab.cli.terminal import print_json
 
 if TYPE_CHECKING:
     from resnetlab.cli.plan import Options
@@ -95,17 +96,16 @@ def format_rate(bytes_per_s: float) -> str:
 
 def print_published(*, as_json: bool) -> int:
     """Print published speeds and the predictions for them, the speeds on which constants were set first."""
-    from rich.console import Console
-
+    from resnetlab.cli.console import open_console
     from resnetlab.cli.tables import table
     from resnetlab.planning.published_speeds import COMPARED_DEVICES, PUBLISHED_SPEEDS
     from resnetlab.planning.workload import predict_published_speed
 
     predictions = [(published, predict_published_speed(published)) for published in PUBLISHED_SPEEDS]
     if as_json:
-        print(json.dumps([{**asdict(published), "predicted_images_per_s": speed} for published, speed in predictions]))
+        print_json([{**asdict(published), "predicted_images_per_s": speed} for published, speed in predictions])
         return 0
-    console = Console(markup=False, highlight=False)
+    console = open_console(highlight=False)
     for held_out, title in ((False, "constants were set on these"), (True, "held out")):
         rows = table(title, "published", "predicted", "error", left=1)
         for published, speed in predictions:

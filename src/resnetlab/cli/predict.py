@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from resnetlab.cli.terminal import escape, escape_name, unescaped
 from resnetlab.config import ConfigError
 
 if TYPE_CHECKING:
@@ -76,9 +77,9 @@ def run(options: Options) -> int:
         OSError: An overlay cannot be written. The prediction of its image has been printed.
     """
     _check(options)
-    from rich.console import Console
+    from resnetlab.cli.console import open_console
 
-    console = Console(markup=False)
+    console = open_console()
     predictor = _load_predictor(options)
     writer = _overlay_writer(options, predictor)
     from resnetlab.data.images.left_out import LeftOut
@@ -111,12 +112,7 @@ def json_line(result: "BatchResult", overlay: Path | None) -> str:
         record |= {"label": result.prediction.label, "probability": result.prediction.probability, "top": top}
     if overlay is not None:
         record["drawing"] = str(overlay)
-    line = json.dumps(record, ensure_ascii=False)
-    try:
-        line.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:  # a file name that is not UTF-8, or an output encoding that is not
-        line = json.dumps(record)
-    return line
+    return json.dumps(record, ensure_ascii=False)
 
 
 def print_line(name: str, prediction: "Prediction", classes: Sequence[str], *, console: "Console") -> None:
@@ -169,7 +165,7 @@ class PredictProgress:
         self.num_done += 1
         if result.prediction is None:
             self.num_failed += 1
-            self._print(f"resnetlab: {_cell(result.name)}: {result.error}\n")
+            self._print(f"resnetlab: {_cell(result.name)}: {escape_name(str(result.error))}\n")
         now = time.monotonic()
         if self._is_live and now - self._updated >= PROGRESS_INTERVAL_S:
             self._updated = now
@@ -179,14 +175,15 @@ class PredictProgress:
         """Print how many images could not be read, if any, and which files of folders were left out."""
         self._print("")
         for line in left_out:
-            self._print(f"resnetlab: {line}\n")
+            self._print(f"resnetlab: {escape_name(line)}\n")
         if self.num_failed:
             noun = "image" if self.num_done == 1 else "images"
             self._print(f"resnetlab: {self.num_failed:,} of {self.num_done:,} {noun} could not be read\n")
 
     def _print(self, text: str) -> None:
         """Print a text over the progress line."""
-        print(f"\r\x1b[K{text}" if self._is_live else text, end="", file=sys.stderr, flush=True)
+        stderr = unescaped(sys.stderr)
+        print(f"\r\x1b[K{escape(text)}" if self._is_live else escape(text), end="", file=stderr, flush=True)
 
 
 def _check(options: Options) -> None:
@@ -274,15 +271,15 @@ def _shorten_path(name: str, columns: int) -> str:
 
 
 def _cell(name: str, columns: int | None = None) -> str:
-    """Return a name without unprintable characters; with `columns`, cut in the middle or padded to that width."""
+    """Return a name with control characters escaped; with `columns`, cut in the middle or padded to that width."""
     from rich.cells import cell_len
 
     from resnetlab.inference.inputs import shorten_middle
 
-    printable = "".join(letter if letter.isprintable() else "?" for letter in name)
+    escaped = escape_name(name)
     if columns is None:
-        return printable
-    return _pad(shorten_middle(printable, columns, cell_len), columns)
+        return escaped
+    return _pad(shorten_middle(escaped, columns, cell_len), columns)
 
 
 def _pad(text: str, columns: int) -> str:

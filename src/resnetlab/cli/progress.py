@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from resnetlab.cli.terminal import escape_name
 from resnetlab.study.display import time_text
 from resnetlab.training.callbacks import Callback
 from resnetlab.training.metrics import Progress, StepMetrics
@@ -61,7 +62,7 @@ class TrainDisplay(Callback):
     def on_start(self, trainer: "Trainer") -> None:
         """Print the resolved configuration; long lines are wrapped."""
         for line in trainer.describe():
-            self._print(Text(line))
+            self._print(Text(escape_name(line)))
 
     def on_step(self, trainer: "Trainer", metrics: StepMetrics) -> None:
         """Display the progress report of the step, if it completes one."""
@@ -95,7 +96,7 @@ class TrainDisplay(Callback):
 
     def on_warning(self, trainer: "Trainer | None", message: str) -> None:
         """Print a warning; long lines are wrapped."""
-        self._print(Text(f"warning: {message}", style="yellow"))
+        self._print(Text(escape_name(f"warning: {message}"), style="yellow"))
 
     def _print(self, text: Text) -> None:
         self.console.print(text, highlight=False, width=self._width)

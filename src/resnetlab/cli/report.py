@@ -1,11 +1,12 @@
 """`resnetlab report`: make the report of a study again from its records."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+
+from resnetlab.cli.terminal import print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,12 +27,11 @@ class Options:
 
 def run(options: Options) -> int:
     """Write the report and print the table."""
-    from rich.console import Console
-
+    from resnetlab.cli.console import open_console
     from resnetlab.study.report import write_report
 
     results = write_report(options.dir)
-    print_results(results, options.dir, Console(stderr=options.json, markup=False), json_wanted=options.json)
+    print_results(results, options.dir, open_console(stderr=options.json), json_wanted=options.json)
     return 0
 
 
@@ -40,7 +40,7 @@ def print_results(results: dict[str, Any], out: Path, console: "Console", *, jso
     from resnetlab.cli.tables import table
 
     if json_wanted:
-        print(json.dumps(results, ensure_ascii=False))
+        print_json(results)
         return
     for data in dict.fromkeys(row["data"] for row in results["table"]):
         rows = [row for row in results["table"] if row["data"] == data]

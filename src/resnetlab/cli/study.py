@@ -49,7 +49,9 @@ class Options:
     train_images: tuple[int, ...] | None = None
     """Sizes of the training set, such as 50 500 0: subsets of the training split; 0 is all of it."""
     recipe: str | None = None
-    """digits or cifar-paper; each data set's own if not given."""
+    """digits, cifar-paper or a file such as my.toml; each data set's own if not given."""
+    set: tuple[str, ...] = ()
+    """Any fields of the recipe, such as weight_decay=5e-4 schedule=cosine nesterov=true."""
     depths: tuple[int, ...] | None = None
     """Depths of the networks, each of the form 6n+2 (bottleneck: 9n+2); 20 56 if not given."""
     arms: tuple[str, ...] | None = None
@@ -100,14 +102,13 @@ def run(options: Options) -> int:
     use_huge_pages()  # PyTorch reads the setting in the forked processes
     if options.executor == "local":
         preload_torch()
-    from rich.console import Console  # imported while the fork server loads PyTorch
-
+    from resnetlab.cli.console import open_console  # imported while the fork server loads PyTorch
     from resnetlab.cli.report import print_results
     from resnetlab.study.report import write_report
     from resnetlab.study.results import RUNS
 
     out = options.out or default_folder(options)
-    console = Console(stderr=options.json, markup=False)
+    console = open_console(stderr=options.json)
     try:
         failed = _execute(grid, out, options, console)
     except KeyboardInterrupt:
@@ -212,16 +213,18 @@ def build_grid(options: Options, preset: "Preset") -> "Grid":
     """
     from resnetlab.data.registry import detect_kind
     from resnetlab.study.grid import Grid, StudyData
-    from resnetlab.training.recipes import recipe
+    from resnetlab.training.recipe_settings import named_recipe, recipe_changes
+    from resnetlab.training.recipes import change_recipe
 
     if options.train_images is not None and min(options.train_images, default=0) < 0:
         raise ConfigError(f"train-images must be at least 2, or 0 for all of them, not {min(options.train_images)}")
     sizes = preset.train_images
     if options.train_images is not None:
         sizes = tuple(size or None for size in options.train_images)
-    epochs, steps = options.epochs, options.steps
-    if epochs is None and steps is None:
-        epochs, steps = preset.epochs, preset.steps
+    changes = recipe_changes({name: getattr(options, name) for name in ("epochs", "steps", "lr")}, options.set)
+    if changes.keys().isdisjoint(("epochs", "steps")):
+        length = {"epochs": preset.epochs, "steps": preset.steps}
+        changes |= {name: value for name, value in length.items() if value is not None}
     root = None if options.data_root is None else str(options.data_root)
     datasets = []
     for name in options.data:
@@ -234,7 +237,7 @@ def build_grid(options: Options, preset: "Preset") -> "Grid":
         )
         detect_kind(data)
         recipe_name = options.recipe or ("digits" if name == "digits" else "cifar-paper")
-        training = recipe(recipe_name, epochs=epochs, steps=steps, lr=options.lr)
+        training = change_recipe(named_recipe(recipe_name), changes)
         datasets += [StudyData(replace(data, train_images=size), training) for size in sizes]
     return Grid(
         datasets=tuple(datasets),

@@ -1,12 +1,24 @@
 """Tables for an 80-column terminal."""
 
+from typing import Any
+
 from rich import box
 from rich.table import Table
+
+from resnetlab.cli.terminal import escape_name
+
+
+class NameTable(Table):
+    """A table in which a name stays on one line, even if it contains a line feed."""
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        """Add a row; control characters of its strings are escaped."""
+        super().add_row(*(escape_name(cell) if isinstance(cell, str) else cell for cell in cells), **options)
 
 
 def table(*columns: str, left: int = 1) -> Table:
     """Return an empty table; the first `left` columns hold words and align left, the others align right."""
-    result = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    result = NameTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for index, name in enumerate(columns):
         result.add_column(name, justify="left" if index < left else "right", no_wrap=True)
     return result

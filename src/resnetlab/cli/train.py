@@ -3,7 +3,6 @@
 Longer than 300 lines because each of the 43 options carries its help text.
 """
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from resnetlab.cli.data_options import READING_FIELDS
+from resnetlab.cli.terminal import print_json
 from resnetlab.config import ConfigError, DataConfig, ModelConfig, RunConfig, read_config
 from resnetlab.system.process_group import local_world_size, process_group_from_env, restart_count
 
@@ -31,7 +31,7 @@ class Options:
     """Train a network by a recipe, test it, and write a run directory with a model file.
 
     The same command continues an interrupted run; the result is the same to the last bit as without the interruption.
-    Ctrl-C and SIGTERM finish the step and save.
+    Ctrl-C, SIGTERM and a closed terminal (SIGHUP) finish the step and save.
     """
 
     model: str | None = None
@@ -54,8 +54,10 @@ class Options:
     are. If not given: as in the file of --from, else apply."""
     recipe: str | None = None
     """digits, cifar-paper (section 4.2), imagenet-paper (section 3.4), imagenet-90 (the usual 90 epochs), imagenet-fast
-    (16 epochs, progressive resizing) or finetune. If not given: finetune for the network of --from, else the default
-    for the data and the network."""
+    (16 epochs, progressive resizing), finetune, or a file such as my.toml. If not given: finetune for the network of
+    --from, else the default for the data and the network."""
+    set: tuple[str, ...] = ()
+    """Any fields of the recipe, such as weight_decay=5e-4 schedule=cosine nesterov=true."""
     epochs: int | None = None
     """Passes over the training images; the recipe's if not given."""
     steps: int | None = None
@@ -128,19 +130,18 @@ class Options:
 
 
 def run(options: Options) -> int:
-    """Train; return 0, or 130 or 143 if a signal stopped the run after its state was saved."""
+    """Train; return 0, or 129, 130 or 143 if a signal stopped the run after its state was saved."""
     config, out = resolve_run(options)
     runtime = runtime_options(options)
     _check_paths(config, out)
 
-    from rich.console import Console
-
+    from resnetlab.cli.console import open_console
     from resnetlab.cli.progress import TrainDisplay
     from resnetlab.system.allocator import use_huge_pages
 
     use_huge_pages()
     first = process_group_from_env().is_first
-    console = Console(stderr=options.json, markup=False, quiet=not first)
+    console = open_console(stderr=options.json, quiet=not first)
     console.print("loading PyTorch and the images …", style="dim")
     from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
 
@@ -162,7 +163,7 @@ def run(options: Options) -> int:
         console.print(f"{stopped}; {saved}", soft_wrap=True, highlight=False)
         return stopped.status
     if options.json and first:
-        print(json.dumps({"out": str(out), **result}))
+        print_json({"out": str(out), **result})
     elif first:
         print_result(result, out, console)
     return 0
@@ -197,7 +198,8 @@ def new_config(options: Options) -> RunConfig:
     from resnetlab.data.registry import LISTED_KINDS, detect_kind
     from resnetlab.models.model_card import read_card
     from resnetlab.models.zoo import model_config
-    from resnetlab.training.recipes import default_recipe, recipe
+    from resnetlab.training.recipe_settings import named_recipe
+    from resnetlab.training.recipes import change_recipe, default_recipe
 
     if options.data is None:
         raise ConfigError("--data is missing; give cifar10, or the path of a folder of images or of parquet files")
@@ -217,7 +219,7 @@ def new_config(options: Options) -> RunConfig:
     return RunConfig(
         model,
         data,
-        recipe(name, model, **_recipe_overrides(options)),
+        change_recipe(named_recipe(name, model), _recipe_overrides(options)),
         **_given_options(options, *RUN_FIELDS),
         weights=None if options.weights is None else str(options.weights),
     )
@@ -253,21 +255,18 @@ def override_config(config: RunConfig, options: Options) -> RunConfig:
     A recipe whose learning rate is proportional to the batch size scales the run's learning rate with `batch_size`.
     """
     from resnetlab.models.zoo import model_config
-    from resnetlab.training.recipes import SCALED, recipe
+    from resnetlab.training.recipe_settings import named_recipe
+    from resnetlab.training.recipes import change_recipe
 
     model: ModelConfig = model_config(options.model) if options.model else config.model
-    changes = _recipe_overrides(options)
-    if "epochs" in changes:
-        changes.setdefault("steps", None)
-    base = recipe(options.recipe, model, **changes) if options.recipe else config.recipe
-    if not options.recipe and base.name in SCALED and "batch_size" in changes:
-        changes.setdefault("lr", base.lr * changes["batch_size"] / base.batch_size)
+    base = named_recipe(options.recipe, model) if options.recipe else config.recipe
+    recipe = change_recipe(base, _recipe_overrides(options))
     data = replace(config.data, **_given_options(options, *DATA_FIELDS))
     if options.data is not None:
         data = replace(data, name=options.data)
     if options.data_root is not None:
         data = replace(data, root=str(options.data_root))
-    values = {"model": model, "data": data, "recipe": replace(base, **changes), **_given_options(options, *RUN_FIELDS)}
+    values = {"model": model, "data": data, "recipe": recipe, **_given_options(options, *RUN_FIELDS)}
     if options.weights is not None:
         values["weights"] = str(options.weights)
     return replace(config, **values)
@@ -339,8 +338,10 @@ def print_result(result: dict[str, Any], out: Path, console: "Console") -> None:
 
 
 def _recipe_overrides(options: Options) -> dict[str, Any]:
-    changes = _given_options(options, *RECIPE_FIELDS)
-    return changes if options.freeze_bn is None else {**changes, "freeze_bn": options.freeze_bn == "on"}
+    from resnetlab.training.recipe_settings import recipe_changes
+
+    freeze_bn = None if options.freeze_bn is None else options.freeze_bn == "on"
+    return recipe_changes({**_given_options(options, *RECIPE_FIELDS), "freeze_bn": freeze_bn}, options.set)
 
 
 def _given_options(options: Options, *names: str) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """`resnetlab verify-resume`: compare a run that is killed and resumed with an uninterrupted run."""
 
-import json
 import random
 import signal
 import subprocess
@@ -10,6 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from resnetlab.cli.terminal import print_json
 from resnetlab.config import ConfigError
 
 
@@ -43,9 +43,9 @@ def run(options: Options) -> int:
     for name, minimum in (("steps", 10), ("kills", 1), ("workers", 0), ("seed", 0)):
         if getattr(options, name) < minimum:
             raise ConfigError(f"{name} must be at least {minimum}, not {getattr(options, name)}")
-    from rich.console import Console
+    from resnetlab.cli.console import open_console
 
-    console = Console(stderr=True, markup=False)
+    console = open_console(stderr=True)
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory(prefix="verify-resume-") as folder:
         uninterrupted, resumed = Path(folder, "uninterrupted"), Path(folder, "resumed")
@@ -63,7 +63,7 @@ def run(options: Options) -> int:
 
         differences = run_differences(uninterrupted, resumed)
     if options.json:
-        print(json.dumps({"equal": not differences, "killed_at": killed_at, "differences": differences}))
+        print_json({"equal": not differences, "killed_at": killed_at, "differences": differences})
     elif differences:
         print(f"not equal: {'; '.join(differences[:5])}" + (" …" if len(differences) > 5 else ""))
     else:

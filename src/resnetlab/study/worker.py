@@ -15,7 +15,7 @@ from resnetlab.training.callbacks import Callback
 from resnetlab.training.fit import fit
 from resnetlab.training.metrics import StepMetrics
 from resnetlab.training.runtime_options import RuntimeOptions
-from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
+from resnetlab.training.signal_handling import HANDLED_SIGNALS, InterruptedRunError, StopSignal
 from resnetlab.training.trainer import Trainer
 
 torch.optim.SGD([torch.zeros(1)])  # the first optimiser makes PyTorch load more modules, for about a second
@@ -27,7 +27,7 @@ def run_task(config: RunConfig, out: Path, pipe: Connection) -> None:
     use_huge_pages()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the study, which stops its workers
     try:
-        with StopSignal((signal.SIGTERM,)) as stop_signal:
+        with StopSignal(tuple(signum for signum in HANDLED_SIGNALS if signum != signal.SIGINT)) as stop_signal:
             fit(
                 config,
                 out,

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: requests to stop, handled at a moment when the state of the run is whole."""
+"""SIGTERM, SIGINT and SIGHUP: requests to stop, handled at a moment when the state of the run is whole."""
 
 import os
 import signal
@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
-HANDLED_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+HANDLED_SIGNALS = (signal.SIGTERM, signal.SIGINT, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
+"""The signals of `kill`, of Ctrl-C, and of a terminal that is closed."""
 
 
 class InterruptedRunError(BaseException):
@@ -25,6 +26,8 @@ class InterruptedRunError(BaseException):
 class StopSignal:
     """A request to stop a run. As a context manager it installs signal handlers; without them it never asks.
 
+    An ignored SIGHUP stays ignored: `nohup` sets it so that the run outlives its terminal.
+
     The first signal is stored until `check` is called, or raised at once inside `immediate`. A second signal ends the
     process at once: files on disk are whole at every moment.
     """
@@ -41,6 +44,8 @@ class StopSignal:
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
             for signum in self._handled:
+                if signum.name == "SIGHUP" and signal.getsignal(signum) == signal.SIG_IGN:
+                    continue
                 self._previous[signum] = signal.signal(signum, self._handle)
         return self
 

@@ -101,7 +101,7 @@ def list_folder(root: Path, split_folders: Mapping[str, str] | None = None) -> D
 
 def printable_name(name: str) -> str:
     """Return a file's name in Unicode form NFC; bytes that are not UTF-8 become replacement characters."""
-    return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "replace"))
+    return unicodedata.normalize("NFC", name.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
 
 
 def _find_splits(tree: _Tree, given: Mapping[str, str]) -> SplitFolders:
