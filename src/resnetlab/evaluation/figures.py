@@ -17,6 +17,7 @@ from PIL import Image
 
 from resnetlab.evaluation.metrics import Evaluation, confused_pairs
 from resnetlab.figure_style import COLOURS, GREY, STYLE, add_caption, create_panels, set_panel_title
+from resnetlab.fonts import text_style
 
 MAX_CLASSES = {False: 30, True: 15}
 """Maximum number of classes in a wide and in a tall figure: more names would be unreadable."""
@@ -65,8 +66,10 @@ class SvgFigure:
 def draw_figures(evaluation: Evaluation) -> dict[str, SvgFigure | None]:
     """Draw the figures `classes`, `confusion` and `reliability`; `None` is a figure without content."""
     figures: dict[str, SvgFigure | None] = {}
+    names = map(figure_label, evaluation.classes)
+    style = {**TEXT_STYLE, **text_style(names, report=False)}  # the browser has fonts of its own
     for name, draw in FIGURES.items():
-        with mpl.rc_context(TEXT_STYLE):
+        with mpl.rc_context(style):
             wide, tall = draw(evaluation, False), draw(evaluation, True)
             figures[name] = SvgFigure(_to_svg(wide), _to_svg(tall)) if wide and tall else None
     return figures

@@ -4,15 +4,13 @@ Paper: Selvaraju et al., "Grad-CAM", 2017. These networks have a linear head on 
 Grad-CAM is the class activation map of Zhou et al., 2016, with negative values set to 0.
 """
 
-from functools import cache
-from pathlib import Path
-
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from resnetlab.data.images.decode import decode_eval_view
+from resnetlab.fonts import FallbackFont
 from resnetlab.inference import optional_packages
 from resnetlab.inference.engines.base import Engine
 from resnetlab.inference.inputs import shorten_middle
@@ -123,7 +121,7 @@ def blend_heat_map(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 def add_caption(image: np.ndarray, text: str) -> Image.Image:
     """Return the image with one line of text below it, shortened to its width.
 
-    Characters without a glyph appear as boxes, unprintable ones as question marks.
+    Unprintable characters appear as question marks; letters that no font here has are logged (`resnetlab.fonts`).
     """
     height, width = image.shape[:2]
     page = Image.new("RGB", (width, height + CAPTION_HEIGHT), "black")
@@ -131,13 +129,9 @@ def add_caption(image: np.ndarray, text: str) -> Image.Image:
     font = _font()
     printable = "".join(letter if letter.isprintable() else "?" for letter in text)
     line = shorten_middle(printable, width - 24, font.getlength)
-    ImageDraw.Draw(page).text((12, height + CAPTION_HEIGHT / 2), line, "white", font, anchor="lm")
+    font.write(ImageDraw.Draw(page), (12, height + CAPTION_HEIGHT / 2), line, "white")
     return page
 
 
-@cache
-def _font() -> ImageFont.FreeTypeFont:
-    """Return DejaVu Sans, which comes with Matplotlib and covers more scripts than Pillow's default font."""
-    from matplotlib import get_data_path
-
-    return ImageFont.truetype(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 17)
+def _font() -> FallbackFont:
+    return FallbackFont(17)

@@ -8,6 +8,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from resnetlab.figure_style import STYLE
+from resnetlab.fonts import text_style
 from resnetlab.study.figures.captions import CAPTIONS, alternative_text
 from resnetlab.study.figures.curves import plot_error_curves
 from resnetlab.study.figures.depth import plot_depth
@@ -52,9 +53,10 @@ def draw_figures(runs: Sequence[Run], folder: Path) -> list[FigureFile]:
     for title in dict.fromkeys(run.data_label for run in runs):
         on_data = [run for run in runs if run.data_label == title]
         group = [run for run in on_data if not run.is_from_file]
+        fonts = text_style([title])
         for kind, plot in FIGURES.items():
             stem = f"{kind}-{title.replace(', ', '-').replace(' ', '-')}"
-            with mpl.rc_context(STYLE):
+            with mpl.rc_context({**STYLE, **fonts}):
                 wide, tall = plot(group, False), plot(group, True)
                 if wide is None or tall is None:
                     continue
@@ -77,8 +79,9 @@ def draw_layer_stats(run: Run, folder: Path) -> list[Path]:
     """Draw gradients and responses of one run into `folder` as PNG; return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     files = []
+    fonts = text_style([run.data_label])
     for kind in ("gradients", "responses"):
-        with mpl.rc_context(STYLE):
+        with mpl.rc_context({**STYLE, **fonts}):
             figure = FIGURES[kind]([run], False)
             if figure is not None:
                 files.append(folder / f"{kind}.png")
