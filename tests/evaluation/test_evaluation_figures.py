@@ -6,13 +6,18 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.container import ErrorbarContainer
 from PIL import Image
 
 from resnetlab.evaluation.figures import (
+    CONFUSION_COLOURS,
     LABEL_COLUMNS,
     THUMBNAIL_SIDE,
     SvgFigure,
+    draw_class_errors,
+    draw_confusion_matrix,
     draw_figures,
+    draw_reliability,
     figure_label,
     most_confused_classes,
     thumbnail,
@@ -180,3 +185,47 @@ def test_a_large_image_is_reduced(shape, size):
     small = decode_png(thumbnail(np.full(shape, 77, dtype=np.uint8)))
     assert small.shape[:2] == size
     assert (small == 77).all()
+
+
+@pytest.mark.parametrize("error", [0.02, 0.5, 1.0])
+def test_the_colours_of_confusions_do_not_depend_on_the_network(error):
+    """The worst cell of a good network is pale: its colour is that of the share, not that of the maximum."""
+    evaluation = evaluation_of(4, error=error)
+    figure = draw_confusion_matrix(evaluation, False)
+    assert figure is not None
+    figure.canvas.draw()
+    matrix, bar = figure.axes
+    assert bar.get_ylim() == (0, 100)
+    assert [text.get_text() for text in bar.get_yticklabels()][-1] == "100"
+    (mesh,) = matrix.collections
+    cells = np.asarray(mesh.get_facecolor()).reshape(4, 4, 4)
+    shares = evaluation.confusion / evaluation.confusion.sum(axis=1, keepdims=True)
+    np.fill_diagonal(shares, 0)
+    row, column = np.unravel_index(shares.argmax(), shares.shape)
+    assert np.allclose(cells[row, column], CONFUSION_COLOURS(np.sqrt(shares.max())), atol=0.01)
+
+
+@pytest.mark.parametrize("tall", [False, True])
+@pytest.mark.parametrize("error", [0.02, 0.3, 1.0])
+def test_markers_and_intervals_are_inside_their_panel(tall, error):
+    evaluation = evaluation_of(10, error=error)
+    for draw in (draw_class_errors, draw_reliability):
+        figure = draw(evaluation, tall)
+        assert figure is not None
+        figure.canvas.draw()
+        axes = figure.axes[0]
+        panel = axes.get_window_extent()
+        (bars,) = (item for item in axes.containers if isinstance(item, ErrorbarContainer))
+        for artist in (bars.lines[0], *bars.lines[1]):
+            x, y = axes.transData.transform(np.asarray(artist.get_xydata())).T
+            radius = bars.lines[0].get_markersize() / 2 * figure.dpi / 72
+            assert min(x) - radius > panel.x0
+            assert max(x) + 1 < panel.x1
+            assert min(y) - 1 > panel.y0
+            assert max(y) + 1 < panel.y1
+
+
+def test_captions_separate_the_error_from_its_interval():
+    figures = draw_figures(evaluation_of(3))
+    assert any("dot and bar: error, line: 95 % interval" in word for word in figure_strings(figures, "classes"))
+    assert any("dot: accuracy, line: 95 % interval" in word for word in figure_strings(figures, "reliability"))

@@ -235,6 +235,17 @@ def test_the_page_is_written_atomically(tmp_path, no_figures):
         write(tmp_path / "nowhere", evaluation_of())
 
 
+def test_no_column_is_hidden_and_no_caption_names_a_side(tmp_path):
+    """On a phone tables scroll, with a shadow where columns follow, and panels are stacked."""
+    page = write(tmp_path, evaluation_of())
+    assert "display: none" not in page
+    assert page.count('<div class="scroll"><table') == page.count("<table")
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", page, re.S)
+    assert not [caption for caption in captions if re.search(r"\b(left|right)\b", caption, re.I)]
+    assert any("from 0 to 100 % in every report" in caption for caption in captions)
+    assert not any("with the most confusions" in caption for caption in captions if len(NAMES) <= 15)
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 @pytest.mark.parametrize("width", [1000, 500])
 def test_the_page_in_a_browser(tmp_path, width):

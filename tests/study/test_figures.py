@@ -141,7 +141,7 @@ def test_markers_and_error_bars_against_depth_are_whole(tall):
         for bar in (item for item in axes.containers if isinstance(item, ErrorbarContainer)):
             line, caps, stems = bar.lines
             for artist in (line, *caps):
-                points = axes.transData.transform(artist.get_xydata())
+                points = axes.transData.transform(np.asarray(artist.get_xydata()))
                 radius = artist.get_markersize() / 2 * figure.dpi / 72
                 assert (points[:, 0] - radius > inside.x0).all()
                 assert (points[:, 0] + radius < inside.x1).all()
@@ -157,7 +157,9 @@ def test_errors_of_zero_are_not_drawn_on_an_axis_of_hundredths():
 
 def test_bars_of_two_arms_do_not_lie_on_each_other():
     axes = drawn(plot_depth(default_study(), False)).axes[0]
-    places = [item.lines[0].get_xydata()[0, 0] for item in axes.containers if isinstance(item, ErrorbarContainer)]
+    places = [
+        np.asarray(item.lines[0].get_xydata())[0, 0] for item in axes.containers if isinstance(item, ErrorbarContainer)
+    ]
     assert len(set(places)) == 3
     assert max(abs(np.array(places) / 20 - 1)) < 0.02
 
@@ -187,7 +189,7 @@ def test_runs_that_ended_early_share_the_axis_of_steps():
     assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
     (mesh,) = figure.axes[1].collections
     assert isinstance(mesh, QuadMesh)
-    x = mesh.get_coordinates()[0, :, 0]
+    x = np.asarray(mesh.get_coordinates())[0, :, 0]
     assert x[-1] - x[0] == 20  # as wide as the other cells, so it can be seen
     assert "Grey: nothing was recorded, because a run had ended." in gradients_caption([long, short], "digits")
     assert "Grey" not in gradients_caption([long], "digits")

@@ -114,6 +114,62 @@ def test_page_has_the_shared_style_sheet(tiny_study):
     assert f"<style>\n{style}</style>" in (tiny_study / "report.html").read_text()
 
 
+def test_no_column_is_hidden(tiny_study):
+    """On a phone tables scroll, with a shadow where columns follow."""
+    page = (tiny_study / "report.html").read_text()
+    assert "display: none" not in page
+    assert page.count('<div class="scroll"><table') == page.count("<table")
+    shadow = re.search(r"\.scroll \{[^}]*\}", page)
+    assert shadow
+    assert "local" in shadow[0]
+    assert "scroll;" in shadow[0]
+
+
+def test_the_study_started_with_its_first_run(copy):
+    """Runs are listed by depth and arm, but the deepest are trained first."""
+    started = {}
+    for number, run in enumerate(sorted(copy.glob("runs/*"), reverse=True)):
+        started[run.name] = f"2026-11-29T20:{number:02}:00+00:00"
+        rewrite_start(run / "record.jsonl", started=started[run.name])
+    write_report(copy)
+    page = (copy / "report.html").read_text()
+    assert f"<dt>started</dt><dd>{min(started.values())}</dd>" in page
+    assert started["digits-plain-8-seed0"] not in page
+
+
+def test_every_machine_is_named(copy):
+    run = copy / "runs" / "digits-plain-14-seed0"
+    machine = {"name": "Other CPU", "cores": 64, "system": "Linux", "threads": 4, "device": "cuda"}
+    rewrite_start(run / "record.jsonl", machine=machine)
+    write_report(copy)
+    page = (copy / "report.html").read_text()
+    assert "; Other CPU, 64 cores, Linux; 4 threads per run on cuda</dd>" in page
+    assert "on one core" not in page
+
+
+def test_a_study_without_a_test_set_does_not_claim_one(copy):
+    for run in copy.glob("runs/*"):
+        rewrite(
+            run / "record.jsonl", lambda line: {**line, "test_error_pct": None} if "test_error_pct" in line else line
+        )
+    write_report(copy)
+    page = (copy / "report.html").read_text()
+    assert "There is no test set." in page
+    assert "evaluated once" not in page
+    assert "Final training error and validation error on digits" in page
+
+
+def test_the_recipe_has_no_empty_fields(tiny_study):
+    page = (tiny_study / "report.html").read_text()
+    recipe = re.search(r"<dt>recipe</dt><dd>(.*?)</dd>", page)
+    assert recipe
+    fields = recipe[1].split("; ")
+    assert "batch_size 16" in fields
+    assert "flip no" in fields
+    assert all(len(field.split()) > 1 for field in fields)
+    assert not {"True", "False", "None"} & set(recipe[1].replace(";", "").split())
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 def test_page_in_a_browser(tiny_study, tmp_path):
     assert CHROMIUM is not None
@@ -164,6 +220,11 @@ def rewrite(record, change):
     """Replace each line of a record by `change(line)`."""
     lines = [change(line) for line in read_record(record)]
     record.write_text("".join(json.dumps(line) + "\n" for line in lines if line))
+
+
+def rewrite_start(record, **fields):
+    """Change fields of the record's first line."""
+    rewrite(record, lambda line: {**line, **fields} if line["kind"] == "run" else line)
 
 
 def test_runs_that_ended_in_nan_are_exploding(copy):
