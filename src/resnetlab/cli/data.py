@@ -198,7 +198,12 @@ def _scan_files(dataset: "DatasetListing", config: DataConfig, workers: int | No
                 bar.update(task, completed=done)
 
             results, split_bad = scan_images(
-                listing.names, listing.storage, read, workers=workers, on_progress=on_progress
+                listing.names,
+                listing.storage,
+                read,
+                workers=workers,
+                on_progress=on_progress,
+                skip_damaged_shards=True,
             )
             bad += split_bad
             for name, label, result in zip(listing.names, listing.labels, results, strict=True):

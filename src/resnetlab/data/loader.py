@@ -253,6 +253,7 @@ def _load(
 
         for positions, (pixels, good) in _submit_ahead(submit, slices, PREFETCH_BATCHES if pool else 0):
             yield pixels.to(split.labels.device), torch.arange(positions.start, positions.stop)[good]
+    encoded.confirm_shards()  # no result rests on a damaged shard
 
 
 def _submit_ahead(

@@ -93,3 +93,5 @@ def uncropped_images(
         good = [index for index, image in enumerate(decoded) if image is not None]
         if good:
             yield positions[good], [image for image in decoded if image is not None]
+    if not isinstance(images, Tensor):
+        images.confirm_shards()

@@ -1,5 +1,6 @@
 """Listings of parquet files: layouts, columns, labels and errors."""
 
+import random
 import sys
 
 import pytest
@@ -130,3 +131,24 @@ def test_the_error_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ConfigError, match=r"^reading parquet needs pyarrow: pip install 'resnetlab\[data\]'$"):
         list_parquet(file)
+
+
+def test_a_changed_page_is_noticed_where_the_file_has_checksums(tmp_path):
+    """Without compression no codec notices it; every bit of the pages' data matters."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "a.parquet"
+    images = random_images(40)
+    table = pa.table({"label": [number % 2 for number in range(len(images))], "image": [encode(x) for x in images]})
+    options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    pq.write_table(table, path, write_page_checksum=True, **options)
+    data = path.read_bytes()
+    start = data.index(encode(images[0]))
+    end = data.index(encode(images[-1])) + len(encode(images[-1]))
+    for position in random.Random(0).sample(range(start, end), 100):
+        changed = bytearray(data)
+        changed[position] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(ConfigError, match=r"a\.parquet: damaged \(.*checksum"):
+            list_parquet(path)
+    pq.write_table(table, path, **options)
+    assert len(list_parquet(path).splits["all"]) == len(images)

@@ -16,7 +16,13 @@ from torch import Tensor
 from resnetlab.config import ColorProfiles
 from resnetlab.data.images.decode import MAX_PIXELS, BadImageError, decode, decode_crop, decode_eval_view
 from resnetlab.data.images.packed_sequences import PackedByteRanges, take_items
-from resnetlab.data.images.storage import ImageStorage, read_image_bytes, stored_size
+from resnetlab.data.images.storage import (
+    ImageStorage,
+    confirm_shard_of,
+    confirm_shards,
+    read_image_bytes,
+    stored_size,
+)
 
 CHUNK = 8
 """Number of images in one task of a thread: a task for each image would cost up to a tenth of its decoding."""
@@ -101,6 +107,14 @@ class EncodedImages:
             return self.storage.prefetch(samples.numpy())
         return nullcontext()
 
+    def confirm_shards(self) -> None:
+        """Wait at the end of a pass until the shards that hold the images have been checked.
+
+        Raises:
+            DamagedShardError: If a shard is damaged.
+        """
+        confirm_shards(self.storage)
+
     def decode_eval_views(self, samples: Tensor, pool: Executor | None = None) -> Decoded:
         """Decode the evaluation view of each sample, in the threads of `pool` if given.
 
@@ -134,6 +148,7 @@ class EncodedImages:
                 data = _read(self.storage[index])
                 return decode(data, self.max_pixels, min_side, color_profiles=self.color_profiles)
             except BadImageError as error:
+                confirm_shard_of(self.storage[index])
                 return str(error)
 
         indices = samples.tolist()
@@ -197,6 +212,7 @@ class EncodedImages:
                 try:
                     pixels[position] = decode_one(_read(self.storage[indices[position]]), position)
                 except BadImageError as error:
+                    confirm_shard_of(self.storage[indices[position]])
                     bad[position] = str(error)
                     if not self.skip_bad:
                         break

@@ -3,6 +3,7 @@
 They need a few bytes a sample, because an item becomes an object only when it is accessed.
 """
 
+import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -114,8 +115,9 @@ class PackedPaths(PackedSequence[Path]):
         return len(self.names)
 
     def item(self, row: int) -> Path:
-        """Return one path."""
-        return self.root / self.names.item(row)
+        """Return one path; with a file system encoding other than UTF-8 (C locale), in that encoding."""
+        name = self.names.item(row)
+        return self.root / (name if name.isascii() else os.fsdecode(name.encode("utf-8", "surrogateescape")))
 
     def take(self, rows: np.ndarray) -> "PackedPaths":
         """Return the paths of the given rows."""
@@ -154,6 +156,10 @@ class PackedByteRanges(PackedSequence[ByteRange]):
             offsets=self.offsets[rows],
             lengths=self.lengths[rows],
         )
+
+    def used_shards(self) -> set[Shard]:
+        """Return the shards that hold at least one of the byte ranges."""
+        return {self.shards[index] for index in np.unique(self.shard_index).tolist()}
 
     def prefetch(self, rows: np.ndarray) -> AbstractContextManager[None]:
         """Download the shards of the given rows in the order of first use, while the context is active."""

@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from resnetlab.config import ConfigError
 from resnetlab.data.images.decode import BadImageError, Header, read_header
-from resnetlab.data.images.storage import ByteRange, ImageStorage, read_image_bytes
+from resnetlab.data.images.shard_checks import DamagedShardError
+from resnetlab.data.images.storage import ByteRange, ImageStorage, confirm_shard_of, confirm_shards, read_image_bytes
 from resnetlab.system.cores import usable_cores
 
 T = TypeVar("T")
@@ -42,6 +43,7 @@ def scan_images(
     *,
     workers: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    skip_damaged_shards: bool = False,
 ) -> tuple[list[T | None], list[str]]:
     """Call `function` with the position and the encoded bytes of each image, in threads.
 
@@ -51,18 +53,33 @@ def scan_images(
         function: Called with (position, encoded bytes); it raises `BadImageError` for a bad image.
         workers: Number of threads; the number of usable cores if not given.
         on_progress: Called from this thread with the number of images done and the number of all images.
+        skip_damaged_shards: Whether images in a damaged shard have no result and are not bad; else it is an error.
 
     Returns:
         The results in order, `None` for a bad image; and each bad image as `NAME: REASON`.
 
     Raises:
         ConfigError: If `workers` is below 1.
+        DamagedShardError: If a shard is damaged; the images in it are not to blame.
     """
 
-    def scan_one(position: int) -> T:
-        return function(position, read_image_bytes(storage[position]))
+    def scan_one(position: int) -> T | None:
+        location = storage[position]
+        if skip_damaged_shards:
+            try:
+                confirm_shard_of(location)
+            except DamagedShardError:
+                return None
+        try:
+            return function(position, read_image_bytes(location))
+        except (BadImageError, OSError):
+            confirm_shard_of(location)
+            raise
 
-    return _scan_in_chunks(names, scan_one, workers, on_progress)
+    scanned = _scan_in_chunks(names, scan_one, workers, on_progress)
+    if not skip_damaged_shards:
+        confirm_shards(storage)
+    return scanned
 
 
 def scan_headers(
@@ -102,7 +119,7 @@ def stage_progress(on_progress: Progress, stage: str) -> Callable[[int, int], No
 
 def _scan_in_chunks(
     names: Sequence[str],
-    scan_one: Callable[[int], T],
+    scan_one: Callable[[int], T | None],
     workers: int | None,
     on_progress: Callable[[int, int], None] | None,
 ) -> tuple[list[T | None], list[str]]:
@@ -129,7 +146,7 @@ def _scan_in_chunks(
     return results, bad
 
 
-def _result_or_reason(scan_one: Callable[[int], T], position: int) -> tuple[T | None, str]:
+def _result_or_reason(scan_one: Callable[[int], T | None], position: int) -> tuple[T | None, str]:
     try:
         return scan_one(position), ""
     except BadImageError as error:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from resnetlab.data.images.shard_checks import SHARD_CHECKS, is_checked_here
+
 OPEN_SHARDS = 128
 """Maximum number of shards open at a time. A process may often open 1,024 files, and other code needs some of them."""
 
@@ -87,6 +89,10 @@ class Shard(Protocol):
         """Return the open file; download a remote shard first."""
         ...
 
+    def confirm(self) -> None:
+        """Raise an error that names the shard if its content is not as it was packed."""
+        ...
+
     def prefetch(self, shards: Sequence[Any]) -> AbstractContextManager[None]:
         """Download shards of this kind in the given order, ahead of reads, while the context is active."""
         ...
@@ -105,12 +111,24 @@ class LocalShard:
         return self.path.name
 
     def open(self) -> OpenFile:
-        """Return the open file.
+        """Return the open file; its SHA-256 is checked in the background.
 
         Raises:
             OSError: If the file cannot be opened.
+            DamagedShardError: If its SHA-256 is known to be wrong.
         """
+        if self.sha256:
+            SHARD_CHECKS.require(self.path, self.sha256)
         return _OPEN_FILES.open(self.path)
+
+    def confirm(self) -> None:
+        """Wait until the SHA-256 of the file has been checked.
+
+        Raises:
+            DamagedShardError: If it is wrong, or the file cannot be read.
+        """
+        if self.sha256:
+            SHARD_CHECKS.wait(self.path, self.sha256)
 
     def prefetch(self, shards: Sequence[Any]) -> AbstractContextManager[None]:
         """Do nothing: the shards are local."""
@@ -118,6 +136,37 @@ class LocalShard:
 
 
 _OPEN_FILES = OpenFileCache()
+
+
+def forget_replaced(path: Path) -> None:
+    """Forget the open file and the check of a shard that was replaced since."""
+    if SHARD_CHECKS.forget_changed(path):
+        _OPEN_FILES.discard(path)
+
+
+def confirm_shard_of(storage: "ImageStorage") -> None:
+    """Confirm that the shard of an image is intact, before the image itself is called bad.
+
+    Raises:
+        DamagedShardError: If the shard is damaged.
+    """
+    if isinstance(storage, ByteRange):
+        storage.shard.confirm()
+
+
+def confirm_shards(storage: Sequence[Any]) -> None:
+    """Wait until the shards of images have been checked, at the end of a pass over them.
+
+    Under torchrun, this process waits for its share of the shards.
+
+    Raises:
+        DamagedShardError: If a shard is damaged.
+    """
+    shards = getattr(storage, "used_shards", None)
+    found = shards() if shards else {item.shard for item in storage if isinstance(item, ByteRange)}
+    for shard in sorted((shard for shard in found if isinstance(shard, LocalShard)), key=lambda shard: shard.path):
+        if is_checked_here(shard.path):
+            shard.confirm()
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,7 @@ def _open(path: Path) -> "ParquetFile":
     except ImportError as error:
         raise ConfigError("reading parquet needs pyarrow: pip install 'resnetlab[data]'") from error
     try:
-        return pyarrow.parquet.ParquetFile(path)
+        return pyarrow.parquet.ParquetFile(path, page_checksum_verification=True)  # where the file has checksums
     except (OSError, pyarrow.ArrowException) as error:
         with path.open("rb") as head:
             if head.read(len(LFS_POINTER)) == LFS_POINTER:

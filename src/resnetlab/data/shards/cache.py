@@ -50,7 +50,9 @@ class ShardCache:
             os.utime(path, ns=(now, now))
 
     @contextmanager
-    def fill(self, sha256: str, num_bytes: int, is_needed: Callable[[], bool]) -> Iterator[Path | None]:
+    def fill(
+        self, sha256: str, num_bytes: int, is_needed: Callable[[], bool], is_intact: Callable[[Path], bool]
+    ) -> Iterator[Path | None]:
         """Return the path of a partial file to complete, for one process or thread at a time.
 
         The partial file may already contain bytes of an earlier attempt. It becomes the final file when the context
@@ -60,16 +62,23 @@ class ShardCache:
             sha256: SHA-256 of the file.
             num_bytes: Size of the file.
             is_needed: Returns whether the file is still needed; called once the lock is held.
+            is_intact: Returns whether a file of the right size has the right content, else it is deleted.
 
         Returns:
             The path, or `None` if the file exists already or is no longer needed.
         """
         path = self.path(sha256)
         with FileLock(self.folder / f"{sha256}{LOCK}", thread_local=False):
-            if stored_size(path) == num_bytes or not is_needed():
+            if not is_needed():
                 self.touch(path)
                 yield None
                 return
+            if stored_size(path) == num_bytes:
+                if is_intact(path):
+                    self.touch(path)
+                    yield None
+                    return
+                path.unlink(missing_ok=True)
             partial = self.folder / f"{sha256}{PART}"
             yield partial
             partial.replace(path)

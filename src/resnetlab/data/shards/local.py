@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from resnetlab.config import ConfigError
-from resnetlab.data.images.storage import LocalShard
+from resnetlab.data.images.storage import LocalShard, forget_replaced
 from resnetlab.data.listing import DatasetListing
 from resnetlab.data.registry import INDEX_FILE
 from resnetlab.data.shards.format import ShardEntry, ShardRows, build_listing, read_index, read_rows
@@ -28,6 +28,7 @@ def list_shards(folder: Path) -> DatasetListing:
             raise ConfigError(f"{path}: cannot be read ({error.strerror}); pack it again") from error
         if num_bytes != entry.bytes:
             raise ConfigError(f"{path}: has {num_bytes:,} bytes instead of {entry.bytes:,}; pack it again")
+        forget_replaced(path)
         index_path = folder / entry.index_file
         return read_rows(_read_file(index_path), entry, num_classes=len(index.classes), where=str(index_path))
 

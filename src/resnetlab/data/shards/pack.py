@@ -18,7 +18,7 @@ from resnetlab.config import ConfigError, DataConfig
 from resnetlab.data.images.decode import BadImageError
 from resnetlab.data.images.packed_sequences import PackedStrings, take_items
 from resnetlab.data.images.scan import BadDataError, Progress
-from resnetlab.data.images.storage import read_image_bytes
+from resnetlab.data.images.storage import confirm_shards, read_image_bytes
 from resnetlab.data.listing import DatasetListing, SplitListing, check_skipped
 from resnetlab.data.open_dataset import list_dataset
 from resnetlab.data.registry import INDEX_FILE, LISTED_KINDS, PACK_PLAN_FILE, dataset_path, detect_kind, is_url
@@ -104,6 +104,8 @@ def pack_dataset(
             if not damaged:
                 (out / PACK_PLAN_FILE).unlink(missing_ok=True)
                 return completed
+        for split in listing.splits.values():
+            confirm_shards(split.storage)  # of images that stay as they are, only the header is read
         start_packing(out, manifest, damaged)
         shards = _write_shards(config, listing, out, options=options, workers=threads, report=report)
         try:

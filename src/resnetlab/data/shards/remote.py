@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnetlab.config import ConfigError, DataConfig
+from resnetlab.data.images.shard_checks import find_damage
 from resnetlab.data.images.storage import OpenFile, OpenFileCache
 from resnetlab.data.listing import DatasetListing
 from resnetlab.data.readers.cifar_mnist import cache_folder
 from resnetlab.data.registry import INDEX_FILE
 from resnetlab.data.sampler import SHUFFLE_WINDOW
 from resnetlab.data.shards.cache import ShardCache
-from resnetlab.data.shards.fetch import RemoteError, RemoteReader
+from resnetlab.data.shards.fetch import LOG, RemoteError, RemoteReader
 from resnetlab.data.shards.format import ShardEntry, ShardIndex, ShardRows, build_listing, read_index, read_rows
 
 __all__ = ["CACHE_GIB", "RemoteError", "list_remote"]
@@ -69,6 +70,8 @@ class RemoteShardStore:
         self._started: set[ShardEntry] = set()
         self._touched_s: dict[ShardEntry, float] = {}
         self._error: RemoteError | None = None
+        self._intact: set[str] = set()
+        self._confirmed: set[str] = set()
 
     def open(self, entry: ShardEntry) -> OpenFile:
         """Return the open file of a shard; download the shard first if the cache does not have it.
@@ -123,12 +126,39 @@ class RemoteShardStore:
         def is_needed() -> bool:  # not after a failure; a prefetch is not needed once the reader has started the shard
             return self._error is None and (stop is None or entry not in self._started)
 
-        with self.cache.fill(entry.sha256, entry.bytes, is_needed) as partial:
+        def is_intact(path: Path) -> bool:  # once in a process, ahead of the reader if `prefetch` does it
+            if entry.sha256 in self._intact or not find_damage(path, entry.sha256):
+                self._intact.add(entry.sha256)
+                return True
+            LOG.warning("%s: the cached %s is damaged; downloading it again", path, entry.file)
+            return False
+
+        with self.cache.fill(entry.sha256, entry.bytes, is_needed, is_intact) as partial:
             if partial is None:
                 return
             self.reader.download(entry.file, partial, num_bytes=entry.bytes, sha256=entry.sha256, stop=stop)
+            self._intact.add(entry.sha256)
         for path in self.cache.trim():
             self._open_files.discard(path)
+
+    def confirm(self, entry: ShardEntry) -> None:
+        """Check the cached file of a shard again, once, because an image in it cannot be decoded.
+
+        Raises:
+            RemoteError: If the file was damaged since it was opened. It is deleted.
+        """
+        if entry.sha256 in self._confirmed:
+            return
+        path = self.cache.path(entry.sha256)
+        if path.exists() and find_damage(path, entry.sha256):
+            path.unlink(missing_ok=True)
+            self._open_files.discard(path)
+            self._intact.discard(entry.sha256)
+            raise RemoteError(
+                f"{path}: the cached {entry.file} was damaged while it was read, and is deleted; run the same command "
+                "again, which downloads it"
+            )
+        self._confirmed.add(entry.sha256)
 
     @contextmanager
     def prefetch(self, entries: Sequence[ShardEntry]) -> Iterator[None]:
@@ -188,6 +218,14 @@ class RemoteShard:
             RemoteError: If the download fails.
         """
         return self.store.open(self.entry)
+
+    def confirm(self) -> None:
+        """Check the cached file once more.
+
+        Raises:
+            RemoteError: If it was damaged since it was opened.
+        """
+        self.store.confirm(self.entry)
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the shard in blocks from its URL; the cache is neither read nor written.

@@ -21,7 +21,7 @@ import simplejpeg
 from resnetlab.config import ColorProfiles, ConfigError
 from resnetlab.data.images.decode import BadImageError, decode, read_header, resize
 from resnetlab.data.images.packed_sequences import PackedStrings
-from resnetlab.data.images.storage import read_image_bytes
+from resnetlab.data.images.storage import confirm_shard_of, read_image_bytes
 from resnetlab.data.listing import DatasetListing, SplitListing
 from resnetlab.data.shards.format import COLUMNS, ShardEntry, ShardRows, pack_rows, read_arrays, read_rows
 from resnetlab.system.atomic_files import write_atomic
@@ -224,8 +224,10 @@ def _encode_images(
         try:
             image = encode_sample(read_image_bytes(listing.storage[row]), options, max_pixels)
         except BadImageError as error:
+            confirm_shard_of(listing.storage[row])
             bad.append(f"{name}: {error}")
         except OSError as error:
+            confirm_shard_of(listing.storage[row])
             bad.append(f"{name}: cannot be read ({error.strerror or error})")
         else:
             yield key, name, listing.labels[row], image
