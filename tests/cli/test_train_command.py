@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from resnetlab.cli import train
+from resnetlab.config import ConfigError
 from resnetlab.models.model_file import load_model
 from resnetlab.training.record import read_record
 
@@ -329,3 +330,20 @@ def test_other_processes_delay_their_error(wait_s, num_reports):
     _, stderr = process.communicate(timeout=60)
     assert stderr.count("did you mean --epochs") == num_reports
     assert process.returncode == (2 if num_reports else -signal.SIGTERM)
+
+
+def test_fields_of_the_recipe_are_set_on_the_command_line(tmp_path):
+    (tmp_path / "short.toml").write_text('base = "digits"\nepochs = 2\n')
+    options = train.Options(
+        data="digits", model="resnet8", recipe=str(tmp_path / "short.toml"), lr=0.1, set=("nesterov=true", "steps=7")
+    )
+    recipe = train.new_config(options).recipe
+    assert (recipe.name, recipe.epochs, recipe.steps, recipe.lr) == ("short", 2, 7, 0.1)
+    assert (recipe.nesterov, recipe.batch_size) == (True, 16)
+    resumed = train.override_config(train.new_config(options), train.Options(set=("lr=0.2", "epochs=3"), resume=True))
+    assert (resumed.recipe.lr, resumed.recipe.epochs, resumed.recipe.steps) == (0.2, 3, None)
+
+
+def test_a_field_is_not_set_twice():
+    with pytest.raises(ConfigError, match="--batch-size and --set batch_size give the same field; use one of them"):
+        train.new_config(train.Options(data="digits", batch_size=8, set=("batch_size=16",)))

@@ -35,8 +35,26 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
     return typed_fields(values, "--set")
 
 
-def named_recipe(name: str, model: ModelConfig) -> Recipe:
-    """Return the recipe of a name, or of a file if the name ends with `.toml`, adapted to a network.
+def recipe_changes(options: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """Return the fields of `Recipe` that options of their own name (`--lr 0.1`) and `--set` give together.
+
+    Args:
+        options: Fields and their values; `None` for an option that is not given.
+        settings: The arguments of `--set`, as for `parse_settings`.
+
+    Raises:
+        ConfigError: If a field is given twice, or a setting is invalid.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    values = parse_settings(settings)
+    for name in given:
+        if name in values:
+            raise ConfigError(f"--{name.replace('_', '-')} and --set {name} give the same field; use one of them")
+    return {**given, **values}
+
+
+def named_recipe(name: str, model: ModelConfig | None = None) -> Recipe:
+    """Return the recipe of a name, or of a file if the name ends with `.toml`, adapted to a network if one is given.
 
     Raises:
         ConfigError: If the name is unknown, or the file is not a recipe.
@@ -44,7 +62,7 @@ def named_recipe(name: str, model: ModelConfig) -> Recipe:
     return read_recipe_file(Path(name), model) if name.endswith(SUFFIX) else recipe(name, model)
 
 
-def read_recipe_file(path: Path, model: ModelConfig) -> Recipe:
+def read_recipe_file(path: Path, model: ModelConfig | None = None) -> Recipe:
     """Return the recipe of a TOML file: fields of `Recipe`, and `base` with the name of a recipe to start from.
 
     Fields that the file does not name have the value of `base`, or else the default of `Recipe`. The recipe's name is
