@@ -52,7 +52,7 @@ class Run:
     layer_stats: tuple[dict[str, Any], ...] = ()
     """The record's `signal` lines: statistics of gradients and activations of every layer."""
     num_test_evaluations: int = 0
-    """How often a finished network of this run was evaluated on the test set; again if the run was continued."""
+    """Evaluations on the test set: one when a run is done, one more each time it was continued."""
     record_notes: tuple[str, ...] = ()
     """Sentences on the record itself: that it was cut, or has no checksums."""
 

@@ -22,11 +22,8 @@ CLOSE_PCT = 10
 MAX_SHARE = 0.25
 """Share of the axis that the close responses may occupy without a close-up of them."""
 
-WIDEST, NARROWEST = 3.8, 1.2
-"""Width of the first and of the last of close curves, in points: a curve stays visible below one that covers it."""
-
-WIDTH = 1.4
-"""Width of curves that do not cover each other."""
+WIDEST, NARROWEST = 3.2, 1.2
+"""Width of the first and of the last curve, in points: a curve stays visible below one that covers it."""
 
 Lines = dict[tuple[str, int], list[float]]
 """Arm and depth to the responses of the layers."""
@@ -52,7 +49,7 @@ def plot_responses(runs: Sequence[Run], tall: bool) -> Figure | None:
     for axes, title in zip(panels, titles, strict=False):
         for index, ((arm, depth), line) in enumerate(lines.items()):
             values = sorted(line, reverse=True) if title == "sorted" else line
-            width = WIDEST + (NARROWEST - WIDEST) * index / (len(lines) - 1) if close else WIDTH
+            width = WIDEST + (NARROWEST - WIDEST) * index / max(1, len(lines) - 1)
             colour = network_colour(arm, depth, depths)
             axes.plot(range(1, len(line) + 1), values, color=colour, linewidth=width, label=f"{arm}-{depth}")
         set_panel_title(axes, title)

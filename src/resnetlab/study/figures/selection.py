@@ -1,4 +1,4 @@
-"""Which runs and layers the figures draw, and the words for it that figures and captions share."""
+"""Selection of the runs and layers that figures draw, and words that figures and captions share."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
