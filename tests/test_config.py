@@ -88,7 +88,9 @@ def test_differences_include_the_path_of_a_field():
     assert differences(RUN, other) == ["recipe.epochs: 5 -> 3", "seed: 5 -> 6"]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"seed": -1}', '{"sede": 1}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{", '{"seed": -1}', '{"sede": 1}', "[" * 100_000, '{"model": 3}', '{"seed": 1e999}', "\x00"]
+)
 def test_an_invalid_configuration_file_is_named(tmp_path, content):
     path = tmp_path / "config.json"
     path.write_text(content)

@@ -389,5 +389,7 @@ def read_config(path: Path) -> RunConfig:
     """
     try:
         return from_json(RunConfig, json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ConfigError(f"{path}: not a run's configuration ({error})") from error

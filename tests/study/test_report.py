@@ -1,6 +1,7 @@
 """Report: numbers equal those of the records; the page embeds its figures, loads nothing and renders in a browser."""
 
 import csv
+import io
 import json
 import re
 import shutil
@@ -13,7 +14,8 @@ from PIL import Image
 
 from resnetlab.config import ConfigError
 from resnetlab.data.registry import CIFAR10
-from resnetlab.study.report import write_report
+from resnetlab.study import report
+from resnetlab.study.report import render_csv, write_report
 from resnetlab.training.record import read_record
 
 from conftest import ROOT, resnetlab
@@ -286,3 +288,22 @@ def test_page_of_failed_runs_only(copy):
 def test_folder_without_a_study(tmp_path):
     with pytest.raises(ConfigError, match="no study here"):
         write_report(tmp_path)
+
+
+def test_cells_of_the_csv_are_no_formulas():
+    """Names of data and messages of errors come from outside; numbers stay numbers."""
+    texts = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "plain", "", 'a"b,=c']
+    rows = [{"data": text, "error_pct": -1.5, "seed": -3, "none": None} for text in texts]
+    read = list(csv.DictReader(io.StringIO(render_csv(rows), newline="")))
+    assert [row["data"] for row in read] == [*(f"'{text}" for text in texts[:5]), "' =1", *texts[6:]]
+    assert {(float(row["error_pct"]), int(row["seed"]), row["none"]) for row in read} == {(-1.5, -3, "")}
+
+
+def test_a_damaged_results_file_is_written_again(copy, monkeypatch):
+    """Nothing reads results.json: a report is made from the run directories."""
+    monkeypatch.setattr(report, "draw_figures", lambda runs, out: [])  # takes seconds
+    expected = (copy / "results.json").read_bytes()
+    for damage in (b"{", expected.replace(b"9", b"8")):
+        (copy / "results.json").write_bytes(damage)
+        write_report(copy)
+        assert (copy / "results.json").read_bytes() == expected

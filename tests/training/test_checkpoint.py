@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
+import random
 import resource
 import shutil
 import signal
@@ -179,3 +181,70 @@ def test_a_full_disk_leaves_the_old_one_and_nothing_else(tmp_path):
     assert caught.value.errno == errno.EFBIG
     assert [path.name for path in (tmp_path / "c").iterdir()] == ["save-000001"]
     assert step_of(tmp_path / "c") == 1
+
+
+CRAFTED = {
+    "left over": None,
+    "nested": "[" * 100_000,
+    "a list": "[]",
+    "a number": "7",
+    "text": "not JSON",
+    "files a list": json.dumps({"format": 1, "files": ["state.json", "tensors.safetensors"]}),
+    "files a number": json.dumps({"format": 1, "files": 3}),
+    "no files": json.dumps({"format": 1, "files": {}}),
+    "entries null": json.dumps({"format": 1, "files": {"state.json": None, "tensors.safetensors": None}}),
+    "outside": json.dumps({"format": 1, "files": {"../../secret": {"bytes": 1, "sha256": ""}}}),
+    "a huge number": '{"format": 1' + "0" * 5000 + "}",
+    "another format": json.dumps({"format": [1]}),
+}
+
+
+@pytest.mark.parametrize("name", CRAFTED)
+def test_a_crafted_manifest_falls_back_with_one_line(tmp_path, caplog, name):
+    """A manifest alone is what a half-copied folder has; the older save is used, and without one it is an error."""
+    save_checkpoint(tmp_path / "c", checkpoint(1))
+    newer = tmp_path / "c" / "save-000009"
+    newer.mkdir()
+    content = CRAFTED[name] or (tmp_path / "c" / "save-000001" / "manifest.json").read_text()
+    (newer / "manifest.json").write_text(content)
+    assert step_of(tmp_path / "c") == 1
+    (line,) = caplog.messages
+    assert "save-000009" in line
+    assert line.endswith("continuing from the older save-000001")
+    assert "\n" not in line
+    assert len(line) < 500
+    shutil.rmtree(tmp_path / "c" / "save-000001")
+    with pytest.raises(CheckpointError, match=r"no save there is whole .*start again with --fresh") as caught:
+        load_checkpoint(tmp_path / "c")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"[]", b"3", b"\xff"])
+def test_a_crafted_state_with_the_right_checksum_falls_back(tmp_path, caplog, content):
+    save_checkpoint(tmp_path / "c", checkpoint(1))
+    shutil.copytree(tmp_path / "c" / "save-000001", tmp_path / "c" / "save-000002")
+    for name in ("state.json", "tensors.safetensors"):
+        manifest = json.loads((tmp_path / "c" / "save-000002" / "manifest.json").read_text())
+        manifest["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        shutil.copytree(tmp_path / "c" / "save-000001", tmp_path / "c" / "save-000002", dirs_exist_ok=True)
+        (tmp_path / "c" / "save-000002" / name).write_bytes(content)
+        (tmp_path / "c" / "save-000002" / "manifest.json").write_text(json.dumps(manifest))
+        assert step_of(tmp_path / "c") == 1
+    assert len(caplog.messages) == 2
+
+
+def test_each_flipped_bit_is_noticed(tmp_path, caplog):
+    save_checkpoint(tmp_path / "c", checkpoint(1))
+    shutil.copytree(tmp_path / "c" / "save-000001", tmp_path / "c" / "save-000002")
+    rng = random.Random(0)
+    files = [path for path in (tmp_path / "c" / "save-000002").iterdir() if path.name != "manifest.json"]
+    for _ in range(100):
+        path = rng.choice(files)
+        data = path.read_bytes()
+        changed = bytearray(data)
+        changed[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        path.write_bytes(changed)
+        caplog.clear()
+        assert step_of(tmp_path / "c") == 1
+        assert len(caplog.messages) == 1
+        path.write_bytes(data)

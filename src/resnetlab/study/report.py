@@ -27,6 +27,8 @@ from resnetlab.system.atomic_files import write_atomic
 from resnetlab.training.record import replace_non_finite
 
 TITLE = "Does depth help?"
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+"""First characters of a cell that a spreadsheet computes: names of data and messages of errors come from outside."""
 
 
 def write_report(out: Path) -> dict[str, Any]:
@@ -81,12 +83,21 @@ class StudyReport:
 
 
 def render_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the runs as CSV with a header, one line for each run; unknown numbers are empty."""
+    """Return the runs as CSV with a header, one line for each run; unknown numbers are empty.
+
+    Text that a spreadsheet would take for a formula gets an apostrophe in front; numbers stay numbers.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: _neutral_cell(value) for key, value in row.items()} for row in rows)
     return text.getvalue()
+
+
+def _neutral_cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return ("'" if value.startswith(FORMULA_STARTS) else "") + value.replace("\r", " ")  # \r would end the row
 
 
 def render_page(study: StudyReport, figures: Sequence[FigureFile]) -> str:

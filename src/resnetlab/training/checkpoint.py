@@ -10,17 +10,21 @@ power cut at any moment leaves at least one that loads.
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from resnetlab.training.record import RecordError
 
+LOG = logging.getLogger(__name__)
+"""Logs a damaged save in place of which an older one is used; without a logging configuration it goes to stderr."""
 FORMAT = 1
 PREFIX = "save-"
 STATE, TENSORS, MANIFEST = "state.json", "tensors.safetensors", "manifest.json"
@@ -79,9 +83,22 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     problems = []
     for path in reversed(_saves(folder)):
         try:
-            return _read(path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            problems.append(f"{path.name}: {error}")
+            checkpoint = _read(path)
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+            OverflowError,
+            SafetensorError,
+        ) as error:  # whatever a damaged or crafted manifest can cause
+            problems.append(f"{path.name}: {str(error)[:200] or type(error).__name__}")
+            continue
+        if problems:
+            LOG.warning("%s: not whole (%s); continuing from the older %s", folder, "; ".join(problems), path.name)
+        return checkpoint
     if problems:
         raise CheckpointError(f"{folder}: no save there is whole ({'; '.join(problems)}); start again with --fresh")
     return None
@@ -101,11 +118,15 @@ def _read(path: Path) -> Checkpoint:
     if manifest["format"] != FORMAT:
         raise ValueError(f"format {manifest['format']}, and this resnetlab reads {FORMAT}")
     content = {}
-    for name, expected in manifest["files"].items():
+    for name in (STATE, TENSORS):  # a manifest cannot name files outside the save
+        expected = manifest["files"][name]
         data = content[name] = (path / name).read_bytes()
         if len(data) != expected["bytes"] or hashlib.sha256(data).hexdigest() != expected["sha256"]:
             raise ValueError(f"{name} is not as it was written (SHA-256 differs)")
-    return Checkpoint(json.loads(content[STATE]), load(content[TENSORS]))
+    state = json.loads(content[STATE])
+    if not isinstance(state, dict):
+        raise ValueError(f"{STATE} holds no object")
+    return Checkpoint(state, load(content[TENSORS]))
 
 
 def _write(path: Path, data: bytes) -> None:

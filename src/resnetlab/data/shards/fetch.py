@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from resnetlab.config import ConfigError
 from resnetlab.data.registry import CREDENTIALS
+from resnetlab.data.shards.redirects import RedirectError, redirect_options
 
 T = TypeVar("T")
 
@@ -18,6 +19,8 @@ LOG = logging.getLogger(__name__)
 """Logs each retry; without a logging configuration it goes to stderr. No result depends on it."""
 BLOCK_BYTES = 1 << 23
 """Bytes of one request, and the most that a broken connection loses."""
+MIN_BLOCK_BYTES = 1 << 16
+"""A block that does not arrive in time is halved, down to this."""
 TIMEOUT_S = 60.0
 """Seconds within which a block must arrive."""
 RETRY_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -44,7 +47,7 @@ class RemoteReader:
         except ImportError as error:
             raise ConfigError(f"{url}: {error}; pip install 'resnetlab[remote]'") from error
         try:
-            self.file_system, self.root = fsspec.core.url_to_fs(url.rstrip("/"))
+            self.file_system, self.root = fsspec.core.url_to_fs(url.rstrip("/"), **redirect_options(url))
         except ImportError as error:  # fsspec's message names the missing package
             raise ConfigError(f"{url}: {error}") from error
         except ValueError as error:
@@ -95,12 +98,20 @@ class RemoteReader:
         Raises:
             RemoteError: If the file cannot be read.
         """
+        size = BLOCK_BYTES
+
+        def read(start: int) -> bytes:
+            nonlocal size
+            try:
+                return self._read_block(name, start, min(start + size, num_bytes), num_bytes=num_bytes)
+            except TimeoutError:  # a slow server: the next attempt requests less
+                size = max(size // 2, MIN_BLOCK_BYTES)
+                raise
+
         while start < num_bytes:
-            end = min(start + BLOCK_BYTES, num_bytes)
-            block = self._retry(
-                name, lambda start=start, end=end: self._read_block(name, start, end, num_bytes=num_bytes), stop
-            )
+            block = self._retry(name, lambda start=start: read(start), stop)
             start += len(block)
+            size = min(2 * size, BLOCK_BYTES)
             yield block
 
     def _complete(self, name: str, num_bytes: int, partial: Path, stop: threading.Event) -> str:
@@ -176,7 +187,9 @@ def _is_permanent(error: Exception) -> bool:
     status: Any = getattr(error, "status", None)
     if isinstance(status, int):
         return 400 <= status < 500 and status not in RETRY_STATUSES
-    return isinstance(error, PermissionError | IsADirectoryError | TypeError | NotImplementedError | ImportError)
+    return isinstance(
+        error, RedirectError | PermissionError | IsADirectoryError | TypeError | NotImplementedError | ImportError
+    )
 
 
 def _hint(error: Exception) -> str:

@@ -185,7 +185,7 @@ def read_written(out: Path, plan: ShardPlan, *, skip: bool) -> WrittenShard | No
     if not (path.exists() and index.exists()):
         return None
     data = index.read_bytes()
-    with suppress(ConfigError, KeyError, IndexError):
+    with suppress(ConfigError, KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError):
         arrays = read_arrays(data, str(index))
         bad = list(PackedStrings.from_buffer(arrays["bad_text"], arrays["bad_ends"]))
         entry = _entry(
