@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from resnetlab.inference.backend_selection import engine_name
 from resnetlab.inference.engines.base import Backend
 from resnetlab.inference.predictor import Predictor, load
 from resnetlab.serving.worker_supervisor import PASSIVE_OPENMP
@@ -29,7 +30,7 @@ def load_baseline(model: Path, backend: Backend | Literal["auto"], server_backen
     """
     os.environ |= PASSIVE_OPENMP
     predictor = load(model, backend=backend, cores=usable_cores(), callers=1)
-    own_backend = f"{predictor.engine.backend} {predictor.engine.precision}"
+    own_backend = engine_name(predictor.engine)
     if own_backend != server_backend:
         raise RuntimeError(f"the server uses {server_backend}, the baseline {own_backend}; pass --backend")
     _loaded["predictor"] = predictor

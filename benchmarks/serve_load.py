@@ -83,9 +83,7 @@ async def measure(server: RunningServer, baseline: ProcessPoolExecutor, options:
         one_client_p50_s = statistics.median(turn.one_client_p50_s for turn in turns)
         capacity_per_s = statistics.median(turn.many_clients.accepted_per_s for turn in turns)
         rows = normal_load_rows(turns)
-        result, memory_mib, after = await overload(
-            server, client, OVERLOAD_FACTOR * capacity_per_s, options.overload_seconds
-        )
+        result, memory_mib, after = await overload(server, client, OVERLOAD_FACTOR * capacity_per_s, options.overload_s)
         rows += overload_rows(result, memory_mib)
         return [*rows, recovery_row(after, one_client_p50_s)]
     finally:
@@ -176,6 +174,10 @@ def overload_rows(result: LoadResult, memory_mib: list[float]) -> list[Row]:
         Row("  accepted; the client's share of a core", f"{result.accepted_per_s:.1f}/s; {client_load:.0%}"),
         Row(f"  memory after {MEMORY_WARMUP_S} s, server and worker", f"{median_mib:.0f} MiB"),
         Row(
+            "  at its start, largest, at its end",
+            f"{memory_mib[0]:.0f}, {max(memory_mib):.0f}, {memory_mib[-1]:.0f} MiB",
+        ),
+        Row(
             "  largest deviation from it",
             f"{deviation:.1%}",
             f"<= {MAX_MEMORY_DEVIATION:.0%}",
@@ -218,8 +220,7 @@ def quantile_s(result: LoadResult, fraction: float) -> float:
 
 def print_rows(model_info: dict, rows: list[Row], *, as_json: bool) -> None:
     """Print the table, 80 columns wide, or JSON."""
-    runtime = f"{model_info['backend']} {model_info['precision']}"
-    served = f"{model_info['name']} at {model_info['image_size']}, {runtime}"
+    served = f"{model_info['name']} at {model_info['image_size']}, {model_info['runtime']}"
     machine = f"{usable_cores()} cores, Python {platform.python_version()}, Linux {platform.release()}"
     if as_json:
         lines = [{"what": row.label, "found": row.value, "bound": row.bound, "kept": row.passed} for row in rows]
@@ -242,7 +243,7 @@ def main() -> int:
     add_data_argument(parser, "--images", "imagenette224-sample/val", "folder with images, at any depth")
     parser.add_argument("--turns", type=int, default=5, help="number of measurements of each side")
     parser.add_argument("--seconds", type=float, default=4, help="duration of each measurement")
-    parser.add_argument("--overload-seconds", type=float, default=60)
+    parser.add_argument("--overload-s", type=float, default=60, help="duration of the overload; 600 for ten minutes")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     if not any(options.images.rglob("*.*")):
@@ -251,7 +252,7 @@ def main() -> int:
         model = options.model or save_random_model(Path(folder) / "resnet50.safetensors")
         with run_server(model, options.backend) as server:
             model_info = server.get_json("/v1/model")
-            arguments = (model, options.backend, f"{model_info['backend']} {model_info['precision']}")
+            arguments = (model, options.backend, model_info["runtime"])
             with ProcessPoolExecutor(1, get_context("spawn"), load_baseline, arguments) as baseline:
                 rows = asyncio.run(measure(server, baseline, options))
     print_rows(model_info, rows, as_json=options.json)

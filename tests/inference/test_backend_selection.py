@@ -12,6 +12,7 @@ from resnetlab.inference.backend_selection import (
     BackendSelection,
     BatchSizeEngine,
     Candidate,
+    engine_name,
     find_difference,
     select_backend,
     time_engines,
@@ -172,6 +173,8 @@ def test_each_batch_size_has_its_own_fastest_engine():
     assert selection.fastest == {"1": "quick", "16": "wide"}
     assert isinstance(engine, BatchSizeEngine)
     assert engine.precision == "bf16"
+    assert engine_name(engine) == "openvino fp32 below 4 images, openvino bf16 from 4"
+    assert engine_name(quick) == "openvino fp32"
     for stub in (quick, wide):
         stub.calls.clear()
     for count in (1, 3, 4, 16):

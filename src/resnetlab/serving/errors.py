@@ -90,6 +90,8 @@ async def _handle_http_exception(request: Request, error: Exception) -> Response
             allowed = allowed.replace("GET", "GET, HEAD")
         error.headers = {**(error.headers or {}), "Allow": allowed}
         detail = f"method {method[:40]} is not allowed; use {allowed}"
+        if method == "PUT":
+            detail += " (curl --data-binary @FILE, not -T)"
     return error_response(RequestError(error.status_code, detail), error.headers)
 
 

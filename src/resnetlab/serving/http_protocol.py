@@ -5,6 +5,7 @@ response slowly occupies its own connection only, so it needs no limit.
 """
 
 import asyncio
+from collections import deque
 from typing import Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
@@ -38,6 +39,7 @@ class LimitedHttpProtocol(AutoHTTPProtocol):  # pyright: ignore[reportGeneralTyp
 
     def connection_made(self, transport: Any) -> None:
         """Start the header timer, or reject the connection if too many are open."""
+        self._unanswered: deque[Any] = deque()  # requests of this connection (httptools); several may be pipelined
         super().connection_made(transport)
         if len(self.connections) > MAX_CONNECTIONS:
             transport.write(_raw_response(TOO_MANY_CONNECTIONS))
@@ -65,6 +67,9 @@ class LimitedHttpProtocol(AutoHTTPProtocol):  # pyright: ignore[reportGeneralTyp
         """Start the request, unless its headers are too large."""
         if self._header_bytes <= MAX_HEADER_BYTES:
             super().on_headers_complete()  # pyright: ignore[reportAttributeAccessIssue]
+            while self._unanswered and self._unanswered[0].response_complete:
+                self._unanswered.popleft()
+            self._unanswered.append(self.cycle)
         elif not self.transport.is_closing():
             self.transport.write(_raw_response(HEADERS_TOO_LARGE))
 
@@ -74,7 +79,7 @@ class LimitedHttpProtocol(AutoHTTPProtocol):  # pyright: ignore[reportGeneralTyp
             return
         super().data_received(data)
         if self._header_bytes > MAX_HEADER_BYTES:
-            self.transport.close()
+            self._close()
             return
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_header_timer()
@@ -84,7 +89,7 @@ class LimitedHttpProtocol(AutoHTTPProtocol):  # pyright: ignore[reportGeneralTyp
         if self._pending_bytes > (MAX_HEADER_BYTES if reading_headers else MAX_DISCARDED_BYTES):
             if reading_headers and not self.transport.is_closing():
                 self.transport.write(_raw_response(HEADERS_TOO_LARGE))
-            self.transport.close()
+            self._close()
         self._start_header_timer()
 
     def send_400_response(self, msg: str) -> None:
@@ -92,12 +97,29 @@ class LimitedHttpProtocol(AutoHTTPProtocol):  # pyright: ignore[reportGeneralTyp
         del msg  # uvicorn's words for all of them
         if not self.transport.is_closing():
             self.transport.write(_raw_response(RequestError(400, "the request is not valid HTTP/1.1", close=True)))
-        self.transport.close()
+        self._close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the header timer."""
+        """Stop the header timer, and the responses that cannot be sent any more."""
         self._stop_header_timer()
+        self._abandon_responses()
         super().connection_lost(exc)
+
+    def _close(self) -> None:
+        self._abandon_responses()
+        self.transport.close()
+
+    def _abandon_responses(self) -> None:
+        """Tell every request that its client is gone.
+
+        uvicorn tells the last one of a connection only. Others (pipelined) would write to a closed connection, which
+        raises with uvloop.
+        """
+        for cycle in self._unanswered:
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self._unanswered.clear()
 
     def _start_header_timer(self) -> None:
         if self._header_timer is None:
@@ -112,7 +134,7 @@ class LimitedHttpProtocol(AutoHTTPProtocol):  # pyright: ignore[reportGeneralTyp
     def _on_header_timeout(self) -> None:
         self._header_timer = None
         if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
+            self._close()
 
 
 def _raw_response(error: RequestError) -> bytes:

@@ -68,7 +68,8 @@ PREDICT_ERRORS = error_responses(
 PREDICT_BODY = {
     "requestBody": {
         "required": True,
-        "description": f"One encoded image ({IMAGE_FORMATS}). The content type is ignored; the bytes decide.",
+        "description": f"One encoded image ({IMAGE_FORMATS}), or a form ({FORM}) with one file. Apart from that the "
+        "content type is ignored; the bytes decide.",
         "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in IMAGE_MEDIA_TYPES},
     }
 }
@@ -206,7 +207,8 @@ def batch_body(limits: Limits) -> dict[str, Any]:
     """Return the OpenAPI description of a batch request, with this server's limit on the number of images."""
     schema = BatchRequest.model_json_schema()
     schema["properties"]["images"]["maxItems"] = limits.max_batch_images
-    return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}
+    description = f"JSON with base64 (standard or URL-safe, padding optional), or a form ({FORM}) with several files."
+    return {"requestBody": {"required": True, "description": description, "content": {JSON: {"schema": schema}}}}
 
 
 def submit_batch(

@@ -88,11 +88,15 @@ class Worker:
         """Raise unless decoding takes no more memory than is allowed and than the supervisor has reserved.
 
         Raises:
-            BadImageError: As `read_header`, or if the image was made to look smaller than a decoder sees it.
+            BadImageError: As `read_header`, or if the image was made to look smaller than a decoder sees it, or to
+                keep a decoder busy.
             TooLargeError: If decoding takes too much memory.
         """
         from resnetlab.data.images.decode import BadImageError, TooLargeError, read_header
-        from resnetlab.data.images.decode_memory import Claim, decode_memory
+        from resnetlab.data.images.decode_memory import Claim, decode_memory, excessive_blocks
+
+        if reason := excessive_blocks(data):
+            raise BadImageError(reason)
 
         found = read_header(data, self._predictor.max_pixels)
         needed = decode_memory(Claim(found.format, found.height, found.width, found.mode == "CMYK"), self._min_side)

@@ -6,6 +6,7 @@ orientation (docs/log.md, 2026-11-29): the peak of `decode_eval_view` over the m
 
 import re
 import struct
+from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple
 
@@ -68,6 +69,36 @@ def read_claim(data: bytes) -> Claim | None:
     return claim if claim is not None and claim.height > 0 and claim.width > 0 else None
 
 
+def excessive_blocks(data: bytes) -> str | None:
+    """Return the reason why reading the header of an image would take seconds; `None` for every ordinary image.
+
+    A file may have a million blocks of no content before its pixels, or a comment of megabytes in a PPM. Decoders in
+    Python read these one by one. Encoders write blocks of kilobytes: one block per KiB of the file is allowed, and
+    `MAX_BLOCKS` more.
+    """
+    kind, limit = detect_format(data[:12]), MAX_BLOCKS + len(data) // 1024
+    with suppress(struct.error, IndexError):  # cut or damaged: the decoder says so
+        if kind == "PNG" and _num_png_chunks(data, limit) == limit:
+            return f"has more than {limit:,} chunks"
+        if kind == "JPEG" and sum(1 for _ in islice(jpeg_segments(data), limit)) == limit:
+            return f"has more than {limit:,} segments"
+        if kind == "GIF" and _first_gif_frame(data, limit) is None:
+            return f"has more than {limit:,} blocks before its first frame"
+        if kind == "PPM" and len(data) > MAX_PPM_HEADER and _ppm(data) is None:
+            return f"has no size within its first {MAX_PPM_HEADER:,} bytes"
+    return None
+
+
+def _num_png_chunks(data: bytes, limit: int) -> int:
+    offset = 8
+    for number in range(limit):
+        kind = data[offset + 4 : offset + 8]
+        if kind == b"IEND" or len(kind) < 4:
+            return number
+        offset += 12 + int.from_bytes(data[offset : offset + 4])
+    return limit
+
+
 def _jpeg(data: bytes) -> Claim | None:
     for marker, offset in islice(jpeg_segments(data), MAX_BLOCKS):
         if marker in JPEG_FRAMES:
@@ -97,10 +128,20 @@ def _webp(data: bytes) -> Claim | None:
 
 def _gif(data: bytes) -> Claim | None:
     """Return the size of the canvas, or of the first frame where that is larger: decoders enlarge the canvas."""
-    width, height, flags = struct.unpack_from("<HHB", data, 6)
-    offset = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
-    is_block = False
-    for _ in range(MAX_BLOCKS):  # extensions: a label, and blocks preceded by their length, the last one empty
+    width, height = struct.unpack_from("<HH", data, 6)
+    offset = _first_gif_frame(data, MAX_BLOCKS)
+    if offset is None:
+        return None
+    if data[offset] == 0x2C:
+        left, top, frame_width, frame_height = struct.unpack_from("<HHHH", data, offset + 1)
+        width, height = max(width, left + frame_width), max(height, top + frame_height)
+    return Claim("GIF", height, width)
+
+
+def _first_gif_frame(data: bytes, max_blocks: int) -> int | None:
+    """Return the offset of the first frame, or `None` if more than `max_blocks` blocks precede it."""
+    offset, is_block = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0), False
+    for _ in range(max_blocks):  # extensions: a label, and blocks preceded by their length, the last one empty
         if is_block:
             is_block = data[offset] != 0
             offset += 1 + data[offset]
@@ -108,13 +149,8 @@ def _gif(data: bytes) -> Claim | None:
             is_block = True
             offset += 2
         else:
-            break
-    else:
-        return None
-    if data[offset] == 0x2C:
-        left, top, frame_width, frame_height = struct.unpack_from("<HHHH", data, offset + 1)
-        width, height = max(width, left + frame_width), max(height, top + frame_height)
-    return Claim("GIF", height, width)
+            return offset
+    return None
 
 
 def _bmp(data: bytes) -> Claim:

@@ -9,6 +9,8 @@ from PIL.ImageFile import ImageFile
 from resnetlab.data.images.sniff import jpeg_segments
 
 ORIENTATION_TAG = 0x0112
+MAX_CHUNKS = 100_000
+"""Chunks of a PNG that are searched: a file of 16 MiB could have a million empty ones, which takes seconds."""
 
 
 def exif_orientation(data: bytes, kind: str, image: ImageFile) -> int:
@@ -44,9 +46,12 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 def _png_orientation(data: bytes) -> int:
     """Return the orientation from the EXIF chunk, which may follow the pixels, or 1."""
     start = 8
-    while start + 8 <= len(data):
-        if data.startswith(b"eXIf", start + 4):
+    for _ in range(MAX_CHUNKS):
+        kind = data[start + 4 : start + 8]
+        if kind == b"eXIf":
             return _read_exif(data, start + 8)
+        if kind == b"IEND" or len(kind) < 4:
+            break
         start += 12 + int.from_bytes(data[start : start + 4])
     return 1
 

@@ -44,6 +44,9 @@ WEBP_PIXELS = 2048
 """Pixels of a lossy WebP: each block of 256 pixels encodes its prediction mode in more than three bits at the fixed
 probabilities of a key frame (RFC 6386, section 11); one bit is counted."""
 
+MAX_SEGMENTS = 100_000
+"""Segments of a JPEG that are read: a file of 16 MiB could have millions of empty ones, which takes seconds."""
+
 _ARITHMETIC = {0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 """Frame markers of a JPEG with arithmetic coding."""
 
@@ -71,7 +74,9 @@ def is_certain(head: bytes, kind: str) -> bool:
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
     """Yield the marker and the offset of each segment of a JPEG before its first scan."""
     offset, end = 2, len(data) - 3
-    while offset < end and data[offset] == 0xFF:
+    for _ in range(MAX_SEGMENTS):
+        if offset >= end or data[offset] != 0xFF:
+            return
         marker = data[offset + 1]
         if marker == 0xDA:
             return

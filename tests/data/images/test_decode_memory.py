@@ -1,0 +1,144 @@
+"""`decode_memory` and `read_claim`: sizes as `read_header` reads them, and a bound on the memory of decoding."""
+
+import struct
+import subprocess
+import sys
+import time
+import zlib
+
+import pytest
+
+from helpers.odd_images import encode, encode_as, lossless_of_size, noisy_image, odd_images, png_of_size
+from resnetlab.data.images.decode import BadImageError, read_header
+from resnetlab.data.images.decode_memory import Claim, decode_memory, excessive_blocks, read_claim
+
+MEASURE = """
+import os, sys
+from resnetlab.data.images.decode import decode_eval_view
+
+def memory(name):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name)) * 1024
+
+data = sys.stdin.buffer.read()
+decode_eval_view({small!r}, 224)
+before = memory("VmRSS:")
+decode_eval_view(data, {size}, 0.875)
+print(memory("VmHWM:") - before)
+"""
+
+
+def test_sizes_are_those_that_the_decoder_reads():
+    read = 0
+    for name, data in odd_images().items():
+        try:
+            header = read_header(data, 10**12)
+        except BadImageError:
+            continue
+        claim = read_claim(data)
+        assert claim is not None, name
+        assert claim.format == header.format, name
+        assert sorted((claim.height, claim.width)) == sorted((header.height, header.width)), name
+        assert claim.is_cmyk == (header.format == "JPEG" and header.mode == "CMYK"), name
+        read += 1
+    assert read > 100
+
+
+def test_a_frame_beyond_the_canvas_of_a_gif_counts():
+    data = bytearray(encode_as("gif"))
+    struct.pack_into("<HH", data, 6, 1, 1)
+    claim, header = read_claim(bytes(data)), read_header(bytes(data))
+    assert claim is not None
+    assert (claim.height, claim.width) == (header.height, header.width)
+    assert claim.width > 1
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"words",
+        b"\xff\xd8\xff",
+        b"II*\0\xff\xff\xff\xff",
+        b"GIF89a" + bytes(20),
+        b"P6 " + b" " * 5000,
+        b"P6 " + b"#\n" * 2000,
+        b"\xff\xd8" + b"\xff\xe0\0\2" * 500_000,
+        b"GIF89a\1\0\1\0\0\0\0!\xfe" + b"\1x" * 1_000_000,
+    ],
+)
+def test_a_header_without_a_size_is_left_to_the_decoder_in_a_moment(data):
+    start = time.perf_counter()
+    assert read_claim(data) is None
+    assert time.perf_counter() - start < 0.5
+
+
+def chunk(kind: bytes, content: bytes = b"") -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def with_many_blocks(suffix: str, number: int) -> bytes:
+    """Return an image with that many empty blocks before its pixels."""
+    data = encode_as(suffix)
+    at, block = {
+        "png": (33, chunk(b"teSt")),
+        "jpg": (2, b"\xff\xe9\0\2"),
+        "gif": (13 + (3 << (data[10] & 7) + 1), b"!\xfe\1x\0"),
+        "ppm": (3, b"#x\n"),
+    }[suffix]
+    return data[:at] + block * number + data[at:]
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "ppm"])
+def test_files_that_keep_a_decoder_busy_are_found_in_a_moment(suffix):
+    start = time.perf_counter()
+    assert "has " in (excessive_blocks(with_many_blocks(suffix, 1_000_000)) or "")
+    assert excessive_blocks(with_many_blocks(suffix, 100)) is None
+    assert time.perf_counter() - start < 0.5
+
+
+def test_ordinary_images_have_few_blocks():
+    for name, data in odd_images().items():
+        assert excessive_blocks(data) is None or name.endswith(".ppm"), name
+
+
+def test_what_follows_the_end_of_a_png_is_not_searched_for_an_orientation():
+    start = time.perf_counter()
+    read_header(encode_as("png") + bytes(15 << 20))
+    assert time.perf_counter() - start < 0.5
+
+
+def test_the_memory_follows_from_format_and_size():
+    mib = 1 << 20
+    assert decode_memory(Claim("PNG", 1000, 1000), 1024) == 24_000_000 + 2 * mib
+    jpeg = decode_memory(Claim("JPEG", 9000, 9000), 1024)
+    assert jpeg < decode_memory(Claim("PNG", 9000, 9000), 1024) / 2  # reduced while it is decoded
+    assert jpeg < decode_memory(Claim("JPEG", 9000, 9000), 5000) < decode_memory(Claim("JPEG", 9000, 9000, True), 1024)
+    webp = read_claim(lossless_of_size(9900, 9900))
+    assert webp == Claim("WebP", 9900, 9900)
+    assert decode_memory(webp, 1024) > 3 << 30
+    assert read_claim(png_of_size(encode_as("png"), 50_000, 40_000)) == Claim("PNG", 40_000, 50_000)
+
+
+@pytest.mark.slow  # a process for each image, which loads PyTorch
+@pytest.mark.parametrize(
+    ("kind", "mode", "options"),
+    [
+        ("WebP", "RGBA", {"lossless": True, "method": 0}),
+        ("PNG", "RGBA", {"compress_level": 1}),
+        ("PNG", "LA", {"compress_level": 1}),
+        ("GIF", "RGB", {}),
+        ("BMP", "RGBA", {}),
+        ("TIFF", "RGBA", {"compression": "tiff_lzw"}),
+        ("PPM", "RGB", {}),
+        ("JPEG", "RGB", {"progressive": True, "subsampling": 0}),
+        ("JPEG", "CMYK", {}),
+    ],
+)
+def test_decoding_takes_no_more_memory_than_the_bound(kind, mode, options):
+    """Of each format, the mode that takes the most."""
+    data = encode(noisy_image(mode, width=60, height=40).resize((3000, 2000), 0), kind, **options)
+    code = MEASURE.format(small=encode_as("jpg"), size=448)
+    done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=True, timeout=60)
+    claim = read_claim(data)
+    assert claim is not None
+    assert int(done.stdout) <= decode_memory(claim, 1024)

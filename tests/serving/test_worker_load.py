@@ -1,0 +1,131 @@
+"""`WorkerLoad`: large images have a budget of their own, and a worker counts as hung from its last progress."""
+
+import asyncio
+import itertools
+
+import pytest
+
+from helpers.odd_images import encode_as, lossless_of_size, png_of_size, tiff_of_size
+
+pytest.importorskip("fastapi")
+
+from resnetlab.serving import worker_load as module
+from resnetlab.serving.limits import Limits
+from resnetlab.serving.worker_load import PendingRequest, WorkerLoad
+
+SMALL = encode_as("png")
+LARGE = lossless_of_size(4000, 4000)
+"""Half of the default budget."""
+IDS = itertools.count()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still; the test sets `now`."""
+
+    class Clock:
+        now = 1000.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def pending(load: WorkerLoad, data: bytes) -> PendingRequest:
+    loop = asyncio.new_event_loop()
+    request = PendingRequest(next(IDS), data, top=1, explain=False, reply=loop.create_future(), submitted_at=0)
+    loop.close()
+    load.reserve(request)
+    return request
+
+
+def test_small_images_pass_large_ones_that_exceed_the_budget():
+    load = WorkerLoad(Limits())
+    for _ in range(2):
+        image = pending(load, LARGE)
+        if load.fits(image):
+            load.add(image)
+    assert len(load.sent) == 1
+    for _ in range(30):
+        image = pending(load, SMALL)
+        assert load.fits(image)
+        load.add(image)
+    load.remove(next(iter(load.sent)))
+    assert load.fits(pending(load, LARGE))
+
+
+def test_the_number_of_images_is_limited():
+    load = WorkerLoad(Limits(max_batch=1))
+    for fits in (True, True, False):
+        image = pending(load, SMALL)
+        assert load.fits(image) == fits
+        if fits:
+            load.add(image)
+
+
+@pytest.mark.parametrize(
+    ("data", "memory"),
+    [
+        (lossless_of_size(9900, 9900), 0),
+        (png_of_size(SMALL, 50_000, 50_000), 0),
+        (tiff_of_size(encode_as("tif"), 60_000, 60_000), 0),
+        (b"\xff\xd8\xff" + bytes(50), Limits().max_decode_bytes),
+    ],
+)
+def test_what_the_worker_rejects_needs_no_memory_and_what_is_unknown_may_need_all(data, memory):
+    assert pending(WorkerLoad(Limits()), data).memory == memory
+
+
+def test_waiting_in_the_worker_is_no_hang(clock):
+    load = WorkerLoad(Limits(timeout_s=1))
+    images = [pending(load, SMALL) for _ in range(20)]
+    for image in images:
+        load.add(image)
+    for image in images:  # the last one is sent 40 s before its reply
+        clock.now += 1
+        load.begin_stage(image.id)
+        assert not load.is_hung()
+        clock.now += 1
+        load.remove(image.id)
+        assert not load.is_hung()
+
+
+def test_a_worker_without_any_message_is_hung(clock):
+    load = WorkerLoad(Limits(timeout_s=1))
+    clock.now += 1000  # idle
+    assert not load.is_hung()
+    load.add(pending(load, SMALL))
+    clock.now += 2.9
+    assert not load.is_hung()
+    clock.now += 0.3
+    assert load.is_hung()
+
+
+def test_one_image_that_never_ends_is_a_hang_although_others_do(clock):
+    load = WorkerLoad(Limits(timeout_s=1))
+    stuck = pending(load, SMALL)
+    load.add(stuck)
+    load.begin_stage(stuck.id)
+    for _ in range(7):
+        other = pending(load, SMALL)
+        load.add(other)
+        load.begin_stage(other.id)
+        clock.now += 0.5
+        load.remove(other.id)
+    assert load.is_hung()
+    load.remove(stuck.id)
+    assert not load.is_hung()
+
+
+def test_a_large_image_may_take_as_long_as_its_size_needs(clock):
+    load = WorkerLoad(Limits(timeout_s=1))
+    image = pending(load, LARGE)
+    load.add(image)
+    load.begin_stage(image.id)
+    clock.now += 3 + image.memory / module.SLOWEST_DECODING - 0.5
+    assert not load.is_hung()
+    clock.now += 1
+    assert load.is_hung()
