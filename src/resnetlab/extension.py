@@ -1,9 +1,26 @@
 """Names that users extend with their own code: learning rate schedules, optimizers, augmentations."""
 
-from collections.abc import Iterator, Mapping
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from resnetlab.serialization import ConfigError
+
+MIN_SIMILARITY = 0.75
+"""Similarity (`difflib.SequenceMatcher.ratio`) from which a name is taken for a typing error of another one."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `; did you mean NAME?` with the known name that resembles `name`, or nothing if none does.
+
+    A known name resembles it if few letters differ, or if one of the two starts with the other (three letters or more).
+    """
+    names, word = list(known), name.lower()
+    close = difflib.get_close_matches(word, names, n=1, cutoff=MIN_SIMILARITY)
+    if not close and len(word) >= 3:
+        close = [other for other in names if other.startswith(word)]
+        close = close or [other for other in names if len(other) >= 3 and word.startswith(other)]
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 class Registry(Mapping[str, Any]):
@@ -39,7 +56,7 @@ class Registry(Mapping[str, Any]):
         """
         if name not in self._entries:
             known = ", ".join(self._entries) or "none"
-            raise ConfigError(f"{self.kind} {name!r} is unknown; known: {known}")
+            raise ConfigError(f"{self.kind} {name!r} is unknown; known: {known}{did_you_mean(name, self._entries)}")
 
     def __getitem__(self, name: str) -> Any:
         self.check(name)

@@ -7,15 +7,13 @@ import pytest
 
 from helpers.images import write_tree
 from resnetlab.cli.main import main
-from resnetlab.data.loader import STUDY_BATCH_SIZE
-from resnetlab.training.recipes import RECIPES
 
 DATA_COMMANDS = ("train", "study", "evaluate", "deepen", "diagnose", "doctor", "export", "data")
 """Commands that open a data set."""
 EVERYWHERE = ("on_bad_image", "data_root", "split_folders", "image_column", "label_column", "color_profiles")
 """Options that errors of data name, whatever the command."""
 BATCH_COMMANDS = ("train", "doctor", "diagnose")
-"""Commands whose batch may be larger than the training set; for a study the error names a recipe."""
+"""Commands whose batch may be larger than the training set; for a study the error names --set."""
 
 
 @pytest.mark.parametrize("command", DATA_COMMANDS)
@@ -28,17 +26,17 @@ def test_commands_have_the_options_that_errors_of_data_name(command):
 
 def test_the_advice_of_a_study_with_few_images_works(tmp_path, capsys):
     """Two studies, each of a run in a process of its own: the advice is right only if it works."""
-    assert RECIPES["digits"].batch_size == STUDY_BATCH_SIZE == min(recipe.batch_size for recipe in RECIPES.values())
     data = write_tree(tmp_path / "data", {"a": 12, "b": 12})
     study = ["study", "--data", str(data), "--depths", "8", "--arms", "plain", "--seeds", "1", "--steps", "1"]
     study += ["--image-size", "8", "--no-identity-init", "--jobs", "1"]
     assert main([*study, "--out", str(tmp_path / "one")]) == 1
     output = capsys.readouterr()
     advice = (
-        "128 is larger than the training set of 20 images; give --batch-size 20 or less (a study: --recipe digits, "
+        "128 is larger than the training set of 20 images; give a batch size of 20 or less (train: --batch-size 20, "
+        "study: --set batch_size=20), or more images"
     )
     assert advice in output.out + output.err
-    assert main([*study, "--out", str(tmp_path / "two"), "--recipe", "digits"]) == 0
+    assert main([*study, "--out", str(tmp_path / "two"), "--set", "batch_size=20"]) == 0
 
 
 def test_a_study_can_skip_bad_images(tmp_path, capsys):

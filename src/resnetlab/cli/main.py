@@ -5,7 +5,6 @@ Modules that are slow to import are imported by the command that needs them.
 
 import contextlib
 import dataclasses
-import difflib
 import importlib
 import io
 import os
@@ -18,7 +17,9 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
+from resnetlab.cli.option_errors import describe_invalid, split_lists, suggest_option
 from resnetlab.cli.terminal import ReaderGoneError, WhenReaderLeaves, protected
+from resnetlab.extension import did_you_mean
 
 COMMANDS = {
     "study": "compare plain and residual networks by depth, with repetitions",
@@ -123,7 +124,7 @@ def dispatch(words: Sequence[str]) -> int:
     name, rest = words[0], words[1:]
     if name not in COMMANDS:
         raise UsageError(
-            f"there is no command {name!r}{_did_you_mean(name, COMMANDS)}; commands: {', '.join(COMMANDS)}"
+            f"there is no command {name!r}{did_you_mean(name, COMMANDS)}; commands: {', '.join(COMMANDS)}"
         )
     command = importlib.import_module(f"resnetlab.cli.{name.replace('-', '_')}")
     return command.run(parse(command.Options, name, rest))
@@ -158,6 +159,7 @@ def parse(kind: type, name: str, words: Sequence[str]) -> Any:
     import tyro
 
     _refuse_renamed_options(name, words)
+    words = split_lists(kind, words)
     stderr = io.StringIO()
     try:
         with contextlib.redirect_stderr(stderr):
@@ -176,13 +178,13 @@ def parse(kind: type, name: str, words: Sequence[str]) -> Any:
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise UsageError(f"{_first_message(stderr.getvalue())}; see resnetlab {name} --help") from None
+        message = describe_invalid(kind, words) or _first_message(stderr.getvalue())
+        raise UsageError(f"{message}; see resnetlab {name} --help") from None
     if unknown and not any(word.startswith("-") for word in unknown):
         options, unknown = _extend_positional(options, unknown)
     if unknown:
-        known = [f"--{field.replace('_', '-')}" for field in kind.__dataclass_fields__]
         noun = "option" if unknown[0].startswith("-") else "argument"
-        hint = _did_you_mean(unknown[0], known)
+        hint = suggest_option(kind, unknown[0])
         raise UsageError(f"{name} has no {noun} {unknown[0]!r}{hint}; see resnetlab {name} --help")
     return options
 
@@ -233,11 +235,6 @@ def _first_message(box: str) -> str:
             paragraphs[-1].append(line)
     first = next((lines for lines in paragraphs if lines), ["the options cannot be read"])
     return " ".join(first).replace("'None', ", "").replace(", 'None'", "")  # tyro's default of an option
-
-
-def _did_you_mean(word: str, known: Sequence[str] | dict[str, str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _is_invalid_input(error: Exception) -> bool:

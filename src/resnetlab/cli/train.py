@@ -325,11 +325,11 @@ def print_result(result: dict[str, Any], out: Path, console: "Console") -> None:
     from resnetlab.study.display import time_text
 
     errors = [
-        f"{name} error {result[f'{name}_error_pct']:.2f} %"
+        f"{name} {result[f'{name}_error_pct']:.2f} %"
         for name in ("train", "val", "test")
         if result[f"{name}_error_pct"] is not None
     ]
-    summary = f"{', '.join(errors)}; {time_text(result['time_s'])}, {result['images_per_s']:,.0f} images/s"
+    summary = f"errors: {', '.join(errors)}; {time_text(result['time_s'])}, {result['images_per_s']:,.0f} images/s"
     console.print(summary, highlight=False, width=min(80, console.width))
     if result.get("data_wait_pct", 0) >= MIN_DATA_WAIT_PCT:
         wait = f"{result['data_wait_pct']:.0f} % of the time was spent waiting for images"

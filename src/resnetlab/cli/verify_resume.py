@@ -67,7 +67,8 @@ def run(options: Options) -> int:
     elif differences:
         print(f"not equal: {'; '.join(differences[:5])}" + (" …" if len(differences) > 5 else ""))
     else:
-        print(f"equal to the last bit: weights, statistics, momentum, record; killed {len(killed_at)} times")
+        count = "once" if len(killed_at) == 1 else f"{len(killed_at)} times"
+        print(f"equal to the last bit: weights, statistics, momentum, record; killed {count}")
     return 1 if differences else 0
 
 

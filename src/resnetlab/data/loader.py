@@ -23,8 +23,6 @@ from resnetlab.system.process_group import ProcessGroup
 
 PREFETCH_BATCHES = 3
 """Number of batches that are decoded ahead of the one that the caller waits for."""
-STUDY_BATCH_SIZE = 16
-"""The batch of the recipe `digits`, the smallest one."""
 Batch = tuple[Tensor, Tensor]
 """Float images (batch, channels, height, width) and int64 labels (batch,)."""
 Batches = Generated[Batch, None, None]
@@ -38,11 +36,13 @@ def steps_per_epoch(num_samples: int, batch_size: int) -> int:
         ConfigError: If there is no full batch.
     """
     if num_samples < batch_size:
-        smaller = f"give --batch-size {num_samples} or less" if num_samples >= 2 else "give"
-        if num_samples >= STUDY_BATCH_SIZE:  # a study has no --batch-size
-            smaller += f" (a study: --recipe digits, with batches of {STUDY_BATCH_SIZE})"
-        smaller += ", or more images" if num_samples >= 2 else " more images"
-        raise ConfigError(f"batch size {batch_size} is larger than the training set of {num_samples} images; {smaller}")
+        remedy = "give more images"
+        if num_samples >= 2:
+            remedy = (
+                f"give a batch size of {num_samples} or less (train: --batch-size {num_samples}, study: --set "
+                f"batch_size={num_samples}), or more images"
+            )
+        raise ConfigError(f"batch size {batch_size} is larger than the training set of {num_samples} images; {remedy}")
     return num_samples // batch_size
 
 

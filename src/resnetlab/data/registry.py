@@ -1,6 +1,5 @@
 """Known data sets, and detection of the kind of any data set from its name or path."""
 
-import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from resnetlab.data.clutter import is_shard_index
 from resnetlab.data.readers.parquet_files import find_parquet_files
 from resnetlab.data.readers.unread import file_remedy
 from resnetlab.data.split_names import parse_split_folders
+from resnetlab.extension import did_you_mean
 
 Kind = Literal["digits", "cifar", "idx", "folder", "parquet", "shards"]
 LISTED_KINDS = ("folder", "parquet", "shards")
@@ -57,6 +57,8 @@ FASHION = (
     "Bag",
     "Ankle boot",
 )
+IMAGENET_NAMES = ("imagenet", "imagenet-1k", "imagenet1k", "imagenet2012", "ilsvrc", "ilsvrc2012")
+"""Names that users try for the ImageNet data, in lower case."""
 IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
@@ -223,6 +225,11 @@ def _find_kind(config: DataConfig) -> Kind:
             f"data {config.name!r} is a file, but not a .parquet file; give a folder, or unpack the file"
             f"{file_remedy(path)}"
         )
+    if path.name.lower() in IMAGENET_NAMES:
+        raise ConfigError(
+            f"data {config.name!r}: ImageNet is not downloaded, since its licence needs an account; download it from "
+            "image-net.org or Kaggle, and give the folder that holds train/ or ILSVRC/"
+        )
     raise ConfigError(
         f"data {config.name!r} is neither a known data set ({', '.join(KNOWN_DATASETS)}) nor an existing folder or "
         f"parquet file{_did_you_mean(path)}"
@@ -243,5 +250,6 @@ def _did_you_mean(path: Path) -> str:
     except (OSError, ValueError):  # ValueError: a path such as `..` has no name to replace
         siblings = {}
     candidates = {known: known for known in KNOWN_DATASETS} | siblings
-    close = difflib.get_close_matches(path.name, list(candidates), n=1)
-    return f"; did you mean {candidates[close[0]]}?" if close else ""
+    hint = did_you_mean(path.name, candidates)
+    name = hint.removeprefix("; did you mean ").removesuffix("?")
+    return f"; did you mean {candidates[name]}?" if hint else ""

@@ -135,4 +135,12 @@ def unreadable_file(path: Path, error: Exception) -> ModelFileError:
     """Return the error for a file that is not safetensors; for a PyTorch checkpoint, it names `resnetlab inspect`."""
     if path.suffix.lower() in (".pth", ".pt", ".th", ".tar", ".ckpt", ".bin"):
         return ModelFileError(f"{path}: not a safetensors file; convert it: resnetlab inspect {path} --save FILE")
-    return ModelFileError(f"{path}: cannot be read as safetensors ({error})")
+    try:
+        with path.open("rb") as file:
+            file.read(256).decode("ascii")
+    except (OSError, UnicodeDecodeError):
+        return ModelFileError(f"{path}: cannot be read as safetensors ({error})")
+    return ModelFileError(
+        f"{path}: cannot be read as safetensors, since it is a text file; give a model file such as "
+        "runs/NAME/model.safetensors, or a run directory"
+    )

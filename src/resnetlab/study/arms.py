@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from resnetlab.config import ConfigError, ModelConfig, Norm, Recipe, RunConfig
+from resnetlab.extension import did_you_mean
 from resnetlab.models.zoo import IMAGENET, model_config
 
 ARMS: dict[str, dict[str, Any]] = {
@@ -48,7 +49,7 @@ def arm_network(arm: str, depth: int, *, norm: Norm = "batch", init_scale: float
     name, arm = arm, arm.removesuffix(CAPPED)
     if arm not in ARMS:
         known = f"{', '.join(ARMS)}, and each with {CAPPED} (a limit on the step of each layer)"
-        raise ConfigError(f"arm {name!r} is unknown; known: {known}")
+        raise ConfigError(f"arm {name!r} is unknown; known: {known}{did_you_mean(name, ARMS)}")
     family = "plain" if arm == "plain" else "resnet"
     suffix = "-cifar" if depth in IMAGENET else ""
     try:

@@ -32,6 +32,7 @@ from resnetlab.study.run_metrics import (
 )
 from resnetlab.study.sentences import diverged_text, metric_range, network_name, orders_of_magnitude
 from resnetlab.study.training_progress import loss_fall_before_drop
+from resnetlab.training.lr_schedule import lower_lr
 
 
 def _vanishing(group: RunGroup) -> str | None:
@@ -91,7 +92,7 @@ def _lr_too_high(group: RunGroup) -> str | None:
         f"{network_name(runs)} does not learn in any of {len(deep)} seeds ({diverged_text(runs)}) although the "
         f"gradient of its median layer does not explode (at the start {metric_range(first_gradient, deep)} of the "
         f"weights). With lr {lr:g} the first step is {metric_range(first_update, deep)} of the weights, and the "
-        f"highest running loss is {metric_range(loss_rise, deep)} times the first. Try lr {lr / 10:g}."
+        f"highest running loss is {metric_range(loss_rise, deep)} times the first. Try lr {lower_lr(lr):g}."
     )
 
 
@@ -110,7 +111,7 @@ def _unstable(group: RunGroup) -> str | None:
                 counts.append(f"{network_name(runs)}: {diverged_text(runs)}{others}")
     return (
         f"{'; '.join(counts)}. A run that ends in NaN is the worst result, so nothing is said about depth; try lr "
-        f"{diverged[0].config.recipe.lr / 10:g} or a warm-up."
+        f"{lower_lr(diverged[0].config.recipe.lr):g} or a warm-up."
     )
 
 

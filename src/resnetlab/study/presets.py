@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from resnetlab.config import ConfigError, Norm
+from resnetlab.extension import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -76,5 +77,5 @@ def get_preset(name: str | None) -> Preset:
         ConfigError: for an unknown name.
     """
     if name is not None and name not in PRESETS:
-        raise ConfigError(f"preset {name!r} is unknown; known: {', '.join(PRESETS)}")
+        raise ConfigError(f"preset {name!r} is unknown; known: {', '.join(PRESETS)}{did_you_mean(name, PRESETS)}")
     return PRESETS[name or "degradation"]

@@ -51,6 +51,7 @@ def fit(
         InterruptedRunError: after a stop signal; the state is saved.
         UnsavedError: if the run is done but record or checkpoint could not be written.
     """
+    check_run_config(config)
     options, stop_signal = options or RuntimeOptions(), stop_signal or StopSignal()
     group = options.process_group
     stop_signal.shared = group.size > 1
@@ -99,6 +100,20 @@ class _RunLog(Callback):
 
     def on_warning(self, trainer: TrainerComponents, message: str) -> None:
         self._record.write("warning", message=message)
+
+
+def check_run_config(config: object) -> None:
+    """Raise unless a value is a `RunConfig`.
+
+    Raises:
+        ConfigError: with the way to make one.
+    """
+    if not isinstance(config, RunConfig):
+        name = repr(config) if isinstance(config, str) else '"digits"'
+        raise ConfigError(
+            f"config must be a RunConfig, not {config!r}; for example resnetlab.RunConfig("
+            f"resnetlab.model_config('resnet20'), resnetlab.DataConfig({name}), resnetlab.recipe('digits'))"
+        )
 
 
 @dataclass

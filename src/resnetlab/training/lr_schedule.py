@@ -29,6 +29,9 @@ class ScheduleInput:
         return (self.step - warmup) / max(1, self.total_steps - warmup)
 
 
+MAX_ADVISED_LR = 0.1
+"""Highest learning rate that is advised after a run that diverged: the paper's."""
+
 Schedule = Callable[[ScheduleInput], float]
 """Returns the learning rate after the warm-up, in the unit of the recipe's `lr`."""
 
@@ -78,6 +81,11 @@ def lr_at(step: int, total_steps: int, recipe: Recipe, *, at_initial_lr: bool = 
     if step < recipe.warmup_steps:
         return recipe.lr * (step + 1) / recipe.warmup_steps
     return SCHEDULES[recipe.schedule](ScheduleInput(step, total_steps, recipe, num_drops))
+
+
+def lower_lr(lr: float) -> float:
+    """Return a learning rate to try after a run with the recipe's rate `lr` diverged: a tenth, and at most 0.1."""
+    return min(lr / 10, MAX_ADVISED_LR)
 
 
 def num_lr_drops(val_errors: Sequence[float], patience: int) -> int:

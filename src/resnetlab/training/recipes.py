@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from resnetlab.config import ConfigError, ModelConfig, Recipe
+from resnetlab.extension import did_you_mean
 
 INITIAL_LR_DEPTH = 110
 """Depth from which `cifar-paper` starts with lr 0.01 (section 4.2, footnote 5)."""
@@ -134,7 +135,8 @@ def recipe(name: str, model: ModelConfig | None = None, **overrides: Any) -> Rec
         ConfigError: if the name is unknown, or a value is out of range.
     """
     if name not in RECIPES:
-        raise ConfigError(f"recipe {name!r} is unknown; known: {', '.join(RECIPES)}; or a file such as my.toml")
+        known = f"known: {', '.join(RECIPES)}; or a file such as my.toml"
+        raise ConfigError(f"recipe {name!r} is unknown; {known}{did_you_mean(name, RECIPES)}")
     named = RECIPES[name] if model is None else for_network(RECIPES[name], model)
     return change_recipe(named, {field: value for field, value in overrides.items() if value is not None})
 

@@ -122,6 +122,7 @@ def diverged_error(trainer: "TrainerComponents", loss: float, lr: float) -> Dive
         steps=range(state.step - state.num_skipped_in_row + 1, state.step + 1),
         total_steps=trainer.total_steps,
         lr=lr,
+        recipe_lr=trainer.config.recipe.lr,
         batch=state.step - first,
     )
     return DivergedError(message, last_batch(trainer))

@@ -11,7 +11,11 @@ from torch import Tensor
 from resnetlab.models.resnet import ResNet
 from resnetlab.training.execution import Forward
 from resnetlab.training.grad_sync import BatchStats, GradSync
+from resnetlab.training.lr_schedule import lower_lr
 from resnetlab.training.max_update import step_with_max_update
+
+MIN_SUSPECT_LR = 1e-4
+"""Learning rate of a recipe below which a lower one is no remedy for a loss that is not finite."""
 
 MAX_NON_FINITE_STEPS = 10
 """Consecutive steps without a finite loss that end a run."""
@@ -93,10 +97,22 @@ def update_weights(
         step_with_max_update(optimizer, max_update)
 
 
-def diverged_message(loss: float, *, steps: range, total_steps: int, lr: float, batch: int) -> str:
-    """Return the message of `DivergedError`: the steps without a finite loss, and what to try."""
+def diverged_message(loss: float, *, steps: range, total_steps: int, lr: float, recipe_lr: float, batch: int) -> str:
+    """Return the message of `DivergedError`: the steps without a finite loss, and what to try.
+
+    Args:
+        loss: The last loss.
+        steps: The steps without a finite loss, counted from 1.
+        total_steps: Steps of the run.
+        lr: Learning rate of the last step.
+        recipe_lr: Learning rate of the recipe, to which the advice refers; `lr` is lower in a warm-up or at the end.
+        batch: Number of the last batch in its epoch.
+    """
     where = f"steps {steps.start} to {steps[-1]}" if len(steps) > 1 else f"step {steps.start}"
+    remedy = f"try a lower learning rate (lr {lower_lr(recipe_lr):g}), warmup_steps, or normalisation"
+    if recipe_lr <= MIN_SUSPECT_LR:
+        remedy = "that rate is low already: look at the images of this batch and the initial weights, or use fp32"
     return (
-        f"the loss is {loss} at {where} of {total_steps}, learning rate {lr:g}; try a lower learning rate "
-        f"(lr {lr / 10:g}), warmup_steps, or normalisation; the last batch is number {batch} of its epoch"
+        f"the loss is {loss} at {where} of {total_steps}, learning rate {lr:g}; {remedy}; "
+        f"the last batch is number {batch} of its epoch"
     )

@@ -16,7 +16,7 @@ from resnetlab.data.left_out import FOLDER, OUTPUT, OUTSIDE, LeftOutCounter, Lef
 from resnetlab.data.listing import DatasetListing, SplitListing, check_classes
 from resnetlab.data.readers.ilsvrc import are_wnids, is_validation_name, read_flat_validation, synset_names
 from resnetlab.data.readers.split_folders import CLASSES_OPTION, SplitFolders, find_split_folders
-from resnetlab.data.readers.unread import container_remedy, table_remedy
+from resnetlab.data.readers.unread import container_remedy, one_class_remedy, table_remedy
 from resnetlab.data.readers.wrapped_folders import refuse_wrapped
 
 EXPECTED_LAYOUT = "expected class folders, such as PATH/train/cat/1.jpg and PATH/val/cat/2.jpg, or PATH/cat/1.jpg"
@@ -200,7 +200,7 @@ def _check_layout(tree: _Tree, folders: Mapping[str, Path], images: dict[str, di
                     but = f" that is read, but {found}" if found else ""
                     raise ConfigError(f"{folder / name}: this class has no image{but}; add some, or remove the folder")
         elif where in tree.misplaced:
-            hint = table_remedy(folder, tree.root)
+            hint = table_remedy(folder, tree.root) or one_class_remedy(tree.root)
             if split != "all":
                 hint += f"; if the folders of {tree.root.name} are classes, give {CLASSES_OPTION}"
             if split in ("val", "test"):

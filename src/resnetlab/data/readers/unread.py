@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from resnetlab.data.clutter import clutter_reason
+from resnetlab.data.images.file_types import KNOWN_SUFFIXES
 from resnetlab.data.left_out import shorten
 from resnetlab.data.readers.split_folders import folders_in
+from resnetlab.data.split_names import SPLIT_OF_WORD
 
 ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar", ".gz", ".bz2", ".xz", ".zst")
 TABLES = (".csv", ".tsv", ".jsonl", ".xlsx", ".xls", ".json")
@@ -90,6 +92,28 @@ def table_remedy(folder: Path, root: Path) -> str:
         if names:
             return f"; labels in tables such as {shorten(names[0])} are not read: sort the images into class folders"
     return ""
+
+
+def one_class_remedy(folder: Path) -> str:
+    """Return a hint at the folder of the data set if `folder` is one of several class folders, or nothing."""
+    parent = folder.absolute().parent
+    try:
+        others = [path for path in parent.iterdir() if path.is_dir() and path.name != folder.absolute().name]
+    except OSError:
+        return ""
+    if not any(path.suffix.lower() in KNOWN_SUFFIXES for other in others[:MAX_ENTRIES] for path in _first(other)):
+        return ""
+    is_split = parent.name.lower() in SPLIT_OF_WORD
+    root = folder.parent.parent if is_split else folder.parent
+    return f"; it looks like one class of {shorten(str(root))}: give that folder"
+
+
+def _first(folder: Path) -> list[Path]:
+    """Return a few entries of a folder; none if it cannot be read."""
+    try:
+        return [path for path, _ in zip(folder.iterdir(), range(5), strict=False)]
+    except OSError:
+        return []
 
 
 def _suffix(name: str) -> str:
