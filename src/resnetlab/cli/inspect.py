@@ -34,7 +34,8 @@ class Options:
     save: Path | None = None
     """The model file to write; an existing file is refused."""
     classes: tuple[str, ...] | None = None
-    """Class names in order; or a file with one name a line, or a data set such as cifar10."""
+    """Class names in order; or a file of them (text with one a line, JSON, YAML, CSV), or a data set such as
+    cifar10."""
     mean: tuple[float, ...] | None = None
     """Mean of each channel, subtracted from pixels from 0 to 1, or from 0 to 255 if a value is above 1."""
     std: tuple[float, ...] | None = None
@@ -52,6 +53,8 @@ class Options:
     """Position of option A's zero channels: behind the others, or half in front and half behind."""
     bottleneck_stride: Literal["1x1", "3x3"] | None = None
     """Convolution of a bottleneck that has the stride: the first 1x1 (v1), or the 3x3 (v1.5)."""
+    tensors: str | None = None
+    """Of several networks in one file, the one to read, by its key: such as ema, or state_dict.teacher."""
     json: bool = False
     """Print one JSON object."""
 
@@ -155,7 +158,7 @@ def inspect_weights(path: Path, options: Options) -> dict[str, Any]:
         zero_channels=options.zero_channels,
         bottleneck_stride=options.bottleneck_stride,
     )
-    imported = import_weights(path, overrides)
+    imported = import_weights(path, overrides, tensors=options.tensors)
     weights, model = imported.weights, imported.model
     result: dict[str, Any] = {
         "file": str(path),
@@ -258,7 +261,7 @@ def _refuse_options(options: Options, kind: str, allowed: Collection[str] = ()) 
     Raises:
         ConfigError: naming the first such option.
     """
-    conversion = ("shortcut", "zero_channels", "bottleneck_stride", *CARD_OPTIONS, "save")
+    conversion = ("tensors", "shortcut", "zero_channels", "bottleneck_stride", *CARD_OPTIONS, "save")
     given = [name for name in conversion if getattr(options, name) is not None and name not in allowed]
     if given:
         raise ConfigError(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from resnetlab.cli.class_lists import read_class_list
 from resnetlab.config import ConfigError, ModelConfig, Preprocessing
 from resnetlab.data.registry import KNOWN_DATASETS
 from resnetlab.models.importing.import_weights import ImportedModel
@@ -77,11 +78,7 @@ def class_names(words: Sequence[str], num_classes: int) -> tuple[str, ...]:
         names, source = KNOWN_DATASETS[words[0]].classes, f"--classes {words[0]}"
     elif len(words) == 1 and Path(words[0]).is_file():
         source = words[0]
-        try:
-            lines = Path(source).read_text("utf-8-sig").splitlines()  # editors may add a byte order mark
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{source}: class names cannot be read ({error})") from error
-        names = tuple(line.strip() for line in lines if line.strip())
+        names = read_class_list(Path(source))
     elif len(words) == 1 and num_classes > 1:
         close = difflib.get_close_matches(words[0], list(KNOWN_DATASETS), n=1)
         hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(KNOWN_DATASETS)}"

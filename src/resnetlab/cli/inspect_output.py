@@ -62,7 +62,7 @@ def _format_import(result: dict[str, Any]) -> Iterator[str]:
     for key, value in result.get("says", {}).items():
         yield from _entry("metadata", f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}")
     for name in result.get("others", ()):
-        yield from _entry("also", f"{name}: other tensors, not read")
+        yield from _entry("also", f"{name}: other tensors, not read; read them with --tensors {name}")
     for index, item in enumerate(result.get("unknown", ())):
         otherwise = f". Otherwise: {item['otherwise']}" if item["otherwise"] else ""
         yield from _entry("" if index else "assumed", f"{item['what']}: {item['taken']}, {item['because']}{otherwise}")

@@ -8,6 +8,7 @@ import torch
 from resnetlab.config import ConfigError
 from resnetlab.models.importing.assumptions import Assumption, AssumptionOverrides, apply_overrides, list_assumptions
 from resnetlab.models.importing.convert import append_zero_channels, convert_state_dict
+from resnetlab.models.importing.heads import refuse_unit_head
 from resnetlab.models.importing.infer_architecture import infer_architecture
 from resnetlab.models.importing.key_formats import KeyFormat, ZeroChannels
 from resnetlab.models.importing.weight_checks import count_non_finite, weight_warnings
@@ -34,10 +35,13 @@ class ImportedModel:
     """Numbers that are NaN or infinite."""
 
 
-def import_weights(path: Path | str, overrides: AssumptionOverrides | None = None) -> ImportedModel:
+def import_weights(
+    path: Path | str, overrides: AssumptionOverrides | None = None, *, tensors: str | None = None
+) -> ImportedModel:
     """Read a file of weights, infer its architecture, and build that network.
 
     If the assumptions hold, the network computes what the original does, up to the rounding of sums in another order.
+    `tensors` selects one of several networks in the file, as for `read_weights`.
 
     Raises:
         ModelFileError: for a file that cannot be read without executing its content; the message names the file.
@@ -45,7 +49,7 @@ def import_weights(path: Path | str, overrides: AssumptionOverrides | None = Non
         ConfigError: if the weights contradict an override, or `ModelConfig` refuses the network; naming the file.
     """
     overrides = overrides or AssumptionOverrides()
-    weights = read_weights(path)
+    weights = read_weights(path, tensors)
     try:
         network = infer_architecture(
             {key: tuple(x.shape) for key, x in weights.tensors.items()}, in_order=weights.in_order
@@ -54,6 +58,7 @@ def import_weights(path: Path | str, overrides: AssumptionOverrides | None = Non
         with torch.random.fork_rng(devices=[]):  # layers draw weights when built
             model = ResNet(network.config)
         state = convert_state_dict(weights.tensors, network, model.state_dict())
+        refuse_unit_head(state, network.keys, f"a ResNet of {network.config.depth} layers")
     except ConfigError as error:
         raise type(error)(f"{path}: {error}") from error
     config = network.config

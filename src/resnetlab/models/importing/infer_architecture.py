@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from resnetlab.config import ConfigError, ModelConfig, Shortcut
 from resnetlab.models.importing.conv_bn_pairs import ConvBN
+from resnetlab.models.importing.heads import refuse_normalised_head
 from resnetlab.models.importing.key_formats import KeyFormat, detect_key_format
 from resnetlab.models.importing.residual_branch import ResidualBlockLayers, analyse_block
 from resnetlab.models.importing.state_dict_layers import (
@@ -26,6 +27,7 @@ from resnetlab.models.importing.unsupported import (
     refuse_chain,
     refuse_copies,
     refuse_families,
+    refuse_narrowed,
     refuse_stem,
     refuse_unused_keys,
     unsupported,
@@ -99,6 +101,7 @@ def _find_stem_and_head(
         refuse_stem(convs, name)
     if len(norms) > 1 or (norms and (norms[0].out_channels != first or blocks[0].branch[0].norm is None)):
         raise unsupported(f"{name} with more batch normalisation outside its blocks", f"such as {norms[-1].name}")
+    refuse_normalised_head(outline.outside, channels, name)
     if len(linear) != 1:
         heads = f"{len(linear)} linear layers: {', '.join(layer.name for layer in linear)}" if linear else "none"
         raise unsupported(f"{name} without a head of one linear layer", f"it has {heads}")
@@ -142,6 +145,7 @@ def _make_config(blocks: Sequence[ResidualBlockLayers], stem: ConvBN, head: Stat
     without_norm = {block.branch[0].norm is None for block in blocks}
     if len(without_norm) != 1:
         raise unsupported(f"{name} with batch normalisation in some blocks only", "all blocks have it, or none")
+    refuse_narrowed(blocks, name)
     if channels[0] != first:
         raise unsupported(
             f"{name} whose stem is narrower or wider than its first stage (a wide ResNet)",

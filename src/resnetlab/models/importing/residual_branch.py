@@ -143,8 +143,11 @@ def _check_block(block: ResidualBlockLayers) -> None:
             )
     if len(convs) == 3 and block.out_channels != 4 * block.inner_channels:
         times = block.out_channels / block.inner_channels
+        is_narrow = block.out_channels > 4 * block.inner_channels
         raise unsupported(
-            "a wide ResNet, or another with bottlenecks of other proportions",
+            "a ResNet with narrowed channels (as after pruning), or with bottlenecks of other proportions"
+            if is_narrow
+            else "a wide ResNet, or another with bottlenecks of other proportions",
             f"the output of {block.name} has {times:g} times its {block.inner_channels} inner channels, not 4 times",
         )
     if block.shortcut is not None:

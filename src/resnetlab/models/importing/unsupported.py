@@ -3,9 +3,13 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from resnetlab.config import ConfigError
 from resnetlab.models.importing.state_dict_layers import Shape, StateDictLayer
+
+if TYPE_CHECKING:
+    from resnetlab.models.importing.residual_branch import ResidualBlockLayers
 
 FAMILIES: tuple[tuple[str, str], ...] = (
     (r"denselayer|denseblock|dense_block", "a DenseNet"),
@@ -100,7 +104,32 @@ def refuse_copies(blocks: Sequence[str]) -> None:
         stages = {block.rpartition(".")[0] for block in content}
         if len(equal) > 1 and len(stages) > 1:  # the stages of one network can be equal too, but contain blocks only
             raise unsupported(
-                f"{len(equal)} networks in one file ({', '.join(equal)})", f"save one of them alone, such as {name}"
+                f"{len(equal)} networks in one file ({', '.join(equal)})",
+                f"save one of them alone, such as {name}; or choose it with --tensors {name}",
+            )
+
+
+def refuse_narrowed(blocks: Sequence["ResidualBlockLayers"], name: str) -> None:
+    """Refuse blocks of one stage with different inner channels, and basic blocks that have others inside than outside.
+
+    Raises:
+        UnsupportedError: naming the block.
+    """
+    first: dict[tuple[str, int], ResidualBlockLayers] = {}
+    for block in blocks:
+        before = first.setdefault((block.container, block.out_channels), block)
+        if len(block.branch) == 2 and block.inner_channels != block.out_channels:
+            how = "narrowed" if block.inner_channels < block.out_channels else "widened"
+            raise unsupported(
+                f"{name} with {how} channels (as after pruning)",
+                f"{block.name} has {block.inner_channels} channels inside and {block.out_channels} outside, and a "
+                "basic block has as many",
+            )
+        if block.inner_channels != before.inner_channels:
+            raise unsupported(
+                f"{name} with narrowed channels (as after pruning)",
+                f"{block.name} has {block.inner_channels} inner channels, and {before.name} of the same stage has "
+                f"{before.inner_channels}",
             )
 
 

@@ -3,8 +3,8 @@
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from resnetlab.models.importing.weights_parts import find_parts
 from resnetlab.models.model_card import ModelFileError, check_seal, find_model_file
 
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params")
@@ -47,13 +48,34 @@ class WeightsFile:
     """Keys of other state dicts in the file, which were not read."""
 
 
-def read_weights(path: Path | str) -> WeightsFile:
+def read_weights(path: Path | str, tensors: str | None = None) -> WeightsFile:
     """Read safetensors, or a `torch.save` file (with `weights_only=True`); of a folder, its model.safetensors.
+
+    A part such as `model-00001-of-00002.safetensors` is read with the other parts beside it.
+
+    Args:
+        path: The file.
+        tensors: Keys, joined by dots, of the state dict to read, such as `ema`; or a prefix of the keys of the
+            weights. `None` takes the likeliest.
 
     Raises:
         ModelFileError: for any other file; the message names the file and its kind as far as it can be determined.
     """
     path = find_model_file(path)
+    parts = find_parts(path)
+    files = [_read_file(part, tensors) for part in parts]
+    if len(files) == 1:
+        return files[0]
+    merged: dict[str, Tensor] = {}
+    for part, file in zip(parts, files, strict=True):
+        twice = next((key for key in file.tensors if key in merged), None)
+        if twice is not None:
+            raise ModelFileError(f"{part}: has {twice}, and so has another part; download all parts again")
+        merged |= file.tensors
+    return replace(files[0], tensors=merged, in_order=False, container=f"{files[0].container}, {len(parts)} parts")
+
+
+def _read_file(path: Path, wanted: str | None) -> WeightsFile:
     try:
         with path.open("rb") as file:
             start = file.read(512)
@@ -61,11 +83,12 @@ def read_weights(path: Path | str) -> WeightsFile:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from error
     if start.startswith(b"PK\x03\x04"):
         _check_archive(path)
-        return _read_torch(path, mmap=True)
+        return _read_torch(path, wanted, mmap=True)
     if start.startswith(b"\x80") and start[8:9] != b"{":
-        return _read_torch(path, mmap=False)
+        return _read_torch(path, wanted, mmap=False)
     if start[8:9] == b"{":
-        return _read_safetensors(path)
+        weights = _read_safetensors(path)
+        return weights if wanted is None else select_prefix(weights, wanted, path)
     raise ModelFileError(f"{path}: {_identify(start)}")
 
 
@@ -81,7 +104,7 @@ def _read_safetensors(path: Path) -> WeightsFile:
     return WeightsFile(tensors, in_order=False, container="safetensors", metadata=metadata)
 
 
-def _read_torch(path: Path, *, mmap: bool) -> WeightsFile:
+def _read_torch(path: Path, wanted: str | None, *, mmap: bool) -> WeightsFile:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations of old files
@@ -92,25 +115,72 @@ def _read_torch(path: Path, *, mmap: bool) -> WeightsFile:
     if found is None:
         raise ModelFileError(f"{path}: a PyTorch file with {_describe(content)}, and no state dict: tensors by name")
     wrapper, tensors = found
-    beside = content
-    for name in wrapper[:-1]:
-        beside = beside[name]
-    metadata, other_state_dicts = {}, []
+    beside = _beside(content, wrapper)
+    if wanted is not None:
+        paths = (wanted, ".".join((*wrapper[:-1], wanted)))
+        keys = next((path for path in paths if isinstance(_follow(content, path), Mapping)), "")
+        chosen = _find_state_dict(_follow(content, keys)) if keys else None
+        if chosen is None:
+            others = other_networks(beside, wrapper[-1]) if wrapper else ()
+            whole = WeightsFile(tensors, True, "a PyTorch checkpoint", ".".join(wrapper), {}, other_state_dicts=others)
+            return select_prefix(whole, wanted, path)
+        wrapper, tensors = (*keys.split("."), *chosen[0]), chosen[1]
+        beside = _beside(content, wrapper)
+    metadata = {}
     if wrapper:
         for key, value in beside.items():
             short = isinstance(value, str | int | float) and len(str(value)) <= MAX_METADATA_LENGTH
             if short and len(metadata) < MAX_METADATA:
                 metadata[str(key)] = value
-            elif key != wrapper[-1] and isinstance(value, Mapping) and _named_tensors(value):
-                other_state_dicts.append(str(key))
     return WeightsFile(
         tensors,
         in_order=True,
         container="a PyTorch checkpoint",
         wrapper=".".join(wrapper),
         metadata=metadata,
-        other_state_dicts=tuple(other_state_dicts),
+        other_state_dicts=other_networks(beside, wrapper[-1]) if wrapper else (),
     )
+
+
+def _beside(content: Any, wrapper: Sequence[str]) -> Mapping[Any, Any]:
+    """Return the mapping that holds the state dict."""
+    return _follow(content, ".".join(wrapper[:-1])) if len(wrapper) > 1 else content
+
+
+def _follow(content: Any, keys: str) -> Any:
+    """Return the value under keys that are joined by dots, or `None`."""
+    for key in keys.split("."):
+        content = content.get(key) if isinstance(content, Mapping) else None
+    return content
+
+
+def other_networks(beside: Mapping[Any, Any], name: str) -> tuple[str, ...]:
+    """Return the keys of the state dicts beside the one called `name`, as `--tensors` takes them."""
+    others = []
+    for key, value in beside.items():
+        if key != name and isinstance(value, Mapping):
+            inner = _find_state_dict(value)
+            is_optimiser = OPTIMISER_KEYS.search(str(key)) is not None
+            if _named_tensors(value):
+                others.append(str(key))
+            elif inner is not None and not is_optimiser:
+                others.append(".".join((str(key), *inner[0])))
+    return tuple(others)
+
+
+def select_prefix(weights: WeightsFile, wanted: str, path: Path) -> WeightsFile:
+    """Return the tensors whose keys start with `wanted.`, without it.
+
+    Raises:
+        ModelFileError: if there are none; the message has what could be chosen.
+    """
+    prefix = f"{wanted}."
+    tensors = {key.removeprefix(prefix): value for key, value in weights.tensors.items() if key.startswith(prefix)}
+    if not tensors:
+        prefixes = dict.fromkeys(key.partition(".")[0] for key in weights.tensors if "." in key)
+        choices = [*filter(None, [weights.wrapper]), *weights.other_state_dicts, *prefixes][:8]
+        raise ModelFileError(f"{path}: has no tensors under {wanted!r}; --tensors takes one of: {', '.join(choices)}")
+    return replace(weights, tensors=tensors, wrapper=".".join(filter(None, [weights.wrapper, wanted])))
 
 
 def _find_state_dict(content: object, depth: int = 0) -> tuple[tuple[str, ...], dict[str, Tensor]] | None:
