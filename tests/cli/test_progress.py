@@ -2,6 +2,7 @@
 
 import io
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from resnetlab.cli.progress import StepRate, TrainDisplay
+from resnetlab.cli.train import print_result
 from resnetlab.training.metrics import Progress
 
 
@@ -155,3 +157,25 @@ def test_the_cursor_is_restored_after_an_error(clock):
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert "\x1b[?25h" in out.getvalue()
+
+
+@pytest.mark.parametrize("time_s", [5.0, 65.0, 3599.0, 86_399.0])
+def test_the_result_fits_80_columns_and_breaks_no_number(time_s):
+    out = io.StringIO()
+    result = {f"{name}_error_pct": 100.0 for name in ("train", "val", "test")}
+    print_result(result | {"time_s": time_s, "images_per_s": 12_345.0}, Path("run"), Console(file=out, width=80))
+    *summary, model_file = out.getvalue().splitlines()
+    assert "; ".join(summary).startswith("errors: train 100.00 %, val 100.00 %, test 100.00 %; ")
+    assert summary[-1].endswith(" images/s")
+    assert len(summary) == 1 + (time_s >= 600)
+    assert max(map(len, summary)) <= 80
+    assert model_file == "model file: run/model.safetensors"
+
+
+def test_names_in_lines_cannot_drive_the_terminal(clock):
+    display, out = plain(clock)
+    with display:
+        describe(display, ["data     a\x1b[2Jb\nc"])
+        display.on_warning(None, "class \x9b\x1b]0;x\x07 is empty")
+    assert not set("\x1b\x9b\x07") & set(out.getvalue())
+    assert len(out.getvalue().splitlines()) == 2

@@ -35,7 +35,7 @@ def option_types(kind: type) -> dict[str, Any]:
 
     result = {}
     for name, hint in typing.get_type_hints(kind, include_extras=True).items():
-        markers: tuple[Any, ...] = ()
+        markers: list[Any] = []
         if typing.get_origin(hint) is typing.Annotated:
             hint, *markers = typing.get_args(hint)
         if Positional in markers:

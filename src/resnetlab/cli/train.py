@@ -329,8 +329,12 @@ def print_result(result: dict[str, Any], out: Path, console: "Console") -> None:
         for name in ("train", "val", "test")
         if result[f"{name}_error_pct"] is not None
     ]
-    summary = f"errors: {', '.join(errors)}; {time_text(result['time_s'])}, {result['images_per_s']:,.0f} images/s"
-    console.print(summary, highlight=False, width=min(80, console.width))
+    summary = f"errors: {', '.join(errors)}"
+    speed = f"{time_text(result['time_s'])}, {result['images_per_s']:,.0f} images/s"
+    width = min(80, console.width)
+    lines = [f"{summary}; {speed}"] if len(summary) + 2 + len(speed) <= width else [summary, speed]
+    for line in lines:
+        console.print(line, highlight=False, width=width)
     if result.get("data_wait_pct", 0) >= MIN_DATA_WAIT_PCT:
         wait = f"{result['data_wait_pct']:.0f} % of the time was spent waiting for images"
         console.print(f"{wait}: resnetlab doctor finds the cause", soft_wrap=True, highlight=False)

@@ -41,11 +41,11 @@ def test_reading_executes_nothing(tmp_path):
             tmp_path / name,
             _use_new_zipfile_serialization=new,
         )
-        with pytest.raises(ModelFileError, match=rf"{name}: refused: it contains objects such as (io|_io)\.open"):
+        with pytest.raises(ModelFileError, match=rf"{name}: refused: it contains objects such as _?io\.open"):
             read_weights(tmp_path / name)
         assert not trap.exists()
     (tmp_path / "bare.pt").write_bytes(pickle.dumps(Malicious(tmp_path / "trap"), 2))
-    with pytest.raises(ModelFileError, match=r"bare\.pt: refused: it contains objects such as io\.open"):
+    with pytest.raises(ModelFileError, match=r"bare\.pt: refused: it contains objects such as _?io\.open"):
         read_weights(tmp_path / "bare.pt")
     assert not (tmp_path / "trap").exists()
     torch.save(nn.Conv2d(3, 3, 3), tmp_path / "module.pt")
