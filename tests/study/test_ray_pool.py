@@ -26,8 +26,11 @@ from resnetlab.study.ray_task import ProgressActor, run_task
 from resnetlab.system.dir_lock import LOCK
 from resnetlab.training.compare_runs import run_differences, without_times
 from resnetlab.training.recipes import recipe
+from resnetlab.training.record import read_record
 
 from conftest import TWO_ARMS, resnetlab
+
+pytestmark = pytest.mark.timeout(900)  # a cluster of two nodes, whose processes load PyTorch one by one
 
 RAY = Path(sys.executable).with_name("ray")
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -191,7 +194,7 @@ def records(out: Path) -> dict[str, list]:
     """Return the records of all runs without times and without the path of the study."""
     return {
         path.parent.name: without_times(
-            [json.loads(line.replace(str(out), "OUT")) for line in path.read_text().splitlines()]
+            [json.loads(json.dumps(line).replace(str(out), "OUT")) for line in read_record(path)]
         )
         for path in out.glob("runs/*/record.jsonl")
     }
@@ -205,7 +208,7 @@ def test_killed_node(head, second, tmp_path):
     with study(head, out, *GRID, "--json") as process:
         until(lambda: len(running_runs(out)) == 2 or process.poll() is not None, 120)
         kill(second)
-        stdout, stderr = process.communicate(timeout=200)
+        stdout, stderr = process.communicate(timeout=600)
     assert process.returncode == 0, stderr
     assert stderr.count("lost its machine and resumes elsewhere from its last checkpoint\n") == 1
     assert "raylet" not in stderr
@@ -213,7 +216,7 @@ def test_killed_node(head, second, tmp_path):
     assert [row["status"] for row in json.loads(stdout)["runs"]] == ["done"] * 5
     assert (out / "report.html").stat().st_size > 100_000
     assert not list(out.glob("runs/.seen-*"))
-    local = resnetlab("study", *GRID, "--out", tmp_path / "local", timeout=200)
+    local = resnetlab("study", *GRID, "--out", tmp_path / "local", timeout=600)
     assert local.returncode == 0, local.stderr
     assert records(out) == records(tmp_path / "local")
 
@@ -268,7 +271,7 @@ def test_ctrl_c_saves_and_the_same_command_continues(head, tmp_path):
     with FileLock(run.parents[1] / LOCK, timeout=0):  # no process holds the lock
         pass
     with study(head, tmp_path / "study", *command) as process:
-        _, stderr = process.communicate(timeout=120)
+        _, stderr = process.communicate(timeout=400)
     assert (process.returncode, stderr) == (0, "")
 
 
