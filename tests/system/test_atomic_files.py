@@ -1,4 +1,5 @@
 import os
+import resource
 import stat
 
 import pytest
@@ -44,3 +45,19 @@ def test_temporary_files_of_a_killed_write_are_identified(tmp_path, monkeypatch,
     write_atomic(tmp_path / name, "x")
     assert [final_name(found) for found in temporary] == [name]
     assert final_name(name) is None
+
+
+def test_every_error_names_the_file(tmp_path):
+    """A failed write has no file name of its own, and a failed creation that of the temporary file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*/report\.html'"):
+            write_atomic(tmp_path / "report.html", b"x" * 5000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "missing" / "report.html", tmp_path / "folder"):
+        with pytest.raises(OSError, match=f"'{path}'$"):
+            write_atomic(path, b"x")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]

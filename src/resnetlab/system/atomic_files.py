@@ -10,8 +10,16 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a file such that readers, also after a power cut, find either the old or the new content.
 
     Raises:
-        OSError: If the folder cannot be written. The old file is then unchanged.
+        OSError: If the folder cannot be written; it names `path`. The old file is then unchanged.
     """
+    try:
+        _write_atomic(path, content)
+    except OSError as error:
+        # A failed write has no file name, and other failures have that of the temporary file.
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def _write_atomic(path: Path, content: bytes | str) -> None:
     data = content.encode() if isinstance(content, str) else content
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
