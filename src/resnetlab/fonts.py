@@ -78,7 +78,7 @@ class FallbackFont:
         self.size = size
 
     def runs(self, text: str) -> "list[tuple[str, ImageFont.FreeTypeFont]]":
-        """Return the parts of a text that one font draws each, and their fonts."""
+        """Return the parts of a text, each with the font that has its letters."""
         files = font_files([text])
         result: list[tuple[str, Path]] = []
         for letter in text:

@@ -17,9 +17,7 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
-from resnetlab.cli.option_errors import describe_invalid, split_lists, suggest_option
 from resnetlab.cli.terminal import ReaderGoneError, WhenReaderLeaves, protected
-from resnetlab.extension import did_you_mean
 
 COMMANDS = {
     "study": "compare plain and residual networks by depth, with repetitions",
@@ -123,9 +121,9 @@ def dispatch(words: Sequence[str]) -> int:
         return 0
     name, rest = words[0], words[1:]
     if name not in COMMANDS:
-        raise UsageError(
-            f"there is no command {name!r}{did_you_mean(name, COMMANDS)}; commands: {', '.join(COMMANDS)}"
-        )
+        from resnetlab.extension import did_you_mean
+
+        raise UsageError(f"there is no command {name!r}{did_you_mean(name, COMMANDS)}; commands: {', '.join(COMMANDS)}")
     command = importlib.import_module(f"resnetlab.cli.{name.replace('-', '_')}")
     return command.run(parse(command.Options, name, rest))
 
@@ -157,6 +155,8 @@ def parse(kind: type, name: str, words: Sequence[str]) -> Any:
         UsageError: if an option is unknown, renamed or invalid.
     """
     import tyro
+
+    from resnetlab.cli.option_errors import describe_invalid, split_lists, suggest_option
 
     _refuse_renamed_options(name, words)
     words = split_lists(kind, words)

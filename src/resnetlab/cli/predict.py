@@ -112,7 +112,7 @@ def json_line(result: "BatchResult", overlay: Path | None) -> str:
         record |= {"label": result.prediction.label, "probability": result.prediction.probability, "top": top}
     if overlay is not None:
         record["drawing"] = str(overlay)
-    return json.dumps(record, ensure_ascii=False)
+    return escape(json.dumps(record, ensure_ascii=False))
 
 
 def print_line(name: str, prediction: "Prediction", classes: Sequence[str], *, console: "Console") -> None:

@@ -71,7 +71,7 @@ def print_lines(*lines: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print a value as one line of JSON. Letters that standard output cannot encode become codes, as JSON has them."""
-    print(json.dumps(value, ensure_ascii=False), flush=True)
+    print(escape(json.dumps(value, ensure_ascii=False)), flush=True)
 
 
 def unescaped(stream: TextIO) -> TextIO:
