@@ -88,6 +88,9 @@ def test_a_greyscale_model_is_served(tmp_path):
         (("--max-wait-ms", -1), "max-wait-ms must be at least 0"),
         (("--cores", 0), "cores must be at least 1"),
         (("--max-batch-images", 500), "must be at most max-queue"),
+        (("--max-decode-mib", 15), "max-decode-mib must be at least 16"),
+        (("--allow-origin", "app.example"), "allow-origin must be a scheme and a host"),
+        (("--root-path", "resnet/"), "root-path must start with a slash"),
     ],
 )
 def test_an_invalid_option_is_rejected(model, options, reason):
@@ -117,12 +120,37 @@ def test_an_error_is_one_line(model, tmp_path):
 
 @pytest.mark.alone
 @pytest.mark.slow
+def test_the_first_lines_say_what_happens_and_who_can_reach_the_server(model):
+    """The path prefix is tested with the same server, which a proxy publishes under /resnet."""
+    options = ("--host", "0.0.0.0", "--root-path", "/resnet", "--allow-origin", "https://app.example")
+    with run_server(model, *options, expect_empty_stderr=False) as server:
+        own = {"host": "127.0.0.1"}
+        assert server.http.get("/resnet/v1/model", headers=own).json()["runtime"] == "torch fp32"
+        assert server.http.get("/v1/model", headers=own).status_code == 200
+        assert server.http.get("/resnet", headers=own).headers["location"] == "/resnet/"
+        assert server.http.get("/openapi.json", headers=own).json()["servers"] == [{"url": "/resnet"}]
+        for page in ("/resnet/", "/resnet/docs", "/resnet/docs/start.js"):
+            assert not re.search(r"""["'`(=]/(v1|docs|openapi)""", server.http.get(page, headers=own).text), page
+        assert problem_detail(server.http.get("/healthz", headers={"host": "evil.example"}), 421)
+        response = server.http.post(
+            "/v1/predict", content=encode_as("png"), headers={**own, "origin": "https://app.example"}
+        )
+        assert response.headers["access-control-allow-origin"] == "https://app.example"
+        assert server.stop() == 0
+        warning, loading = server.all_stderr().splitlines()
+        assert warning.startswith("resnetlab: warning: other machines can reach the server at 0.0.0.0")
+        assert loading == f"resnetlab: loading {model}"
+
+
+@pytest.mark.alone
+@pytest.mark.slow
 def test_a_file_that_is_not_a_model_is_rejected(tmp_path):
     (tmp_path / "words.safetensors").write_text("words")
     result = resnetlab("serve", tmp_path / "words.safetensors", "--port", "0")
     assert result.returncode == 2
-    assert "cannot be read as safetensors" in result.stderr
-    assert len(result.stderr.splitlines()) == 1
+    loading, error = result.stderr.splitlines()
+    assert loading == f"resnetlab: loading {tmp_path / 'words.safetensors'}"
+    assert "cannot be read as safetensors" in error
 
 
 def test_a_missing_package_is_reported(model, tmp_path):

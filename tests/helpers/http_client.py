@@ -62,8 +62,13 @@ class RunningServer:
 
     def stderr(self) -> str:
         """Return the standard error of the process after its exit, without the line that it prints first."""
+        lines = self.all_stderr().splitlines(keepends=True)
+        return "".join(line for line in lines if not line.startswith("resnetlab: loading "))
+
+    def all_stderr(self) -> str:
+        """Return the whole standard error of the process after its exit."""
         self._stderr_thread.join(10)
-        return "".join(line for line in self._stderr_lines if not line.startswith("resnetlab: loading "))
+        return "".join(self._stderr_lines)
 
 
 @contextmanager

@@ -7,13 +7,15 @@ become gigabytes. This one reads the body as it arrives and raises at the first 
 import json
 import re
 
-from resnetlab.serving.base64_image import Base64Image, unescape
+from resnetlab.serving.base64_image import NOT_BASE64, Base64Image, unescape
 from resnetlab.serving.errors import RequestError
 
 WHITESPACE = re.compile(rb"[ \t\r\n]*+")
 STRING_PART = re.compile(rb'[^"\x00-\x1f]*+')
 """Characters of a string up to a quote or an invalid one. Escapes are resolved afterwards, all at once: a loop over
 them takes seconds for a body of nothing else."""
+REJECTED_PART = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\[^\x00-\x1f])*+')
+"""Characters of a string that is no base64, and escaped ones; possessive, to need no memory for backtracking."""
 ESCAPE_BYTES = 6
 """Bytes of the longest escape."""
 BACKSLASH, QUOTE = 0x5C, 0x22
@@ -74,6 +76,7 @@ class BatchParser:
         self._offset = 0  # of `_rest` in the body
         self._rest = b""  # the beginning of an escape
         self._key: bytes | None = None
+        self._rejected = False  # the string has an escaped quote: neither the key nor base64 has one
         self._image = Base64Image(max_bytes)
         self._images: list[bytes | RequestError] = []
 
@@ -86,16 +89,9 @@ class BatchParser:
         data, position = self._rest + chunk, 0
         while position < len(data):
             if self._state in ("key", "image"):
-                end = _end_of_part(data, position)
-                self._add_to_string(data[position:end])
-                position = end
-                if data[position : position + 1] == b'"':
-                    self._end_string()
-                    position += 1
-                elif position < len(data):
-                    if data[position] == BACKSLASH:
-                        break  # the rest of the escape may follow
-                    raise _string_error(data[position], self._offset + position)
+                position, complete = self._read_string(data, position)
+                if not complete:
+                    break  # the rest of an escape may follow
             else:
                 position = WHITESPACE.match(data, position).end()  # pyright: ignore[reportOptionalMemberAccess]
                 if position < len(data):
@@ -103,6 +99,30 @@ class BatchParser:
                     position += 1
         self._rest = data[position:]
         self._offset += position
+
+    def _read_string(self, data: bytes, start: int) -> tuple[int, bool]:
+        """Read a string as far as `data` has it; return where to go on, and whether that needs no more data."""
+        match = (REJECTED_PART if self._rejected else STRING_PART).match(data, start)
+        assert match is not None
+        end = match.end()
+        at_end = end == len(data)
+        if not self._rejected:
+            if not at_end and data[end] == QUOTE and _backslashes(data, start, end) % 2:
+                self._add_to_string(NOT_BASE64)  # an escaped quote
+                self._rejected = True
+                return end - 1, True
+            if at_end:
+                end = _without_incomplete_escape(data, start)
+            self._add_to_string(unescape(data[start:end]) if self._state == "image" else data[start:end])
+        if at_end:
+            return end, end == len(data)
+        if data[end] == QUOTE:
+            self._rejected = False
+            self._end_string()
+            return end + 1, True
+        if data[end] == BACKSLASH:
+            return end, False
+        raise _string_error(data[end], self._offset + end)
 
     def finish(self) -> list[bytes | RequestError]:
         """Return the encoded images, or the error of each.
@@ -142,7 +162,7 @@ class BatchParser:
 
     def _add_to_string(self, part: bytes) -> None:
         if self._state == "image":
-            self._image.feed(unescape(part))
+            self._image.feed(part)
         else:
             assert self._key is not None
             self._key += part[: MAX_KEY_BYTES - len(self._key) + 1]
@@ -160,19 +180,10 @@ class BatchParser:
         self._state = "colon"
 
 
-def _end_of_part(data: bytes, start: int) -> int:
-    """Return the end of the part of a string that begins at `start`: a quote, or an invalid or incomplete character.
-
-    Raises:
-        RequestError: 422 if a quote is escaped: neither the key nor base64 has one.
-    """
-    end = STRING_PART.match(data, start).end()  # pyright: ignore[reportOptionalMemberAccess]
-    if end < len(data):
-        if data[end] == QUOTE and _backslashes(data, start, end) % 2:
-            raise _invalid(f"an escaped quote is neither in the key {KEY} nor in base64")
-        return end
-    last = data.rfind(b"\\", max(start, end - ESCAPE_BYTES + 1))  # the last escape may be incomplete
-    return last if last >= 0 and _backslashes(data, start, last + 1) % 2 else end
+def _without_incomplete_escape(data: bytes, start: int) -> int:
+    """Return the end of the string part that begins at `start`, without an escape at its end that may be incomplete."""
+    last = data.rfind(b"\\", max(start, len(data) - ESCAPE_BYTES + 1))
+    return last if last >= 0 and _backslashes(data, start, last + 1) % 2 else len(data)
 
 
 def _backslashes(data: bytes, start: int, end: int) -> int:

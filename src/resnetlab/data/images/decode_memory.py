@@ -16,8 +16,8 @@ BYTES_PER_PIXEL = {"PNG": 24, "WebP": 34, "GIF": 16, "BMP": 18, "TIFF": 24, "PPM
 """Bytes per pixel of the formats that are decoded at full size: the worst mode, rounded up."""
 JPEG_REDUCED, JPEG_FULL, JPEG_CMYK = 8, 16, 20
 """Bytes per pixel of a JPEG that is decoded at half its size or less, at full size, and with four channels."""
-FIXED_BYTES = 2 << 20
-"""Bytes of a small image."""
+FIXED_BYTES = 8 << 20
+"""Bytes that an image of any size may take: buffers, and libraries that its format loads."""
 JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 """Markers of segments that contain the size of a JPEG."""
 PPM_SPACE = rb"(?:\s|#[^\r\n]*+[\r\n])++"
