@@ -14,7 +14,7 @@ from resnetlab.data.shards.redirects import ALLOWED_HOSTS
 @contextmanager
 def serve(handle):
     class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *args):
+        def log_message(self, *args):  # pyright: ignore[reportIncompatibleMethodOverride]
             pass
 
         def do_GET(self):
@@ -83,7 +83,10 @@ def test_other_schemes_and_invalid_addresses_are_refused(location):
 
 def test_redirects_on_the_same_host_are_followed():
     def handle(handler):
-        answer(handler, **({"body": b"here"} if handler.path == "/b" else {"status": 302, "Location": "/b"}))
+        if handler.path == "/b":
+            answer(handler, body=b"here")
+        else:
+            answer(handler, 302, Location="/b")
 
     with serve(handle) as (named, _):
         assert RemoteReader(named).read_small("index.json") == b"here"

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -40,11 +41,11 @@ def flip(path, position, bit=0):
 
 def image_position(folder):
     """Return the position of the first image's header in the training shard, whose damage the decoder notices."""
-    storage = list_dataset(DataConfig(str(folder))).splits["train"].storage[0]
+    storage: Any = list_dataset(DataConfig(str(folder))).splits["train"].storage[0]
     return storage.offset
 
 
-def read_training_images(folder, *, keep_encoded=True, on_bad_image="fail"):
+def read_training_images(folder, *, keep_encoded=True, on_bad_image: Literal["fail", "skip"] = "fail"):
     data = open_data(DataConfig(str(folder), image_size=16, on_bad_image=on_bad_image), keep_encoded=keep_encoded)
     for split in (data.train, data.val):
         for _ in eval_batches(split, data.preprocessing):
@@ -167,18 +168,21 @@ def test_a_damaged_cached_shard_is_downloaded_again(remote, tmp_path, caplog):
             assert sum("is damaged; downloading it again" in message for message in caplog.messages) == 1
 
 
+def first_image(server, folder) -> Any:
+    """Return where the first training image of remote shards is stored."""
+    return list_dataset(config(server, folder)).splits["train"].storage[0]
+
+
 def test_each_flipped_bit_of_a_cached_shard_is_noticed(remote, tmp_path):
     """Takes some seconds: the shard is listed, checked and downloaded a hundred times."""
     with serve_folder(remote) as server:
-        listing = list_dataset(config(server, tmp_path))
-        shard = listing.splits["train"].storage[0].shard
+        shard = first_image(server, tmp_path).shard
         shard.open()
         path = shard.store.cache.path(shard.sha256)
         intact, rng = path.read_bytes(), random.Random(0)
         for position in [0, len(intact) - 1, *(rng.randrange(len(intact)) for _ in range(98))]:
             flip(path, position, rng.randrange(8))
-            store = list_dataset(config(server, tmp_path)).splits["train"].storage[0].shard.store
-            store.open(shard.entry)
+            first_image(server, tmp_path).shard.store.open(shard.entry)
             assert path.read_bytes() == intact
 
 
@@ -186,7 +190,7 @@ def test_a_cached_shard_that_is_damaged_while_it_is_read_is_named(remote, tmp_pa
     from resnetlab.data.shards.fetch import RemoteError
 
     with serve_folder(remote) as server:
-        images = open_remote(server, tmp_path).train.images
+        images: Any = open_remote(server, tmp_path).train.images
         images.decode_eval_views(torch.arange(2))
         item = images.storage[0]
         path = item.shard.store.cache.path(item.shard.sha256)
