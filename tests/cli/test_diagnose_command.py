@@ -214,6 +214,7 @@ def test_errors_are_one_line_with_a_remedy(run, tmp_path, capsys):
         record.write("run")
         record.write("result", status="done")
     (two / "model.safetensors").unlink()
+    shutil.rmtree(two / "checkpoint")
     damaged = shutil.copytree(run, tmp_path / "damaged")
     (damaged / "record.jsonl").write_text("{}\n")
     for number in range(40):

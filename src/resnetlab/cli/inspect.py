@@ -54,7 +54,7 @@ class Options:
     bottleneck_stride: Literal["1x1", "3x3"] | None = None
     """Convolution of a bottleneck that has the stride: the first 1x1 (v1), or the 3x3 (v1.5)."""
     tensors: str | None = None
-    """Of several networks in one file, the one to read, by its key: such as ema, or state_dict.teacher."""
+    """Key of the network to read, of several in one file: such as ema, or state_dict.teacher."""
     json: bool = False
     """Print one JSON object."""
 
