@@ -299,13 +299,13 @@ def test_base64_as_encoders_write_it(server, predictor):
 
 
 def test_a_form_with_files(server, predictor):
-    data = encode_as("png")
+    data, jpeg = encode_as("png"), encode_as("jpg")
     label, _ = parse_prediction(server.http.post("/v1/predict", files={"anything": data}))
     assert label == predictor(data).label
-    several = [("files", ("a.png", data)), ("files", ("b.jpg", encode_as("jpg"))), ("other", ("c.txt", b"words"))]
+    several = [("files", ("a.png", data)), ("files", ("b.jpg", jpeg)), ("other", ("c.txt", b"words"))]
     results = server.http.post("/v1/predict/batch", files=several).json()["predictions"]
     assert [result.get("label", result.get("status")) for result in results[1:]] == [
-        predictor(encode_as("jpg")).label,
+        predictor(jpeg).label,
         415,
     ]
     assert "/v1/predict/batch" in problem_detail(server.http.post("/v1/predict", files=several), 422)

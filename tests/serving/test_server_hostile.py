@@ -107,7 +107,7 @@ BODIES = {
 }
 
 
-def test_json_bodies_take_little_memory_and_stop_nobody(server):
+def test_json_bodies_take_little_memory_and_delay_no_other_request(server):
     """Bodies of 6, 20, 40 and 80 MB."""
     expected = [server.post(IMAGE).json()["label"]] * 2
     idle_mib = memory_mib(server.process.pid)
@@ -158,7 +158,7 @@ def single_colour_webp(side: int) -> bytes:
 
 
 def test_large_images_cost_others_nothing(server):
-    """Images beyond the memory limit are rejected at once; those below it wait for each other, and nobody for them."""
+    """Images beyond the memory limit are rejected at once; those below it wait for each other only."""
     huge, large = single_colour_webp(9900), single_colour_webp(4600)
     assert len(huge) == 28
     with ThreadPoolExecutor(20) as pool:

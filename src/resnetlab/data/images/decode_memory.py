@@ -14,14 +14,14 @@ from resnetlab.data.images.sniff import detect_format, jpeg_segments
 
 BYTES_PER_PIXEL = {"PNG": 24, "WebP": 34, "GIF": 16, "BMP": 18, "TIFF": 24, "PPM": 20}
 """Bytes per pixel of the formats that are decoded at full size: the worst mode, rounded up."""
-JPEG_REDUCED, JPEG_FULL, JPEG_CMYK = 8, 16, 20
+JPEG_REDUCED, JPEG_FULL, JPEG_CMYK = 7, 16, 20
 """Bytes per pixel of a JPEG that is decoded at half its size or less, at full size, and with four channels."""
 FIXED_BYTES = 8 << 20
 """Bytes that an image of any size may take: buffers, and libraries that its format loads."""
 JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 """Markers of segments that contain the size of a JPEG."""
 PPM_SPACE = rb"(?:\s|#[^\r\n]*+[\r\n])++"
-PPM_SIZE = re.compile(rb"P[1-6f]" + PPM_SPACE + rb"(\d{1,9})" + PPM_SPACE + rb"(\d{1,9})\s")
+PPM_SIZE = re.compile(rb"P[1-6f]" + PPM_SPACE + rb"(\d{1,12})" + PPM_SPACE + rb"(\d{1,12})\s")
 MAX_PPM_HEADER = 4096
 TIFF_TYPES = {3: "H", 4: "I", 16: "Q"}
 MAX_TIFF_TAGS = 4096
