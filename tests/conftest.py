@@ -17,6 +17,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from filelock import FileLock
 
 from helpers.command_server import needs_new_interpreter, run_forked
 
@@ -49,10 +50,19 @@ def resnetlab(
 
 @pytest.fixture(scope="session")
 def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of two depths, both arms and two seeds for one epoch on digits; tests must not change its folder."""
-    out = tmp_path_factory.mktemp("studies") / "tiny"
-    done = resnetlab("study", *TINY, "--out", out)
-    assert done.returncode == 0, done.stderr
+    """A study of two depths, both arms and two seeds for one epoch on digits; tests must not change its folder.
+
+    The processes of pytest-xdist share it: the first one makes it, in the folder above theirs.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    out = root / "studies" / "tiny"
+    out.parent.mkdir(exist_ok=True)
+    with FileLock(out.with_suffix(".lock")):
+        if not (out / "report.html").exists():
+            done = resnetlab("study", *TINY, "--out", out)
+            assert done.returncode == 0, done.stderr
     return out
 
 
