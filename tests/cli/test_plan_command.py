@@ -242,7 +242,7 @@ def test_published_speeds_are_printed(capsys, monkeypatch):
         (("--devices", "1000000"), "256 images a step leave some of 1,000,000 devices with fewer than 2"),
         (("--data", "digits", "--batch-size", "2048"), "a step needs 2,048 images, and there are 1,257 to train on"),
         (("--device", "v100", "--precision", "bf16"), "v100 does not compute in bf16; use --precision fp32"),
-        (("--precision", "half"), "Expected one of ('auto', 'fp32', 'bf16')"),
+        (("--precision", "half"), "--precision must be auto, fp32 or bf16, not 'half'"),
     ],
 )
 def test_invalid_options_are_refused(capsys, words, text):
