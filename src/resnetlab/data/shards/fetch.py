@@ -27,6 +27,16 @@ RETRY_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds between attempts. Up to half of each is added at random, so that many machines do not retry at once."""
 RETRY_STATUSES = (408, 425, 429)
 """HTTP statuses below 500 after which another attempt may succeed."""
+PERMANENT_ERRORS = (
+    RedirectError,
+    PermissionError,
+    IsADirectoryError,
+    ValueError,  # an invalid address, also that of a redirect
+    TypeError,
+    NotImplementedError,
+    ImportError,
+)
+"""Errors after which another attempt would fail as well."""
 
 
 class RemoteError(RuntimeError):
@@ -187,9 +197,7 @@ def _is_permanent(error: Exception) -> bool:
     status: Any = getattr(error, "status", None)
     if isinstance(status, int):
         return 400 <= status < 500 and status not in RETRY_STATUSES
-    return isinstance(
-        error, RedirectError | PermissionError | IsADirectoryError | TypeError | NotImplementedError | ImportError
-    )
+    return isinstance(error, PERMANENT_ERRORS)
 
 
 def _hint(error: Exception) -> str:
