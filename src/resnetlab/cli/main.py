@@ -75,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     os.environ["MPLBACKEND"] = "agg"  # figures are files; a notebook's backend may be unknown to this environment
+    # scikit-learn loads joblib, which is not used here, and warns where shared memory cannot be written.
+    os.environ.setdefault("JOBLIB_MULTIPROCESSING", "0")
     try:
         with protected(_when_reader_leaves(words)):
             return _run(words, debug)
