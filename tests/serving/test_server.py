@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from helpers.odd_images import encode, encode_as, noisy_image, odd_images, png_of_size
-from helpers.small_network import CLASSES
+from helpers.small_network import CLASSES, model_file
 
 pytest.importorskip("fastapi")
 
@@ -19,12 +19,30 @@ from helpers.http_client import (
     parse_prediction,
     problem_detail,
     read_response,
+    run_server,
     same_top,
 )
 from resnetlab import __version__
 from resnetlab.data.images.decode import BadImageError, TooLargeError
 from resnetlab.inference.explain import render_overlay
+from resnetlab.inference.predictor import load
 from resnetlab.serving.schemas import BatchResponse, ModelInfo, PredictionResponse
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return model_file(tmp_path_factory.mktemp("model") / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def predictor(model):
+    return load(model)
+
+
+@pytest.fixture(scope="module")
+def server(model):
+    with run_server(model, "--max-mib", 1, "--max-batch-images", 4) as running:
+        yield running
 
 
 def test_the_ready_line_has_the_address(server):

@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 
 from helpers.odd_images import encode_as
+from helpers.small_network import model_file
 
 pytest.importorskip("fastapi")
 
@@ -16,7 +17,25 @@ from helpers.http_client import (
     parse_prediction,
     problem_detail,
     read_response,
+    run_server,
 )
+from resnetlab.inference.predictor import load
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return model_file(tmp_path_factory.mktemp("model") / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def predictor(model):
+    return load(model)
+
+
+@pytest.fixture(scope="module")
+def server(model):
+    with run_server(model, "--max-mib", 1, "--max-batch-images", 4) as running:
+        yield running
 
 
 def test_other_host_names_are_rejected(server):
