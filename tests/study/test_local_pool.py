@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from helpers.records import rewrite_unsealed
 from resnetlab.config import RunConfig
 from resnetlab.models.zoo import model_config
 from resnetlab.study.grid import Grid, StudyData, run_study
@@ -89,9 +90,8 @@ def test_failed_run_sets_the_exit_status(tmp_path):
     command = ("study", *TWO_ARMS, "--depths", "8", "--seeds", "1", "--epochs", "1", "--out", tmp_path)
     assert resnetlab(*command).returncode == 0
     record = blocked / "record.jsonl"
-    lines = record.read_text().splitlines(keepends=True)
     failed = {"kind": "result", "status": "diverged", "error": "the loss is nan at step 3"}
-    record.write_text(lines[0] + json.dumps(failed) + "\n")
+    rewrite_unsealed(record, lambda lines: [lines[0], failed])
     done = resnetlab(*command)
     assert done.returncode == 1
     assert "failed: digits-plain-8-seed0: the loss is nan at step 3" in done.stdout
