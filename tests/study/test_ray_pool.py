@@ -34,7 +34,7 @@ pytestmark = pytest.mark.timeout(900)  # a cluster of two nodes, whose processes
 
 RAY = Path(sys.executable).with_name("ray")
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-GRID = (*TWO_ARMS, "--depths", "8", "14", "--seeds", "1", "--epochs", "24")
+GRID = (*TWO_ARMS, "--depths", "8", "14", "--seeds", "1", "--epochs", "12")
 SHORT = RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=1))
 BAD = RunConfig(model_config("plain20", norm="none", init_scale=30.0), recipe=recipe("digits", epochs=1), seed=1)
 
@@ -227,7 +227,7 @@ def test_lost_run_resumes_from_its_checkpoint(head, second, tmp_path, monkeypatc
     for name, value in TOKEN.items():
         monkeypatch.setenv(name, value)
     tasks = [
-        RunTask(RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=40), seed=seed), tmp_path / str(seed))
+        RunTask(RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=20), seed=seed), tmp_path / str(seed))
         for seed in (0, 1)
     ]
     steps_of: dict[str, list[int]] = {}
