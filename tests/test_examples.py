@@ -34,7 +34,7 @@ def segment_shapes(*words: str | Path, cwd: Path, **environment: str) -> subproc
         text=True,
         cwd=cwd,
         env={**os.environ, "COLUMNS": "80", **environment},
-        timeout=250,
+        timeout=900,
         check=False,
     )
 
@@ -104,6 +104,7 @@ def test_it_learns_more_than_the_background_in_a_few_steps(tmp_path):
 
 @pytest.mark.alone
 @pytest.mark.slow
+@pytest.mark.timeout(1000)  # one minute on some machines, five on others
 def test_the_full_run(tmp_path):
     done = segment_shapes("--out", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -47,7 +47,15 @@ def test_the_run_directory_is_named_after_data_model_and_seed(trained):
 def test_the_output_fits_80_columns_and_describes_the_run(trained):
     _, done = trained
     assert done.stderr == ""
-    for words in ("resnet8", "digits", "24 steps of 100 images", "lr 0.01", "computed fp32", "images/s", "errors: train"):
+    for words in (
+        "resnet8",
+        "digits",
+        "24 steps of 100 images",
+        "lr 0.01",
+        "computed fp32",
+        "images/s",
+        "errors: train",
+    ):
         assert words in done.stdout
     assert [line for line in done.stdout.splitlines() if len(line) > 80] == []
 
