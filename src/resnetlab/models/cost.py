@@ -66,8 +66,8 @@ class Cost:
 def cost_of_config(config: ModelConfig, image_size: int, batch_size: int = 1) -> Cost:
     """Return what `cost` measures on the network of a configuration, without building the whole network.
 
-    Only the first two blocks of each stage are built and measured; each further block costs what the second does. That
-    takes a tenth of a second for any depth, where the catalogue's networks take half a minute.
+    Only the first two blocks of each stage are built and measured; each further block costs what the second does. The
+    time does not depend on the depth.
     """
     short = tuple(min(count, DISTINCT_BLOCKS) for count in config.stage_blocks)
     measured = _measure_short(dataclasses.replace(config, name="custom", stage_blocks=short), image_size, batch_size)

@@ -1,13 +1,13 @@
 """Fields of a recipe as text: `FIELD=VALUE` on the command line, and recipes in TOML files."""
 
 import dataclasses
-import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from resnetlab.config import ConfigError, ModelConfig, Recipe
+from resnetlab.extension import did_you_mean
 from resnetlab.serialization import parse_field
 from resnetlab.training.recipes import change_recipe, recipe
 
@@ -99,8 +99,7 @@ def typed_fields(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     known = [field.name for field in dataclasses.fields(Recipe)]
     for name in values:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else f"; a recipe has: {', '.join(known)}"
+            hint = did_you_mean(name, known) or f"; a recipe has: {', '.join(known)}"
             raise ConfigError(f"{where}: a recipe has no field {name}{hint}")
     # One at a time: fields that are checked together, such as train_sizes and crop, may be given in two places.
     try:
