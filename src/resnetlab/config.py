@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from resnetlab.extension import AUGMENTATIONS, OPTIMIZERS, SCHEDULES
-from resnetlab.serialization import ConfigError, check, from_json, one_of
+from resnetlab.serialization import OMIT_DEFAULT, ConfigError, check, from_json, one_of
 
 Shortcut = Literal["none", "pad", "project", "project_all"]
 Norm = Literal["batch", "none"]
@@ -20,6 +20,9 @@ Precision = Literal["auto", "fp32", "bf16"]
 Layout = Literal["auto", "channels_last", "contiguous"]
 Compile = Literal["auto", "on", "off"]
 ColorProfiles = Literal["apply", "ignore"]
+Interpolation = Literal["bilinear", "bicubic"]
+ResizeRule = Literal["resnetlab", "torchvision", "timm"]
+Fit = Literal["crop", "pad", "squash"]
 
 
 @dataclass(frozen=True)
@@ -176,36 +179,61 @@ class Preprocessing:
     """The preprocessing of an image; training, prediction and serving use the same object.
 
     Images are uint8 of shape (channels, height, width), values 0 to 255; the network receives (x / 255 - mean) / std.
-    An image of another size is resized to a shorter side of image_size / crop_ratio, then cropped at its centre.
+    An image of another size is resized to image_size / crop_ratio as `fit` says, then cropped at its centre.
+
+    Fields that were added later are left out of files while they have their defaults, so that those files stay equal.
+
+    Raises:
+        ConfigError: if a value is outside the range given at its field.
     """
 
     image_size: int
-    """Side of the network's input in pixels, at least 1."""
+    """Side of the network's input in pixels, at least 1; its height if `image_width` is given."""
     mean: tuple[float, ...]
     """Mean of each channel, for values from 0 to 1."""
     std: tuple[float, ...]
     """Standard deviation of each channel, above 0, for values from 0 to 1."""
     pixel_mean: tuple[float, ...] = ()
-    """Mean of each pixel, replacing `mean`: channels x image_size x image_size values in row order (section 4.2)."""
+    """Mean of each pixel, replacing `mean`: channels x height x width values in row order (section 4.2)."""
     crop_ratio: float = 1.0
-    """Side of the centre crop over the shorter side of the resized image, above 0 and at most 1."""
+    """Side of the centre crop over that of the resized image (the shorter one with fit `crop`), above 0 and at most
+    1."""
     color_profiles: ColorProfiles = "apply"
     """Whether colours are converted to sRGB by the embedded profiles before all else. A file that does not say was
     written before this field existed, and applies them as well."""
+    interpolation: Interpolation = field(default="bilinear", metadata=OMIT_DEFAULT)
+    """Kernel of the resizing: a triangle or a cubic of a = -0.5, widened where the image shrinks (antialiased), as in
+    Pillow."""
+    resize_rule: ResizeRule = field(default="resnetlab", metadata=OMIT_DEFAULT)
+    """Rounding of sizes and offsets, and implementation of the kernel. `torchvision` and `timm` give the pixels of
+    these packages on Pillow, from a JPEG at its full size; `resnetlab` is faster and differs from them by a pixel."""
+    fit: Fit = field(default="crop", metadata=OMIT_DEFAULT)
+    """`crop` covers the input and loses the margins; `pad` shows the whole image between borders; `squash` changes
+    its aspect ratio."""
+    image_width: int | None = field(default=None, metadata=OMIT_DEFAULT)
+    """Width of the network's input in pixels, at least 1; `image_size` if not given."""
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of the network's input in pixels."""
+        return self.image_size, self.image_width or self.image_size
 
     def __post_init__(self) -> None:
-        _at_least(1, self, "image_size")
-        one_of("color_profiles", self.color_profiles, ColorProfiles)
+        _at_least(1, self, "image_size", "image_width")
+        kinds = {"color_profiles": ColorProfiles, "interpolation": Interpolation, "resize_rule": ResizeRule, "fit": Fit}
+        for name, kind in kinds.items():
+            one_of(name, getattr(self, name), kind)
         check(
             len(self.mean) == len(self.std) > 0,
             f"mean has {len(self.mean)} channels and std {len(self.std)}; give both one value for each channel",
         )
         check(all(s > 0 for s in self.std), f"std must be above 0, not {self.std}")
-        expected = len(self.mean) * self.image_size**2
+        height, width = self.input_size
+        expected = len(self.mean) * height * width
         check(
             len(self.pixel_mean) in (0, expected),
-            f"pixel_mean has {len(self.pixel_mean)} values; {len(self.mean)} channels of {self.image_size}x"
-            f"{self.image_size} pixels need {expected}",
+            f"pixel_mean has {len(self.pixel_mean)} values; {len(self.mean)} channels of {height}x{width} pixels need "
+            f"{expected}",
         )
         check(0 < self.crop_ratio <= 1, f"crop_ratio must be above 0 and at most 1, not {self.crop_ratio}")
 

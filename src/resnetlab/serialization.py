@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
+OMIT_DEFAULT = {"omit_default": True}
+"""Metadata of a dataclass field that `to_json` leaves out while it has its default: a field that was added later then
+does not change the files that are written without it."""
 
 
 class ConfigError(ValueError):
@@ -28,8 +31,10 @@ def one_of(name: str, value: object, kind: Any) -> None:
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """Return a configuration as plain JSON values; tuples become lists."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    """Return a configuration as plain JSON values; tuples become lists. `OMIT_DEFAULT` fields may be left out."""
+    values = json.loads(json.dumps(dataclasses.asdict(config)))
+    _omit_defaults(config, values)
+    return values
 
 
 def from_json(kind: type[T], values: Mapping[str, Any]) -> T:
@@ -67,6 +72,16 @@ def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
         elif before != after:
             changes.append(f"{prefix}{item.name}: {before} -> {after}")
     return changes
+
+
+def _omit_defaults(config: Any, values: dict[str, Any]) -> None:
+    """Remove fields that are marked `OMIT_DEFAULT` and have their default, in nested dataclasses too."""
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if item.metadata.get("omit_default") and value == item.default:
+            del values[item.name]
+        elif dataclasses.is_dataclass(value):
+            _omit_defaults(value, values[item.name])
 
 
 def _parse(name: str, hint: Any, value: Any) -> Any:
