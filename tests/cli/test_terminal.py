@@ -97,11 +97,11 @@ def hostile_names(tmp_path):
     "environment",
     [
         {"PYTHONIOENCODING": "ascii"},
-        {"PYTHONIOENCODING": "ascii:surrogateescape"},
-        {"PYTHONIOENCODING": "cp1252"},
-        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-        {"LC_ALL": "POSIX", "PYTHONUTF8": "0"},
-        {"LC_ALL": "C"},
+        pytest.param({"PYTHONIOENCODING": "ascii:surrogateescape"}, marks=pytest.mark.slow),
+        pytest.param({"PYTHONIOENCODING": "cp1252"}, marks=pytest.mark.slow),
+        pytest.param({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, marks=pytest.mark.slow),
+        pytest.param({"LC_ALL": "POSIX", "PYTHONUTF8": "0"}, marks=pytest.mark.slow),
+        pytest.param({"LC_ALL": "C"}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -151,9 +151,9 @@ def piped(command, closes="true"):
     [
         ("--help", "true"),
         ("train --help", "head -1"),
-        ("plan --published", "true"),
+        pytest.param("plan --published", "true", marks=pytest.mark.slow),
         ("models resnet8", "head -1"),
-        ("data check digits --json", "true"),
+        pytest.param("data check digits --json", "true", marks=pytest.mark.slow),
     ],
 )
 def test_a_reader_that_leaves_is_no_error(command, closes):
@@ -184,13 +184,14 @@ def record_status(out):
     return json.loads((out / "record.jsonl").read_text().splitlines()[-1]).get("status")
 
 
+@pytest.mark.slow  # `test_output_returns_when_the_disk_has_room_again` writes without a command
 @pytest.mark.parametrize(
     ("redirections", "reason"),
     [
         ("| true", "Broken pipe"),
         ("> /dev/full", "No space left on device"),
-        pytest.param(">&-", None, marks=pytest.mark.slow),
-        pytest.param("> /dev/full 2>&1", None, marks=pytest.mark.slow),
+        (">&-", None),
+        ("> /dev/full 2>&1", None),
     ],
 )
 def test_a_training_goes_on_without_its_output(tmp_path, redirections, reason):
@@ -209,6 +210,7 @@ def test_a_training_goes_on_without_its_output(tmp_path, redirections, reason):
     assert done.stderr.splitlines() == going_on
 
 
+@pytest.mark.slow
 def test_a_study_finishes_its_report_without_a_reader(tmp_path):
     out = tmp_path / "study"
     status, lines = piped(f"study --depths 8 --arms plain --seeds 1 --steps 2 --out {out}")
@@ -237,6 +239,7 @@ def test_output_returns_when_the_disk_has_room_again(monkeypatch):
     assert errors.getvalue().count("going on") == 1
 
 
+@pytest.mark.slow  # test_train_command.py sends another signal
 def test_a_closed_terminal_saves_the_run(tmp_path):
     out = tmp_path / "run"
     words = ("train", "--data", "digits", "--model", "resnet8", "--steps", "100000", "--out", str(out))
@@ -260,6 +263,6 @@ def has_begun(out):
 
 
 def test_the_backend_of_a_notebook_changes_nothing(tiny_study, tmp_path):
-    copy = shutil.copytree(tiny_study, tmp_path / "study")
-    done = resnetlab("report", copy, MPLBACKEND="module://matplotlib_inline.backend_inline")
+    run = shutil.copytree(tiny_study / "runs" / "digits-plain-8-seed0", tmp_path / "run")
+    done = resnetlab("diagnose", run, MPLBACKEND="module://matplotlib_inline.backend_inline")
     assert (done.returncode, done.stderr) == (0, "")

@@ -74,14 +74,16 @@ def largest_logit(model, images):
     return float(model.eval()(images).abs().max())
 
 
+NARROW = {"stage_channels": (8, 16, 32, 64)}
+"""The full width is tested in test_deepen_all_networks.py."""
 EXACT = [
-    ("resnet18", 34, 64, {}),
-    ("resnet50", 101, 64, {}),
-    ("resnet50-v1", 101, 64, {}),
+    ("resnet18", 34, 64, NARROW),
+    ("resnet50", 101, 64, NARROW),
+    ("resnet50-v1", 101, 64, NARROW),
     ("resnet20", 56, 32, {"shortcut": "pad"}),
     ("resnet20", 56, 32, {"shortcut": "project"}),
     ("resnet29", 56, 32, {"block": "bottleneck"}),
-    ("resnet56", 110, 16, {}),
+    ("resnet56", 110, 16, {"stage_channels": (4, 8, 16)}),
     ("resnet20", 56, 32, {"norm": "none"}),
     ("plain20", 56, 32, {"norm": "none"}),
     ("resnet20", 32, 32, {"norm": "none", "shortcut": "project_all"}),
@@ -102,7 +104,7 @@ def test_bit_identical_in_both_modes(name, to, size, changes):
 
 
 CALIBRATED = [
-    ("plain18", 34, 64, {}),
+    ("plain18", 34, 64, NARROW),
     ("plain20", 56, 32, {}),
     ("resnet20", 56, 32, {"shortcut": "project_all"}),
     ("resnet29", 56, 32, {"shortcut": "project_all", "block": "bottleneck"}),
