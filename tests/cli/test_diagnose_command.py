@@ -58,6 +58,16 @@ def run(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "run")
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Name the figures without drawing them, which takes a second."""
+
+    def draw_nothing(run, folder):
+        return [folder / f"{name}.png" for name in ("gradients", "responses")]
+
+    monkeypatch.setattr("resnetlab.study.figures.all_figures.draw_layer_stats", draw_nothing)
+
+
 def diagnose(capsys, *arguments, status=0):
     assert main(["diagnose", *map(str, arguments)]) == status
     captured = capsys.readouterr()
@@ -110,7 +120,7 @@ def test_run_directory(run, capsys):
     assert is_narrow(output, run)
 
 
-def test_every_layer(run, capsys):
+def test_every_layer(run, capsys, undrawn):
     output = diagnose(capsys, run, "--layers")
     found = re.findall(r"^(conv1|layer\S+\.\S+) ", output, flags=re.MULTILINE)
     assert found == LAYERS * 2
@@ -134,7 +144,7 @@ def test_json(run, capsys):
     assert output["run"]["train_error_pct"] == read_record(run / "record.jsonl")[-1]["train_error_pct"]
 
 
-def test_model_file_is_measured_and_not_changed(run, capsys):
+def test_model_file_is_measured_and_not_changed(run, capsys, undrawn):
     file = run / "model.safetensors"
     before = file.read_bytes()
     output = json.loads(diagnose(capsys, file, "--json"))
@@ -156,7 +166,7 @@ def test_model_file_is_measured_and_not_changed(run, capsys):
     assert is_narrow(text, run)
 
 
-def test_model_file_without_training_data(trained, tmp_path, capsys):
+def test_model_file_without_training_data(trained, tmp_path, capsys, undrawn):
     model, card = load_model(trained / "model.safetensors")
     bare = tmp_path / "bare.safetensors"
     save_model(bare, model, dataclasses.replace(card, provenance={}, error={}))
@@ -167,7 +177,7 @@ def test_model_file_without_training_data(trained, tmp_path, capsys):
     assert f"measured, loss {two_figures(expected['loss'])}\n" in output
 
 
-def test_run_is_measured_without_layer_stats_or_with_data(run, capsys):
+def test_run_is_measured_without_layer_stats_or_with_data(run, capsys, undrawn):
     named = json.loads(diagnose(capsys, run, "--data", "digits", "--json"))
     assert named["run"]["status"] == "measured"
     rewrite_unsealed(run / "record.jsonl", without_layer_stats)
@@ -246,7 +256,7 @@ def test_errors_are_one_line_with_a_remedy(run, tmp_path, capsys):
     assert not (tmp_path / "study" / "diagnosis").exists()
 
 
-def test_deepened_file_has_its_own_network(run, tmp_path, capsys):
+def test_deepened_file_has_its_own_network(run, tmp_path, capsys, undrawn):
     """Its provenance is that of the shallow run; the label must be that of the deepened network."""
     deep = tmp_path / "deep.safetensors"
     assert main(["deepen", str(run / "model.safetensors"), "--blocks", "2", "3", "--out", str(deep)]) == 0
@@ -254,7 +264,7 @@ def test_deepened_file_has_its_own_network(run, tmp_path, capsys):
     assert diagnose(capsys, deep).startswith("B-12, measured: ")
 
 
-def test_loss_that_is_not_finite_is_null_in_json(run, tmp_path, capsys):
+def test_loss_that_is_not_finite_is_null_in_json(run, tmp_path, capsys, undrawn):
     model, card = load_model(run / "model.safetensors")
     torch.nn.init.constant_(model.fc.bias, torch.inf)
     save_model(tmp_path / "broken.safetensors", model, card)
@@ -269,7 +279,7 @@ def test_data_for_a_run_without_a_model_file(diverged, capsys):
     assert "its record has no layer statistics" not in output  # it has
 
 
-def test_path_with_brackets_is_printed_literally(run, tmp_path, capsys):
+def test_path_with_brackets_is_printed_literally(run, tmp_path, capsys, undrawn):
     assert str(tmp_path / "pets [old]") in diagnose(capsys, run, "--out", tmp_path / "pets [old]")
 
 
@@ -285,7 +295,7 @@ def test_colour_images_are_rejected_by_a_grey_network(tmp_path, capsys):
     assert "pets has 3-channel images, and tiny reads 1 channels" in output
 
 
-def test_failed_run_has_an_issue(run, capsys):
+def test_failed_run_has_an_issue(run, capsys, undrawn):
     failed = {"kind": "result", "status": "failed", "error": "no memory left", "time_s": 1.0}
     rewrite_unsealed(run / "record.jsonl", lambda lines: [*lines[:-1], failed])
     output = diagnose(capsys, run)
@@ -293,7 +303,7 @@ def test_failed_run_has_an_issue(run, capsys):
     assert "no memory left" in output
 
 
-def test_numbers_are_not_truncated(run, tmp_path, capsys):
+def test_numbers_are_not_truncated(run, tmp_path, capsys, undrawn):
     """Vanishing gradients have very different magnitudes within one stage."""
     card = load_model(run / "model.safetensors")[1]
     model = build_model(
@@ -314,7 +324,7 @@ def test_a_changed_record_is_refused(run, capsys):
     assert output.count("\n") == 1
 
 
-def test_a_cut_record_is_named(run, capsys):
+def test_a_cut_record_is_named(run, capsys, undrawn):
     path = run / "record.jsonl"
     data = path.read_bytes()
     assert "note: " not in diagnose(capsys, run)
@@ -333,6 +343,6 @@ def test_a_cut_record_is_named(run, capsys):
     ]
 
 
-def test_a_record_of_an_older_version_is_not_sealed(run, capsys):
+def test_a_record_of_an_older_version_is_not_sealed(run, capsys, undrawn):
     rewrite_unsealed(run / "record.jsonl")
     assert "note: record.jsonl is not sealed" in diagnose(capsys, run)
