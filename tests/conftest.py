@@ -48,22 +48,66 @@ def resnetlab(
     )
 
 
-@pytest.fixture(scope="session")
-def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of two depths, both arms and two seeds for one epoch on digits; tests must not change its folder.
+@pytest.fixture
+def without_figures(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """A function that runs a command in this process, and returns its status, output and errors.
 
-    The processes of pytest-xdist share it: the first one makes it, in the folder above theirs.
+    A study draws no figures, which take seconds, and the process that loads PyTorch for its runs serves all studies.
     """
+    from resnetlab.cli.main import main
+
+    monkeypatch.setattr("resnetlab.study.report.draw_figures", lambda runs, out: [])
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    def run(*words: str | Path) -> tuple[int, str, str]:
+        status = main([*map(str, words)])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """Return a folder that the processes of pytest-xdist share; the first that asks for it has `make` fill it."""
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent
-    out = root / "studies" / "tiny"
-    out.parent.mkdir(exist_ok=True)
+    out, done = root / "shared" / name, root / "shared" / f"{name}.done"
+    out.mkdir(parents=True, exist_ok=True)
     with FileLock(out.with_suffix(".lock")):
-        if not (out / "report.html").exists():
-            done = resnetlab("study", *TINY, "--out", out)
-            assert done.returncode == 0, done.stderr
+        if not done.exists():
+            make(out)
+            done.touch()
     return out
+
+
+@pytest.fixture(scope="session")
+def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of two depths, both arms and two seeds for one epoch on digits; tests must not change its folder."""
+
+    def make(out: Path) -> None:
+        done = resnetlab("study", *TINY, "--out", out)
+        assert done.returncode == 0, done.stderr
+
+    return shared_folder(tmp_path_factory, "tiny", make)
+
+
+@pytest.fixture(scope="session")
+def small_exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The network of helpers/small_network.py as model.safetensors and in each format; tests must not change it."""
+
+    def make(out: Path) -> None:
+        from helpers.small_network import model_file
+        from resnetlab.export.export import export
+        from resnetlab.inference.formats.exported_file import SUFFIXES
+
+        file = model_file(out / "model.safetensors")
+        for suffix, kind in SUFFIXES.items():
+            export(file, file.with_suffix(suffix), kind)
+
+    return shared_folder(tmp_path_factory, "exports", make)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import importlib
 import pytest
 
 from helpers.images import write_tree
-from resnetlab.cli.main import main
 
 DATA_COMMANDS = ("train", "study", "evaluate", "deepen", "diagnose", "doctor", "export", "data")
 """Commands that open a data set."""
@@ -24,27 +23,27 @@ def test_commands_have_the_options_that_errors_of_data_name(command):
     assert command not in BATCH_COMMANDS or "batch_size" in names
 
 
-def test_the_advice_of_a_study_with_few_images_works(tmp_path, capsys):
+def test_the_advice_of_a_study_with_few_images_works(tmp_path, without_figures):
     """Two studies, each of a run in a process of its own: the advice is right only if it works."""
     data = write_tree(tmp_path / "data", {"a": 12, "b": 12})
     study = ["study", "--data", str(data), "--depths", "8", "--arms", "plain", "--seeds", "1", "--steps", "1"]
     study += ["--image-size", "8", "--no-identity-init", "--jobs", "1"]
-    assert main([*study, "--out", str(tmp_path / "one")]) == 1
-    output = capsys.readouterr()
+    status, *output = without_figures(*study, "--out", tmp_path / "one")
+    assert status == 1
     advice = (
         "128 is larger than the training set of 20 images; give a batch size of 20 or less (train: --batch-size 20, "
         "study: --set batch_size=20), or more images"
     )
-    assert advice in output.out + output.err
-    assert main([*study, "--out", str(tmp_path / "two"), "--set", "batch_size=20"]) == 0
+    assert advice in "".join(output)
+    assert without_figures(*study, "--out", tmp_path / "two", "--set", "batch_size=20")[0] == 0
 
 
-def test_a_study_can_skip_bad_images(tmp_path, capsys):
+def test_a_study_can_skip_bad_images(tmp_path, without_figures):
     data = write_tree(tmp_path / "data", {"a": 12, "b": 12})
     (data / "a" / "000.png").write_bytes(b"no image")
     study = ["study", "--data", str(data), "--depths", "8", "--arms", "plain", "--seeds", "1", "--steps", "1"]
     study += ["--image-size", "8", "--no-identity-init", "--jobs", "1", "--recipe", "digits"]
-    assert main([*study, "--out", str(tmp_path / "one")]) == 1
-    output = capsys.readouterr()
-    assert "--on-bad-image skip" in output.out + output.err
-    assert main([*study, "--out", str(tmp_path / "two"), "--on-bad-image", "skip"]) == 0
+    status, *output = without_figures(*study, "--out", tmp_path / "one")
+    assert status == 1
+    assert "--on-bad-image skip" in "".join(output)
+    assert without_figures(*study, "--out", tmp_path / "two", "--on-bad-image", "skip")[0] == 0

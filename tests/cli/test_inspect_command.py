@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from resnetlab.cli import inspect
-from resnetlab.cli.main import parse
+from resnetlab.cli.main import main, parse
 from resnetlab.config import ConfigError, Preprocessing
 from resnetlab.data.transforms import normalise
 from resnetlab.models.model_file import ModelCard, load_model, save_model
@@ -186,7 +186,7 @@ def test_json_of_published_weights(checkpoint, tmp_path, capsys):
     assert load_model(result["out"])[0].config.shortcut == "none"
 
 
-def test_an_imagenet_network_gets_the_usual_preprocessing(tmp_path):
+def test_an_imagenet_network_gets_the_usual_preprocessing(tmp_path, capsys):
     torch.save(build_model("resnet18", 3).state_dict(), tmp_path / "a.pth")
     (tmp_path / "names.txt").write_text("tabby cat\nPersian cat\n\nhot dog\n")
     words = ("--classes", tmp_path / "names.txt", "--mean", 123.675, 116.28, 103.53, "--std", 58.395, 57.12, 57.375)
@@ -196,10 +196,37 @@ def test_an_imagenet_network_gets_the_usual_preprocessing(tmp_path):
     assert (card.preprocessing.image_size, card.preprocessing.crop_ratio) == (224, 0.875)
     assert card.preprocessing.mean == pytest.approx((0.485, 0.456, 0.406))
     assert card.preprocessing.std == pytest.approx((0.229, 0.224, 0.225))
-    more = ("--image-size", 160, "--crop-ratio", 1)
-    run(tmp_path / "a.pth", "--save", tmp_path / "b.safetensors", *words, *more)
+    assert resizing(card.preprocessing) == ("torchvision", "bilinear", "crop", "ignore")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "224 pixels, the centre 0.875 of the shorter side, rule of torchvision; mean 0.485" in printed
+    assert "resizing is assumed as for torchvision's V1 weights (timm: --resize-rule timm" in printed
+    assert printed.split("0.95): ")[1].startswith("--resize-rule torchvision --interpolation bilinear --fit crop")
+    more = ("--image-size", 160, 96, "--crop-ratio", 1, "--resize-rule", "timm", "--interpolation", "bicubic")
+    run(tmp_path / "a.pth", "--save", tmp_path / "b.safetensors", *words, *more, "--fit", "pad")
     card = load_model(tmp_path / "b.safetensors")[1]
-    assert (card.preprocessing.image_size, card.preprocessing.crop_ratio) == (160, 1)
+    assert (card.preprocessing.input_size, card.preprocessing.crop_ratio) == ((160, 96), 1)
+    assert resizing(card.preprocessing) == ("timm", "bicubic", "pad", "ignore")
+    printed = capsys.readouterr().out
+    assert "images   160 x 96 pixels, bicubic, rule of timm, fit pad; mean" in printed
+    assert "assumed as" not in printed
+
+
+def resizing(preprocessing):
+    return (
+        preprocessing.resize_rule,
+        preprocessing.interpolation,
+        preprocessing.fit,
+        preprocessing.color_profiles,
+    )
+
+
+def test_a_network_for_small_images_keeps_the_default_rule(checkpoint, tmp_path, capsys):
+    path, _ = checkpoint
+    out = tmp_path / "a.safetensors"
+    run(path, "--save", out, "--classes", "cifar10", *MEAN_STD, "--image-size", 32)
+    card = load_model(out)[1]
+    assert card.preprocessing == Preprocessing(32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert "resizing is assumed" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -245,10 +272,11 @@ def test_wrong_calls_are_refused(checkpoint, tmp_path):
         ((*saving, *named, *MEAN_STD, "--pixel-mean", "mean.npy"), "give --mean .* or --pixel-mean .*, not both"),
         (
             (*saving, *named, "--pixel-mean", tmp_path / "mean.npy", "--image-size", 32),
-            "24 pixels wide, and --image-size",
+            "mean.npy has 24 x 24 pixels, and --image-size is 32",
         ),
         ((*saving, *named, *MEAN_STD, "--crop-ratio", 2), "crop_ratio must be above 0"),
-        ((*saving, *named, *MEAN_STD, "--image-size", 0), "image_size must be at least 1"),
+        ((*saving, *named, *MEAN_STD, "--image-size", 0), "--image-size must be a side in pixels, .* not 0"),
+        ((*saving, *named, *MEAN_STD, "--image-size", 8, 8, 8), "--image-size must be a side in pixels, .* not 8 8 8"),
         (("--save", tmp_path / "a.onnx"), r"a model file is safetensors, and \.onnx .*; name it .*/a\.safetensors$"),
         ((*saving, "--classes", *"abcdefghia", *MEAN_STD), "--classes has 'a' for 2 of the classes"),
         ((*saving, "--classes", "e\u0301", "\u00e9", *"cdefghij", *MEAN_STD), "has '\u00e9' for 2 of the classes"),
@@ -267,11 +295,8 @@ def test_wrong_calls_are_refused(checkpoint, tmp_path):
         run(tmp_path / "nowhere.pth")
 
 
-def test_the_command_line(checkpoint, tmp_path):
+def test_the_command_line(checkpoint, tmp_path, capsys):
     path, _ = checkpoint
-    done = resnetlab("inspect", "--help")
-    assert done.returncode == 0
-    assert max(map(len, done.stdout.splitlines())) <= 80
     done = resnetlab("inspect", path)
     assert (done.returncode, done.stderr) == (0, "")
     assert max(map(len, done.stdout.splitlines()[1:])) <= 80
@@ -280,7 +305,7 @@ def test_the_command_line(checkpoint, tmp_path):
         ((tmp_path / "text.pt",), "it looks like text"),
         ((path, "--shortcuts", "none"), "did you mean --shortcut?"),
     ]:
-        done = resnetlab("inspect", *words)
-        assert done.returncode == 2
-        assert message in done.stderr
-        assert len(done.stderr.splitlines()) == 1
+        assert main(["inspect", *map(str, words)]) == 2
+        stderr = capsys.readouterr().err
+        assert message in stderr
+        assert len(stderr.splitlines()) == 1
