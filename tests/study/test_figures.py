@@ -302,6 +302,7 @@ def test_the_alternative_text_names_the_errors_that_are_drawn():
     ]
 
 
+@pytest.mark.slow  # three arms are drawn below
 def test_all_arms_with_their_controls_can_be_drawn(tmp_path):
     arms = [arm + suffix for arm in ARMS for suffix in ("", CAPPED)]
     runs = [arm_run(arm, depth, 0, 5.0) for arm in arms for depth in (20, 56)]

@@ -73,95 +73,85 @@ def test_invalid_grid(changes, message):
         grid(**changes)
 
 
-def test_same_command_repeats_no_run(copy):
+def test_same_command_repeats_no_run(copy, without_figures):
     before = record_times(copy)
-    done = resnetlab("study", *TINY, "--out", copy)
-    assert done.returncode == 0
-    assert "10 finished runs are reused" in done.stdout
+    status, out, _ = without_figures("study", *TINY, "--out", copy)
+    assert status == 0
+    assert "10 finished runs are reused" in out
     assert record_times(copy) == before
 
 
 @pytest.mark.slow
-def test_larger_grid_adds_its_runs(copy):
+def test_larger_grid_adds_its_runs(copy, without_figures):
     before = record_times(copy)
-    done = resnetlab("study", *TWO_ARMS, "--depths", "8", "--seeds", "3", "--epochs", "1", "--out", copy, "--json")
-    assert done.returncode == 0
+    words = ("--depths", "8", "--seeds", "3", "--epochs", "1", "--out", copy, "--json")
+    status, out, _ = without_figures("study", *TWO_ARMS, *words)
+    assert status == 0
     after = record_times(copy)
     assert set(after) - set(before) == {"digits-plain-8-seed2", "digits-residual-8-seed2"}
     assert {name: after[name] for name in before} == before
-    assert len(json.loads(done.stdout)["runs"]) == 12
+    assert len(json.loads(out)["runs"]) == 12
 
 
 @pytest.mark.slow
-def test_other_recipe_is_rejected_and_fresh_starts_over(copy):
-    done = resnetlab("study", *TWO_ARMS, "--depths", "8", "--seeds", "1", "--epochs", "2", "--out", copy)
-    assert done.returncode == 2
-    assert "a study with other settings (recipe.epochs: 1 -> 2); add --fresh to start over" in done.stderr
+def test_other_recipe_is_rejected_and_fresh_starts_over(copy, without_figures):
+    command = ("study", *TWO_ARMS, "--depths", "8", "--seeds", "1", "--epochs", "2", "--out", copy)
+    status, _, stderr = without_figures(*command)
+    assert status == 2
+    assert "a study with other settings (recipe.epochs: 1 -> 2); add --fresh to start over" in stderr
     assert len(record_times(copy)) == 10
     (copy / "notes.txt").write_text("mine")
-    done = resnetlab("study", *TWO_ARMS, "--depths", "8", "--seeds", "1", "--epochs", "2", "--out", copy, "--fresh")
-    assert done.returncode == 0
+    assert without_figures(*command, "--fresh")[0] == 0
     assert set(record_times(copy)) == {"digits-plain-8-seed0", "digits-residual-8-seed0"}
     assert (copy / "notes.txt").exists()
 
 
 @pytest.mark.slow
-def test_interrupted_run_is_repeated(copy):
+def test_interrupted_run_is_repeated(copy, without_figures):
     record = copy / "runs" / "digits-plain-8-seed1" / "record.jsonl"
     whole = record.read_bytes()
     record.write_bytes(whole[: whole.rindex(b"\n", 0, -1) + 20])  # within the line of the result
-    assert "unfinished" in resnetlab("report", copy, "--json").stdout
-    assert resnetlab("study", *TINY, "--out", copy).returncode == 0
+    assert "unfinished" in without_figures("report", copy, "--json")[1]
+    assert without_figures("study", *TINY, "--out", copy)[0] == 0
     again = read_record(record)
     assert [line["kind"] for line in again] == ["run", *["signal"] * 6, "epoch", "result"]
     old = json.loads(whole.splitlines()[-1])
     assert again[-1]["test_error_pct"] == old["test_error_pct"]  # equal configurations give equal results
 
 
-def test_damaged_record_is_reported_with_its_line(copy):
+def test_damaged_record_is_reported_with_its_line(copy, without_figures):
     record = copy / "runs" / "digits-plain-8-seed1" / "record.jsonl"
     lines = record.read_bytes().splitlines(keepends=True)
     record.write_bytes(lines[0] + b'{"kind": "epo\n' + lines[2])
     for command in (("study", *TINY, "--out", copy), ("report", copy)):
-        done = resnetlab(*command)
-        assert done.returncode == 2
-        assert "digits-plain-8-seed1/record.jsonl, line 2: not JSON" in done.stderr
-        assert len(done.stderr.splitlines()) == 1
+        status, _, stderr = without_figures(*command)
+        assert status == 2
+        assert "digits-plain-8-seed1/record.jsonl, line 2: not JSON" in stderr
+        assert len(stderr.splitlines()) == 1
 
 
-def test_record_that_lacks_a_field_is_reported(copy):
+def test_record_that_lacks_a_field_is_reported(copy, without_figures):
     record = copy / "runs" / "digits-plain-8-seed1" / "record.jsonl"
     record.write_text('{"kind": "run"}\n{"kind": "epoch", "step": 3}\n')
-    done = resnetlab("report", copy)
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "digits-plain-8-seed1/record.jsonl: a line lacks 'curve'" in done.stderr
+    status, _, stderr = without_figures("report", copy)
+    assert (status, len(stderr.splitlines())) == (2, 1)
+    assert "digits-plain-8-seed1/record.jsonl: a line lacks 'curve'" in stderr
+
+
+SIX_RUNS = (*TWO_ARMS, "--depths", "8", "--seeds", "3", "--epochs", "4")
+"""So long that a study goes on for some seconds when its first run has ended."""
 
 
 @contextmanager
 def running_study(out):
     """Start a study of six runs; when the first run has ended, yield the process and the name of that run."""
-    command = [
-        "-m",
-        "resnetlab",
-        "study",
-        *TWO_ARMS,
-        "--depths",
-        "20",
-        "--seeds",
-        "3",
-        "--epochs",
-        "2",
-        "--out",
-        str(out),
-    ]
-    with subprocess.Popen(
-        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
+    command = [sys.executable, "-m", "resnetlab", "study", *SIX_RUNS, "--out", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         assert "6 runs to make" in process.stdout.readline()
-        match = re.match(r"\[1/6\] (\w+)-20 seed (\d) ", process.stdout.readline())
+        match = re.match(r"\[1/6\] (\w+)-8 seed (\d) ", process.stdout.readline())
         assert match is not None
-        yield process, f"digits-{match[1]}-20-seed{match[2]}"
+        yield process, f"digits-{match[1]}-8-seed{match[2]}"
 
 
 def wait_for_workers(out):
@@ -177,7 +167,7 @@ def wait_for_workers(out):
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_finished_runs(tmp_path):
+def test_ctrl_c_keeps_finished_runs(tmp_path, without_figures):
     with running_study(tmp_path) as (process, first):
         os.kill(process.pid, signal.SIGINT)
         output, _ = process.communicate(timeout=30)
@@ -185,10 +175,10 @@ def test_ctrl_c_keeps_finished_runs(tmp_path):
     assert "finished runs are kept" in output
     assert "Traceback" not in output
     before = record_times(tmp_path)[first]
-    done = resnetlab("study", *TWO_ARMS, "--depths", "20", "--seeds", "3", "--epochs", "2", "--out", tmp_path, "--json")
-    assert done.returncode == 0
+    status, output, _ = without_figures("study", *SIX_RUNS, "--out", tmp_path, "--json")
+    assert status == 0
     assert record_times(tmp_path)[first] == before
-    assert [row["status"] for row in json.loads(done.stdout)["runs"]] == ["done"] * 6
+    assert [row["status"] for row in json.loads(output)["runs"]] == ["done"] * 6
 
 
 @pytest.mark.slow
@@ -208,7 +198,8 @@ def test_ctrl_c_in_a_terminal_prints_no_traceback(tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_study_ends_its_workers_and_continues(tmp_path):
+def test_killed_study_ends_its_workers_and_continues(tmp_path, without_figures):
+    resnetlab("--version")  # starts the process that commands are forked from, so that the next takes no seconds
     with running_study(tmp_path) as (process, first):
         second = resnetlab("study", *TINY, "--out", tmp_path)  # the folder is locked meanwhile
         assert second.returncode == 2
@@ -216,15 +207,15 @@ def test_killed_study_ends_its_workers_and_continues(tmp_path):
         process.kill()
     wait_for_workers(tmp_path)
     before = record_times(tmp_path)[first]
-    done = resnetlab("study", *TWO_ARMS, "--depths", "20", "--seeds", "3", "--epochs", "2", "--out", tmp_path, "--json")
-    assert done.returncode == 0, done.stderr
+    status, output, _ = without_figures("study", *SIX_RUNS, "--out", tmp_path, "--json")
+    assert status == 0
     assert record_times(tmp_path)[first] == before
-    assert [row["status"] for row in json.loads(done.stdout)["runs"]] == ["done"] * 6
+    assert [row["status"] for row in json.loads(output)["runs"]] == ["done"] * 6
 
 
 @pytest.mark.slow
-def test_study_of_own_images(tmp_path):
-    """Runs, figures and report of a path are named by its last part; another folder with that name is rejected."""
+def test_study_of_own_images(tmp_path, without_figures):
+    """Runs and report of a path are named by its last part; another folder with that name is rejected."""
     for parent in ("a", "b"):
         for number in range(80):
             folder = tmp_path / parent / "pets" / ("train", "test")[number % 2] / ("cat", "dog")[number // 2 % 2]
@@ -244,10 +235,10 @@ def test_study_of_own_images(tmp_path):
         "--out",
         tmp_path / "study",
     )
-    done = resnetlab(*command, "--data", tmp_path / "a" / "pets")
-    assert done.returncode == 0, done.stderr
+    status, _, stderr = without_figures(*command, "--data", tmp_path / "a" / "pets")
+    assert status == 0, stderr
     runs = [run.directory.name for run in read_runs(tmp_path / "study")]
     assert runs == ["pets-plain-8-seed0", "pets-residual-8-seed0"]
     assert (tmp_path / "study" / "report.html").exists()
-    other = resnetlab(*command, "--data", tmp_path / "b" / "pets")
-    assert (other.returncode, "holds a study with other settings (data.name: " in other.stderr) == (2, True)
+    status, _, stderr = without_figures(*command, "--data", tmp_path / "b" / "pets")
+    assert (status, "holds a study with other settings (data.name: " in stderr) == (2, True)

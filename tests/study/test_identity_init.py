@@ -11,7 +11,7 @@ from resnetlab.study.identity_init import identity_init_results
 from resnetlab.study.report import write_report
 from resnetlab.study.results import read_runs
 
-from conftest import TWO_ARMS, resnetlab
+from conftest import TWO_ARMS
 
 
 def test_deepened_network_starts_at_the_error_of_the_shallow_one(tiny_study):
@@ -59,16 +59,16 @@ def test_only_seeds_with_all_four_errors_count():
 
 
 @pytest.mark.slow
-def test_missing_shallow_run_is_reported(tiny_study, tmp_path):
+def test_missing_shallow_run_is_reported(tiny_study, tmp_path, without_figures):
     """Without its shallow network a deepened run fails with the reason; with it, the run is repeated."""
     copy = shutil.copytree(tiny_study, tmp_path / "study")
     shutil.rmtree(copy / "runs" / "digits-plain-14-from-8-seed0")
     (copy / "runs" / "digits-plain-8-seed0" / "model.safetensors").unlink()
     command = ("study", *TWO_ARMS, "--depths", "8", "14", "--seeds", "2", "--epochs", "1", "--out", copy, "--json")
-    done = resnetlab(*command)
-    assert done.returncode == 1
-    assert "digits-plain-8-seed0/model.safetensors: that run did not finish" in " ".join(done.stderr.split())
-    assert len(json.loads(done.stdout)["runs"]) == 9
+    status, out, stderr = without_figures(*command)
+    assert status == 1
+    assert "digits-plain-8-seed0/model.safetensors: that run did not finish" in " ".join(stderr.split())
+    assert len(json.loads(out)["runs"]) == 9
     shutil.rmtree(copy / "runs" / "digits-plain-8-seed0")
-    assert resnetlab(*command).returncode == 0
+    assert without_figures(*command)[0] == 0
     assert [run["status"] for run in write_report(copy)["runs"]] == ["done"] * 10

@@ -12,6 +12,7 @@ import pytest
 from helpers.records import rewrite_unsealed
 from resnetlab.config import RunConfig
 from resnetlab.models.zoo import model_config
+from resnetlab.study import report
 from resnetlab.study.grid import Grid, StudyData, run_study
 from resnetlab.study.local_pool import RunEnded, RunProgress, RunStarted, RunTask, run_tasks
 from resnetlab.study.report import write_report
@@ -19,7 +20,7 @@ from resnetlab.system.cores import usable_cores
 from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
 
-from conftest import TWO_ARMS, resnetlab
+from conftest import TWO_ARMS
 
 GOOD = RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=1))
 BAD = dataclasses.replace(GOOD, model=model_config("plain20", norm="none", init_scale=30.0), seed=1)
@@ -53,10 +54,9 @@ def worker_pids():
     return [pid for pid, parent, _ in pids if parent in servers]
 
 
-def test_killed_run_is_reported_and_repeated(tmp_path):
-    grid = Grid(
-        datasets=(StudyData(GOOD.data, recipe("digits", epochs=2)),), depths=(20,), arms=("plain",), num_seeds=2
-    )
+def test_killed_run_is_reported_and_repeated(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "draw_figures", lambda runs, out: [])  # takes seconds
+    grid = Grid(datasets=(StudyData(GOOD.data, recipe("digits", epochs=4)),), depths=(8,), arms=("plain",), num_seeds=2)
     killed = False
     for event in run_study(grid, tmp_path, num_workers=1):
         if isinstance(event, RunProgress) and not killed:
@@ -82,32 +82,31 @@ def test_closing_the_iterator_stops_the_workers(tmp_path):
     assert read_record(tmp_path / "long" / "record.jsonl")[-1]["kind"] != "result"
 
 
-@pytest.mark.alone
 @pytest.mark.slow
-def test_failed_run_sets_the_exit_status(tmp_path):
+def test_failed_run_sets_the_exit_status(tmp_path, without_figures):
     """A diverged run is not repeated; its cause is reported again and the exit status is 1."""
     blocked = tmp_path / "runs" / "digits-plain-8-seed0"
     command = ("study", *TWO_ARMS, "--depths", "8", "--seeds", "1", "--epochs", "1", "--out", tmp_path)
-    assert resnetlab(*command).returncode == 0
+    assert without_figures(*command)[0] == 0
     record = blocked / "record.jsonl"
     failed = {"kind": "result", "status": "diverged", "error": "the loss is nan at step 3"}
     rewrite_unsealed(record, lambda lines: [lines[0], failed])
-    done = resnetlab(*command)
-    assert done.returncode == 1
-    assert "failed: digits-plain-8-seed0: the loss is nan at step 3" in done.stdout
-    assert "residual-8" in done.stdout
+    status, out, _ = without_figures(*command)
+    assert status == 1
+    assert "failed: digits-plain-8-seed0: the loss is nan at step 3" in out
+    assert "residual-8" in out
 
 
-@pytest.mark.alone
 @pytest.mark.slow
-def test_run_that_cannot_start_sets_the_exit_status(tmp_path):
+def test_run_that_cannot_start_sets_the_exit_status(tmp_path, without_figures):
     """A file is in the place of a run's folder: that run fails, the others continue, and the report is written."""
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "digits-plain-8-seed0").write_text("in the way")
-    done = resnetlab("study", *TWO_ARMS, "--depths", "8", "--seeds", "1", "--epochs", "1", "--out", tmp_path)
-    assert done.returncode == 1
-    assert "failed: digits-plain-8-seed0: " in done.stdout
-    assert "File exists" in done.stdout
+    words = ("--depths", "8", "--seeds", "1", "--epochs", "1", "--out", tmp_path)
+    status, out, _ = without_figures("study", *TWO_ARMS, *words)
+    assert status == 1
+    assert "failed: digits-plain-8-seed0: " in out
+    assert "File exists" in out
     assert [row["arm"] for row in json.loads((tmp_path / "results.json").read_text())["runs"]] == ["residual"]
 
 
@@ -115,7 +114,6 @@ def test_usable_cores():
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 def test_interrupt_during_server_start_is_delivered():
     """Ctrl-C during the start is deferred and delivered, and SIGINT is unblocked afterwards."""
@@ -136,7 +134,6 @@ def test_interrupt_during_server_start_is_delivered():
     assert done.stdout == "interrupted False\n"
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 def test_interrupt_during_worker_start_is_deferred(tmp_path):
     code = (
