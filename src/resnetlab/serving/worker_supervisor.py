@@ -1,7 +1,8 @@
 """The supervisor of the worker process: a bounded queue, deadlines, and restarts after a crash or hang.
 
 The worker holds at most `Limits.max_in_worker` images. All others wait in the queue of this process, where they can
-still be cancelled and survive a crash. When the queue is full, new images are rejected with 429 (backpressure).
+still be cancelled and survive a crash. When the queue is full, or so long that new images would wait for most of their
+time, they are rejected with 429 (backpressure): a server that computes images whose clients have given up answers none.
 The worker reports when it begins with a stage of an image. It counts as hung when its messages stop (`worker_load`).
 """
 
@@ -23,9 +24,12 @@ from resnetlab.serving.errors import RequestError
 from resnetlab.serving.ipc import Message, encode_header, receive_message
 from resnetlab.serving.limits import Limits
 from resnetlab.serving.metrics import ServerMetrics
+from resnetlab.serving.service_time import ServiceTime
 from resnetlab.serving.worker_load import PendingRequest, WorkerLoad, WorkerReply
 
 HANG_CHECK_INTERVAL_S = 0.25
+MAX_WAIT_SHARE = 0.7
+"""Expected time until the result, as a share of the timeout, above which images are rejected: estimates are rough."""
 MAX_RESTART_DELAY_S = 30.0
 """Longest delay before a restart; the first restart has no delay, later ones back off exponentially."""
 HEALTHY_AFTER_S = 60.0
@@ -51,7 +55,7 @@ class WorkerSupervisor:
         self._process: Process | None = None
         self._failures = 0  # consecutive workers that did not stay up for HEALTHY_AFTER_S
         self._loadable = True
-        self._seconds_per_image = 0.05  # moving average, from the first batch on
+        self._service_time = ServiceTime()
         self._hung = False
         self.model_info: ModelInfo | None = None
         """Description of the model; `None` until the first worker is ready."""
@@ -59,10 +63,10 @@ class WorkerSupervisor:
         """Why the worker is not ready; `None` if it is."""
 
     def check_capacity(self, num_images: int = 1) -> None:
-        """Raise unless the queue has room for `num_images`.
+        """Raise unless the queue has room for `num_images`, and their results are expected well before the timeout.
 
         Raises:
-            RequestError: 429 if the queue is full, 503 if the worker cannot be restarted.
+            RequestError: 429 if the queue is full or too long, 503 if the worker cannot be restarted.
         """
         if not self._loadable:
             retry_s = max(1, math.ceil(_restart_delay_s(self._failures)))
@@ -71,13 +75,15 @@ class WorkerSupervisor:
         free = self._limits.max_queue - queued
         if self.unavailable_reason is None:
             free += max(0, self._limits.max_in_worker - sent)
-        if num_images > free:
-            retry_s = min(60, max(1, math.ceil((queued + sent) * self._seconds_per_image)))
-            raise RequestError(
-                429,
-                f"the queue is full ({queued} of at most {self._limits.max_queue} images); retry in {retry_s} s",
-                retry_after_s=retry_s,
-            )
+        wait_s = (queued + sent) * self._service_time.seconds
+        if num_images <= free and (queued == 0 or wait_s <= MAX_WAIT_SHARE * self._limits.timeout_s):
+            return
+        retry_s = min(60, max(1, math.ceil(wait_s)))
+        reason = f"the queue is full ({queued} of at most {self._limits.max_queue} images)"
+        if num_images <= free:
+            timeout_s = f"{self._limits.timeout_s:g} s"
+            reason = f"{queued} images wait, about {wait_s:.1f} s, and a result must come within {timeout_s}"
+        raise RequestError(429, f"{reason}; retry in {retry_s} s", retry_after_s=retry_s)
 
     def submit(self, data: bytes, *, top: int, explain: bool) -> PendingRequest:
         """Queue an encoded image and return a handle for `result`.
@@ -104,7 +110,7 @@ class WorkerSupervisor:
                 return await pending.reply
         except TimeoutError:
             where = "in the queue" if pending.sent_at is None else "in the worker"
-            retry_s = max(1, math.ceil(len(self._queue) * self._seconds_per_image))
+            retry_s = max(1, math.ceil(len(self._queue) * self._service_time.seconds))
             raise RequestError(
                 503,
                 f"no result within {self._limits.timeout_s:g} s (the image was {where}); retry in {retry_s} s",
@@ -199,6 +205,8 @@ class WorkerSupervisor:
                     large_waits = True  # later large images do not pass this one
                     waiting.append(pending)
                     continue
+                if not self._load.sent:
+                    self._service_time.start()
                 self._load.add(pending)
                 header = {"id": pending.id, "top": pending.top, "explain": pending.explain, "memory": pending.memory}
                 pipe.write(encode_header(header, len(pending.data)))
@@ -213,6 +221,7 @@ class WorkerSupervisor:
             self._load.begin_stage(header["id"])
             return
         pending = self._load.remove(header["id"])
+        self._service_time.add_reply()
         self._send_queued()
         status = header.get("status", 200)
         self._metrics.images.labels("answered" if status == 200 else str(status)).inc()
@@ -224,8 +233,6 @@ class WorkerSupervisor:
         worker_ms = header["times_ms"]
         times_ms = {name: worker_ms.get(name, 0.0) for name in ("decode", "inference", "explain")}
         times_ms = {"queue": max(0.0, total_ms - sum(times_ms.values())), **times_ms}
-        seconds = (times_ms["inference"] / header["batch_size"] + times_ms["explain"]) / 1000
-        self._seconds_per_image += 0.1 * (seconds - self._seconds_per_image)
         for stage, histogram in self._metrics.stages.items():
             if stage != "explain" or overlay_png:
                 histogram.observe(times_ms[stage] / 1000)
