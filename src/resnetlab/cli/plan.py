@@ -72,9 +72,8 @@ class Options:
     image_size: int | None = None
     """Side of the network's input in pixels, 8 to 2048. By default that of the images: 32 for CIFAR, 224 for ImageNet
     and for shards."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """As for train: auto selects the faster precision for a long run and fp32 for a short one. In fp32, devices that
-    have TF32 use it for convolutions."""
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
+    """As for train: auto selects the faster of fp32 and bf16 for a long run and fp32 for a short one."""
     price_per_hour: float | None = None
     """Price of one device, in any currency."""
     storage_mb_per_s: float | None = None
@@ -112,7 +111,7 @@ def run(options: Options) -> int:
                     "device": cluster.device.name,
                     "devices": cluster.num_devices,
                     "batch_size": work.batch_size,
-                    "precision": "bf16" if work.half else "fp32",
+                    "precision": work.precision,
                     **asdict(prediction),
                 }
             )
@@ -150,7 +149,7 @@ def resolve_plan(options: Options) -> "tuple[Options, Workload, Cluster]":
     )
     candidates: list[tuple[Workload, Cluster]] = []
     for half in half_precisions(options.precision, work, device):
-        candidate = replace(work, half=half)
+        candidate = replace(work, half=half, tf32=options.precision == "tf32")
         measured_cluster = cluster
         if device.name == HERE:
             image_s = measure_local_core(model, candidate, options.devices) + cluster.decode_s
@@ -183,6 +182,8 @@ def half_precisions(requested: str, work: "Workload", device: "Device") -> tuple
 
     if requested == "bf16" and not device.bf16:
         raise ConfigError(f"{device.name} does not compute in bf16; use --precision fp32 or another --device")
+    if requested == "tf32" and device.tf32_ops_per_s is None:
+        raise ConfigError(f"{device.name} has no TF32; use --precision fp32 or another --device")
     if requested != "auto":
         return (requested == "bf16",)
     macs = max(cost.macs for cost, _, _ in work.costs)

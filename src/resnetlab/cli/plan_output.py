@@ -17,13 +17,12 @@ def print_plan(prediction: "Plan", work: "Workload", cluster: "Cluster", *, opti
     device = cluster.device
     sizes = " then ".join(str(size) for _, size, _ in work.costs)
     epochs = f"{work.epochs:,.0f}" if work.epochs >= 100 else f"{work.epochs:.3g}"
-    computed = "bf16" if work.half else f"fp32{' (convolutions in TF32)' if device.has_tf32 else ''}"
     origin = f"--batch-size {work.batch_size}" if options.batch_size else "from the recipe (--batch-size changes it)"
     limits = ", ".join(f"{resource} {format_amount(speed, 0)}" for resource, speed in prediction.limits.items())
     rows: dict[str, Any] = {
         "work": f"{options.model} on {options.data}, recipe {options.recipe}: {epochs} epochs of "
         f"{work.num_images:,} images, {sizes} pixels",
-        "on": f"{cluster.num_devices:,} x {device.title}, {computed}; {work.batch_size:,} images a step on all "
+        "on": f"{cluster.num_devices:,} x {device.title}, {work.precision}; {work.batch_size:,} images a step on all "
         f"devices, {origin}",
         "": "",
         "time": f"{format_duration(3600 * prediction.hours)}: {format_amount(prediction.images_per_s, 0)} images/s, "
@@ -111,7 +110,7 @@ def print_published(*, as_json: bool) -> int:
         for published, speed in predictions:
             if published.held_out != held_out:
                 continue
-            single = "TF32" if COMPARED_DEVICES[published.device].has_tf32 else "fp32"
+            single = "fp32" if COMPARED_DEVICES[published.device].tf32_ops_per_s is None else "TF32"
             precision = "16 bits" if published.half else single
             rows.add_row(
                 f"{published.model}, {published.devices} x {published.device}, {precision}",

@@ -10,6 +10,7 @@ from resnetlab.config import ConfigError, Preprocessing
 from resnetlab.data.dataset import Split
 from resnetlab.data.loader import sample_images
 from resnetlab.data.sampler import epoch_order
+from resnetlab.system.tf32 import float32_products
 
 MAX_IMAGES = 8192
 """Maximum number of training images; the same images in every call."""
@@ -18,6 +19,7 @@ BATCH_SIZE = 256
 
 
 @torch.no_grad()
+@float32_products(tf32=False)
 def recalibrate_bn(model: nn.Module, train: Split, preprocessing: Preprocessing, *, workers: int = 0) -> int:
     """Replace every running mean and variance by the average over batches of training images without augmentation.
 

@@ -22,6 +22,7 @@ from resnetlab.evaluation.crops import normalise_images, resize_shorter_side, te
 from resnetlab.evaluation.predictions import NO_PREDICTIONS, Predictions, merge_predictions
 from resnetlab.inference.engines.base import Engine
 from resnetlab.system.process_group import ProcessGroup
+from resnetlab.system.tf32 import float32_products
 
 MAX_PIXELS = 64 * 224 * 224
 """Maximum number of pixels in a forward pass: 64 images of 224x224."""
@@ -215,6 +216,7 @@ def _whole_image_log_probs(model: nn.Module, images: Sequence[np.ndarray], prepr
 
 
 @torch.no_grad()
+@float32_products(tf32=False)
 def _log_probabilities(model: Network, images: Tensor) -> Tensor:
     """Return the log-probability of each class in float64, which ranks classes exactly as the logits do."""
     if isinstance(model, nn.Module):

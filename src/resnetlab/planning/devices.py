@@ -22,9 +22,7 @@ class Device:
     half_ops_per_s: float
     """Peak speed with 16-bit inputs, dense. A MAC counts as two operations."""
     single_ops_per_s: float
-    """Peak speed with 32-bit inputs, as PyTorch computes convolutions by default: in TF32 if `has_tf32`."""
-    has_tf32: bool
-    """Whether the matrix units take 32-bit inputs."""
+    """Peak speed in fp32, without matrix units."""
     node_bytes_per_s: float
     """Bandwidth of an all-reduce inside a node, for each device (NCCL's bus bandwidth)."""
     network_bytes_per_s: float
@@ -35,6 +33,8 @@ class Device:
     source: str
     framework_gib: float = 1.5
     """Memory of a process before its first batch: context, code, workspaces. Assumed, not measured."""
+    tf32_ops_per_s: float | None = None
+    """Peak speed of the matrix units in TF32, dense; `None` if they do not take 32-bit inputs."""
     bf16: bool = True
     """Whether the device computes in bf16, the 16-bit type in which resnetlab trains. A V100 has only fp16."""
 
@@ -55,7 +55,6 @@ DEVICES = {
             memory_bytes_per_s=900 * GB,
             half_ops_per_s=125 * TERA,
             single_ops_per_s=15.7 * TERA,
-            has_tf32=False,
             node_bytes_per_s=130 * GB,
             network_bytes_per_s=6.25 * GB,
             devices_per_node=8,
@@ -69,8 +68,8 @@ DEVICES = {
             memory_gib=40,
             memory_bytes_per_s=1555 * GB,
             half_ops_per_s=312 * TERA,
-            single_ops_per_s=156 * TERA,
-            has_tf32=True,
+            single_ops_per_s=19.5 * TERA,
+            tf32_ops_per_s=156 * TERA,
             node_bytes_per_s=230 * GB,
             network_bytes_per_s=25 * GB,
             devices_per_node=8,
@@ -83,8 +82,8 @@ DEVICES = {
             memory_gib=80,
             memory_bytes_per_s=2039 * GB,
             half_ops_per_s=312 * TERA,
-            single_ops_per_s=156 * TERA,
-            has_tf32=True,
+            single_ops_per_s=19.5 * TERA,
+            tf32_ops_per_s=156 * TERA,
             node_bytes_per_s=230 * GB,
             network_bytes_per_s=25 * GB,
             devices_per_node=8,
@@ -97,8 +96,8 @@ DEVICES = {
             memory_gib=80,
             memory_bytes_per_s=3350 * GB,
             half_ops_per_s=989 * TERA,
-            single_ops_per_s=494 * TERA,
-            has_tf32=True,
+            single_ops_per_s=67 * TERA,
+            tf32_ops_per_s=494 * TERA,
             node_bytes_per_s=360 * GB,
             network_bytes_per_s=50 * GB,
             devices_per_node=8,
@@ -111,8 +110,8 @@ DEVICES = {
             memory_gib=141,
             memory_bytes_per_s=4800 * GB,
             half_ops_per_s=989 * TERA,
-            single_ops_per_s=494 * TERA,
-            has_tf32=True,
+            single_ops_per_s=67 * TERA,
+            tf32_ops_per_s=494 * TERA,
             node_bytes_per_s=360 * GB,
             network_bytes_per_s=50 * GB,
             devices_per_node=8,
@@ -154,7 +153,6 @@ def _local_core() -> Device:
         memory_bytes_per_s=math.inf,
         half_ops_per_s=math.inf,
         single_ops_per_s=math.inf,
-        has_tf32=False,
         node_bytes_per_s=LOOPBACK_BYTES_PER_S,
         network_bytes_per_s=LOOPBACK_BYTES_PER_S,
         devices_per_node=cores,

@@ -63,6 +63,13 @@ class Workload:
     """Images of a step, over all devices."""
     half: bool = True
     """Whether activations and products have 16 bits."""
+    tf32: bool = False
+    """Whether products of 32-bit activations are computed in TF32."""
+
+    @property
+    def precision(self) -> str:
+        """Precision of the products, as `train --precision` names it."""
+        return "bf16" if self.half else "tf32" if self.tf32 else "fp32"
 
     @property
     def params(self) -> int:
@@ -215,7 +222,9 @@ def predict_image_s(work: Workload, cluster: Cluster) -> float:
         return cluster.image_s
     return sum(
         share
-        * predict_image_time(cost.layers, image_size, cluster.device, half=work.half, residual=work.residual).total_s
+        * predict_image_time(
+            cost.layers, image_size, cluster.device, half=work.half, residual=work.residual, tf32=work.tf32
+        ).total_s
         for cost, image_size, share in work.costs
     )
 

@@ -22,7 +22,7 @@ ADD_PASSES = 6
 TENSOR_EFFICIENCY = 0.50
 """Share of the peak of matrix units that large convolutions attain."""
 SCALAR_EFFICIENCY = 0.85
-"""Share of the peak without matrix units for the precision (V100 in fp32)."""
+"""Share of the peak without matrix units (fp32)."""
 MEMORY_EFFICIENCY = 0.68
 """Share of the memory bandwidth that passes over maps attain.
 
@@ -47,7 +47,7 @@ class ImageTime:
 
 
 def predict_image_time(
-    layers: Sequence[LayerCost], image_size: int, device: Device, *, half: bool, residual: bool
+    layers: Sequence[LayerCost], image_size: int, device: Device, *, half: bool, residual: bool, tf32: bool = False
 ) -> ImageTime:
     """Return the predicted time for each image of a training step with a large batch.
 
@@ -57,9 +57,15 @@ def predict_image_time(
         device: The device.
         half: Whether activations and products have 16 bits.
         residual: Whether each block ends with an addition.
+        tf32: Whether products of 32-bit activations are computed in TF32, on a device that can.
     """
-    peak, value_bytes = (device.half_ops_per_s, 2) if half else (device.single_ops_per_s, 4)
-    efficiency = TENSOR_EFFICIENCY if half or device.has_tf32 else SCALAR_EFFICIENCY
+    value_bytes = 2 if half else 4
+    if half:
+        peak, efficiency = device.half_ops_per_s, TENSOR_EFFICIENCY
+    elif tf32 and device.tf32_ops_per_s is not None:
+        peak, efficiency = device.tf32_ops_per_s, TENSOR_EFFICIENCY
+    else:
+        peak, efficiency = device.single_ops_per_s, SCALAR_EFFICIENCY
     last_norm = "bn3" if any(layer.name.endswith("bn3") for layer in layers) else "bn2"
     arithmetic_s = traffic_s = 0.0
     num_inputs = 3 * image_size**2

@@ -203,6 +203,7 @@ def predict_published_speed(published: PublishedSpeed) -> float:
         steps=1,
         batch_size=published.batch_size * published.devices,
         half=published.half,
+        tf32=not published.half and COMPARED_DEVICES[published.device].tf32_ops_per_s is not None,
     )
     return plan(work, Cluster(published.devices, COMPARED_DEVICES[published.device], decode_s=0.0)).images_per_s
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from resnetlab.models.blocks import Block
 from resnetlab.models.resnet import ResNet
+from resnetlab.system.tf32 import float32_products
 from resnetlab.training.execution import Execution, Forward, make_forward
 
 NUM_SAMPLES = 50
@@ -202,6 +203,7 @@ For each block `residual_ratio` is ||F(x)|| / ||shortcut(x)||; plain networks ha
 """
 
 
+@float32_products(tf32=False)
 def measure_layer_stats(model: ResNet, images: Tensor, labels: Tensor) -> dict[str, Any]:
     """Measure one forward and backward pass of a batch in training mode, and restore the network afterwards.
 

@@ -8,6 +8,7 @@ from resnetlab.config import Preprocessing
 from resnetlab.data.transforms import normalise
 from resnetlab.inference.engines.base import Backend, Precision
 from resnetlab.models.resnet import ResNet
+from resnetlab.system.tf32 import float32_products
 
 
 class TorchEngine:
@@ -39,11 +40,13 @@ class TorchEngine:
         return normalise(pixels, self.preprocessing).contiguous(memory_format=torch.channels_last)
 
     @torch.no_grad()
+    @float32_products(tf32=False)
     def logits(self, images: np.ndarray) -> np.ndarray:
         """See `Engine.logits`."""
         return self.network(self.to_tensor(images)).float().cpu().numpy()
 
     @torch.no_grad()
+    @float32_products(tf32=False)
     def feature_maps(self, images: np.ndarray) -> np.ndarray:
         """See `Engine.feature_maps`."""
         *_, last = self.network.features(self.to_tensor(images)).values()
