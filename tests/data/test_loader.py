@@ -10,10 +10,11 @@ import torch
 
 from helpers.images import encode, random_images, resident_images
 from resnetlab.config import ConfigError, DataConfig, Preprocessing, Recipe
-from resnetlab.data.augmentation import augmentation_params
+from resnetlab.data.augmentation import alternating_flips, augmentation_params
 from resnetlab.data.dataset import Split
 from resnetlab.data.images.decode import BadImageError, decode_crop
 from resnetlab.data.images.encoded import EncodedImages
+from resnetlab.data.images.eval_view import EvalView
 from resnetlab.data.loader import PREFETCH_BATCHES, eval_batches, steps_per_epoch, train_batches
 from resnetlab.data.open_dataset import open_data
 from resnetlab.data.rng import make_generator
@@ -25,6 +26,7 @@ from resnetlab.data.transforms import (
     pca_lighting,
     random_crop,
     random_flip,
+    resize,
     resize_boxes,
 )
 
@@ -53,6 +55,52 @@ def test_the_global_generator_is_neither_used_nor_changed():
     assert torch.equal(first, sample_order(3, 2, 50))
     torch.manual_seed(1)
     assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_alternating_flips_show_both_views_of_each_image_in_two_epochs():
+    recipe = dataclasses.replace(RECIPE, crop_padding=0, alternate_flip=True, batch_size=len(DATA.train))
+    plain = normalise(resident_images(DATA.train), DATA.preprocessing)
+    flipped = []
+    for epoch in (2, 3, 4):
+        ((images, _),) = train_batches(DATA.train, DATA.preprocessing, recipe, seed=5, epoch=epoch)
+        by_sample = torch.empty_like(images)
+        by_sample[sample_order(5, epoch, len(DATA.train))] = images
+        is_flipped = (by_sample != plain).flatten(1).any(1)
+        assert torch.equal(by_sample[is_flipped], plain[is_flipped].flip(-1))
+        flipped.append(is_flipped)
+    symmetric = (plain == plain.flip(-1)).flatten(1).all(1)
+    assert torch.equal(flipped[0] ^ flipped[1], ~symmetric)
+    assert torch.equal(flipped[0], flipped[2])
+    assert 0.4 < flipped[0].float().mean() < 0.6
+
+
+def test_alternating_flips_depend_on_the_seed_and_are_uniform():
+    order = torch.arange(4000)
+    first, second = (alternating_flips(seed, 1, order) for seed in (0, 1))
+    assert 0.45 < ((first < 0.5) == (second < 0.5)).float().mean() < 0.55
+    assert 0 <= first.min() < 0.01
+    assert 0.99 < first.max() < 1
+
+
+def test_images_are_resized_after_the_crop_of_pad():
+    full = train_batches(DATA.train, DATA.preprocessing, RECIPE, seed=5, epoch=2)
+    small = train_batches(DATA.train, DATA.preprocessing, RECIPE, seed=5, epoch=2, image_size=6)
+    for (images, labels), (resized, same_labels) in zip(full, small, strict=True):
+        assert resized.shape == (100, 1, 6, 6)
+        torch.testing.assert_close(resized, resize(images, 6))
+        assert torch.equal(labels, same_labels)
+
+
+def test_large_batches_are_resized_in_chunks():
+    """More values than are processed together."""
+    images = torch.randint(0, 256, (300, 3, 48, 48), dtype=torch.uint8)
+    split = Split(images, torch.zeros(300, dtype=torch.int64))
+    recipe = Recipe(batch_size=300, crop="pad", crop_padding=4)
+    preprocessing = Preprocessing(48, mean=(0.5,) * 3, std=(0.25,) * 3)
+    ((full, _),) = train_batches(split, preprocessing, recipe, seed=0, epoch=0)
+    ((small, _),) = train_batches(split, preprocessing, recipe, seed=0, epoch=0, image_size=32)
+    torch.testing.assert_close(small, resize(full, 32))
+    assert small.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_batches_equal_the_reference():
@@ -108,7 +156,7 @@ def encoded_split(count: int = 60, size: int = 16, bad: Sequence[int] = (), **op
         storage.append(encode(image, "JPEG" if i % 2 else "PNG") if i not in bad else b"")
     names = [str(i) for i in range(count)]
     options = {"skip_bad": True, **options}
-    images = EncodedImages(storage, names, torch.tensor(sizes), image_size=size, crop_ratio=0.875, **options)
+    images = EncodedImages(storage, names, torch.tensor(sizes), view=EvalView(size, size, 0.875), **options)
     return Split(images, torch.arange(count))
 
 

@@ -101,3 +101,11 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_a_setting_can_remove_a_value():
     assert change_recipe(Recipe(max_update=0.1), parse_settings(["max_update=none"])).max_update is None
+
+
+def test_a_recipe_file_scales_lr_as_its_base_does(tmp_path):
+    (tmp_path / "mine.toml").write_text('base = "imagenet-90"\nlabel_smoothing = 0.0\n')
+    mine = named_recipe(str(tmp_path / "mine.toml"))
+    assert change_recipe(mine, {"batch_size": 64}).lr == pytest.approx(0.256 / 4)
+    assert change_recipe(mine, {"batch_size": 64, "lr": 0.1}).lr == 0.1
+    assert change_recipe(mine, {"batch_size": 64, "scale_lr": False}).lr == 0.256

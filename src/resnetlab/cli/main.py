@@ -15,6 +15,7 @@ import time
 import traceback
 import typing
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from resnetlab.cli.terminal import ReaderGoneError, WhenReaderLeaves, protected
@@ -32,6 +33,7 @@ COMMANDS = {
     "report": "write the report of a study again from its records",
     "plan": "predict time, memory, bottleneck and cost of a training run",
     "models": "list the networks: parameters, MACs, layers",
+    "weights": "list published weights by name; share your own",
     "data": "check a data set, or pack it into shards",
     "doctor": "find the bottleneck of a training run",
     "verify-resume": "verify that a killed run resumes to the same result",
@@ -93,7 +95,7 @@ def _when_reader_leaves(words: Sequence[str]) -> WhenReaderLeaves:
 def _run(words: Sequence[str], debug: bool) -> int:
     """Run one command and print its error, if any; return the exit status."""
     try:
-        status = dispatch(words)
+        status = dispatch(_set_cache_folder(words))
         with contextlib.suppress(ReaderGoneError):  # the work is done
             sys.stdout.flush()
         return status
@@ -109,6 +111,30 @@ def _run(words: Sequence[str], debug: bool) -> int:
 
         wait_s = 0 if isinstance(error, LostProcessError) else ERROR_DELAY_S  # each survivor's report differs
         return _fail(str(error) or type(error).__name__, 2 if _is_invalid_input(error) else 1, wait_s=wait_s)
+
+
+def _set_cache_folder(words: Sequence[str]) -> list[str]:
+    """Set the folder for downloaded files from `--cache-dir FOLDER`, and return the other words.
+
+    Raises:
+        UsageError: if the folder is missing, or is a file.
+    """
+    from resnetlab.system.cache_folder import VARIABLE
+
+    rest: list[str] = []
+    remaining = iter(words)
+    for word in remaining:
+        option, equals, value = word.partition("=")
+        if option not in ("--cache-dir", "--cache_dir"):
+            rest.append(word)
+            continue
+        folder = value if equals else next(remaining, "")
+        if not folder or folder.startswith("--"):
+            raise UsageError("--cache-dir has no value; it must be a folder for downloaded files")
+        if Path(folder).is_file():
+            raise UsageError(f"--cache-dir {folder} is a file; name a folder")
+        os.environ[VARIABLE] = folder
+    return rest
 
 
 def dispatch(words: Sequence[str]) -> int:
@@ -127,7 +153,13 @@ def dispatch(words: Sequence[str]) -> int:
 
         raise UsageError(f"there is no command {name!r}{did_you_mean(name, COMMANDS)}; commands: {', '.join(COMMANDS)}")
     command = importlib.import_module(f"resnetlab.cli.{name.replace('-', '_')}")
-    return command.run(parse(command.Options, name, rest))
+    options = parse(command.Options, name, rest)
+    if hasattr(options, "processes"):
+        from resnetlab.cli.local_processes import needs_processes, run_processes
+
+        if needs_processes(options.processes):
+            return run_processes(options.processes, words)
+    return command.run(options)
 
 
 def overview() -> str:
@@ -140,7 +172,8 @@ def overview() -> str:
         *(f"  {name:<13} {purpose}" for name, purpose in COMMANDS.items()),
         "",
         "resnetlab COMMAND --help lists a command's options.",
-        "--version prints the version; --debug shows tracebacks.",
+        "--version prints the version; --debug shows tracebacks;",
+        "--cache-dir FOLDER is the folder for downloaded files (or RESNETLAB_CACHE).",
     ]
     return "\n".join(lines)
 

@@ -3,6 +3,7 @@
 Longer than 300 lines because each of the 43 options carries its help text.
 """
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -53,9 +54,9 @@ class Options:
     """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
     are. If not given: as in the file of --from, else apply."""
     recipe: str | None = None
-    """digits, cifar-paper (section 4.2), imagenet-paper (section 3.4), imagenet-90 (the usual 90 epochs), imagenet-fast
-    (16 epochs, progressive resizing), finetune, or a file such as my.toml. If not given: finetune for the network of
-    --from, else the default for the data and the network."""
+    """digits, cifar-paper (section 4.2), fast (CIFAR in 30 epochs), imagenet-paper (section 3.4), imagenet-90 (the usual
+    90 epochs), imagenet-fast (16 epochs, growing images), finetune, or a file such as my.toml. If not given: finetune
+    for the network of --from, else the default for the data and the network."""
     set: tuple[str, ...] = ()
     """Any fields of the recipe, such as weight_decay=5e-4 schedule=cosine nesterov=true."""
     epochs: int | None = None
@@ -83,8 +84,9 @@ class Options:
     keep: Literal["last", "best"] | None = None
     """Weights to test and save: of the last epoch, or of the lowest validation error."""
     weights: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """Model file or run directory with the initial weights; random weights if not given. Without --model its network is
-    fine-tuned, with a head for the classes of --data. The preprocessing is the file's."""
+    """Initial weights: published ones such as resnet50.tv2_in1k (resnetlab weights lists them) or hf://owner/name, a
+    model file, a run directory, or a file of weights (.pth); random weights if not given. Without --model the file's
+    network is fine-tuned, with a head for the classes of --data. The preprocessing is the file's."""
     frozen_epochs: int | None = None
     """Epochs at the start that update only the head; the recipe's if not given."""
     layer_decay: float | None = None
@@ -99,14 +101,19 @@ class Options:
     """Continue a run although its configuration differs."""
     fresh: bool = False
     """Delete the run in the run directory and start again."""
-    precision: Literal["auto", "fp32", "bf16"] | None = None
-    """Precision of convolutions and matrix products; auto (the default) measures in a long run, else fp32."""
+    precision: Literal["auto", "fp32", "tf32", "bf16"] | None = None
+    """Precision of convolutions and matrix products; auto (the default) measures in a long run, else fp32. tf32 is for
+    NVIDIA GPUs from Ampere on; fp32 never computes in TF32."""
     layout: Literal["auto", "channels_last", "contiguous"] | None = None
     """Memory layout of images and feature maps; auto (the default) measures in a long run, else channels_last."""
-    compile: Literal["auto", "on", "off"] | None = None
-    """Compile the training step with torch.compile; auto (the default) measures in a long run, else off."""
+    compile: Literal["auto", "on", "off", "cuda-graph"] | None = None
+    """on: compile the training step with torch.compile; cuda-graph: replay it from a CUDA graph, on NVIDIA GPUs. auto
+    (the default) measures in a long run, else off."""
+    processes: int = 1
+    """Processes on this machine that share each batch, as with torchrun; each has its share of the cores. On a CPU, two
+    lose less speed than one when another program keeps a core busy."""
     sync_bn: bool = False
-    """With several processes (torchrun): compute batch statistics over all of them."""
+    """With several processes: compute batch statistics over all of them."""
     grad_accum_steps: int | None = None
     """Micro-batches per step and process; more need less memory; 1 if not given."""
     timeout: float = 600.0
@@ -201,6 +208,7 @@ def new_config(options: Options) -> RunConfig:
     from resnetlab.training.recipe_settings import named_recipe
     from resnetlab.training.recipes import change_recipe, default_recipe
 
+    weights = None if options.weights is None else _model_file(options.weights)
     if options.data is None:
         raise ConfigError("--data is missing; give cifar10, or the path of a folder of images or of parquet files")
     data = DataConfig(
@@ -209,8 +217,8 @@ def new_config(options: Options) -> RunConfig:
         root=None if options.data_root is None else str(options.data_root),
     )
     is_custom_data = detect_kind(data) in LISTED_KINDS
-    if options.model is None and options.weights is not None:
-        model, name = read_card(options.weights).model, options.recipe or "finetune"
+    if options.model is None and weights is not None:
+        model, name = read_card(weights).model, options.recipe or "finetune"
     else:
         model = model_config(options.model or ("resnet18" if is_custom_data else "resnet20"))
         name = options.recipe or default_recipe(data.name, model)
@@ -221,8 +229,19 @@ def new_config(options: Options) -> RunConfig:
         data,
         change_recipe(named_recipe(name, model), _recipe_overrides(options)),
         **_given_options(options, *RUN_FIELDS),
-        weights=None if options.weights is None else str(options.weights),
+        weights=weights,
     )
+
+
+def _model_file(weights: Path) -> str:
+    """Return the name or path of initial weights; a file of weights is converted, and what is assumed is printed."""
+    from resnetlab.models.pretrained.from_file import model_file_of
+
+    def log(line: str) -> None:
+        if process_group_from_env().is_first:
+            print(f"resnetlab: {line}", file=sys.stderr)
+
+    return model_file_of(str(weights), log)
 
 
 DATA_FIELDS = ("split_seed", "train_images", "image_size", "on_bad_image", *READING_FIELDS)
@@ -268,7 +287,7 @@ def override_config(config: RunConfig, options: Options) -> RunConfig:
         data = replace(data, root=str(options.data_root))
     values = {"model": model, "data": data, "recipe": recipe, **_given_options(options, *RUN_FIELDS)}
     if options.weights is not None:
-        values["weights"] = str(options.weights)
+        values["weights"] = _model_file(options.weights)
     return replace(config, **values)
 
 

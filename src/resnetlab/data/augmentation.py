@@ -8,12 +8,14 @@ from torch import Tensor
 
 from resnetlab.config import Preprocessing, Recipe
 from resnetlab.data.rng import make_generator
-from resnetlab.data.transforms import colour_jitter, normalise, pca_lighting, random_crop, random_flip
+from resnetlab.data.transforms import colour_jitter, normalise, pca_lighting, random_crop, random_flip, resize
 from resnetlab.extension import AUGMENTATIONS
 
 NUM_PARAMS = 12
 """Random numbers of a training image: 0 vertical and 1 horizontal crop offset, 2 flip, 3 scale or area, 4 aspect ratio,
 5 to 7 brightness, contrast and saturation, 8 to 10 lighting, 11 unused."""
+FLIP_PARAM = 2
+"""Column of the flip's random number."""
 CHUNK_VALUES = 1 << 19
 """Number of values that are processed together: 2 MiB as floats, which fits into a core's cache."""
 
@@ -53,19 +55,32 @@ def augmentation_params(seed: int, epoch: int, num_samples: int, *, num_custom: 
     return torch.cat([params, torch.rand(num_samples, CUSTOM_PARAMS * num_custom, generator=generator)], dim=1)
 
 
+def alternating_flips(seed: int, epoch: int, order: Tensor) -> Tensor:
+    """Return the flip's random number for each position of an epoch with `Recipe.alternate_flip`.
+
+    `order` is the sample at each position. A sample whose number is below one half in an epoch is above it in the next.
+    """
+    first = torch.rand(len(order), generator=make_generator(seed, "flip"))
+    return ((first + 0.5 * (epoch % 2)) % 1)[order]
+
+
 def augment_batch(
     images: Tensor,
     preprocessing: Preprocessing,
     recipe: Recipe,
     *,
     params: Tensor,
+    image_size: int | None = None,
     memory_format: torch.memory_format = torch.channels_last,
 ) -> Tensor:
     """Augment and normalise a batch of images; crops with a box must have been cut out before.
 
-    `params` are the rows of `augmentation_params` for these images.
+    `params` are the rows of `augmentation_params` for these images. After the crop of `pad`, images are resized to
+    `image_size` if it is given.
     """
-    return apply_in_chunks(partial(_augment, preprocessing, recipe), images, params, memory_format=memory_format)
+    side = image_size if recipe.crop == "pad" else None
+    augment = partial(_augment, preprocessing, recipe, side)
+    return apply_in_chunks(augment, images, params, memory_format=memory_format)
 
 
 def apply_in_chunks(
@@ -79,19 +94,25 @@ def apply_in_chunks(
     chunk = max(1, CHUNK_VALUES // images[0].numel())
     if len(images) <= chunk or images.is_cuda:
         return function(images, params).contiguous(memory_format=memory_format)
-    result = torch.empty(images.shape, device=images.device, memory_format=memory_format)
-    for inputs, rows, target in zip(images.split(chunk), params.split(chunk), result.split(chunk), strict=True):
+    first = function(images[:chunk], params[:chunk])
+    shape = (len(images), *first.shape[1:])
+    result = torch.empty(shape, device=images.device, memory_format=memory_format)
+    result[:chunk] = first
+    rest = zip(images[chunk:].split(chunk), params[chunk:].split(chunk), result[chunk:].split(chunk), strict=True)
+    for inputs, rows, target in rest:
         target.copy_(function(inputs, rows))
     return result
 
 
-def _augment(preprocessing: Preprocessing, recipe: Recipe, images: Tensor, params: Tensor) -> Tensor:
+def _augment(
+    preprocessing: Preprocessing, recipe: Recipe, image_size: int | None, images: Tensor, params: Tensor
+) -> Tensor:
     """Apply flip, colour jitter, lighting, normalisation and the crop of `pad`.
 
     The crop of `pad` follows normalisation, because its padding is zero after normalisation (section 4.2).
     """
     if recipe.crop != "pad" and recipe.flip:
-        images = random_flip(images, params[:, 2])
+        images = random_flip(images, params[:, FLIP_PARAM])
     if recipe.jitter or recipe.lighting:
         images = images.float().div_(255) if images.dtype == torch.uint8 else images
         images = images.contiguous()  # planar: weighting red, green and blue takes half the time
@@ -99,8 +120,10 @@ def _augment(preprocessing: Preprocessing, recipe: Recipe, images: Tensor, param
         images = pca_lighting(images, recipe.lighting, params[:, 8:11]) if recipe.lighting else images
     images = normalise(images, preprocessing)
     if recipe.crop == "pad" and (recipe.crop_padding or recipe.flip):
-        mirrored = params[:, 2] < 0.5 if recipe.flip else None
+        mirrored = params[:, FLIP_PARAM] < 0.5 if recipe.flip else None
         images = random_crop(images, recipe.crop_padding, params[:, :2], mirrored=mirrored)
+    if image_size is not None and images.shape[-1] != image_size:
+        images = resize(images, image_size)
     for index, name in enumerate(recipe.augmentations):
         start = NUM_PARAMS + CUSTOM_PARAMS * index
         images = AUGMENTATIONS[name](images, params[:, start : start + CUSTOM_PARAMS])

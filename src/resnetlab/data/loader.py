@@ -14,7 +14,13 @@ import torch
 from torch import Tensor
 
 from resnetlab.config import ConfigError, Preprocessing, Recipe
-from resnetlab.data.augmentation import apply_in_chunks, augment_batch, augmentation_params
+from resnetlab.data.augmentation import (
+    FLIP_PARAM,
+    alternating_flips,
+    apply_in_chunks,
+    augment_batch,
+    augmentation_params,
+)
 from resnetlab.data.dataset import Split
 from resnetlab.data.images.encoded import Decoded
 from resnetlab.data.sampler import epoch_order
@@ -78,7 +84,7 @@ def train_batches(
         memory_format: Memory format of the images.
         process_group: This process's rank and the number of processes.
         micro_batches: Number of micro-batches in a batch.
-        image_size: Side in pixels of the images if the recipe's crop resizes; the preprocessing's if not given.
+        image_size: Side of the images in pixels; the preprocessing's if not given.
 
     Yields:
         Images and labels of one micro-batch; fewer than usual if images that cannot be decoded are left out.
@@ -90,6 +96,8 @@ def train_batches(
     num_steps = steps_per_epoch(len(split), recipe.batch_size)
     order = epoch_order(split, seed, epoch)
     params = augmentation_params(seed, epoch, len(split), num_custom=len(recipe.augmentations))
+    if recipe.alternate_flip:
+        params[:, FLIP_PARAM] = alternating_flips(seed, epoch, order)
     if isinstance(split.images, Tensor):
         order, params = order.to(split.images.device), params.to(split.images.device)
     side = image_size or preprocessing.image_size
@@ -113,6 +121,7 @@ def train_batches(
             preprocessing,
             recipe,
             params=params[positions].to(images.device),
+            image_size=side,
             memory_format=memory_format,
         )
         yield augmented, split.labels[order[positions]]

@@ -47,9 +47,9 @@ def _statistics(preprocessing: Preprocessing, device: torch.device, row_width: i
 
     The shape is (channels, height or 1, width or 1), or (height or 1, row_width x channels) if `row_width` is not 0.
     """
-    size, channels = preprocessing.image_size, len(preprocessing.mean)
+    channels = len(preprocessing.mean)
     mean = torch.tensor(preprocessing.pixel_mean or preprocessing.mean, device=device)
-    mean = mean.view(channels, size, size) if preprocessing.pixel_mean else mean.view(channels, 1, 1)
+    mean = mean.view(channels, *preprocessing.input_size) if preprocessing.pixel_mean else mean.view(channels, 1, 1)
     std = torch.tensor(preprocessing.std, device=device).view(channels, 1, 1)
     if row_width == 0:
         return mean, std
@@ -133,6 +133,11 @@ def resize_boxes(images: Tensor, boxes: Tensor, size: int) -> Tensor:
         -1,
     )
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Resize float images to (batch, channels, size, size): bilinear, with antialiasing where they shrink."""
+    return F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
 
 
 def colour_jitter(images: Tensor, strength: float, params: Tensor) -> Tensor:

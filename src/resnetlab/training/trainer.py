@@ -6,7 +6,7 @@ Paper: section 3.4 (SGD with momentum and weight decay), section 4.2 (CIFAR).
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import Tensor
@@ -14,11 +14,14 @@ from torch import Tensor
 from resnetlab.evaluation.protocols import SplitScore
 from resnetlab.training import reports
 from resnetlab.training.distributed import broadcast_bn_statistics
+from resnetlab.training.execution import in_own_precision
+from resnetlab.training.grad_sync import BatchStats
 from resnetlab.training.lr_schedule import lr_at, num_lr_drops
 from resnetlab.training.metrics import StepMetrics
 from resnetlab.training.reports import TrainResult
 from resnetlab.training.train_step import MAX_NON_FINITE_STEPS, forward_backward, update_weights
 from resnetlab.training.trainer_setup import TrainerComponents
+from resnetlab.training.unread_steps import num_unread_steps, take_unread_steps
 
 
 class Trainer(TrainerComponents):
@@ -62,21 +65,35 @@ class Trainer(TrainerComponents):
         """Take the remaining steps of the current epoch."""
         state, steps = self.state, self.epoch_steps()
         self.begin_epoch()
-        batches = self.data.batches(
-            state.epochs_done, state.step - steps.start, memory_format=self.execution.memory_format
-        )
-        with contextlib.closing(batches):
-            while state.step < steps.stop:
-                metrics = self.train_step(batches)
-                self.call("on_step", metrics)
-                self.stop_signal.check()
-                if state.num_skipped_in_row == 0:  # weights that give no finite loss are not worth a checkpoint
-                    self.checkpoints.after_step(state.step)
-                if state.num_skipped_in_row == MAX_NON_FINITE_STEPS:
-                    raise reports.diverged_error(self, metrics.loss, metrics.lr)
+        one_by_one = range(0)  # steps that are taken again, because one of their losses was not finite
+        while state.step < steps.stop:
+            batches = self.data.batches(
+                state.epochs_done, state.step - steps.start, memory_format=self.execution.memory_format
+            )
+            with contextlib.closing(batches):
+                while state.step < steps.stop:
+                    num_steps = 1 if state.step in one_by_one else num_unread_steps(self)
+                    taken = take_unread_steps(self, batches, num_steps) if num_steps > 1 else [self.train_step(batches)]
+                    if taken is None:
+                        one_by_one = range(state.step, state.step + num_steps)
+                        break  # their batches come from a new iterator
+                    self._log_steps(taken)
         if state.num_skipped_in_row and state.step == self.total_steps:
             raise reports.diverged_error(self, math.nan, self.lr())
 
+    def _log_steps(self, taken: Iterable[StepMetrics]) -> None:
+        """Call callbacks with the steps that were just taken; then stop, save or give up if it is time to."""
+        last = math.nan, self.lr()
+        for metrics in taken:
+            self.call("on_step", metrics)
+            last = metrics.loss, metrics.lr
+        self.stop_signal.check()
+        if self.state.num_skipped_in_row == 0:  # weights that give no finite loss are not worth a checkpoint
+            self.checkpoints.after_step(self.state.step)
+        if self.state.num_skipped_in_row == MAX_NON_FINITE_STEPS:
+            raise reports.diverged_error(self, *last)
+
+    @in_own_precision
     def train_step(self, batches: Iterator[tuple[Tensor, Tensor]]) -> StepMetrics:
         """Take one step on the next batch: (batch, channels, height, width) float images, and int64 labels (batch,).
 
@@ -93,16 +110,28 @@ class Trainer(TrainerComponents):
         batch = self.grad_sync.reduce(local)
         line = stats.to_record(step=state.step + 1, lr=lr, loss=batch.loss) if stats else None
         if math.isfinite(batch.loss):
-            scale = recipe.batch_size / batch.num_images if self.grad_sync.is_shared else 1.0
-            update_weights(self.optimizer, lr, grad_scale=scale, max_update=recipe.max_update)
+            self.update(lr, grad_scale=recipe.batch_size / batch.num_images if self.grad_sync.is_shared else 1.0)
+        else:
+            self.buffers.restore()
+        state.data_wait_s += wait_s
+        state.train_time_s += time.perf_counter() - start_s
+        return self.count_step(batch, lr, line)
+
+    def update(self, lr: float, *, grad_scale: float = 1.0) -> None:
+        """Change the weights by their gradients, and their average if the recipe asks for one."""
+        update_weights(self.optimizer, lr, grad_scale=grad_scale, max_update=self.config.recipe.max_update)
+        if self.average:
+            self.average.update(self.model)
+
+    def count_step(self, batch: BatchStats, lr: float, line: dict[str, Any] | None = None) -> StepMetrics:
+        """Count a step that was taken or skipped, and return its numbers; `line` are its layer statistics."""
+        state = self.state
+        if math.isfinite(batch.loss):
             state.window.add(batch.loss, batch.num_wrong, batch.num_images)
             state.num_skipped_in_row = 0
         else:
-            self.buffers.restore()
             state.num_skipped, state.num_skipped_in_row = state.num_skipped + 1, state.num_skipped_in_row + 1
         state.step += 1
-        state.data_wait_s += wait_s
-        state.train_time_s += time.perf_counter() - start_s
         speed = self.meter.images_per_s(state.step, batch.num_images)
         return StepMetrics(
             step=state.step,
@@ -116,8 +145,8 @@ class Trainer(TrainerComponents):
         )
 
     def evaluate(self, split: str = "val") -> SplitScore:
-        """Evaluate the current weights on `train`, `val` or `test`, in evaluation mode, every image once."""
-        return self.data.score(self.model, split)
+        """Evaluate the current weights, or their average (`Recipe.ema_decay`), on `train`, `val` or `test`, in evaluation mode, every image once."""
+        return self.data.score(self.eval_model, split)
 
     def finish_epoch(self) -> dict[str, Any]:
         """Validate, compare with the best epoch, and return the record's `epoch` line.
@@ -125,12 +154,14 @@ class Trainer(TrainerComponents):
         A stop signal during the validation leaves the state as it was before.
         """
         broadcast_bn_statistics(self.model, self.process_group)
+        if self.average:
+            broadcast_bn_statistics(self.average.model, self.process_group)
         decoded_per_s = self.data.decoded_images_per_s()  # before the validation images are decoded
         with self.stop_signal.immediate():
             val = self.evaluate("val")
         self.state.epochs_done += 1
         self.state.val_errors.append(val.error_pct)
-        self.best.update(self.state.epochs_done, val.error_pct, self.model)
+        self.best.update(self.state.epochs_done, val.error_pct, self.eval_model)
         line = reports.epoch_line(self, val, decoded_per_s)
         self.state.start_epoch()
         self.gather_skipped_images()
@@ -140,18 +171,18 @@ class Trainer(TrainerComponents):
     def finish(self) -> TrainResult:
         """Evaluate the selected weights on every split; the test split is evaluated here alone."""
         if self.config.recipe.keep == "best":
-            self.model.load_state_dict(self.best.weights)
-        self.model.requires_grad_()
+            self.eval_model.load_state_dict(self.best.weights)
+        self.eval_model.requires_grad_()
         errors = {
             f"{name}_error_pct": self.evaluate(name).error_pct if len(split) else None
             for name, split in self.data.splits.items()
         }
         self.gather_skipped_images()
         result, card = reports.result_line(self, errors), reports.model_card(self, errors)
-        return TrainResult(self.model.cpu().eval(), card, result)
+        return TrainResult(self.eval_model.cpu().eval(), card, result)
 
-    def lr(self) -> float:
-        """Return the learning rate of the next step."""
+    def lr(self, ahead: int = 0) -> float:
+        """Return the learning rate of the next step, or of one that follows it `ahead` steps later."""
         recipe, state = self.config.recipe, self.state
         dropped = num_lr_drops(state.val_errors, recipe.patience) if recipe.schedule == "plateau" else 0
-        return lr_at(state.step, self.total_steps, recipe, at_initial_lr=state.at_initial_lr, num_drops=dropped)
+        return lr_at(state.step + ahead, self.total_steps, recipe, at_initial_lr=state.at_initial_lr, num_drops=dropped)

@@ -21,7 +21,7 @@ from resnetlab.training.checkpoint import Checkpoint
 from resnetlab.training.checkpoint_manager import CheckpointManager
 from resnetlab.training.describe_run import describe_run
 from resnetlab.training.distributed import wrap_ddp
-from resnetlab.training.execution import Execution, Forward, make_forward, select_execution
+from resnetlab.training.execution import Execution, Forward, check_execution, make_forward, select_execution
 from resnetlab.training.grad_sync import GradSync
 from resnetlab.training.init_weights import init_from_file
 from resnetlab.training.layer_stats import LayerStatsHook, sampling_interval
@@ -33,6 +33,8 @@ from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
 from resnetlab.training.train_state import BestWeights, TrainState, load_optimizer_tensors, optimizer_tensors
 from resnetlab.training.train_step import BufferSnapshot
+from resnetlab.training.unread_steps import StateSnapshot
+from resnetlab.training.weight_average import WeightAverage
 
 
 class TrainerComponents:
@@ -58,6 +60,8 @@ class TrainerComponents:
         self.model.activation_checkpointing = self.config.activation_checkpointing
         self.execution, self.forward = _resolve_execution(self.config, self.model, self.data, self.macs, checkpoint)
         self.optimizer = make_optimizer(self.model, self.config)
+        decay = self.config.recipe.ema_decay
+        self.average = WeightAverage(self.model, decay) if decay else None
         self.grad_sync = GradSync(self.process_group, self.config.grad_accum_steps, stop_signal=self.stop_signal)
         self.layer_stats = LayerStatsHook(
             model=self.model,
@@ -69,6 +73,7 @@ class TrainerComponents:
         self.best = BestWeights(with_weights=self.config.recipe.keep == "best")
         self.checkpoints = CheckpointManager(None, lambda: Checkpoint(**self.state_dict()), self.warn)
         self.warnings = _start_warnings(self.config, self.data)
+        self.snapshot = StateSnapshot()
         self._learning: list[bool] = []
         self._ready_epoch = -1
         self.is_resumed = checkpoint is not None
@@ -81,21 +86,28 @@ class TrainerComponents:
         """Seconds of the whole run until now, over all sessions."""
         return time.perf_counter() - self._start_s
 
+    @property
+    def eval_model(self) -> ResNet:
+        """The network that is evaluated and saved: the average of the weights if the recipe asks for one."""
+        return self.average.model if self.average else self.model
+
     def state_dict(self) -> dict[str, Any]:
-        """Return `state` (JSON values) and `tensors` (weights, optimizer, best weights): all that resuming needs.
+        """Return `state` (JSON values) and `tensors` (weights, their average, optimizer, best weights) for resuming.
 
         The tensors are those of the run, not copies.
         """
         self.state.time_s = self.time_s
         tensors = {f"model.{key}": value for key, value in self.model.state_dict().items()}
         tensors |= {f"optimizer.{key}": value for key, value in optimizer_tensors(self.model, self.optimizer).items()}
+        if self.average:
+            tensors |= {f"average.{key}": value for key, value in self.average.state_dict().items()}
         tensors |= {f"best.{key}": value for key, value in self.best.weights.items()}
         best = {"epoch": self.best.epoch, "error_pct": self.best.error_pct if self.best.epoch else None}
         from_file = self.config.weights is not None
         state = {
             "epoch_steps": self.steps_per_epoch,
             "fingerprint": self.data.dataset.fingerprint,
-            "execution": dataclasses.asdict(self.execution),
+            "execution": self.execution.as_json(),
             "processes": self.grad_sync.size,
             "micro_batches": self.grad_sync.micro_batches,
             **({"preprocessing": to_json(self.data.preprocessing)} if from_file else {}),
@@ -111,11 +123,13 @@ class TrainerComponents:
             RuntimeError: if the tensors do not fit the network.
         """
         saved = state_dict["state"]
-        by_kind: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "best": {}}
+        by_kind: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}, "best": {}}
         for name, tensor in state_dict["tensors"].items():
             kind, _, key = name.partition(".")
             by_kind[kind][key] = tensor
         self.model.load_state_dict(by_kind["model"])
+        if self.average:
+            self.average.load_state_dict(by_kind["average"])
         load_optimizer_tensors(self.model, self.optimizer, by_kind["optimizer"])
         best = saved["best"]
         self.best.epoch, self.best.weights = best["epoch"], by_kind["best"]
@@ -193,10 +207,10 @@ class TrainerComponents:
         self.layer_stats = dataclasses.replace(self.layer_stats, forward=self._make_forward(network, uncompiled=True))
 
     def _make_forward(self, network: Any, *, uncompiled: bool = False) -> Forward:
-        if uncompiled and not self.execution.compile and network is self.model:
+        eager = dataclasses.replace(self.execution, compile=False, cuda_graph=False)
+        if uncompiled and self.execution == eager and network is self.model:
             return self.forward
-        execution = dataclasses.replace(self.execution, compile=False) if uncompiled else self.execution
-        return make_forward(network, execution, self.config.recipe.label_smoothing)
+        return make_forward(network, eager if uncompiled else self.execution, self.config.recipe.label_smoothing)
 
 
 def _build_network(config: RunConfig, data: RunData, checkpoint: Checkpoint | None) -> tuple[ResNet, dict[str, Any]]:
@@ -216,15 +230,21 @@ def _resolve_execution(
     The network gets the memory format of the execution, and synchronised batch normalisation if configured.
     """
     smoothing, group = config.recipe.label_smoothing, data.options.process_group
+    is_shared = group.size * config.grad_accum_steps > 1
 
     def sample_batch() -> tuple[Tensor, Tensor]:  # a whole one, however many processes there are
         return next(train_batches(data.splits["train"], data.preprocessing, config.recipe, seed=config.seed, epoch=0))
 
     def select() -> tuple[Execution, Forward]:
-        return select_execution(config, model, sample_batch, macs=macs, total_steps=data.total_steps)
+        return select_execution(
+            config, model, sample_batch, macs=macs, total_steps=data.total_steps, is_shared=is_shared
+        )
 
     if checkpoint:
         execution = Execution(**checkpoint.state["execution"])
+        if is_shared or data.device.type != "cuda":  # a graph replays the same kernels; others go without
+            execution = dataclasses.replace(execution, cuda_graph=False)
+        check_execution(execution, data.device)
         forward = make_forward(model, execution, smoothing)
     elif group.size == 1:
         execution, forward = select()
