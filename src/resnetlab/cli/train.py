@@ -54,9 +54,9 @@ class Options:
     """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
     are. If not given: as in the file of --from, else apply."""
     recipe: str | None = None
-    """digits, cifar-paper (section 4.2), fast (CIFAR in 30 epochs), imagenet-paper (section 3.4), imagenet-90 (the usual
-    90 epochs), imagenet-fast (16 epochs, growing images), finetune, or a file such as my.toml. If not given: finetune
-    for the network of --from, else the default for the data and the network."""
+    """digits, cifar-paper (section 4.2), fast (CIFAR in 30 epochs), imagenet-paper (section 3.4), imagenet-90 (the
+    usual 90 epochs), imagenet-fast (16 epochs, growing images), finetune, or a file such as my.toml. If not given:
+    finetune for the network of --from, else the default for the data and the network."""
     set: tuple[str, ...] = ()
     """Any fields of the recipe, such as weight_decay=5e-4 schedule=cosine nesterov=true."""
     epochs: int | None = None

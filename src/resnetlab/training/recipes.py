@@ -41,8 +41,8 @@ RECIPES: dict[str, Recipe] = {
             normalise="pixel",
         ),
         # For the accuracy of section 4.2 in a fraction of its steps: a rate that rises and falls once (Smith & Topin,
-        # 2018), Nesterov's momentum, label smoothing and no decay on BN (He et al., 2019, "Bag of tricks"), small images
-        # first (Tan & Le, 2021, "EfficientNetV2"), alternating flips (Jordan, 2024). docs/log.md has what was tried.
+        # 2018), Nesterov's momentum, label smoothing and no decay on BN (He et al., 2019, "Bag of tricks"), images
+        # of 24 pixels first (Tan & Le, 2021, "EfficientNetV2"), alternating flips (Jordan, 2024); see docs/log.md.
         Recipe(
             name="fast",
             epochs=30,

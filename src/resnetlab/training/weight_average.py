@@ -1,6 +1,6 @@
 """An exponential moving average of a network's weights (`Recipe.ema_decay`)."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ class WeightAverage:
     @property
     def model(self) -> ResNet:
         """The network with the averaged weights."""
-        return self._averaged.module
+        return cast("ResNet", self._averaged.module)
 
     def update(self, model: ResNet) -> None:
         """Include the current weights of the trained network."""
