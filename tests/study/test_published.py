@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from resnetlab.config import DataConfig, RunConfig
+from resnetlab.config import DataConfig, Recipe, RunConfig
 from resnetlab.data.registry import CIFAR10
 from resnetlab.literature.paper import CIFAR
 from resnetlab.literature.protocol import BEST_ON_TEST, Protocol
@@ -15,10 +15,10 @@ from resnetlab.study.published import (
     PROTOCOL_FIELDS,
     comparison_columns,
     protocol_differences,
-    protocol_of,
     published_comparisons,
 )
 from resnetlab.study.results import Run, read_runs
+from resnetlab.study.run_protocol import COVERED_FIELDS, protocol_of
 from resnetlab.training.recipes import recipe
 
 SPLITS = {"num_train": 45_000, "num_val": 5_000, "num_test": 10_000}
@@ -38,15 +38,17 @@ def cifar_run(
     splits=SPLITS,
     weights=None,
     model=None,
+    machine=None,
     **changes,
 ):
-    """Return a run of `cifar-paper` with changes to its data, record, model and recipe."""
+    """Return a run of `cifar-paper` with changes to its data, record, machine, model and recipe."""
     architecture = model_config(network, **(model or {}))
     training = recipe("cifar-paper", architecture, **changes)
     config = RunConfig(model=architecture, data=DataConfig(data), recipe=training, seed=seed, weights=weights)
     start = {
         "data": {"classes": list(classes), **splits, "preprocessing": {"image_size": pixels}},
         "execution": {"precision": precision},
+        "machine": machine or {"device": "cpu"},
     }
     result = {"status": status, "test_error_pct": error, "steps": training.steps}
     return Run(
@@ -66,6 +68,47 @@ def runs_over_seeds(errors, **changes):
 def single_comparison(runs):
     (comparison,) = published_comparisons(runs)
     return comparison
+
+
+@pytest.mark.parametrize(
+    ("changes", "deviations"),
+    [
+        ({"nesterov": True}, ("with nesterov=true",)),
+        ({"label_smoothing": 0.05, "decay_norms": False}, ("with label_smoothing=0.05", "with decay_norms=false")),
+        ({"max_update": 0.05}, ("with max_update=0.05",)),
+    ],
+)
+def test_whatever_else_a_recipe_does_is_a_deviation(changes, deviations):
+    assert single_comparison(runs_over_seeds([8.5, 8.7], **changes)).deviations == deviations
+
+
+def test_every_field_of_a_recipe_is_part_of_the_protocol():
+    """`scale_lr` only matters where another batch size is set; a recipe's name and length in epochs say nothing."""
+    fields = {field.name for field in dataclasses.fields(Recipe)} | {"scale_lr"}
+    assert fields >= COVERED_FIELDS
+
+
+def test_statistics_of_fewer_images_are_a_deviation():
+    (run,) = runs_over_seeds([8.5])
+    run.start["images_normalised_together"] = 64
+    assert single_comparison([run]).deviations == ("with BN over 64 images",)
+
+
+def test_tf32_is_another_protocol():
+    found = single_comparison(runs_over_seeds([8.5, 8.7, 8.9], precision="tf32"))
+    assert (found.deviations, found.is_reproduction) == (("TF32 instead of fp32",), False)
+
+
+@pytest.mark.parametrize(
+    ("machine", "deviations"),
+    [
+        ({"device": "cuda", "fp32_is_not_tf32": True}, ()),
+        ({"device": "cuda"}, ("fp32 or TF32 instead of fp32",)),  # a record from when fp32 on a GPU meant either
+        ({"device": "cpu"}, ()),
+    ],
+)
+def test_fp32_of_a_gpu(machine, deviations):
+    assert single_comparison(runs_over_seeds([8.5, 8.7, 8.9], machine=machine)).deviations == deviations
 
 
 def test_reproduction_within_two_standard_deviations():
@@ -285,7 +328,7 @@ def test_comparison_columns():
 
 
 def test_every_field_of_a_protocol_is_compared():
-    assert set(PROTOCOL_FIELDS) | {"description", "data", "augmentation"} == {
+    assert set(PROTOCOL_FIELDS) | {"description", "data", "augmentation", "extras"} == {
         field.name for field in dataclasses.fields(Protocol)
     }
     assert all(getattr(CIFAR, field) is not None for field in PROTOCOL_FIELDS)

@@ -45,7 +45,7 @@ class Options:
     """Images per step; the recipe's if not given."""
     image_size: int | None = None
     """Side of the network's input in pixels; derived from the images if not given."""
-    precision: Literal["auto", "fp32", "bf16"] | None = None
+    precision: Literal["auto", "fp32", "tf32", "bf16"] | None = None
     """Precision of convolutions and matrix products; fp32 if not given."""
     device: Literal["auto", "cpu", "cuda"] | None = None
     """Device to measure; auto uses a GPU if one is available."""

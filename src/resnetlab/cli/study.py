@@ -71,7 +71,7 @@ class Options:
     """Factor on the initial weights of the convolutions, 1 if not given."""
     no_identity_init: bool = False
     """Leave out identity initialisation: each shallow plain network, deepened by identity layers (section 1)."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     """Precision of convolutions, the same in every run."""
     out: Path | None = None
     """Folder for runs and report; studies/DATA or studies/DATA-PRESET if not given."""

@@ -46,6 +46,8 @@ class Protocol:
     """The crops of a test image: `single view`, `10 crops`."""
     precision: str | None = None
     """Precision of convolutions and matrix products in training."""
+    extras: tuple[str, ...] = ()
+    """Whatever else a recipe does, as it is set: `nesterov=true`."""
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from resnetlab.config import ModelConfig, Recipe
-from resnetlab.data.registry import CIFAR10
+from resnetlab.config import ModelConfig
 from resnetlab.literature.paper import find_result
-from resnetlab.literature.protocol import BEST_ON_VAL, LAST_EPOCH, Protocol, PublishedResult
+from resnetlab.literature.protocol import Protocol, PublishedResult
 from resnetlab.literature.reproductions import independent_results
 from resnetlab.models.zoo import model_config
 from resnetlab.study.results import Run
+from resnetlab.study.run_protocol import protocol_of
 from resnetlab.study.seed_stats import SeedStats, seed_stats
 
 QUANTITY = "test_error_pct"
@@ -181,45 +181,11 @@ def protocol_differences(ours: Protocol, theirs: Protocol) -> tuple[str, ...]:
     our_augmentation, their_augmentation = ours.augmentation or (), theirs.augmentation or ()
     differences += [f"no {name}" for name in their_augmentation if name not in our_augmentation]
     differences += [f"with {name}" for name in our_augmentation if name not in their_augmentation]
+    differences += [f"with {name}" for name in ours.extras if name not in theirs.extras]
+    differences += [f"without {name}" for name in theirs.extras if name not in ours.extras]
     if unknown:
         differences.append(f"not published there: {', '.join(unknown)}")
     return tuple(differences)
-
-
-def protocol_of(run: Run) -> Protocol | None:
-    """Return the protocol of a finished run; `None` for other data than CIFAR-10, or if the record lacks a field.
-
-    CIFAR-10 is identified by its classes and numbers of images, so folder name and container format do not matter. A
-    subset of the training images counts as CIFAR-10 too; its size is then a deviation.
-    """
-    recipe = run.config.recipe
-    try:
-        data = run.start["data"]
-        splits = {f"num_{split}": data[f"num_{split}"] for split in ("train", "val", "test")}
-        if set(data["classes"]) != set(CIFAR10) or splits["num_test"] != 10_000:
-            return None
-        if splits["num_train"] + splits["num_val"] > 50_000:
-            return None
-        return Protocol(
-            f"recipe {recipe.name}",
-            "CIFAR-10",
-            **splits,
-            image_size=data["preprocessing"]["image_size"],
-            steps=run.result["steps"],
-            batch_size=recipe.batch_size,
-            lr=recipe.lr,
-            schedule=_schedule_text(recipe),
-            warmup=_warmup_text(recipe),
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            augmentation=_augmentation_names(recipe),
-            normalise="mean per pixel" if recipe.normalise == "pixel" else "mean and deviation per channel",
-            tested_epoch=LAST_EPOCH if recipe.keep == "last" else BEST_ON_VAL,
-            views="single view",
-            precision=run.start["execution"]["precision"],
-        )
-    except KeyError:
-        return None
 
 
 def _comparison_key(run: Run) -> tuple[str, str, Protocol] | None:
@@ -239,38 +205,6 @@ def _published_network(model: ModelConfig) -> str | None:
     # The name does not matter, nor does the bottleneck stride, which basic blocks do not use.
     same = replace(model, name=published.name, bottleneck_stride=published.bottleneck_stride)
     return name if same == published else None
-
-
-def _schedule_text(recipe: Recipe) -> str:
-    if recipe.schedule == "step" and recipe.milestones:
-        return f"divided by 10 at {' and '.join(f'{100 * milestone:g} %' for milestone in recipe.milestones)}"
-    return {
-        "plateau": f"divided by 10 after {recipe.patience} epochs without a lower validation error",
-        "linear": "falling to 0 along a line",
-        "cosine": "falling to 0 along a cosine",
-    }.get(recipe.schedule, "constant")
-
-
-def _warmup_text(recipe: Recipe) -> str:
-    phases = [f"lr rising over {recipe.warmup_steps} steps"] if recipe.warmup_steps else []
-    if recipe.initial_lr is not None:
-        phases.append(f"lr {recipe.initial_lr:g} until the training error is below {recipe.initial_lr_until_pct:g} %")
-    return " and ".join(phases) or "no warm-up"
-
-
-def _augmentation_names(recipe: Recipe) -> tuple[str, ...]:
-    crops = {
-        "pad": f"crops from {recipe.crop_padding} pixels of padding" if recipe.crop_padding else "",
-        "scale": f"crops after scaling by {recipe.scale_range[0]} … {recipe.scale_range[1]} over 224",
-        "resized": "crops of random scale and aspect ratio",
-    }
-    names = (
-        crops[recipe.crop],
-        "flips" if recipe.flip else "",
-        f"colour jitter of {recipe.jitter:g}" if recipe.jitter else "",
-        f"PCA lighting of {recipe.lighting:g}" if recipe.lighting else "",
-    )
-    return tuple(filter(None, names))
 
 
 def _format_value(value: float | str | None) -> str:

@@ -19,7 +19,11 @@ class Callback:
         """Run before the first step; `trainer.describe()` gives the resolved configuration as lines of text."""
 
     def on_step(self, trainer: "Trainer", metrics: "StepMetrics") -> None:
-        """Run after each training step; `metrics.progress` is set on about 13 steps of an epoch."""
+        """Run after each training step; `metrics.progress` is set on about 13 steps of an epoch.
+
+        On a GPU several steps are reported together, when their losses are read (`RuntimeOptions.loss_steps`): the
+        weights are then those after the last of them.
+        """
 
     def on_epoch(self, trainer: "Trainer", line: Mapping[str, Any]) -> None:
         """Run after each epoch and its validation, with the record's `epoch` line: errors in %, times in seconds."""

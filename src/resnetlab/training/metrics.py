@@ -83,6 +83,11 @@ class ProgressMeter:
         self._interval = max(1, len(steps) // REPORTS_PER_EPOCH)
         self._last_s, self._num_images = time.perf_counter(), 0
 
+    def next_report(self, step: int) -> int:
+        """Return the number of steps after which the next report is due, if `step` have been taken in the run."""
+        done = step - self._steps.start
+        return min(step + self._interval - done % self._interval, self._steps.stop)
+
     def images_per_s(self, step: int, num_images: int) -> float | None:
         """Count the images of a step; return the speed since the last report if one is due after `step`."""
         self._num_images += num_images

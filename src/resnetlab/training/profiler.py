@@ -235,8 +235,9 @@ def _sample_batch(split: Split, trainer: Trainer) -> tuple[Tensor, Tensor]:
 
 def _step(trainer: Trainer, images: Tensor, labels: Tensor) -> int:
     trainer.optimizer.zero_grad()
-    loss, _ = trainer.forward(images, labels)
-    loss.backward()
+    with trainer.execution.float32_products():
+        loss, _ = trainer.forward(images, labels)
+        loss.backward()
     loss.item()
     trainer.optimizer.step()
     return len(labels)

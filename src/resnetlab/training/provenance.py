@@ -45,7 +45,10 @@ def _short(preprocessing: Preprocessing) -> dict[str, Any]:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Return the device, processor, cores, threads and operating system of this process."""
+    """Return the device, processor, cores, threads and operating system of this process.
+
+    On a GPU it also has `fp32_is_not_tf32`, which records lack that were written while fp32 meant either.
+    """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "device": device.type,
@@ -53,6 +56,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}",
+        **({"fp32_is_not_tf32": True} if device.type == "cuda" else {}),
     }
 
 

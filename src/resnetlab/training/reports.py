@@ -1,6 +1,5 @@
 """The reports of a run: progress, the record's lines for epochs and the result, the model card, and its errors."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -65,7 +64,7 @@ def run_line(trainer: "TrainerComponents") -> dict[str, Any]:
         "macs": trainer.macs,
         "machine": machine(trainer.data.device),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "execution": dataclasses.asdict(trainer.execution),
+        "execution": trainer.execution.as_json(),
         **({"start": trainer.start} if trainer.start else {}),
         **sharing(trainer),
     }

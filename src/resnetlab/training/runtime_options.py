@@ -25,5 +25,9 @@ class RuntimeOptions:
     """Seconds between checkpoints, at least; checkpoints take at most 1 % of the time."""
     checkpoint_steps: int | None = None
     """Steps between checkpoints; replaces `checkpoint_s`."""
+    loss_steps: int | None = None
+    """Steps between two reads of the loss: callbacks hear of the steps then, and a signal stops the run then. If not
+    given: 32 on a GPU, which would wait for the host at each read, and 1 elsewhere or if processes or micro-batches
+    share a step."""
     track: str | None = None
     """`tensorboard` also writes event files."""
