@@ -145,7 +145,10 @@ class Trainer(TrainerComponents):
         )
 
     def evaluate(self, split: str = "val") -> SplitScore:
-        """Evaluate the current weights, or their average (`Recipe.ema_decay`), on `train`, `val` or `test`, in evaluation mode, every image once."""
+        """Evaluate the current weights, or their average, on `train`, `val` or `test`.
+
+        The network is in evaluation mode, and sees every image once.
+        """
         return self.data.score(self.eval_model, split)
 
     def finish_epoch(self) -> dict[str, Any]:
