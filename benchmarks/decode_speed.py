@@ -34,6 +34,7 @@ from resnetlab.config import Crop, Preprocessing, Recipe
 from resnetlab.data.dataset import Split
 from resnetlab.data.images.decode import read_header
 from resnetlab.data.images.encoded import EncodedImages
+from resnetlab.data.images.eval_view import EvalView
 from resnetlab.data.loader import train_batches
 
 BOUNDS = {64: 2.5, 224: 1.5}
@@ -98,7 +99,7 @@ def ours(files: list[Path], size: int, crop: Crop, batch_size: int) -> Iterator[
     headers = [read_header(file.read_bytes()) for file in files]
     sides = torch.tensor([(header.height, header.width) for header in headers])
     split = Split(
-        EncodedImages(files, [str(file) for file in files], sides, image_size=size, crop_ratio=1.0),
+        EncodedImages(files, [str(file) for file in files], sides, view=EvalView(size, size)),
         torch.arange(len(files)),
     )
     recipe = Recipe(batch_size=batch_size, crop=crop, flip=True)

@@ -67,7 +67,7 @@ def measure(name: str, files: list[ImageInput], turns: int) -> dict[str, float]:
     preprocessing = Preprocessing(size, (0.48, 0.46, 0.41), (0.23, 0.22, 0.22), crop_ratio=0.875 if size >= 64 else 1.0)
     predictor = Predictor(network, ModelCard(network.config, tuple("0123456789"), preprocessing))
     images = list(islice(cycle(files), int(count)))
-    batch = default_batch_size(size)
+    batch = default_batch_size(size**2)
     batches = [images[start : start + batch] for start in range(0, len(images), batch)]
     seen = decoded(predictor, batches[0])
 

@@ -91,7 +91,7 @@ def test_evaluation_follows_the_network_unless_told_otherwise(data):
         pixels[name] = dataset.split.images
         originals = original_images(dataset)
         assert isinstance(originals, EncodedImages)
-        assert originals.color_profiles == ("ignore" if name == "ignore" else "apply")
+        assert originals.view.color_profiles == ("ignore" if name == "ignore" else "apply")
     assert not np.array_equal(pixels["apply"].sum((1, 2, 3)), pixels["ignore"].sum((1, 2, 3)))
     assert np.array_equal(sorted(pixels["apply"].sum((1, 2, 3))), sorted(pixels["overridden"].sum((1, 2, 3))))
 
@@ -101,7 +101,7 @@ def test_images_that_stay_encoded_follow_it_too(data):
         config = DataConfig(str(data), image_size=8, color_profiles=value)
         images = open_data(config, keep_encoded=True).train.images
         assert isinstance(images, EncodedImages)
-        assert images.color_profiles == value
+        assert images.view.color_profiles == value
 
 
 def test_files_without_the_field_apply_profiles():

@@ -21,7 +21,7 @@ def run(*words):
 
 def test_a_pixel_mean_that_does_not_fit_is_refused(tmp_path):
     for content, message in [
-        (np.zeros((3, 8, 9)), r"has shape \(3, 8, 9\)"),
+        (np.zeros((2, 8, 9)), r"has shape \(2, 8, 9\)"),
         (np.zeros((8, 8)), r"has shape \(8, 8\)"),
         (np.full((3, 8, 8), np.nan), "from 0 to 1"),
         (np.full((3, 8, 8), -1.0), "from 0 to 1"),
@@ -39,6 +39,16 @@ def test_a_pixel_mean_that_does_not_fit_is_refused(tmp_path):
     for name in ("text.npy", "nowhere.npy"):
         with pytest.raises(ConfigError, match=f"{name}: cannot be read as .npy"):
             read_pixel_mean(tmp_path / name, 3)
+
+
+def test_the_mean_of_a_rectangle_sets_height_and_width(tmp_path):
+    torch.save(build_model("resnet8", 2).state_dict(), tmp_path / "net.pth")
+    np.save(tmp_path / "mean.npy", np.full((3, 8, 9), 0.5))
+    saving = ("--save", tmp_path / "a.safetensors", "--classes", "a", "b", "--pixel-mean", tmp_path / "mean.npy")
+    run(tmp_path / "net.pth", *saving, "--image-size", 8, 9)
+    preprocessing = load_model(tmp_path / "a.safetensors")[1].preprocessing
+    assert preprocessing.input_size == (8, 9)
+    assert len(preprocessing.pixel_mean) == 3 * 8 * 9
 
 
 @pytest.mark.parametrize(("mean_scale", "train_scale"), [(1, 1), (255, 1), (255, 255), (1, 255)])

@@ -10,6 +10,7 @@ from helpers.images import encode, random_images, resident_images
 from resnetlab.config import ConfigError, DataConfig, Preprocessing
 from resnetlab.data.dataset import Split
 from resnetlab.data.images.encoded import EncodedImages
+from resnetlab.data.images.eval_view import EvalView
 from resnetlab.data.normalisation import FLOAT_VALUES, channel_normalisation, pixel_normalisation
 from resnetlab.data.open_dataset import open_data
 from resnetlab.serialization import from_json, to_json
@@ -23,7 +24,7 @@ def random_split(count, side):
 def encoded_split(pixels):
     sizes = torch.tensor([image.shape[:2] for image in pixels])
     storage = [encode(image) for image in pixels]
-    images = EncodedImages(storage, ["x"] * len(pixels), sizes, image_size=8, crop_ratio=1.0)
+    images = EncodedImages(storage, ["x"] * len(pixels), sizes, view=EvalView(8, 8))
     return Split(images, torch.zeros(len(pixels), dtype=torch.int64))
 
 

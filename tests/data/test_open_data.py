@@ -112,7 +112,7 @@ def test_residency_and_geometry(tmp_path, shapes, options, keep, expected):
     if isinstance(images, torch.Tensor):
         assert images.shape == (16, 3, expected[1], expected[1])
     else:
-        assert images.image_size == expected[1]
+        assert images.view.height == expected[1]
         assert {tuple(size) for size in images.sizes.tolist()} == set(shapes)
         assert list(images.names) == list(data.train.names)
         assert list(data.train.names) == sorted(data.train.names)  # by label, then by name

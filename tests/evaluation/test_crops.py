@@ -9,6 +9,7 @@ from resnetlab import build_model
 from resnetlab.config import ConfigError, Preprocessing
 from resnetlab.data.dataset import Split
 from resnetlab.data.images.encoded import EncodedImages
+from resnetlab.data.images.eval_view import EvalView
 from resnetlab.evaluation.crops import multi_scale_sides, ten_crop_side
 from resnetlab.evaluation.protocols import collect_predictions, ensemble, multi_scale, one_crop, ten_crop
 from resnetlab.models.resnet import ResNet
@@ -43,9 +44,7 @@ def images(tmp_path_factory):
 
 def encoded(files, pre=PRE) -> EncodedImages:
     sizes = torch.tensor(SHAPES)
-    return EncodedImages(
-        files, [file.name for file in files], sizes, image_size=pre.image_size, crop_ratio=pre.crop_ratio
-    )
+    return EncodedImages(files, [file.name for file in files], sizes, view=EvalView.of(pre))
 
 
 def resized(pixels: np.ndarray, shorter: int) -> np.ndarray:

@@ -194,8 +194,8 @@ def test_render_gets_the_encoded_image_its_view_and_prediction(predictor, files)
 
 
 def test_default_batch_sizes():
-    assert [default_batch_size(size) for size in (1, 32, 64, 224, 1000)] == [128, 128, 98, 8, 1]
-    assert [default_batch_size(size, with_overlays=True) for size in (1, 32, 64, 224, 1000)] == [8, 8, 8, 8, 1]
+    assert [default_batch_size(size**2) for size in (1, 32, 64, 224, 1000)] == [128, 128, 98, 8, 1]
+    assert [default_batch_size(size**2, with_overlays=True) for size in (1, 32, 64, 224, 1000)] == [8, 8, 8, 8, 1]
 
 
 def test_empty_inputs(predictor):

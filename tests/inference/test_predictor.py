@@ -15,10 +15,11 @@ from helpers.small_network import CLASSES, COLOUR, GREY, model_file, network
 from resnetlab.data.dataset import Split
 from resnetlab.data.images.decode import BadImageError
 from resnetlab.data.images.encoded import EncodedImages
+from resnetlab.data.images.eval_view import EvalView
 from resnetlab.data.loader import eval_batches
 from resnetlab.inference.predictor import BrokenNetworkError, Prediction, Predictor, load
 from resnetlab.inference.probe_images import luma
-from resnetlab.models.model_file import ModelCard, ModelFileError
+from resnetlab.models.model_file import ModelCard, ModelFileError, save_model
 
 from conftest import ROOT
 
@@ -50,13 +51,11 @@ def write_images(root: Path, count: int = 20) -> list[Path]:
 
 def by_evaluation(predictor: Predictor, files: list[Path]) -> np.ndarray:
     """Return the probabilities that evaluation computes for image files."""
-    size, ratio = predictor.preprocessing.image_size, predictor.preprocessing.crop_ratio
     images = EncodedImages(
         files,
         [str(file) for file in files],
         torch.ones(len(files), 2, dtype=torch.int64),
-        image_size=size,
-        crop_ratio=ratio,
+        view=EvalView.of(predictor.preprocessing),
     )
     split = Split(images, torch.zeros(len(files), dtype=torch.int64))
     ((batch, _),) = eval_batches(split, predictor.preprocessing)
@@ -281,12 +280,11 @@ def test_a_broken_network_is_an_error():
 
 
 def test_invalid_model_files(tmp_path):
-    spectral = replace(COLOUR, mean=(0.5,) * 4, std=(0.2,) * 4)
-    with pytest.raises(
-        ModelFileError, match=r"m\.safetensors: resnet8 has 4 input channels, its preprocessing 4; both must be 3"
-    ):
-        load(model_file(tmp_path / "m.safetensors", spectral))
     model = network()
+    card = ModelCard(model.config, CLASSES, replace(COLOUR, mean=(0.5,), std=(1.0,)))
+    save_model(tmp_path / "m.safetensors", model, card)
+    with pytest.raises(ModelFileError, match=r"m\.safetensors: resnet8 has 3 input channels, its preprocessing 1$"):
+        load(tmp_path / "m.safetensors")
     with pytest.raises(ValueError, match="resnet8 has 6 outputs and 2 class names"):
         Predictor(model, ModelCard(model.config, ("a", "b"), COLOUR))
     with pytest.raises(ModelFileError, match="no such model file"):

@@ -1,5 +1,6 @@
 """`resnetlab deepen`: write the model file of a deeper network that computes the same function."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -107,7 +108,7 @@ def random_images(card: "ModelCard") -> "Tensor":
     """Return a fixed calibration batch of random pixels, normalised as the network expects.
 
     Returns:
-        float32 of shape (batch, in_channels, image_size, image_size).
+        float32 of shape (batch, in_channels, height, width).
     """
     import torch
 
@@ -115,8 +116,8 @@ def random_images(card: "ModelCard") -> "Tensor":
     from resnetlab.data.transforms import normalise
     from resnetlab.models.deepen import num_calibration_images
 
-    size = card.preprocessing.image_size
-    shape = (num_calibration_images(size), card.model.in_channels, size, size)
+    height, width = card.preprocessing.input_size
+    shape = (num_calibration_images(math.isqrt(height * width)), card.model.in_channels, height, width)
     pixels = torch.randint(256, shape, generator=make_generator(0, "deepen", "images"), dtype=torch.uint8)
     return normalise(pixels, card.preprocessing)
 
@@ -125,7 +126,7 @@ def training_images(card: "ModelCard", config: DataConfig) -> "Tensor":
     """Return a fixed calibration batch of training images, of all classes, normalised as the network expects.
 
     Returns:
-        float32 of shape (batch, in_channels, image_size, image_size).
+        float32 of shape (batch, in_channels, height, width).
 
     Raises:
         ConfigError: if the images cannot be opened, or have another number of channels than the network reads.
@@ -139,7 +140,7 @@ def training_images(card: "ModelCard", config: DataConfig) -> "Tensor":
     dataset = open_data(config, keep_encoded=True, preprocessing=card.preprocessing)
     train = dataset.train.with_channels(card.model.in_channels)
     check_channels(card, train.channels, dataset.name)
-    count = num_calibration_images(card.preprocessing.image_size)
+    count = num_calibration_images(math.isqrt(math.prod(card.preprocessing.input_size)))
     return sample_images(train, card.preprocessing, count, workers=usable_cores())[0]
 
 

@@ -181,7 +181,7 @@ def _output_file(options: Options, model: Path) -> tuple["Format", Path]:
 
 
 def _load_images(options: Options) -> "np.ndarray | None":
-    """Return the user's images, cropped as for the network: uint8 (batch, image_size, image_size, channels).
+    """Return the user's images, cropped as for the network: uint8 (batch, height, width, channels).
 
     Raises:
         ConfigError: if there are no images, too many, or one that cannot be decoded.

@@ -14,7 +14,17 @@ if TYPE_CHECKING:
     from resnetlab.models.importing.import_weights import ImportedModel
     from resnetlab.models.model_card import ModelCard
 
-CARD_OPTIONS = ("classes", "mean", "std", "pixel_mean", "image_size", "crop_ratio")
+CARD_OPTIONS = (
+    "classes",
+    "mean",
+    "std",
+    "pixel_mean",
+    "image_size",
+    "crop_ratio",
+    "interpolation",
+    "resize_rule",
+    "fit",
+)
 """The options that only a written model file needs."""
 OTHER_SUFFIXES = (".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".onnx", ".xml", ".pt2")
 """Suffixes of other kinds of file; a model file must not have them, since some select the engine of a file."""
@@ -43,10 +53,18 @@ class Options:
     1, or for pixels from 0 to 255 if the weights were trained on such."""
     pixel_mean: Path | None = None
     """In place of --mean: an .npy file with the mean of each pixel, (channels, height, width) or channels last."""
-    image_size: int | None = None
-    """Side of the network's input in pixels; default 224 after a 7x7 stem and 32 after a 3x3 stem."""
+    image_size: tuple[int, ...] | None = None
+    """Side of the network's input in pixels, or its height and width; default 224 after a 7x7 stem and 32 after a 3x3
+    stem."""
     crop_ratio: float | None = None
     """Side of the centre crop over the shorter side of the image; default 0.875 after a 7x7 stem, else 1."""
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+    """Kernel that resizes images, antialiased; default bilinear."""
+    resize_rule: Literal["resnetlab", "torchvision", "timm"] | None = None
+    """Rounding of sizes and offsets: that of resnetlab, or exactly that of another package. The default for keys of
+    torchvision after a 7x7 stem is torchvision, else resnetlab."""
+    fit: Literal["crop", "pad", "squash"] | None = None
+    """Images of another aspect ratio: crop the margins off (default), pad them with borders, or squash them."""
     shortcut: Literal["none", "pad"] | None = None
     """For shortcuts without weights: none (a plain network), or pad (option A)."""
     zero_channels: Literal["append", "split"] | None = None

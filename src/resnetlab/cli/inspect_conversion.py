@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from resnetlab.cli.class_lists import read_class_list
-from resnetlab.config import ConfigError, ModelConfig, Preprocessing
+from resnetlab.config import ConfigError, Fit, Interpolation, ModelConfig, Preprocessing, ResizeRule
 from resnetlab.data.registry import KNOWN_DATASETS
 from resnetlab.models.importing.import_weights import ImportedModel
 from resnetlab.models.importing.weight_checks import bn_variance_ratio
@@ -37,8 +37,12 @@ class CardOptions:
     std: tuple[float, ...] | None
     pixel_mean: Path | None
     """An .npy file with the mean of each pixel."""
-    image_size: int | None
+    image_size: tuple[int, ...] | None
+    """Side of the input, or its height and width."""
     crop_ratio: float | None
+    interpolation: Interpolation | None = None
+    resize_rule: ResizeRule | None = None
+    fit: Fit | None = None
 
 
 def build_card(options: CardOptions, path: Path, imported: ImportedModel) -> tuple[ModelCard, list[str]]:
@@ -54,6 +58,8 @@ def build_card(options: CardOptions, path: Path, imported: ImportedModel) -> tup
     assert options.classes is not None
     classes = class_names(options.classes, config.num_classes)
     preprocessing, notes = _match_training_scale(imported, options, *make_preprocessing(options, config))
+    preprocessing, assumed = _resize_like_source(imported, options, preprocessing)
+    notes = [*notes, *assumed]
     return ModelCard(config, classes, preprocessing, provenance={"converted_from": _origin(path, imported)}), notes
 
 
@@ -101,7 +107,7 @@ def make_preprocessing(options: CardOptions, config: ModelConfig) -> tuple[Prepr
         ConfigError: for values that do not fit the network or each other.
     """
     channels, imagenet = config.in_channels, config.stem == "imagenet"
-    size = (224 if imagenet else 32) if options.image_size is None else options.image_size
+    size = _check_size(((224 if imagenet else 32),) if options.image_size is None else options.image_size)
     pixel_mean: tuple[float, ...] = ()
     if options.pixel_mean is None:
         assert options.mean is not None
@@ -110,14 +116,18 @@ def make_preprocessing(options: CardOptions, config: ModelConfig) -> tuple[Prepr
         mean, std, notes = _to_full_scale(mean, std)
     else:
         image = read_pixel_mean(options.pixel_mean, channels)
-        if options.image_size not in (None, image.shape[1]):
-            raise ConfigError(f"{options.pixel_mean} is {image.shape[1]} pixels wide, and --image-size {size}")
+        if options.image_size is not None and size != image.shape[1:]:
+            given = " ".join(map(str, options.image_size))
+            raise ConfigError(
+                f"{options.pixel_mean} has {image.shape[1]} x {image.shape[2]} pixels, and --image-size is {given}"
+            )
         std = None if options.std is None else _check_values("--std", options.std, channels)
         flat, std, notes = _to_full_scale(image.ravel(), std)
-        pixel_mean, size = tuple(flat.tolist()), image.shape[1]
+        pixel_mean, size = tuple(flat.tolist()), (image.shape[1], image.shape[2])
         mean = flat.reshape(channels, -1).mean(1)
     preprocessing = Preprocessing(
-        image_size=size,
+        image_size=size[0],
+        image_width=None if size[0] == size[1] else size[1],
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()) if std is not None else (1.0,) * channels,
         pixel_mean=pixel_mean,
@@ -130,7 +140,7 @@ def read_pixel_mean(path: Path, channels: int) -> np.ndarray:
     """Read the mean of each pixel from an .npy file, channels first or last.
 
     Returns:
-        float64 of shape (channels, size, size).
+        float64 of shape (channels, height, width).
 
     Raises:
         ConfigError: if the file cannot be read, or has another shape or other values.
@@ -143,10 +153,10 @@ def read_pixel_mean(path: Path, channels: int) -> np.ndarray:
         raise ConfigError(f"{path}: not an array of numbers; give a file of numpy.save")
     if image.ndim == 3 and image.shape[0] != channels and image.shape[2] == channels:
         image = image.transpose(2, 0, 1)
-    if image.ndim != 3 or image.shape[0] != channels or image.shape[1] != image.shape[2]:
+    if image.ndim != 3 or image.shape[0] != channels:
         raise ConfigError(
-            f"{path}: has shape {image.shape}, and the network reads square images of {channels} channels: "
-            f"({channels}, size, size) or (size, size, {channels})"
+            f"{path}: has shape {image.shape}, and the network reads images of {channels} channels: "
+            f"({channels}, height, width) or (height, width, {channels})"
         )
     if not np.isfinite(image).all() or image.min() < 0 or image.max() > MAX_PIXEL:
         raise ConfigError(f"{path}: its values must be from 0 to 1 each, or from 0 to {MAX_PIXEL}")
@@ -184,6 +194,49 @@ def _to_full_scale(mean: np.ndarray, std: np.ndarray | None) -> tuple[np.ndarray
     note = f"values above 1 are for pixels from 0 to {MAX_PIXEL}: "
     note += "mean divided by 255, deviation 1" if std is None else "mean and deviation divided by 255"
     return mean / MAX_PIXEL, None if std is None else std / MAX_PIXEL, [note]
+
+
+def _check_size(given: Sequence[int]) -> tuple[int, int]:
+    """Return height and width from one side or from both.
+
+    Raises:
+        ConfigError: for another number of sides, and for sides below 1.
+    """
+    if len(given) not in (1, 2) or min(given) < 1:
+        sides = " ".join(map(str, given))
+        raise ConfigError(f"--image-size must be a side in pixels, or height and width, of 1 or more, not {sides}")
+    return given[0], given[-1]
+
+
+def _resize_like_source(
+    imported: ImportedModel, options: CardOptions, preprocessing: Preprocessing
+) -> tuple[Preprocessing, list[str]]:
+    """Set the resizing from the user's values, or as the repository does it whose keys the weights have.
+
+    Keys of torchvision after a 7x7 stem stand for its first ImageNet weights (V1): bilinear, the shorter side to
+    image_size / crop_ratio. timm has the same keys; a note says what is assumed. Networks after a 3x3 stem are for
+    small images, which are rarely resized. The rules of other packages go with colour profiles that are ignored.
+    """
+    photographs = imported.model.config.stem == "imagenet"
+    source = imported.key_format.resize_rule if photographs else "resnetlab"
+    rule = options.resize_rule or source
+    preprocessing = replace(
+        preprocessing,
+        resize_rule=rule,
+        interpolation=options.interpolation or "bilinear",
+        fit=options.fit or "crop",
+        color_profiles="apply" if rule == "resnetlab" else "ignore",
+    )
+    names = ("resize_rule", "interpolation", "fit")
+    assumed = [
+        f"--{name.replace('_', '-')} {getattr(preprocessing, name)}" for name in names if getattr(options, name) is None
+    ]
+    if not assumed or not photographs:
+        return preprocessing, []
+    why = "since the weights do not show it"
+    if source == "torchvision":
+        why = "as for torchvision's V1 weights (timm: --resize-rule timm --interpolation bicubic --crop-ratio 0.95)"
+    return preprocessing, [f"resizing is assumed {why}: {' '.join(assumed)}"]
 
 
 def _match_training_scale(

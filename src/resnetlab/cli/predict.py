@@ -226,7 +226,7 @@ def _predict(options: Options, predictor: "Predictor", left_out: "LeftOut") -> G
 
         return render_overlay(predictor, prediction, encoded=encoded, view=view)
 
-    image_size = predictor.preprocessing.image_size
+    height, width = predictor.preprocessing.input_size
     return predict_batches(
         predictor,
         find_inputs(options.paths, left_out),

@@ -9,15 +9,17 @@ from torch import Tensor
 from resnetlab.config import ConfigError, DataConfig, Preprocessing
 from resnetlab.data.dataset import Dataset, Split
 from resnetlab.data.images.encoded import EncodedImages
+from resnetlab.data.images.eval_view import EvalView
 from resnetlab.data.images.packed_sequences import concatenate
 from resnetlab.data.images.scan import Progress
 from resnetlab.data.listing import DatasetListing
 from resnetlab.data.open_dataset import list_dataset, open_data, open_listing
 from resnetlab.data.readers.cifar_mnist import read_archive
 from resnetlab.data.registry import LISTED_KINDS, dataset_title, detect_kind
-from resnetlab.data.residency import choose_color_profiles
+from resnetlab.data.residency import choose_color_profiles, choose_view
 from resnetlab.data.shards.remote import CACHE_GIB
 
+NO_SIZES = torch.empty(0, 2, dtype=torch.int64)
 SPLITS = ("test", "val", "train", "all")
 """Splits that can be evaluated. A split that the data set does not come with is the one that training held out."""
 
@@ -31,6 +33,8 @@ class EvalDataset:
     split_name: str
     """One of `SPLITS`."""
     split: Split
+    view: EvalView
+    """The evaluation view of the network."""
     seen_in_training: bool
     """Whether the network was trained on some of these images."""
     skipped: tuple[str, ...] = ()
@@ -99,6 +103,7 @@ def open_eval_dataset(
         classes=dataset.classes,
         split_name=name,
         split=opened,
+        view=choose_view(NO_SIZES, config, preprocessing),
         seen_in_training=same_data and name in ("train", "all"),
         skipped=dataset.skipped,
         warnings=_relevant_warnings(dataset),
@@ -123,6 +128,7 @@ def _open_listed_split(
         classes=listing.classes,
         split_name=name,
         split=split,
+        view=choose_view(NO_SIZES, config, preprocessing),
         seen_in_training=False,
         skipped=skipped,
         warnings=listing.warnings,
@@ -157,11 +163,9 @@ def original_images(dataset: EvalDataset) -> Tensor | EncodedImages:
             storage=[storage[name] for name in names],
             names=names,
             sizes=torch.zeros(len(names), 2, dtype=torch.int64),  # unknown: whole images are decoded
-            image_size=1,
-            crop_ratio=1.0,
+            view=dataset.view,
             skip_bad=config.on_bad_image == "skip",
             max_pixels=config.max_megapixels * 1_000_000,
-            color_profiles=choose_color_profiles(config),
         )
     if detect_kind(config) == "digits":  # the split is drawn from row numbers, so it does not depend on the image size
         data = open_data(replace(config, image_size=None))

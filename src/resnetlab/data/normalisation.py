@@ -35,7 +35,7 @@ def channel_normalisation(train: Split, crop_ratio: float = 1.0, workers: int = 
         ConfigError: If an encoded image cannot be decoded, or if all of them were left out.
     """
     if not isinstance(train.images, Tensor):
-        size, crop_ratio = train.images.image_size, train.images.crop_ratio
+        size, crop_ratio = train.images.view.height, train.images.view.crop_ratio
         mean, std = _from_counts(_count_values(_sample_views(train, workers)))
     elif train.images.numel() <= FLOAT_VALUES:
         size = train.images.shape[-1]

@@ -9,15 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnetlab.config import ColorProfiles, DataConfig, Preprocessing
+from resnetlab.config import DataConfig, Preprocessing
 from resnetlab.data.dataset import Split
 from resnetlab.data.images.decode import decode_eval_view
 from resnetlab.data.images.encoded import EncodedImages
+from resnetlab.data.images.eval_view import EvalView
 from resnetlab.data.images.packed_sequences import PackedStrings, concatenate, take_items
 from resnetlab.data.images.scan import BadDataError, Progress, scan_images, stage_progress
 from resnetlab.data.images.storage import ImageStorage
 from resnetlab.data.listing import DatasetListing
-from resnetlab.data.residency import choose_color_profiles, eval_geometry, image_sizes, shard_numbers, stays_resident
+from resnetlab.data.residency import choose_view, image_sizes, shard_numbers, stays_resident
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,19 +77,16 @@ def open_images(
     readable = sizes[:, 0] > 0
     if not bool(readable.any()):
         raise BadDataError(bad, len(names), config.name)
-    size, ratio = eval_geometry(sizes[readable], config.image_size, preprocessing)
-    color_profiles = choose_color_profiles(config, preprocessing)
-    resident = stays_resident(sizes[readable], size, config, keep_encoded=keep_encoded)
+    view = choose_view(sizes[readable], config, preprocessing)
+    resident = stays_resident(sizes[readable], (view.height, view.width), config, keep_encoded=keep_encoded)
     keys: Sequence[Any]  # sort key of each image within its class; `None` for a bad image
     if resident:
         images, keys, undecodable = _decode_resident(
             names,
             storage,
             torch.nonzero(readable).flatten().numpy(),
-            size=size,
-            crop_ratio=ratio,
+            view=view,
             max_pixels=max_pixels,
-            color_profiles=color_profiles,
             workers=workers,
             on_progress=on_progress,
         )
@@ -98,11 +96,9 @@ def open_images(
             storage=storage,
             names=names,
             sizes=sizes,
-            image_size=size,
-            crop_ratio=ratio,
+            view=view,
             skip_bad=config.on_bad_image == "skip",
             max_pixels=max_pixels,
-            color_profiles=color_profiles,
         )
         keys = names
         if not bool(readable.all()):
@@ -114,7 +110,7 @@ def open_images(
         labels=labels,
         names=names,
         orders=canonical_orders(lengths, labels, keys),
-        crop_ratio=ratio,
+        crop_ratio=view.crop_ratio,
         shards=None if resident else shard_numbers(listing),
     )
     return opened, bad
@@ -125,24 +121,21 @@ def _decode_resident(
     storage: Sequence[ImageStorage],
     positions: np.ndarray,
     *,
-    size: int,
-    crop_ratio: float,
+    view: EvalView,
     max_pixels: int,
-    color_profiles: ColorProfiles,
     workers: int | None,
     on_progress: Progress,
 ) -> tuple[Tensor, list[bytes | None], list[str]]:
     """Decode the images at the given positions.
 
     Returns:
-        Pixels of all images, uint8 of shape (num_images, 3, size, size), zeros where not decoded; the digest of each
+        Pixels of all images, uint8 of shape (num_images, 3, height, width), zeros where not decoded; the digest of each
         image, or `None`; and each image that cannot be decoded, as `NAME: REASON`.
     """
-    pixels = np.zeros((len(names), 3, size, size), np.uint8)
+    pixels = np.zeros((len(names), 3, view.height, view.width), np.uint8)
 
     def decode_one(row: int, data: bytes) -> bytes:
-        view = decode_eval_view(data, size, crop_ratio, max_pixels=max_pixels, color_profiles=color_profiles)
-        pixels[positions[row]] = view.transpose(2, 0, 1)
+        pixels[positions[row]] = decode_eval_view(data, view, max_pixels=max_pixels).transpose(2, 0, 1)
         return image_digest(pixels[positions[row]])
 
     digests, bad = scan_images(

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from resnetlab.config import Preprocessing
-from resnetlab.data.images.decode import MAX_ASPECT, resize
 from resnetlab.data.images.encoded import EncodedImages
+from resnetlab.data.images.eval_view import EvalView
+from resnetlab.data.images.resample import resize_for
 from resnetlab.data.transforms import normalise
 
 MULTI_SCALE_SIDES = (224, 256, 384, 480, 640)
@@ -33,15 +34,13 @@ def multi_scale_sides(preprocessing: Preprocessing) -> tuple[int, ...]:
     return tuple(round(side * preprocessing.image_size / 224) for side in MULTI_SCALE_SIDES)
 
 
-def resize_shorter_side(image: np.ndarray, side: int) -> np.ndarray:
-    """Resize an image so that its shorter side is `side`; of a very long image only the centre, as in evaluation."""
-    height, width = image.shape[:2]
-    longest = MAX_ASPECT * min(height, width)
-    top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
-    image = image[top : top + min(height, longest), left : left + min(width, longest)]
-    height, width = image.shape[:2]
-    factor = side / min(height, width)
-    return resize(image, round(height * factor), round(width * factor))
+def resize_shorter_side(image: np.ndarray, side: int, preprocessing: Preprocessing) -> np.ndarray:
+    """Resize an image so that its shorter side is `side`, with the rule and interpolation of a preprocessing.
+
+    Of a very long image only the centre is used, as in evaluation.
+    """
+    rule, interpolation = preprocessing.resize_rule, preprocessing.interpolation
+    return resize_for(image, EvalView(side, side, resize_rule=rule, interpolation=interpolation))[0]
 
 
 def ten_crops(image: np.ndarray, size: int) -> np.ndarray:
@@ -67,10 +66,10 @@ def normalise_images(images: np.ndarray, preprocessing: Preprocessing | None) ->
     tensor = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
     if preprocessing is None:
         return tensor
-    size = preprocessing.image_size
-    if not preprocessing.pixel_mean or tensor.shape[2:] == (size, size):
+    size = preprocessing.input_size
+    if not preprocessing.pixel_mean or tensor.shape[2:] == size:
         return normalise(tensor, preprocessing)
-    mean = torch.tensor(preprocessing.pixel_mean, dtype=torch.float32).view(1, -1, size, size)
+    mean = torch.tensor(preprocessing.pixel_mean, dtype=torch.float32).view(1, -1, *size)
     mean = F.interpolate(mean, size=tensor.shape[2:], mode="bilinear", antialias=True)
     return (tensor.float() / 255 - mean) / torch.tensor(preprocessing.std).view(1, -1, 1, 1)
 

@@ -138,15 +138,22 @@ def ten_crop(
     Paper: section 3.4 and Tables 2 and 3.
 
     Raises:
-        ConfigError: if `side` is smaller than a crop.
+        ConfigError: if `side` is smaller than a crop, or the network's input is not square.
     """
     size = preprocessing.image_size
+    if preprocessing.input_size != (size, size):
+        raise ConfigError(
+            f"ten crops are square, and the network reads {size} x {preprocessing.image_width} pixels; use --protocol "
+            "one-crop"
+        )
     if side < size:
         raise ConfigError(f"crops of {size} pixels cannot be cut from a shorter side of {side}; use {size} or more")
     batch_size = max(1, min(MAX_WHOLE_IMAGES, MAX_PIXELS // (10 * size * size)))
     with _evaluation_mode(model), thread_pool(workers) as pool:
         for positions, images in uncropped_images(originals.images, batch_size, 2 * side, pool=pool):
-            crops = np.concatenate([ten_crops(resize_shorter_side(image, side), size) for image in images])
+            crops = np.concatenate(
+                [ten_crops(resize_shorter_side(image, side, preprocessing), size) for image in images]
+            )
             inputs = normalise_images(crops, _external_preprocessing(model, preprocessing))
             log_probs = _log_probabilities(model, inputs).view(len(images), 10, -1)
             yield positions, originals.labels[positions], _mean_probability(log_probs, dim=1)
@@ -171,7 +178,9 @@ def multi_scale(
     with _evaluation_mode(model), thread_pool(workers) as pool:
         for positions, images in uncropped_images(originals.images, MAX_WHOLE_IMAGES, 2 * max(sides), pool=pool):
             by_side = [
-                _whole_image_log_probs(model, [resize_shorter_side(image, side) for image in images], preprocessing)
+                _whole_image_log_probs(
+                    model, [resize_shorter_side(image, side, preprocessing) for image in images], preprocessing
+                )
                 for side in sides
             ]
             yield positions, originals.labels[positions], _mean_probability(torch.stack(by_side), dim=0)

@@ -66,7 +66,7 @@ def summarise(
 
 def describe_protocol(members: "Sequence[EnsembleMember]", options: "EvaluationOptions") -> str:
     """Return the crops and sizes of the protocol in words."""
-    size, sides = members[0].card.preprocessing.image_size, ", ".join(map(str, members[0].sides(options)))
+    size, sides = members[0].card.preprocessing.size_text, ", ".join(map(str, members[0].sides(options)))
     crops = {
         "ten-crop": f"ten crops of {size} pixels from a shorter side of {sides}",
         "multi-scale": f"whole images at shorter sides of {sides} pixels",

@@ -62,7 +62,7 @@ def export(
         out: The file to write; an existing file is replaced. For OpenVINO an `.xml`; its weights go to a `.bin`
             beside it.
         kind: The format.
-        images: Real images for the comparison of logits, uint8 (batch, image_size, image_size, channels); some
+        images: Real images for the comparison of logits, uint8 (batch, height, width, channels); some
             photographs if not given. Random images are always added.
         quantizer: Converts the graph to int8; fp32 if not given.
 

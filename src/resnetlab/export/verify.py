@@ -63,7 +63,7 @@ def build_verification_set(model: ResNet, preprocessing: Preprocessing, images: 
     Args:
         model: The network before batch-normalisation folding.
         preprocessing: The network's preprocessing.
-        images: At least one real image: uint8 (batch, image_size, image_size, channels).
+        images: At least one real image: uint8 (batch, height, width, channels).
 
     Raises:
         ExportMismatchError: if the network's logits are not finite.

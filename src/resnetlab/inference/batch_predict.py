@@ -28,7 +28,7 @@ MAX_RENDERED_BATCH_SIZE = 8
 """Largest batch with overlays: one takes about 0.7 MB, and more time than the network."""
 
 RenderOverlay = Callable[[bytes, np.ndarray, Prediction], Any]
-"""Makes the overlay of an encoded image, its view, uint8 (image_size, image_size, channels), and its prediction."""
+"""Makes the overlay of an encoded image, its view, uint8 (height, width, channels), and its prediction."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class BatchResult:
     """The return value of `render`."""
 
 
-def default_batch_size(image_size: int, *, with_overlays: bool = False) -> int:
-    """Return the batch size for images with sides of `image_size` pixels."""
+def default_batch_size(num_pixels: int, *, with_overlays: bool = False) -> int:
+    """Return the batch size for network inputs of `num_pixels` pixels."""
     largest = MAX_RENDERED_BATCH_SIZE if with_overlays else MAX_BATCH_SIZE
-    return max(1, min(largest, BATCH_PIXELS // image_size**2))
+    return max(1, min(largest, BATCH_PIXELS // num_pixels))
 
 
 def predict_batches(

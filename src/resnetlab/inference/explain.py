@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
 from resnetlab.data.images.decode import decode_eval_view
+from resnetlab.data.images.eval_view import EvalView
 from resnetlab.fonts import FallbackFont
 from resnetlab.inference import optional_packages
 from resnetlab.inference.engines.base import Engine
@@ -50,7 +51,7 @@ def heat_map(engine: Engine, view: np.ndarray, label: int) -> np.ndarray:
 
     Args:
         engine: The network.
-        view: uint8 (image_size, image_size, channels), as `Predictor.preprocess` returns it.
+        view: uint8 (height, width, channels), as `Predictor.preprocess` returns it.
         label: Index of the class.
 
     Returns:
@@ -86,11 +87,8 @@ def render_overlay(predictor: Predictor, prediction: Prediction, *, encoded: byt
         ConfigError: As `require_packages`.
     """
     heat = heat_map(predictor.engine, view, predictor.classes.index(prediction.label))
-    size, ratio = predictor.preprocessing.image_size, predictor.preprocessing.crop_ratio
-    profiles = predictor.preprocessing.color_profiles
-    image = decode_eval_view(
-        encoded, max(MIN_SIDE, size), ratio, max_pixels=predictor.max_pixels, color_profiles=profiles
-    )
+    enlarged = EvalView.of(predictor.preprocessing).at_least(MIN_SIDE)
+    image = decode_eval_view(encoded, enlarged, max_pixels=predictor.max_pixels)
     if view.shape[2] == 1:
         image = np.repeat(luma(image), 3, axis=2)
     return add_caption(blend_heat_map(image, heat), f"{prediction.label}  {100 * prediction.probability:.1f} %")

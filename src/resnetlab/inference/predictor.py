@@ -11,12 +11,14 @@ from PIL import Image
 from torch import Tensor
 
 from resnetlab.config import Preprocessing
-from resnetlab.data.images.decode import BadImageError, decode_eval_view, resize_center_crop
+from resnetlab.data.images.decode import BadImageError, decode_eval_view
+from resnetlab.data.images.eval_view import EvalView
+from resnetlab.data.images.resample import make_view
 from resnetlab.inference.engines.base import Engine
 from resnetlab.inference.engines.pytorch import TorchEngine
 from resnetlab.inference.image_types import is_batch, to_pixels
 from resnetlab.inference.open_engine import BackendOption, open_engine
-from resnetlab.inference.probe_images import luma
+from resnetlab.inference.probe_images import check_file_channels, luma
 from resnetlab.models.model_card import ModelCard, ModelFileError
 from resnetlab.models.resnet import ResNet
 
@@ -55,7 +57,8 @@ class Predictor:
     - a path (`str` or `Path`), or the encoded file itself (`bytes`);
     - a PIL image;
     - a NumPy array (height, width, 3), (height, width, 1) or (height, width);
-    - a tensor (3, height, width), (1, height, width) or (height, width).
+    - a tensor (3, height, width), (1, height, width) or (height, width);
+    - for a network of another number of channels, only an array or tensor of that number.
 
     Arrays and tensors are uint8, 0 to 255, or floats, 0 to 1, which are rounded to 8 bits. A list or tuple of images,
     or an array or tensor with a further first dimension, is a batch.
@@ -73,13 +76,12 @@ class Predictor:
             max_pixels: Images that claim more pixels are rejected before they are decoded.
 
         Raises:
-            ValueError: The network has neither 3 nor 1 input channels, or contradicts its preprocessing or class names.
+            ValueError: The network contradicts its preprocessing or class names.
         """
         channels, num_names = card.model.in_channels, len(card.classes)
-        if channels not in (1, 3) or channels != len(card.preprocessing.mean):
+        if channels != len(card.preprocessing.mean):
             raise ValueError(
-                f"{card.model.name} has {channels} input channels, its preprocessing {len(card.preprocessing.mean)}; "
-                "both must be 3 (RGB) or 1 (grey)"
+                f"{card.model.name} has {channels} input channels, its preprocessing {len(card.preprocessing.mean)}"
             )
         if num_names != card.model.num_classes:
             raise ValueError(f"{card.model.name} has {card.model.num_classes} outputs and {num_names} class names")
@@ -109,8 +111,8 @@ class Predictor:
         return self.card.preprocessing
 
     def __repr__(self) -> str:
-        size = self.preprocessing.image_size
-        return f"Predictor({self.card.model.name}, {len(self.classes)} classes, {size} x {size} pixels)"
+        height, width = self.preprocessing.input_size
+        return f"Predictor({self.card.model.name}, {len(self.classes)} classes, {height} x {width} pixels)"
 
     @overload
     def __call__(self, images: str | Path | bytes | Image.Image, top: int = 5) -> Prediction: ...
@@ -169,30 +171,30 @@ class Predictor:
             image: One image, as in a call of the predictor.
 
         Returns:
-            uint8 (image_size, image_size, channels), 0 to 255. The engine normalises it.
+            uint8 (height, width, channels), 0 to 255. The engine normalises it.
 
         Raises:
             ValueError, TypeError, OSError: As in a call of the predictor.
         """
-        size, ratio = self.preprocessing.image_size, self.preprocessing.crop_ratio
-        profiles = self.preprocessing.color_profiles
-        options: dict[str, Any] = {"max_pixels": self.max_pixels, "color_profiles": profiles}
+        view, channels = EvalView.of(self.preprocessing), self.card.model.in_channels
         if isinstance(image, str | Path):
+            check_file_channels(channels)
             try:
-                view = decode_eval_view(Path(image).read_bytes(), size, ratio, **options)
+                pixels = decode_eval_view(Path(image).read_bytes(), view, max_pixels=self.max_pixels)
             except BadImageError as error:
                 raise BadImageError(f"{image}: {error}") from error
         elif isinstance(image, bytes | bytearray | memoryview):
-            view = decode_eval_view(bytes(image), size, ratio, **options)
+            check_file_channels(channels)
+            pixels = decode_eval_view(bytes(image), view, max_pixels=self.max_pixels)
         else:
-            view = resize_center_crop(to_pixels(image, profiles), size, ratio)
-        return luma(view) if self.card.model.in_channels == 1 else view
+            pixels = make_view(to_pixels(image, view.color_profiles, channels=channels), view)
+        return luma(pixels) if channels == 1 else pixels
 
     def predict_probabilities(self, views: np.ndarray) -> np.ndarray:
         """Return the softmax probabilities of a batch that `preprocess` made.
 
         Args:
-            views: uint8 (batch, image_size, image_size, channels), 0 to 255.
+            views: uint8 (batch, height, width, channels), 0 to 255.
 
         Returns:
             float64 (batch, num_classes).

@@ -5,7 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from resnetlab.config import Preprocessing
-from resnetlab.data.images.decode import BadImageError, decode_eval_view, resize_center_crop
+from resnetlab.data.images.decode import BadImageError, decode_eval_view
+from resnetlab.data.images.eval_view import EvalView
+from resnetlab.data.images.resample import make_view
+from resnetlab.serialization import check
 
 MIN_CROP = 1 / 4
 """Side of the smallest crop over the shorter side of its photograph."""
@@ -13,12 +16,12 @@ NUM_PHOTOGRAPHS, NUM_NOISE = 24, 8
 
 
 def probe_images(preprocessing: Preprocessing) -> np.ndarray:
-    """Return 24 photographs and 8 noise images: uint8 (32, image_size, image_size, channels)."""
+    """Return 24 photographs and 8 noise images: uint8 (32, height, width, channels)."""
     return np.concatenate([probe_photographs(preprocessing, NUM_PHOTOGRAPHS), probe_noise(preprocessing, NUM_NOISE)])
 
 
 def probe_photographs(preprocessing: Preprocessing, count: int) -> np.ndarray:
-    """Return real images: uint8 (count, image_size, image_size, channels), RGB, or grey for one channel.
+    """Return real images: uint8 (count, height, width, channels), RGB, grey for one channel, or RGB repeated.
 
     They are square crops of the two photographs in scikit-learn (a temple under a wide sky, a flower), alternately, of
     random position and size; every second pair is mirrored. The same arguments give the same images. A smaller count
@@ -28,38 +31,55 @@ def probe_photographs(preprocessing: Preprocessing, count: int) -> np.ndarray:
 
     sources = load_sample_images().images
     rng = np.random.default_rng(0)
-    size, ratio = preprocessing.image_size, preprocessing.crop_ratio
-    views = []
+    view, channels, views = EvalView.of(preprocessing), len(preprocessing.mean), []
     for index in range(count):
         crop = _random_square(sources[index % len(sources)], rng)
-        views.append(resize_center_crop(crop[:, ::-1] if index % 4 >= 2 else crop, size, ratio))
-    return _to_channels(_stack(views, size), preprocessing)
+        if channels not in (1, 3):  # red, green, blue, red, …
+            crop = crop[:, :, np.arange(channels) % 3]
+        pixels = make_view(crop[:, ::-1] if index % 4 >= 2 else crop, view)
+        views.append(luma(pixels) if channels == 1 else pixels)
+    return _stack(views, preprocessing)
 
 
 def probe_noise(preprocessing: Preprocessing, count: int) -> np.ndarray:
-    """Return images of independent uniform pixels: uint8 (count, image_size, image_size, channels)."""
-    size, channels = preprocessing.image_size, len(preprocessing.mean)
-    return np.random.default_rng(1).integers(0, 256, (count, size, size, channels), dtype=np.uint8)
+    """Return images of independent uniform pixels: uint8 (count, height, width, channels)."""
+    shape = (count, *preprocessing.input_size, len(preprocessing.mean))
+    return np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
 
 
 def user_images(encoded: Mapping[str, bytes], preprocessing: Preprocessing) -> np.ndarray:
-    """Return the user's own images: uint8 (len(encoded), image_size, image_size, channels).
+    """Return the user's own images: uint8 (len(encoded), height, width, channels).
 
     Args:
         encoded: Encoded images by name.
-        preprocessing: Image size and number of channels.
+        preprocessing: Geometry, colours and number of channels.
 
     Raises:
+        ConfigError: The network reads neither RGB nor grey.
         BadImageError: An image cannot be decoded; the message has its name.
     """
-    size, ratio = preprocessing.image_size, preprocessing.crop_ratio
-    views = []
+    check_file_channels(len(preprocessing.mean))
+    view, views = EvalView.of(preprocessing), []
     for name, content in encoded.items():
         try:
-            views.append(decode_eval_view(content, size, ratio, color_profiles=preprocessing.color_profiles))
+            pixels = decode_eval_view(content, view)
         except BadImageError as error:
             raise BadImageError(f"{name}: {error}") from error
-    return _to_channels(_stack(views, size), preprocessing)
+        views.append(luma(pixels) if len(preprocessing.mean) == 1 else pixels)
+    return _stack(views, preprocessing)
+
+
+def check_file_channels(channels: int) -> None:
+    """Raise unless a network of `channels` input channels can read image files, which are decoded to RGB or grey.
+
+    Raises:
+        ConfigError: For other numbers of channels.
+    """
+    check(
+        channels in (1, 3),
+        f"the network reads {channels} channels, and image files are decoded to 3 (RGB) or 1 (grey); give arrays "
+        f"(height, width, {channels})",
+    )
 
 
 def luma(pixels: np.ndarray) -> np.ndarray:
@@ -77,9 +97,6 @@ def _random_square(photograph: np.ndarray, rng: np.random.Generator) -> np.ndarr
     return photograph[top : top + side, left : left + side]
 
 
-def _stack(views: list[np.ndarray], size: int) -> np.ndarray:
-    return np.stack(views) if views else np.empty((0, size, size, 3), np.uint8)
-
-
-def _to_channels(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    return luma(pixels) if len(preprocessing.mean) == 1 else pixels
+def _stack(views: list[np.ndarray], preprocessing: Preprocessing) -> np.ndarray:
+    shape = (0, *preprocessing.input_size, len(preprocessing.mean))
+    return np.stack(views) if views else np.empty(shape, np.uint8)

@@ -120,7 +120,7 @@ def images_stay_resident(stats: ImageStats, image_size: int, recipe: Recipe) -> 
         return True
     return stays_resident(
         torch.tensor(stats.sizes),
-        image_size,
+        (image_size, image_size),
         DataConfig(),
         keep_encoded=recipe.crop != "pad",
         num_images=stats.num_images,
@@ -151,7 +151,7 @@ def count_images(data: str, reading: Mapping[str, Any] | None = None) -> ImageSt
         raise ConfigError(f"data {data!r}: no image to train on")
     held_out = {**HELD_OUT, "test": 0.1} if "all" in splits else HELD_OUT if "val" not in splits else {}
     sample = tuple(sizes) or PHOTOGRAPH_SIZES
-    image_size, _ = eval_geometry(torch.tensor(sample), None, None)
+    image_size, _ = eval_geometry(torch.tensor(sample), None)
     return ImageStats(
         num_train=round(num_listed * (1 - sum(held_out.values()))),
         mean_bytes=total_bytes / num_listed,

@@ -73,7 +73,7 @@ class ModelInfo(BaseModel):
 
     name: str = Field(description="The architecture, such as `resnet50`.")
     classes: list[str] = Field(description="Class names, in the order of the network's outputs.")
-    image_size: int = Field(description="Side of the network's input, in pixels.")
+    image_size: int = Field(description="Side of the network's input, in pixels; its height if it is not square.")
     channels: int = Field(description="3: RGB; 1: greyscale.")
     preprocessing: dict[str, Any] = Field(description="Preprocessing of images, without the per-pixel mean.")
     error: dict[str, Any] = Field(description="Errors in % by split, measured at the end of training.")

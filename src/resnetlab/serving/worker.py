@@ -43,7 +43,7 @@ class DecodedRequest:
     data: bytes
     """The encoded image if an explanation is requested, otherwise empty."""
     pixels: np.ndarray
-    """uint8 (image_size, image_size, channels): the input of the network."""
+    """uint8 (height, width, channels): the input of the network."""
     times_ms: dict[str, float]
     """Milliseconds by stage."""
 
@@ -232,21 +232,23 @@ def main(settings: Mapping[str, Any]) -> None:
 def _load_predictor(settings: Mapping[str, Any], num_threads: int) -> "Predictor":
     """Load the model and warm it up with the largest and the smallest batch: first runs are slow."""
     from resnetlab.inference.predictor import load
+    from resnetlab.inference.probe_images import check_file_channels
 
     predictor = load(settings["model"], backend=settings["backend"], cores=num_threads, callers=1, log=_log)
     predictor.max_pixels = settings["max_pixels"]
-    size, channels = predictor.preprocessing.image_size, predictor.card.model.in_channels
+    check_file_channels(predictor.card.model.in_channels)
+    shape = (*predictor.preprocessing.input_size, predictor.card.model.in_channels)
     for batch_size in (settings["max_batch"], 1):
-        predictor.predict_probabilities(np.zeros((batch_size, size, size, channels), np.uint8))
+        predictor.predict_probabilities(np.zeros((batch_size, *shape), np.uint8))
     return predictor
 
 
 def min_side(predictor: "Predictor") -> int:
     """Return the pixels that the shorter side of a JPEG keeps when it is decoded for an overlay, the larger use."""
+    from resnetlab.data.images.eval_view import EvalView
     from resnetlab.inference.explain import MIN_SIDE
 
-    settings = predictor.preprocessing
-    return 2 * round(max(MIN_SIDE, settings.image_size) / settings.crop_ratio)  # as in `decode_eval_view`
+    return EvalView.of(predictor.preprocessing).at_least(MIN_SIDE).jpeg_min_side
 
 
 def _log(line: str) -> None:

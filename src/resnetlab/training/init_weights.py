@@ -20,7 +20,7 @@ from resnetlab.models.deepen import deepen, max_difference, num_calibration_imag
 from resnetlab.models.model_card import read_card
 from resnetlab.models.model_file import load_model
 from resnetlab.models.resnet import ResNet
-from resnetlab.serialization import differences, from_json
+from resnetlab.serialization import check, differences, from_json
 from resnetlab.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def source_preprocessing(config: RunConfig, checkpoint: Checkpoint | None) -> Pr
 
     Raises:
         ModelFileError: if the file cannot be read.
+        ConfigError: if the network of the file reads rectangles, and the configuration has no image size.
     """
     if checkpoint is not None:
         saved = checkpoint.state.get("preprocessing")
@@ -51,12 +52,18 @@ def source_preprocessing(config: RunConfig, checkpoint: Checkpoint | None) -> Pr
     if config.data.color_profiles is not None:
         stored = dataclasses.replace(stored, color_profiles=config.data.color_profiles)
     size = config.data.image_size or stored.image_size
-    if stored.pixel_mean and size != stored.image_size:
-        pixels = stored.image_size**2
+    if stored.image_width not in (None, size):
+        check(
+            config.data.image_size is not None,
+            f"{config.weights} reads images of {stored.size_text} pixels, and training crops squares; give a side with "
+            "--image-size",
+        )
+    if stored.pixel_mean and (size, size) != stored.input_size:
+        pixels = len(stored.pixel_mean) // len(stored.mean)
         channels = [stored.pixel_mean[start : start + pixels] for start in range(0, len(stored.pixel_mean), pixels)]
         means = tuple(math.fsum(values) / pixels for values in channels)
-        return dataclasses.replace(stored, image_size=size, mean=means, pixel_mean=())
-    return dataclasses.replace(stored, image_size=size)
+        return dataclasses.replace(stored, image_size=size, image_width=None, mean=means, pixel_mean=())
+    return dataclasses.replace(stored, image_size=size, image_width=None)
 
 
 def match_channels(data: Dataset, channels: int, weights: str | None) -> dict[str, Split]:

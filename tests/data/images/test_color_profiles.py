@@ -13,6 +13,7 @@ from helpers.tiff_files import write_tiff
 from resnetlab.data.images import color_profiles
 from resnetlab.data.images.color_profiles import profile_conversion, profile_name
 from resnetlab.data.images.decode import decode, decode_crop, decode_eval_view, embedded_profile
+from resnetlab.data.images.eval_view import EvalView
 
 from conftest import ROOT
 
@@ -57,10 +58,10 @@ def test_colours_are_those_of_a_viewer(kind, space, version):
 def test_views_and_crops_apply_profiles_too():
     shown = colours()
     data = save(convert(shown, "sRGB", "ProPhoto RGB"), "PNG", rgb_profile("ProPhoto RGB"))
-    for pixels in (decode_eval_view(data, 32), decode_crop(data, (0, 0, 1, 1), 32)):
+    for pixels in (decode_eval_view(data, EvalView(32, 32)), decode_crop(data, (0, 0, 1, 1), 32)):
         assert np.array_equal(pixels, decode(data))
     for function in (
-        lambda: decode_eval_view(data, 32, color_profiles="ignore"),
+        lambda: decode_eval_view(data, EvalView(32, 32, color_profiles="ignore")),
         lambda: decode_crop(data, (0, 0, 1, 1), 32, color_profiles="ignore"),
     ):
         assert np.array_equal(function(), decode(data, color_profiles="ignore"))

@@ -12,6 +12,7 @@ import simplejpeg
 from PIL import Image, ImageOps
 
 from resnetlab.data.images.decode import BadImageError, decode, decode_crop, decode_eval_view, read_header
+from resnetlab.data.images.eval_view import EvalView
 
 RNG = np.random.default_rng(0)
 SMOOTH = np.stack([*np.meshgrid(np.linspace(20, 230, 90), np.linspace(0, 255, 60)), np.full((60, 90), 99.0)], -1)
@@ -245,7 +246,7 @@ def eval_view_with_pillow(image: Image.Image, size: int, crop_ratio: float) -> n
 @pytest.mark.parametrize(("size", "crop_ratio"), [(32, 1.0), (32, 0.875), (60, 0.9), (100, 1.0)])
 def test_eval_view_matches_pillow(size, crop_ratio):
     for image in (RGB, RGB.rotate(90, expand=True)):
-        pixels = decode_eval_view(encode(image, "PNG"), size, crop_ratio)
+        pixels = decode_eval_view(encode(image, "PNG"), EvalView(size, size, crop_ratio))
         assert pixels.shape == (size, size, 3)
         assert np.abs(pixels.astype(int) - eval_view_with_pillow(image, size, crop_ratio)).max() <= 1
 
@@ -253,7 +254,7 @@ def test_eval_view_matches_pillow(size, crop_ratio):
 def test_eval_view_of_a_reduced_jpeg_matches_pillow():
     large = RGB.resize((1600, 1200), Image.Resampling.BICUBIC)
     data = encode(large, "JPEG", quality=95)
-    difference = decode_eval_view(data, 64, 0.875).astype(int) - eval_view_with_pillow(
+    difference = decode_eval_view(data, EvalView(64, 64, 0.875)).astype(int) - eval_view_with_pillow(
         Image.open(BytesIO(data)), 64, 0.875
     )
     assert np.abs(difference).mean() < 1
@@ -261,20 +262,19 @@ def test_eval_view_of_a_reduced_jpeg_matches_pillow():
 
 def test_eval_view_of_an_image_of_the_same_size_is_the_image():
     square = RGB.crop((0, 0, 60, 60))
-    np.testing.assert_array_equal(decode_eval_view(encode(square, "PNG"), 60), np.asarray(square))
+    np.testing.assert_array_equal(decode_eval_view(encode(square, "PNG"), EvalView(60, 60)), np.asarray(square))
 
 
 def test_eval_view_of_a_very_long_image_needs_little_memory(monkeypatch):
     calls = []
 
-    def record_resize(pixels, height, width):
+    def record_resize(pixels, height, width, interpolation):
         calls.append((height, width))
         return np.broadcast_to(pixels[:1, :1], (height, width, 3))
 
-    monkeypatch.setattr("resnetlab.data.images.decode.resize", record_resize)
-    assert (
-        decode_eval_view(encode(Image.new("RGB", (60_000, 1), "red"), "PNG"), 32).tolist() == [[[255, 0, 0]] * 32] * 32
-    )
+    monkeypatch.setattr("resnetlab.data.images.resample.resize", record_resize)
+    data = encode(Image.new("RGB", (60_000, 1), "red"), "PNG")
+    assert decode_eval_view(data, EvalView(32, 32)).tolist() == [[[255, 0, 0]] * 32] * 32
     assert calls == [(32, 128)]
 
 

@@ -15,14 +15,15 @@ from resnetlab.data.images.decode_memory import Claim, decode_memory, excessive_
 MEASURE = """
 import os, sys
 from resnetlab.data.images.decode import decode_eval_view
+from resnetlab.data.images.eval_view import EvalView
 
 def memory(name):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name)) * 1024
 
 data = sys.stdin.buffer.read()
-decode_eval_view({small!r}, 224)
+decode_eval_view({small!r}, EvalView(224, 224))
 before = memory("VmRSS:")
-decode_eval_view(data, {size}, 0.875)
+decode_eval_view(data, EvalView({size}, {size}, 0.875))
 print(memory("VmHWM:") - before)
 """
 

@@ -10,11 +10,12 @@ import torch
 from helpers.images import encode, random_images
 from resnetlab.data.images.decode import BadImageError, decode_crop, decode_eval_view
 from resnetlab.data.images.encoded import EncodedImages
+from resnetlab.data.images.eval_view import EvalView
 
 COUNT = 30
 STORAGE = [encode(image, "JPEG" if i % 2 else "PNG") for i, image in enumerate(random_images(COUNT, 20))]
 NAMES = [f"train/{i}.jpg" for i in range(COUNT)]  # the suffix does not matter
-IMAGES = EncodedImages(STORAGE, NAMES, torch.full((COUNT, 2), 20), image_size=16, crop_ratio=0.8)
+IMAGES = EncodedImages(STORAGE, NAMES, torch.full((COUNT, 2), 20), view=EvalView(16, 16, 0.8))
 SAMPLES = torch.tensor([3, 0, 29, 7, 7, 11, 12, 13, 14, 15, 16, 17])
 
 
@@ -36,7 +37,7 @@ def test_eval_views_are_in_the_order_of_the_samples(pool):
     assert images.shape == (12, 3, 16, 16)
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert good.tolist() == [True] * 12
-    expected = np.stack([decode_eval_view(STORAGE[i], 16, 0.8) for i in SAMPLES.tolist()])
+    expected = np.stack([decode_eval_view(STORAGE[i], EvalView(16, 16, 0.8)) for i in SAMPLES.tolist()])
     np.testing.assert_array_equal(images.permute(0, 2, 3, 1).numpy(), expected)
     assert torch.equal(IMAGES.decode_eval_views(SAMPLES, pool)[0], images)
 
@@ -95,8 +96,7 @@ def test_missing_files_are_bad_images(tmp_path):
         paths,
         ["a", "gone", "folder"],
         torch.full((3, 2), 20),
-        image_size=16,
-        crop_ratio=0.8,
+        view=EvalView(16, 16, 0.8),
         skip_bad=True,
         report=reported.append,
     )

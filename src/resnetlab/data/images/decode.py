@@ -15,8 +15,6 @@ from io import BytesIO
 
 import numpy as np
 import simplejpeg
-import torch
-import torch.nn.functional as F
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
@@ -26,12 +24,14 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from resnetlab.config import ColorProfiles
+from resnetlab.config import ColorProfiles, Interpolation
 from resnetlab.data.images.color_modes import is_negative, match_transparency, to_rgb
 from resnetlab.data.images.color_profiles import jpeg_profile, profile_conversion
 from resnetlab.data.images.errors import BadImageError, TooLargeError, convert_errors
+from resnetlab.data.images.eval_view import EvalView
 from resnetlab.data.images.file_types import HEAD_BYTES, OTHER, identify, raw_photograph
 from resnetlab.data.images.orientation import exif_orientation, is_transposed, jpeg_orientation, upright
+from resnetlab.data.images.resample import make_view, resize
 from resnetlab.data.images.sniff import detect_format, implausible_size
 from resnetlab.data.images.tiff import PlanarTiffFile, check_tiff, load_tiff
 
@@ -50,8 +50,6 @@ PILLOW_MODULES = re.compile(r"PIL\.")
 JPEG_MODES = {"Gray": "L", "CMYK": "CMYK", "YCCK": "CMYK"}
 MAX_PIXELS = 100_000_000
 """Default limit on the pixels of one image."""
-MAX_ASPECT = 4
-"""An evaluation view uses at most this many times the shorter side of a long image."""
 
 
 @dataclass(frozen=True)
@@ -112,36 +110,15 @@ def decode(
     return np.ascontiguousarray(_decode(data, max_pixels, *sides, color_profiles=color_profiles))
 
 
-def decode_eval_view(
-    data: bytes,
-    size: int,
-    crop_ratio: float = 1.0,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    color_profiles: ColorProfiles = "apply",
-) -> np.ndarray:
-    """Decode an image and apply `resize_center_crop`: uint8 (size, size, 3).
+def decode_eval_view(data: bytes, view: EvalView, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decode an image and apply `make_view`: uint8 (view.height, view.width, 3).
 
     Raises:
         BadImageError: As for `decode`.
     """
-    needed = 2 * round(size / crop_ratio)  # twice the size: reported errors depend on these pixels
-    pixels = _decode(data, max_pixels, needed, needed, color_profiles=color_profiles)
-    return resize_center_crop(pixels, size, crop_ratio)
-
-
-def resize_center_crop(pixels: np.ndarray, size: int, crop_ratio: float = 1.0) -> np.ndarray:
-    """Resize the shorter side of an image (height, width, 3) to `size / crop_ratio` pixels and crop the centre.
-
-    The filter is an antialiased triangle, as in Pillow. If no resizing is needed, pixels are unchanged.
-    """
-    shorter = round(size / crop_ratio)
-    height, width = pixels.shape[:2]
-    longest = MAX_ASPECT * min(height, width)  # 1 x 50,000 pixels would be resized to 224 x 11 million
-    pixels = _crop_center(pixels, min(height, longest), min(width, longest))
-    height, width = pixels.shape[:2]
-    scale = shorter / min(height, width)
-    return _crop_center(resize(pixels, round(height * scale), round(width * scale)), size, size)
+    min_side = view.jpeg_min_side
+    pixels = _decode(data, max_pixels, min_side, min_side, color_profiles=view.color_profiles)
+    return make_view(pixels, view)
 
 
 def decode_crop(
@@ -151,6 +128,7 @@ def decode_crop(
     *,
     max_pixels: int = MAX_PIXELS,
     color_profiles: ColorProfiles = "apply",
+    interpolation: Interpolation = "bilinear",
 ) -> np.ndarray:
     """Decode an image, crop a box of the upright image and resize it: uint8 (size, size, 3).
 
@@ -162,6 +140,7 @@ def decode_crop(
         size: Side of the result in pixels.
         max_pixels: Limit on the pixels of the image.
         color_profiles: As for `decode`.
+        interpolation: Kernel of the resizing.
 
     Raises:
         BadImageError: As for `decode`.
@@ -170,17 +149,7 @@ def decode_crop(
     sides = _side_needed(size, height), _side_needed(size, width)
     pixels = _decode(data, max_pixels, *sides, color_profiles=color_profiles)
     rows, columns = _pixel_slice(top, height, pixels.shape[0]), _pixel_slice(left, width, pixels.shape[1])
-    return resize(pixels[rows, columns], size, size)
-
-
-def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize with an antialiased triangle filter; PyTorch's kernel takes a quarter of Pillow's time."""
-    if pixels.shape[:2] == (height, width):
-        return pixels
-    # Contiguous and permuted: the result is then channels last as well.
-    images = torch.from_numpy(np.ascontiguousarray(pixels))[None].permute(0, 3, 1, 2)
-    resized = F.interpolate(images, size=(height, width), mode="bilinear", antialias=True)
-    return resized[0].permute(1, 2, 0).numpy()
+    return resize(pixels[rows, columns], size, size, interpolation)
 
 
 def embedded_profile(data: bytes) -> bytes | None:
@@ -204,11 +173,6 @@ def _pixel_slice(start: float, length: float, total: int) -> slice:
     """Return the whole pixels nearest to a fractional interval of a side; at least one pixel."""
     first = min(round(start * total), total - 1)
     return slice(first, max(first + 1, min(round((start + length) * total), total)))
-
-
-def _crop_center(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
-    return pixels[top : top + height, left : left + width]
 
 
 def _detect_format(data: bytes) -> str:

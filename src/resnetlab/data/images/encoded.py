@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from resnetlab.config import ColorProfiles
 from resnetlab.data.images.decode import MAX_PIXELS, BadImageError, decode, decode_crop, decode_eval_view
+from resnetlab.data.images.eval_view import EvalView
 from resnetlab.data.images.packed_sequences import PackedByteRanges, take_items
 from resnetlab.data.images.storage import (
     ImageStorage,
@@ -62,15 +61,11 @@ class EncodedImages:
     sizes: Tensor
     """Height and width in pixels, upright; int64 of shape (num_samples, 2)."""
     _: KW_ONLY
-    image_size: int
-    """Side in pixels of the network's input."""
-    crop_ratio: float
-    """As in `Preprocessing`."""
+    view: EvalView
+    """The evaluation view: geometry and colours."""
     skip_bad: bool = False
     """Leave out (and report) an image that cannot be decoded, instead of raising an error."""
     max_pixels: int = MAX_PIXELS
-    color_profiles: ColorProfiles = "apply"
-    """Convert colours to sRGB by the embedded profiles, or leave the pixels as they are."""
     report: Callable[[str], None] = lambda message: None
     """Called with `NAME: REASON` once for each image that is left out, from the thread that waits for the batch."""
     decode_stats: DecodeStats = field(default_factory=DecodeStats, repr=False, compare=False)
@@ -119,7 +114,7 @@ class EncodedImages:
         """Decode the evaluation view of each sample, in the threads of `pool` if given.
 
         Returns:
-            uint8 (num_decoded, 3, image_size, image_size), channels last in memory; and a bool mask of the decoded
+            uint8 (num_decoded, 3, view.height, view.width), channels last in memory; and a bool mask of the decoded
             samples, shape (len(samples),).
 
         Raises:
@@ -128,7 +123,7 @@ class EncodedImages:
         return self.submit_eval_views(samples, pool)()
 
     def decode_crops(self, samples: Tensor, boxes: Tensor, pool: Executor | None = None) -> Decoded:
-        """Decode one box of each sample, resized to `image_size`; returns and raises as `decode_eval_views` does.
+        """Decode one box of each sample, resized to the view's height; returns and raises as `decode_eval_views` does.
 
         `boxes` has shape (len(samples), 4): top, left, height, width as fractions of the image, inside it.
         """
@@ -137,16 +132,18 @@ class EncodedImages:
     def decode_full(self, samples: Tensor, min_side: int, pool: Executor | None = None) -> list[np.ndarray | None]:
         """Decode whole images: uint8 (height, width, 3), or `None` for an image that is left out.
 
-        A JPEG may be decoded at a reduced size, as long as its shorter side keeps `min_side` pixels.
+        If the view reduces JPEGs, one may be decoded at a reduced size, as long as its shorter side keeps `min_side`
+        pixels.
 
         Raises:
             BadImageError: If an image cannot be decoded, unless `skip_bad`; it names the first such image.
         """
+        least = min_side if self.view.reduces_jpegs else None
 
         def decode_one(index: int) -> np.ndarray | str:
             try:
                 data = _read(self.storage[index])
-                return decode(data, self.max_pixels, min_side, color_profiles=self.color_profiles)
+                return decode(data, self.max_pixels, least, color_profiles=self.view.color_profiles)
             except BadImageError as error:
                 confirm_shard_of(self.storage[index])
                 return str(error)
@@ -160,12 +157,11 @@ class EncodedImages:
 
     def submit_eval_views(self, samples: Tensor, pool: Executor | None) -> Callable[[], Decoded]:
         """Start `decode_eval_views` in a pool and return at once; call the returned function to wait for the result."""
-        options = self._decode_options
 
         def decode_one(data: bytes, _: int) -> np.ndarray:
-            return decode_eval_view(data, self.image_size, self.crop_ratio, **options)
+            return decode_eval_view(data, self.view, max_pixels=self.max_pixels)
 
-        return self._submit(samples, decode_one, pool, self.image_size)
+        return self._submit(samples, decode_one, pool, (self.view.height, self.view.width))
 
     def submit_crops(
         self,
@@ -177,32 +173,36 @@ class EncodedImages:
     ) -> Callable[[], Decoded]:
         """Start `decode_crops` in a pool and return at once; call the returned function to wait for the result.
 
-        Crops have `size` pixels a side, or `image_size` if not given.
+        Crops have `size` pixels a side, or the view's height if not given.
         """
-        corners, side, options = boxes.tolist(), size or self.image_size, self._decode_options
+        corners, side = boxes.tolist(), size or self.view.height
+        colours, kernel = self.view.color_profiles, self.view.interpolation
 
         def decode_one(data: bytes, position: int) -> np.ndarray:
-            return decode_crop(data, corners[position], side, **options)
+            return decode_crop(
+                data,
+                corners[position],
+                side,
+                max_pixels=self.max_pixels,
+                color_profiles=colours,
+                interpolation=kernel,
+            )
 
-        return self._submit(samples, decode_one, pool, side)
-
-    @property
-    def _decode_options(self) -> dict[str, Any]:
-        return {"max_pixels": self.max_pixels, "color_profiles": self.color_profiles}
+        return self._submit(samples, decode_one, pool, (side, side))
 
     def _submit(
         self,
         samples: Tensor,
         decode_one: Callable[[bytes, int], np.ndarray],
         pool: Executor | None,
-        side: int,
+        size: tuple[int, int],
     ) -> Callable[[], Decoded]:
-        """Start decoding the samples, each into its own slot, so that threads do not affect the order.
+        """Start decoding the samples to `size`, each into its own slot, so that threads do not affect the order.
 
         Chunks are collected in order, so the first bad image is always the same one.
         """
         indices = samples.tolist()
-        pixels = np.empty((len(indices), side, side, 3), np.uint8)
+        pixels = np.empty((len(indices), *size, 3), np.uint8)
 
         def decode_chunk(start: int) -> dict[int, str]:
             """Return the reason for each bad image, by position."""

@@ -19,8 +19,9 @@ import numpy as np
 import simplejpeg
 
 from resnetlab.config import ColorProfiles, ConfigError
-from resnetlab.data.images.decode import BadImageError, decode, read_header, resize
+from resnetlab.data.images.decode import BadImageError, decode, read_header
 from resnetlab.data.images.packed_sequences import PackedStrings
+from resnetlab.data.images.resample import resize
 from resnetlab.data.images.storage import confirm_shard_of, read_image_bytes
 from resnetlab.data.listing import DatasetListing, SplitListing
 from resnetlab.data.shards.format import COLUMNS, ShardEntry, ShardRows, pack_rows, read_arrays, read_rows

@@ -114,8 +114,7 @@ def not_exported_error(path: Path, kind: str, file_format: Format) -> ExportedFi
 
 def expected_shapes(card: ModelCard) -> Mapping[str, tuple[int, ...]]:
     """Return the shapes of a network's input and output without the batch, by name."""
-    size = card.preprocessing.image_size
-    return {INPUT: (size, size, card.model.in_channels), OUTPUT: (card.model.num_classes,)}
+    return {INPUT: (*card.preprocessing.input_size, card.model.in_channels), OUTPUT: (card.model.num_classes,)}
 
 
 def check_tensors(found: Mapping[str, TensorSpec], expected: Mapping[str, TensorSpec], path: Path) -> None:

@@ -37,9 +37,9 @@ class ExportableNetwork(nn.Module):
 
     def __init__(self, model: ResNet, preprocessing: Preprocessing) -> None:
         super().__init__()
-        size, channels = preprocessing.image_size, len(preprocessing.mean)
+        channels = len(preprocessing.mean)
         mean = torch.tensor(preprocessing.pixel_mean or preprocessing.mean, dtype=torch.float32)
-        shape = (channels, size, size) if preprocessing.pixel_mean else (channels, 1, 1)
+        shape = (channels, *preprocessing.input_size) if preprocessing.pixel_mean else (channels, 1, 1)
         self.network = fuse_bn(model)
         self.register_buffer("mean", mean.view(shape))
         self.register_buffer("std", torch.tensor(preprocessing.std, dtype=torch.float32).view(channels, 1, 1))
@@ -55,8 +55,8 @@ class ExportableNetwork(nn.Module):
 def export_program(model: ResNet, preprocessing: Preprocessing) -> ExportedProgram:
     """Return the program of a network with its normalisation, for any batch size and without sample inputs."""
     exportable = ExportableNetwork(model, preprocessing).eval().requires_grad_(False)
-    size, channels = preprocessing.image_size, len(preprocessing.mean)
-    sample = torch.zeros(2, size, size, channels, dtype=torch.uint8)  # two: torch.export treats a size of 1 as fixed
+    shape = (2, *preprocessing.input_size, len(preprocessing.mean))  # two: torch.export treats a size of 1 as fixed
+    sample = torch.zeros(shape, dtype=torch.uint8)
     with _quiet():
         program = torch.export.export(exportable, (sample,), dynamic_shapes=DYNAMIC_SHAPES, strict=False)
     program.example_inputs = None  # torch.export.save would pickle them

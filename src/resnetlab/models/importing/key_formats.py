@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from resnetlab.config import ResizeRule
+
 ZeroChannels = Literal["append", "split"]
 """Position of option A's zero channels: all behind the others, or half in front and half behind."""
 
@@ -18,6 +20,8 @@ class KeyFormat:
     zero_channels: ZeroChannels | None = None
     """Position of the zero channels in the repository's option A, if it has one."""
     bottleneck_stride: Literal["1x1", "3x3"] = "3x3"
+    resize_rule: ResizeRule = "resnetlab"
+    """The rule by which the repository resizes photographs for its networks with a 7x7 stem."""
 
 
 KEY_FORMATS: tuple[KeyFormat, ...] = (
@@ -28,7 +32,7 @@ KEY_FORMATS: tuple[KeyFormat, ...] = (
     KeyFormat("Detectron2", r"res\d+\.\d+\.conv1 (\S*shortcut)? ", bottleneck_stride="1x1"),
     KeyFormat("akamaster's pytorch_resnet_cifar10", r"layer\d+\.\d+\.\w*conv1  \S*linear$", zero_channels="split"),
     KeyFormat("kuangliu's pytorch-cifar", r"layer\d+\.\d+\.conv1 \S*shortcut\.\d+ \S*linear$"),
-    KeyFormat("torchvision or timm", r"layer\d+\.\d+\.conv1 (\S*downsample\.\d+)? "),
+    KeyFormat("torchvision or timm", r"layer\d+\.\d+\.conv1 (\S*downsample\.\d+)? ", resize_rule="torchvision"),
 )
 UNKNOWN_FORMAT = KeyFormat("unknown; inferred from the structure", "")
 
