@@ -26,7 +26,7 @@ class GraphedForward:
     """The forward pass of `make_forward`, replayed with its backward pass.
 
     A call computes loss, number of wrong answers and gradients; `loss.backward()` then gives the gradients to the
-    parameters, in place of those they have. The loss must not be scaled, and gradients do not accumulate.
+    parameters, in place of those they have. The loss must not be scaled, and gradients are not added up.
     """
 
     def __init__(self, model: nn.Module, forward: EagerForward, capture: Capture | None = None) -> None:

@@ -60,7 +60,7 @@ class Execution:
     """Precision, layout and compilation of every step of a run; recorded, and restored when the run is resumed."""
 
     precision: str = "fp32"
-    """Of convolutions and matrix products: `fp32`, `tf32` (NVIDIA GPUs from Ampere on) or `bf16`."""
+    """Precision of convolutions and matrix products: `fp32`, `tf32` (NVIDIA GPUs from Ampere on) or `bf16`."""
     layout: str = "channels_last"
     compile: bool = False
     cuda_graph: bool = False
