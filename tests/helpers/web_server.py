@@ -62,11 +62,14 @@ class Handler(BaseHTTPRequestHandler):
             return
         content = path.read_bytes()
         byte_range = (
-            re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")) if self.server.supports_ranges else None
+            re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if self.server.supports_ranges else None
         )
-        start, end = (
-            (int(byte_range[1]), min(int(byte_range[2]) + 1, len(content))) if byte_range else (0, len(content))
-        )
+        start, end = _limits(byte_range, len(content)) if byte_range else (0, len(content))
+        if start >= len(content) > 0:
+            self.send_response(416)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         body = content[start:end]
         if fault == "damage":
             body = bytes([body[0] ^ 1]) + body[1:]
@@ -84,6 +87,12 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.close_connection = True
             self.connection.close()
+
+
+def _limits(byte_range: re.Match[str], length: int) -> tuple[int, int]:
+    """Return start and end of a requested range; one without an end goes to the end of the file."""
+    last = int(byte_range[2]) if byte_range[2] else length - 1
+    return int(byte_range[1]), min(last + 1, length)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from resnetlab.data.readers.parquet_files import find_parquet_files
 from resnetlab.data.readers.unread import file_remedy
 from resnetlab.data.split_names import parse_split_folders
 from resnetlab.extension import did_you_mean
+from resnetlab.literature.class_names import CIFAR10, CIFAR100
 
 Kind = Literal["digits", "cifar", "idx", "folder", "parquet", "shards"]
 LISTED_KINDS = ("folder", "parquet", "shards")
@@ -34,17 +35,6 @@ CREDENTIALS = "fsspec reads credentials from FSSPEC_HTTP or from files in ~/.con
 HOST = re.compile(r"[^/?#@:]*(:\d*)?([/?#]|$)")
 """The part of a URL from `://` to the path, if it has only a host and a port."""
 
-CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-CIFAR100_NAMES = """
-    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
-    caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
-    flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree
-    motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate
-    poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
-    squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
-    wardrobe whale willow_tree wolf woman worm
-"""
-CIFAR100 = tuple(CIFAR100_NAMES.split())
 FASHION = (
     "T-shirt/top",
     "Trouser",

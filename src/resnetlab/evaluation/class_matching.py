@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from resnetlab.config import ConfigError
+from resnetlab.literature.class_names import WNID, name_wnids
 from resnetlab.models.model_card import ModelCard
 
 MAX_NAMES = 8
@@ -24,6 +25,8 @@ def match_classes(
 ) -> Tensor:
     """Return the model's class index for each class of the data: int64, shape (len(data_classes),).
 
+    WordNet IDs of ImageNet's classes, as its folders are called, match the names of published networks.
+
     Args:
         model_classes: Class names of the network.
         data_classes: Class names of the data.
@@ -38,6 +41,7 @@ def match_classes(
         duplicates = [name for name, count in Counter(map(_normal_form, classes)).items() if count > 1]
         if duplicates:
             raise ConfigError(f"{owner} has several classes called {_join_names(duplicates)}; give each a unique name")
+    data_classes = _translate_wnids(model_classes, data_classes)
     index_of = {_normal_form(name): index for index, name in enumerate(model_classes)}
     in_data = {_normal_form(name) for name in data_classes}
     only_data = [name for name in data_classes if _normal_form(name) not in index_of]
@@ -52,6 +56,13 @@ def match_classes(
         )
         raise ConfigError(f"classes differ: {'; '.join(differences)} – {hint}")
     return torch.tensor([index_of[_normal_form(name)] for name in data_classes], dtype=torch.int64)
+
+
+def _translate_wnids(model_classes: Sequence[str], data_classes: Sequence[str]) -> Sequence[str]:
+    """Return the names of data whose classes are WordNet IDs, as ImageNet's folders, if the network has names."""
+    if any(WNID.fullmatch(name) for name in model_classes):
+        return data_classes
+    return name_wnids(data_classes) or data_classes
 
 
 def check_channels(card: ModelCard, channels: int, data_name: str) -> None:

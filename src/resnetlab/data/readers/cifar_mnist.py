@@ -19,6 +19,7 @@ from torch import Tensor
 
 from resnetlab.config import ConfigError, DataConfig
 from resnetlab.data.registry import KNOWN_DATASETS, KnownDataset
+from resnetlab.system.cache_folder import cache_folder
 
 TIMEOUT_S = 30
 CIFAR_PIXELS = 3 * 32 * 32
@@ -72,11 +73,6 @@ def read_archive(config: DataConfig) -> RawDataset:
                 f"{config.name}: {len(images.labels):,} {split} images found, but {num_published:,} are published",
             )
     return RawDataset(classes, train, test, warnings)
-
-
-def cache_folder() -> Path:
-    """Return the default folder for data sets: below $XDG_CACHE_HOME, or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resnetlab"
 
 
 def download(url: str, target: Path, md5: str) -> None:

@@ -14,12 +14,12 @@ from resnetlab.config import ConfigError, DataConfig
 from resnetlab.data.images.shard_checks import find_damage
 from resnetlab.data.images.storage import OpenFile, OpenFileCache
 from resnetlab.data.listing import DatasetListing
-from resnetlab.data.readers.cifar_mnist import cache_folder
 from resnetlab.data.registry import INDEX_FILE
 from resnetlab.data.sampler import SHUFFLE_WINDOW
 from resnetlab.data.shards.cache import ShardCache
 from resnetlab.data.shards.fetch import LOG, RemoteError, RemoteReader
 from resnetlab.data.shards.format import ShardEntry, ShardIndex, ShardRows, build_listing, read_index, read_rows
+from resnetlab.system.cache_folder import cache_folder
 
 __all__ = ["CACHE_GIB", "RemoteError", "list_remote"]
 

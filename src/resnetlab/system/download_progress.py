@@ -1,0 +1,51 @@
+"""The progress of a download on standard error: a bar in a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+
+PLAIN_INTERVAL_S = 10.0
+"""Seconds between two plain lines."""
+
+
+class DownloadProgress:
+    """Prints the progress of one file; call it with the bytes that are there, and the size if it is known."""
+
+    def __init__(self, description: str) -> None:
+        """Name the file and its address in `description`."""
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True, markup=False)
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        self._description, self._announced, self._next_line_s = description, False, 0.0
+        self._bar = Progress(*columns, console=console, transient=True) if console.is_terminal else None
+        self._task = None if self._bar is None else self._bar.add_task("", total=None)
+
+    def __enter__(self) -> "DownloadProgress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, done: int, total: int | None) -> None:
+        """Print the state of the download."""
+        if not self._announced:
+            size = "" if total is None else f" ({total / 2**20:,.1f} MiB)"
+            rest = f", from {done / 2**20:,.1f} MiB on" if done else ""
+            self._print(f"downloading {self._description}{size}{rest}")
+            self._announced, self._next_line_s = True, time.monotonic() + PLAIN_INTERVAL_S
+            if self._bar is not None:
+                self._bar.start()
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, total=total)
+        elif time.monotonic() >= self._next_line_s:
+            self._next_line_s = time.monotonic() + PLAIN_INTERVAL_S
+            of = "" if total is None else f" of {total / 2**20:,.1f}"
+            self._print(f"{done / 2**20:,.1f}{of} MiB")
+
+    def _print(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
