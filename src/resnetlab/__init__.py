@@ -2,6 +2,8 @@
 
 Networks
     build_model, model_config, ResNet, cost, Cost, deepen, Block, register_block, ModelConfig
+Published weights
+    list_weights, PretrainedWeights, push_model
 Data
     open_data, Dataset, Split, DataConfig, Preprocessing, register_augmentation
 Training
@@ -12,7 +14,8 @@ Evaluation and prediction
 Files
     load_model, save_model, ModelCard
 Errors
-    ConfigError (a mistake in the call), DivergedError, InterruptedRunError, UnsavedError, ModelFileError
+    ConfigError (a mistake in the call), DivergedError, InterruptedRunError, UnsavedError, ModelFileError,
+    DownloadError, UploadError
 
 `fit` trains in a run directory; `Trainer` trains in memory. The command line is `resnetlab --help`.
 Names load what they need when they are first used, so `import resnetlab` is quick and does not load PyTorch.
@@ -35,8 +38,12 @@ if TYPE_CHECKING:
     from resnetlab.models.deepen import deepen
     from resnetlab.models.model_card import ModelCard, ModelFileError
     from resnetlab.models.model_file import load_model, save_model
+    from resnetlab.models.pretrained.catalogue import PretrainedWeights
+    from resnetlab.models.pretrained.push import UploadError, push_model
+    from resnetlab.models.pretrained.resolve import list_weights
     from resnetlab.models.resnet import ResNet
     from resnetlab.models.zoo import build_model, model_config
+    from resnetlab.system.download import DownloadError
     from resnetlab.system.process_group import ProcessGroup
     from resnetlab.training.callbacks import Callback
     from resnetlab.training.checkpoint import Checkpoint
@@ -68,8 +75,12 @@ _MODULES = {
     "models.deepen": ("deepen",),
     "models.model_card": ("ModelCard", "ModelFileError"),
     "models.model_file": ("load_model", "save_model"),
+    "models.pretrained.catalogue": ("PretrainedWeights",),
+    "models.pretrained.push": ("UploadError", "push_model"),
+    "models.pretrained.resolve": ("list_weights",),
     "models.resnet": ("ResNet",),
     "models.zoo": ("build_model", "model_config"),
+    "system.download": ("DownloadError",),
     "system.process_group": ("ProcessGroup",),
     "training.callbacks": ("Callback",),
     "training.checkpoint": ("Checkpoint",),
@@ -97,6 +108,9 @@ __all__ = [
     "Block",
     "register_block",
     "ModelConfig",
+    "list_weights",
+    "PretrainedWeights",
+    "push_model",
     "open_data",
     "Dataset",
     "Split",
@@ -134,6 +148,8 @@ __all__ = [
     "InterruptedRunError",
     "UnsavedError",
     "ModelFileError",
+    "DownloadError",
+    "UploadError",
     "__version__",
 ]
 

@@ -18,6 +18,7 @@ from torch.distributed.run import get_args_parser
 
 from helpers.command_server import run_forked
 from resnetlab.cli.main import parse
+from resnetlab.models.pretrained.catalogue import CATALOGUE
 from resnetlab.models.zoo import build_model
 
 from conftest import ROOT
@@ -140,6 +141,7 @@ def run_python(text: str, workplace: Path) -> None:
 def _has_its_own_test(words: list[str]) -> bool:
     """Return whether tests/slow runs the command, or it needs hours and a download."""
     downloads = "--data" in words and words[words.index("--data") + 1] == "cifar10"
+    downloads = downloads or any(word in CATALOGUE or word.startswith("hf://") for word in words)
     return words == ["resnetlab", "study"] or "--preset" in words or downloads
 
 

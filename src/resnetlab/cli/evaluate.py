@@ -30,7 +30,7 @@ class Options:
     """
 
     models: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Model files, run directories, or exported files."""
+    """Model files, run directories, exported files, or names from `resnetlab weights`."""
     data: str | None = None
     """Name of a data set, folder of images, parquet files or shards, or URL of shards; the network's training data if
     not given."""
@@ -112,7 +112,10 @@ def run(options: Options) -> int:
         print_json(as_json(evaluation, summary))
     else:
         print_evaluation(evaluation, summary, open_console(highlight=False))
-    page = options.page or (None if options.json else default_page_path(files[0]))
+    given = options.models[0]
+    # Published weights lie in the cache; their page belongs into the current folder.
+    file = files[0] if given.exists() else Path(f"{given.name}.safetensors")
+    page = options.page or (None if options.json else default_page_path(file))
     if page is not None:
         _write_page(page, evaluation, summary, members[0].dataset)
         if not options.json:

@@ -36,7 +36,7 @@ class Options:
     """
 
     model: Annotated[Path, tyro.conf.Positional]
-    """A model file, or a run directory."""
+    """A model file, a run directory, or a name from `resnetlab weights`."""
     format: Literal["onnx", "openvino", "torch-export"] | None = None
     """If not given, the suffix of --out determines the format (.onnx, .xml, .pt2); without --out it is onnx."""
     out: Path | None = None
@@ -167,7 +167,10 @@ def _output_file(options: Options, model: Path) -> tuple["Format", Path]:
     suffixes = {kind: suffix for suffix, kind in SUFFIXES.items()}
     if options.out is None:
         kind: Format = options.format or "onnx"
-        return kind, model.with_name(f"{model.stem}{'-int8' if options.int8 else ''}{suffixes[kind]}")
+        # Published weights lie in the cache; their export belongs into the current folder.
+        base = model if options.model.exists() else Path(options.model.name.replace("@", "-"))
+        stem = base.stem if options.model.exists() else base.name
+        return kind, base.with_name(f"{stem}{'-int8' if options.int8 else ''}{suffixes[kind]}")
     kind_of_suffix = SUFFIXES.get(options.out.suffix.lower())
     if kind_of_suffix is None:
         supported = ", ".join(f"{suffix} ({kind})" for suffix, kind in SUFFIXES.items())

@@ -43,7 +43,7 @@ class Options:
     """
 
     model: Annotated[Path, tyro.conf.Positional]
-    """A model file, a run directory, or an exported file."""
+    """A model file, a run directory, an exported file, or a name from `resnetlab weights`."""
     paths: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Images, at least one."""
     top: int = 5

@@ -20,7 +20,7 @@ class Options:
     """
 
     model: Annotated[Path, tyro.conf.Positional]
-    """A model file, a run directory or an exported file."""
+    """A model file, a run directory, an exported file, or a name from `resnetlab weights`."""
     host: str = "127.0.0.1"
     """Address to listen on. The default is this machine only; 0.0.0.0 for all interfaces, behind a proxy with TLS."""
     port: int = 8000

@@ -239,10 +239,10 @@ def load(
     device: str | torch.device = "cpu",
     log: Callable[[str], None] | None = None,
 ) -> Predictor:
-    """Load a predictor from a model file, a run directory or an exported file.
+    """Load a predictor from a model file, a run directory, an exported file or published weights.
 
     Args:
-        path: The file or directory.
+        path: The file or directory; or a name such as `resnet50.tv2_in1k` (`list_weights`), or `hf://owner/name`.
         backend: `torch`, `onnxruntime` or `openvino`. The default is PyTorch for a model file, and for an exported file
             a runtime that reads it. `auto` measures once which runtime with the same predictions is the fastest on this
             machine, and stores the result beside the file. `cached` uses that result, or else the default.
@@ -255,6 +255,7 @@ def load(
     Raises:
         ModelFileError: A file is missing, damaged, or not written by resnetlab. It is a `ValueError`.
         ConfigError: The backend cannot run this file here; the message names the backends that can.
+        DownloadError: Published weights are not on this machine and cannot be downloaded.
     """
     engine, card = open_engine(path, backend=backend, cores=cores, callers=callers, device=device, log=log)
     try:

@@ -39,8 +39,12 @@ class ModelCard:
 def find_model_file(path: Path | str) -> Path:
     """Return the path of a model file: `path` itself, or the model file in the run directory `path`.
 
+    The name of published weights, such as `resnet50.tv2_in1k`, or `hf://owner/name` stands for the model file in the
+    cache; it is downloaded and converted unless that was done before. A file or folder of that name comes first.
+
     Raises:
         ModelFileError: if there is no such file.
+        DownloadError: if published weights are not on this machine and cannot be downloaded.
     """
     path = Path(path)
     if path.is_dir():
@@ -50,7 +54,12 @@ def find_model_file(path: Path | str) -> Path:
             )
         return path / MODEL_FILE
     if not path.exists():
-        raise ModelFileError(f"{path}: no such model file")
+        from resnetlab.models.pretrained.resolve import find_pretrained, suggest_weights
+
+        pretrained = find_pretrained(str(path))
+        if pretrained is None:
+            raise ModelFileError(f"{path}: no such model file{suggest_weights(str(path))}")
+        return pretrained
     return path
 
 
@@ -66,6 +75,16 @@ def read_card(path: Path | str) -> ModelCard:
             return parse_card(file.metadata() or {}, path)
     except (OSError, SafetensorError) as error:
         raise unreadable_file(path, error) from error
+
+
+def has_card(path: Path) -> bool:
+    """Return whether resnetlab wrote a file, intact or damaged."""
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            return CARD in metadata or is_sealed(metadata)
+    except (OSError, SafetensorError):
+        return False
 
 
 def has_seal(path: Path | str) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetlab.config import ConfigError, ModelConfig, block_properties
@@ -89,18 +90,29 @@ def blocks_per_stage(depth: int, block: str = "basic") -> int:
 
 
 def build_model(
-    model: str | ModelConfig, num_classes: int | None = None, *, generator: "Generator | None" = None, **changes: Any
+    model: str | ModelConfig,
+    num_classes: int | None = None,
+    *,
+    weights: Path | str | None = None,
+    generator: "Generator | None" = None,
+    **changes: Any,
 ) -> "ResNet":
-    """Build a network with random weights, such as `build_model("resnet34", num_classes=37, shortcut="pad")`.
+    """Build a network, such as `build_model("resnet34", num_classes=37, shortcut="pad")`, in training mode.
+
+    With `weights`, as in `build_model("resnet50", weights="tv_in1k")`, it has the weights of a file. If `num_classes`
+    differs from the file's, the head is new and random.
 
     Args:
         model: A name (`model_config`) or a configuration.
-        num_classes: Outputs of the head; those of `model` if `None`.
+        num_classes: Outputs of the head; if `None` those of the file, or without `weights` those of `model`.
+        weights: Published weights: the tag of one of the network's, such as `tv_in1k`, a whole name such as
+            `resnet50.tv_in1k`, or `hf://owner/name`; or the path of a model file. Random weights if `None`.
         generator: Draws the weights; PyTorch's global generator (`torch.manual_seed`) if `None`.
         **changes: Other fields of `ModelConfig` and their values.
 
     Raises:
-        ConfigError: (a `ValueError`) for an unknown name, field or value.
+        ConfigError: (a `ValueError`) for an unknown name, field or value, and for weights of another network.
+        DownloadError: if the weights are not on this machine and cannot be downloaded.
     """
     import torch  # here, so that `model_config` does not load it
 
@@ -108,6 +120,10 @@ def build_model(
 
     if num_classes is not None:
         changes["num_classes"] = num_classes
+    if weights is not None:
+        from resnetlab.models.pretrained.network import pretrained_network
+
+        return pretrained_network(model, weights, changes, generator=generator)
     config = model_config(model, **changes) if isinstance(model, str) else dataclasses.replace(model, **changes)
     with torch.random.fork_rng(devices=[], enabled=generator is not None):  # layers draw weights when built
         return ResNet(config, generator)
