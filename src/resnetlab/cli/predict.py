@@ -231,7 +231,7 @@ def _predict(options: Options, predictor: "Predictor", left_out: "LeftOut") -> G
         predictor,
         find_inputs(options.paths, left_out),
         top=options.top,
-        batch_size=options.batch_size or default_batch_size(image_size, with_overlays=options.explain),
+        batch_size=options.batch_size or default_batch_size(height * width, with_overlays=options.explain),
         workers=options.workers or usable_cores(),
         render=render if options.explain else None,
     )
