@@ -1,0 +1,61 @@
+"""The table that `table6.py` prints from its records: the paper's test errors and ours."""
+
+import json
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from resnetlab.literature.paper import find_result
+from table6_speed import SPEED
+
+DEPTHS = (20, 32, 44, 56, 110)
+"""Depths of the paper's Table 6."""
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """Return the records of runs in a folder; none if there is no folder."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json")) if path.name != SPEED]
+
+
+def table(records: Sequence[dict[str, Any]]) -> str:
+    """Return the table as Markdown: the paper's test error and ours in each protocol, mean and deviation over seeds."""
+    columns = sorted({(record["recipe"], record["precision"]) for record in records})
+    columns = columns or [("cifar-paper", "bf16"), ("cifar-paper", "fp32")]
+    lines = [f"| network | paper | {' | '.join(f'{recipe}, {precision}' for recipe, precision in columns)} |"]
+    lines.append(f"|---|---|{'---|' * len(columns)}")
+    networks = [f"{arm}{depth}" for depth in DEPTHS for arm in ("plain", "resnet")]
+    networks += sorted({record["network"] for record in records} - set(networks))
+    for network in networks:
+        paper = find_result(network, "test_error_pct")
+        bound = "above " if paper is not None and paper.is_lower_bound else ""
+        cells = [cell(records, network, *column) for column in columns]
+        lines.append(f"| {network} | {'—' if paper is None else f'{bound}{paper.value:g}'} | {' | '.join(cells)} |")
+    return "\n".join([*lines, *notes(records)])
+
+
+def cell(records: Sequence[dict[str, Any]], network: str, recipe: str, precision: str) -> str:
+    """Return the test error of one network in one protocol; `—` without a run."""
+    key = (network, recipe, precision)
+    runs = [record for record in records if (record["network"], record["recipe"], record["precision"]) == key]
+    errors = [run["test_error_pct"] for run in runs if run["status"] == "done"]
+    if not errors:
+        steps = max((run["step"] for run in runs), default=0)
+        return f"{runs[0]['status']}, {steps:,} steps" if runs else "—"
+    spread = f" ± {statistics.stdev(errors):.2f}" if len(errors) > 1 else ""
+    return f"{statistics.fmean(errors):.2f}{spread}"
+
+
+def notes(records: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield the differences of each protocol from the paper's, in words."""
+    yield ""
+    if not any(record["status"] == "done" for record in records):
+        yield "No run has ended: the rows are empty."
+    seen = set()
+    for record in records:
+        differences = record.get("protocol_differences")
+        key = (record["recipe"], record["precision"])
+        if differences is None or key in seen:
+            continue
+        seen.add(key)
+        yield f"- {key[0]}, {key[1]}: {'; '.join(differences) or 'the same protocol'}"
