@@ -10,7 +10,7 @@ PIP_FLAGS ?=
 BIN := $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: study test test-slow check format docs install dev clean
+.PHONY: study test test-slow check format results docs install dev clean
 
 study: install
 	$(BIN)/resnetlab study
@@ -31,6 +31,9 @@ check: dev
 format: dev
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format .
+
+results: install  # the tables and the figure of README.md and docs/results.md again, from the records in docs/results
+	$(BIN)/python benchmarks/results.py
 
 docs: dev  # warnings are errors; then every internal link and anchor is checked
 	$(BIN)/python -m sphinx -b html -n -W --keep-going -q docs docs/_build/html

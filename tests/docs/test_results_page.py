@@ -1,57 +1,208 @@
-"""Numbers on docs/results.md equal those of the committed records."""
+"""Numbers of docs/results.md and README.md: tables are computed from the committed records, others are found there."""
 
 import csv
 import re
 import statistics
+import subprocess
+import sys
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from resnetlab.literature.paper import find_result
 
 from conftest import ROOT
 
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import result_tables
+import results
+
 PAGE = (ROOT / "docs" / "results.md").read_text()
+README = (ROOT / "README.md").read_text()
+SCALE = (ROOT / "docs" / "scale.md").read_text()
 RECORDS = ROOT / "docs" / "results"
-
-
-def mean_and_deviation(file, split, arm, depth, deepened_from=""):
-    with (RECORDS / file).open() as lines:
-        rows = [
-            r
-            for r in csv.DictReader(lines)
-            if (r["arm"], r["depth"], r["deepened_from"]) == (arm, depth, deepened_from)
-        ]
-    values = [float(row[f"{split}_error_pct"]) for row in rows]
-    assert len(values) == 3
-    return f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f}"
-
-
-@pytest.mark.parametrize("arm", ["plain", "residual"])
-@pytest.mark.parametrize("depth", ["20", "56"])
-@pytest.mark.parametrize(
-    ("file", "splits"),
-    [("default-study.csv", ("train", "val", "test")), ("cifar10-short-study.csv", ("train", "test"))],
+SECTIONS = {section.partition("\n")[0]: section for section in re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]}
+NUMBER = re.compile(r"(?<![\w.,×/-])[−-]?\d[\d,]*(?:\.\d+)?(?:e[−-]?\d+)?(?![\w]|[.,]?\d)")
+NAMES = re.compile(
+    r"\d{4}-\d\d-\d\d|\b(?:sections?|Tables?|seeds?) [\d.]+(?:(?:,| and| to) [\d.]+)*|95 %(?: interval)?|\b\w+-\d+\b"
+    r"|\d+×\d+|PyTorch [\d.]+|GeForce \d+"
 )
-def test_studies(arm, depth, file, splits):
-    cells = [mean_and_deviation(file, split, arm, depth) for split in splits]
-    assert f"| {arm}-{depth} | {' | '.join(cells)} |" in PAGE
+"""Dates, references, names and conditions that contain digits."""
+
+
+def record(name):
+    return (RECORDS / name).read_text()
+
+
+def column(file, name, arm, depth):
+    with (RECORDS / file).open() as lines:
+        rows = [row for row in csv.DictReader(lines) if (row["arm"], row["depth"]) == (arm, depth)]
+    return [float(row[name]) for row in rows if not row.get("deepened_from")]
+
+
+def iou(row):
+    return [float(value) for value in re.findall(rf"{row} +([\d.]+)", record("segment-shapes.txt"))]
+
+
+def speeds(letter):
+    return [float(value.replace(",", "")) for value in re.findall(rf" {letter} ([\d,.]+)", record("predict-speed.txt"))]
+
+
+def old_plain_56():
+    return column("default-study-avx512.csv", "train_error_pct", "plain", "56")
+
+
+def confusion():
+    """The studies with a cause to find, and those of them that end in "not enough evidence"."""
+    rows = re.findall(r"^([a-z -]+?) {2,}([·\d ]+)$", record("verdict-confusion.txt"), re.MULTILINE)
+    cells = {name: [int(cell) if cell != "·" else 0 for cell in line.split()] for name, line in rows}
+    known = [line for name, line in cells.items() if name != "undecided"]
+    return sum(map(sum, known)), sum(line[-1] for line in known)
+
+
+DERIVED = {
+    "Degradation on digits": lambda: [
+        15 / 0.01,  # the step of a layer over the learning rate: the gradient over the weights
+        20 / 0.01,
+        statistics.fmean(old_plain_56()),
+        statistics.stdev(old_plain_56()),
+    ],
+    "How often a verdict is wrong": confusion,
+    "Published CIFAR-10 weights": lambda: [100 - 8.27, 100 - 6.61],
+    "Training speed": lambda: [100],  # the upper end of the recipe's boxes, 8 to 100 %
+    "Inference speed": lambda: [
+        *(c / a for c, a in zip(speeds("c"), speeds("a"), strict=True)),
+        *(int(pct) / 100 for pct in re.findall(r"c is (\d+)%", record("predict-speed.txt"))),
+    ],
+    "Plan": lambda: [
+        *map(float, re.findall(r"\| ([+-]\d+) % \|", SCALE.replace("−", "-"))),  # computed by a test of that page
+        len(re.findall(r"^\| ResNet-\d+", SCALE.partition("| held out:")[2], re.MULTILINE)),
+    ],
+    "Other measurements": lambda: [
+        *(
+            value
+            for row in ("all stages", "stem alone")
+            for value in (statistics.fmean(iou(row)), statistics.stdev(iou(row)))
+        ),
+        200,  # unseen images in the example
+        50,
+    ],
+    "The rename changed no result": lambda: [
+        len(re.findall(r"weights study/runs/(?!.*from)", record("compare-checkouts.txt")))
+    ],
+}
+"""Numbers that follow from those of a section's records."""
+
+
+def numbers(text):
+    text = NAMES.sub(
+        " ", re.sub(r"`[^`]*`|\]\([^)]*\)|<!-- results.*?<!-- end of results -->", " ", text, flags=re.DOTALL)
+    )
+    return [match[0] for match in NUMBER.finditer(text)]
+
+
+def recorded(files):
+    text = " ".join(record(file) for file in files).replace("−", "-")
+    return [float(value.replace(",", "")) for value in re.findall(r"\d[\d,]*(?:\.\d+)?(?:e-?\d+)?", text)]
+
+
+def is_recorded(number, values):
+    """Whether one of the values, rounded as the number is, equals it; the sign is the text's."""
+    text = number.replace("−", "-").replace(",", "").lstrip("-")
+    if "e" in text:
+        return any(value and abs(value / float(text) - 1) < 0.06 for value in values)
+    return any(f"{abs(value):.{len(text.partition('.')[2])}f}" == text for value in values)
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_every_number_has_a_record(title):
+    section = SECTIONS[title]
+    files = [path.name for path in RECORDS.iterdir() if path.is_file() and path.name in section]
+    values = recorded(files) + list(DERIVED.get(title, list)())
+    assert [number for number in numbers(section) if not is_recorded(number, values)] == []
+
+
+def test_a_number_without_a_record_is_found():
+    text = "took 384 and 512 MiB, 8.27 %, 1.5e−4; ResNet-20, Table 6, 2026-11-24, `x 7`"
+    found = numbers(text)
+    assert found == ["384", "512", "8.27", "1.5e−4"]
+    assert [number for number in found if not is_recorded(number, [8.271, 512.0])] == ["384", "1.5e−4"]
+
+
+def test_numbers_of_the_readme():
+    """The prose of its results; the table is computed."""
+    prose = README.split("## Results\n")[1].split("\n## ")[0]
+    values = recorded(["train-speed.txt", "inference-speed.txt", "evaluate-cifar10.txt"])
+    assert [number for number in numbers(prose) if not is_recorded(number, [*values, 10_000])] == []
+
+
+@pytest.mark.parametrize(
+    ("page", "start", "end", "file"),
+    [
+        ("serve.md", "ResNet-50 at 224 pixels, OpenVINO", "\n## ", "serve-load.txt"),
+        ("export.md", "These figures were measured", "\n## ", "inference-speed.txt"),
+        ("train.md", "ResNet-1202 at batch 128", "\n\n", "recompute.txt"),
+    ],
+)
+def test_numbers_of_other_pages(page, start, end, file):
+    text = (ROOT / "docs" / page).read_text().split(start)[1].split(end)[0]
+    found = numbers(text)
+    assert len(found) >= 3
+    assert [number for number in found if not is_recorded(number, recorded([file]))] == []
+
+
+def test_pages_are_written_from_the_records():
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "results.py", "--check"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_every_table_is_on_a_page():
+    used = [found["name"] for page in (README, PAGE) for found in results.BLOCK.finditer(page)]
+    assert sorted(used) == sorted(result_tables.TABLES)
+
+
+def test_a_table_that_differs_is_written_again():
+    """Also an empty one; nothing outside the markers changes."""
+    end = "<!-- end of results -->"
+    page = f"a\n\n<!-- results: plan -->\n\n{{}}{end}\n\n## b\n\n<!-- results: ranks -->\n{end}"
+    table = result_tables.plan()
+    for before in ("", "| old |\n\n", f"{table}\n\n"):
+        text = results.written(page.format(before))
+        assert table in text
+        assert "\n\n## b\n\n" in text
+        assert "0.6 to 2.0 times (mean 1.1) at lr 0.1" in text
+
+
+def test_the_figure_is_drawn_from_the_records(tmp_path):
+    results.draw(tmp_path / "figure.png")
+    drawn, committed = (
+        np.asarray(Image.open(path).convert("L"), np.float64) for path in (tmp_path / "figure.png", results.FIGURE)
+    )
+    assert drawn.shape == committed.shape
+    assert np.abs(drawn - committed).mean() < 1  # other fonts and versions round differently
+
+
+def test_the_curves_end_as_the_study_did():
+    with (RECORDS / "default-study.csv").open() as lines:
+        errors = {
+            row["directory"]: float(row["val_error_pct"]) for row in csv.DictReader(lines) if not row["deepened_from"]
+        }
+    curves = {run["run"]: run["epochs"][-1]["val_error_pct"] for run in results.stored_curves()}
+    assert {f"runs/{name}": error for name, error in curves.items()} == pytest.approx(errors, rel=1e-3)
 
 
 def test_every_record_is_named():
     assert [path.name for path in RECORDS.iterdir() if path.name not in PAGE] == []
 
 
-@pytest.mark.parametrize("file", ["evaluate-cifar10.txt"])
-def test_published_weights(file):
-    intervals = re.findall(r"(\d+\.\d\d \(\d+\.\d\d to \d+\.\d\d\))", (RECORDS / file).read_text())
-    assert len(intervals) == 5
-    assert all(interval in PAGE for interval in intervals)
-
-
-@pytest.mark.parametrize("network", ["resnet18", "resnet50"])
-def test_inference_speed(network):
-    text = (RECORDS / "inference-speed.txt").read_text()
-    for batch in (1, 16):
-        section = text.split(f"{network}, batch {batch} ")[1].split("\n\n")[0]
-        for side in ("eager", "onnxruntime", "openvino bf16", "ours"):
-            measured = re.search(rf"^  {side} +([\d.]+)", section, re.MULTILINE)
-            assert measured
-            assert f"| {measured[1]} |" in PAGE
+def test_rows_of_table_6_are_empty_or_recorded():
+    table = result_tables.paper_table6()
+    for depth in (20, 32, 44, 56):
+        paper = find_result(f"resnet{depth}", "test_error_pct")
+        assert paper is not None
+        assert f"| resnet{depth} | {paper.value:g} |" in table
+    if not list((RECORDS / "table6").glob("*.json")):
+        assert "No run has ended: the rows are empty." in table
