@@ -71,7 +71,7 @@ def assumed_conversion(path: Path, imported: "ImportedModel") -> tuple[Conversio
         " ".join(f"{value:g}" for value in preprocessing.std),
     )
     lines = [f"{config.name}, {config.num_classes:,} outputs, keys as in {imported.key_format.name}"]
-    lines += [f"assumed: {item.subject} {item.value} ({item.reason})" for item in imported.assumptions if item.option]
+    lines += [f"assumed: {item.subject}: {item.value} ({item.reason})" for item in imported.assumptions if item.option]
     lines += [
         f"assumed: {preprocessing.image_size} pixels, mean {numbers[0]}, deviation {numbers[1]} ({source}), classes "
         f"{names}; resnetlab inspect FILE --save NEW takes other values"
