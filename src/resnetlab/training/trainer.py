@@ -15,7 +15,6 @@ from resnetlab.evaluation.protocols import SplitScore
 from resnetlab.training import reports
 from resnetlab.training.distributed import broadcast_bn_statistics
 from resnetlab.training.execution import in_own_precision
-from resnetlab.training.grad_sync import BatchStats
 from resnetlab.training.lr_schedule import lr_at, num_lr_drops
 from resnetlab.training.metrics import StepMetrics
 from resnetlab.training.reports import TrainResult
@@ -115,7 +114,7 @@ class Trainer(TrainerComponents):
             self.buffers.restore()
         state.data_wait_s += wait_s
         state.train_time_s += time.perf_counter() - start_s
-        return self.count_step(batch, lr, line)
+        return self.count_step(batch.loss, batch.num_wrong, batch.num_images, lr=lr, line=line)
 
     def update(self, lr: float, *, grad_scale: float = 1.0) -> None:
         """Change the weights by their gradients, and their average if the recipe asks for one."""
@@ -123,22 +122,24 @@ class Trainer(TrainerComponents):
         if self.average:
             self.average.update(self.model)
 
-    def count_step(self, batch: BatchStats, lr: float, line: dict[str, Any] | None = None) -> StepMetrics:
+    def count_step(
+        self, loss: float, num_wrong: int, num_images: int, *, lr: float, line: dict[str, Any] | None = None
+    ) -> StepMetrics:
         """Count a step that was taken or skipped, and return its numbers; `line` are its layer statistics."""
         state = self.state
-        if math.isfinite(batch.loss):
-            state.window.add(batch.loss, batch.num_wrong, batch.num_images)
+        if math.isfinite(loss):
+            state.window.add(loss, num_wrong, num_images)
             state.num_skipped_in_row = 0
         else:
             state.num_skipped, state.num_skipped_in_row = state.num_skipped + 1, state.num_skipped_in_row + 1
         state.step += 1
-        speed = self.meter.images_per_s(state.step, batch.num_images)
+        speed = self.meter.images_per_s(state.step, num_images)
         return StepMetrics(
             step=state.step,
             epoch=state.epochs_done + 1,
-            loss=batch.loss,
-            num_wrong=batch.num_wrong,
-            num_images=batch.num_images,
+            loss=loss,
+            num_wrong=num_wrong,
+            num_images=num_images,
             lr=lr,
             layer_stats=line,
             progress=None if speed is None else reports.close_window(self, lr, speed),

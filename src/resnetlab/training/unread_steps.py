@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from resnetlab.training.execution import in_own_precision
-from resnetlab.training.grad_sync import BatchStats
 from resnetlab.training.metrics import StepMetrics
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ def take_unread_steps(
     trainer.state.data_wait_s += wait_s
     trainer.state.train_time_s += time.perf_counter() - start_s
     return (
-        trainer.count_step(BatchStats(loss * size, int(wrong), size, exact_mean=loss), lr)
+        trainer.count_step(loss, int(wrong), size, lr=lr)
         for (loss, wrong), lr, size in zip(losses, rates, sizes, strict=True)
     )
 
