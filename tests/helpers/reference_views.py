@@ -16,6 +16,10 @@ FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BI
 
 def reference_view(image, size, crop_ratio=1.0, *, rule, interpolation, fit, mean=(0.0, 0.0, 0.0)) -> np.ndarray:
     """Return the view of a PIL image: uint8 (height, width, 3). `size` is height and width of the view."""
+    if rule == "resnetlab" and fit == "crop":  # of a very long image, only the central 4:1
+        width, height = (min(side, 4 * min(image.size)) for side in image.size)
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        image = image.crop((left, top, left + width, top + height))
     target = tuple((math.floor if rule == "timm" else round)(side / crop_ratio) for side in size)
     height, width = resized_size(image.height, image.width, target, rule, fit)
     resized = image.resize((width, height), FILTERS[interpolation])

@@ -83,7 +83,8 @@ def _entry(label: str, text: str) -> list[str]:
 def _format_preprocessing(values: dict[str, Any]) -> str:
     mean = "a mean for each pixel" if values["pixel_mean"] else f"mean {_join(values['mean'])}"
     size = f"{values['image_size']} x {values['image_width']}" if "image_width" in values else values["image_size"]
-    crop = "" if values["crop_ratio"] == 1 else f", the centre {values['crop_ratio']:g} of the shorter side"
+    cropped = "resized image" if "fit" in values else "shorter side"
+    crop = "" if values["crop_ratio"] == 1 else f", the centre {values['crop_ratio']:g} of the {cropped}"
     parts = {"interpolation": "{}", "resize_rule": "rule of {}", "fit": "fit {}"}  # defaults are left out of the values
     resizing = "".join(f", {text.format(values[name])}" for name, text in parts.items() if name in values)
     return f"{size} pixels{crop}{resizing}; {mean}, deviation {_join(values['std'])}"

@@ -17,6 +17,7 @@ from resnetlab.models.zoo import build_model
 COLOUR = Preprocessing(16, (0.48, 0.46, 0.41), (0.23, 0.22, 0.22), crop_ratio=0.875)
 PIXEL_MEAN = Preprocessing(16, (0.5,) * 3, (1.0,) * 3, tuple(float(x) for x in np.linspace(0, 1, 3 * 256)))
 GREY = Preprocessing(12, (0.3,), (0.4,))
+RECTANGLE = Preprocessing(16, (0.4,) * 5, (0.2,) * 5, image_width=24)
 
 
 def network(preprocessing=COLOUR, **changes):
@@ -32,6 +33,7 @@ def network(preprocessing=COLOUR, **changes):
     [
         (COLOUR, {}),
         pytest.param(GREY, {"shortcut": "none"}, marks=pytest.mark.slow),
+        pytest.param(RECTANGLE, {}, marks=pytest.mark.slow),
         pytest.param(PIXEL_MEAN, {"norm": "none", "shortcut": "project"}, marks=pytest.mark.slow),
     ],
 )

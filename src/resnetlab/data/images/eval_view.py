@@ -31,7 +31,7 @@ class Layout(NamedTuple):
 
 @dataclass(frozen=True)
 class EvalView:
-    """How an image becomes the network's input before normalisation; the fields are those of `Preprocessing`."""
+    """Geometry and colours of the network's input, before normalisation; the fields are those of `Preprocessing`."""
 
     height: int
     width: int
