@@ -78,7 +78,7 @@ def test_pixels_and_logits_of_two_hundred_photographs():
         pixels, logits = compare(images, preprocessing(rule, kernel, fit, size, ratio), model)
         print(rule, kernel, fit, size, f"{ratio:.3f}", pixels, f"{logits:.1e}")
         by_pytorch = (rule, kernel) == ("resnetlab", "bilinear")
-        assert pixels <= (1 if by_pytorch else 0)
+        assert pixels <= (2 if by_pytorch else 0)
         assert by_pytorch or logits < 1e-4
 
 
