@@ -48,3 +48,13 @@ def test_bandwidth_of_a_thousand_devices(capsys):
 def test_the_learning_rate_scales_with_the_batch():
     assert recipe("imagenet-90", batch_size=2048).lr == 2.048
     assert recipe("imagenet-paper", batch_size=2048).lr == recipe("imagenet-paper").lr
+
+
+def test_limits_of_memory_are_those_of_the_test():
+    source = (ROOT / "tests" / "slow" / "test_bounded_memory.py").read_text()
+    (images,) = re.findall(r"^IMAGES, .* = (\d+_\d+),", source, re.MULTILINE)
+    (packing, training) = re.findall(r"^PACKING_MIB, TRAINING_MIB = (\d+), (\d+)$", source, re.MULTILINE)[0]
+    stated = (
+        f"packs {int(images):,} images within {packing} MiB of private memory and trains on them within {training} MiB"
+    )
+    assert stated in " ".join(PAGE.split())
