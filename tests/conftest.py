@@ -54,7 +54,7 @@ def without_figures(
 ) -> Callable[..., tuple[int, str, str]]:
     """A function that runs a command in this process, and returns its status, output and errors.
 
-    A study draws no figures, which take seconds, and the process that loads PyTorch for its runs serves all studies.
+    A study makes no figures, which takes seconds, and the process that loads PyTorch for its runs serves all studies.
     """
     from resnetlab.cli.main import main
 

@@ -58,7 +58,7 @@ def test_invalid_json_is_refused(kind, values, message):
         (lambda: Recipe(jitter=2), "jitter must be from 0 to 1"),
         (lambda: Recipe(lighting=-1), "lighting must be at least 0"),
         (lambda: Recipe(crop="middle"), "crop 'middle' is unknown"),  # pyright: ignore
-        (lambda: RunConfig(precision="fp16"), "precision 'fp16' is unknown; choose one of: auto, fp32, bf16"),  # pyright: ignore
+        (lambda: RunConfig(precision="fp16"), "precision 'fp16' is unknown; choose one of: auto, fp32, tf32, bf16"),  # pyright: ignore
         (lambda: Preprocessing(8, (0.5,), (1.0,), pixel_mean=(0.5,)), "1 channels of 8x8 pixels need 64"),
         (lambda: Preprocessing(8, (0.5,), (1.0,), crop_ratio=1.5), "crop_ratio must be above 0 and at most 1"),
         (lambda: Recipe(epochs=0), "epochs must be at least 1, not 0"),

@@ -60,7 +60,7 @@ def run(trained, tmp_path):
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """Name the figures without drawing them, which takes a second."""
+    """Name the figures without making them, which takes a second."""
 
     def draw_nothing(run, folder):
         return [folder / f"{name}.png" for name in ("gradients", "responses")]

@@ -112,12 +112,14 @@ def test_json_bodies_take_little_memory_and_delay_no_other_request(server):
     expected = [server.post(IMAGE).json()["label"]] * 2
     idle_mib = memory_mib(server.process.pid)
     text = base64.b64encode(IMAGE + bytes(15 << 20)).decode()  # the largest batch that is allowed
+    largest = json.dumps({"images": [text, text]}).encode()  # before the watch, whose thread shares this interpreter
     with watched(server) as watch:
         for name, (head, part) in BODIES.items():
             for megabytes in (6, 20, 80) if name in ("numbers", "empty strings") else (40,):
                 status = send_raw(server, head, part, megabytes * 1_000_000)
                 assert status in (408, 413, 422), (name, megabytes, status)
-        batch = server.http.post("/v1/predict/batch", json={"images": [text, text]})
+        json_type = {"Content-Type": "application/json"}
+        batch = server.http.post("/v1/predict/batch", content=largest, headers=json_type)
     assert batch.status_code == 200, batch.text
     assert [row["label"] for row in batch.json()["predictions"]] == expected
     growth_mib, latencies_ms = watch.peak_mib - idle_mib, sorted(1000 * latency for latency in watch.health_s)
