@@ -385,8 +385,8 @@ class RunConfig:
     device: Device = "auto"
     """`auto` uses a CUDA device if one is available."""
     precision: Precision = "auto"
-    """Precision of convolutions and matrix products; weights are fp32. `auto` measures fp32 and bf16 in a long run, else
-    takes fp32. `tf32` keeps 10 of the 23 bits of each factor (NVIDIA GPUs from Ampere on); `fp32` never does."""
+    """Precision of convolutions and matrix products; weights are fp32. `auto` measures fp32 and bf16 in a long run,
+    else takes fp32. `tf32` keeps 10 of the 23 bits of each factor (NVIDIA GPUs from Ampere on); `fp32` never does."""
     layout: Layout = "auto"
     """Memory layout of images and feature maps. `auto` measures in a long run, else channels last."""
     compile: Compile = "auto"
