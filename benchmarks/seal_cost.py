@@ -56,7 +56,7 @@ def training_cost(photos: Path, folder: Path, epochs: int) -> str:
     """
     shards, run = folder / "shards", folder / "run"
     pack_dataset(DataConfig(str(photos)), shards, PackOptions())
-    spent = dict.fromkeys(("shards", "record", "checkpoints", "model file"), 0.0)
+    spent: dict[str, float] = dict.fromkeys(("shards", "record", "checkpoints", "model file"), 0.0)
 
     def timed(name: str, module: object, function: str) -> mock._patch:
         call = getattr(module, function)

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from asyncio.subprocess import Process
+from typing import cast
 
 import pytest
 
@@ -44,16 +46,16 @@ class FakeWorker:
 
 def supervisor_with_worker(limits):
     supervisor = WorkerSupervisor({}, limits, ServerMetrics())
-    supervisor._process, supervisor.unavailable_reason = FakeWorker(supervisor), None
-    return supervisor
+    worker = FakeWorker(supervisor)
+    supervisor._process, supervisor.unavailable_reason = cast("Process", worker), None
+    return supervisor, worker
 
 
 def test_four_times_the_load_leaves_the_throughput():
     """The queue holds more than can be computed within the timeout: without a limit in time, every result is late."""
-    supervisor = None
     statuses = []
 
-    async def request():
+    async def request(supervisor):
         try:
             supervisor.check_capacity()
             await supervisor.result(supervisor.submit(IMAGE, top=1, explain=False))
@@ -62,17 +64,16 @@ def test_four_times_the_load_leaves_the_throughput():
             statuses.append(error.status)
 
     async def load():
-        nonlocal supervisor
-        supervisor = supervisor_with_worker(Limits(max_queue=256, timeout_s=0.6))
-        worker = asyncio.create_task(supervisor._process.run())
+        supervisor, worker = supervisor_with_worker(Limits(max_queue=256, timeout_s=0.6))
+        running = asyncio.create_task(worker.run())
         loop = asyncio.get_running_loop()
         start, requests = loop.time(), []
         while (elapsed := loop.time() - start) < 2:
             due = int(4 * elapsed / IMAGE_S)
-            requests += [asyncio.create_task(request()) for _ in range(due - len(requests))]
+            requests += [asyncio.create_task(request(supervisor)) for _ in range(due - len(requests))]
             await asyncio.sleep(IMAGE_S)
         await asyncio.gather(*requests)
-        worker.cancel()
+        running.cancel()
 
     asyncio.run(load())
     assert set(statuses) <= {200, 429, 503}
@@ -83,7 +84,7 @@ def test_four_times_the_load_leaves_the_throughput():
 
 def test_the_reason_names_the_wait():
     async def fill():
-        supervisor = supervisor_with_worker(Limits(timeout_s=2))
+        supervisor, _ = supervisor_with_worker(Limits(timeout_s=2))
         for _ in range(60):
             supervisor.check_capacity()
             supervisor.submit(IMAGE, top=1, explain=False)
@@ -97,7 +98,7 @@ def test_an_idle_worker_is_never_too_slow():
     """The first image after a slow one is accepted, however slow that was."""
 
     async def submit():
-        supervisor = supervisor_with_worker(Limits(timeout_s=0.01))
+        supervisor, _ = supervisor_with_worker(Limits(timeout_s=0.01))
         supervisor.submit(IMAGE, top=1, explain=False)
         supervisor.check_capacity(16)
 

@@ -54,6 +54,7 @@ def test_the_average_is_evaluated_and_saved(tmp_path):
 
     class Errors(Callback):
         def on_epoch(self, trainer, line):
+            assert trainer.average is not None
             score = trainer.data.score(trainer.average.model, "val")
             seen[line["epoch"]] = score.error_pct, line["val_error_pct"]
 
@@ -77,6 +78,7 @@ def test_a_step_without_a_finite_loss_is_not_averaged():
     trainer = Trainer(CONFIG)
     images, labels = next(trainer.data.batches(0))
     trainer.train_step(iter([(images, labels)]))
+    assert trainer.average is not None
     before = {key: value.clone() for key, value in trainer.average.state_dict().items()}
     trainer.train_step(iter([(images * float("nan"), labels)]))
     assert all(torch.equal(before[key], value) for key, value in trainer.average.state_dict().items())
@@ -87,9 +89,9 @@ def test_counters_are_copied():
     model.register_buffer("steps", torch.tensor(0))
     average = WeightAverage(model, 0.9)
     for number in (3, 7):
-        model.steps.fill_(number)
+        model.get_buffer("steps").fill_(number)
         average.update(model)
-    assert average.model.steps == 7
+    assert average.model.get_buffer("steps") == 7
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0, float("nan")])
