@@ -64,7 +64,8 @@ def without_figures(
 
     def run(*words: str | Path) -> tuple[int, str, str]:
         status = main([*map(str, words)])
-        return status, *capsys.readouterr()
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
 
     return run
 

@@ -1,6 +1,7 @@
 """Small networks as model files, for the tests of inference, export and serving."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,7 +16,7 @@ GREY = Preprocessing(28, (0.29,), (0.35,))
 PIXEL_MEAN = Preprocessing(24, (0.5,) * 3, (0.2,) * 3, pixel_mean=tuple(index / 2000 for index in range(3 * 24 * 24)))
 
 
-def network(preprocessing: Preprocessing = COLOUR, name: str = "resnet8", **changes: object) -> ResNet:
+def network(preprocessing: Preprocessing = COLOUR, name: str = "resnet8", **changes: Any) -> ResNet:
     """Build a network with BN statistics and a head that are not initial, so that images get different classes."""
     generator = torch.Generator().manual_seed(0)
     channels = len(preprocessing.mean)
@@ -26,7 +27,7 @@ def network(preprocessing: Preprocessing = COLOUR, name: str = "resnet8", **chan
     return model.eval()
 
 
-def model_file(path: Path, preprocessing: Preprocessing = COLOUR, name: str = "resnet8", **changes: object) -> Path:
+def model_file(path: Path, preprocessing: Preprocessing = COLOUR, name: str = "resnet8", **changes: Any) -> Path:
     """Write such a network as a model file."""
     model = network(preprocessing, name, **changes)
     save_model(path, model, ModelCard(model.config, CLASSES, preprocessing))

@@ -118,7 +118,8 @@ def encode_sample(data: bytes, options: PackOptions, max_pixels: int) -> Encoded
         return EncodedSample(data, header.height, header.width, FORMAT_SUFFIXES[header.format])
     pixels = decode(data, max_pixels, 2 * max_side, color_profiles=options.color_profiles)
     scale = max_side / min(pixels.shape[:2])
-    pixels = resize(pixels, *(max(max_side, round(side * scale)) for side in pixels.shape[:2]))
+    height, width = (max(max_side, round(side * scale)) for side in pixels.shape[:2])
+    pixels = resize(pixels, height, width)
     encoded = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=JPEG_QUALITY, colorsubsampling="420")
     return EncodedSample(encoded, pixels.shape[0], pixels.shape[1], FORMAT_SUFFIXES["JPEG"])
 
