@@ -114,7 +114,8 @@ def run_build_stage(root: Path) -> None:
             *sources, _ = arguments.split()
             copy(sources, folder)
         elif name == "RUN":
-            command = arguments.replace("/opt/", f"{root}/opt/")
+            # An image is smaller without pip's cache; here the cache has what this environment was made of.
+            command = arguments.replace("/opt/", f"{root}/opt/").replace(" --no-cache-dir", "")
             result = subprocess.run(["sh", "-ec", command], cwd=folder, env=environment, capture_output=True, text=True)
             assert result.returncode == 0, f"{arguments}\n{result.stdout}{result.stderr}"
         else:

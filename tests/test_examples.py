@@ -83,15 +83,17 @@ def write_model(path, channels=3, pixel_mean=()):
 
 
 @pytest.mark.slow
-def test_it_learns_more_than_the_background_in_a_few_steps(tmp_path):
-    done = segment_shapes("--steps", "60", "--out", "out", cwd=tmp_path, OMP_NUM_THREADS="1")
+@pytest.mark.timeout(1000)  # one minute on some machines, five on others
+def test_the_full_run(tmp_path):
+    done = segment_shapes("--out", "out", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert max(map(len, done.stdout.splitlines())) <= 80
     iou = mean_iou(done.stdout)
     assert list(iou) == ["always background", "stem alone", "all stages"]
-    assert iou["all stages"] > iou["always background"] + 1
+    assert iou["all stages"] > MEAN_IOU
+    assert iou["stem alone"] < 30, "deep maps are needed"
     steps = re.findall(r"^  step +(\d+)  loss \d+\.\d{3} +\d+\.\d s$", done.stdout, re.MULTILINE)
-    assert steps == 2 * ["10", "20", "30", "40", "50", "60"]
+    assert steps == 2 * ["100", "200", "300", "400", "500", "600"]
     assert done.stdout.splitlines()[-1] == f"figure: {Path('out') / 'segments.png'}"
     with Image.open(tmp_path / "out" / "segments.png") as figure:
         pixels = np.asarray(figure.convert("RGB"))
@@ -100,17 +102,6 @@ def test_it_learns_more_than_the_background_in_a_few_steps(tmp_path):
     for colour in ((236, 236, 236), (0, 114, 178), (213, 94, 0), (0, 158, 115)):
         assert (truth == colour).all(1).sum() > 500, colour
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["segments.png"]
-
-
-@pytest.mark.alone
-@pytest.mark.slow
-@pytest.mark.timeout(1000)  # one minute on some machines, five on others
-def test_the_full_run(tmp_path):
-    done = segment_shapes("--out", "out", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    iou = mean_iou(done.stdout)
-    assert iou["all stages"] > MEAN_IOU
-    assert iou["stem alone"] < 30, "deep maps are needed"
 
 
 def test_it_starts_from_a_model_file(call, tmp_path, example):

@@ -1,6 +1,7 @@
 """`resnetlab serve`: exported files, greyscale models, options, and error messages."""
 
 import re
+import shutil
 import socket
 import time
 
@@ -30,13 +31,11 @@ def predictor(model):
     return load(model)
 
 
-@pytest.mark.alone
 @pytest.mark.slow
-def test_an_exported_file_is_served(model, predictor, tmp_path):
+def test_an_exported_file_is_served(small_exports, predictor, tmp_path):
     pytest.importorskip("onnxruntime")
     exported = tmp_path / "model.onnx"
-    result = resnetlab("export", model, "--format", "onnx", "--out", exported)
-    assert result.returncode == 0, result.stderr
+    shutil.copy(small_exports / "model.onnx", exported)
     data = encode(noisy_image(width=300, height=200), "JPEG")
     with run_server(exported, "--backend", "onnxruntime") as server:
         response = server.post(data, explain=1)
@@ -62,7 +61,6 @@ def test_without_uvloop_and_httptools_responses_are_not_delayed(model, predictor
         assert problem_detail(server.post(bytes(20 << 20)), 413)
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 def test_a_greyscale_model_is_served(tmp_path):
     grey = model_file(tmp_path / "grey.safetensors", GREY)
@@ -118,7 +116,6 @@ def test_an_error_is_one_line(model, tmp_path):
     occupied.close()
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 def test_the_first_lines_say_what_happens_and_who_can_reach_the_server(model):
     """The path prefix is tested with the same server, which a proxy publishes under /resnet."""
@@ -142,7 +139,6 @@ def test_the_first_lines_say_what_happens_and_who_can_reach_the_server(model):
         assert loading == f"resnetlab: loading {model}"
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 def test_a_file_that_is_not_a_model_is_rejected(tmp_path):
     (tmp_path / "words.safetensors").write_text("words")

@@ -139,6 +139,7 @@ SHARED = ROOT.parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"real data are missing: {SHARED}")
 
 
+@pytest.mark.slow  # 13,000 images; a folder of photographs follows
 @needs_shared
 def test_imagenette64():
     data = opened(SHARED / "imagenette64")

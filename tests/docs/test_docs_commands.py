@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import sys
 
 import pytest
@@ -29,15 +30,26 @@ BASH = [(page, command) for page, text in PAGES.items() for command in commands(
 
 @pytest.fixture(scope="module")
 def workplaces(tmp_path_factory):
-    """One folder per page, filled when the first command of the page asks for it."""
-    folders = {}
+    """One folder per page, filled when the first command of the page asks for it.
 
-    def folder(page):
-        if page not in folders:
-            folders[page] = make_workplace(tmp_path_factory.mktemp(page))
-        return folders[page]
+    Several pages begin with the same training. It runs once; the other pages get a copy of the folder after it.
+    """
+    folders, after_first = {}, {}
 
-    return folder
+    def run(page, command):
+        if page in folders:
+            run_command(command, folders[page], page=PAGES[page])
+            return
+        folders[page] = tmp_path_factory.mktemp(page)
+        if command in after_first:
+            check_options(command)
+            shutil.copytree(after_first[command], folders[page], dirs_exist_ok=True)
+            return
+        make_workplace(folders[page])
+        run_command(command, folders[page], page=PAGES[page])
+        after_first[command] = shutil.copytree(folders[page], tmp_path_factory.mktemp("after") / page)
+
+    return folders, run
 
 
 @pytest.mark.parametrize(("page", "command"), [*CONSOLE, *BASH], ids=lambda value: value[:80])
@@ -49,14 +61,16 @@ def test_options_exist(page, command):
 @pytest.mark.slow  # three minutes: each page trains a small network first
 @pytest.mark.parametrize(("page", "command"), BASH, ids=lambda value: value[:80])
 def test_command_runs(page, command, workplaces):
-    run_command(command, workplaces(page), page=PAGES[page])
+    _, run = workplaces
+    run(page, command)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page, text in PAGES.items() if code_blocks(text, "python")])
 def test_python_runs(page, workplaces):
     """Each page runs its Python after its commands, in the same folder."""
-    run_python(PAGES[page], workplaces(page))
+    folders, _ = workplaces
+    run_python(PAGES[page], folders[page])
 
 
 def test_every_command_has_an_example():

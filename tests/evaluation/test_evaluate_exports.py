@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 import resnetlab
+from helpers.images import write_tree
+from helpers.small_network import CLASSES
+from resnetlab.cli.main import main
 from resnetlab.config import ConfigError, DataConfig, Recipe, RunConfig
 from resnetlab.evaluation.evaluator import evaluate_members, open_members
 from resnetlab.evaluation.options import EvaluationOptions
@@ -35,9 +38,9 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def evaluate(files, **fields):
+def evaluate(files, data=None, **fields):
     options = EvaluationOptions(**fields)
-    members = open_members([Path(file) for file in files], None, options)
+    members = open_members([Path(file) for file in files], data, options)
     return members, evaluate_members(members, options)
 
 
@@ -52,6 +55,18 @@ BACKENDS = [
 ]
 
 
+def test_exports_give_the_predictions_of_their_model_file(small_exports, tmp_path):
+    data = DataConfig(str(write_tree(tmp_path / "data", dict.fromkeys(CLASSES, 3), side=32)))
+    _, expected = evaluate([small_exports / "model.safetensors"], data, split="all")
+    assert len(expected.labels) == 18
+    for suffix in SUFFIXES:
+        _, predictions = evaluate([small_exports / f"model{suffix}"], data, split="all")
+        assert np.array_equal(predictions.positions, expected.positions)
+        assert np.array_equal(predictions.labels, expected.labels)
+        np.testing.assert_allclose(predictions.loss, expected.loss, rtol=0.05, atol=0.02)  # a runtime may use bf16
+
+
+@pytest.mark.slow  # a network that has learnt, and every runtime
 @pytest.mark.parametrize("protocol", ["one-crop", "ten-crop"])
 def test_every_runtime_gives_the_same_predictions(folder, protocol):
     _, expected = evaluate([folder / "digits.safetensors"], protocol=protocol)
@@ -66,6 +81,7 @@ def test_every_runtime_gives_the_same_predictions(folder, protocol):
         assert member.computed_by.split()[0] == (backend or {"digits.xml": "openvino", "digits.pt2": "torch"}[name])
 
 
+@pytest.mark.slow
 def test_pytorch_evaluates_a_model_file_without_folding(folder):
     """The error equals training's exactly, with and without `backend="torch"`."""
     (member,), predictions = evaluate([folder / "digits.safetensors"])
@@ -75,6 +91,7 @@ def test_pytorch_evaluates_a_model_file_without_folding(folder):
     assert 100 * wrong / len(predictions.labels) == member.card.error["test_error_pct"]
 
 
+@pytest.mark.slow  # test_evaluator.py averages model files
 def test_an_ensemble_of_a_model_file_and_exports(folder, tmp_path):
     model, card = load_model(folder / "digits.safetensors")
     order = [3, 1, 0, 2, 9, 8, 7, 6, 5, 4]  # the same network with its classes in another order
@@ -90,43 +107,51 @@ def test_an_ensemble_of_a_model_file_and_exports(folder, tmp_path):
     assert members[2].computed_by == "openvino fp32"
 
 
-@pytest.mark.parametrize("name", ["digits.onnx", "digits.xml", "digits.pt2"])
-def test_unsupported_options_of_an_export_raise(folder, name):
+@pytest.mark.parametrize("name", ["model.onnx", "model.xml", "model.pt2"])
+def test_unsupported_options_of_an_export_raise(small_exports, name):
     with pytest.raises(
         ConfigError, match="multi-scale needs a model file and PyTorch: an exported file has a fixed image size"
     ):
-        evaluate([folder / name], protocol="multi-scale")
+        evaluate([small_exports / name], protocol="multi-scale")
     with pytest.raises(ConfigError, match="--recalibrate-bn needs a model file and PyTorch: an exported file has no"):
-        evaluate([folder / name], recalibrate_bn=True)
+        evaluate([small_exports / name], recalibrate_bn=True)
 
 
-def test_unsupported_options_of_a_runtime_raise(folder):
+def test_unsupported_options_of_a_runtime_raise(small_exports):
     with pytest.raises(ConfigError, match=r"multi-scale needs .*: --backend openvino has a fixed"):
-        evaluate([folder / "digits.safetensors"], protocol="multi-scale", backend="openvino")
+        evaluate([small_exports / "model.safetensors"], protocol="multi-scale", backend="openvino")
     with pytest.raises(ConfigError, match="onnxruntime computes on the CPU, not on cuda"):
         EvaluationOptions(backend="onnxruntime", device="cuda")
     with pytest.raises(ConfigError, match="torch cannot compute an export in the format onnx"):
-        evaluate([folder / "digits.onnx"], backend="torch")
+        evaluate([small_exports / "model.onnx"], backend="torch")
 
 
 @pytest.mark.slow
-def test_the_command_reports_the_runtime(folder):
+def test_the_command_reports_the_runtime(folder, capsys):
     done = run("evaluate", folder / "digits.xml")
     assert done.returncode == 0, done.stderr
     assert "computed by openvino fp32" in " ".join(done.stdout.split())
     page = folder / "digits-xml-evaluation.html"
     assert f"page: {page}" in done.stdout
     assert "digits.xml, computed by openvino fp32</dd>" in page.read_text()
-    native = json.loads(run("evaluate", folder / "digits.safetensors", "--json").stdout)
-    exported = json.loads(run("evaluate", folder / "digits.xml", "--json").stdout)
+    outputs = []
+    for name in ("digits.safetensors", "digits.xml"):
+        assert main(["evaluate", str(folder / name), "--json"]) == 0
+        outputs.append(json.loads(capsys.readouterr().out))
+    native, exported = outputs
     assert (native["backend"], exported["backend"]) == (["torch fp32"], ["openvino fp32"])
     assert exported["top1_error_pct"] == native["top1_error_pct"]
     assert exported["confusion"] == native["confusion"]
 
 
 @pytest.mark.slow
-def test_backend_auto_measures_once(folder):
-    first, second = (run("evaluate", folder / "digits.safetensors", "--backend", "auto", "--json") for _ in range(2))
-    assert "ms an image in batches of 1 and 16" in first.stderr
-    assert "(measured before)" in second.stderr
-    assert json.loads(first.stdout)["backend"] == json.loads(second.stdout)["backend"]
+def test_backend_auto_measures_once(folder, capsys, monkeypatch):
+    monkeypatch.setattr("resnetlab.inference.backend_selection.MEASURE_S", 0.02)
+    outputs = []
+    for _ in range(2):
+        assert main(["evaluate", str(folder / "digits.safetensors"), "--backend", "auto", "--json"]) == 0
+        outputs.append(capsys.readouterr())
+    first, second = outputs
+    assert "ms an image in batches of 1 and 16" in first.err
+    assert "(measured before)" in second.err
+    assert json.loads(first.out)["backend"] == json.loads(second.out)["backend"]

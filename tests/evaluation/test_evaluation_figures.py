@@ -79,7 +79,7 @@ def test_few_classes_are_all_shown_with_counts():
     assert [word for word in labels if word.startswith("n0")] == [item.name for item in by_error]
 
 
-@pytest.mark.parametrize("num_classes", [100, 1000])
+@pytest.mark.parametrize("num_classes", [pytest.param(100, marks=pytest.mark.slow), 1000])
 def test_of_many_classes_only_the_worst_are_shown(num_classes):
     evaluation = evaluation_of(num_classes, 3 * num_classes)
     figures = draw_figures(evaluation)

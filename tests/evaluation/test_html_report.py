@@ -246,6 +246,7 @@ def test_no_column_is_hidden_and_no_caption_names_a_side(tmp_path):
     assert not any("with the most confusions" in caption for caption in captions if len(NAMES) <= 15)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 @pytest.mark.parametrize("width", [1000, 500])
 def test_the_page_in_a_browser(tmp_path, width):

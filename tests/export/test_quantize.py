@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 
+from resnetlab.cli.main import main
 from resnetlab.config import ConfigError, DataConfig, RunConfig
 from resnetlab.data.dataset import Dataset, Split
 from resnetlab.data.open_dataset import open_data
@@ -208,15 +209,15 @@ def files(fitted: TrainResult, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.mark.slow
-def test_the_command_refuses_a_fragile_network(files: Path):
-    arguments = ("export", files / "fragile.safetensors", "--out", files / "f.onnx", "--int8", "--calibrate", "digits")
-    done = resnetlab(*arguments)
-    assert done.returncode == 1, done.stderr
-    assert done.stderr.startswith("resnetlab: resnet8 in int8: top-1 error ")
-    assert done.stderr.count("\n") == 1
+def test_the_command_refuses_a_fragile_network(files: Path, capsys: pytest.CaptureFixture[str]):
+    names = (str(files / "fragile.safetensors"), "--out", str(files / "f.onnx"))
+    arguments = ["export", *names, "--int8", "--calibrate", "digits"]
+    assert main(arguments) == 1
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("resnetlab: resnet8 in int8: top-1 error ")
+    assert stderr.count("\n") == 1
     assert sorted(file.name for file in files.iterdir()) == ["fragile.safetensors", "robust.safetensors"]
-    done = resnetlab(*arguments, "--allow-loss", "100")
-    assert done.returncode == 0, done.stderr
+    assert main([*arguments, "--allow-loss", "100"]) == 0, capsys.readouterr().err
     assert (files / "f.onnx").exists()
 
 

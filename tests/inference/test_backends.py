@@ -12,10 +12,8 @@ import resnetlab
 from helpers.small_network import CLASSES, COLOUR, GREY, model_file, network
 from resnetlab.cli.main import main
 from resnetlab.config import ConfigError
-from resnetlab.export.export import export
 from resnetlab.inference.engines.base import Backend
 from resnetlab.inference.explain import heat_map, render_overlay
-from resnetlab.inference.formats.exported_file import SUFFIXES
 from resnetlab.inference.open_engine import open_engine
 from resnetlab.inference.predictor import Predictor
 from resnetlab.models.model_file import ModelCard
@@ -34,12 +32,10 @@ NUM_IMAGES = 12
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(small_exports, tmp_path_factory) -> Path:
     """A folder with a model file, its exports, and images."""
-    root, rng = tmp_path_factory.mktemp("folder"), np.random.default_rng(0)
-    file = model_file(root / "model.safetensors")
-    for suffix, kind in SUFFIXES.items():
-        export(file, file.with_suffix(suffix), kind)
+    root, rng = tmp_path_factory.mktemp("folder") / "folder", np.random.default_rng(0)
+    shutil.copytree(small_exports, root)
     (root / "pets").mkdir()
     for number in range(NUM_IMAGES):
         pixels = Image.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8))

@@ -55,8 +55,7 @@ def small(tmp_path_factory) -> Path:
     return model_file(tmp_path_factory.mktemp("small") / "model.safetensors")
 
 
-NETWORKS = {
-    "option A": (COLOUR, "resnet8", {}),
+NETWORKS = {  # colour images and option A: `test_default_backends` in test_open_engine.py
     "grey": (GREY, "resnet8", {}),
     "pixel mean": (PIXEL_MEAN, "resnet8", {}),
     "plain, without normalisation": (COLOUR, "plain8", {"norm": "none"}),

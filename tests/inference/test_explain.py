@@ -25,7 +25,7 @@ from resnetlab.inference.predictor import load
 from resnetlab.models.resnet import ResNet
 
 RNG = np.random.default_rng(0)
-CHANGES = [{}, {"norm": "none"}, {"block": "bottleneck", "shortcut": "none"}]
+CHANGES = [{}, {"norm": "none"}, {"block": "bottleneck", "shortcut": "none", "stage_channels": (2, 3)}]
 
 
 def tiny(**changes: object) -> ResNet:

@@ -14,7 +14,6 @@ import torch
 
 from helpers.small_network import COLOUR, GREY, model_file
 from resnetlab.config import ConfigError
-from resnetlab.export.export import export
 from resnetlab.inference import backend_selection, engine_factory, optional_packages, selection_cache
 from resnetlab.inference import open_engine as module
 from resnetlab.inference.backend_selection import BackendSelection
@@ -23,7 +22,7 @@ from resnetlab.inference.engines.pytorch import TorchEngine
 from resnetlab.inference.formats.exported_file import SUFFIXES
 from resnetlab.inference.formats.sidecar_cache import SidecarCache
 from resnetlab.inference.open_engine import open_engine
-from resnetlab.models.model_file import ModelFileError
+from resnetlab.models.model_file import ModelFileError, load_model
 from resnetlab.system.process_group import ProcessGroup
 
 pytest.importorskip("onnxscript")
@@ -41,12 +40,10 @@ def short_measurement(monkeypatch) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def exports(tmp_path_factory) -> Path:
+def exports(small_exports, tmp_path_factory) -> Path:
     """A folder with a model file, a stored selection, and its exports."""
-    root = tmp_path_factory.mktemp("exports")
-    file = model_file(root / "model.safetensors")
-    for suffix, kind in SUFFIXES.items():
-        export(file, file.with_suffix(suffix), kind)
+    root = shutil.copytree(small_exports, tmp_path_factory.mktemp("exports") / "exports")
+    file = root / "model.safetensors"
     lines: list[str] = []
     open_engine(file, backend="auto", log=lines.append)
     assert len(lines) == 1
@@ -59,6 +56,13 @@ def copy(exports, tmp_path) -> Path:
     """The model file in a copy of that folder."""
     shutil.copytree(exports, tmp_path / "copy")
     return tmp_path / "copy" / "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def graph(exports):
+    """The graph of the model file, which takes seconds to convert."""
+    model, card = load_model(exports / "model.safetensors")
+    return engine_factory.onnx_model(model, card.preprocessing)
 
 
 def cache_folder(file: Path) -> Path:
@@ -252,7 +256,7 @@ QUICK = ("index of another file", "graph is truncated", "index is writable by ot
         for change in (*INDEX, *GRAPH_ONLY, *NOT_WRITABLE)
     ],
 )
-def test_an_invalid_cache_is_ignored_and_replaced(copy, monkeypatch, change):
+def test_an_invalid_cache_is_ignored_and_replaced(copy, graph, monkeypatch, change):
     expected, _ = open_engine(copy)
     folder = cache_folder(copy)
     tamper(folder, change)
@@ -260,8 +264,7 @@ def test_an_invalid_cache_is_ignored_and_replaced(copy, monkeypatch, change):
     monkeypatch.setattr(
         module, "select_backend", lambda *a, **k: measured.append(1) or backend_selection.select_backend(*a, **k)
     )
-    convert = engine_factory.onnx_model
-    monkeypatch.setattr(engine_factory, "onnx_model", lambda *a: converted.append(1) or convert(*a))
+    monkeypatch.setattr(engine_factory, "onnx_model", lambda *a: converted.append(1) or graph)
     for turn in (1, 2):
         engine, _ = open_engine(copy, backend="auto")
         logits = engine.logits(IMAGES)
@@ -302,7 +305,10 @@ def test_pytorch_threads_are_set_only_by_cores(exports):
 @pytest.mark.slow
 def test_concurrent_processes_write_a_valid_cache(tmp_path):
     file = model_file(tmp_path / "model.safetensors")
-    code = f"import resnetlab; print(resnetlab.load({str(file)!r}, backend='auto').engine.backend)"
+    code = (
+        "import resnetlab; from resnetlab.inference import backend_selection; backend_selection.MEASURE_S = 0.02\n"
+        f"print(resnetlab.load({str(file)!r}, backend='auto').engine.backend)"
+    )
     both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [process.communicate(timeout=200)[0].strip() for process in both]
     assert [process.returncode for process in both] == [0, 0]

@@ -190,7 +190,13 @@ def test_heads_fit_images_of_any_size(name, size):
     assert Segmenter(model, model.feature_channels, num_classes=3)(torch.randn(2, 3, *size)).shape == (2, 3, *size)
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("plain", "B", "cifar C bottleneck") else pytest.mark.slow)
+        for name in BACKBONES
+    ],
+)
 def test_a_detector_trains_the_whole_backbone(name):
     model = backbone(**BACKBONES[name]).train()
     detector = Detector(model, list(model.stages)[-3:])

@@ -12,7 +12,7 @@ ROUNDING = 2e-5
 
 
 def images(config, count):
-    side = 64 if config.stem == "imagenet" else 16
+    side = 32 if config.stem == "imagenet" else 16
     return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(1))
 
 

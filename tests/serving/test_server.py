@@ -114,7 +114,6 @@ def prediction_or_error(predictor, data):
         return error
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 def test_unusual_images_get_the_predictors_result(server, predictor):
     good = 0

@@ -69,7 +69,7 @@ def test_two_hundred_thousand_images(tree, tmp_path):
         "--batch-size",
         "64",
         "--steps",
-        "200",
+        "60",
         "--workers",
         "1",
         "--device",

@@ -15,7 +15,7 @@ from resnetlab.training.record import read_record
 
 from conftest import resnetlab
 
-CLASSES, OF_EACH, VAL = 1000, 3, 1000
+CLASSES, OF_EACH, VAL = 1000, 2, 300
 WNIDS = [f"n{number:08}" for number in range(1_440_000, 1_440_000 + CLASSES)]
 
 

@@ -145,10 +145,13 @@ def test_other_ways_to_compute_freeze_the_same(file, changes):
         torch.testing.assert_close(value, plain[key], rtol=0 if exact else 0.1, atol=0 if exact else 0.05)
 
 
-@pytest.mark.slow  # the compiler takes half a minute, and again where what is frozen changes
+@pytest.mark.slow  # the compiler takes seconds a block, and again where what is frozen changes
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # PyTorch's own, as inductor loads
-def test_a_compiled_run_freezes_the_same(file):
-    config = starting(file, frozen_epochs=1, steps=12)
+def test_a_compiled_run_freezes_the_same(tmp_path):
+    one_block = ModelConfig("tiny", (1,), (4,), stem="cifar", num_classes=10)
+    fit(RunConfig(one_block, recipe=FIRST), tmp_path / "first")
+    tuned = starting(tmp_path / "first" / "model.safetensors", frozen_epochs=1, steps=12)
+    config = dataclasses.replace(tuned, model=one_block)
     eager = fit(config).model.state_dict()
     for key, value in fit(dataclasses.replace(config, compile="on")).model.state_dict().items():
         torch.testing.assert_close(value, eager[key], rtol=1e-3, atol=1e-4)

@@ -156,13 +156,16 @@ def test_one_is_lost_and_all_start_again(unbroken, tmp_path, what, patience):
 
     def lost(rank: int):
         words = (*SYNCED, "--out", tmp_path / str(rank), "--checkpoint-steps", "5", "--timeout", patience)
-        return torchrun(2, *words, restarts=1, faulty=(what, rank, 23))
+        return torchrun(2, *words, *fresh, restarts=1, faulty=(what, rank, 23))
+
+    fresh = ("--fresh",) if what == "SIGKILL" else ()  # it is meant for the first attempt: the second deletes nothing
 
     with ThreadPoolExecutor(2) as pool:  # torchrun waits half a minute before it kills what does not answer
         runs = list(pool.map(lost, (0, 1)))
     for rank, done in enumerate(runs):
         assert done.returncode == 0, done.stderr
         assert f"process {rank} of 2 is gone or does not answer" in done.stderr
+        assert "resumed  after step 20" in done.stdout
         assert timeless_record(tmp_path / str(rank)) == timeless_record(unbroken)
         assert weights(tmp_path / str(rank)) == weights(unbroken)
 
@@ -178,10 +181,10 @@ def test_asked_to_stop_all_save_at_one_step(unbroken, tmp_path, when, step):
     saved = sorted((out / "checkpoint").glob("save-*"))[-1]
     assert json.loads((saved / "state.json").read_text())["run"]["step"] == step
     assert set(re.findall(r"exitcode\s+: (-?\d+)", done.stderr)) <= {"143", "-15"}  # torchrun ends the others
-    # Another number of processes goes on: same samples, same order.
-    done = torchrun(3, *SYNCED, "--out", out)
-    assert done.returncode == 0, done.stderr
-    assert torch.allclose(losses(out), losses(unbroken), atol=3e-3)
+    if when == "SIGTERM":  # another number of processes goes on: same samples, same order
+        done = torchrun(3, *SYNCED, "--out", out)
+        assert done.returncode == 0, done.stderr
+        assert torch.allclose(losses(out), losses(unbroken), atol=3e-3)
 
 
 @pytest.mark.slow
@@ -307,7 +310,7 @@ def test_a_mistake_is_told_once(tmp_path):
         (("--out", tmp_path / "file"), "is a file"),
         (("--epoch", "3"), "did you mean --epochs"),
     ):
-        done = torchrun(3, *WORDS, *words)
+        done = torchrun(2, *WORDS, *words)
         assert done.returncode != 0
         assert done.stderr.count(output) == done.stderr.count("resnetlab: ") == 1
         assert "exitcode  : 2" in done.stderr
@@ -318,21 +321,11 @@ def test_a_mistake_is_told_once(tmp_path):
 def test_of_many_one_is_lost_and_named_alone(tmp_path):
     """Only its neighbours in the ring notice at once; the record has the words that people read."""
     out = tmp_path / "run"
-    done = torchrun(5, *WORDS, "--out", out, "--timeout", "60", faulty=("SIGKILL", 1, 23))
+    done = torchrun(4, *WORDS, "--out", out, "--timeout", "60", faulty=("SIGKILL", 1, 23))
     assert done.returncode != 0
     messages = [line for line in done.stderr.splitlines() if line.startswith("resnetlab: ")]
-    assert [line.partition(";")[0] for line in messages] == ["resnetlab: process 1 of 5 is gone or does not answer"] * 4
+    assert [line.partition(";")[0] for line in messages] == ["resnetlab: process 1 of 4 is gone or does not answer"] * 3
     assert read_record(out / "record.jsonl")[-1]["error"] == messages[0].removeprefix("resnetlab: ")
-
-
-@pytest.mark.slow
-def test_fresh_is_meant_for_the_first_attempt(tmp_path):
-    """What torchrun starts again goes on from the checkpoint, and deletes nothing."""
-    out = tmp_path / "run"
-    words = (*WORDS, "--out", out, "--fresh", "--checkpoint-steps", "5")
-    done = torchrun(2, *words, restarts=1, faulty=("SIGKILL", 1, 23))
-    assert done.returncode == 0, done.stderr
-    assert "resumed  after step 20" in done.stdout
 
 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch):
