@@ -239,7 +239,7 @@ def test_published_speeds_are_printed(capsys, monkeypatch):
         (("--devices", "0"), "devices must be at least 1, not 0"),
         (("--device", "cpu"), "device 'cpu' is unknown; use one of v100"),
         (("--model", "resnet51"), "depth 51 is not of the form"),
-        (("--recipe", "fast"), "recipe 'fast' is unknown; known: digits"),
+        (("--recipe", "quick"), "recipe 'quick' is unknown; known: digits"),
         (("--data", "nowhere"), "a plan knows imagenet, cifar10"),
         (("--price-per-hour", "-1"), "price-per-hour must be at least 0, not -1"),
         (("--price-per-hour", "nan"), "price-per-hour must be a number, not nan"),

@@ -71,7 +71,7 @@ def test_the_page_states_the_bounds():
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "batch_size"), [("resnet50", 96, 2), ("resnet18", 96, 4), ("resnet20", 32, 16)]
+    ("name", "size", "batch_size"), [("resnet50", 128, 2), ("resnet18", 160, 4), ("resnet20", 32, 32)]
 )
 @pytest.mark.parametrize("half", [False, True])
 def test_memory_equals_what_autograd_saves(name, size, batch_size, half):

@@ -1,38 +1,40 @@
 """fp32 on a GPU is fp32: the settings are as asked in the body, and as before afterwards."""
 
+import threading
 import warnings
 
 import pytest
 import torch
 
-from resnetlab.system import tf32
 from resnetlab.system.tf32 import float32_products
-
-CONV, MATMUL = tf32._settings()
 
 
 def settings():
-    return torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision  # pyright: ignore
+    return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+
+def set_both(convolutions, products):
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolutions, products
 
 
 @pytest.fixture(autouse=True)
 def unchanged():
     before = settings()
     yield
-    CONV.fp32_precision, MATMUL.fp32_precision = before
+    set_both(*before)
 
 
-@pytest.mark.parametrize("before", [("tf32", "ieee"), ("ieee", "tf32"), ("tf32", "tf32")])
-@pytest.mark.parametrize(("asked", "inside"), [(False, "ieee"), (True, "tf32")])
-def test_set_and_restored(before, asked, inside):
-    CONV.fp32_precision, MATMUL.fp32_precision = before
+@pytest.mark.parametrize("before", [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("asked", [False, True])
+def test_set_and_restored(before, asked):
+    set_both(*before)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with float32_products(tf32=asked):
-            assert settings() == (inside, inside)
+            assert settings() == (asked, asked)
             with float32_products(tf32=not asked):
-                assert settings() != (inside, inside)
-            assert settings() == (inside, inside)
+                assert settings() == (not asked, not asked)
+            assert settings() == (asked, asked)
     assert settings() == before
 
 
@@ -49,5 +51,32 @@ def test_as_a_decorator():
         return settings()
 
     before = settings()
-    assert [inside(), inside()] == [("ieee", "ieee")] * 2
+    assert [inside(), inside()] == [(False, False)] * 2
     assert settings() == before
+
+
+def test_threads_that_leave_in_another_order_restore_the_settings():
+    set_both(True, True)
+    entered, left = threading.Event(), threading.Event()
+
+    def first():
+        with float32_products(tf32=False):
+            entered.set()
+            assert left.wait(10)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert entered.wait(10)
+    second = float32_products(tf32=False)
+    second.__enter__()
+    left.set()
+    thread.join(10)
+    assert settings() == (False, False)
+    second.__exit__(None, None, None)
+    assert settings() == (True, True)
+
+
+def test_a_network_is_exported_in_the_body():
+    """`torch.export` reads the settings, and fails if they were set under two kinds of names."""
+    with float32_products(tf32=False):
+        torch.export.export(torch.nn.Conv2d(3, 4, 3), (torch.zeros(1, 3, 8, 8),))
