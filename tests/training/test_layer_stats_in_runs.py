@@ -218,6 +218,7 @@ def test_a_compiled_run_is_heard_uncompiled(tmp_path):
 
     one_block = {"stage_blocks": (1,), "stage_channels": (4,)}
     fit(changed(**one_block), tmp_path / "eager")
+    torch._dynamo.reset()  # another test may have compiled the same
     counters.clear()
     fitted = fit(changed(**one_block, compile="on"), tmp_path / "r")
     assert counters["stats"]["unique_graphs"] == 1

@@ -288,21 +288,24 @@ def cifar10_test(tmp_path_factory):
 @pytest.mark.skipif(not (SHARED / "cifar10").exists(), reason="shared/data/cifar10 is missing")
 @pytest.mark.parametrize(
     ("name", "n", "num_images", "right"),
-    [("resnet20-12fca82f", 3, 10_000, 9173), ("resnet56-4bfd9763", 9, 2_000, 1865)],
+    [("resnet20-12fca82f", 3, 10_000, 9173), ("resnet56-4bfd9763", 9, 2_000, 1866)],
 )
 def test_published_weights_reach_their_published_accuracy(cifar10_test, name, n, num_images, right):
-    """On the test images, of the deeper network on the first of them: all gave 9,339 right, as published."""
+    """On the test images; of the deeper network on every fifth, since all gave 9,339 right, as published.
+
+    They are sorted by class, so that the first of them would not do.
+    """
     path = SHARED / "weights" / f"{name}.th"
     original = public_resnets.Akamaster(n)
     state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     original.load_state_dict({key.removeprefix("module."): tensor for key, tensor in state.items()}, strict=False)
     model = import_weights(path).model
-    test = cifar10_test.subset(torch.arange(num_images))
+    test = cifar10_test.subset(torch.arange(0, 10_000, 10_000 // num_images))
     prepared = Preprocessing(32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert score_split(model, test, prepared).num_wrong == num_images - right
     num_compared = 0
     with torch.no_grad():
-        for images, _ in eval_batches(test.subset(torch.arange(2_000)), prepared):
+        for images, _ in eval_batches(test.subset(torch.arange(0, num_images, num_images // 2_000)), prepared):
             assert torch.equal(original.eval()(images).argmax(1), model(images).argmax(1))
             num_compared += len(images)
     assert num_compared == 2_000
