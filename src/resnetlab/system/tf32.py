@@ -33,7 +33,7 @@ def float32_products(*, tf32: bool) -> Iterator[None]:
     finally:
         with _LOCK:
             _ENTERED[:] = [entry for entry in _ENTERED if entry[0] is not token]
-            _apply((_ENTERED[-1][1],) * 2 if _ENTERED else _BEFORE[0])
+            _apply((_ENTERED[-1][1], _ENTERED[-1][1]) if _ENTERED else _BEFORE[0])
 
 
 def _settings() -> tuple[bool, bool]:
@@ -41,7 +41,7 @@ def _settings() -> tuple[bool, bool]:
     import torch  # not at the top: this room loads without PyTorch
 
     # Not the names of PyTorch 2.9 (`fp32_precision`): once they are set, `torch.export` fails to read the older ones.
-    return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    return bool(torch.backends.cudnn.allow_tf32), bool(torch.backends.cuda.matmul.allow_tf32)
 
 
 def _apply(settings: tuple[bool, bool]) -> None:
