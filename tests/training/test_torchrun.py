@@ -220,7 +220,7 @@ def test_a_machine_is_lost_and_the_other_goes_on_alone(tmp_path):
         "--rdzv-id",
         "lost",
         "--rdzv-conf",
-        "last_call_timeout=5,keep_alive_interval=1,keep_alive_max_attempt=3",
+        "last_call_timeout=5,keep_alive_interval=1,keep_alive_max_attempt=3,is_host={}",
         "-m",
         "resnetlab",
         *WORDS,
@@ -233,12 +233,12 @@ def test_a_machine_is_lost_and_the_other_goes_on_alone(tmp_path):
         str(out),
     ]
     agents = []
-    for name in ("first", "second"):  # the first has the rendezvous
+    for name, is_host in (("first", "1"), ("second", "0")):  # the first has the rendezvous, however slowly it starts
+        words = [word.replace("{}", is_host) for word in command]
         with (tmp_path / name).open("w") as output:
             agents.append(
-                subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, "OMP_NUM_THREADS": "1"})
+                subprocess.Popen(words, stdout=output, stderr=output, env={**os.environ, "OMP_NUM_THREADS": "1"})
             )
-        time.sleep(1)
     try:
         deadline = time.monotonic() + 100
         while not any((out / "checkpoint").glob("save-*")):
