@@ -98,3 +98,14 @@ def test_counters_are_copied():
 def test_decay_out_of_range(decay):
     with pytest.raises(ConfigError, match="ema_decay must be from 0 to below 1"):
         Recipe(ema_decay=decay)
+
+
+def test_processes_share_the_statistics_of_the_average_too(monkeypatch):
+    """Batch normalisation has other statistics in each process; all evaluate those of the first."""
+    shared = []
+    monkeypatch.setattr("resnetlab.training.trainer.broadcast_bn_statistics", lambda model, _: shared.append(model))
+    trainer = Trainer(CONFIG)
+    trainer.train_epoch()
+    trainer.finish_epoch()
+    assert trainer.average is not None
+    assert shared == [trainer.model, trainer.average.model]

@@ -85,6 +85,7 @@ def run(options: Options) -> int:
     from resnetlab.evaluation.metrics import compute_metrics
     from resnetlab.evaluation.predictions import merge_predictions
     from resnetlab.evaluation.summary import summarise
+    from resnetlab.models.pretrained.resolve import output_base
     from resnetlab.training.distributed import join_process_group
 
     evaluation_options = build_evaluation_options(options)
@@ -112,10 +113,7 @@ def run(options: Options) -> int:
         print_json(as_json(evaluation, summary))
     else:
         print_evaluation(evaluation, summary, open_console(highlight=False))
-    given = options.models[0]
-    # Published weights lie in the cache; their page belongs into the current folder.
-    file = files[0] if given.exists() else Path(f"{given.name}.safetensors")
-    page = options.page or (None if options.json else default_page_path(file))
+    page = options.page or (None if options.json else default_page_path(output_base(options.models[0], files[0])))
     if page is not None:
         _write_page(page, evaluation, summary, members[0].dataset)
         if not options.json:

@@ -163,14 +163,13 @@ def _check_arguments(options: Options) -> tuple["Format", Path, DataConfig | Non
 def _output_file(options: Options, model: Path) -> tuple["Format", Path]:
     """Return the format and the output file; each may determine the other."""
     from resnetlab.inference.formats.exported_file import SUFFIXES
+    from resnetlab.models.pretrained.resolve import output_base
 
     suffixes = {kind: suffix for suffix, kind in SUFFIXES.items()}
     if options.out is None:
         kind: Format = options.format or "onnx"
-        # Published weights lie in the cache; their export belongs into the current folder.
-        base = model if options.model.exists() else Path(options.model.name.replace("@", "-"))
-        stem = base.stem if options.model.exists() else base.name
-        return kind, base.with_name(f"{stem}{'-int8' if options.int8 else ''}{suffixes[kind]}")
+        base = output_base(options.model, model)
+        return kind, base.with_name(f"{base.stem}{'-int8' if options.int8 else ''}{suffixes[kind]}")
     kind_of_suffix = SUFFIXES.get(options.out.suffix.lower())
     if kind_of_suffix is None:
         supported = ", ".join(f"{suffix} ({kind})" for suffix, kind in SUFFIXES.items())

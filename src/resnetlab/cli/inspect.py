@@ -86,13 +86,13 @@ def run(options: Options) -> int:
     _check_options(options)
     from resnetlab.cli.inspect_output import format_lines
     from resnetlab.inference.formats.exported_file import is_exported_file
-    from resnetlab.models.model_card import find_model_file
+    from resnetlab.models.model_card import find_model_file, has_card
     from resnetlab.training.record import replace_non_finite
 
     if is_exported_file(options.file):
         _refuse_options(options, "an export of resnetlab")
         result = inspect_exported_file(options.file)
-    elif _is_model_file(path := find_model_file(options.file)):
+    elif has_card(path := find_model_file(options.file)):
         _refuse_options(options, "a model file of resnetlab", allowed=("save", "classes"))
         result = inspect_model_file(path, options)
     else:
@@ -237,20 +237,6 @@ def _describe_preprocessing(card: "ModelCard") -> dict[str, Any]:
 
     values = to_json(card.preprocessing)
     return {**values, "pixel_mean": bool(values["pixel_mean"])}
-
-
-def _is_model_file(path: Path) -> bool:
-    """Return whether resnetlab wrote a file, intact or damaged."""
-    from safetensors import SafetensorError, safe_open
-
-    from resnetlab.models.model_seal import CARD, is_sealed
-
-    try:
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            return CARD in metadata or is_sealed(metadata)
-    except (OSError, SafetensorError):
-        return False
 
 
 def _check_options(options: Options) -> None:

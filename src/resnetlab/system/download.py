@@ -185,7 +185,7 @@ class _DiskError(Exception):
 def _receive(url: str, output: Any, on_progress: OnProgress) -> bool:
     """Request the bytes behind those in `output` and append them; return whether the file is complete.
 
-    A server that ignores the range sends the whole file, which replaces what is there.
+    A server that ignores the range sends the whole file, which replaces the bytes in `output`.
 
     Raises:
         _DiskError: if the disk fails.

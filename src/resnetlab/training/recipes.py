@@ -42,7 +42,8 @@ RECIPES: dict[str, Recipe] = {
         ),
         # For the accuracy of section 4.2 in a fraction of its steps: a rate that rises and falls once (Smith & Topin,
         # 2018), Nesterov's momentum, label smoothing and no decay on BN (He et al., 2019, "Bag of tricks"), images
-        # of 24 pixels first (Tan & Le, 2021, "EfficientNetV2"), alternating flips (Jordan, 2024); see docs/log.md.
+        # of 24 pixels first (Tan & Le, 2021, "EfficientNetV2"), alternating flips (Jordan, 2024). Its values were not
+        # selected by validation yet.
         Recipe(
             name="fast",
             epochs=30,

@@ -34,6 +34,16 @@ def find_pretrained(name: str) -> Path | None:
     return None if address is None else fetch_from_hub(address)
 
 
+def output_base(given: Path, file: Path) -> Path:
+    """Return the path beside which results of a model belong by default: they are named after it.
+
+    Args:
+        given: What the user named: a path, a name of the catalogue, or an address on the hub.
+        file: Its model file. That of published weights lies in the cache, so their results go to the current folder.
+    """
+    return file if given.exists() else Path(f"{given.name.replace('@', '-')}.safetensors")
+
+
 def suggest_weights(text: str) -> str:
     """Return a hint at published weights whose name resembles a text, beginning with a comma; empty if none does."""
     if "/" in text or text.lower().endswith(FILE_SUFFIXES):
