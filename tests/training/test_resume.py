@@ -1,6 +1,7 @@
 """Killed anywhere and continued, a run ends as the unbroken one: weights, momentum, record, to the last bit."""
 
 import dataclasses
+import json
 import os
 import random
 import shutil
@@ -178,6 +179,23 @@ def test_a_signal_finishes_the_step_and_saves(unbroken, tmp_path):
         assert len(list((tmp_path / "r" / "checkpoint").glob("save-*"))) == 1
     fit(DIGITS, tmp_path / "r", options=RuntimeOptions(resume=True))
     assert run_differences(unbroken, tmp_path / "r") == []
+
+
+class StopAtStart(Callback):
+    """Sends a signal between the first line of the record and the first step."""
+
+    def on_start(self, trainer):
+        os.kill(os.getpid(), signal.SIGHUP)
+
+
+def test_a_signal_before_the_first_step_saves_after_it(unbroken, tmp_path):
+    out = tmp_path / "r"
+    with pytest.raises(InterruptedRunError), StopSignal() as stop_signal:
+        fit(DIGITS, out, callbacks=[StopAtStart()], stop_signal=stop_signal)
+    (saved,) = (out / "checkpoint").glob("save-*")
+    assert json.loads((saved / "state.json").read_text())["run"]["step"] == 1
+    fit(DIGITS, out, options=RuntimeOptions(resume=True))
+    assert run_differences(unbroken, out) == []
 
 
 def test_a_finished_run_is_not_made_again(unbroken):

@@ -45,12 +45,9 @@ class Trainer(TrainerComponents):
             InterruptedRunError: after a stop signal; the checkpoint is saved.
             UnsavedError: if the checkpoint of a stopped run could not be written.
         """
-        self.call("on_start")
-        self.data.report_bad_images(lambda bad: self.skip_images([bad]))
-        for message in self.warnings:
-            self.warn(message)
         with self.saving_when_interrupted():
-            with self.stop_signal.deferred():
+            with self.stop_signal.deferred():  # from here on the record has a line, so a stopped run has a checkpoint
+                self.begin()
                 while self.state.epochs_done < self.data.num_epochs:
                     self.train_epoch()
                     self.finish_epoch()
@@ -59,6 +56,13 @@ class Trainer(TrainerComponents):
                 result = self.finish()
         self.call("on_end", result.result)
         return result
+
+    def begin(self) -> None:
+        """Call callbacks at the start, and pass on warnings of the set-up."""
+        self.call("on_start")
+        self.data.report_bad_images(lambda bad: self.skip_images([bad]))
+        for message in self.warnings:
+            self.warn(message)
 
     def train_epoch(self) -> None:
         """Take the remaining steps of the current epoch."""
