@@ -33,7 +33,7 @@ def grouped() -> dict[str, list[str]]:
             continue
         module = inspect.getmodule(getattr(resnetlab, name))
         package = module.__name__.split(".")[1] if module and module.__name__.startswith("resnetlab.") else ""
-        package = "config" if package == "serialization" else package  # ConfigError
+        package = "config" if package in ("recipe_config", "serialization") else package  # ConfigError is of the latter
         groups[GROUPS.get(package, OTHER)].append(name)
     return {heading: names for heading, names in groups.items() if names}
 

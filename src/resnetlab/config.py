@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from resnetlab.extension import AUGMENTATIONS, OPTIMIZERS, SCHEDULES
-from resnetlab.serialization import OMIT_DEFAULT, ConfigError, check, from_json, one_of
+from resnetlab.recipe_config import Recipe
+from resnetlab.serialization import OMIT_DEFAULT, ConfigError, at_least, check, from_json, one_of
 
 Shortcut = Literal["none", "pad", "project", "project_all"]
 Norm = Literal["batch", "none"]
-Crop = Literal["pad", "scale", "resized"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
 Layout = Literal["auto", "channels_last", "contiguous"]
@@ -38,6 +37,10 @@ class BlockProperties:
 BLOCK_PROPERTIES: dict[str, BlockProperties] = {
     "basic": BlockProperties(num_convs=2, expansion=1),
     "bottleneck": BlockProperties(num_convs=3, expansion=4),
+    "preact": BlockProperties(num_convs=2, expansion=1),
+    "preact-bottleneck": BlockProperties(num_convs=3, expansion=4),
+    "no-last-relu": BlockProperties(num_convs=2, expansion=1),
+    "bn-after-addition": BlockProperties(num_convs=2, expansion=1),
 }
 """The known blocks by name; `resnetlab.register_block` adds one."""
 
@@ -108,7 +111,7 @@ class ModelConfig:
         )
         for name in ("stage_blocks", "stage_channels"):
             check(min(getattr(self, name)) >= 1, f"{name} must be at least 1 each, not {getattr(self, name)}")
-        _at_least(1, self, "num_classes", "in_channels")
+        at_least(1, self, "num_classes", "in_channels")
         scale = self.init_scale
         check(math.isfinite(scale) and scale > 0, f"init_scale must be above 0, not {scale}")
         check(
@@ -169,9 +172,9 @@ class DataConfig:
         one_of("on_bad_image", self.on_bad_image, Literal["fail", "skip"])
         if self.color_profiles is not None:
             one_of("color_profiles", self.color_profiles, ColorProfiles)
-        _at_least(0, self, "split_seed", "resident_mib")
-        _at_least(1, self, "image_size", "max_megapixels")
-        _at_least(2, self, "train_images")
+        at_least(0, self, "split_seed", "resident_mib")
+        at_least(1, self, "image_size", "max_megapixels")
+        at_least(2, self, "train_images")
 
 
 @dataclass(frozen=True)
@@ -224,7 +227,7 @@ class Preprocessing:
         return str(self.image_size) if self.image_width is None else f"{self.image_size} x {self.image_width}"
 
     def __post_init__(self) -> None:
-        _at_least(1, self, "image_size", "image_width")
+        at_least(1, self, "image_size", "image_width")
         kinds = {"color_profiles": ColorProfiles, "interpolation": Interpolation, "resize_rule": ResizeRule, "fit": Fit}
         for name, kind in kinds.items():
             one_of(name, getattr(self, name), kind)
@@ -241,136 +244,6 @@ class Preprocessing:
             f"{expected}",
         )
         check(0 < self.crop_ratio <= 1, f"crop_ratio must be above 0 and at most 1, not {self.crop_ratio}")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """The training of a network: length, optimizer, schedule, augmentation and selection of the final weights.
-
-    Raises:
-        ConfigError: if a value is outside the range given at its field.
-    """
-
-    name: str = "custom"
-    """A label for output and file names; it does not affect training."""
-    epochs: int = 5
-    """Passes over the training split, at least 1; ignored if `steps` is given."""
-    steps: int | None = None
-    """Length of the run in steps, at least 1, replacing `epochs` (sections 3.4 and 4.2 count iterations)."""
-    batch_size: int = 16
-    """Images per step, at least 2 (batch normalisation needs a variance)."""
-    lr: float = 0.01
-    """Highest learning rate, above 0."""
-    scale_lr: bool = False
-    """Whether another batch size scales `lr` in proportion, where no other `lr` is given (Goyal et al., 2017)."""
-    momentum: float = 0.9
-    """v = momentum * v + gradient, w = w - lr * v, as PyTorch does it; from 0 to below 1.
-
-    Differs: the authors' release notes say v = momentum * v + lr * gradient, w = w - v. The two are equal while lr is
-    constant, and differ for about 1 / (1 - momentum) steps after a change of it."""
-    nesterov: bool = False
-    """Nesterov's momentum: w = w - lr * (gradient + momentum * v). Needs a momentum above 0."""
-    max_update: float | None = None
-    """Longest step of a layer, as a share of the norm of its weights, above 0; longer steps are shortened to it, and
-    their momentum too. It holds for kernels of convolutions and of the head; no limit if not given."""
-    weight_decay: float = 1e-4
-    """L2 penalty on every parameter, at least 0 (section 3.4)."""
-    optimizer: str = "sgd"
-    """`sgd`, or a name registered with `register_optimizer`."""
-    schedule: str = "step"
-    """`constant`; `step` divides by 10 at `milestones`; `plateau` divides by 10 after `patience` epochs without a lower
-    validation error (section 3.4); `linear` and `cosine` fall to 0 at the end; or a name registered with
-    `register_schedule`."""
-    milestones: tuple[float, ...] = (0.5, 0.75)
-    """Points at which `step` divides, as rising fractions of the run inside (0, 1); the paper: 32k and 48k of 64k."""
-    patience: int = 5
-    """Epochs without a lower validation error before `plateau` divides, at least 1."""
-    warmup_steps: int = 0
-    """Steps over which the learning rate rises from 0, at least 0."""
-    warmup_epochs: float = 0.0
-    """Epochs over which the learning rate rises from 0, at least 0; ignored if `warmup_steps` is above 0."""
-    label_smoothing: float = 0.0
-    """Share of each label distributed over all classes, from 0 to below 1 (Szegedy et al., 2016)."""
-    decay_norms: bool = True
-    """Apply weight decay to biases and to the scale and shift of batch normalisation too, as the paper does."""
-    initial_lr: float | None = None
-    """Learning rate until the training error falls below `initial_lr_until_pct` (section 4.2, 110 layers: 0.01)."""
-    initial_lr_until_pct: float = 80.0
-    """Training error in % that ends the phase with `initial_lr`, above 0 and at most 100."""
-    crop: Crop = "pad"
-    """`pad`: pad by `crop_padding`, then a random crop; `scale`: random shorter side in `scale_range`, then a random
-    crop (section 3.4); `resized`: a random box of 8 to 100 % of the area, sides 3:4 to 4:3 (Inception, torchvision)."""
-    crop_padding: int = 0
-    """Zero pixels added on each side before a random crop of the original size, at least 0 (section 4.2: 4)."""
-    scale_range: tuple[int, int] = (256, 480)
-    """Range of the shorter side in pixels for a crop of 224, at least 224; scaled for other crops (section 3.4)."""
-    train_sizes: tuple[tuple[float, int], ...] = ()
-    """Pairs of a fraction of the run and the side of training images from there on, in pixels; the first fraction is 0.
-    If empty, training uses the evaluation size. With crop `pad`, images are resized after the crop."""
-    flip: bool = False
-    """Flip training images horizontally with probability one half (sections 3.4 and 4.2)."""
-    alternate_flip: bool = False
-    """With `flip`: flip one random half of the images in even epochs and the other half in odd epochs, so that two
-    epochs in a row show both views of each image (Jordan, 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU")."""
-    jitter: float = 0.0
-    """Random factors for brightness, contrast and saturation lie within 1 ± jitter, from 0 to 1."""
-    lighting: float = 0.0
-    """Standard deviation of the PCA colour augmentation, at least 0 (section 3.4 and its reference [21]: 0.1)."""
-    augmentations: tuple[str, ...] = ()
-    """Names registered with `register_augmentation`, applied in this order to the normalised images."""
-    normalise: Literal["channel", "pixel"] = "channel"
-    """`channel`: mean and standard deviation per channel; `pixel`: subtract the mean per pixel only (section 4.2)."""
-    frozen_epochs: int = 0
-    """Epochs at the start that update only the head, at least 0."""
-    layer_decay: float = 1.0
-    """Factor on `lr` per group of layers below the head (last stage, …, first stage, stem), above 0 and at most 1."""
-    freeze_bn: bool = False
-    """Freeze the statistics, scale and shift of batch normalisation."""
-    ema_decay: float = 0.0
-    """Decay per step of an exponential moving average of the weights, from 0 to below 1; 0 for none. The average is
-    evaluated, tested and saved in place of the weights. After n steps the decay is at most (1 + n) / (10 + n)."""
-    keep: Literal["last", "best"] = "last"
-    """Final weights, tested and saved: of the `last` epoch, or of the `best` (lowest) validation error."""
-
-    def __post_init__(self) -> None:
-        SCHEDULES.check(self.schedule)
-        OPTIMIZERS.check(self.optimizer)
-        for augmentation in self.augmentations:
-            AUGMENTATIONS.check(augmentation)
-        one_of("keep", self.keep, Literal["last", "best"])
-        one_of("crop", self.crop, Crop)
-        one_of("normalise", self.normalise, Literal["channel", "pixel"])
-        _at_least(0, self, "weight_decay", "lighting", "warmup_steps", "warmup_epochs", "crop_padding", "frozen_epochs")
-        _at_least(1, self, "epochs", "steps", "patience")
-        _at_least(2, self, "batch_size")
-        check(math.isfinite(self.lr) and self.lr > 0, f"lr must be above 0, not {self.lr}")
-        check(0 <= self.momentum < 1, f"momentum must be from 0 to below 1, not {self.momentum}")
-        check(not self.nesterov or self.momentum > 0, "nesterov needs a momentum above 0")
-        limit = self.max_update
-        check(limit is None or (math.isfinite(limit) and limit > 0), f"max_update must be above 0, not {limit}")
-        check(0 < self.layer_decay <= 1, f"layer_decay must be above 0 and at most 1, not {self.layer_decay}")
-        check(self.initial_lr is None or self.initial_lr > 0, f"initial_lr must be above 0, not {self.initial_lr}")
-        until = self.initial_lr_until_pct
-        check(0 < until <= 100, f"initial_lr_until_pct must be above 0 and at most 100, not {until}")
-        check(
-            len(self.scale_range) == 2 and 224 <= self.scale_range[0] <= self.scale_range[1],
-            f"scale_range must be two rising sides of at least 224 pixels, not {self.scale_range}",
-        )
-        check(0 <= self.label_smoothing < 1, f"label_smoothing must be from 0 to below 1, not {self.label_smoothing}")
-        starts = [start for start, _ in self.train_sizes]
-        rising = starts == sorted(set(starts)) and all(0 <= start < 1 for start in starts)
-        check(
-            not starts or (starts[0] == 0 and rising and all(side >= 8 for _, side in self.train_sizes)),
-            f"train_sizes must be rising fractions of the run from 0 on, each with a side of 8 or more, not "
-            f"{self.train_sizes}",
-        )
-        check(self.flip or not self.alternate_flip, "alternate_flip needs flip")
-        check(0 <= self.ema_decay < 1, f"ema_decay must be from 0 to below 1, not {self.ema_decay}")
-        check(0 <= self.jitter <= 1, f"jitter must be from 0 to 1, not {self.jitter}")
-        check(
-            all(0 < m < 1 for m in self.milestones) and list(self.milestones) == sorted(set(self.milestones)),
-            f"milestones must be rising fractions of the run between 0 and 1, not {self.milestones}",
-        )
 
 
 @dataclass(frozen=True)
@@ -404,22 +277,21 @@ class RunConfig:
     run, at least 16 steps apart."""
     weights: str | None = None
     """Model file with the initial weights and the preprocessing; random weights from `seed` if not given."""
+    threads: int | None = field(default=None, metadata=OMIT_DEFAULT)
+    """Threads of PyTorch on a processor, at least 1. If not given, a run of a minute or more measures; else PyTorch
+    decides."""
+    minutes: float | None = field(default=None, metadata=OMIT_DEFAULT)
+    """Minutes that image size and length were fitted to, above 0; a note, since both are stored in their own fields."""
 
     def __post_init__(self) -> None:
         for name, kind in (("device", Device), ("precision", Precision), ("layout", Layout), ("compile", Compile)):
             one_of(name, getattr(self, name), kind)
-        _at_least(0, self, "seed", "layer_stats_steps")
-        _at_least(1, self, "grad_accum_steps")
+        at_least(0, self, "seed", "layer_stats_steps")
+        at_least(1, self, "grad_accum_steps", "threads")
+        check(self.minutes is None or 0 < self.minutes < math.inf, f"minutes must be above 0, not {self.minutes}")
         for name in ("frozen_epochs", "freeze_bn"):
             allowed = not getattr(self.recipe, name) or self.weights is not None
             check(allowed, f"{name} needs trained weights, and these are random; name a model file with --from")
-
-
-def _at_least(least: int, config: object, *names: str) -> None:
-    """Raise `ConfigError` if a field is below `least`; `None` passes."""
-    for name in names:
-        value = getattr(config, name)
-        check(value is None or value >= least, f"{name} must be at least {least}, not {value}")
 
 
 def read_config(path: Path) -> RunConfig:

@@ -30,6 +30,13 @@ def one_of(name: str, value: object, kind: Any) -> None:
     check(value in allowed, f"{name} {value!r} is unknown; choose one of: {', '.join(allowed)}")
 
 
+def at_least(least: int, config: object, *names: str) -> None:
+    """Raise `ConfigError` if a field of a configuration is below `least`; `None` passes."""
+    for name in names:
+        value = getattr(config, name)
+        check(value is None or value >= least, f"{name} must be at least {least}, not {value}")
+
+
 def to_json(config: Any) -> dict[str, Any]:
     """Return a configuration as plain JSON values; tuples become lists. `OMIT_DEFAULT` fields may be left out."""
     values = json.loads(json.dumps(dataclasses.asdict(config)))
