@@ -244,7 +244,10 @@ def test_a_closed_terminal_saves_the_run(tmp_path):
     out = tmp_path / "run"
     words = ("train", "--data", "digits", "--model", "resnet8", "--steps", "100000", "--out", str(out))
     process = subprocess.Popen(
-        [sys.executable, "-m", "resnetlab", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "resnetlab", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # nohup ignores it, also for the tests
     )
     try:
         while process.poll() is None and not has_begun(out):
