@@ -23,9 +23,9 @@ class ScaledBlock(BasicBlock):
         return self.scale * self.bn2(self.conv2(relu(self.bn1(self.conv1(x)))))
 
 
-def adamw(groups: list[dict], recipe: resnetlab.Recipe) -> torch.optim.Optimizer:
-    """Return AdamW, which takes the recipe's momentum as its first beta."""
-    return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), weight_decay=recipe.weight_decay)
+def radam(groups: list[dict], recipe: resnetlab.Recipe) -> torch.optim.Optimizer:
+    """Return RAdam, which takes the recipe's momentum as its first beta."""
+    return torch.optim.RAdam(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), weight_decay=recipe.weight_decay)
 
 
 def square_root(at: resnetlab.ScheduleInput) -> float:
@@ -39,7 +39,7 @@ def noise(images: Tensor, params: Tensor) -> Tensor:
 
 
 resnetlab.register_block("scaled", ScaledBlock)
-resnetlab.register_optimizer("adamw", adamw)
+resnetlab.register_optimizer("radam", radam)
 resnetlab.register_schedule("square-root", square_root)
 resnetlab.register_augmentation("brightness", noise)
 resnetlab.register_recipe(
@@ -48,7 +48,7 @@ resnetlab.register_recipe(
         epochs=2,
         batch_size=64,
         lr=0.003,
-        optimizer="adamw",
+        optimizer="radam",
         schedule="square-root",
         augmentations=("brightness",),
     )

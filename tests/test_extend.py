@@ -90,18 +90,18 @@ def test_registered_augmentations_get_their_own_random_numbers():
 
 def test_names_are_checked(example):
     for register, value in (
-        (resnetlab.register_optimizer, example.adamw),
+        (resnetlab.register_optimizer, example.radam),
         (resnetlab.register_schedule, example.square_root),
         (resnetlab.register_augmentation, example.noise),
     ):
         with pytest.raises(ConfigError, match="exists already; choose another name"):
-            register({example.adamw: "sgd", example.square_root: "step", example.noise: "brightness"}[value], value)
+            register({example.radam: "sgd", example.square_root: "step", example.noise: "brightness"}[value], value)
         with pytest.raises(ConfigError, match="has no name"):
             register("", value)
     with pytest.raises(ConfigError, match="recipe 'digits' exists already"):
         resnetlab.register_recipe(Recipe("digits"))
     for changes, message in (
-        ({"optimizer": "lion"}, "optimizer 'lion' is unknown; known: sgd"),
+        ({"optimizer": "lion"}, "optimizer 'lion' is unknown; known: sgd, adamw, lamb, muon"),
         ({"schedule": "steps"}, "schedule 'steps' is unknown; known: constant, step"),
         ({"augmentations": ("cutout",)}, "augmentation 'cutout' is unknown"),
     ):

@@ -70,5 +70,5 @@ class Registry(Mapping[str, Any]):
 
 
 SCHEDULES = Registry("schedule", ("constant", "step", "linear", "cosine", "plateau"))
-OPTIMIZERS = Registry("optimizer", ("sgd",))
+OPTIMIZERS = Registry("optimizer", ("sgd", "adamw", "lamb", "muon"))
 AUGMENTATIONS = Registry("augmentation")

@@ -9,6 +9,7 @@ from resnetlab.serialization import OMIT_DEFAULT, at_least, check, one_of
 
 Crop = Literal["pad", "scale", "resized"]
 ClassWeights = Literal["none", "balanced"]
+Loss = Literal["cross_entropy", "bce", "bce_sum"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Recipe:
     scale_lr: bool = False
     """Whether another batch size scales `lr` in proportion, where no other `lr` is given (Goyal et al., 2017)."""
     momentum: float = 0.9
-    """v = momentum * v + gradient, w = w - lr * v, as PyTorch does it; from 0 to below 1.
+    """v = momentum * v + gradient, w = w - lr * v, as PyTorch does it; from 0 to below 1. The first beta of `adamw`,
+    `lamb` and `muon`.
 
     Differs: the authors' release notes say v = momentum * v + lr * gradient, w = w - v. The two are equal while lr is
     constant, and differ for about 1 / (1 - momentum) steps after a change of it."""
@@ -42,9 +44,11 @@ class Recipe:
     """Longest step of a layer, as a share of the norm of its weights, above 0; longer steps are shortened to it, and
     their momentum too. It holds for kernels of convolutions and of the head; no limit if not given."""
     weight_decay: float = 1e-4
-    """L2 penalty on every parameter, at least 0 (section 3.4)."""
+    """L2 penalty on every parameter, at least 0 (section 3.4). `adamw` and `muon` decouple it from the gradient
+    (Loshchilov and Hutter, 2019), `lamb` from the moments only."""
     optimizer: str = "sgd"
-    """`sgd`, or a name registered with `register_optimizer`."""
+    """`sgd`, `adamw`, `lamb` (`training/lamb.py`), `muon` for kernels with AdamW for the rest (`training/muon.py`), or
+    a name registered with `register_optimizer`."""
     schedule: str = "step"
     """`constant`; `step` divides by 10 at `milestones`; `plateau` divides by 10 after `patience` epochs without a lower
     validation error (section 3.4); `linear` and `cosine` fall to 0 at the end; or a name registered with
@@ -110,6 +114,33 @@ class Recipe:
     """Epochs without a lower validation error after which the run ends, at least 1; never if not given. The learning
     rate follows the schedule of the whole length until then."""
 
+    beta2: float = field(default=0.999, metadata=OMIT_DEFAULT)
+    """Decay of the second moment of `adamw`, `lamb` and `muon`, from 0 to below 1."""
+    clip_grad_norm: float | None = field(default=None, metadata=OMIT_DEFAULT)
+    """Highest norm of all gradients together, above 0; longer ones are scaled to it. No limit if not given."""
+    loss: Loss = field(default="cross_entropy", metadata=OMIT_DEFAULT)
+    """Loss of the training: `cross_entropy`; `bce`: binary cross-entropy of each class, averaged over classes (Wightman
+    et al., 2021, "ResNet strikes back"); `bce_sum`: summed over classes."""
+    bce_threshold: float | None = field(default=None, metadata=OMIT_DEFAULT)
+    """With `bce`: a class whose share in a mixed image is above this counts as present (1), any other as absent (0),
+    from 0 to below 1. If not given, the shares are the targets."""
+    mixup: float = field(default=0.0, metadata=OMIT_DEFAULT)
+    """Alpha of mixup, at least 0; 0 for none. The images of a pair are averaged with a share drawn from Beta(alpha,
+    alpha) for each batch, and their labels too (Zhang et al., 2018)."""
+    cutmix: float = field(default=0.0, metadata=OMIT_DEFAULT)
+    """Alpha of CutMix, at least 0; 0 for none. A box of each image comes from the other image of its pair, and labels
+    are shared by area (Yun et al., 2019). With `mixup` too, each batch has one of the two, with equal probability."""
+    trivial_augment: bool = field(default=False, metadata=OMIT_DEFAULT)
+    """TrivialAugment, wide: one of 14 operations at a random strength (Müller and Hutter, 2021)."""
+    rand_augment: float | None = field(default=None, metadata=OMIT_DEFAULT)
+    """Strength of RandAugment, from 0 to 10: two of 15 operations, each applied with probability one half at about this
+    strength (Cubuk et al., 2020; timm's `rand-mSTRENGTH-mstd0.5-inc1`). None if not given."""
+    random_erasing: float = field(default=0.0, metadata=OMIT_DEFAULT)
+    """Probability that a random box of an image is replaced by its mean colour, from 0 to 1 (Zhong et al., 2020)."""
+    augment_repeats: int = field(default=1, metadata=OMIT_DEFAULT)
+    """Differently augmented copies of each image in a batch, at least 1 (Hoffer et al., 2020). An epoch stays as long,
+    and has fewer different images."""
+
     def __post_init__(self) -> None:
         SCHEDULES.check(self.schedule)
         OPTIMIZERS.check(self.optimizer)
@@ -118,9 +149,11 @@ class Recipe:
         one_of("keep", self.keep, Literal["last", "best"])
         one_of("class_weights", self.class_weights, ClassWeights)
         one_of("crop", self.crop, Crop)
+        one_of("loss", self.loss, Loss)
         one_of("normalise", self.normalise, Literal["channel", "pixel"])
         at_least(0, self, "weight_decay", "lighting", "warmup_steps", "warmup_epochs", "crop_padding", "frozen_epochs")
-        at_least(1, self, "epochs", "steps", "patience", "early_stop_epochs")
+        at_least(0, self, "mixup", "cutmix")
+        at_least(1, self, "epochs", "steps", "patience", "early_stop_epochs", "augment_repeats")
         at_least(2, self, "batch_size")
         check(math.isfinite(self.lr) and self.lr > 0, f"lr must be above 0, not {self.lr}")
         check(0 <= self.momentum < 1, f"momentum must be from 0 to below 1, not {self.momentum}")
@@ -157,4 +190,36 @@ class Recipe:
         check(
             all(0 < m < 1 for m in self.milestones) and list(self.milestones) == sorted(set(self.milestones)),
             f"milestones must be rising fractions of the run between 0 and 1, not {self.milestones}",
+        )
+        self._check_mixing()
+
+    def _check_mixing(self) -> None:
+        """Check the fields of optimizer, loss and augmentation that recipes after 2017 have."""
+        check(0 <= self.beta2 < 1, f"beta2 must be from 0 to below 1, not {self.beta2}")
+        limit, threshold, strength = self.clip_grad_norm, self.bce_threshold, self.rand_augment
+        check(limit is None or (math.isfinite(limit) and limit > 0), f"clip_grad_norm must be above 0, not {limit}")
+        check(
+            not self.nesterov or self.optimizer not in ("adamw", "lamb"), "nesterov is of the optimizers sgd and muon"
+        )
+        is_bce = self.loss != "cross_entropy"
+        check(threshold is None or 0 <= threshold < 1, f"bce_threshold must be from 0 to below 1, not {threshold}")
+        check(threshold is None or is_bce, "bce_threshold needs the loss bce or bce_sum")
+        check(
+            not is_bce or self.class_weights == "none", f"class_weights balanced needs cross_entropy, not {self.loss}"
+        )
+        check(math.isfinite(self.mixup + self.cutmix), "mixup and cutmix must be finite")
+        check(
+            not (self.mixup or self.cutmix) or self.batch_size % 2 == 0,
+            f"mixup and cutmix join the images of a batch in pairs; give an even batch_size, not {self.batch_size}",
+        )
+        check(strength is None or 0 <= strength <= 10, f"rand_augment must be from 0 to 10, not {strength}")
+        check(not (self.trivial_augment and strength is not None), "set trivial_augment or rand_augment, not both")
+        check(0 <= self.random_erasing <= 1, f"random_erasing must be from 0 to 1, not {self.random_erasing}")
+        check(
+            self.augment_repeats == 1 or not self.alternate_flip,
+            "alternate_flip needs each image once an epoch, which augment_repeats does not give; set one of them",
+        )
+        check(
+            self.augment_repeats <= self.batch_size // 2,
+            f"augment_repeats must be at most half of batch_size, {self.batch_size // 2}, not {self.augment_repeats}",
         )

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from resnetlab.cli.progress import StepRate, TrainDisplay
-from resnetlab.cli.train import print_result
+from resnetlab.cli.train_output import print_result
 from resnetlab.training.metrics import Progress
 
 

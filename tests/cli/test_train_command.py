@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from resnetlab.cli import train
+from resnetlab.cli.train_output import print_result
 from resnetlab.config import ConfigError
 from resnetlab.models.model_file import load_model
 from resnetlab.training.record import read_record
@@ -110,7 +111,7 @@ def test_the_result_mentions_a_long_wait_for_images(capsys):
         "images_per_s": 12_345.0,
     }
     for wait_pct, is_mentioned in ((100.0, True), (9.9, False)):
-        train.print_result(result | {"data_wait_pct": wait_pct}, Path("run"), Console(width=80))
+        print_result(result | {"data_wait_pct": wait_pct}, Path("run"), Console(width=80))
         lines = capsys.readouterr().out.splitlines()
         assert any("100 % of the time was spent waiting for images" in line for line in lines) == is_mentioned
         assert max(map(len, lines)) <= 80

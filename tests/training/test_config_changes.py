@@ -76,3 +76,17 @@ def test_another_rate(finished, tmp_path):
         "the learning rate of the next step is 5e-05 instead of 0.0001, "
         "since the schedule is stretched from 6 to 9 steps"
     )
+
+
+def test_the_best_epoch_is_one_whose_weights_were_stored(finished, tmp_path):
+    warnings, epochs = continued(finished, tmp_path, epochs=3, milestones=(0.3, 0.5), keep="best")
+    assert warnings[0] == "keep best chooses from epoch 3 on: the weights of the epochs before were not stored"
+    result = read_record(tmp_path / "run" / "record.jsonl")[-1]
+    assert (result["kept"], result["best_epoch"]) == ("best", 3)
+    assert result["best_val_error_pct"] == epochs[-1]["val_error_pct"]
+
+
+def test_without_a_further_epoch_the_last_is_kept(finished, tmp_path):
+    continued(finished, tmp_path, keep="best")
+    result = read_record(tmp_path / "run" / "record.jsonl")[-1]
+    assert (result["kept"], result["best_val_error_pct"]) == ("last", None)

@@ -16,13 +16,9 @@ from resnetlab.config import ConfigError, DataConfig, ModelConfig, RunConfig, re
 from resnetlab.system.process_group import local_world_size, process_group_from_env, restart_count
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from resnetlab.training.runtime_options import RuntimeOptions
 
 
-MIN_DATA_WAIT_PCT = 10.0
-"""Share of the training time spent waiting for images from which the result mentions it."""
 MAX_TIMEOUT_S = 1_000_000
 """Upper limit of `--timeout`: eleven days."""
 
@@ -82,7 +78,8 @@ class Options:
     on_bad_image: Literal["fail", "skip"] | None = None
     """Stop at an unreadable image, or skip it and list it in the record."""
     keep: Literal["last", "best"] | None = None
-    """Weights to test and save: of the last epoch, or of the lowest validation error."""
+    """Weights to test and save: of the last epoch, or of the lowest validation error. If not given: best for your own
+    images and for finetune; last for the recipes of the paper, as its protocol says."""
     weights: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Initial weights: published ones such as resnet50.tv2_in1k (resnetlab weights lists them) or hf://owner/name, a
     model file, a run directory, or a file of weights (.pth); random weights if not given. Without --model the file's
@@ -148,6 +145,7 @@ def run(options: Options) -> int:
 
     use_huge_pages()
     first = process_group_from_env().is_first
+    from resnetlab.cli.train_output import print_next_commands, print_result
     console = open_console(stderr=options.json, quiet=not first)
     console.print("loading PyTorch and the images …", style="dim")
     from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
@@ -177,6 +175,7 @@ def run(options: Options) -> int:
 
 
 def resolve_run(options: Options) -> tuple[RunConfig, Path]:
+        print_next_commands(out, config.data, console)
     """Return the configuration and the directory of the run; `--resume` reads the configuration from the directory.
 
     Raises:
@@ -227,7 +226,10 @@ def new_config(options: Options) -> RunConfig:
     return RunConfig(
         model,
         data,
-        change_recipe(named_recipe(name, model), _recipe_overrides(options)),
+        change_recipe(named_recipe(name, model), overrides),
+    overrides = _recipe_overrides(options)
+    if is_custom_data and options.recipe is None:  # a recipe by name keeps what its protocol says
+        overrides.setdefault("keep", "best")
         **_given_options(options, *RUN_FIELDS),
         weights=weights,
     )
@@ -337,27 +339,6 @@ def _check_paths(config: RunConfig, out: Path) -> None:
         raise ConfigError(
             f"the run in {out} would overwrite its initial weights {config.weights}; name another folder with --out"
         )
-
-
-def print_result(result: dict[str, Any], out: Path, console: "Console") -> None:
-    """Print the errors of a finished run and the path of its model file."""
-    from resnetlab.study.display import time_text
-
-    errors = [
-        f"{name} {result[f'{name}_error_pct']:.2f} %"
-        for name in ("train", "val", "test")
-        if result[f"{name}_error_pct"] is not None
-    ]
-    summary = f"errors: {', '.join(errors)}"
-    speed = f"{time_text(result['time_s'])}, {result['images_per_s']:,.0f} images/s"
-    width = min(80, console.width)
-    lines = [f"{summary}; {speed}"] if len(summary) + 2 + len(speed) <= width else [summary, speed]
-    for line in lines:
-        console.print(line, highlight=False, width=width)
-    if result.get("data_wait_pct", 0) >= MIN_DATA_WAIT_PCT:
-        wait = f"{result['data_wait_pct']:.0f} % of the time was spent waiting for images"
-        console.print(f"{wait}: resnetlab doctor finds the cause", soft_wrap=True, highlight=False)
-    console.print(f"model file: {out / 'model.safetensors'}", soft_wrap=True, highlight=False)
 
 
 def _recipe_overrides(options: Options) -> dict[str, Any]:

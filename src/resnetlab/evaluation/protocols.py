@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from resnetlab.config import ConfigError, Preprocessing
 from resnetlab.data.dataset import Split
 from resnetlab.data.loader import eval_batches_with_positions, thread_pool
+from resnetlab.evaluation.chance import macro_error_pct
 from resnetlab.evaluation.crops import normalise_images, resize_shorter_side, ten_crops, uncropped_images
 from resnetlab.evaluation.predictions import NO_PREDICTIONS, Predictions, merge_predictions
 from resnetlab.inference.engines.base import Engine
@@ -44,11 +45,20 @@ class SplitScore:
     num_wrong: int
     loss: float
     """Mean cross entropy in nats."""
+    class_counts: tuple[int, ...] = ()
+    """Samples of each class, by label."""
+    class_wrong: tuple[int, ...] = ()
+    """Of these, the samples with another answer."""
 
     @property
     def error_pct(self) -> float:
         """Top-1 error in %: the share of samples whose most probable class is not the label."""
         return 100 * self.num_wrong / self.num_samples
+
+    @property
+    def macro_error_pct(self) -> float | None:
+        """Mean of the errors of the classes that have samples, in %: each class counts once, whatever its size."""
+        return macro_error_pct(self.class_wrong, self.class_counts)
 
 
 def score_split(
@@ -74,7 +84,14 @@ def score_split(
     predictions = replace(predictions, positions=samples.numpy()[predictions.positions])
     predictions = merge_predictions(process_group.all_gather(predictions))
     wrong = (predictions.top[:, 0] != predictions.labels) | np.isnan(predictions.confidence)
-    return SplitScore(len(predictions), int(wrong.sum()), float(predictions.loss.mean()))
+    counts = np.bincount(predictions.labels)
+    return SplitScore(
+        len(predictions),
+        int(wrong.sum()),
+        float(predictions.loss.mean()),
+        class_counts=tuple(counts.tolist()),
+        class_wrong=tuple(np.bincount(predictions.labels[wrong], minlength=len(counts)).tolist()),
+    )
 
 
 def collect_predictions(batches: LogProbBatches, num_samples: int) -> Predictions:

@@ -24,6 +24,7 @@ def describe_changes(
     return [
         *_position(trainer, before, saved),
         *_learning_rate(trainer, before, saved),
+        *_kept(trainer, before),
         *_tested(trainer, result),
     ]
 
@@ -45,6 +46,13 @@ def _position(trainer: "Trainer", before: RunConfig, saved: Mapping[str, Any]) -
             f"{trainer.data.num_epochs:,}; the network stays as it is"
         )
     return lines
+
+
+def _kept(trainer: "Trainer", before: RunConfig) -> list[str]:
+    if (before.recipe.keep, trainer.config.recipe.keep) != ("last", "best"):
+        return []
+    first = trainer.state.epochs_done + 1
+    return [f"keep best chooses from epoch {first:,} on: the weights of the epochs before were not stored"]
 
 
 def _learning_rate(trainer: "Trainer", before: RunConfig, saved: Mapping[str, Any]) -> list[str]:

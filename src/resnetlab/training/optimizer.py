@@ -15,6 +15,8 @@ from resnetlab.config import Recipe, RunConfig
 from resnetlab.extension import OPTIMIZERS
 from resnetlab.models.resnet import ResNet
 from resnetlab.training.init_weights import HEAD
+from resnetlab.training.lamb import Lamb
+from resnetlab.training.muon import ConvMuon
 
 
 def layer_distance(name: str, num_stages: int) -> int:
@@ -57,7 +59,27 @@ def _sgd(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
 
 OPTIMIZERS.define("sgd", _sgd)
 
+def _adamw(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr=recipe.lr, betas=_betas(recipe), weight_decay=recipe.weight_decay)
 
+
+def _lamb(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+    return Lamb(groups, lr=recipe.lr, betas=_betas(recipe), weight_decay=recipe.weight_decay)
+
+
+def _muon(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+    decay, nesterov = recipe.weight_decay, recipe.nesterov
+    return ConvMuon(groups, lr=recipe.lr, betas=_betas(recipe), weight_decay=decay, nesterov=nesterov)
+
+
+def _betas(recipe: Recipe) -> tuple[float, float]:
+    return recipe.momentum, recipe.beta2
+
+
+
+OPTIMIZERS.define("adamw", _adamw)
+OPTIMIZERS.define("lamb", _lamb)
+OPTIMIZERS.define("muon", _muon)
 def make_optimizer(model: ResNet, config: RunConfig) -> torch.optim.Optimizer:
     """Return the recipe's optimizer over the groups of `parameter_groups`.
 

@@ -129,6 +129,7 @@ RECIPES: dict[str, Recipe] = {
             crop_padding=4,
             flip=True,
             frozen_epochs=1,
+            keep="best",
         ),
     )
 }

@@ -1,10 +1,13 @@
 """The reports of a run: progress, the record's lines for epochs and the result, the model card, and its errors."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from resnetlab.evaluation.chance import are_unequal, chance_entry
 from resnetlab.evaluation.protocols import SplitScore
 from resnetlab.models.model_card import ModelCard
 from resnetlab.models.resnet import ResNet
@@ -89,17 +92,25 @@ def epoch_line(trainer: "TrainerComponents", val: SplitScore, decoded_per_s: flo
     }
 
 
-def result_line(trainer: "TrainerComponents", errors: dict[str, float | None]) -> dict[str, Any]:
-    """Return the record's `result` line of a run that ended; `errors` are those of its splits, in %."""
+def result_line(trainer: "TrainerComponents", scores: Mapping[str, SplitScore | None]) -> dict[str, Any]:
+    """Return the record's `result` line of a run that ended; `scores` are those of its splits, `None` for an empty one.
+
+    `chance` and `macro_error_pct` have an entry for each split.
+    """
     state, recipe = trainer.state, trainer.config.recipe
     return {
         "status": "done",
-        **errors,
+        **split_errors(scores),
+        "macro_error_pct": {name: score and score.macro_error_pct for name, score in scores.items()},
+        "chance": {name: score and _chance(score, trainer.data.dataset.classes) for name, score in scores.items()},
+        "unequal_classes": are_unequal(class_counts(trainer)),
+        "epochs": state.epochs_done,
+        **({} if recipe.early_stop_epochs is None else {"stopped_early": state.step < trainer.total_steps}),
         "steps": state.step,
         "skipped_steps": state.num_skipped,
-        "kept": recipe.keep,
+        "kept": recipe.keep if trainer.best.epoch else "last",
         "best_epoch": trainer.best.epoch,
-        "best_val_error_pct": trainer.best.error_pct,
+        "best_val_error_pct": trainer.best.error_pct if trainer.best.epoch else None,
         "images_per_s": state.step * recipe.batch_size / state.train_time_s,
         "data_wait_pct": 100 * state.data_wait_s / state.train_time_s,
         "time_s": trainer.time_s,
@@ -107,6 +118,24 @@ def result_line(trainer: "TrainerComponents", errors: dict[str, float | None]) -
 
 
 def model_card(trainer: "TrainerComponents", errors: dict[str, float | None]) -> ModelCard:
+def split_errors(scores: Mapping[str, SplitScore | None]) -> dict[str, float | None]:
+    """Return the error of each split in %, as `train_error_pct` and so on."""
+    return {f"{name}_error_pct": score and score.error_pct for name, score in scores.items()}
+
+
+def _chance(score: SplitScore, classes: Sequence[str]) -> dict[str, Any] | None:
+    from resnetlab.evaluation.error_rate import error_rate  # loads SciPy, which a run needs at its end only
+
+    interval = error_rate(score.num_wrong, score.num_samples).interval_95_pct
+    return chance_entry(score.class_counts, classes, interval)
+
+
+def class_counts(trainer: "TrainerComponents") -> list[int]:
+    """Return the number of training images of each class."""
+    dataset = trainer.data.dataset
+    return torch.bincount(dataset.train.labels, minlength=len(dataset.classes)).tolist()
+
+
     """Return the card of the trained network."""
     config, data = trainer.config, trainer.data
     origin = provenance(config, data.dataset, data.preprocessing)

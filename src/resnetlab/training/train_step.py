@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from resnetlab.config import Recipe
 from resnetlab.models.resnet import ResNet
 from resnetlab.training.execution import Forward
 from resnetlab.training.grad_sync import BatchStats, GradSync
@@ -78,19 +79,23 @@ def forward_backward(
 
 
 def update_weights(
-    optimizer: torch.optim.Optimizer, lr: float, *, grad_scale: float = 1.0, max_update: float | None = None
+    optimizer: torch.optim.Optimizer, lr: float, *, recipe: Recipe | None = None, grad_scale: float = 1.0
 ) -> None:
     """Take an optimizer step at learning rate `lr`, after multiplying the gradients by `grad_scale`.
 
-    A parameter group with an `lr_scale` takes `lr * lr_scale`. `max_update` limits the step of each layer
-    (`Recipe.max_update`).
+    A parameter group with an `lr_scale` takes `lr * lr_scale`. A recipe limits the norm of the gradients
+    (`clip_grad_norm`) and the step of each layer (`max_update`).
     """
+    max_update = recipe.max_update if recipe else None
+    clip_norm = recipe.clip_grad_norm if recipe else None
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
         if grad_scale != 1:
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     parameter.grad.mul_(grad_scale)
+    if clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip_norm)
     if max_update is None:
         optimizer.step()
     else:

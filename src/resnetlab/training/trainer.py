@@ -48,7 +48,7 @@ class Trainer(TrainerComponents):
         with self.saving_when_interrupted():
             with self.stop_signal.deferred():  # from here on the record has a line, so a stopped run has a checkpoint
                 self.begin()
-                while self.state.epochs_done < self.data.num_epochs:
+                while self.state.epochs_done < self.data.num_epochs and not self.is_stopped_early:
                     self.train_epoch()
                     self.finish_epoch()
                 self.checkpoints.save()
@@ -122,7 +122,7 @@ class Trainer(TrainerComponents):
 
     def update(self, lr: float, *, grad_scale: float = 1.0) -> None:
         """Change the weights by their gradients, and their average if the recipe asks for one."""
-        update_weights(self.optimizer, lr, grad_scale=grad_scale, max_update=self.config.recipe.max_update)
+        update_weights(self.optimizer, lr, recipe=self.config.recipe, grad_scale=grad_scale)
         if self.average:
             self.average.update(self.model)
 
@@ -178,15 +178,12 @@ class Trainer(TrainerComponents):
 
     def finish(self) -> TrainResult:
         """Evaluate the selected weights on every split; the test split is evaluated here alone."""
-        if self.config.recipe.keep == "best":
+        if self.config.recipe.keep == "best" and self.best.weights:  # none if no epoch was trained since it was set
             self.eval_model.load_state_dict(self.best.weights)
         self.eval_model.requires_grad_()
-        errors = {
-            f"{name}_error_pct": self.evaluate(name).error_pct if len(split) else None
-            for name, split in self.data.splits.items()
-        }
+        scores = {name: self.evaluate(name) if len(split) else None for name, split in self.data.splits.items()}
         self.gather_skipped_images()
-        result, card = reports.result_line(self, errors), reports.model_card(self, errors)
+        result, card = reports.result_line(self, scores), reports.model_card(self, reports.split_errors(scores))
         return TrainResult(self.eval_model.cpu().eval(), card, result)
 
     def lr(self, ahead: int = 0) -> float:

@@ -21,6 +21,7 @@ from resnetlab.training.checkpoint import Checkpoint
 from resnetlab.training.checkpoint_manager import CheckpointManager
 from resnetlab.training.describe_run import describe_run
 from resnetlab.training.distributed import wrap_ddp
+from resnetlab.training.early_stopping import is_stopped_early
 from resnetlab.training.execution import Execution, Forward, check_execution, make_forward, select_execution
 from resnetlab.training.grad_sync import GradSync
 from resnetlab.training.init_weights import init_from_file
@@ -88,6 +89,11 @@ class TrainerComponents:
 
     @property
     def eval_model(self) -> ResNet:
+    @property
+    def is_stopped_early(self) -> bool:
+        """Whether the run ends before its full length, because the validation error fell no more."""
+        return is_stopped_early(self.state.val_errors, self.config.recipe.early_stop_epochs)
+
         """The network that is evaluated and saved: the average of the weights if the recipe asks for one."""
         return self.average.model if self.average else self.model
 
@@ -136,6 +142,8 @@ class TrainerComponents:
         self.best.error_pct = float("inf") if best["error_pct"] is None else best["error_pct"]
         self.state = TrainState.from_json(saved["run"])
         if saved["epoch_steps"] != self.steps_per_epoch:
+        if self.best.with_weights and not self.best.weights:  # the run kept the last epoch until now
+            self.best = BestWeights(with_weights=True)
             self.state = self.state.restart_epoch(self.steps_per_epoch)
         self._start_s = time.perf_counter() - self.state.time_s
 

@@ -1,0 +1,94 @@
+"""What `resnetlab train` prints after a run: errors and the chance level, the epoch that was kept, the next commands."""
+
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from resnetlab.cli.terminal import escape_name
+from resnetlab.config import DataConfig
+
+MIN_DATA_WAIT_PCT = 10.0
+"""Share of the training time spent waiting for images from which the result mentions it."""
+
+
+def print_result(result: Mapping[str, Any], out: Path, console: Console) -> None:
+    """Print the errors of a finished run, the chance level, the epoch that was kept, and the path of its model file."""
+    from resnetlab.study.display import time_text
+
+    errors = [
+        f"{name} {result[f'{name}_error_pct']:.2f} %"
+        for name in ("train", "val", "test")
+        if result[f"{name}_error_pct"] is not None
+    ]
+    summary = f"errors: {', '.join(errors)}"
+    speed = f"{time_text(result['time_s'])}, {result['images_per_s']:,.0f} images/s"
+    width = min(80, console.width)
+    lines = [f"{summary}; {speed}"] if len(summary) + 2 + len(speed) <= width else [summary, speed]
+    for line in (*lines, *_chance_lines(result), *_kept_lines(result)):
+        console.print(escape_name(line), highlight=False, width=width)
+    if result.get("data_wait_pct", 0) >= MIN_DATA_WAIT_PCT:
+        wait = f"{result['data_wait_pct']:.0f} % of the time was spent waiting for images"
+        console.print(f"{wait}: resnetlab doctor finds the cause", soft_wrap=True, highlight=False)
+    console.print(f"model file: {out / 'model.safetensors'}", soft_wrap=True, highlight=False)
+
+
+def _chance_lines(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the chance level of the test split, or of the validation split without one; records of old runs lack it."""
+    chance = result.get("chance") or {}
+    split = "test" if chance.get("test") else "val"
+    if (level := chance.get(split)) is None:
+        return
+    answer = "any one class" if level["class"] is None else f"{level['class']!r}, the most frequent class"
+    yield f"chance level, {split}: {level['error_pct']:.2f} %, by always answering {answer}"
+    if not level["better_than_chance"]:
+        yield f"The {split} error is no better than chance: this network has learnt nothing that it can use."
+    macro = result["macro_error_pct"][split]
+    if result.get("unequal_classes") and macro is not None:
+        yield f"macro-averaged error, {split}: {macro:.2f} %; each class counts once, whatever its size"
+
+
+def _kept_lines(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield which epoch the saved weights are of, and whether the run stopped early."""
+    epochs, best = result.get("epochs"), result.get("best_epoch")
+    if not epochs or not best:
+        return
+    if result.get("stopped_early"):
+        yield f"stopped early after epoch {epochs}: no lower validation error since epoch {best}"
+    lowest = f"validation error ({result['best_val_error_pct']:.2f} %)"
+    if result["kept"] == "best":
+        yield f"kept: epoch {best} of {epochs}, which has the lowest {lowest}"
+    elif best == epochs:
+        yield f"kept: the last epoch, {epochs}, which has the lowest {lowest}"
+    else:
+        yield f"kept: the last epoch, {epochs}; epoch {best} has the lowest {lowest}"
+
+
+def print_next_commands(out: Path, data: DataConfig, console: Console) -> None:
+    """Print the commands that use the trained network, with its path."""
+    console.print("next:", highlight=False)
+    for command in next_commands(out, data):
+        console.print(f"  {command}", soft_wrap=True, highlight=False)
+
+
+def next_commands(out: Path, data: DataConfig) -> list[str]:
+    """Return a command for each use of the network in a run directory, quoted for a shell.
+
+    `predict` gets the folder of the run's own images where there is one.
+    """
+    run = shlex.quote(escape_name(str(out)))
+    images = shlex.quote(escape_name(data.name)) if _is_folder_of_images(data) else "IMAGE.jpg"
+    return [
+        f"resnetlab evaluate {run}",
+        f"resnetlab predict {run} {images}",
+        f"resnetlab export {run}",
+        f"resnetlab serve {run}",
+    ]
+
+
+def _is_folder_of_images(data: DataConfig) -> bool:
+    from resnetlab.data.registry import detect_kind
+
+    return detect_kind(data) == "folder"
