@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from resnetlab.evaluation.metrics import Evaluation
     from resnetlab.evaluation.protocols import SplitScore
     from resnetlab.inference.predictor import Prediction, Predictor, load
-    from resnetlab.models.blocks import Block, register_block
+    from resnetlab.models.block_registry import register_block
+    from resnetlab.models.blocks import Block
     from resnetlab.models.cost import Cost, cost
     from resnetlab.models.deepen import deepen
     from resnetlab.models.model_card import ModelCard, ModelFileError
@@ -70,7 +71,8 @@ _MODULES = {
     "evaluation.metrics": ("Evaluation",),
     "evaluation.protocols": ("SplitScore",),
     "inference.predictor": ("Prediction", "Predictor", "load"),
-    "models.blocks": ("Block", "register_block"),
+    "models.block_registry": ("register_block",),
+    "models.blocks": ("Block",),
     "models.cost": ("Cost", "cost"),
     "models.deepen": ("deepen",),
     "models.model_card": ("ModelCard", "ModelFileError"),

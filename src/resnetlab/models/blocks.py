@@ -1,4 +1,4 @@
-"""Residual blocks, their shortcuts, and the registry of blocks.
+"""The residual blocks of the paper, their shortcuts, and the class that all blocks extend.
 
 Paper: He et al. (2015), section 3.2 (equations 1 and 2), section 3.3 (options A, B, C) and Figure 5 (bottleneck).
 """
@@ -8,7 +8,7 @@ from typing import ClassVar, cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resnetlab.config import BLOCK_PROPERTIES, BlockProperties, ModelConfig
+from resnetlab.config import ModelConfig
 from resnetlab.serialization import check
 
 
@@ -26,6 +26,8 @@ class Block(nn.Module):
     """Convolutions in F."""
     expansion: ClassVar[int]
     """Output channels of the block over its inner channels."""
+    final_norm: ClassVar[bool] = False
+    """Whether the network normalises and rectifies the output of its last block, because the block itself does not."""
     downsample: nn.Module | None
     """The shortcut; `None` in a plain network."""
 
@@ -43,6 +45,33 @@ class Block(nn.Module):
         if self.downsample is None:  # the plain network: the control arm of the experiment
             return relu(branch)
         return relu(branch + self.downsample(x))
+
+    def set_position(self, index: int, num_blocks: int) -> None:
+        """Learn that this is block `index`, from 0, of `num_blocks` on the path from the stem to the head."""
+
+    @classmethod
+    def identity_obstacle(cls, config: ModelConfig) -> str | None:
+        """Return why a block of this network cannot be the identity in both modes; `None` if it can.
+
+        The text completes the sentence "such a block cannot be the identity: …".
+        """
+        return None
+
+    def zero_residual(self) -> None:
+        """Make F zero, so that F can still learn: its last BN gets scale and shift 0 (norm "none": its last kernel)."""
+        conv, norm = self.conv_layers()[-1]
+        for parameter in (norm if isinstance(norm, nn.BatchNorm2d) else conv).parameters():
+            nn.init.zeros_(parameter)
+
+    @property
+    def norm_after_addition(self) -> nn.Module | None:
+        """The normalisation of F(x) + shortcut(x), if the block has one."""
+        return None
+
+    @property
+    def residual_end(self) -> nn.Module:
+        """The module whose output is F(x)."""
+        return self.conv_layers()[-1][1]
 
     def conv_layers(self) -> list[tuple[nn.Conv2d, nn.Module]]:
         """Return each convolution of F with the layer behind it (BN or identity), in the order of computation.
@@ -134,31 +163,6 @@ class SubsampledConv1x1(nn.Conv2d):
 NARROW = 16
 """Input channels below which a strided 1x1 convolution is a `SubsampledConv1x1`; no network of the paper has fewer."""
 
-BLOCKS: dict[str, type[Block]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
-"""The class of each value of `ModelConfig.block`."""
-
-
-def register_block(name: str, block_class: type[Block]) -> None:
-    """Register a block under a name, so that `ModelConfig(block=name)` and `build_model(..., block=name)` use it.
-
-    A model file stores the name, not the class: register the block in every process that loads the file.
-
-    Raises:
-        ConfigError: if the name is empty or taken, if the class is no subclass of `Block`, or if it does not declare
-            `num_convs` and `expansion` as integers of at least 1.
-    """
-    taken = BLOCKS.get(name)
-    check(isinstance(name, str) and name != "", f"a block needs a name of at least one letter, not {name!r}")
-    check(taken is None, f"block name {name!r} is taken by {getattr(taken, '__name__', '')}; choose another name")
-    subclass = isinstance(block_class, type) and issubclass(block_class, Block)
-    check(subclass, f"block {name!r} must be a subclass of resnetlab.models.blocks.Block, not {block_class!r}")
-    for field in ("num_convs", "expansion"):
-        value = getattr(block_class, field, None)
-        message = f"{block_class.__name__}.{field} must be an integer of at least 1, not {value!r}; declare it"
-        check(type(value) is int and value >= 1, message)
-    BLOCKS[name] = block_class
-    BLOCK_PROPERTIES[name] = BlockProperties(num_convs=block_class.num_convs, expansion=block_class.expansion)
-
 
 def make_conv(config: ModelConfig, in_channels: int, out_channels: int, *, kernel: int, stride: int = 1) -> nn.Conv2d:
     """Return a convolution padded to the size of its input over `stride`; it has a bias only if no BN follows."""
@@ -173,14 +177,19 @@ def make_norm(config: ModelConfig, channels: int) -> nn.Module:
     return nn.BatchNorm2d(channels) if config.norm == "batch" else nn.Identity()
 
 
-def make_shortcut(config: ModelConfig, in_channels: int, out_channels: int, *, stride: int) -> nn.Module | None:
-    """Return the shortcut of `config.shortcut`: `None`, the identity, option A's padding, or the projection W_s."""
+def make_shortcut(
+    config: ModelConfig, in_channels: int, out_channels: int, *, stride: int, norm: bool = True
+) -> nn.Module | None:
+    """Return the shortcut of `config.shortcut`: `None`, the identity, option A's padding, or the projection W_s.
+
+    Without `norm`, no BN follows a projection.
+    """
     if config.shortcut == "none":
         return None
     same_shape = stride == 1 and in_channels == out_channels
     if config.shortcut == "project_all" or (config.shortcut == "project" and not same_shape):
         projection = make_conv(config, in_channels, out_channels, kernel=1, stride=stride)
-        return nn.Sequential(projection, make_norm(config, out_channels))
+        return nn.Sequential(projection, make_norm(config, out_channels) if norm else nn.Identity())
     return nn.Identity() if same_shape else PadShortcut(out_channels - in_channels, stride)
 
 

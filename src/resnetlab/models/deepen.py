@@ -14,6 +14,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from resnetlab.config import ConfigError, ModelConfig
+from resnetlab.models.block_registry import BLOCKS
 from resnetlab.models.blocks import Block
 from resnetlab.models.resnet import ResNet
 from resnetlab.models.zoo import IMAGENET, blocks_per_stage, model_config
@@ -72,6 +73,7 @@ def deepen(
             assert isinstance(block, Block)
             make_identity(block, moments.get(name))
             stage.append(block)
+    deeper.number_blocks()
     return deeper
 
 
@@ -82,7 +84,8 @@ def num_calibration_images(image_size: int) -> int:
 
 def needs_calibration(config: ModelConfig) -> bool:
     """Return whether identity blocks pass their input through BN, so that training mode depends on the batch."""
-    return config.norm == "batch" and config.shortcut in ("none", "project_all")
+    passes_on = config.shortcut in ("none", "project_all") or config.block == "bn-after-addition"
+    return config.norm == "batch" and passes_on
 
 
 @torch.no_grad()
@@ -109,6 +112,9 @@ def deeper_config(config: ModelConfig, to: int | Sequence[int]) -> ModelConfig:
         f"a plain {config.block} cannot be the identity: it squeezes {expansion}c channels through c; "
         "deepen a residual network, or a plain network of basic blocks",
     )
+    obstacle = BLOCKS[config.block].identity_obstacle(config)
+    kind = "plain " if config.shortcut == "none" else ""
+    check(obstacle is None, f"a {kind}{config.block} block cannot be the identity: {obstacle}")
     name, old = config.name, config.stage_blocks
     new = _blocks_of_depth(config, to) if isinstance(to, int) else tuple(to)
     check(
@@ -141,14 +147,13 @@ def make_identity(block: Block, moments: Moments | None = None) -> None:
     Raises:
         ConfigError: if the block is plain and one of its convolutions changes the number of channels.
     """
-    layers = block.conv_layers()
     if block.downsample is None:
-        for conv, norm in layers:
+        for conv, norm in block.conv_layers():
             _pass_channels_on(conv, norm, moments)
-        return
-    conv, norm = layers[-1]
-    for parameter in (norm if isinstance(norm, nn.BatchNorm2d) else conv).parameters():
-        nn.init.zeros_(parameter)
+    else:
+        block.zero_residual()
+    if block.norm_after_addition is not None:
+        _pass_norm_on(block.norm_after_addition, moments)
     if isinstance(block.downsample, nn.Sequential):
         projection, norm = block.downsample
         assert isinstance(projection, nn.Conv2d)
@@ -160,6 +165,11 @@ def _pass_channels_on(conv: nn.Conv2d, norm: nn.Module, moments: Moments | None)
     inputs, outputs = conv.in_channels, conv.out_channels
     check(inputs == outputs, f"a convolution from {inputs} to {outputs} channels cannot be the identity")
     nn.init.dirac_(conv.weight, conv.groups)
+    _pass_norm_on(norm, moments)
+
+
+def _pass_norm_on(norm: nn.Module, moments: Moments | None) -> None:
+    """Make a BN the identity."""
     if not isinstance(norm, nn.BatchNorm2d):
         return
     assert norm.running_mean is not None
@@ -196,12 +206,15 @@ def _blocks_of_depth(config: ModelConfig, depth: int) -> tuple[int, ...]:
 
 def _deeper_name(config: ModelConfig) -> str:
     """Return the catalogue name of such layers, else `custom`; a name outside the catalogue stays."""
-    old = re.fullmatch(r"(resnet|plain)\d+(-cifar)?(-v1)?", config.name)
+    suffix = "" if config.block in ("basic", "bottleneck") else f"-{config.block}"
+    base = config.name.removesuffix(suffix)
+    old = re.fullmatch(r"(resnet|plain)\d+(-cifar)?(-v1)?", base)
     if old is None:
         return config.name
-    for suffix in ("", "-v1", "-cifar", "-cifar-v1"):
+    suffix = suffix if suffix and config.name.endswith(suffix) else ""
+    for kind in ("", "-v1", "-cifar", "-cifar-v1"):
         with suppress(ConfigError):
-            same = model_config(f"{old[1]}{config.depth}{suffix}", block=config.block)
+            same = model_config(f"{old[1]}{config.depth}{kind}{suffix}", block=config.block)
             if (same.stage_blocks, same.bottleneck_stride) == (config.stage_blocks, config.bottleneck_stride):
                 return same.name
     return "custom"

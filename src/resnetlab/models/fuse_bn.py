@@ -1,6 +1,7 @@
 """Batch normalisation folded into the convolution before it: the same function with fewer layers."""
 
 import copy
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -13,18 +14,27 @@ def fuse_bn(model: ResNet) -> ResNet:
     """Return a copy in evaluation mode whose batch normalisations are identities.
 
     Weights are multiplied in float64 and rounded once, so logits differ in their last digits only. A network without
-    batch normalisation is only copied.
+    batch normalisation is only copied. BN that does not follow a convolution stays, as after an addition.
     """
     result = copy.deepcopy(model).eval()
-    for parent in list(result.modules()):
-        layers = dict(parent.named_children())
-        for name, bn in layers.items():
-            if isinstance(bn, nn.BatchNorm2d):
-                conv = layers["0" if name == "1" else name.replace("bn", "conv")]  # 0 and 1 in projections
-                assert isinstance(conv, nn.Conv2d)
-                _fold(conv, bn)
-                setattr(parent, name, nn.Identity())
+    names = {module: name for name, module in result.named_modules()}
+    for conv, norm in _conv_norm_pairs(result):
+        if isinstance(norm, nn.BatchNorm2d):
+            _fold(conv, norm)
+            parent, _, child = names[norm].rpartition(".")
+            setattr(result.get_submodule(parent), child, nn.Identity())
     return result
+
+
+def _conv_norm_pairs(model: ResNet) -> Iterator[tuple[nn.Conv2d, nn.Module]]:
+    """Yield each convolution with the layer behind it."""
+    yield model.conv1, model.bn1
+    for block in model.blocks:
+        yield from block.conv_layers()
+        if isinstance(block.downsample, nn.Sequential):
+            conv, norm = block.downsample
+            assert isinstance(conv, nn.Conv2d)
+            yield conv, norm
 
 
 @torch.no_grad()

@@ -11,7 +11,8 @@ from torch import Generator, Tensor, nn
 
 from resnetlab.config import ModelConfig
 from resnetlab.models.activation_checkpointing import run_checkpointed
-from resnetlab.models.blocks import BLOCKS, Block, make_conv, make_norm, relu
+from resnetlab.models.block_registry import BLOCKS
+from resnetlab.models.blocks import Block, make_conv, make_norm, relu
 
 
 class ResNet(nn.Module):
@@ -45,8 +46,21 @@ class ResNet(nn.Module):
                 stage.append(block_class(config, channels, inner, stride=stride))
                 channels = inner * config.expansion
             self.add_module(f"layer{index + 1}", stage)
+        self.final_bn = make_norm(config, channels) if block_class.final_norm else None
         self.fc = nn.Linear(channels, config.num_classes)
+        self.number_blocks()
         initialise(self, generator)
+
+    def number_blocks(self) -> None:
+        """Give each block its position; call it after a block was added."""
+        blocks = self.blocks
+        for index, block in enumerate(blocks):
+            block.set_position(index, len(blocks))
+
+    @property
+    def blocks(self) -> list[Block]:
+        """All blocks, in the order of computation."""
+        return [block for stage in self.stages.values() for block in stage if isinstance(block, Block)]
 
     @property
     def stages(self) -> dict[str, nn.Sequential]:
@@ -77,6 +91,8 @@ class ResNet(nn.Module):
     def features(self, images: Tensor) -> dict[str, Tensor]:
         """Return the map after the stem (with its max pool) and after each stage, for use as a backbone.
 
+        The last map is the one that the head reads: after the last BN and ReLU of a network of pre-activation blocks.
+
         With s = feature_strides[name], a map has shape
         (batch, feature_channels[name], ceil(height / s), ceil(width / s)).
         """
@@ -84,7 +100,14 @@ class ResNet(nn.Module):
         maps = {"stem": x}
         for name, stage in self.stages.items():
             x = maps[name] = stage(x)
+        if self.final_bn is not None:
+            *_, last = maps
+            maps[last] = self.finish(x)
         return maps
+
+    def finish(self, x: Tensor) -> Tensor:
+        """Return the map that the head reads, from the output of the last block."""
+        return x if self.final_bn is None else relu(self.final_bn(x))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (batch, num_classes): stem, stages, global average pooling, fully connected layer."""
@@ -94,7 +117,7 @@ class ResNet(nn.Module):
         else:
             for stage in self.stages.values():
                 x = stage(x)
-        return self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+        return self.fc(torch.flatten(F.adaptive_avg_pool2d(self.finish(x), 1), 1))
 
 
 def initialise(model: ResNet, generator: Generator | None = None) -> None:
@@ -121,7 +144,5 @@ def initialise(model: ResNet, generator: Generator | None = None) -> None:
         if isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
     if model.config.zero_init_residual:
-        for module in model.modules():
-            if isinstance(module, Block):
-                _, last_norm = module.conv_layers()[-1]
-                nn.init.zeros_(last_norm.weight)  # pyright: ignore[reportArgumentType]  # norm="batch" is checked
+        for block in model.blocks:
+            block.zero_residual()

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetlab.config import ConfigError, ModelConfig, block_properties
+from resnetlab.config import BLOCK_PROPERTIES, ConfigError, ModelConfig, block_properties
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -29,7 +29,7 @@ CATALOGUE: tuple[str, ...] = (
 )
 """The networks of the paper. Every other depth 6n+2 has a name too: `resnet8`, `plain164`, `resnet50-cifar`."""
 
-_NAME = re.compile(r"(resnet|plain)(\d+)(-cifar)?(-v1)?")
+_NAME = re.compile(r"(resnet|plain)(\d+)(-cifar)?(-v1)?(?:-(.+))?")
 
 
 def model_config(name: str, **changes: Any) -> ModelConfig:
@@ -37,7 +37,8 @@ def model_config(name: str, **changes: Any) -> ModelConfig:
 
     `resnet18` … `resnet152` and `plain18` … are the ImageNet networks (option B; v1.5, or v1 with `-v1`). `resnetN` and
     `plainN` with N = 6n+2 are the CIFAR networks (option A); with `block="bottleneck"`, N = 9n+2. The suffix `-cifar`
-    selects the CIFAR network where N is also an ImageNet depth (`resnet50-cifar`).
+    selects the CIFAR network where N is also an ImageNet depth (`resnet50-cifar`). The name of a block at the end
+    replaces the blocks: `resnet56-preact`, `resnet164-preact-bottleneck`, `resnet50-preact`.
 
     Args:
         name: A name of the catalogue, or of another depth 6n+2.
@@ -47,22 +48,24 @@ def model_config(name: str, **changes: Any) -> ModelConfig:
         ConfigError: (a `ValueError`) for an unknown name, field or value; the message names the nearest that works.
     """
     match = _NAME.fullmatch(name)
-    if match is None:
+    if match is None or (match[5] is not None and match[5] not in BLOCK_PROPERTIES):
+        blocks = f"; the blocks are {', '.join(BLOCK_PROPERTIES)}" if match else ""
         raise ConfigError(
-            f"model {name!r} is unknown; use a name such as resnet18, resnet50-v1, plain34, resnet56 or plain20"
+            f"model {name!r} is unknown; use a name such as resnet18, resnet50-v1, plain34, resnet56 or plain20{blocks}"
         )
-    family, depth, cifar, v1 = match[1], int(match[2]), match[3], match[4]
+    family, depth, cifar, v1, block = match[1], int(match[2]), match[3], match[4], match[5]
     fields: dict[str, Any] = {"name": name, "shortcut": "none" if family == "plain" else None}
     if depth in IMAGENET and not cifar:
         fields["block"], fields["stage_blocks"] = IMAGENET[depth]
+        fields["block"] = _imagenet_block(name, block, fields["block"])
         fields["shortcut"] = fields["shortcut"] or "project"
     else:
-        fields["block"] = changes.get("block", "basic")
+        fields["block"] = changes.get("block", block or "basic")
         fields |= {"stem": "cifar", "stage_channels": (16, 32, 64), "num_classes": 10}
         fields["stage_blocks"] = (blocks_per_stage(depth, fields["block"]),) * 3
         fields["shortcut"] = fields["shortcut"] or "pad"
     if v1:
-        if fields["block"] != "bottleneck":
+        if block_properties(fields["block"]).num_convs != 3:
             raise ConfigError(f"model {name!r} has no bottlenecks; use -v1 with 50, 101 or 152 layers")
         fields["bottleneck_stride"] = "1x1"
     unknown = sorted(set(changes) - {f.name for f in dataclasses.fields(ModelConfig)})
@@ -70,6 +73,24 @@ def model_config(name: str, **changes: Any) -> ModelConfig:
         known = ", ".join(f.name for f in dataclasses.fields(ModelConfig))
         raise ConfigError(f"ModelConfig has no field {unknown[0]!r}; it has: {known}")
     return ModelConfig(**(fields | changes))
+
+
+def _imagenet_block(name: str, block: str | None, paper_block: str) -> str:
+    """Return the block of an ImageNet network whose name ends with `block`, in place of Table 1's.
+
+    Raises:
+        ConfigError: if no such block has as many convolutions as Table 1's.
+    """
+    if block is None:
+        return paper_block
+    expected = block_properties(paper_block)
+    for candidate in (block, f"{block}-{paper_block}"):
+        if BLOCK_PROPERTIES.get(candidate) == expected:
+            return candidate
+    raise ConfigError(
+        f"model {name!r}: block {block} has no form with {expected.num_convs} convolutions like the {paper_block} "
+        "block of Table 1; use another depth"
+    )
 
 
 def blocks_per_stage(depth: int, block: str = "basic") -> int:

@@ -15,11 +15,15 @@ ARMS: dict[str, dict[str, Any]] = {
     "B": {"shortcut": "project"},
     "C": {"shortcut": "project_all"},
     "bottleneck": {"shortcut": "pad", "block": "bottleneck"},
+    "preact": {"shortcut": "pad", "block": "preact"},
+    "no-last-relu": {"shortcut": "pad", "block": "no-last-relu"},
+    "bn-after-addition": {"shortcut": "pad", "block": "bn-after-addition"},
 }
 """Arm to the `ModelConfig` fields that define it.
 
 `residual` is the paper's option A, so it has exactly as many parameters as `plain` (section 4.2). A, B and C are the
-shortcut options of Table 3. `bottleneck` (9n+2 layers) uses the blocks of Figure 5.
+shortcut options of Table 3. `bottleneck` (9n+2 layers) uses the blocks of Figure 5. The others are `residual` with
+another block (`models/variants`), and have its name.
 """
 
 CAPPED = "-capped"
@@ -67,8 +71,8 @@ def arm_of(config: RunConfig) -> str:
 def _network_arm(model: ModelConfig) -> str:
     if model.shortcut == "none":
         return "plain"
-    if model.block == "bottleneck":
-        return "bottleneck"
+    if model.block in ARMS:
+        return model.block
     if model.shortcut == "pad":
         return "A" if model.name.endswith("-A") else "residual"
     return "B" if model.shortcut == "project" else "C"

@@ -125,22 +125,23 @@ class LayerStats:
             if layer.last_of is not None:
                 yield layer.last_of, partial(self._activation, layer.name)
         for name, block in self.blocks.items():
+            yield block.residual_end, partial(self._branch, name)
             if block.downsample is not None:
                 yield block.downsample, partial(self._shortcut, name)
 
     def _response(self, layer: ConvLayer, _module: nn.Module, _inputs: object, output: Tensor) -> None:
         values = output.detach()[:NUM_IMAGES].float()
         self._values[layer.name, "response_std"] = values.std()
-        if layer.last_of is not None:
-            block = layer.name.rpartition(".")[0]
-            self._values[block, "branch"] = torch.linalg.vector_norm(values)
-        elif layer.is_projection:
+        if layer.is_projection:
             self._values[layer.name, "activation_var"] = values.var()
-        else:
+        elif layer.last_of is None:
             self._add_activation(layer.name, values.clamp_min(0))
 
     def _activation(self, name: str, _module: nn.Module, _inputs: object, output: Tensor) -> None:
         self._add_activation(name, output.detach()[:NUM_IMAGES].float())
+
+    def _branch(self, block: str, _module: nn.Module, _inputs: object, output: Tensor) -> None:
+        self._values[block, "branch"] = torch.linalg.vector_norm(output.detach()[:NUM_IMAGES].float())
 
     def _shortcut(self, block: str, _module: nn.Module, _inputs: object, output: Tensor) -> None:
         self._values[block, "shortcut"] = torch.linalg.vector_norm(output.detach()[:NUM_IMAGES].float())

@@ -49,7 +49,8 @@ class ExportableNetwork(nn.Module):
         x = self.network.stem((images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std)
         for stage in self.network.stages.values():
             x = stage(x)
-        return self.network.fc(x.mean((2, 3)))  # the network's own pooling becomes nine ONNX nodes with a Gather
+        # The network's own pooling becomes nine ONNX nodes with a Gather.
+        return self.network.fc(self.network.finish(x).mean((2, 3)))
 
 
 def export_program(model: ResNet, preprocessing: Preprocessing) -> ExportedProgram:

@@ -17,6 +17,12 @@ ARM_COLOURS = {
     "C-capped": "#999933",
     "bottleneck": "#555555",
     "bottleneck-capped": "#d62728",
+    "preact": "#7f3fbf",
+    "preact-capped": "#b58ae0",
+    "no-last-relu": "#1b7a5a",
+    "no-last-relu-capped": "#6cc4a1",
+    "bn-after-addition": "#b3446c",
+    "bn-after-addition-capped": "#e08fb0",
 }
 """Arm to colour: first Okabe and Ito's palette, whose colours colour-blind readers can distinguish."""
 
