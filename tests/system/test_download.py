@@ -156,9 +156,7 @@ def test_full_disk(server, target):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, before[1]))  # the kernel refuses to write further: EFBIG
     try:
-        with pytest.raises(
-            CacheError, match=rf"{re.escape(str(target))}: cannot be written \(File too large\); free some"
-        ):
+        with pytest.raises(CacheError, match=rf"{re.escape(str(target))}: cannot be written \(File too large\)$"):
             download(remote(server), target)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -169,7 +167,7 @@ def test_full_disk(server, target):
 
 def test_folder_that_is_a_file(server, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(CacheError, match=r"cannot be written \((File exists|Not a directory)\).*--cache-dir"):
+    with pytest.raises(CacheError, match=r"cannot be written \((File exists|Not a directory)\)$"):
         download(remote(server), tmp_path / "file" / NAME)
 
 

@@ -126,7 +126,7 @@ def describe(entry: "PretrainedWeights") -> dict[str, Any]:
         "page": entry.publisher.page,
         "licence": entry.publisher.licence,
         "url": entry.file.url,
-        "sha256": entry.file.sha256,
+        "sha256": entry.file.digest,
         "size_mib": entry.size_mib,
         "hub": entry.hub,
         "trained_on": entry.data,
@@ -212,7 +212,7 @@ def _print_details(entry: "PretrainedWeights", options: Options) -> None:
         "source": f"{entry.publisher.name}, {entry.publisher.page}",
         "licence": f"{entry.publisher.licence}, that of the repository",
         "file": f"{entry.file.url}{size}",
-        "SHA-256": f"{entry.file.sha256}{'…' if len(entry.file.sha256) < 64 else ''}",
+        "SHA-256": f"{entry.file.digest}{'…' if len(entry.file.digest) < 64 else ''}",
         **({"on the hub": f"hf://{entry.hub}"} if entry.hub else {}),
         "cached": "yes" if facts["cached"] else "no",
     }

@@ -1,4 +1,4 @@
-"""Downloads over HTTP: resumed, checked by SHA-256, atomic, and done by one process at a time."""
+"""Downloads over HTTP: resumed, checked by checksum, atomic, and done by one process at a time."""
 
 import hashlib
 import http.client
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -28,7 +28,11 @@ RETRY_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 RETRY_STATUSES = (408, 425, 429, 500, 502, 503, 504)
 """HTTP statuses after which another attempt may succeed."""
 MIN_PREFIX = 8
-"""Fewest hex digits of a SHA-256 that identify a file; publishers append this many to file names."""
+"""Fewest hex digits of a checksum that identify a file; publishers append this many to file names."""
+
+Algorithm = Literal["sha256", "md5"]
+"""The checksums that publishers give; MD5 detects damage, not an attack."""
+TITLES: dict[Algorithm, str] = {"sha256": "SHA-256", "md5": "MD5"}
 
 OnProgress = Callable[[int, int | None], None]
 """Receives the bytes that are on the disk, and the size of the file if the server tells it."""
@@ -52,26 +56,33 @@ class RemoteFile:
 
     url: str
     """Its address, with http or https."""
-    sha256: str
-    """SHA-256 in hex: all 64 digits, or the first ones (at least eight) where the publisher gives no more."""
+    digest: str
+    """Checksum in hex: all digits, or the first ones (at least eight) where the publisher gives no more."""
+    algorithm: Algorithm = "sha256"
 
     def __post_init__(self) -> None:
-        assert re.fullmatch(rf"[0-9a-f]{{{MIN_PREFIX},64}}", self.sha256), self.sha256
+        num_digits = 2 * hashlib.new(self.algorithm, usedforsecurity=False).digest_size
+        assert re.fullmatch(rf"[0-9a-f]{{{MIN_PREFIX},{num_digits}}}", self.digest), self.digest
+
+    def is_at(self, path: Path) -> bool:
+        """Return whether this file is at `path`, by its checksum; false if there is none."""
+        try:
+            return file_digest(path, self.algorithm).startswith(self.digest)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
 
-def has_hash(path: Path, sha256: str) -> bool:
-    """Return whether the SHA-256 of a file begins with the given hex digits; false if the file does not exist."""
-    try:
-        return _digest(path).hexdigest().startswith(sha256)
-    except FileNotFoundError:
-        return False
+def file_digest(path: Path, algorithm: Algorithm = "sha256") -> str:
+    """Return the checksum of a file in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
 def download(file: RemoteFile, target: Path, on_progress: OnProgress | None = None) -> None:
     """Download a file to `target`, unless the right file is there already.
 
     The bytes are stored beside `target` in a partial file, which a later call completes. `target` appears when its
-    SHA-256 is right. Of several processes one downloads; the others wait for it.
+    checksum is right. Of several processes one downloads; the others wait for it.
 
     Raises:
         HashError: if the server sends another file than the published one.
@@ -81,7 +92,7 @@ def download(file: RemoteFile, target: Path, on_progress: OnProgress | None = No
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target):
-            if has_hash(target, file.sha256):
+            if file.is_at(target):
                 return
             partial = partial_file(target)
             try:
@@ -93,10 +104,7 @@ def download(file: RemoteFile, target: Path, on_progress: OnProgress | None = No
                 raise
             partial.replace(target)
     except OSError as error:  # of the local disk; errors of the network were replaced
-        raise CacheError(
-            f"{target}: cannot be written ({error.strerror or error}); free some space, or name another folder with "
-            "--cache-dir"
-        ) from error
+        raise CacheError(f"{target}: cannot be written ({error.strerror or error})") from error
 
 
 def partial_file(target: Path) -> Path:
@@ -120,7 +128,7 @@ def _locked(target: Path) -> Iterator[None]:
 
 
 def _complete(file: RemoteFile, partial: Path, on_progress: OnProgress) -> None:
-    """Download what `partial` lacks. A resumed file with a wrong SHA-256 is downloaded once more, from its start.
+    """Download what `partial` lacks. A resumed file with a wrong checksum is downloaded once more, from its start.
 
     Raises:
         DownloadError: if the download fails; the partial file is kept unless its content is wrong or the disk is full.
@@ -128,17 +136,17 @@ def _complete(file: RemoteFile, partial: Path, on_progress: OnProgress) -> None:
     while True:
         resumed = partial.exists() and partial.stat().st_size > 0
         _fetch(file, partial, on_progress)
-        found = _digest(partial).hexdigest()
-        if found.startswith(file.sha256):
+        found, title = file_digest(partial, file.algorithm), TITLES[file.algorithm]
+        if found.startswith(file.digest):
             return
         size = partial.stat().st_size
         partial.unlink()
         if not resumed:
             raise HashError(
-                f"{file.url}: {size:,} bytes received with SHA-256 {found[:16]}… instead of {file.sha256}; this is not "
+                f"{file.url}: {size:,} bytes received with {title} {found[:16]}… instead of {file.digest}; this is not "
                 "the published file, and nothing of it is kept"
             )
-        LOG.warning("%s: the SHA-256 of the resumed file is wrong; downloading it again", file.url)
+        LOG.warning("%s: the %s of the resumed file is wrong; downloading it again", file.url, title)
 
 
 def _fetch(file: RemoteFile, partial: Path, on_progress: OnProgress) -> None:
@@ -270,8 +278,3 @@ def _reason(error: Exception) -> str:
         return "the connection was closed early"
     strerror = getattr(cause, "strerror", None)
     return " ".join(str(strerror or cause).split()) or type(cause).__name__
-
-
-def _digest(path: Path) -> Any:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256")

@@ -2,20 +2,19 @@
 
 import gzip
 import hashlib
-import http.server
 import io
 import struct
 import tarfile
-import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from helpers.web_server import serve_folder
 from resnetlab.config import ConfigError, DataConfig
-from resnetlab.data.readers import cifar_mnist
 from resnetlab.data.readers.cifar_mnist import cache_folder, read_archive
 from resnetlab.data.registry import CIFAR10, IDX, KNOWN_DATASETS
+from resnetlab.system import download as download_module
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (6, 3072), dtype=np.uint8)
@@ -57,28 +56,20 @@ def make_tar(files, folder="cifar-10-batches-bin/"):
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
+def web_server(tmp_path, monkeypatch):
     """Serve a folder on localhost, and let the known data sets point to it."""
     served = tmp_path / "served"
     served.mkdir()
-
-    class QuietHandler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args):
-            super().__init__(*args, directory=str(served))
-
-        def log_message(self, format, *args):  # noqa: A002 – the base class's name
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), QuietHandler) as http_server:
-        thread = threading.Thread(target=http_server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    monkeypatch.setattr(download_module, "RETRY_DELAYS_S", (0.01,) * 3)
+    with serve_folder(served) as server:
         for name, known in list(KNOWN_DATASETS.items()):
-            monkeypatch.setitem(
-                KNOWN_DATASETS, name, replace(known, url=f"http://127.0.0.1:{http_server.server_port}/")
-            )
-        yield served
-        http_server.shutdown()
-        thread.join()
+            monkeypatch.setitem(KNOWN_DATASETS, name, replace(known, url=f"{server.url}/"))
+        yield server
+
+
+@pytest.fixture
+def server(web_server):
+    return web_server.folder
 
 
 @pytest.fixture
@@ -176,7 +167,7 @@ def test_download(tmp_path, server, published, capsys):
     (server / "cifar-10-binary.tar.gz").unlink()
     again = read_archive(DataConfig("cifar10", str(root)))
     assert first.train.labels.tolist() == again.train.labels.tolist()
-    assert [path.name for path in root.iterdir()] == ["cifar-10-binary.tar.gz"]
+    assert visible_files(root) == ["cifar-10-binary.tar.gz"]
     assert capsys.readouterr().out == ""
 
 
@@ -187,42 +178,45 @@ def test_download_of_four_files_to_the_cache(tmp_path, server, published, monkey
         published("mnist", f"{name}.gz", packed)
         write(server, {f"{name}.gz": packed})
     assert len(read_archive(DataConfig("mnist")).train.labels) == 5
-    assert sorted(path.name for path in (cache_folder() / "mnist").iterdir()) == sorted(f"{name}.gz" for name in IDX)
+    assert visible_files(cache_folder() / "mnist") == sorted(f"{name}.gz" for name in IDX)
+
+
+def visible_files(folder):
+    """Return the names of all files but locks, whose names begin with a dot."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"not what was published", "received 22 bytes with MD5 .* instead of MD5"), (None, "404|Not")],
+    [
+        (b"not what was published", "22 bytes received with MD5 .* instead of 03b5dce0"),
+        (None, r"cannot be downloaded \(HTTP 404"),
+    ],
 )
 def test_a_broken_download_leaves_nothing(tmp_path, server, content, reason):
     if content:
         write(server, {"cifar-100-binary.tar.gz": content})
-    with pytest.raises(
-        ConfigError, match=rf"cifar100 is not in .*root and cannot be downloaded \(.*({reason})"
-    ) as error:
+    message = rf"/cifar-100-binary.tar.gz: {reason}.*; cifar100 is not in .*root: put "
+    with pytest.raises(ConfigError, match=message) as error:
         read_archive(DataConfig("cifar100", str(tmp_path / "root")))
-    assert list((tmp_path / "root").iterdir()) == []
-    assert "/cifar-100-binary.tar.gz to " in str(error.value)
+    assert visible_files(tmp_path / "root") == []
     assert "\n" not in str(error.value)
 
 
-def test_a_server_that_times_out(tmp_path, monkeypatch):
-    def time_out(url, timeout):
-        assert timeout == cifar_mnist.TIMEOUT_S
-        raise TimeoutError("timed out")
-
-    monkeypatch.setattr("urllib.request.urlopen", time_out)
-    with pytest.raises(
-        ConfigError, match=r"cannot be downloaded \(timed out\); download .*/cifar-10-binary.tar.gz to"
-    ) as error:
-        read_archive(DataConfig("cifar10", str(tmp_path)))
-    assert "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz" in str(error.value)
-    assert list(tmp_path.iterdir()) == []
+def test_a_dropped_download_continues(tmp_path, web_server, published):
+    """The archive arrives in two parts, and is checked by its MD5."""
+    content, archive = make_tar(cifar10_files()), "cifar-10-binary.tar.gz"
+    published("cifar10", archive, content)
+    write(web_server.folder, {archive: content})
+    web_server.faulty_name, web_server.faults = archive, ["drop"]
+    assert len(read_archive(DataConfig("cifar10", str(tmp_path / "root"))).test.labels) == 3
+    assert web_server.requests[archive] == 2
 
 
 def test_a_root_that_cannot_be_created(tmp_path, server):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"is not in .*file.root and cannot be downloaded \(.*Not a directory"):
+    message = r"cifar-10-binary.tar.gz: cannot be written \(Not a directory\); cifar10 is not in .*file.root: put"
+    with pytest.raises(ConfigError, match=message):
         read_archive(DataConfig("cifar10", str(tmp_path / "file" / "root")))
 
 

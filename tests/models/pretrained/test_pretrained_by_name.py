@@ -22,7 +22,7 @@ from resnetlab.models.model_card import ModelFileError, find_model_file, read_ca
 from resnetlab.models.model_file import load_model
 from resnetlab.models.pretrained import catalogue, fetch
 from resnetlab.models.zoo import build_model
-from resnetlab.system.download import DownloadError, HashError, RemoteFile
+from resnetlab.system.download import CacheError, DownloadError, HashError, RemoteFile
 
 from conftest import ROOT
 
@@ -241,7 +241,7 @@ def test_published_file_found_on_disk_needs_no_network(offline, cache, tmp_path,
     shutil.copy(SHARED / "weights" / entry.file_name, target)
     assert fetch.is_cached(entry)
     card = read_card(name)
-    assert card.provenance["converted_from"]["sha256"] == entry.file.sha256
+    assert card.provenance["converted_from"]["sha256"] == entry.file.digest
     assert card.classes[0] == "airplane"
 
 
@@ -254,11 +254,20 @@ def test_wrong_file_on_disk_is_not_used(offline, cache):
 
 def test_wrong_hash_is_refused_and_nothing_is_left(server, cache, monkeypatch):
     entry = catalogue.CATALOGUE[OPTION_A]
-    file = dataclasses.replace(entry.file, sha256="0123456789abcdef")
+    file = dataclasses.replace(entry.file, digest="0123456789abcdef")
     monkeypatch.setitem(catalogue.CATALOGUE, OPTION_A, dataclasses.replace(entry, file=file))
     with pytest.raises(HashError, match="not the published file"):
         find_model_file(OPTION_A)
     assert [path.name for path in cache.iterdir() if path.suffix != ".lock"] == []
+
+
+def test_a_cache_that_cannot_be_written_names_the_option(server, cache):
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    cache.touch()
+    with pytest.raises(
+        CacheError, match=r"cannot be written \(.*\); free some space, or name another folder with --cache-dir"
+    ):
+        find_model_file(OPTION_A)
 
 
 def test_another_network_under_a_name_is_refused(server, monkeypatch):

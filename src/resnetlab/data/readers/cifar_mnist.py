@@ -1,13 +1,7 @@
 """CIFAR and MNIST in their published formats: found on disk or downloaded, and checked. Nothing is unpickled."""
 
 import gzip
-import hashlib
-import http.client
-import os
 import tarfile
-import tempfile
-import urllib.error
-import urllib.request
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,8 +14,9 @@ from torch import Tensor
 from resnetlab.config import ConfigError, DataConfig
 from resnetlab.data.registry import KNOWN_DATASETS, KnownDataset
 from resnetlab.system.cache_folder import cache_folder
+from resnetlab.system.download import DownloadError, RemoteFile, download, file_digest
+from resnetlab.system.download_progress import DownloadProgress
 
-TIMEOUT_S = 30
 CIFAR_PIXELS = 3 * 32 * 32
 IDX_IMAGES, IDX_LABELS = 0x00000803, 0x00000801
 """Magic numbers of idx files with unsigned bytes in three dimensions and in one."""
@@ -75,46 +70,6 @@ def read_archive(config: DataConfig) -> RawDataset:
     return RawDataset(classes, train, test, warnings)
 
 
-def download(url: str, target: Path, md5: str) -> None:
-    """Download a file, with a progress bar on stderr. An incomplete or wrong download leaves no file behind.
-
-    Raises:
-        OSError: If the server or the folder fails, or the file's MD5 is not `md5`.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    temporary = Path(name)
-    columns = (TextColumn("downloading {task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    try:
-        digest = hashlib.md5(usedforsecurity=False)
-        with (
-            os.fdopen(handle, "wb") as file,
-            urllib.request.urlopen(url, timeout=TIMEOUT_S) as response,
-            Progress(*columns, console=Console(stderr=True), transient=True) as bar,
-        ):
-            total = int(response.headers.get("Content-Length") or 0)
-            task = bar.add_task(target.name, total=total or None)
-            while block := response.read(1 << 18):
-                file.write(block)
-                digest.update(block)
-                bar.advance(task, len(block))
-        if digest.hexdigest() != md5:
-            size = temporary.stat().st_size
-            raise OSError(f"received {size:,} bytes with MD5 {digest.hexdigest()} instead of MD5 {md5}")
-        temporary.chmod(0o644)  # mkstemp makes private files; a data set may be shared
-        temporary.replace(target)
-    except urllib.error.HTTPError as error:
-        error.close()  # the exception keeps the connection open
-        raise OSError(str(error)) from error
-    except http.client.HTTPException as error:
-        raise OSError(f"the server closed the connection: {error!r}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 FileReader = Callable[[str], tuple[str, bytes] | None]
 """Function from a file name in the unpacked folder to the file's name in errors and its content; `None` if missing."""
 
@@ -131,7 +86,7 @@ def _find_reader(name: str, known: KnownDataset, root: Path) -> tuple[FileReader
         if path.is_file():
             warnings += _check_md5(name, known, path, md5)
         else:
-            _download_archive(name, known.url + archive, path, md5)
+            _download_archive(name, RemoteFile(known.url + archive, md5, "md5"), path)
     if known.kind == "idx":
         packed = next(folder for folder in folders if (folder / f"{known.train[0]}.gz").is_file())
         return lambda file: _read_from_folder(packed, file), warnings
@@ -146,21 +101,20 @@ def _idx_folder(root: Path, name: str, known: KnownDataset) -> Path:
     return root if used and not any((root / name).glob(f"{first}*")) else root / name
 
 
-def _download_archive(name: str, url: str, path: Path, md5: str) -> None:
+def _download_archive(name: str, file: RemoteFile, path: Path) -> None:
     try:
-        download(url, path, md5)
-    except OSError as error:
-        reason = " ".join(str(getattr(error, "reason", error)).split())  # str(URLError) adds angle brackets
+        with DownloadProgress(f"{path.name} from {file.url.rpartition('/')[0]}") as progress:
+            download(file, path, progress)
+    except DownloadError as error:
         raise ConfigError(
-            f"{name} is not in {path.parent} and cannot be downloaded ({reason}); "
-            f"download {url} to {path.parent} yourself, or give its folder with --data-root"
+            f"{error}; {name} is not in {path.parent}: put {path.name} there yourself, or give its folder with "
+            "--data-root"
         ) from error
 
 
 def _check_md5(name: str, known: KnownDataset, path: Path, md5: str) -> tuple[str, ...]:
     """Raise if a CIFAR archive is not the published file; return a warning for idx files, which may be recompressed."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    found = file_digest(path, "md5")
     if found == md5:
         return ()
     owner = next((other for other, dataset in KNOWN_DATASETS.items() if found in dataset.archives.values()), None)

@@ -13,6 +13,7 @@ from resnetlab.config import ConfigError, ModelConfig, Preprocessing
 from resnetlab.models.model_card import ModelCard, ModelFileError
 from resnetlab.serialization import differences, to_json
 from resnetlab.system.cache_folder import cache_folder
+from resnetlab.system.download import file_digest
 
 if TYPE_CHECKING:
     from resnetlab.models.importing.import_weights import ImportedModel
@@ -106,16 +107,10 @@ def _write(source: Path, path: Path, conversion: Conversion, *, imported: "Impor
         "converted_from": {
             **conversion.origin,
             "file": source.name,
-            "sha256": file_sha256(source),
+            "sha256": file_digest(source),
             "layout": imported.key_format.name,
             "assumed": {item.subject: item.value for item in imported.assumptions},
             "odd": list(imported.warnings),
         }
     }
     save_model(path, imported.model, ModelCard(config, classes, conversion.preprocessing, provenance=provenance))
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,7 @@ from resnetlab.literature.class_names import published_classes
 from resnetlab.models.pretrained.catalogue import PretrainedWeights
 from resnetlab.models.pretrained.convert import Conversion, convert, converted_path, weights_folder
 from resnetlab.system.cache_folder import VARIABLE
-from resnetlab.system.download import CacheError, DownloadError, HashError, download, has_hash
+from resnetlab.system.download import CacheError, DownloadError, HashError, download
 from resnetlab.system.download_progress import DownloadProgress
 
 
@@ -37,8 +37,8 @@ def model_file(entry: PretrainedWeights) -> Path:
         ModelFileError: if the file holds another network than published.
     """
     conversion = conversion_of(entry)
-    path = converted_path(conversion, entry.file.sha256)
-    return path if path.exists() else convert(weights_file(entry), conversion, entry.file.sha256)
+    path = converted_path(conversion, entry.file.digest)
+    return path if path.exists() else convert(weights_file(entry), conversion, entry.file.digest)
 
 
 def weights_file(entry: PretrainedWeights) -> Path:
@@ -55,8 +55,10 @@ def weights_file(entry: PretrainedWeights) -> Path:
     try:
         with DownloadProgress(f"{entry.file_name} from {entry.file.url.rpartition('/')[0]}") as progress:
             download(entry.file, target, progress)
-    except (HashError, CacheError):
+    except HashError:
         raise
+    except CacheError as error:
+        raise CacheError(f"{error}; free some space, or name another folder with --cache-dir") from error
     except DownloadError as error:
         wrong = f"; the file {target.name} in {target.parent} has another SHA-256" if exists else ""
         raise DownloadError(
@@ -68,12 +70,12 @@ def weights_file(entry: PretrainedWeights) -> Path:
 
 def local_file(entry: PretrainedWeights) -> Path | None:
     """Return the published file if it is on this machine and has the published SHA-256, else `None`."""
-    return next((path for path in _places(entry) if has_hash(path, entry.file.sha256)), None)
+    return next((path for path in _places(entry) if entry.file.is_at(path)), None)
 
 
 def is_cached(entry: PretrainedWeights) -> bool:
     """Return whether an entry can be used without network. The content of files is not checked."""
-    converted = converted_path(conversion_of(entry), entry.file.sha256)
+    converted = converted_path(conversion_of(entry), entry.file.digest)
     return any(path.is_file() for path in (converted, *_places(entry)))
 
 

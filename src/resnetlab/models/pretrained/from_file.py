@@ -15,8 +15,9 @@ from resnetlab.models.pretrained.catalogue import (
     IMAGENET_STD,
     reference_fields,
 )
-from resnetlab.models.pretrained.convert import Conversion, convert, file_sha256
+from resnetlab.models.pretrained.convert import Conversion, convert
 from resnetlab.models.pretrained.resolve import FILE_SUFFIXES
+from resnetlab.system.download import file_digest
 
 if TYPE_CHECKING:
     from resnetlab.models.importing.import_weights import ImportedModel
@@ -43,13 +44,13 @@ def model_file_of(text: str, log: Log) -> str:
     path = Path(text)
     if not path.is_file() or path.suffix.lower() not in WEIGHTS_SUFFIXES or has_card(path):
         return text
-    sha256 = file_sha256(path)
-    entry = next((entry for entry in CATALOGUE.values() if sha256.startswith(entry.file.sha256)), None)
+    sha256 = file_digest(path)
+    entry = next((entry for entry in CATALOGUE.values() if sha256.startswith(entry.file.digest)), None)
     if entry is not None:
         from resnetlab.models.pretrained.fetch import conversion_of
 
         log(f"{path}: {entry.name}, by its SHA-256")
-        return str(convert(path, conversion_of(entry), entry.file.sha256))
+        return str(convert(path, conversion_of(entry), entry.file.digest))
     from resnetlab.models.importing.import_weights import import_weights
 
     imported = import_weights(path)
@@ -90,9 +91,9 @@ def _assumed_preprocessing(config: ModelConfig, layout: str) -> tuple[Preprocess
     """Return the usual preprocessing of such a network, and why."""
     if config.in_channels != 3:
         half = (0.5,) * config.in_channels
-        size = 224 if config.stem == "imagenet" else 32
+        size = 32 if config.stem == "cifar" else 224
         return Preprocessing(size, half, half), "pixels from -1 to 1, since the network does not read colours"
-    if config.stem == "imagenet":
+    if config.stem != "cifar":
         fields = reference_fields("bilinear", "torchvision")
         return Preprocessing(224, IMAGENET_MEAN, IMAGENET_STD, crop_ratio=0.875, **fields), "as in torchvision"
     if layout.startswith(CIFAR_MEAN_LAYOUTS):
@@ -102,7 +103,7 @@ def _assumed_preprocessing(config: ModelConfig, layout: str) -> tuple[Preprocess
 
 def _assumed_classes(config: ModelConfig) -> tuple[tuple[str, ...] | None, str]:
     """Return the class names that a number of outputs and a stem suggest, and their description."""
-    if config.stem == "imagenet" and config.num_classes == 1000:
+    if config.stem != "cifar" and config.num_classes == 1000:
         return published_classes("imagenet"), "of ImageNet"
     if config.stem == "cifar" and config.num_classes in (len(CIFAR10), len(CIFAR100)):
         return published_classes(f"cifar{config.num_classes}"), f"of CIFAR-{config.num_classes}"
