@@ -141,11 +141,11 @@ def run(options: Options) -> int:
 
     from resnetlab.cli.console import open_console
     from resnetlab.cli.progress import TrainDisplay
+    from resnetlab.cli.train_output import print_next_commands, print_result
     from resnetlab.system.allocator import use_huge_pages
 
     use_huge_pages()
     first = process_group_from_env().is_first
-    from resnetlab.cli.train_output import print_next_commands, print_result
     console = open_console(stderr=options.json, quiet=not first)
     console.print("loading PyTorch and the images …", style="dim")
     from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
@@ -171,11 +171,11 @@ def run(options: Options) -> int:
         print_json({"out": str(out), **result})
     elif first:
         print_result(result, out, console)
+        print_next_commands(out, config.data, console)
     return 0
 
 
 def resolve_run(options: Options) -> tuple[RunConfig, Path]:
-        print_next_commands(out, config.data, console)
     """Return the configuration and the directory of the run; `--resume` reads the configuration from the directory.
 
     Raises:
@@ -223,13 +223,13 @@ def new_config(options: Options) -> RunConfig:
         name = options.recipe or default_recipe(data.name, model)
     if name == "finetune" and options.weights is None:
         raise ConfigError("recipe finetune needs trained weights; name a model file with --from")
+    overrides = _recipe_overrides(options)
+    if is_custom_data and options.recipe is None:  # a recipe by name keeps what its protocol says
+        overrides.setdefault("keep", "best")
     return RunConfig(
         model,
         data,
         change_recipe(named_recipe(name, model), overrides),
-    overrides = _recipe_overrides(options)
-    if is_custom_data and options.recipe is None:  # a recipe by name keeps what its protocol says
-        overrides.setdefault("keep", "best")
         **_given_options(options, *RUN_FIELDS),
         weights=weights,
     )

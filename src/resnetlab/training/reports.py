@@ -117,7 +117,6 @@ def result_line(trainer: "TrainerComponents", scores: Mapping[str, SplitScore | 
     }
 
 
-def model_card(trainer: "TrainerComponents", errors: dict[str, float | None]) -> ModelCard:
 def split_errors(scores: Mapping[str, SplitScore | None]) -> dict[str, float | None]:
     """Return the error of each split in %, as `train_error_pct` and so on."""
     return {f"{name}_error_pct": score and score.error_pct for name, score in scores.items()}
@@ -136,6 +135,7 @@ def class_counts(trainer: "TrainerComponents") -> list[int]:
     return torch.bincount(dataset.train.labels, minlength=len(dataset.classes)).tolist()
 
 
+def model_card(trainer: "TrainerComponents", errors: dict[str, float | None]) -> ModelCard:
     """Return the card of the trained network."""
     config, data = trainer.config, trainer.data
     origin = provenance(config, data.dataset, data.preprocessing)

@@ -88,12 +88,12 @@ class TrainerComponents:
         return time.perf_counter() - self._start_s
 
     @property
-    def eval_model(self) -> ResNet:
-    @property
     def is_stopped_early(self) -> bool:
         """Whether the run ends before its full length, because the validation error fell no more."""
         return is_stopped_early(self.state.val_errors, self.config.recipe.early_stop_epochs)
 
+    @property
+    def eval_model(self) -> ResNet:
         """The network that is evaluated and saved: the average of the weights if the recipe asks for one."""
         return self.average.model if self.average else self.model
 
@@ -140,10 +140,10 @@ class TrainerComponents:
         best = saved["best"]
         self.best.epoch, self.best.weights = best["epoch"], by_kind["best"]
         self.best.error_pct = float("inf") if best["error_pct"] is None else best["error_pct"]
-        self.state = TrainState.from_json(saved["run"])
-        if saved["epoch_steps"] != self.steps_per_epoch:
         if self.best.with_weights and not self.best.weights:  # the run kept the last epoch until now
             self.best = BestWeights(with_weights=True)
+        self.state = TrainState.from_json(saved["run"])
+        if saved["epoch_steps"] != self.steps_per_epoch:
             self.state = self.state.restart_epoch(self.steps_per_epoch)
         self._start_s = time.perf_counter() - self.state.time_s
 
