@@ -13,10 +13,11 @@ from resnetlab.config import ConfigError, RunConfig
 from resnetlab.models.zoo import build_model, model_config
 from resnetlab.training import cuda_graph
 from resnetlab.training.cuda_graph import GraphedForward
-from resnetlab.training.execution import Execution, check_execution, make_forward, select_execution
+from resnetlab.training.execution import Execution, check_execution, make_forward
 from resnetlab.training.fit import fit
 from resnetlab.training.recipes import recipe
 from resnetlab.training.runtime_options import RuntimeOptions
+from resnetlab.training.select_execution import StepLoad, select_execution
 
 
 def capture(step):
@@ -120,7 +121,7 @@ def test_a_processor_has_neither_graphs_nor_tf32(execution, message):
 def test_a_graph_does_not_sum_over_micro_batches():
     config = RunConfig(model_config("resnet8"), recipe=recipe("digits"), compile="cuda-graph")
     with pytest.raises(ConfigError, match="compile cuda-graph needs an NVIDIA GPU"):
-        select_execution(config, build_model("resnet8"), lambda: batch(0), macs=1, total_steps=1, is_shared=True)
+        select_execution(config, build_model("resnet8"), batch, load=StepLoad(1, 1, 16, is_shared=True))
     if torch.cuda.is_available():
         with pytest.raises(ConfigError, match="for one process without --grad-accum-steps"):
             check_execution(Execution(cuda_graph=True), torch.device("cuda"), is_shared=True)

@@ -1,65 +1,138 @@
 """How a step is computed: a short run is not measured, a long one takes what is faster, and bf16 learns alike."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
 
 from resnetlab.config import ModelConfig, RunConfig
 from resnetlab.models.zoo import build_model, model_config
-from resnetlab.training import execution
-from resnetlab.training.execution import Execution, default_execution, make_forward, select_execution
+from resnetlab.training import select_execution as select_execution_module
+from resnetlab.training import step_timer
+from resnetlab.training.execution import Execution, default_execution, kept_threads, make_forward
 from resnetlab.training.fit import fit
 from resnetlab.training.recipes import recipe
+from resnetlab.training.select_execution import StepLoad, select_execution
 
 CONFIG = RunConfig(model_config("resnet8"), recipe=recipe("cifar-paper", steps=100))
 LONG = 10**9
 
 
-def batch():
+LOAD = StepLoad(macs=10**6, total_steps=LONG, batch_size=128)
+SHORT = dataclasses.replace(LOAD, total_steps=100)
+
+
+def batch(num_images=128):
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(128, 3, 8, 8, generator=generator), torch.randint(10, (128,), generator=generator)
+    return torch.randn(num_images, 3, 8, 8, generator=generator), torch.randint(10, (num_images,), generator=generator)
 
 
-def test_a_short_run_is_not_measured(monkeypatch):
-    monkeypatch.setattr(execution, "_images_per_s", lambda *_: pytest.fail("measured"))
-    model = build_model(CONFIG.model)
-    way, _ = select_execution(CONFIG, model, batch, macs=1000, total_steps=100)
+@pytest.fixture
+def step_times(monkeypatch):
+    """Seconds of a step by name of the execution, in place of measured ones; the names of the steps that were taken."""
+    times, taken = {}, []
+
+    def time_step(timer, way, _forward, num_images=None):
+        taken.append(way.name)
+        return times[way.name] * (num_images or len(timer.labels))
+
+    monkeypatch.setattr(step_timer.StepTimer, "time_step", time_step)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # so that threads are not compared
+    return times, taken
+
+
+def images_of(speeds):
+    return {name: pytest.approx(speed) for name, speed in speeds.items()}
+
+
+def test_a_short_run_is_not_measured(step_times):
+    way, _ = select_execution(CONFIG, build_model(CONFIG.model), batch, load=SHORT)
     assert way == Execution("fp32", "channels_last", compile=False)
+    assert step_times[1] == []
 
 
-@pytest.mark.parametrize(("bf16", "taken"), [(500.0, "bf16"), (102.0, "fp32"), (50.0, "fp32")])
-def test_a_long_run_takes_the_fastest_by_a_margin(monkeypatch, bf16, taken):
-    speeds = {"fp32": 100.0, "fp32 + NCHW": 90.0, "bf16": bf16, "bf16 + NCHW": bf16 / 2}
-    monkeypatch.setattr(execution, "_images_per_s", lambda _model, way, *_: speeds[way.name])
+def test_a_run_that_is_short_on_this_machine_compares_nothing(step_times):
+    """Expected to take minutes on a slow machine, and a second on this one."""
+    times, taken = step_times
+    times["fp32"] = 1e-10
+    way, _ = select_execution(CONFIG, build_model(CONFIG.model), batch, load=LOAD)
+    assert (way.name, set(taken)) == ("fp32", {"fp32"})
+
+
+@pytest.mark.parametrize(("bf16", "selected"), [(500.0, "bf16"), (102.0, "fp32"), (50.0, "fp32")])
+def test_a_long_run_takes_the_fastest_by_a_margin(step_times, bf16, selected):
+    speeds = {"fp32": 100.0, "fp32 + NCHW": 90.0, "bf16": bf16, "bf16 + NCHW": bf16 / 1.2}
+    step_times[0].update({name: 1 / speed for name, speed in speeds.items()})
     open_ways = dataclasses.replace(CONFIG, compile="off")
-    way, _ = select_execution(open_ways, build_model(CONFIG.model), batch, macs=10**6, total_steps=LONG)
-    assert (way.precision, way.layout, way.images_per_s) == (taken, "channels_last", speeds)
+    way, _ = select_execution(open_ways, build_model(CONFIG.model), batch, load=LOAD)
+    assert (way.precision, way.layout, way.images_per_s) == (selected, "channels_last", images_of(speeds))
 
 
-def test_what_is_set_by_hand_is_kept(monkeypatch):
-    measured = []
-    monkeypatch.setattr(execution, "_images_per_s", lambda _model, way, *_: measured.append(way.name) or 1.0)
+def test_a_slow_execution_is_left_after_its_first_steps(step_times):
+    times, taken = step_times
+    times.update({"fp32": 0.01, "fp32 + NCHW": 0.011, "bf16": 1.0, "bf16 + NCHW": 0.02})
+    way, _ = select_execution(dataclasses.replace(CONFIG, compile="off"), build_model(CONFIG.model), batch, load=LOAD)
+    assert way.name == "fp32"
+    assert taken.count("bf16") == 2  # two images took as long as a whole step in fp32
+    assert taken.count("bf16 + NCHW") == 3
+    assert taken.count("fp32 + NCHW") > 5
+    assert "bf16" not in way.images_per_s
+
+
+def test_measuring_ends_with_its_budget(step_times, monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr(step_timer.time, "perf_counter", lambda: next(clock))  # each look at the clock is a second
+    times, taken = step_times
+    times.update(dict.fromkeys(("fp32", "fp32 + NCHW", "bf16", "bf16 + NCHW"), 0.01))
+    select_execution(dataclasses.replace(CONFIG, compile="off"), build_model(CONFIG.model), batch, load=LOAD)
+    assert len(taken) < 15
+
+
+def test_threads_are_compared_and_restored(step_times, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(select_execution_module, "thread_counts", lambda current: (1, 2, 4))
+    speeds = {"fp32": 100.0, "fp32 + 1 thread": 100.0, "fp32 + 2 threads": 150.0, "fp32 + 4 threads": 130.0}
+    step_times[0].update({name: 1 / speed for name, speed in speeds.items()})
+    chosen = dataclasses.replace(CONFIG, precision="fp32", layout="channels_last", compile="off")
+    way, _ = select_execution(chosen, build_model(CONFIG.model), batch, load=LOAD)
+    assert (way.threads, way.images_per_s) == (2, images_of(speeds))
+    assert Execution(**way.as_json()) == way
+    before = torch.get_num_threads()
+    with kept_threads():
+        way.use_threads()
+        assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == before
+
+
+def test_what_is_set_by_hand_is_kept(step_times):
+    times, taken = step_times
+    times.update({"fp32": 1.0, "fp32 + NCHW": 1.0, "fp32 + NCHW + 3 threads": 1.0})
     chosen = dataclasses.replace(CONFIG, precision="fp32", compile="off")
-    way, _ = select_execution(chosen, build_model(CONFIG.model), batch, macs=10**6, total_steps=LONG)
-    assert measured == ["fp32", "fp32 + NCHW"]
-    assert way.precision == "fp32"
-    all_set = dataclasses.replace(chosen, layout="contiguous")
-    assert select_execution(all_set, build_model(CONFIG.model), batch, macs=10**6, total_steps=LONG)[
-        0
-    ] == default_execution(all_set)
-    assert measured == ["fp32", "fp32 + NCHW"]
+    way, _ = select_execution(chosen, build_model(CONFIG.model), batch, load=LOAD)
+    assert (way.precision, set(taken)) == ("fp32", {"fp32", "fp32 + NCHW"})
+    all_set = dataclasses.replace(chosen, layout="contiguous", threads=3)
+    way, _ = select_execution(all_set, build_model(CONFIG.model), batch, load=LOAD)
+    assert dataclasses.replace(way, images_per_s={}) == default_execution(all_set)
+    assert way.images_per_s == images_of({"fp32 + NCHW + 3 threads": 1.0})  # for the expected time of the run
 
 
-def test_measuring_leaves_the_network_as_it_was():
+def test_measuring_leaves_the_network_as_it_was(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     model = build_model(CONFIG.model).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    images, labels = batch()
-    few = lambda: (images[:16], labels[:16])  # noqa: E731  # which is timed makes no difference here
-    way, _ = select_execution(dataclasses.replace(CONFIG, compile="off"), model, few, macs=10**7, total_steps=10_000)
-    assert set(way.images_per_s) == {"fp32", "fp32 + NCHW", "bf16", "bf16 + NCHW"}
+    few = dataclasses.replace(LOAD, batch_size=16)
+    lines = []
+    way, _ = select_execution(dataclasses.replace(CONFIG, compile="off"), model, batch, load=few, log=lines.append)
+    assert {"fp32", "fp32 + NCHW"} <= set(way.images_per_s)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
+    assert [line.split()[0] for line in lines] == ["measuring", "comparing"]
+
+
+@pytest.mark.parametrize(("probe_s", "num_images"), [(0.001, 128), (0.008, 32), (0.1, 4), (10.0, 4)])
+def test_a_measured_step_takes_a_quarter_of_a_second_if_it_can(probe_s, num_images):
+    assert step_timer.num_measured_images(probe_s, 128) == num_images
 
 
 def test_people_read_it():

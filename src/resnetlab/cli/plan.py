@@ -178,7 +178,7 @@ def half_precisions(requested: str, work: "Workload", device: "Device") -> tuple
     Raises:
         ConfigError: If bf16 is requested for a device without it.
     """
-    from resnetlab.training.execution import ASSUMED_MACS_PER_S, LONG_RUN_S
+    from resnetlab.training.select_execution import LONG_RUN_S, StepLoad
 
     if requested == "bf16" and not device.bf16:
         raise ConfigError(f"{device.name} does not compute in bf16; use --precision fp32 or another --device")
@@ -187,7 +187,7 @@ def half_precisions(requested: str, work: "Workload", device: "Device") -> tuple
     if requested != "auto":
         return (requested == "bf16",)
     macs = max(cost.macs for cost, _, _ in work.costs)
-    short = 3 * macs * work.batch_size * work.steps < ASSUMED_MACS_PER_S * LONG_RUN_S
+    short = StepLoad(macs, work.steps, work.batch_size).slow_s < LONG_RUN_S
     return (False,) if short or not device.bf16 else (False, True)
 
 

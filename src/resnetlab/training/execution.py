@@ -1,17 +1,10 @@
-"""The execution of a step: precision, memory layout, compilation, CUDA graph; measured and selected in long runs.
+"""The execution of a step: precision, memory layout, compilation, CUDA graph and threads."""
 
-Longer than 300 lines because the candidates, their measurement and their refusals belong together.
-"""
-
-import contextlib
-import copy
 import dataclasses
 import functools
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -19,30 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resnetlab.config import ConfigError, RunConfig
-from resnetlab.models.resnet import ResNet
 from resnetlab.system.tf32 import float32_products
 from resnetlab.training.cuda_graph import GraphedForward
-
-LONG_RUN_S = 600
-"""Shorter runs, in seconds, are not measured: they use fp32, channels last and no compilation."""
-
-COMPILE_PAYS_S = 1800
-"""Compilation takes about a minute, so it is tried only if more than this is left to run, in seconds."""
-
-ASSUMED_MACS_PER_S = 5e10
-"""Speed that the first estimate of a run's time assumes: a slow machine, so that a run is more likely measured."""
-
-WORTHWHILE = 1.03
-"""Speed-up that another execution must reach to be selected: less is noise."""
-
-GRAPH_PAYS_S = 60
-"""Capturing a CUDA graph takes about a second, so it is tried only if more than this is left to run, in seconds."""
-
-WARM_UP, TIMED = 2, 5
-"""Unmeasured and measured steps for each execution on a processor."""
-
-GPU_WARM_UP, GPU_TIMED = 10, 50
-"""The same on a GPU, where a step takes milliseconds and is not waited for one by one."""
+from resnetlab.training.loss import LossFunction, num_wrong
 
 TF32_CAPABILITY = (8, 0)
 """Compute capability from which NVIDIA GPUs have TF32 (Ampere)."""
@@ -65,6 +37,8 @@ class Execution:
     compile: bool = False
     cuda_graph: bool = False
     """Whether forward and backward pass are replayed from a CUDA graph."""
+    threads: int = 0
+    """Threads of PyTorch; 0 leaves the number that it has chosen."""
     images_per_s: dict[str, float] = field(default_factory=dict)
     """Measured speeds by `name`; empty if nothing was measured."""
 
@@ -75,13 +49,15 @@ class Execution:
         words += ["NCHW"] if self.layout == "contiguous" else []
         words += ["compile"] if self.compile else []
         words += ["CUDA graph"] if self.cuda_graph else []
+        words += [f"{self.threads} thread{'s' * (self.threads > 1)}"] if self.threads else []
         return " + ".join(words)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the entry of record and checkpoint; `cuda_graph` only where it is used."""
+        """Return the entry of record and checkpoint; `cuda_graph` and `threads` only where they are used."""
         values = dataclasses.asdict(self)
-        if not self.cuda_graph:
-            del values["cuda_graph"]
+        for name in ("cuda_graph", "threads"):
+            if not values[name]:
+                del values[name]
         return values
 
     def float32_products(self) -> AbstractContextManager[None]:
@@ -100,8 +76,13 @@ class Execution:
         others = [f"{name}: {speed:,.0f}" for name, speed in self.images_per_s.items() if name != self.name]
         return "; ".join([f"{self.name}: {self.images_per_s[self.name]:,.0f} images/s", *others])
 
+    def use_threads(self) -> None:
+        """Set the number of threads of PyTorch in this thread, if it was selected."""
+        if self.threads and self.threads != torch.get_num_threads():
+            torch.set_num_threads(self.threads)
 
-def make_forward(model: nn.Module, execution: Execution, label_smoothing: float = 0.0) -> Forward:
+
+def make_forward(model: nn.Module, execution: Execution, loss: LossFunction = F.cross_entropy) -> Forward:
     """Return a function that computes the loss (always in fp32) and the errors of a batch as `execution` says.
 
     TF32 is a setting of the process: call the function, and `backward` of its loss, in `Execution.float32_products`.
@@ -115,8 +96,7 @@ def make_forward(model: nn.Module, execution: Execution, label_smoothing: float 
                 logits = model(images)
         else:
             logits = model(images)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
-        return loss, (logits.detach().argmax(1) != labels).sum()
+        return loss(logits.float(), labels), num_wrong(logits, labels)
 
     computed: Forward = forward
     if execution.compile:
@@ -138,6 +118,17 @@ def in_own_precision(method: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
+@contextmanager
+def kept_threads() -> Iterator[None]:
+    """Restore PyTorch's number of threads afterwards: an execution sets it for the whole process."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)
+
+
 def default_execution(config: RunConfig) -> Execution:
     """Return the configured execution, with the defaults in place of `auto`; nothing is measured."""
     return Execution(
@@ -145,6 +136,7 @@ def default_execution(config: RunConfig) -> Execution:
         layout="channels_last" if config.layout == "auto" else config.layout,
         compile=config.compile == "on",
         cuda_graph=config.compile == "cuda-graph",
+        threads=config.threads or 0,
     )
 
 
@@ -167,143 +159,3 @@ def check_execution(execution: Execution, device: torch.device, *, is_shared: bo
         raise ConfigError("compile cuda-graph needs an NVIDIA GPU; use on, off or auto")
     if execution.cuda_graph and is_shared:
         raise ConfigError("compile cuda-graph is for one process without --grad-accum-steps; use on, off or auto")
-
-
-def select_execution(
-    config: RunConfig,
-    model: ResNet,
-    batch: Callable[[], tuple[Tensor, Tensor]],
-    *,
-    macs: int,
-    total_steps: int,
-    is_shared: bool = False,
-) -> tuple[Execution, Forward]:
-    """Measure the executions that the configuration leaves open, if the run is long enough, and return the fastest.
-
-    The network is restored afterwards. `batch` returns images and labels of a real batch; `macs` are for one image;
-    `is_shared` is as for `check_execution`.
-
-    Raises:
-        ConfigError: if precision, compilation or CUDA graph are configured and do not work on this machine.
-    """
-    start, smoothing = default_execution(config), config.recipe.label_smoothing
-    device = next(model.parameters()).device
-    check_execution(start, device, is_shared=is_shared)
-    batch_size = config.recipe.batch_size
-    expected_s = 3 * macs * batch_size * total_steps / ASSUMED_MACS_PER_S
-    undecided = "auto" in (config.precision, config.layout, config.compile)
-    if expected_s < LONG_RUN_S or not undecided:
-        return start, _compiled_or_refused(model, start, batch, smoothing)
-    images, labels = batch()
-    speeds: dict[str, float] = {}
-
-    def speed(way: Execution, forward: Forward) -> float:
-        speeds[way.name] = _images_per_s(model, way, forward, images, labels)
-        return speeds[way.name]
-
-    best = replace(start, compile=False, cuda_graph=False)
-    with _unchanged(model):
-        fastest = speed(best, make_forward(model, best, smoothing))
-        for other in _others(config, best):
-            found = speed(other, make_forward(model, other, smoothing))
-            if found > fastest * WORTHWHILE:
-                best, fastest = other, found
-        forward = make_forward(model, best, smoothing)
-        left_s = total_steps * batch_size / fastest
-        configured = start.compile or start.cuda_graph
-        for changes in _prepared(config, left_s, on_gpu=device.type == "cuda" and not is_shared):
-            prepared = replace(best, compile=False, cuda_graph=False, **changes)
-            with contextlib.suppress(*(() if configured else (Exception,))):  # no compiler here: do without
-                candidate = make_forward(model, prepared, smoothing)
-                if (found := speed(prepared, candidate)) > fastest * WORTHWHILE or configured:
-                    best, forward, fastest = prepared, candidate, found
-    return replace(best, images_per_s=speeds), forward
-
-
-def _prepared(config: RunConfig, left_s: float, *, on_gpu: bool) -> Iterator[dict[str, bool]]:
-    """Yield the fields of each prepared execution to measure: CUDA graph, compilation, both.
-
-    Args:
-        config: The configured one alone is measured if there is one.
-        left_s: Seconds of the run without any: preparing takes time.
-        on_gpu: Whether a CUDA graph is possible.
-    """
-    if config.compile == "on":
-        yield {"compile": True}
-    elif config.compile == "cuda-graph":
-        yield {"cuda_graph": True}
-    elif config.compile == "auto":
-        if on_gpu and left_s > GRAPH_PAYS_S:
-            yield {"cuda_graph": True}
-        if left_s > COMPILE_PAYS_S:
-            yield {"compile": True}
-            if on_gpu:
-                yield {"compile": True, "cuda_graph": True}
-
-
-def _compiled_or_refused(
-    model: ResNet, way: Execution, batch: Callable[[], tuple[Tensor, Tensor]], label_smoothing: float
-) -> Forward:
-    forward = make_forward(model, way, label_smoothing)
-    if way.compile or way.cuda_graph:
-        images, labels = batch()
-        try:
-            with _unchanged(model):
-                _images_per_s(model, way, forward, images, labels)
-        except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            option = "cuda-graph" if way.cuda_graph else "on"
-            raise ConfigError(
-                f"--compile {option} does not work here ({reason}); leave it out, or use --compile off"
-            ) from error
-    return forward
-
-
-def _others(config: RunConfig, way: Execution) -> Iterator[Execution]:
-    """Yield the other eager executions that the configuration leaves open."""
-    precisions = ("fp32", "bf16") if config.precision == "auto" else (way.precision,)
-    layouts = ("channels_last", "contiguous") if config.layout == "auto" else (way.layout,)
-    for precision in precisions:
-        for layout in layouts:
-            if (precision, layout) != (way.precision, way.layout):
-                yield replace(way, precision=precision, layout=layout)
-
-
-def _images_per_s(model: ResNet, way: Execution, forward: Forward, images: Tensor, labels: Tensor) -> float:
-    model.to(memory_format=way.memory_format)  # pyright: ignore[reportCallIssue]  # a stub lacks it
-    images = images.contiguous(memory_format=way.memory_format)
-
-    def step() -> float:
-        start_s = time.perf_counter()
-        loss, _ = forward(images, labels)
-        loss.backward()
-        if not images.is_cuda:
-            loss.item()
-        model.zero_grad()
-        return time.perf_counter() - start_s
-
-    with way.float32_products():
-        if not images.is_cuda:
-            times = [step() for _ in range(WARM_UP + TIMED)]
-            return len(labels) / statistics.median(times[WARM_UP:])
-        for _ in range(GPU_WARM_UP):
-            step()
-        torch.cuda.synchronize()
-        start_s = time.perf_counter()
-        for _ in range(GPU_TIMED):  # as in training, where losses are read together
-            step()
-        torch.cuda.synchronize()
-        return len(labels) * GPU_TIMED / (time.perf_counter() - start_s)
-
-
-@contextmanager
-def _unchanged(model: ResNet) -> Iterator[None]:
-    """Restore state and mode of the network afterwards: a measurement changes the statistics of BN."""
-    before: dict[str, Any] = copy.deepcopy(model.state_dict())
-    was_training = model.training
-    model.train()
-    try:
-        yield
-    finally:
-        model.train(was_training)
-        model.load_state_dict(before)

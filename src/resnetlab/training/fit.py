@@ -15,6 +15,7 @@ from resnetlab.training.callbacks import Callback
 from resnetlab.training.checkpoint import Checkpoint
 from resnetlab.training.checkpoint_manager import CheckpointManager, UnsavedError
 from resnetlab.training.config_changes import describe_changes
+from resnetlab.training.execution import kept_threads
 from resnetlab.training.metrics import StepMetrics
 from resnetlab.training.record import Record
 from resnetlab.training.reports import TrainResult, run_line
@@ -56,6 +57,7 @@ def fit(
     group = options.process_group
     stop_signal.shared = group.size > 1
     with contextlib.ExitStack() as stack:
+        stack.enter_context(kept_threads())
         resume, out = ResumePoint(), None if out is None else Path(out)
         if out is not None:
             folder = out

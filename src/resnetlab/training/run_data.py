@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -13,13 +14,15 @@ from resnetlab.data.images.encoded import EncodedImages
 from resnetlab.data.loader import steps_per_epoch, train_batches
 from resnetlab.data.normalisation import pixel_normalisation
 from resnetlab.data.open_dataset import open_data
-from resnetlab.data.sampler import epoch_order
+from resnetlab.data.sampler import train_order
 from resnetlab.evaluation.protocols import SplitScore, score_split
 from resnetlab.models.resnet import ResNet
 from resnetlab.training.checkpoint import Checkpoint
 from resnetlab.training.distributed import pick_device
 from resnetlab.training.init_weights import match_channels, source_preprocessing
+from resnetlab.training.loss import balanced_class_weights
 from resnetlab.training.runtime_options import RuntimeOptions
+from resnetlab.training.scan_progress import scan_progress
 
 
 @dataclass
@@ -60,6 +63,7 @@ class RunData:
             process_group=self.options.process_group,
             micro_batches=self.config.grad_accum_steps,
             image_size=self.image_size(epoch),
+            num_classes=len(self.dataset.classes),
         )
 
     def image_size(self, epoch: int) -> int:
@@ -69,8 +73,20 @@ class RunData:
         return sides[-1] if sides else self.preprocessing.image_size
 
     def order(self, epoch: int) -> Tensor:
-        """Return the training sample at each position of an epoch: int64, shape (num_samples,)."""
-        return epoch_order(self.dataset.train, self.config.seed, epoch)
+        """Return the training sample at each position of an epoch: int64, a whole number of batches at least."""
+        return train_order(self.dataset.train, self.config.recipe, seed=self.config.seed, epoch=epoch)
+
+    @cached_property
+    def class_counts(self) -> list[int]:
+        """Number of training images of each class, by label."""
+        return torch.bincount(self.dataset.train.labels, minlength=len(self.dataset.classes)).tolist()
+
+    @cached_property
+    def class_weights(self) -> Tensor | None:
+        """Weight of each class in the training loss: float32 on the device, (num_classes,); `None` for no weights."""
+        if self.config.recipe.class_weights == "none":
+            return None
+        return balanced_class_weights(self.class_counts).to(self.device)
 
     def score(self, model: ResNet, split: str) -> SplitScore:
         """Evaluate a network on a split, which the processes share."""
@@ -104,9 +120,20 @@ def open_run_data(config: RunConfig, options: RuntimeOptions, checkpoint: Checkp
     _check_batch_size(config, options)
     stored = source_preprocessing(config, checkpoint)
     keep_encoded = config.recipe.crop != "pad"
-    dataset = open_data(config.data, keep_encoded=keep_encoded, preprocessing=stored, cache_gib=options.cache_gib)
+    dataset = open_data(
+        config.data,
+        on_progress=scan_progress(options.log),
+        keep_encoded=keep_encoded,
+        preprocessing=stored,
+        cache_gib=options.cache_gib,
+    )
     if len(dataset.val) == 0:
         raise ConfigError(f"{dataset.name} has too few images: none is left to validate on; add some, or a val folder")
+    if config.recipe.balanced_order and dataset.train.shards is not None:
+        raise ConfigError(
+            f"balanced_order reads images in any order, and the shards of {dataset.name} are read one after the other; "
+            "use --class-weights balanced instead"
+        )
     if checkpoint and checkpoint.state["fingerprint"] != dataset.fingerprint:
         raise ConfigError(
             f"the images of {dataset.name} are not those that the run was started with; start over (--fresh)"

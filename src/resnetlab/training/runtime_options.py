@@ -1,8 +1,13 @@
 """Options of a run that do not change its result: processes, workers, checkpoints."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from resnetlab.system.process_group import ProcessGroup
+
+if TYPE_CHECKING:
+    from resnetlab.training.execution import Execution
 
 
 @dataclass(frozen=True)
@@ -31,3 +36,11 @@ class RuntimeOptions:
     share a step."""
     track: str | None = None
     """`tensorboard` also writes event files."""
+    log: Callable[[str], None] | None = None
+    """Receives lines about what is being done before the first step: images scanned, executions measured."""
+    execution: "Execution | None" = None
+    """How steps are computed, if it was measured before. The configuration must say the same."""
+    expected_s: float | None = None
+    """Time of the run in seconds, if it was estimated before."""
+    max_expected_s: float | None = None
+    """Longest expected time in seconds; a longer run is refused before its first step. No limit if not given."""

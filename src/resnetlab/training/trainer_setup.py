@@ -9,11 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from resnetlab.config import RunConfig
-from resnetlab.data.loader import train_batches
 from resnetlab.data.rng import make_generator
 from resnetlab.models.cost import cost_of_config
 from resnetlab.models.resnet import ResNet
-from resnetlab.models.sync_batchnorm import convert_sync_batchnorm
 from resnetlab.models.zoo import build_model, size_warning
 from resnetlab.serialization import to_json
 from resnetlab.training.callbacks import Callback
@@ -22,14 +20,17 @@ from resnetlab.training.checkpoint_manager import CheckpointManager
 from resnetlab.training.describe_run import describe_run
 from resnetlab.training.distributed import wrap_ddp
 from resnetlab.training.early_stopping import is_stopped_early
-from resnetlab.training.execution import Execution, Forward, check_execution, make_forward, select_execution
+from resnetlab.training.execution import Forward, make_forward
 from resnetlab.training.grad_sync import GradSync
 from resnetlab.training.init_weights import init_from_file
 from resnetlab.training.layer_stats import LayerStatsHook, sampling_interval
+from resnetlab.training.loss import make_loss
 from resnetlab.training.metrics import ProgressMeter
 from resnetlab.training.optimizer import make_optimizer, set_mode
 from resnetlab.training.reports import bn_batch_warning
+from resnetlab.training.resolve_execution import resolve_execution
 from resnetlab.training.run_data import RunData, open_run_data
+from resnetlab.training.run_time import refuse_long_run
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
 from resnetlab.training.train_state import BestWeights, TrainState, load_optimizer_tensors, optimizer_tensors
@@ -59,7 +60,9 @@ class TrainerComponents:
         self.model, self.start = _build_network(self.config, self.data, checkpoint)
         self.macs = cost_of_config(self.model.config, self.data.preprocessing.image_size).macs
         self.model.activation_checkpointing = self.config.activation_checkpointing
-        self.execution, self.forward = _resolve_execution(self.config, self.model, self.data, self.macs, checkpoint)
+        self.execution, self.forward = resolve_execution(
+            self.config, self.model, self.data, macs=self.macs, checkpoint=checkpoint
+        )
         self.optimizer = make_optimizer(self.model, self.config)
         decay = self.config.recipe.ema_decay
         self.average = WeightAverage(self.model, decay) if decay else None
@@ -81,6 +84,7 @@ class TrainerComponents:
         if checkpoint:
             self.load_state_dict({"state": checkpoint.state, "tensors": checkpoint.tensors})
             self.warnings = list(filter(None, [bn_batch_warning(self, checkpoint.state)]))
+        refuse_long_run(self)
 
     @property
     def time_s(self) -> float:
@@ -218,7 +222,8 @@ class TrainerComponents:
         eager = dataclasses.replace(self.execution, compile=False, cuda_graph=False)
         if uncompiled and self.execution == eager and network is self.model:
             return self.forward
-        return make_forward(network, eager if uncompiled else self.execution, self.config.recipe.label_smoothing)
+        loss = make_loss(self.config.recipe, self.data.class_weights)
+        return make_forward(network, eager if uncompiled else self.execution, loss)
 
 
 def _build_network(config: RunConfig, data: RunData, checkpoint: Checkpoint | None) -> tuple[ResNet, dict[str, Any]]:
@@ -228,41 +233,6 @@ def _build_network(config: RunConfig, data: RunData, checkpoint: Checkpoint | No
     if config.weights is not None and checkpoint is None:
         start = init_from_file(config, model, data)
     return model.to(data.device), start
-
-
-def _resolve_execution(
-    config: RunConfig, model: ResNet, data: RunData, macs: int, checkpoint: Checkpoint | None
-) -> tuple[Execution, Forward]:
-    """Return how steps are computed: as the checkpoint stores it, or as a measurement by the first process selects.
-
-    The network gets the memory format of the execution, and synchronised batch normalisation if configured.
-    """
-    smoothing, group = config.recipe.label_smoothing, data.options.process_group
-    is_shared = group.size * config.grad_accum_steps > 1
-
-    def sample_batch() -> tuple[Tensor, Tensor]:  # a whole one, however many processes there are
-        return next(train_batches(data.splits["train"], data.preprocessing, config.recipe, seed=config.seed, epoch=0))
-
-    def select() -> tuple[Execution, Forward]:
-        return select_execution(
-            config, model, sample_batch, macs=macs, total_steps=data.total_steps, is_shared=is_shared
-        )
-
-    if checkpoint:
-        execution = Execution(**checkpoint.state["execution"])
-        if is_shared or data.device.type != "cuda":  # a graph replays the same kernels; others go without
-            execution = dataclasses.replace(execution, cuda_graph=False)
-        check_execution(execution, data.device)
-        forward = make_forward(model, execution, smoothing)
-    elif group.size == 1:
-        execution, forward = select()
-    else:
-        execution = group.run_on_first(lambda: select()[0])
-        forward = make_forward(model, execution, smoothing)
-    if config.sync_bn and group.size > 1:  # after the measurement, which one process makes alone
-        convert_sync_batchnorm(model)
-    model.to(memory_format=execution.memory_format)  # pyright: ignore[reportCallIssue]  # a stub lacks it
-    return execution, forward
 
 
 def _start_warnings(config: RunConfig, data: RunData) -> list[str]:
