@@ -3,13 +3,22 @@
 import dataclasses
 import itertools
 import random
+import shlex
+from pathlib import Path
 
 import pytest
 
 from helpers.synthetic_runs import layer_stats, relabelled, synthetic_run
+from resnetlab.cli.main import parse
+from resnetlab.cli.study import Options, build_grid
+from resnetlab.serialization import differences
+from resnetlab.study.arms import arm_network
 from resnetlab.study.detectors import DETECTORS
+from resnetlab.study.presets import get_preset
 from resnetlab.study.rules import FAILING, RULES
-from resnetlab.study.verdict import verdicts
+from resnetlab.study.study_command import Additions, study_command
+from resnetlab.study.verdict import verdicts, without_repetition
+from resnetlab.training.recipe_settings import named_recipe
 
 FAILS = {rule.kind for rule in FAILING} - {"unstable"}
 """Without `unstable`, which a run that ends in NaN gives under any label."""
@@ -291,6 +300,72 @@ def test_one_depth_is_not_enough():
     runs = [run for run in DEGRADED if run.depth == 56]
     assert kinds(runs) == [("plain", "not enough evidence")]
     assert "one depth only" in sentence(runs)
+
+
+def test_arms_of_one_depth_lack_one_thing_together():
+    runs = [synthetic_run(arm, 20, seed, 1.0 + seed) for arm in ("plain", "A", "C") for seed in range(3)]
+    found = verdicts(runs)
+    assert len(found) == 3
+    (merged,) = without_repetition(found)
+    assert merged.arm == "plain, A, C"
+    grid = added_grid(merged.command)
+    assert (grid.arms, grid.depths, grid.num_seeds) == (("plain", "A", "C"), (20, 56), 3)
+    assert without_repetition(verdicts(DEGRADED)) == verdicts(DEGRADED)
+
+
+def added_grid(command):
+    words = shlex.split(command)
+    assert words[:2] == ["resnetlab", "study"]
+    return build_grid(parse(Options, "study", words[2:]), get_preset(None))
+
+
+@pytest.mark.parametrize(
+    ("runs", "added"),
+    [
+        (grid("plain", [1.0], [70.0]), {"num_seeds": 3}),
+        (grid("plain", [1.0, 2.0, 1.5], [1.0, 9.0, 20.0]), {"num_seeds": 6}),
+        (grid("plain", [1.0, 2.0, 1.5], [40.0, 42.0, 41.0], losses=FALLING), {"epochs": 10}),
+        (with_control([60.0] * 3)[0], {"arms": ("plain", "plain-capped")}),
+    ],
+)
+def test_missing_evidence_is_a_command_that_adds_it(runs, added):
+    (finding,) = verdicts(runs)
+    assert finding.kind == "not enough evidence"
+    grid = added_grid(finding.command)
+    expected = {"num_seeds": len({run.seed for run in runs}), "arms": ("plain",), "epochs": 5, **added}
+    (dataset,) = grid.datasets
+    found = {"num_seeds": grid.num_seeds, "arms": grid.arms, "epochs": dataset.recipe.epochs}
+    assert (found, grid.depths, grid.identity_init) == (expected, (20, 56), False)
+    # a study in the same folder accepts its runs
+    assert "epochs" in added or dataset.recipe == runs[0].config.recipe
+
+
+def test_a_verdict_needs_no_command():
+    assert [finding.command for finding in verdicts(DEGRADED)] == [None]
+
+
+def test_the_command_gives_every_setting_of_the_runs():
+    run = synthetic_run("C", 20, 0, 1.0, data="some photos", train_images=50)
+    recipe = dataclasses.replace(
+        named_recipe("cifar-paper"), steps=None, batch_size=64, milestones=(0.3, 0.6), nesterov=True, epochs=7
+    )
+    config = dataclasses.replace(
+        run.config,
+        model=arm_network("C", 20, norm="none", init_scale=0.5),
+        data=dataclasses.replace(run.config.data, image_size=32, on_bad_image="skip", split_folders="train=a,test=b"),
+        recipe=recipe,
+        precision="bf16",
+    )
+    run = dataclasses.replace(run, config=config, directory=Path("my studies/x/runs/photos-C-20-seed0"))
+    words = shlex.split(study_command([run], Additions(num_seeds=4)))
+    options = parse(Options, "study", words[2:])
+    assert options.out == Path("my studies/x")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("resnetlab.data.registry.detect_kind", lambda data: None)
+        made = build_grid(options, get_preset(None)).runs()
+    expected = dataclasses.replace(config, layout="channels_last", compile="off")
+    assert {differences(expected, dataclasses.replace(other, seed=0)) == [] for other in made} == {True}
+    assert len(made) == 4
 
 
 def test_killed_and_deepened_runs_are_no_evidence():

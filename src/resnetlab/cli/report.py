@@ -37,7 +37,9 @@ def run(options: Options) -> int:
 
 def print_results(results: dict[str, Any], out: Path, console: "Console", *, json_wanted: bool) -> None:
     """Print a study's table, its verdicts and the path of its report; or only its JSON, on standard output."""
+    from resnetlab.cli.contrast_output import print_command, print_contrasts
     from resnetlab.cli.tables import table
+    from resnetlab.study.verdict import Verdict, without_repetition
 
     if json_wanted:
         print_json(results)
@@ -54,10 +56,12 @@ def print_results(results: dict[str, Any], out: Path, console: "Console", *, jso
         console.print(errors)
     console.print()
     width = min(80, console.width)
-    for verdict in results["findings"]:
-        subject = f"{verdict['arm']} networks on {verdict['data']}"
-        console.print(f"{subject}: {verdict['kind']}", style="bold", highlight=False)
-        console.print(verdict["sentence"], highlight=False, width=width)
+    for verdict in without_repetition([Verdict(**entry) for entry in results["findings"]]):
+        subject = f"{verdict.arm} networks on {verdict.data}"
+        console.print(f"{subject}: {verdict.kind}", style="bold", highlight=False)
+        console.print(verdict.sentence, highlight=False, width=width)
+        print_command(verdict.command, console)
+    print_contrasts(results, console)
     # One published comparison for each network, the first; the page has all.
     first = {(entry["data"], entry["cell"]["network"]): entry for entry in reversed(results["published"])}
     for entry in (*results["constructions"], *reversed(first.values())):

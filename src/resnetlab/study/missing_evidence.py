@@ -1,7 +1,9 @@
-"""The sentence of `not enough evidence`: why no other verdict holds, and what would decide."""
+"""The sentence of `not enough evidence`: why no other verdict holds, and the command that adds what lacks."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 from resnetlab.study.arms import CAPPED
 from resnetlab.study.degradation import DepthResult, is_too_short, is_under_way, main_depth_result
@@ -11,27 +13,78 @@ from resnetlab.study.rules import DEGRADATION_POINTS, OVERFITTING_POINTS
 from resnetlab.study.run_checks import has_learnt, has_sound_gradients, run_issues
 from resnetlab.study.run_metrics import train_error, unseen_error
 from resnetlab.study.sentences import effect_text, gradients_text, metric_range, network_name
+from resnetlab.study.study_command import Additions, study_command, two_depths
 from resnetlab.study.training_progress import loss_fall_before_drop
 
+ONE_DEPTH = "there are runs of one depth only"
+"""The first words of the sentence on an arm of one depth."""
+MORE_SEEDS = 2
+"""Factor on the number of seeds where an effect is within their variation."""
+LONGER = 2
+"""Factor on the length of runs that ended too early."""
 
-def missing_evidence(group: RunGroup) -> str:
-    """Return why no verdict holds for a group, what to add, and the issues of its single runs."""
+
+class MissingEvidence(NamedTuple):
+    """Why no verdict holds, and what to add."""
+
+    sentence: str
+    command: str
+    """The `resnetlab study` command that adds it."""
+
+
+def missing_evidence(group: RunGroup, groups: Sequence[RunGroup] = ()) -> MissingEvidence:
+    """Return why no verdict holds for a group, the issues of its single runs, and the command that adds what lacks.
+
+    Args:
+        group: The runs of one arm.
+        groups: All arms: those of one depth get the same command, which adds a depth to all of them.
+    """
+    reason, added = _reason(group)
+    if reason.startswith(ONE_DEPTH):
+        others = [other for other in groups if other.data == group.data and other.extremes() is None]
+        added = replace(added, arms=tuple(other.arm for other in others) or None)
+    return MissingEvidence(reason + _issue_counts(group), study_command(group.runs, added))
+
+
+def _reason(group: RunGroup) -> tuple[str, Additions]:
     result, extremes = main_depth_result(group), group.extremes()
     if extremes is None:
-        reason = f"there are runs of one depth only, {group.runs[0].network}; name another with --depths."
-    elif result is None:
-        reason = (
-            f"{network_name(extremes.shallow)} and {network_name(extremes.deep)} have no seed in common that finished."
+        reason = f"{ONE_DEPTH}, {group.runs[0].network}; name another with --depths."
+        return reason, Additions(
+            depths=two_depths(group.depths(group.train_sizes[-1])), num_seeds=_at_least_three(group)
         )
-    elif result.effect.interval is None:
+    if result is None:
+        names = network_name(extremes.shallow), network_name(extremes.deep)
+        return f"{names[0]} and {names[1]} have no seed in common that finished.", Additions()
+    if result.effect.interval is None:
         reason = f"{effect_text(*result)}, from one seed; use --seeds 3 or more."
-    else:
-        reasons = (explain(group, result) for explain in REASONS)
-        reason = next(
-            (text for text in reasons if text),
-            f"{effect_text(*result)}, which allows more than one explanation; add seeds with --seeds.",
-        )
-    return reason + _issue_counts(group)
+        return reason, Additions(num_seeds=_at_least_three(group))
+    for explain, remedy in REASONS:
+        if text := explain(group, result):
+            return text, remedy(group)
+    return f"{effect_text(*result)}, which allows more than one explanation; add seeds with --seeds.", _seeds(group)
+
+
+def _at_least_three(group: RunGroup) -> int:
+    return max(3, *(run.seed + 1 for run in group.runs))
+
+
+def _seeds(group: RunGroup) -> Additions:
+    return Additions(num_seeds=MORE_SEEDS * max(run.seed + 1 for run in group.runs))
+
+
+def _longer(_: RunGroup) -> Additions:
+    return Additions(longer=LONGER)
+
+
+def _again(_: RunGroup) -> Additions:
+    return Additions(again=True)
+
+
+def _control(group: RunGroup) -> Additions:
+    if group.control is None and not group.arm.endswith(CAPPED):
+        return Additions(arms=(group.arm, group.arm + CAPPED))
+    return _seeds(group)
 
 
 def _no_gradients(group: RunGroup, result: DepthResult) -> str | None:
@@ -131,17 +184,17 @@ def _uncertain(_: RunGroup, result: DepthResult) -> str | None:
     return f"{effect_text(*result)}: the seeds vary too much for a verdict; add seeds with --seeds."
 
 
-REASONS: tuple[Callable[[RunGroup, DepthResult], str | None], ...] = (
-    _no_gradients,
-    _too_short,
-    _not_learnt,
-    _unsound_gradients,
-    _uncertain,
-    _other_depths,
-    _unseen_rises,
-    _wider_gap,
+REASONS: tuple[tuple[Callable[[RunGroup, DepthResult], str | None], Callable[[RunGroup], Additions]], ...] = (
+    (_no_gradients, _again),
+    (_too_short, _longer),
+    (_not_learnt, _longer),
+    (_unsound_gradients, _control),
+    (_uncertain, _seeds),
+    (_other_depths, _seeds),
+    (_unseen_rises, _seeds),
+    (_wider_gap, _seeds),
 )
-"""Explanations of a missing verdict; the first that applies is given."""
+"""Explanations of a missing verdict, and what to add for each; the first that applies is given."""
 
 
 def _issue_counts(group: RunGroup) -> str:

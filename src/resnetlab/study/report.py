@@ -14,6 +14,8 @@ import jinja2
 from resnetlab import __version__
 from resnetlab.config import ConfigError
 from resnetlab.study.arms import CAPPED, MAX_UPDATE
+from resnetlab.study.contrast_evidence import contrast_evidence
+from resnetlab.study.contrasts import RULE, SPLITS, arm_contrasts, rankings
 from resnetlab.study.figures.all_figures import FIGURES, FigureFile, draw_figures
 from resnetlab.study.identity_init import identity_init_results
 from resnetlab.study.paired_comparison import group_runs
@@ -22,7 +24,7 @@ from resnetlab.study.report_table import CONVERGENCE_PCT, table_rows
 from resnetlab.study.results import RUNS, Run, read_runs
 from resnetlab.study.rules import LEARNT_RULE, RULES
 from resnetlab.study.seed_stats import SeedStats, two_figures
-from resnetlab.study.verdict import verdicts
+from resnetlab.study.verdict import verdicts, without_repetition
 from resnetlab.system.atomic_files import write_atomic
 from resnetlab.training.record import replace_non_finite
 
@@ -33,6 +35,8 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 def write_report(out: Path) -> dict[str, Any]:
     """Write `results.csv`, `results.json`, `figures/` and `report.html` from a study's run directories alone.
+
+    A study with several arms gets `contrasts.csv` too.
 
     Returns:
         The contents of `results.json`.
@@ -49,18 +53,24 @@ def write_report(out: Path) -> dict[str, Any]:
     results = study.as_json()
     write_atomic(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     write_atomic(out / "results.csv", render_csv(results["runs"]))
+    if results["contrasts"]:
+        write_atomic(out / "contrasts.csv", render_csv([_contrast_cells(row) for row in results["contrasts"]]))
     write_atomic(out / "report.html", render_page(study, draw_figures(runs, out / "figures")))
     return results
 
 
 class StudyReport:
-    """All results of a study: table, verdicts, depth effects, identity initialisation, published comparisons."""
+    """All results of a study: table, verdicts, effects of depth, contrasts, published comparisons."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = runs
         self.rows = table_rows(runs)
         self.verdicts = verdicts(runs)
+        self.shown_verdicts = without_repetition(self.verdicts)
         self.effects = [effect for group in group_runs(runs) for effect in group.depth_effects()]
+        self.contrasts = arm_contrasts(runs)
+        self.rankings = rankings(runs, self.contrasts)
+        self.contrast_evidence = contrast_evidence(runs, self.contrasts)
         self.identity_init = identity_init_results(runs)
         self.published = published_comparisons(runs)
 
@@ -75,6 +85,9 @@ class StudyReport:
             "table": [dataclasses.asdict(row) for row in self.rows],
             "findings": [dataclasses.asdict(verdict) for verdict in self.verdicts],
             "depth_effects": effects,
+            "contrasts": [contrast.as_json() for contrast in self.contrasts],
+            "rankings": [ranking.as_json() for ranking in self.rankings],
+            "contrast_evidence": [dataclasses.asdict(evidence) for evidence in self.contrast_evidence],
             "constructions": [result.as_json() for result in self.identity_init],
             "published": [comparison.as_json() for comparison in self.published],
             "resnetlab": __version__,
@@ -92,6 +105,14 @@ def render_csv(rows: Sequence[dict[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows({key: _neutral_cell(value) for key, value in row.items()} for row in rows)
     return text.getvalue()
+
+
+def _contrast_cells(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a contrast's row of `contrasts.csv`: differences by seed in one cell, the interval in two."""
+    low, high = row["interval_95"] or (None, None)
+    points = "; ".join(f"{seed}: {value:g}" for seed, value in row["points"].items())
+    cells = {name: value for name, value in row.items() if name != "interval_95"}
+    return {**cells, "points": points, "interval_95_low": low, "interval_95_high": high}
 
 
 def _neutral_cell(value: Any) -> Any:
@@ -130,6 +151,8 @@ def render_page(study: StudyReport, figures: Sequence[FigureFile]) -> str:
         several=len({run.data for run in runs}) > 1,
         seeds=sorted({run.seed for run in runs}),
         rules=RULES,
+        contrast_rule=RULE,
+        splits=SPLITS,
         learnt_rule=LEARNT_RULE,
         version=__version__,
     )

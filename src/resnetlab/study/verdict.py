@@ -1,11 +1,11 @@
 """Verdicts of a study: sentences that state which effects of depth its runs show, with their numbers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from resnetlab.study.degradation import DepthResult, is_too_short, main_depth_result
 from resnetlab.study.detectors import DETECTORS
-from resnetlab.study.missing_evidence import missing_evidence
+from resnetlab.study.missing_evidence import ONE_DEPTH, missing_evidence
 from resnetlab.study.overfitting import gaps_with_fewer_images
 from resnetlab.study.paired_comparison import RunGroup, compare_errors, group_runs
 from resnetlab.study.results import Run
@@ -24,6 +24,8 @@ class Verdict:
     kind: str
     """A `kind` of `rules.RULES`."""
     sentence: str
+    command: str | None = None
+    """The command that adds what is missing for a verdict; `None` if there is one."""
 
 
 def verdicts(runs: Sequence[Run]) -> list[Verdict]:
@@ -32,14 +34,37 @@ def verdicts(runs: Sequence[Run]) -> list[Verdict]:
     Returns:
         All failing kinds that hold for an arm; if none does, `healthy` or `not enough evidence`.
     """
-    found = []
-    for group in group_runs(runs):
+    found, groups = [], group_runs(runs)
+    for group in groups:
         sentences = {kind: sentence for kind, detect in DETECTORS.items() if (sentence := detect(group))}
-        if not sentences:
-            healthy = _healthy(group)
-            sentences = {"healthy": healthy} if healthy else {"not enough evidence": missing_evidence(group)}
+        if not sentences and (healthy := _healthy(group)):
+            sentences = {"healthy": healthy}
         found += [Verdict(group.data, group.arm, kind, sentence) for kind, sentence in sentences.items()]
+        if not sentences:
+            found.append(Verdict(group.data, group.arm, "not enough evidence", *missing_evidence(group, groups)))
     return found
+
+
+def without_repetition(found: Sequence[Verdict]) -> list[Verdict]:
+    """Return the verdicts with those that only lack a second depth merged into one for each data set, at the end.
+
+    A study of several arms at one depth compares the arms; it has one thing to say about depth, not one for each arm.
+    """
+    open_verdicts: dict[tuple[str, str], list[Verdict]] = {}
+    others = []
+    for verdict in found:
+        if verdict.command is not None and verdict.sentence.startswith(ONE_DEPTH):
+            open_verdicts.setdefault((verdict.data, verdict.command), []).append(verdict)
+        else:
+            others.append(verdict)
+    for group in open_verdicts.values():
+        if len(group) > 1:
+            sentence = f"{ONE_DEPTH} of each arm, so nothing is said about depth; name another with --depths."
+            merged = replace(group[0], arm=", ".join(verdict.arm for verdict in group), sentence=sentence)
+            others.append(merged)
+        else:
+            others += group
+    return others
 
 
 def _healthy(group: RunGroup) -> str | None:

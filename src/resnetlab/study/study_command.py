@@ -1,0 +1,126 @@
+"""The `resnetlab study` command that makes runs like those of a study, with some of them added."""
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from resnetlab.config import DataConfig, Recipe
+from resnetlab.study.arms import arm_recipe, ordered_arms
+from resnetlab.study.results import RUNS, Run
+from resnetlab.training.recipes import RECIPES, for_network
+
+DATA_OPTIONS = (
+    "root",
+    "split_folders",
+    "image_column",
+    "label_column",
+    "on_bad_image",
+    "color_profiles",
+    "image_size",
+)
+"""Fields of `DataConfig` that are options of the command; `root` is `--data-root`."""
+OWN_OPTIONS = ("epochs", "steps", "lr")
+"""Fields of `Recipe` that are options of the command; the others go through `--set`."""
+
+
+@dataclass(frozen=True)
+class Additions:
+    """Runs that a study lacks; `None` keeps what it has."""
+
+    arms: tuple[str, ...] | None = None
+    depths: tuple[int, ...] | None = None
+    num_seeds: int | None = None
+    longer: int | None = None
+    """Factor on the length of each run: another study in a folder of its own, since its runs are not comparable."""
+    again: bool = False
+    """The same study in a folder of its own."""
+
+
+def study_command(runs: Sequence[Run], added: Additions) -> str:
+    """Return the command that makes the runs of one data set with additions, quoted for a POSIX shell.
+
+    It reuses the runs that are in the study's folder. Options of the executor are left out: they do not change results.
+
+    Args:
+        runs: Runs on one data set, from random weights, which share their recipe.
+        added: The runs to add.
+    """
+    first = runs[0]
+    data, model = first.config.data, first.config.model
+    words = ["resnetlab", "study", "--data", data.name]
+    defaults = DataConfig()
+    for name in DATA_OPTIONS:
+        value = getattr(data, name)
+        if value != getattr(defaults, name):
+            words += ["--data-root" if name == "root" else _option(name), str(value)]
+    sizes = sorted({run.train_images or 0 for run in runs}, key=lambda size: size or float("inf"))
+    words += [] if sizes == [0] else ["--train-images", *map(str, sizes)]
+    arms = added.arms or tuple(ordered_arms(run.arm for run in runs))
+    depths = added.depths or tuple(sorted({run.depth for run in runs}))
+    seeds = added.num_seeds or max(run.seed for run in runs) + 1
+    words += ["--arms", *arms, "--depths", *map(str, depths), "--seeds", str(seeds)]
+    words += _recipe_words(first, added.longer)
+    words += [] if model.norm == "batch" else ["--norm", model.norm]
+    words += [] if model.init_scale == 1 else ["--init-scale", f"{model.init_scale:g}"]
+    if first.config.precision in ("tf32", "bf16"):
+        words += ["--precision", first.config.precision]
+    if "plain" in arms and len(depths) > 1:  # the default preset would add these runs
+        words += ["--no-identity-init"]
+    return shlex.join([*words, *_folder_words(first, added)])
+
+
+def two_depths(depths: Sequence[int]) -> tuple[int, int]:
+    """Return two depths for a study that has one: its own, and 56 or 20, which fit every block."""
+    (own,) = depths
+    if own < 56:
+        return (own, 56)
+    return (20, own)
+
+
+def _folder_words(run: Run, added: Additions) -> list[str]:
+    if run.directory.parent.name != RUNS:
+        return []
+    suffix = "-longer" if added.longer else "-again" if added.again else ""
+    return ["--out", f"{run.directory.parent.parent}{suffix}"]
+
+
+def _recipe_words(run: Run, longer: int | None) -> list[str]:
+    """Return the options that give a run's recipe, starting from the named recipe that it resembles."""
+    own, default = run.config.recipe, "digits" if run.config.data.name == "digits" else "cifar-paper"
+    name = own.name if own.name in RECIPES else default
+    base = arm_recipe(run.arm, for_network(RECIPES[name], run.config.model))
+    changes = {
+        field.name: getattr(own, field.name)
+        for field in dataclasses.fields(Recipe)
+        if getattr(own, field.name) != getattr(base, field.name)
+    }
+    if longer:
+        length = "steps" if own.steps else "epochs"
+        changes[length] = longer * getattr(own, length)
+    if own.steps is None and base.steps is not None:  # epochs alone replace the steps
+        changes.pop("steps", None)
+        changes.setdefault("epochs", own.epochs)
+    elif "epochs" in changes and own.steps is not None:
+        changes.setdefault("steps", own.steps)
+    if "batch_size" in changes:  # it would scale the learning rate of some recipes
+        changes.setdefault("lr", own.lr)
+    words = [] if name == default else ["--recipe", name]
+    for field in OWN_OPTIONS:
+        if changes.get(field) is not None:
+            words += [_option(field), f"{changes.pop(field)}"]
+    settings = [f"{field}={_toml(value)}" for field, value in changes.items()]
+    return words + (["--set", *settings] if settings else [])
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _toml(value: Any) -> str:
+    """Return a field's value as `--set` reads it."""
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value)
