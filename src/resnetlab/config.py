@@ -283,6 +283,9 @@ class RunConfig:
     minutes: float | None = field(default=None, metadata=OMIT_DEFAULT)
     """Minutes that image size and length were fitted to, above 0; a note, since both are stored in their own fields."""
 
+    fit_temperature: bool = field(default=False, metadata=OMIT_DEFAULT)
+    """Fit the temperature of the softmax on the validation images at the end; the weights do not change."""
+
     def __post_init__(self) -> None:
         for name, kind in (("device", Device), ("precision", Precision), ("layout", Layout), ("compile", Compile)):
             one_of(name, getattr(self, name), kind)

@@ -129,7 +129,7 @@ def test_names_are_escaped_and_there_are_no_external_resources(tmp_path):
     page = Reader(text)
     assert not {"script", "iframe", "link", "object", "embed", "i", "u", "s", "em"} & set(page.tags)
     assert page.resources == []
-    assert page.tags.count("img") == page.tags.count("source") == 3
+    assert page.tags.count("img") == page.tags.count("source") == 4
     style = (ROOT / "src" / "resnetlab" / "html_style.css").read_text()
     assert style in text  # shared with the study report
     assert not re.findall(r"url\(|@import|http", text.split("<body>")[0])

@@ -56,6 +56,12 @@ class Options:
     shorter_sides: tuple[int, ...] = ()
     """In pixels: one for ten-crop, several for multi-scale; if not given, 256, or 224 256 384 480 640, for an image
     size of 224, and in proportion for others."""
+    fit_temperature: bool = False
+    """First fit the temperature of the softmax on the validation split, never on the test split, and store it in the
+    model file: probabilities then agree better with how often the network is right. Classes stay the same."""
+    reject_below: float | None = None
+    """Also report coverage and error if images whose most probable class has a lower probability are rejected as
+    unknown; a number below 1, such as 0.8."""
     recalibrate_bn: bool = False
     """Recompute the batch-normalisation statistics on training images, as the authors did."""
     allow_missing_classes: bool = False
@@ -81,10 +87,13 @@ def run(options: Options) -> int:
 
     from resnetlab.cli.console import open_console
     from resnetlab.cli.evaluate_output import print_evaluation
+    from resnetlab.cli.evaluate_progress import ProgressBar
+    from resnetlab.cli.evaluate_temperature import fit_and_log
     from resnetlab.evaluation.evaluator import evaluate_members, open_members
     from resnetlab.evaluation.metrics import compute_metrics
     from resnetlab.evaluation.predictions import merge_predictions
     from resnetlab.evaluation.summary import summarise
+    from resnetlab.inference.rejection import check_reject_below
     from resnetlab.models.pretrained.resolve import output_base
     from resnetlab.training.distributed import join_process_group
 
@@ -92,6 +101,8 @@ def run(options: Options) -> int:
     with join_process_group() as process_group:
         rank, world_size = process_group.rank, process_group.size
         with ProgressBar(enabled=process_group.is_first) as bar:
+            if options.fit_temperature:
+                fit_and_log(files[0], data, evaluation_options, process_group=process_group, bar=bar)
             members = open_members(
                 files,
                 data,
@@ -100,6 +111,7 @@ def run(options: Options) -> int:
                 log=bar.log if process_group.is_first else None,
                 process_group=process_group,
             )
+            check_reject_below(options.reject_below, len(members[0].card.classes))
             bar.start_evaluation(len(members) * -(-len(members[0].labels) // world_size))
             part = evaluate_members(
                 members, evaluation_options, rank=rank, world_size=world_size, on_progress=bar.advance
@@ -107,7 +119,7 @@ def run(options: Options) -> int:
         predictions = merge_predictions(process_group.all_gather(part))
     if not process_group.is_first:
         return 0
-    evaluation = compute_metrics(predictions, members[0].card.classes)
+    evaluation = compute_metrics(predictions, members[0].card.classes, reject_below=options.reject_below)
     summary = summarise(members, evaluation_options, evaluation, command=reproduce_command(options))
     if options.json:
         print_json(as_json(evaluation, summary))
@@ -152,6 +164,7 @@ def build_evaluation_options(options: Options) -> "EvaluationOptions":
         workers=workers,
         backend=options.backend,
         cache_gib=options.cache_gib,
+        reject_below=options.reject_below,
     )
 
 
@@ -175,6 +188,7 @@ def as_json(evaluation: "Evaluation", summary: "EvaluationSummary") -> dict[str,
     return output | {
         "models": list(summary.files),
         "backend": list(summary.computed_by),
+        "temperature": list(summary.temperatures),
         "data": summary.data,
         "split": summary.split,
         "protocol": summary.protocol,
@@ -182,42 +196,6 @@ def as_json(evaluation: "Evaluation", summary: "EvaluationSummary") -> dict[str,
         "left_out": list(summary.left_out),
         "notes": list(summary.notes),
     }
-
-
-class ProgressBar:
-    """A progress bar on stderr, if stderr is a terminal."""
-
-    def __init__(self, *, enabled: bool) -> None:
-        from rich.progress import Progress
-
-        from resnetlab.cli.console import open_console
-
-        console = open_console(stderr=True)
-        self._progress = Progress(console=console, transient=True, disable=not (enabled and console.is_terminal))
-        self._task = self._progress.add_task("opening")
-
-    def __enter__(self) -> "ProgressBar":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def update(self, stage: str, done: int, total: int) -> None:
-        """Show the number of images done in a stage."""
-        self._progress.update(self._task, description=stage, completed=done, total=total)
-
-    def log(self, line: str) -> None:
-        """Print a line above the bar."""
-        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def start_evaluation(self, total: int) -> None:
-        """Start counting evaluated images."""
-        self._progress.update(self._task, description="evaluating", completed=0, total=total)
-
-    def advance(self, count: int) -> None:
-        """Count evaluated images."""
-        self._progress.advance(self._task, count)
 
 
 def _write_page(page: Path, evaluation: "Evaluation", summary: "EvaluationSummary", dataset: "EvalDataset") -> None:
@@ -255,6 +233,10 @@ def _check_arguments(options: Options) -> tuple[list[Path], DataConfig | None]:
     if len(options.models) > 1 and options.protocol == "one-crop":
         raise ConfigError("one-crop evaluates one network; average several with --protocol ensemble")
     files = [path if is_exported_file(path) else find_model_file(path) for path in options.models]
+    if options.fit_temperature:
+        from resnetlab.cli.evaluate_temperature import check_fit
+
+        check_fit(options.models, files, recalibrate_bn=options.recalibrate_bn)
     for file in files:
         if not is_exported_file(file):
             read_card(file)

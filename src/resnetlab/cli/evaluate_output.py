@@ -4,6 +4,8 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 
 from resnetlab.cli.tables import table
+from resnetlab.cli.terminal import escape_name
+from resnetlab.evaluation.chance import NO_BETTER_THAN_CHANCE
 from resnetlab.evaluation.metrics import Evaluation
 from resnetlab.evaluation.summary import EvaluationSummary
 
@@ -24,11 +26,17 @@ def print_evaluation(evaluation: Evaluation, summary: EvaluationSummary, console
     rates = {"top-1 error": evaluation.top1, f"top-{evaluation.top_k} error": evaluation.top5}
     for name, rate in rates.items():
         console.print(f"{name}  {rate.pct:6.2f} %   95 % interval {_format_interval(rate.interval_95_pct)}")
+    _print_chance(evaluation, console, width)
     if evaluation.ece_pct is not None and evaluation.mean_confidence_pct is not None:
         console.print(
             f"calibration  {evaluation.ece_pct:6.2f} % ECE; mean confidence "
             f"{evaluation.mean_confidence_pct:.2f} %, accuracy {100 - evaluation.top1.pct:.2f} %"
         )
+    if any(temperature != 1 for temperature in summary.temperatures):
+        console.print(f"temperature  {', '.join(f'{temperature:.3f}' for temperature in summary.temperatures)}")
+    if (rejected := evaluation.rejection) is not None:
+        error = f"error of these {rejected.error.pct:.2f} %" if rejected.error else "no error"
+        console.print(f"coverage     {rejected.coverage_pct:6.2f} % of the images at {rejected.threshold:g}, {error}")
     loss = "not finite" if evaluation.loss is None else f"{evaluation.loss:6.4g} nats"
     console.print(f"loss         {loss}")
     print_classes(evaluation, console)
@@ -36,6 +44,18 @@ def print_evaluation(evaluation: Evaluation, summary: EvaluationSummary, console
         console.print(f"note: {note}", width=width)
     if summary.num_left_out:
         console.print(f"left out, because they cannot be decoded: {summary.num_left_out:,} images", width=width)
+
+
+def _print_chance(evaluation: Evaluation, console: Console, width: int) -> None:
+    """Print the macro-averaged error if classes are unequal, and the chance level beside the errors."""
+    macro, level = evaluation.macro_error_pct, evaluation.chance
+    if evaluation.has_unequal_classes and macro is not None:
+        console.print(f"macro error  {macro:6.2f} %   each class counts once, whatever its size")
+    if level is not None:
+        answer = escape_name(level.describe(evaluation.classes))
+        console.print(f"chance       {level.error_pct:6.2f} %   by {answer}", width=width)
+    if not evaluation.is_better_than_chance:
+        console.print(NO_BETTER_THAN_CHANCE, width=width)
 
 
 def print_classes(evaluation: Evaluation, console: Console) -> None:

@@ -135,6 +135,7 @@ def inspect_model_file(path: Path, options: Options) -> dict[str, Any]:
         "classes": list(card.classes),
         "preprocessing": _describe_preprocessing(card),
         "error": card.error,
+        **_describe_temperature(card),
         "provenance": card.provenance,
         "sealed": sealed,
         "odd": value_warnings(model.state_dict()),
@@ -159,11 +160,16 @@ def inspect_exported_file(path: Path) -> dict[str, Any]:
         "classes": list(card.classes),
         "preprocessing": _describe_preprocessing(card),
         "error": card.error,
+        **_describe_temperature(card),
         "provenance": card.provenance,
         "export": asdict(metadata),
         "sealed": True,
         "odd": [],
     }
+
+
+def _describe_temperature(card: "ModelCard") -> dict[str, Any]:
+    return {"temperature_scaling": asdict(card.temperature_scaling)} if card.temperature_scaling else {}
 
 
 def inspect_weights(path: Path, options: Options) -> dict[str, Any]:

@@ -29,6 +29,8 @@ def format_lines(result: dict[str, Any]) -> Iterator[str]:
     for name, value in result.get("error", {}).items():
         if isinstance(value, int | float):
             yield from _entry("error", f"{name.removesuffix('_error_pct')} {value:.2f} %")
+    if "temperature_scaling" in result:
+        yield from _entry("softmax", _format_temperature(result["temperature_scaling"]))
     if "provenance" in result:
         yield from _entry("from", _format_provenance(result["provenance"]))
     if not result.get("sealed", True):
@@ -104,6 +106,14 @@ def _format_provenance(provenance: dict[str, Any]) -> str:
     if isinstance(versions := provenance.get("versions"), dict):
         parts.append(", ".join(f"{name} {version}" for name, version in versions.items()))
     return "; ".join(parts) or "unknown"
+
+
+def _format_temperature(scaling: dict[str, Any]) -> str:
+    """Return one line on the temperature of the softmax."""
+    return (
+        f"temperature {scaling['temperature']:.3f}, fitted on {scaling['num_images']:,} images of the "
+        f"{scaling['split']} split"
+    )
 
 
 def _format_agreement(export: dict[str, Any]) -> str:

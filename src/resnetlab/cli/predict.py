@@ -2,8 +2,7 @@
 
 import json
 import sys
-import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,25 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from resnetlab.cli.terminal import escape, escape_name, unescaped
+from resnetlab.cli.predict_output import PredictProgress, print_line
+from resnetlab.cli.terminal import escape
 from resnetlab.config import ConfigError
+from resnetlab.inference.rejection import check_reject_below
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
-    from rich.console import Console
 
     from resnetlab.data.images.left_out import LeftOut
     from resnetlab.inference.batch_predict import BatchResult
     from resnetlab.inference.overlay_writer import OverlayWriter
     from resnetlab.inference.predictor import Prediction, Predictor
-
-NAME_COLUMNS, CLASS_COLUMNS, OTHER_COLUMNS = 27, 22, 16
-"""Columns of an image's name in a terminal of 80; largest widths of its class and of each other class."""
-MORE = "  …"
-"""Printed after the last class that fits, if there are more."""
-PROGRESS_INTERVAL_S = 0.2
-"""Seconds between two updates of the progress line."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +43,10 @@ class Options:
     """Classes an image, at least 1. A terminal shows as many as fit; --json and files have all of them."""
     json: bool = False
     """Print one JSON object a line and image: path, label, probability, top; or path, error."""
+    reject_below: float | None = None
+    """Answer unknown, and list the candidates, if the most probable class has a lower probability; above 1 / number of
+    classes and below 1, such as 0.8. With --json, unknown is true or false. `resnetlab evaluate --fit-temperature
+    --reject-below` shows what a threshold does."""
     explain: bool = False
     """Draw the regions of each image that speak for its class (Grad-CAM)."""
     out: Path = Path("explained")
@@ -89,7 +86,7 @@ def run(options: Options) -> int:
         for result in results:
             overlay, write_error = _write_overlay(writer, result)
             if options.json:
-                print(json_line(result, overlay), flush=True)
+                print(json_line(result, overlay, rejects=options.reject_below is not None), flush=True)
             elif result.prediction is not None:
                 print_line(result.name, result.prediction, predictor.classes, console=console)
             progress.update(result)
@@ -102,93 +99,27 @@ def run(options: Options) -> int:
     return int(progress.num_failed > 0)
 
 
-def json_line(result: "BatchResult", overlay: Path | None) -> str:
-    """Return a result, and the file of its overlay, as a JSON object without a line end."""
+def json_line(result: "BatchResult", overlay: Path | None, *, rejects: bool = False) -> str:
+    """Return a result, and the file of its overlay, as a JSON object without a line end.
+
+    With `rejects` it says whether the image is unknown.
+    """
     record: dict[str, Any] = {"path": result.name}
     if result.prediction is None:
         record["error"] = result.error
     else:
         top = [{"class": name, "probability": probability} for name, probability in result.prediction.top]
-        record |= {"label": result.prediction.label, "probability": result.prediction.probability, "top": top}
+        record |= {"label": result.prediction.label, "probability": result.prediction.probability}
+        record |= {"unknown": result.prediction.is_unknown, "top": top} if rejects else {"top": top}
     if overlay is not None:
         record["drawing"] = str(overlay)
     return escape(json.dumps(record, ensure_ascii=False))
 
 
-def print_line(name: str, prediction: "Prediction", classes: Sequence[str], *, console: "Console") -> None:
-    """Print an image's name, its class and probability, and the other classes.
-
-    In a terminal the output is one line: long names are cut, and an ellipsis stands for classes that do not fit. In a
-    file or a pipe nothing is left out.
-
-    Args:
-        name: The name of the image.
-        prediction: Its prediction.
-        classes: All class names of the network, for the width of the column.
-        console: The terminal, or a file.
-    """
-    from rich.cells import cell_len
-    from rich.text import Text
-
-    columns = max(map(cell_len, classes), default=0)
-    percents = [f"{100 * probability:.1f} %" for _, probability in prediction.top]
-    if not console.is_terminal:
-        others = ", ".join(f"{_cell(prediction.top[rank][0])} {percents[rank]}" for rank in range(1, len(percents)))
-        best = f"{_pad(_cell(name), NAME_COLUMNS)}  {_pad(_cell(prediction.label), columns)} {percents[0]:>7}"
-        print(f"{best}  {others}".rstrip(), flush=True)
-        return
-    name_columns = NAME_COLUMNS + max(0, console.width - 80) // 2
-    start = _cell(_shorten_path(name, name_columns), name_columns) + "  "
-    best = f"{_cell(prediction.label, min(CLASS_COLUMNS, columns))} {percents[0]:>7}"
-    room = console.width - 1 - cell_len(start + best)  # some terminals wrap if the last column is used
-    others = ""
-    for rank, (other, _) in enumerate(prediction.top[1:], start=1):
-        item = f"{',' if others else ' '} {_cell(other, OTHER_COLUMNS).strip()} {percents[rank]}"
-        ellipsis_columns = len(MORE) if rank + 1 < len(percents) else 0
-        if cell_len(others + item) + ellipsis_columns > room:
-            others += MORE if cell_len(others) + len(MORE) <= room else ""
-            break
-        others += item
-    console.print(Text.assemble(start, (best, "bold"), (others, "dim")), highlight=False, no_wrap=True)
-
-
-class PredictProgress:
-    """Output on standard error: a line for each error, and a progress line if the results go to a file."""
-
-    def __init__(self) -> None:
-        self.num_done = self.num_failed = 0
-        self._is_live = sys.stderr.isatty() and not sys.stdout.isatty()
-        self._start = self._updated = time.monotonic()
-
-    def update(self, result: "BatchResult") -> None:
-        """Count a result and print its error."""
-        self.num_done += 1
-        if result.prediction is None:
-            self.num_failed += 1
-            self._print(f"resnetlab: {_cell(result.name)}: {escape_name(str(result.error))}\n")
-        now = time.monotonic()
-        if self._is_live and now - self._updated >= PROGRESS_INTERVAL_S:
-            self._updated = now
-            self._print(f"{self.num_done:,} images, {self.num_done / (now - self._start):,.0f} a second")
-
-    def end(self, left_out: Sequence[str] = ()) -> None:
-        """Print how many images could not be read, if any, and which files of folders were left out."""
-        self._print("")
-        for line in left_out:
-            self._print(f"resnetlab: {escape_name(line)}\n")
-        if self.num_failed:
-            noun = "image" if self.num_done == 1 else "images"
-            self._print(f"resnetlab: {self.num_failed:,} of {self.num_done:,} {noun} could not be read\n")
-
-    def _print(self, text: str) -> None:
-        """Print a text over the progress line."""
-        stderr = unescaped(sys.stderr)
-        print(f"\r\x1b[K{escape(text)}" if self._is_live else escape(text), end="", file=stderr, flush=True)
-
-
 def _check(options: Options) -> None:
     if not options.paths:
         raise ConfigError("no images; name files, folders, quoted globs such as 'photos/*.jpg', or - for a list")
+    check_reject_below(options.reject_below)
     for name in ("top", "batch_size", "workers", "max_megapixels"):
         value = getattr(options, name)
         if value is not None and value < 1:
@@ -207,7 +138,14 @@ def _load_predictor(options: Options) -> "Predictor":
 
     workers = options.workers or usable_cores()
     cores = max(1, usable_cores() // workers)
-    predictor = load(options.model, backend=options.backend or "cached", cores=cores, callers=workers, log=_log)
+    predictor = load(
+        options.model,
+        backend=options.backend or "cached",
+        cores=cores,
+        callers=workers,
+        reject_below=options.reject_below,
+        log=_log,
+    )
     predictor.max_pixels = options.max_megapixels * 1_000_000
     if options.color_profiles is not None:
         preprocessing = replace(predictor.preprocessing, color_profiles=options.color_profiles)
@@ -259,31 +197,3 @@ def _overlay_writer(options: Options, predictor: "Predictor") -> "OverlayWriter 
 
 def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _shorten_path(name: str, columns: int) -> str:
-    """Return a path of at most `columns`, if its file name allows: folders are cut before the file name is."""
-    from rich.cells import cell_len
-
-    file_name = "…/" + name.rpartition("/")[2]
-    room = columns - cell_len(file_name)
-    return name if cell_len(name) <= columns or room < 0 else name[:room] + file_name
-
-
-def _cell(name: str, columns: int | None = None) -> str:
-    """Return a name with control characters escaped; with `columns`, cut in the middle or padded to that width."""
-    from rich.cells import cell_len
-
-    from resnetlab.inference.inputs import shorten_middle
-
-    escaped = escape_name(name)
-    if columns is None:
-        return escaped
-    return _pad(shorten_middle(escaped, columns, cell_len), columns)
-
-
-def _pad(text: str, columns: int) -> str:
-    """Return a text, padded with spaces to a width of at least `columns`."""
-    from rich.cells import cell_len
-
-    return text + " " * (columns - cell_len(text))

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from resnetlab.config import ConfigError
+from resnetlab.inference.rejection import check_reject_below
 from resnetlab.serving.limits import Limits
 
 
@@ -25,6 +26,9 @@ class Options:
     """Address to listen on. The default is this machine only; 0.0.0.0 for all interfaces, behind a proxy with TLS."""
     port: int = 8000
     """Port to listen on; 0 for any free port."""
+    reject_below: float | None = None
+    """Answer unknown, and list the candidates, if the most probable class has a lower probability; above 1 / number of
+    classes and below 1, such as 0.8."""
     backend: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"
     """Inference runtime; auto measures which one is fastest and gives the same predictions."""
     cores: int | None = None
@@ -65,6 +69,7 @@ def run(options: Options) -> int:
     """
     if options.cores is not None and options.cores < 1:
         raise ConfigError(f"cores must be at least 1, not {options.cores}")
+    check_reject_below(options.reject_below)
     limits = Limits(
         max_batch=options.max_batch,
         max_wait_ms=options.max_wait_ms,
@@ -89,7 +94,13 @@ def run(options: Options) -> int:
             "proxy in front of it"
         )
     serve(
-        ServiceOptions(model=options.model, backend=options.backend, cores=options.cores, limits=limits),
+        ServiceOptions(
+            model=options.model,
+            backend=options.backend,
+            cores=options.cores,
+            reject_below=options.reject_below,
+            limits=limits,
+        ),
         ListenOptions(options.host, options.port, options.allow_host, options.allow_origin, options.root_path),
         on_ready=print_ready,
         on_start=lambda: print_note(f"loading {options.model}"),

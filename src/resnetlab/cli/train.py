@@ -80,6 +80,9 @@ class Options:
     keep: Literal["last", "best"] | None = None
     """Weights to test and save: of the last epoch, or of the lowest validation error. If not given: best for your own
     images and for finetune; last for the recipes of the paper, as its protocol says."""
+    fit_temperature: bool = False
+    """Fit the temperature of the softmax on the validation images at the end, so that probabilities agree better with
+    how often the network is right; classes and errors stay the same."""
     weights: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Initial weights: published ones such as resnet50.tv2_in1k (resnetlab weights lists them) or hf://owner/name, a
     model file, a run directory, or a file of weights (.pth); random weights if not given. Without --model the file's
@@ -267,6 +270,7 @@ RUN_FIELDS = (
     "grad_accum_steps",
     "activation_checkpointing",
     "device",
+    "fit_temperature",
 )
 
 

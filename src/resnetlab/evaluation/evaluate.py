@@ -11,6 +11,7 @@ from resnetlab.evaluation.metrics import Evaluation, compute_metrics
 from resnetlab.evaluation.options import EvaluationOptions, Protocol
 from resnetlab.evaluation.predictions import merge_predictions
 from resnetlab.inference.engines.base import Backend
+from resnetlab.inference.rejection import check_reject_below
 
 
 def evaluate(
@@ -27,6 +28,7 @@ def evaluate(
     workers: int = 0,
     backend: Backend | Literal["auto"] | None = None,
     cache_gib: float = CACHE_GIB,
+    reject_below: float | None = None,
 ) -> Evaluation:
     """Evaluate a model file or an exported file, or the mean probabilities of several, on images with labels.
 
@@ -49,9 +51,12 @@ def evaluate(
         backend: `torch`, `onnxruntime`, `openvino`, or `auto` for the fastest; if not given, PyTorch for a model file,
             and the format's own runtime for an exported file.
         cache_gib: Maximum size of the cache for remote shards, in GiB.
+        reject_below: Confidence below which an image counts as rejected; `Evaluation.rejection` then has coverage and
+            error. It must be above 1 / number of classes and below 1.
 
     Returns:
-        Errors with confidence intervals, confusions, calibration and the most confident mistakes.
+        Errors with confidence intervals, confusions, calibration, coverage and the most confident mistakes.
+        Probabilities are those at the temperature of each card.
 
     Raises:
         ModelFileError: if a file is missing, damaged or not a network of this project.
@@ -70,7 +75,9 @@ def evaluate(
         workers=workers,
         backend=backend,
         cache_gib=cache_gib,
+        reject_below=reject_below,
     )
     members = open_members(files, DataConfig(data) if isinstance(data, str) else data, options)
+    check_reject_below(reject_below, len(members[0].card.classes))
     predictions = merge_predictions([evaluate_members(members, options)])
-    return compute_metrics(predictions, members[0].card.classes)
+    return compute_metrics(predictions, members[0].card.classes, reject_below=reject_below)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,17 +65,18 @@ class EnsembleMember:
     def log_probs(self, options: EvaluationOptions, samples: Tensor) -> LogProbBatches:
         """Yield log-probabilities; positions index `samples`, and classes are in the first network's order."""
         preprocessing = self.card.preprocessing
+        common: dict[str, Any] = {"workers": options.workers, "temperature": self.card.temperature}
         if options.protocol in ("one-crop", "ensemble"):
             split = Split(self.dataset.split.images, self.labels).subset(samples).to(torch.device(options.device))
-            batches = one_crop(self.model, split, preprocessing, workers=options.workers)
+            batches = one_crop(self.model, split, preprocessing, **common)
         else:
             originals = Split(original_images(self.dataset), self.labels).with_channels(self.card.model.in_channels)
             originals, sides = originals.subset(samples), self.sides(options)
             if options.protocol == "ten-crop":
-                batches = ten_crop(self.model, originals, preprocessing, side=sides[0], workers=options.workers)
+                batches = ten_crop(self.model, originals, preprocessing, side=sides[0], **common)
             else:
                 assert isinstance(self.model, ResNet)  # `open_members` raises for engines
-                batches = multi_scale(self.model, originals, preprocessing, sides=sides, workers=options.workers)
+                batches = multi_scale(self.model, originals, preprocessing, sides=sides, **common)
         for positions, batch_labels, log_probs in batches:
             yield positions, batch_labels, log_probs[:, self.class_order]
 

@@ -15,6 +15,7 @@ from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from PIL import Image
 
+from resnetlab.evaluation.coverage_figure import draw_coverage
 from resnetlab.evaluation.metrics import Evaluation, confused_pairs
 from resnetlab.figure_style import COLOURS, GREY, STYLE, add_caption, create_panels, set_panel_title
 from resnetlab.fonts import text_style
@@ -64,7 +65,7 @@ class SvgFigure:
 
 
 def draw_figures(evaluation: Evaluation) -> dict[str, SvgFigure | None]:
-    """Draw the figures `classes`, `confusion` and `reliability`; `None` is a figure without content."""
+    """Draw the figures `classes`, `confusion`, `reliability` and `coverage`; `None` is a figure without content."""
     figures: dict[str, SvgFigure | None] = {}
     names = map(figure_label, evaluation.classes)
     style = {**TEXT_STYLE, **text_style(names, report=False)}  # the browser has fonts of its own
@@ -190,6 +191,7 @@ FIGURES: dict[str, Callable[[Evaluation, bool], Figure | None]] = {
     "classes": draw_class_errors,
     "confusion": draw_confusion_matrix,
     "reliability": draw_reliability,
+    "coverage": draw_coverage,
 }
 """Functions of an evaluation and whether the layout is tall; they return `None` for a figure without content."""
 

@@ -6,9 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 from resnetlab.config import ConfigError
+from resnetlab.evaluation.chance import ChanceLevel, are_unequal, chance_entry, chance_level, macro_error_pct
+from resnetlab.evaluation.coverage import CoveragePoint, coverage_at, coverage_curve
+from resnetlab.evaluation.error_rate import ErrorRate, error_rate, wilson_interval
 from resnetlab.evaluation.predictions import Predictions
 
 NUM_BINS = 15
@@ -16,17 +18,6 @@ NUM_BINS = 15
 
 MAX_MISTAKES = 24
 """Maximum number of mistakes that an evaluation lists: one page of thumbnails."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ErrorRate:
-    """Share of misclassified samples, with its 95 % confidence interval."""
-
-    num_wrong: int
-    num_samples: int
-    pct: float
-    interval_95_pct: tuple[float, float]
-    """Wilson score interval."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +104,43 @@ class Evaluation:
     """Confidence and accuracy in bins of equal width, the least confident first."""
     mistakes: tuple[Mistake, ...]
     """At most `MAX_MISTAKES`, the most confident first."""
+    coverage: tuple[CoveragePoint, ...]
+    """Error of the most confident images, in ascending order of their share."""
+    rejection: CoveragePoint | None = None
+    """Coverage and error with the threshold `reject_below`; `None` if there is none."""
+
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """Samples of each class, in the order of `classes`."""
+        return tuple(row.num_samples for row in self.per_class)
+
+    @property
+    def macro_error_pct(self) -> float | None:
+        """Mean of the top-1 errors of the classes that have samples, in %: each class counts once, whatever its size."""
+        return macro_error_pct([row.error.num_wrong if row.error else 0 for row in self.per_class], self.class_counts)
+
+    @property
+    def chance(self) -> ChanceLevel | None:
+        """The top-1 error of always answering the most frequent class; `None` if only one class has samples."""
+        return chance_level(self.class_counts)
+
+    @property
+    def is_better_than_chance(self) -> bool:
+        """Whether the interval of the top-1 error lies below the chance level; true where there is no level."""
+        return self.chance is None or self.chance.is_beaten_by(self.top1.interval_95_pct)
+
+    @property
+    def has_unequal_classes(self) -> bool:
+        """Whether the classes differ in size enough that `top1` depends on their frequencies (`UNEQUAL_RATIO`)."""
+        return are_unequal(self.class_counts)
 
     def as_json(self) -> dict[str, Any]:
         """Return the metrics as JSON values, the most important first."""
         return {
             "top1_error_pct": self.top1.pct,
             "top1_interval_95_pct": list(self.top1.interval_95_pct),
+            "macro_error_pct": self.macro_error_pct,
+            "chance": chance_entry(self.class_counts, self.classes, self.top1.interval_95_pct),
             "top5_error_pct": self.top5.pct,
             "top5_interval_95_pct": list(self.top5.interval_95_pct),
             "top_k": self.top_k,
@@ -140,11 +162,20 @@ class Evaluation:
             "confusions": [asdict(confusion) for confusion in self.confusions],
             "reliability": [asdict(bin_) for bin_ in self.reliability],
             "mistakes": [asdict(mistake) for mistake in self.mistakes],
+            "coverage": [point.as_json() for point in self.coverage],
+            "rejection": self.rejection and self.rejection.as_json(),
         }
 
 
-def compute_metrics(predictions: Predictions, classes: Sequence[str]) -> Evaluation:
-    """Compute all metrics of predictions; `classes` are the class names in the order of the model's class indices.
+def compute_metrics(
+    predictions: Predictions, classes: Sequence[str], *, reject_below: float | None = None
+) -> Evaluation:
+    """Compute all metrics of predictions.
+
+    Args:
+        predictions: One row for each image.
+        classes: The class names in the order of the model's class indices.
+        reject_below: Confidence below which an image is rejected; only `rejection` depends on it.
 
     Raises:
         ConfigError: if there are no samples.
@@ -157,7 +188,8 @@ def compute_metrics(predictions: Predictions, classes: Sequence[str]) -> Evaluat
     class_sizes = np.bincount(predictions.labels, minlength=len(classes))
     class_errors = np.bincount(predictions.labels[~correct], minlength=len(classes))
     confusion = confusion_matrix(predictions.labels[finite], predictions.top[finite, 0], len(classes))
-    reliability = reliability_curve(predictions.confidence[finite], correct[finite])
+    answerable = predictions.confidence[finite], correct[finite]
+    reliability = reliability_curve(*answerable)
     loss = float(predictions.loss.mean())
     return Evaluation(
         classes=tuple(classes),
@@ -185,17 +217,10 @@ def compute_metrics(predictions: Predictions, classes: Sequence[str]) -> Evaluat
         ),
         reliability=reliability,
         mistakes=most_confident_mistakes(predictions, classes, finite & ~correct),
-    )
-
-
-def error_rate(num_wrong: int, num_samples: int) -> ErrorRate:
-    """Return the error of at least one sample, with its 95 % Wilson score interval."""
-    low, high = _interval_95(num_wrong, num_samples)
-    return ErrorRate(
-        num_wrong=num_wrong,
-        num_samples=num_samples,
-        pct=100 * num_wrong / num_samples,
-        interval_95_pct=(100 * low, 100 * high),
+        coverage=coverage_curve(*answerable, len(predictions)),
+        rejection=None
+        if reject_below is None
+        else coverage_at(reject_below, *answerable, num_samples=len(predictions)),
     )
 
 
@@ -231,7 +256,7 @@ def reliability_curve(confidence: np.ndarray, correct: np.ndarray) -> tuple[Reli
                 count=count,
                 confidence=float(confidence[in_bin].mean()) if count else None,
                 accuracy=num_correct / count if count else None,
-                accuracy_interval_95=_interval_95(num_correct, count) if count else None,
+                accuracy_interval_95=wilson_interval(num_correct, count) if count else None,
             )
         )
     return tuple(bins)
@@ -260,9 +285,3 @@ def most_confident_mistakes(predictions: Predictions, classes: Sequence[str], wr
         )
         for row in rows[order[:MAX_MISTAKES]]
     )
-
-
-def _interval_95(count: int, num_samples: int) -> tuple[float, float]:
-    """Return the Wilson score interval of a proportion, from 0 to 1."""
-    interval = binomtest(count, num_samples).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)

@@ -7,6 +7,7 @@ from typing import Literal
 from resnetlab.config import ConfigError
 from resnetlab.data.shards.remote import CACHE_GIB
 from resnetlab.inference.engines.base import Backend
+from resnetlab.inference.rejection import check_reject_below
 
 Protocol = Literal["one-crop", "ten-crop", "multi-scale", "ensemble"]
 
@@ -16,7 +17,8 @@ class EvaluationOptions:
     """Protocol, data and runtime of an evaluation.
 
     Raises:
-        ConfigError: if options do not fit together, or `cache_gib` is not a positive number.
+        ConfigError: if options do not fit together, `cache_gib` is not a positive number, or `reject_below` is not
+            between 0 and 1.
     """
 
     protocol: Protocol = "one-crop"
@@ -40,6 +42,8 @@ class EvaluationOptions:
     """Runtime; if not given, PyTorch for a model file, and the format's own runtime for an exported file."""
     cache_gib: float = CACHE_GIB
     """Maximum size of the cache for remote shards, in GiB."""
+    reject_below: float | None = None
+    """Confidence below which an image counts as rejected in `Evaluation.rejection`; above 0 and below 1."""
 
     def __post_init__(self) -> None:
         if self.sides and self.protocol not in ("ten-crop", "multi-scale"):
@@ -48,5 +52,6 @@ class EvaluationOptions:
             raise ConfigError(f"ten-crop takes one shorter side, not {len(self.sides)}; several are for multi-scale")
         if not 0 < self.cache_gib < math.inf:
             raise ConfigError(f"cache-gib must be a number above 0, not {self.cache_gib:g}")
+        check_reject_below(self.reject_below)
         if self.backend in ("onnxruntime", "openvino") and self.device != "cpu":
             raise ConfigError(f"{self.backend} computes on the CPU, not on {self.device}; leave out --device")

@@ -128,8 +128,10 @@ def _allocate_predictions(num_samples: int, top_k: int) -> Predictions:
     )
 
 
-def one_crop(model: Network, split: Split, preprocessing: Preprocessing, *, workers: int = 0) -> LogProbBatches:
-    """Evaluate the centre crop of each image.
+def one_crop(
+    model: Network, split: Split, preprocessing: Preprocessing, *, workers: int = 0, temperature: float = 1.0
+) -> LogProbBatches:
+    """Evaluate the centre crop of each image; `temperature` divides the logits (`ModelCard.temperature`).
 
     Paper: section 4.2, the single original view.
     """
@@ -137,11 +139,17 @@ def one_crop(model: Network, split: Split, preprocessing: Preprocessing, *, work
         for positions, images, labels in eval_batches_with_positions(
             split, _external_preprocessing(model, preprocessing), workers=workers
         ):
-            yield positions.cpu(), labels.cpu(), _log_probabilities(model, images)
+            yield positions.cpu(), labels.cpu(), _log_probabilities(model, images, temperature)
 
 
 def ten_crop(
-    model: Network, originals: Split, preprocessing: Preprocessing, *, side: int, workers: int = 0
+    model: Network,
+    originals: Split,
+    preprocessing: Preprocessing,
+    *,
+    side: int,
+    workers: int = 0,
+    temperature: float = 1.0,
 ) -> LogProbBatches:
     """Average the probabilities of the four corners and the centre, each also mirrored.
 
@@ -151,6 +159,7 @@ def ten_crop(
         preprocessing: The network's preprocessing; its `image_size` is the size of the crops.
         side: Shorter side of the resized images, in pixels.
         workers: Threads that decode images.
+        temperature: Divides the logits of each crop.
 
     Paper: section 3.4 and Tables 2 and 3.
 
@@ -172,18 +181,24 @@ def ten_crop(
                 [ten_crops(resize_shorter_side(image, side, preprocessing), size) for image in images]
             )
             inputs = normalise_images(crops, _external_preprocessing(model, preprocessing))
-            log_probs = _log_probabilities(model, inputs).view(len(images), 10, -1)
+            log_probs = _log_probabilities(model, inputs, temperature).view(len(images), 10, -1)
             yield positions, originals.labels[positions], _mean_probability(log_probs, dim=1)
 
 
 def multi_scale(
-    model: nn.Module, originals: Split, preprocessing: Preprocessing, *, sides: Sequence[int], workers: int = 0
+    model: nn.Module,
+    originals: Split,
+    preprocessing: Preprocessing,
+    *,
+    sides: Sequence[int],
+    workers: int = 0,
+    temperature: float = 1.0,
 ) -> LogProbBatches:
     """Average the probabilities of whole images at several shorter sides, in pixels.
 
     The network is fully convolutional: its head is linear and reads the average over positions. Class scores averaged
     over all positions of a larger feature map therefore equal the network's output for that map. `originals` are images
-    before resizing and cropping.
+    before resizing and cropping. `temperature` divides the logits at each side.
 
     Paper: section 3.4 and Table 4.
 
@@ -196,7 +211,10 @@ def multi_scale(
         for positions, images in uncropped_images(originals.images, MAX_WHOLE_IMAGES, 2 * max(sides), pool=pool):
             by_side = [
                 _whole_image_log_probs(
-                    model, [resize_shorter_side(image, side, preprocessing) for image in images], preprocessing
+                    model,
+                    [resize_shorter_side(image, side, preprocessing) for image in images],
+                    preprocessing,
+                    temperature=temperature,
                 )
                 for side in sides
             ]
@@ -226,7 +244,9 @@ def ensemble(members: Sequence[Callable[[], LogProbBatches]], num_samples: int) 
         yield positions, labels[positions], (total[positions] / len(members)).log()
 
 
-def _whole_image_log_probs(model: nn.Module, images: Sequence[np.ndarray], preprocessing: Preprocessing) -> Tensor:
+def _whole_image_log_probs(
+    model: nn.Module, images: Sequence[np.ndarray], preprocessing: Preprocessing, *, temperature: float
+) -> Tensor:
     """Return the log-probabilities of whole images in their order; images of equal shape form batches."""
     by_shape: dict[tuple[int, ...], list[int]] = {}
     for index, image in enumerate(images):
@@ -236,22 +256,23 @@ def _whole_image_log_probs(model: nn.Module, images: Sequence[np.ndarray], prepr
         batch_size = max(1, MAX_PIXELS // (height * width))
         for batch in (indices[start : start + batch_size] for start in range(0, len(indices), batch_size)):
             inputs = normalise_images(np.stack([images[index] for index in batch]), preprocessing)
-            for index, row in zip(batch, _log_probabilities(model, inputs), strict=True):
+            for index, row in zip(batch, _log_probabilities(model, inputs, temperature), strict=True):
                 rows[index] = row
     return torch.stack(rows)
 
 
 @torch.no_grad()
 @float32_products(tf32=False)
-def _log_probabilities(model: Network, images: Tensor) -> Tensor:
+def _log_probabilities(model: Network, images: Tensor, temperature: float) -> Tensor:
     """Return the log-probability of each class in float64, which ranks classes exactly as the logits do."""
     if isinstance(model, nn.Module):
         device = next((parameter.device for parameter in model.parameters()), images.device)
         images = images.to(device).contiguous(memory_format=torch.channels_last)
-        return model(images).double().cpu().log_softmax(1)
+        return (model(images).double().cpu() / temperature).log_softmax(1)
     batch_size = max(1, MAX_PIXELS // (images.shape[2] * images.shape[3]))
     batches = images.permute(0, 2, 3, 1).contiguous().cpu().split(batch_size)
-    return torch.cat([torch.from_numpy(model.logits(batch.numpy())) for batch in batches]).double().log_softmax(1)
+    logits = torch.cat([torch.from_numpy(model.logits(batch.numpy())) for batch in batches])
+    return (logits.double() / temperature).log_softmax(1)
 
 
 def _external_preprocessing(model: Network, preprocessing: Preprocessing) -> Preprocessing | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from resnetlab.evaluation.metrics import Evaluation
+from resnetlab.models.model_card import TemperatureScaling
 
 if TYPE_CHECKING:  # the HTML report needs no PyTorch
     from resnetlab.evaluation.evaluator import EnsembleMember
@@ -28,6 +29,8 @@ class EvaluationSummary:
     """Command that reproduces the page."""
     computed_by: tuple[str, ...] = ()
     """Runtime and precision of each network, such as `torch fp32`."""
+    temperatures: tuple[float, ...] = ()
+    """Number that divides the logits of each network before the softmax; 1 if none was fitted."""
     notes: tuple[str, ...] = ()
     """Warnings, one sentence each; the page shows them below the metrics."""
     num_left_out: int = 0
@@ -55,6 +58,7 @@ def summarise(
         split=dataset.split_name,
         protocol=describe_protocol(members, options),
         computed_by=tuple(member.computed_by for member in members),
+        temperatures=tuple(member.card.temperature for member in members),
         command=command,
         notes=evaluation_notes(members, evaluation),
         num_left_out=len(dataset.skipped) + len(dataset.split) - evaluation.num_samples,
@@ -83,6 +87,13 @@ def evaluation_notes(members: "Sequence[EnsembleMember]", evaluation: Evaluation
         notes.append(
             f"the batch-normalisation statistics were recomputed on {first.num_recalibration_images:,} training images"
         )
+    scalings = [member.card.temperature_scaling for member in members]
+    if any(scaling and scaling.split == first.dataset.split_name for scaling in scalings):
+        notes.append("the temperature was fitted on this split: on new images calibration is probably worse")
+    if evaluation.rejection and not any(scalings):
+        notes.append(
+            "no temperature was fitted, so confidence may be far from accuracy; fit one with --fit-temperature"
+        )
     empty = [row.name for row in evaluation.per_class if row.error is None]
     if empty:
         notes.append(f"{len(empty)} of the network's {len(evaluation.per_class)} classes have no images")
@@ -106,6 +117,17 @@ def describe_origin(member: "EnsembleMember") -> list[tuple[str, str]]:
     elif provenance:
         source = provenance.get("source", provenance.get("file", "another project"))
         lines.append((f"{name} from", str(source)))
+    if scaling := member.card.temperature_scaling:
+        lines.append(("temperature", describe_temperature(scaling)))
     if versions:
         lines.append(("with", ", ".join(f"{package} {version}" for package, version in versions.items())))
     return lines
+
+
+def describe_temperature(scaling: TemperatureScaling) -> str:
+    """Return a temperature in words: its value, the images, and its effect on them."""
+    return (
+        f"{scaling.temperature:.3f}, fitted on {scaling.num_images:,} images of the {scaling.split} split: calibration "
+        f"error {scaling.ece_before_pct:.2f} to {scaling.ece_after_pct:.2f} %, loss {scaling.loss_before:.4f} to "
+        f"{scaling.loss_after:.4f} nats"
+    )

@@ -74,7 +74,7 @@ def require_packages(engine: Engine) -> None:
 
 
 def render_overlay(predictor: Predictor, prediction: Prediction, *, encoded: bytes, view: np.ndarray) -> Image.Image:
-    """Draw the heat map of the predicted class over the image, with class and probability below it.
+    """Draw the heat map of the most probable class over the image, with class and probability below it.
 
     Args:
         predictor: The network.
@@ -86,12 +86,14 @@ def render_overlay(predictor: Predictor, prediction: Prediction, *, encoded: byt
     Raises:
         ConfigError: As `require_packages`.
     """
-    heat = heat_map(predictor.engine, view, predictor.classes.index(prediction.label))
+    label, probability = prediction.top[0]
+    heat = heat_map(predictor.engine, view, predictor.classes.index(label))
     enlarged = EvalView.of(predictor.preprocessing).at_least(MIN_SIDE)
     image = decode_eval_view(encoded, enlarged, max_pixels=predictor.max_pixels)
     if view.shape[2] == 1:
         image = np.repeat(luma(image), 3, axis=2)
-    return add_caption(blend_heat_map(image, heat), f"{prediction.label}  {100 * prediction.probability:.1f} %")
+    answer = f"{prediction.label}: " if prediction.is_unknown else ""
+    return add_caption(blend_heat_map(image, heat), f"{answer}{label}  {100 * probability:.1f} %")
 
 
 def blend_heat_map(image: np.ndarray, heat: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
 """`Predictor`: images in, class names and probabilities out, with the preprocessing of evaluation, on any runtime."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
@@ -10,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from resnetlab.config import Preprocessing
+from resnetlab.config import ConfigError, Preprocessing
 from resnetlab.data.images.decode import BadImageError, decode_eval_view
 from resnetlab.data.images.eval_view import EvalView
 from resnetlab.data.images.resample import make_view
@@ -18,7 +17,9 @@ from resnetlab.inference.engines.base import Engine
 from resnetlab.inference.engines.pytorch import TorchEngine
 from resnetlab.inference.image_types import is_batch, to_pixels
 from resnetlab.inference.open_engine import BackendOption, open_engine
+from resnetlab.inference.prediction import Prediction, rank_classes
 from resnetlab.inference.probe_images import check_file_channels, luma
+from resnetlab.inference.rejection import check_reject_below
 from resnetlab.models.model_card import ModelCard, ModelFileError
 from resnetlab.models.resnet import ResNet
 
@@ -28,25 +29,6 @@ MAX_BATCH = 64
 
 class BrokenNetworkError(RuntimeError):
     """A network whose outputs are not finite, so that its predictions would mean nothing."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The prediction for one image."""
-
-    label: str
-    """The most probable class; the first in the network's order if several are equally probable."""
-    probability: float
-    """The softmax probability of `label`, 0 to 1."""
-    top: tuple[tuple[str, float], ...]
-    """Class names and probabilities, the most probable first. The first pair is `label` and `probability`."""
-
-    def __str__(self) -> str:
-        return ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in self.top)
-
-    def __repr__(self) -> str:
-        top = ", ".join(f"({name!r}, {probability:.4f})" for name, probability in self.top)
-        return f"Prediction({self.label!r}, {self.probability:.4f}, top=({top}{',' if len(self.top) == 1 else ''}))"
 
 
 class Predictor:
@@ -67,16 +49,25 @@ class Predictor:
     (BT.601); for a colour network, grey is repeated in three channels.
     """
 
-    def __init__(self, model: ResNet | Engine, card: ModelCard, *, max_pixels: int = 100_000_000) -> None:
+    def __init__(
+        self,
+        model: ResNet | Engine,
+        card: ModelCard,
+        *,
+        max_pixels: int = 100_000_000,
+        reject_below: float | None = None,
+    ) -> None:
         """Create a predictor.
 
         Args:
             model: A network, which is put into evaluation mode, or an inference engine.
             card: The card of its model file, with class names and preprocessing.
             max_pixels: Images that claim more pixels are rejected before they are decoded.
+            reject_below: An image whose most probable class has a lower probability is answered `unknown`; above
+                1 / number of classes and below 1. `None` answers every image with a class.
 
         Raises:
-            ValueError: The network contradicts its preprocessing or class names.
+            ValueError: The network contradicts its preprocessing or class names, or `reject_below` is out of range.
         """
         channels, num_names = card.model.in_channels, len(card.classes)
         if channels != len(card.preprocessing.mean):
@@ -86,8 +77,10 @@ class Predictor:
         if num_names != card.model.num_classes:
             raise ValueError(f"{card.model.name} has {card.model.num_classes} outputs and {num_names} class names")
         self.engine: Engine = TorchEngine(model, card.preprocessing) if isinstance(model, ResNet) else model
+        check_reject_below(reject_below, num_names)
         self.card = card
         self.max_pixels = max_pixels
+        self.reject_below = reject_below
 
     @property
     def model(self) -> ResNet:
@@ -191,7 +184,7 @@ class Predictor:
         return luma(pixels) if channels == 1 else pixels
 
     def predict_probabilities(self, views: np.ndarray) -> np.ndarray:
-        """Return the softmax probabilities of a batch that `preprocess` made.
+        """Return the softmax probabilities of a batch that `preprocess` made, at the temperature of the card.
 
         Args:
             views: uint8 (batch, height, width, channels), 0 to 255.
@@ -202,7 +195,20 @@ class Predictor:
         Raises:
             BrokenNetworkError: The probabilities are not finite.
         """
-        probabilities = torch.from_numpy(self.engine.logits(views)).double().softmax(1).numpy()
+        return self.probabilities_of(self.engine.logits(views))
+
+    def probabilities_of(self, logits: np.ndarray) -> np.ndarray:
+        """Return the softmax of logits over the card's temperature: float64 (batch, num_classes).
+
+        Args:
+            logits: float32 (batch, num_classes).
+
+        Raises:
+            BrokenNetworkError: The probabilities are not finite.
+
+        Paper: Guo et al., 2017, equation 9.
+        """
+        probabilities = (torch.from_numpy(logits).double() / self.card.temperature).softmax(1).numpy()
         if not np.isfinite(probabilities).all():
             raise BrokenNetworkError(
                 f"{self.card.model.name} gives probabilities that are not finite: its weights are broken "
@@ -217,7 +223,7 @@ class Predictor:
             probabilities: (batch, num_classes).
             top: Number of classes, at least 1.
         """
-        return [_rank_classes(row, self.classes, top) for row in probabilities]
+        return [rank_classes(row, self.classes, top=top, reject_below=self.reject_below) for row in probabilities]
 
     def _preprocess(self, image: Any, index: int | None) -> np.ndarray:
         """Preprocess one image. An error names its `index` in the batch, if there is one."""
@@ -237,6 +243,7 @@ def load(
     cores: int | None = None,
     callers: int = 1,
     device: str | torch.device = "cpu",
+    reject_below: float | None = None,
     log: Callable[[str], None] | None = None,
 ) -> Predictor:
     """Load a predictor from a model file, a run directory, an exported file or published weights.
@@ -250,22 +257,20 @@ def load(
             divided by `callers`. For PyTorch this sets the number of threads of the whole process.
         callers: Threads that will share the predictor.
         device: PyTorch's device. The other runtimes run on the CPU.
+        reject_below: As for `Predictor`.
         log: Receives one line with the result of `auto`.
 
     Raises:
         ModelFileError: A file is missing, damaged, or not written by resnetlab. It is a `ValueError`.
-        ConfigError: The backend cannot run this file here; the message names the backends that can.
+        ConfigError: The backend cannot run this file here; the message names the backends that can. Or `reject_below`
+            is out of range.
         DownloadError: Published weights are not on this machine and cannot be downloaded.
     """
     engine, card = open_engine(path, backend=backend, cores=cores, callers=callers, device=device, log=log)
     try:
-        return Predictor(engine, card)
+        check_reject_below(reject_below, len(card.classes))
+        return Predictor(engine, card, reject_below=reject_below)
+    except ConfigError:
+        raise
     except ValueError as error:
         raise ModelFileError(f"{path}: {error}") from error
-
-
-def _rank_classes(probabilities: np.ndarray, classes: tuple[str, ...], top: int) -> Prediction:
-    order = np.argsort(-probabilities, kind="stable")[:top]
-    ranked = tuple((classes[index], float(probabilities[index])) for index in order)
-    label, probability = ranked[0]
-    return Prediction(label, probability, ranked)

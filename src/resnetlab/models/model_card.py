@@ -1,6 +1,7 @@
 """The model card: architecture, classes, preprocessing, provenance and errors, as stored in a model file."""
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from resnetlab.config import ConfigError, ModelConfig, Preprocessing
 from resnetlab.models.model_seal import CARD, PARTS, changed_parts, is_sealed
-from resnetlab.serialization import from_json
+from resnetlab.serialization import OMIT_DEFAULT, check, from_json
 
 FORMAT_VERSION = 1
 MODEL_FILE = "model.safetensors"
@@ -18,6 +19,33 @@ MODEL_FILE = "model.safetensors"
 
 class ModelFileError(ConfigError):
     """A file that is no resnetlab model file, or a damaged one; the message names the file and the reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemperatureScaling:
+    """The temperature that divides the logits before the softmax, and the images on which it was fitted.
+
+    Paper: Guo et al., "On Calibration of Modern Neural Networks", 2017, section 4.2.
+    """
+
+    temperature: float
+    """Above 0; above 1 it lowers the confidence."""
+    split: str
+    """Split of the images, such as `val`."""
+    num_images: int
+    """Images on which it was fitted."""
+    loss_before: float
+    """Mean cross entropy of these images without the temperature, in nats."""
+    loss_after: float
+    """The same with the temperature."""
+    ece_before_pct: float
+    """Expected calibration error of these images without the temperature, in %."""
+    ece_after_pct: float
+    """The same with the temperature."""
+
+    def __post_init__(self) -> None:
+        valid = math.isfinite(self.temperature) and self.temperature > 0
+        check(valid, f"the temperature must be above 0, not {self.temperature:g}")
 
 
 @dataclass(frozen=True)
@@ -34,6 +62,13 @@ class ModelCard:
     """Recipe, data fingerprint, split, seed, versions."""
     error: dict[str, Any] = field(default_factory=dict, kw_only=True)
     """Errors in %, measured at the end of training; the key names the split, as `test_error_pct`."""
+    temperature_scaling: TemperatureScaling | None = field(default=None, kw_only=True, metadata=OMIT_DEFAULT)
+    """The temperature of the softmax; `None` if none was fitted."""
+
+    @property
+    def temperature(self) -> float:
+        """The number that divides the logits before the softmax; 1 if none was fitted."""
+        return 1.0 if self.temperature_scaling is None else self.temperature_scaling.temperature
 
 
 def find_model_file(path: Path | str) -> Path:

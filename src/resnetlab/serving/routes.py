@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from fastapi import APIRouter, Request, Response
 
 from resnetlab import __version__
+from resnetlab.inference.rejection import UNKNOWN
 from resnetlab.serving.batch_json import BatchParser
 from resnetlab.serving.errors import PROBLEM_MEDIA_TYPE, ClientDisconnectedError, RequestError
 from resnetlab.serving.form_data import FormParser
@@ -246,8 +247,9 @@ def prediction_json(reply: WorkerReply) -> dict[str, Any]:
     """Return a `PredictionResponse` as plain JSON."""
     label, probability = reply.top[0]
     content: dict[str, Any] = {
-        "label": label,
+        "label": UNKNOWN if reply.is_unknown else label,
         "probability": probability,
+        **({} if reply.is_unknown is None else {"unknown": reply.is_unknown}),
         "top": [{"class": name, "probability": value} for name, value in reply.top],
     }
     if reply.overlay_png:

@@ -37,8 +37,11 @@ class Timings(BaseModel):
 class PredictionResponse(BaseModel):
     """The prediction for one image."""
 
-    label: str = Field(description="The most probable class.")
-    probability: float = Field(ge=0, le=1)
+    label: str = Field(description="The most probable class; `unknown` if it is not probable enough.")
+    probability: float = Field(ge=0, le=1, description="Probability of the most probable class.")
+    unknown: bool | None = Field(
+        default=None, description="With `--reject-below`: whether the most probable class is less probable than that."
+    )
     top: list[ClassProbability] = Field(min_length=1)
     overlay: str | None = Field(
         default=None, description="With `explain`: the Grad-CAM overlay as a data URI, `data:image/png;base64,…`."
@@ -77,6 +80,8 @@ class ModelInfo(BaseModel):
     channels: int = Field(description="3: RGB; 1: greyscale.")
     preprocessing: dict[str, Any] = Field(description="Preprocessing of images, without the per-pixel mean.")
     error: dict[str, Any] = Field(description="Errors in % by split, measured at the end of training.")
+    temperature: float = Field(description="Number that divides the logits before the softmax; 1 if none was fitted.")
+    reject_below: float | None = Field(description="Least probability of an accepted class; `null` accepts all.")
     backend: str = Field(description="The inference runtime for one image: `torch`, `onnxruntime` or `openvino`.")
     precision: str = Field(description="The lowest precision in use: `fp32`, `bf16` or `int8`.")
     runtime: str = Field(description="Runtime and precision; two of them if large batches use another one.")

@@ -77,6 +77,8 @@ class ServiceOptions:
     backend: str = "auto"
     cores: int | None = None
     """Threads for the network and for decoding; all cores if `None`."""
+    reject_below: float | None = None
+    """As for `Predictor`."""
     limits: Limits = field(default_factory=Limits)
 
 
@@ -164,6 +166,7 @@ class Server(uvicorn.Server):
             "model": str(service.model),
             "backend": service.backend,
             "cores": service.cores,
+            "reject_below": service.reject_below,
             "max_batch": limits.max_batch,
             "max_wait_s": limits.max_wait_ms / 1000,
             "max_pixels": limits.max_megapixels * 1_000_000,

@@ -146,7 +146,7 @@ class Worker:
             if request.header["explain"]:
                 self._pool(request.header).submit(self._explain, request, prediction, len(batch))
             else:
-                replies.append(_encode_reply(request, prediction, len(batch)))
+                replies.append(self._encode_reply(request, prediction, len(batch)))
         self._write(b"".join(replies))
 
     def _explain(self, request: DecodedRequest, prediction: "Prediction", batch_size: int) -> None:
@@ -164,7 +164,19 @@ class Worker:
             self._write_error(request.header, 500, f"the explanation failed ({type(error).__name__}: {error})")
         else:
             request.times_ms["explain"] = 1000 * (time.perf_counter() - start)
-            self._write(_encode_reply(request, prediction, batch_size, png.getvalue()))
+            self._write(self._encode_reply(request, prediction, batch_size, png.getvalue()))
+
+    def _encode_reply(
+        self, request: DecodedRequest, prediction: "Prediction", batch_size: int, overlay_png: bytes = b""
+    ) -> bytes:
+        header = {
+            "id": request.header["id"],
+            "top": prediction.top,
+            "unknown": None if self._predictor.reject_below is None else prediction.is_unknown,
+            "times_ms": request.times_ms,
+            "batch_size": batch_size,
+        }
+        return encode_message(header, overlay_png)
 
     def _write_error(self, header: Mapping[str, Any], status: int, detail: str) -> None:
         self._write(
@@ -177,24 +189,12 @@ class Worker:
             self._output.flush()
 
 
-def _encode_reply(
-    request: DecodedRequest, prediction: "Prediction", batch_size: int, overlay_png: bytes = b""
-) -> bytes:
-    header = {
-        "id": request.header["id"],
-        "top": prediction.top,
-        "times_ms": request.times_ms,
-        "batch_size": batch_size,
-    }
-    return encode_message(header, overlay_png)
-
-
 def main(settings: Mapping[str, Any]) -> None:
     """Load the model, report it to the supervisor, and process requests.
 
     Args:
-        settings: `model` (path), `backend`, `cores` (or `None`), `max_batch`, `max_wait_s`, `max_pixels`,
-            `max_decode_bytes`, `large_decode_bytes` (as in `Limits`).
+        settings: `model` (path), `backend`, `cores` and `reject_below` (each may be `None`), `max_batch`,
+            `max_wait_s`, `max_pixels`, `max_decode_bytes`, `large_decode_bytes` (as in `Limits`).
     """
     for signum in (signal.SIGINT, signal.SIGTERM):  # only the server handles them; it drains and then ends the worker
         signal.signal(signum, signal.SIG_IGN)
@@ -234,7 +234,14 @@ def _load_predictor(settings: Mapping[str, Any], num_threads: int) -> "Predictor
     from resnetlab.inference.predictor import load
     from resnetlab.inference.probe_images import check_file_channels
 
-    predictor = load(settings["model"], backend=settings["backend"], cores=num_threads, callers=1, log=_log)
+    predictor = load(
+        settings["model"],
+        backend=settings["backend"],
+        cores=num_threads,
+        callers=1,
+        reject_below=settings["reject_below"],
+        log=_log,
+    )
     predictor.max_pixels = settings["max_pixels"]
     check_file_channels(predictor.card.model.in_channels)
     shape = (*predictor.preprocessing.input_size, predictor.card.model.in_channels)
@@ -269,6 +276,8 @@ def _model_info(predictor: "Predictor") -> dict[str, Any]:
         "channels": card.model.in_channels,
         "preprocessing": preprocessing,
         "error": card.error,
+        "temperature": card.temperature,
+        "reject_below": predictor.reject_below,
         "backend": predictor.engine.backend,
         "precision": predictor.engine.precision,
         "runtime": engine_name(predictor.engine),

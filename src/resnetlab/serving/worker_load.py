@@ -29,6 +29,8 @@ class WorkerReply:
     """Milliseconds: `queue`, `decode`, `inference`, `explain`, `total`."""
     overlay_png: bytes
     """PNG of the explanation, empty if not requested."""
+    is_unknown: bool | None = None
+    """Whether no class is probable enough; `None` if the server rejects no image."""
 
 
 @dataclass

@@ -239,7 +239,8 @@ class WorkerSupervisor:
         self._metrics.total_s.observe(total_ms / 1000)
         self._metrics.batch_size.observe(header["batch_size"])
         if not pending.reply.done():
-            pending.reply.set_result(WorkerReply(header["top"], {**times_ms, "total": total_ms}, overlay_png))
+            times_ms["total"] = total_ms
+            pending.reply.set_result(WorkerReply(header["top"], times_ms, overlay_png, header.get("unknown")))
 
     def _fail_sent(self, process: Process) -> None:
         """Fail the requests whose images an exited worker held; queued requests wait for the next worker."""

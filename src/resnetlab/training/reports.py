@@ -11,6 +11,7 @@ from resnetlab.evaluation.chance import are_unequal, chance_entry
 from resnetlab.evaluation.protocols import SplitScore
 from resnetlab.models.model_card import ModelCard
 from resnetlab.models.resnet import ResNet
+from resnetlab.training.calibrate import fit_run_temperature
 from resnetlab.training.metrics import MetricWindow, Progress, curve_point, epoch_summary
 from resnetlab.training.provenance import machine, provenance
 from resnetlab.training.train_step import DivergedError, diverged_message
@@ -136,10 +137,17 @@ def class_counts(trainer: "TrainerComponents") -> list[int]:
 
 
 def model_card(trainer: "TrainerComponents", errors: dict[str, float | None]) -> ModelCard:
-    """Return the card of the trained network."""
+    """Return the card of the trained network, with a temperature if the configuration asks for one."""
     config, data = trainer.config, trainer.data
     origin = provenance(config, data.dataset, data.preprocessing)
-    return ModelCard(config.model, data.dataset.classes, data.preprocessing, provenance=origin, error=errors)
+    return ModelCard(
+        config.model,
+        data.dataset.classes,
+        data.preprocessing,
+        provenance=origin,
+        error=errors,
+        temperature_scaling=fit_run_temperature(trainer),
+    )
 
 
 def diverged_error(trainer: "TrainerComponents", loss: float, lr: float) -> DivergedError:

@@ -51,12 +51,13 @@ async function classify(card) {
 }
 
 function showPrediction(card, totalMs) {
-  const { label, top, times_ms: times } = card.prediction;
+  const { label, top, unknown, times_ms: times } = card.prediction;
+  const best = top[0].class;
   setTitle(card, label, false);
-  setMessage(card, card.file.name);
+  setMessage(card, unknown ? `${card.file.name}: no class is probable enough; the candidates are` : card.file.name);
   card.bars.replaceChildren(...top.map(newBar));
   card.explain.hidden = false;
-  card.explain.setAttribute("aria-label", `Heat map: ${label} in ${card.file.name}`);
+  card.explain.setAttribute("aria-label", `Heat map: ${best} in ${card.file.name}`);
   card.time.textContent = `network ${formatDuration(times.inference)} · total ${formatDuration(totalMs)}`;
 }
 
@@ -120,7 +121,7 @@ async function toggleHeatMap(card) {
 }
 
 function setHeatMap(card, visible) {
-  const label = card.prediction?.label;
+  const label = card.prediction?.top[0].class;
   const description = `Heat map for ${label} over ${card.file.name}; brighter regions support the class more`;
   card.image.src = visible ? card.overlay : card.url;
   card.image.alt = visible ? description : card.file.name;
@@ -144,10 +145,9 @@ function summary() {
   const failed = round.filter((card) => card.message.classList.contains("error"));
   if (round.length === 1) {
     const [{ file, prediction, message }] = round;
-    const result = failed.length
-      ? message.textContent
-      : `${prediction.label}, ${formatPercent(prediction.probability)}`;
-    return `${file.name}: ${result}`;
+    if (failed.length) return `${file.name}: ${message.textContent}`;
+    const { label, probability, unknown } = prediction;
+    return `${file.name}: ${unknown ? label : `${label}, ${formatPercent(probability)}`}`;
   }
   const classified = `${countImages(round.length - failed.length)} classified`;
   return failed.length ? `${classified}, ${failed.length} failed: the reason is next to each image` : classified;

@@ -1,0 +1,38 @@
+"""The temperature of a trained network, fitted on the validation split at the end of a run."""
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from resnetlab.evaluation.protocols import one_crop
+from resnetlab.models.model_card import TemperatureScaling
+
+if TYPE_CHECKING:
+    from resnetlab.training.trainer_setup import TrainerComponents
+
+
+def fit_run_temperature(trainer: "TrainerComponents") -> TemperatureScaling | None:
+    """Return the temperature if the configuration asks for one; if none can be fitted, warn and return `None`.
+
+    Every process of the run must call this, since they share the images.
+
+    Paper: Guo et al., "On Calibration of Modern Neural Networks", 2017, section 4.2.
+    """
+    if not trainer.config.fit_temperature:
+        return None
+    from resnetlab.evaluation.temperature import (  # loads SciPy, which a run needs at its end only
+        TemperatureError,
+        collect_log_probs,
+        fit_temperature,
+        merge_log_probs,
+    )
+
+    group, split = trainer.process_group, trainer.data.splits["val"]
+    part = split if group.size == 1 else split.subset(torch.arange(len(split))[group.rank :: group.size])
+    batches = one_crop(trainer.eval_model, part, trainer.data.preprocessing, workers=trainer.options.workers)
+    log_probs = merge_log_probs(group.all_gather(collect_log_probs(batches, len(part))))
+    try:
+        return fit_temperature(log_probs, split="val")
+    except TemperatureError as error:
+        trainer.warn(f"{error}; the model file has no temperature")
+        return None

@@ -1,0 +1,151 @@
+"""The temperature against a search over many values, and from training and `evaluate` into a model file."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import resnetlab
+from resnetlab.cli.main import main
+from resnetlab.config import DataConfig, Preprocessing, Recipe, RunConfig
+from resnetlab.evaluation import temperature as module
+from resnetlab.evaluation.temperature import LogProbs, TemperatureError, collect_log_probs, fit_temperature
+from resnetlab.models.model_file import ModelCard, load_model, save_model
+from resnetlab.serialization import to_json
+
+
+def samples(true_temperature=3.0, num_images=2000, num_classes=5, seed=0):
+    """Return logits that are `true_temperature` times too large, and labels drawn from the right probabilities."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 2, (num_images, num_classes))
+    labels = np.array([rng.choice(num_classes, p=np.exp(row) / np.exp(row).sum()) for row in logits])
+    return torch.tensor(true_temperature * logits).log_softmax(1).numpy().astype(np.float32), labels
+
+
+def loss_at(values, labels, temperature):
+    scaled = torch.tensor(values).double().div(temperature).log_softmax(1)
+    return float(torch.nn.functional.nll_loss(scaled, torch.tensor(labels)))
+
+
+@pytest.mark.parametrize("true_temperature", [0.4, 3.0])
+def test_the_temperature_has_the_lowest_loss(true_temperature, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK_VALUES", 999)  # several blocks, and a shorter last one
+    values, labels = samples(true_temperature)
+    fitted = fit_temperature(LogProbs(values=values, labels=labels), split="val")
+    grid = np.exp(np.linspace(np.log(0.05), np.log(20), 2001))
+    losses = [loss_at(values, labels, temperature) for temperature in grid]
+    best = grid[int(np.argmin(losses))]
+    assert fitted.temperature == pytest.approx(best, rel=0.005)
+    assert fitted.temperature == pytest.approx(true_temperature, rel=0.1)
+    assert fitted.loss_after == pytest.approx(loss_at(values, labels, fitted.temperature), abs=1e-9)
+    assert fitted.loss_after <= min(losses)
+    assert fitted.loss_before == pytest.approx(loss_at(values, labels, 1.0), abs=1e-9)
+    assert fitted.ece_after_pct < 4 < fitted.ece_before_pct
+    assert (fitted.split, fitted.num_images) == ("val", 2000)
+
+
+def test_images_that_show_no_temperature_are_refused():
+    values, labels = samples(1.0, num_images=200)
+    right, wrong = values.argmax(1), values.argmin(1)
+    for refused, answers, message in [
+        (values, right, "classifies all 200 images of the val split correctly"),
+        (values, wrong, "no better than chance on the 200 images of the val split"),
+        (values[:0], labels[:0], "no image of the val split can be decoded"),
+        (np.where(values == values.max(), np.nan, values), labels, "outputs are not finite"),
+    ]:
+        with pytest.raises(TemperatureError, match=message):
+            fit_temperature(LogProbs(values=refused, labels=answers), split="val")
+
+
+def test_images_that_cannot_be_decoded_have_no_row():
+    batch = torch.arange(2), torch.tensor([1, 0]), torch.full((2, 3), -1.0).double()
+    collected = collect_log_probs(iter([batch, (torch.tensor([4]), torch.tensor([2]), batch[2][:1])]), 7)
+    assert (collected.values.shape, collected.labels.tolist()) == ((3, 3), [1, 0, 2])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """Train two steps on digits, without and with a temperature; return the folder."""
+    root = tmp_path_factory.mktemp("runs")
+    network = resnetlab.model_config("resnet8", stage_channels=(4, 4, 4))
+    config = RunConfig(network, DataConfig("digits"), Recipe(steps=30, batch_size=32, lr=0.1))
+    resnetlab.fit(config, root / "plain")
+    resnetlab.fit(replace(config, fit_temperature=True), root / "scaled")
+    return root
+
+
+def test_training_fits_on_validation_images_only(run, monkeypatch):
+    plain, scaled = (load_model(run / name) for name in ("plain", "scaled"))
+    assert all(torch.equal(a, b) for a, b in zip(plain[0].parameters(), scaled[0].parameters(), strict=True))
+    assert plain[1].temperature_scaling is None
+    assert "fit_temperature" not in to_json(RunConfig())
+    assert "fit_temperature" not in (run / "plain" / "config.json").read_text()
+    fitted = scaled[1].temperature_scaling
+    assert fitted is not None
+    before, after = (resnetlab.evaluate(run / name, split="val") for name in ("plain", "scaled"))
+    assert (fitted.split, fitted.num_images) == ("val", before.num_samples)
+    assert fitted.loss_before == pytest.approx(before.loss, abs=1e-6)
+    assert fitted.loss_after == pytest.approx(after.loss, abs=1e-6)
+    assert fitted.ece_after_pct == pytest.approx(after.ece_pct, abs=1e-3)
+    assert after.loss < before.loss
+    assert after.top1 == before.top1
+
+
+@pytest.mark.parametrize("protocol", ["one-crop", "ten-crop", "multi-scale"])
+def test_every_protocol_divides_the_logits_before_it_averages(run, protocol):
+    """A temperature of 1,000 makes all classes equally probable, a temperature of 1 changes nothing."""
+    losses = {}
+    model, card = load_model(run / "scaled")
+    assert card.temperature_scaling is not None
+    for temperature in (1.0, 1000.0):
+        scaling = replace(card.temperature_scaling, temperature=temperature)
+        save_model(run / "changed.safetensors", model, replace(card, temperature_scaling=scaling))
+        losses[temperature] = resnetlab.evaluate(run / "changed.safetensors", protocol=protocol).loss
+    assert losses[1.0] == resnetlab.evaluate(run / "plain", protocol=protocol).loss
+    assert losses[1000.0] == pytest.approx(np.log(10), abs=0.01)
+
+
+def test_evaluate_fits_and_stores(run, tmp_path, capsys):
+    file = tmp_path / "net.safetensors"
+    file.write_bytes((run / "plain" / "model.safetensors").read_bytes())
+    page = tmp_path / "page.html"
+    words = ["evaluate", str(file), "--fit-temperature", "--reject-below", "0.5", "--page", str(page)]
+    assert main(words) == 0
+    printed = capsys.readouterr()
+    (model, card), (_, expected) = load_model(file), load_model(run / "scaled")
+    assert card.temperature == pytest.approx(expected.temperature, rel=1e-4)
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), load_model(run / "plain")[0].parameters(), strict=True)
+    )
+    assert f"temperature {card.temperature:.3f}, fitted on" in printed.err
+    assert f"temperature  {card.temperature:.3f}" in printed.out
+    evaluation = resnetlab.evaluate(file, reject_below=0.5)
+    assert evaluation.rejection is not None
+    assert f"{evaluation.rejection.coverage_pct:.2f} % of the images at 0.5" in printed.out
+    assert "All thresholds" in page.read_text()
+    assert main(["inspect", str(file)]) == 0
+    assert f"softmax  temperature {card.temperature:.3f}, fitted on" in capsys.readouterr().out
+
+
+def test_wrong_calls_change_nothing(run, tmp_path, capsys):
+    file = tmp_path / "net.safetensors"
+    network = resnetlab.build_model("resnet8", 10, in_channels=1, stage_channels=(4, 4, 4))
+    save_model(file, network, ModelCard(network.config, tuple("0123456789"), Preprocessing(8, (0.5,), (0.5,))))
+    (tmp_path / "net.onnx").write_bytes(b"x")
+    before = file.read_bytes()
+    fit, reject = "--fit-temperature", "--reject-below"
+    for words, message in [
+        ([file, run / "plain", fit, "--data", "digits"], "--fit-temperature is for one network, not 2"),
+        ([tmp_path / "net.onnx", fit], "net.onnx is an export; fit it in the model file"),
+        ([file, fit, "--recalibrate-bn", "--data", "digits"], "for statistics that are not stored"),
+        ([file, fit], "does not name its training data; name images with --data"),
+        ([file, reject, "80", "--data", "digits"], "reject-below must be above 0 and below 1, not 80"),
+        ([file, reject, "0.1", "--data", "digits"], "reject-below 0.1 rejects no image"),
+    ]:
+        assert main(["evaluate", *map(str, words)]) == 2, words
+        printed = capsys.readouterr()
+        assert message in printed.err
+        assert (printed.err.count("\n"), printed.out) == (1, "")
+    assert file.read_bytes() == before

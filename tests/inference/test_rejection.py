@@ -1,0 +1,111 @@
+"""Temperature and rejection in the predictor: probabilities change, the order of classes does not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from helpers.small_network import CLASSES, COLOUR, model_file, network
+from resnetlab.config import ConfigError
+from resnetlab.inference.predictor import Prediction, Predictor, load
+from resnetlab.inference.rejection import check_reject_below
+from resnetlab.models.model_card import ModelCard, ModelFileError, TemperatureScaling, read_card
+from resnetlab.models.model_file import load_model, save_model
+from resnetlab.serialization import to_json
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+SCALING = TemperatureScaling(
+    temperature=2.5,
+    split="val",
+    num_images=100,
+    loss_before=1.5,
+    loss_after=1.0,
+    ece_before_pct=20.0,
+    ece_after_pct=3.0,
+)
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    model = network()
+    return Predictor(model, ModelCard(model.config, CLASSES, COLOUR))
+
+
+def scaled(predictor, temperature=2.5, **options):
+    card = replace(predictor.card, temperature_scaling=replace(SCALING, temperature=temperature))
+    return Predictor(predictor.model, card, **options)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.5])
+def test_the_temperature_divides_the_logits(predictor, temperature):
+    logits = np.log(predictor.probabilities(PIXELS))
+    powers = np.exp(logits / temperature)
+    probabilities = scaled(predictor, temperature).probabilities(PIXELS)
+    np.testing.assert_allclose(probabilities, powers / powers.sum(1, keepdims=True), rtol=1e-6)
+    assert [prediction.label for prediction in scaled(predictor, temperature)(PIXELS)] == [
+        prediction.label for prediction in predictor(PIXELS)
+    ]
+    confidence = predictor.probabilities(PIXELS).max(1)
+    assert np.all((probabilities.max(1) > confidence) == (temperature < 1))
+
+
+def test_the_card_keeps_the_temperature_and_old_cards_have_none(tmp_path):
+    file = model_file(tmp_path / "a.safetensors")
+    assert "temperature_scaling" not in to_json(read_card(file))  # files without one are as before
+    assert read_card(file).temperature == 1
+    model, card = load_model(file)
+    save_model(file, model, replace(card, temperature_scaling=SCALING))
+    assert load_model(file)[1].temperature_scaling == SCALING
+    np.testing.assert_allclose(
+        load(file).probabilities(PIXELS), scaled(Predictor(model, card)).probabilities(PIXELS), rtol=1e-6
+    )
+    with pytest.raises(ConfigError, match="temperature must be above 0, not -1"):
+        replace(SCALING, temperature=-1.0)
+    content = file.read_bytes()
+    file.write_bytes(content.replace(rb"\"temperature\": 2.5", rb"\"temperature\": 3.5"))
+    assert file.read_bytes() != content
+    with pytest.raises(ModelFileError, match="its card is not as written"):
+        load(file)
+
+
+def test_images_below_the_threshold_are_unknown(predictor):
+    confidence = predictor.probabilities(PIXELS).max(1)
+    threshold = float(np.sort(confidence)[4])  # an image of exactly this probability is accepted
+    rejecting = Predictor(predictor.model, predictor.card, reject_below=threshold)
+    answers = rejecting(PIXELS)
+    assert [answer.is_unknown for answer in answers] == (confidence < threshold).tolist()
+    assert sum(answer.is_unknown for answer in answers) == 4
+    for answer, before in zip(answers, predictor(PIXELS), strict=True):
+        assert (answer.probability, answer.top) == (before.probability, before.top)
+        assert answer.label == ("unknown" if answer.is_unknown else before.label)
+
+
+def test_the_threshold_applies_to_probabilities_at_the_temperature(predictor):
+    threshold = float(predictor.probabilities(PIXELS).max(1).min())
+    assert not any(
+        answer.is_unknown for answer in Predictor(predictor.model, predictor.card, reject_below=threshold)(PIXELS)
+    )
+    assert any(answer.is_unknown for answer in scaled(predictor, 2.5, reject_below=threshold)(PIXELS))
+
+
+def test_text_of_an_unknown_image():
+    prediction = Prediction("unknown", 0.4, (("cat", 0.4), ("dog", 0.3)), is_unknown=True)
+    assert str(prediction) == "unknown: cat 40.0 %, dog 30.0 %"
+    assert repr(prediction) == (
+        "Prediction('unknown', 0.4000, top=(('cat', 0.4000), ('dog', 0.3000)), is_unknown=True)"
+    )
+
+
+@pytest.mark.parametrize("threshold", [0, 1, -0.5, 80, float("nan")])
+def test_thresholds_that_are_no_probability_are_refused(threshold):
+    with pytest.raises(ConfigError, match="reject-below must be above 0 and below 1, not"):
+        check_reject_below(threshold)
+
+
+def test_a_threshold_that_rejects_nothing_is_refused(predictor, tmp_path):
+    message = "reject-below 0.15 rejects no image: the most probable of 6 classes has at least 0.167"
+    with pytest.raises(ConfigError, match=message):
+        Predictor(predictor.model, predictor.card, reject_below=0.15)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load(model_file(tmp_path / "a.safetensors"), reject_below=0.15)
+    assert not isinstance(caught.value, ModelFileError)  # the file is intact
