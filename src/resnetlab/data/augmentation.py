@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from resnetlab.config import Preprocessing, Recipe
+from resnetlab.data.auto_augment import NUM_AUTO_PARAMS, auto_augment
+from resnetlab.data.random_erasing import NUM_ERASING_PARAMS, random_erasing
 from resnetlab.data.rng import make_generator
 from resnetlab.data.transforms import colour_jitter, normalise, pca_lighting, random_crop, random_flip, resize
 from resnetlab.extension import AUGMENTATIONS
@@ -55,6 +57,22 @@ def augmentation_params(seed: int, epoch: int, num_samples: int, *, num_custom: 
     return torch.cat([params, torch.rand(num_samples, CUSTOM_PARAMS * num_custom, generator=generator)], dim=1)
 
 
+def recipe_params(recipe: Recipe, *, seed: int, epoch: int, num_samples: int) -> Tensor:
+    """Return the random numbers for each position of an epoch that a recipe uses, uniform in [0, 1).
+
+    First those of `augmentation_params`; then `NUM_AUTO_PARAMS` with `trivial_augment` or `rand_augment`; then
+    `NUM_ERASING_PARAMS` with `random_erasing`. The numbers of one do not depend on the others.
+    """
+    params = [augmentation_params(seed, epoch, num_samples, num_custom=len(recipe.augmentations))]
+    if recipe.trivial_augment or recipe.rand_augment is not None:
+        generator = make_generator(seed, "auto augment", epoch)
+        params.append(torch.rand(num_samples, NUM_AUTO_PARAMS, generator=generator))
+    if recipe.random_erasing:
+        generator = make_generator(seed, "random erasing", epoch)
+        params.append(torch.rand(num_samples, NUM_ERASING_PARAMS, generator=generator))
+    return torch.cat(params, dim=1) if len(params) > 1 else params[0]
+
+
 def alternating_flips(seed: int, epoch: int, order: Tensor) -> Tensor:
     """Return the flip's random number for each position of an epoch with `Recipe.alternate_flip`.
 
@@ -75,7 +93,7 @@ def augment_batch(
 ) -> Tensor:
     """Augment and normalise a batch of images; crops with a box must have been cut out before.
 
-    `params` are the rows of `augmentation_params` for these images. After the crop of `pad`, images are resized to
+    `params` are the rows of `recipe_params` for these images. After the crop of `pad`, images are resized to
     `image_size` if it is given.
     """
     side = image_size if recipe.crop == "pad" else None
@@ -107,12 +125,17 @@ def apply_in_chunks(
 def _augment(
     preprocessing: Preprocessing, recipe: Recipe, image_size: int | None, images: Tensor, params: Tensor
 ) -> Tensor:
-    """Apply flip, colour jitter, lighting, normalisation and the crop of `pad`.
+    """Apply flip, automatic augmentation, colour jitter, lighting, normalisation, the crop of `pad` and erasing.
 
     The crop of `pad` follows normalisation, because its padding is zero after normalisation (section 4.2).
     """
+    next_param = NUM_PARAMS + CUSTOM_PARAMS * len(recipe.augmentations)
     if recipe.crop != "pad" and recipe.flip:
         images = random_flip(images, params[:, FLIP_PARAM])
+    if recipe.trivial_augment or recipe.rand_augment is not None:
+        own = params[:, next_param : next_param + NUM_AUTO_PARAMS]
+        images = auto_augment(images, recipe, own, mean=preprocessing.mean)
+        next_param += NUM_AUTO_PARAMS
     if recipe.jitter or recipe.lighting:
         images = images.float().div_(255) if images.dtype == torch.uint8 else images
         images = images.contiguous()  # planar: weighting red, green and blue takes half the time
@@ -124,6 +147,8 @@ def _augment(
         images = random_crop(images, recipe.crop_padding, params[:, :2], mirrored=mirrored)
     if image_size is not None and images.shape[-1] != image_size:
         images = resize(images, image_size)
+    if recipe.random_erasing:
+        images = random_erasing(images, recipe.random_erasing, params[:, next_param : next_param + NUM_ERASING_PARAMS])
     for index, name in enumerate(recipe.augmentations):
         start = NUM_PARAMS + CUSTOM_PARAMS * index
         images = AUGMENTATIONS[name](images, params[:, start : start + CUSTOM_PARAMS])

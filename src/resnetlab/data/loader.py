@@ -19,18 +19,20 @@ from resnetlab.data.augmentation import (
     alternating_flips,
     apply_in_chunks,
     augment_batch,
-    augmentation_params,
+    recipe_params,
 )
 from resnetlab.data.dataset import Split
 from resnetlab.data.images.encoded import Decoded
-from resnetlab.data.sampler import epoch_order
+from resnetlab.data.mixing import draw_mix, is_mixing, mix_pairs, mix_params, whole_pairs
+from resnetlab.data.sampler import epoch_order, train_order
 from resnetlab.data.transforms import crop_boxes, normalise, resize_boxes
 from resnetlab.system.process_group import ProcessGroup
 
 PREFETCH_BATCHES = 3
 """Number of batches that are decoded ahead of the one that the caller waits for."""
 Batch = tuple[Tensor, Tensor]
-"""Float images (batch, channels, height, width) and int64 labels (batch,)."""
+"""Float images (batch, channels, height, width) and int64 labels (batch,); in training with a recipe that mixes images,
+the share of each class, float32 (batch, classes)."""
 Batches = Generated[Batch, None, None]
 """Batches in order; call `close()` to stop early."""
 
@@ -65,6 +67,7 @@ def train_batches(
     process_group: ProcessGroup = ProcessGroup(),  # noqa: B008  # frozen
     micro_batches: int = 1,
     image_size: int | None = None,
+    num_classes: int | None = None,
 ) -> Batches:
     """Yield this process's share of an epoch's augmented batches, in order, on the device of the split.
 
@@ -85,17 +88,21 @@ def train_batches(
         process_group: This process's rank and the number of processes.
         micro_batches: Number of micro-batches in a batch.
         image_size: Side of the images in pixels; the preprocessing's if not given.
+        num_classes: Number of classes; needed by a recipe that mixes images.
 
     Yields:
-        Images and labels of one micro-batch; fewer than usual if images that cannot be decoded are left out.
+        Images and labels of one micro-batch; fewer than usual if images that cannot be decoded are left out. The labels
+        of a recipe that mixes images are the share of each class, float32 (batch, num_classes).
 
     Raises:
         ConfigError: If the batch size is larger than the split, or fewer than 2 images of a micro-batch are left.
         BadImageError: If an image cannot be decoded, unless such images are left out.
     """
-    num_steps = steps_per_epoch(len(split), recipe.batch_size)
-    order = epoch_order(split, seed, epoch)
-    params = augmentation_params(seed, epoch, len(split), num_custom=len(recipe.augmentations))
+    num_steps, batch_size = steps_per_epoch(len(split), recipe.batch_size), recipe.batch_size
+    num_shares = process_group.size * micro_batches
+    order = train_order(split, recipe, seed=seed, epoch=epoch)
+    params = recipe_params(recipe, seed=seed, epoch=epoch, num_samples=len(split))
+    mixes = mix_params(seed, epoch, num_steps) if is_mixing(recipe) else None
     if recipe.alternate_flip:
         params[:, FLIP_PARAM] = alternating_flips(seed, epoch, order)
     if isinstance(split.images, Tensor):
@@ -105,26 +112,31 @@ def train_batches(
     def boxes_of(sizes: Tensor, positions: slice) -> Tensor:
         return crop_boxes(recipe, sizes, params[positions], image_size=side)
 
-    batches = _batch_slices(num_steps * recipe.batch_size, recipe.batch_size, first_step)
-    slices = (part for batch in batches for part in _own_slices(batch, process_group, micro_batches))
+    batches = _batch_slices(num_steps * batch_size, batch_size, first_step)
+    own = [part for batch in batches for part in _own_slices(batch, process_group, micro_batches)]
+    slices = own if mixes is None else map(whole_pairs, own)
     crop = None if recipe.crop == "pad" else _Crop(boxes_of, side)
-    upcoming = order[first_step * recipe.batch_size :]
-    for images, positions in _load(split, order, slices, workers=workers, crop=crop, upcoming=upcoming):
-        if len(images) < 2:
-            expected = recipe.batch_size // (process_group.size * micro_batches)
-            raise ConfigError(
-                f"only {len(images)} of the {expected} images of a batch can be decoded, and training needs 2; "
-                "list the others with: resnetlab data check PATH"
-            )
-        augmented = augment_batch(
-            images,
-            preprocessing,
-            recipe,
-            params=params[positions].to(images.device),
-            image_size=side,
-            memory_format=memory_format,
+    loaded = _load(split, order, slices, workers=workers, crop=crop, upcoming=order[first_step * batch_size :])
+    for (images, positions), part in zip(loaded, own, strict=True):
+        _check_size(images, recipe, num_shares)
+        own_params, labels = params[positions].to(images.device), split.labels[order[positions]]
+        images = augment_batch(
+            images, preprocessing, recipe, params=own_params, image_size=side, memory_format=memory_format
         )
-        yield augmented, split.labels[order[positions]]
+        if mixes is not None:
+            mix = draw_mix(recipe, mixes[part.start // batch_size], num_classes)
+            images, labels = mix_pairs(images, labels, positions, own=part, mix=mix)
+            _check_size(images, recipe, num_shares)
+        yield images, labels
+
+
+def _check_size(images: Tensor, recipe: Recipe, num_shares: int) -> None:
+    """Raise `ConfigError` if fewer than two images of a share of a batch could be decoded."""
+    if len(images) < 2:
+        raise ConfigError(
+            f"only {len(images)} of the {recipe.batch_size // num_shares} images of a batch can be decoded, and "
+            "training needs 2; list the others with: resnetlab data check PATH"
+        )
 
 
 def eval_batches(

@@ -148,11 +148,11 @@ def colour_jitter(images: Tensor, strength: float, params: Tensor) -> Tensor:
     """
     brightness, contrast, saturation = ((1 + strength * (2 * params - 1))[:, :, None, None, None]).unbind(1)
     images = (images * brightness).clamp_(0, 1)
-    level = _grey(images).flatten(1).mean(1)[:, None, None, None]
+    level = grey(images).flatten(1).mean(1)[:, None, None, None]
     images = (images * contrast + level * (1 - contrast)).clamp_(0, 1)
     if images.shape[1] != 3:
         return images
-    return (images * saturation + _grey(images) * (1 - saturation)).clamp_(0, 1)
+    return (images * saturation + grey(images) * (1 - saturation)).clamp_(0, 1)
 
 
 def pca_lighting(images: Tensor, std: float, params: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ def pca_lighting(images: Tensor, std: float, params: Tensor) -> Tensor:
     return images + torch.as_tensor(shift, dtype=images.dtype)[:, :, None, None]
 
 
-def _grey(images: Tensor) -> Tensor:
+def grey(images: Tensor) -> Tensor:
     """Return the luma of each pixel: (batch, 1, height, width)."""
     if images.shape[1] != 3:
         return images.mean(1, keepdim=True)

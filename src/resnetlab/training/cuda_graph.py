@@ -36,7 +36,7 @@ class GraphedForward:
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return loss and number of wrong answers; the first call for a shape captures a graph."""
         learning = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
-        key = (images.shape, images.stride(), tuple(map(id, learning)))
+        key = (images.shape, images.stride(), labels.shape, tuple(map(id, learning)))
         if key not in self._graphs:
             if len(self._graphs) == MAX_GRAPHS:
                 return self._forward(images, labels)

@@ -24,6 +24,8 @@ def layer_distance(name: str, num_stages: int) -> int:
     part = name.partition(".")[0]
     if part == "fc":
         return 0
+    if part == "final_bn":
+        return 1
     return num_stages + 1 - int(part.removeprefix("layer")) if part.startswith("layer") else num_stages + 1
 
 
@@ -57,8 +59,6 @@ def _sgd(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
     )
 
 
-OPTIMIZERS.define("sgd", _sgd)
-
 def _adamw(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=_betas(recipe), weight_decay=recipe.weight_decay)
 
@@ -76,10 +76,12 @@ def _betas(recipe: Recipe) -> tuple[float, float]:
     return recipe.momentum, recipe.beta2
 
 
-
+OPTIMIZERS.define("sgd", _sgd)
 OPTIMIZERS.define("adamw", _adamw)
 OPTIMIZERS.define("lamb", _lamb)
 OPTIMIZERS.define("muon", _muon)
+
+
 def make_optimizer(model: ResNet, config: RunConfig) -> torch.optim.Optimizer:
     """Return the recipe's optimizer over the groups of `parameter_groups`.
 

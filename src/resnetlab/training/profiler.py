@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from resnetlab.config import RunConfig
-from resnetlab.data.augmentation import augment_batch, augmentation_params
+from resnetlab.data.augmentation import augment_batch, augmentation_params, recipe_params
 from resnetlab.data.dataset import Split
 from resnetlab.data.images.encoded import EncodedImages
 from resnetlab.data.images.packed_sequences import PackedByteRanges
@@ -145,7 +145,7 @@ def _measure_device(trainer: Trainer, split: Split, seconds: float) -> dict[str,
     """Measure the stages that run one after another: augmentation, transfer to a GPU, and the step."""
     data, recipe, device = trainer.data, trainer.data.config.recipe, trainer.data.device
     batch, labels = _sample_batch(split, trainer)
-    params = augmentation_params(0, 0, len(batch), num_custom=len(recipe.augmentations)).to(batch.device)
+    params = recipe_params(recipe, seed=0, epoch=0, num_samples=len(batch)).to(batch.device)
     layout = trainer.execution.memory_format
 
     def augment() -> Tensor:
