@@ -13,7 +13,8 @@ from resnetlab.cli.contrast_output import print_contrasts
 from resnetlab.cli.main import parse
 from resnetlab.cli.study import Options, build_grid
 from resnetlab.study.contrast_evidence import contrast_evidence
-from resnetlab.study.contrasts import arm_contrasts, holm, rankings, seeds_needed
+from resnetlab.study.contrasts import arm_contrasts, rankings, seeds_needed
+from resnetlab.study.multiple_comparisons import holm
 from resnetlab.study.presets import get_preset
 from resnetlab.study.report import StudyReport, render_page
 

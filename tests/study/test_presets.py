@@ -6,6 +6,7 @@ import pytest
 
 from resnetlab.cli.study import Options, build_grid, default_folder
 from resnetlab.config import ConfigError
+from resnetlab.literature.ablations import ABLATIONS, published_ablations
 from resnetlab.study.grid import run_name
 from resnetlab.study.presets import PRESETS, get_preset
 from resnetlab.study.rules import FAILING
@@ -15,9 +16,35 @@ def grid(**options):
     return build_grid(Options(**options), get_preset(options.get("preset")))
 
 
-def test_presets_are_named_after_failing_verdicts():
-    assert set(PRESETS) <= {rule.kind for rule in FAILING}
-    assert set(PRESETS) == {"degradation", "vanishing", "exploding", "overfitting"}
+def test_presets_are_named_after_failing_verdicts_or_compare_arms_at_one_depth():
+    failures = {name for name in PRESETS if name in {rule.kind for rule in FAILING}}
+    assert failures == {"degradation", "vanishing", "exploding", "overfitting"}
+    assert {name: len(PRESETS[name].depths) for name in set(PRESETS) - failures} == {"shortcuts": 1, "preactivation": 1}
+
+
+@pytest.mark.parametrize(
+    ("preset", "networks"),
+    [
+        ("shortcuts", {"plain20", "resnet20-A", "resnet20-B", "resnet20-C"}),
+        ("preactivation", {"resnet56", "resnet56-preact", "resnet56-no-last-relu", "resnet56-bn-after-addition"}),
+    ],
+)
+def test_presets_of_arms_compare_networks_of_equal_depth(preset, networks):
+    runs = grid(preset=preset).runs()
+    assert {run.model.name for run in runs} == networks
+    assert {run.model.depth for run in runs} == set(PRESETS[preset].depths)
+    assert len({run.seed for run in runs}) == PRESETS[preset].num_seeds
+    on_cifar = grid(preset=preset, data=("cifar10",), seeds=2).runs()
+    assert ({run.recipe.name for run in on_cifar}, len(on_cifar)) == ({"cifar-paper"}, 8)
+
+
+def test_published_numbers_stand_beside_the_arms_of_a_preset():
+    (table_3,) = published_ablations(PRESETS["shortcuts"].arms)
+    assert table_3.sentence.startswith("C 24.19 %, B 24.52 %, A 25.03 %, plain 28.54 % (34 layers on ImageNet")
+    assert table_3.errors_pct == ABLATIONS[0].errors_pct
+    sources = [ablation.source for ablation in published_ablations(PRESETS["preactivation"].arms)]
+    assert len(sources) == 3
+    assert published_ablations(PRESETS["degradation"].arms) == []
 
 
 def test_the_default_study_is_degradation():

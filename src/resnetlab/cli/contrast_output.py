@@ -15,6 +15,8 @@ MAX_PAIRS = 10
 def print_contrasts(results: dict[str, Any], console: "Console") -> None:
     """Print the contrasts of `results.json`: for each data set and depth, training error and test error.
 
+    Published comparisons of the same arms follow.
+
     The validation error stands in for a missing test error; the report has all three.
     """
     unseen = {row["data"]: "test" for row in results["contrasts"] if row["split"] == "test"}
@@ -29,6 +31,8 @@ def print_contrasts(results: dict[str, Any], console: "Console") -> None:
                 console.print(ranking["sentence"], highlight=False, width=width)
         if len({(row["first"], row["second"]) for row in own}) <= MAX_PAIRS:
             console.print(_differences(own))
+    for ablation in results["published_ablations"]:
+        console.print(f"\npublished: {ablation['sentence']}", highlight=False, width=width)
     for evidence in results["contrast_evidence"]:
         console.print(f"\narms on {evidence['data']}: not enough evidence", style="bold", highlight=False)
         console.print(evidence["sentence"], highlight=False, width=width)

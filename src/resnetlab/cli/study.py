@@ -26,8 +26,8 @@ class Options:
     """
 
     preset: str | None = None
-    """Effect to demonstrate: degradation (the default), vanishing, exploding or overfitting. Options override its
-    settings."""
+    """Effect to demonstrate: degradation (the default), vanishing, exploding or overfitting; or arms to compare at one
+    depth: shortcuts (plain, A, B, C) or preactivation. Options override its settings."""
     data: tuple[str, ...] = ("digits",)
     """Data sets, reported on one page: digits (1,797 real 8x8 images, no download), cifar10 …, or paths."""
     data_root: Path | None = None
@@ -57,8 +57,8 @@ class Options:
     arms: tuple[str, ...] | None = None
     """Arms of the experiment: plain, residual (zero-padding shortcuts, which add no parameters), A, B, C (the paper's
     options), bottleneck; plain residual if not given."""
-    seeds: int = 3
-    """Repetitions, with seeds 0, 1, 2 …"""
+    seeds: int | None = None
+    """Repetitions, with seeds 0, 1, 2 …; 3 if not given (preset shortcuts: 5)."""
     epochs: int | None = None
     """Passes over the training images; the recipe's own number if not given."""
     steps: int | None = None
@@ -243,7 +243,7 @@ def build_grid(options: Options, preset: "Preset") -> "Grid":
         datasets=tuple(datasets),
         depths=_or_default(options.depths, preset.depths),
         arms=_or_default(options.arms, preset.arms),
-        num_seeds=options.seeds,
+        num_seeds=_or_default(options.seeds, preset.num_seeds),
         precision=options.precision,
         norm=_or_default(options.norm, preset.norm),
         init_scale=_or_default(options.init_scale, preset.init_scale),

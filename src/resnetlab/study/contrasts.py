@@ -3,18 +3,15 @@
 A difference counts as clear if its two-sided p (paired Student's t over seeds) is below 5 % after Holm's correction for
 all comparisons of one data set and one error. Everything else is a tie. A run that ended in NaN counts as an error of
 100 %, so an arm that diverges is ranked by it instead of being left out.
-
-Sources: Holm (1979, A simple sequentially rejective multiple test procedure); Student's t for paired seeds as in
-`paired_comparison.py`.
 """
 
 import itertools
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from resnetlab.study.multiple_comparisons import holm, mean_interval, p_value
 from resnetlab.study.paired_comparison import WORST_ERROR_PCT, RunsBySeed, group_runs
 from resnetlab.study.results import Run
 from resnetlab.study.seed_stats import SeedStats, seed_stats
@@ -78,8 +75,7 @@ class Contrast:
         """95 % interval of the mean (Student's t over seeds), without correction; `None` with one seed."""
         if self.std is None:
             return None
-        half = t_quantile(1 - LEVEL / 2, len(self.points) - 1) * self.std / math.sqrt(len(self.points))
-        return self.mean - half, self.mean + half
+        return mean_interval(self.mean, self.std, len(self.points), level=LEVEL)
 
     @property
     def better(self) -> str | None:
@@ -202,32 +198,6 @@ def error_pct(run: Run, split: str) -> float | None:
     return WORST_ERROR_PCT if run.status == "diverged" else run.result.get(f"{split}_error_pct")
 
 
-def holm(p: float, family: Sequence[float]) -> float:
-    """Return the p of one comparison after Holm's correction for a family that contains it.
-
-    In ascending order, the i-th of m values (from 0) is multiplied by m - i; a value is never below its predecessor's.
-    """
-    ordered = sorted(family)
-    return min(1.0, max((len(ordered) - i) * value for i, value in enumerate(ordered) if value <= p))
-
-
-def t_quantile(probability: float, degrees: int) -> float:
-    """Return the quantile of Student's t distribution."""
-    from scipy.special import stdtrit  # not at the top: only studies with several arms need it
-
-    return float(stdtrit(degrees, probability))
-
-
-def _p_value(mean: float, std: float, num_seeds: int) -> float:
-    """Return the two-sided p of the mean of paired differences."""
-    from scipy.special import stdtr
-
-    if mean == 0:
-        return 1.0
-    t = math.inf if std == 0 else abs(mean) * math.sqrt(num_seeds) / std
-    return float(2 * stdtr(num_seeds - 1, -t))
-
-
 def _settings(runs: Sequence[Run]) -> dict[Setting, dict[str, RunsBySeed]]:
     """Return the ended runs by setting, arm and seed; arms are in the order of tables."""
     found: dict[Setting, dict[str, RunsBySeed]] = {}
@@ -269,7 +239,7 @@ def _contrast(setting: Setting, first: tuple[str, RunsBySeed], second: tuple[str
         num_diverged=sum(run.status == "diverged" for run in paired),
         mean=mean,
         std=std,
-        p=None if std is None else _p_value(mean, std, len(points)),
+        p=None if std is None else p_value(mean, std, len(points)),
     )
 
 
@@ -301,5 +271,5 @@ def seeds_needed(contrast: Contrast, most: int = MOST_SEEDS) -> int | None:
     if contrast.std is None or contrast.mean == 0:
         return None
     counts = range(len(contrast.points) + 1, most + 1)
-    p_values: Mapping[int, float] = {count: _p_value(contrast.mean, contrast.std, count) for count in counts}
+    p_values: Mapping[int, float] = {count: p_value(contrast.mean, contrast.std, count) for count in counts}
     return next((count for count, p in p_values.items() if p * contrast.num_comparisons < LEVEL), None)

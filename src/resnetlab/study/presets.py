@@ -1,4 +1,4 @@
-"""Preset studies, each designed to demonstrate one failure of deep networks."""
+"""Preset studies: each demonstrates one failure of deep networks, or compares blocks that differ in one thing."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,14 @@ from resnetlab.extension import did_you_mean
 
 @dataclass(frozen=True)
 class Preset:
-    """Default settings of a study; its name is the verdict that it should end in."""
+    """Default settings of a study; the name of a failure is the verdict that it should end in."""
 
     name: str
     description: str
     """The effect that the study demonstrates, in one sentence."""
     depths: tuple[int, ...] = (20, 56)
     arms: tuple[str, ...] = ("plain", "residual")
+    num_seeds: int = 3
     epochs: int | None = None
     """Length of each run; the recipe's own if neither this nor `steps` is given."""
     steps: int | None = None
@@ -65,6 +66,22 @@ PRESETS: dict[str, Preset] = {
             arms=("residual",),
             steps=300,
             train_images=(50, None),
+        ),
+        # Five seeds: with six comparisons of arms, Holm's correction needs more than three for a moderate difference.
+        Preset(
+            name="shortcuts",
+            description="zero-padding (A), projections where shapes differ (B) or everywhere (C), and none: Table 3",
+            depths=(20,),
+            arms=("plain", "A", "B", "C"),
+            num_seeds=5,
+        ),
+        # Where BN and ReLU stand around the addition. Published differences grow with depth; 56 layers take two cores
+        # about three minutes.
+        Preset(
+            name="preactivation",
+            description="BN and ReLU before the convolutions, or around the addition (He et al., 2016)",
+            depths=(56,),
+            arms=("residual", "preact", "no-last-relu", "bn-after-addition"),
         ),
     )
 }

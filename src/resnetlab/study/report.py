@@ -13,6 +13,7 @@ import jinja2
 
 from resnetlab import __version__
 from resnetlab.config import ConfigError
+from resnetlab.literature.ablations import published_ablations
 from resnetlab.study.arms import CAPPED, MAX_UPDATE
 from resnetlab.study.contrast_evidence import contrast_evidence
 from resnetlab.study.contrasts import RULE, SPLITS, arm_contrasts, rankings
@@ -71,6 +72,8 @@ class StudyReport:
         self.contrasts = arm_contrasts(runs)
         self.rankings = rankings(runs, self.contrasts)
         self.contrast_evidence = contrast_evidence(runs, self.contrasts)
+        contrasted = {arm for contrast in self.contrasts for arm in (contrast.first, contrast.second)}
+        self.published_ablations = published_ablations(contrasted)
         self.identity_init = identity_init_results(runs)
         self.published = published_comparisons(runs)
 
@@ -88,6 +91,9 @@ class StudyReport:
             "contrasts": [contrast.as_json() for contrast in self.contrasts],
             "rankings": [ranking.as_json() for ranking in self.rankings],
             "contrast_evidence": [dataclasses.asdict(evidence) for evidence in self.contrast_evidence],
+            "published_ablations": [
+                {**dataclasses.asdict(ablation), "sentence": ablation.sentence} for ablation in self.published_ablations
+            ],
             "constructions": [result.as_json() for result in self.identity_init],
             "published": [comparison.as_json() for comparison in self.published],
             "resnetlab": __version__,
