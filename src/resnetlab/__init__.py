@@ -11,6 +11,8 @@ Training
     Checkpoint, recipe, Recipe, RunConfig, register_optimizer, register_schedule, register_recipe, ScheduleInput
 Evaluation and prediction
     evaluate, Evaluation, SplitScore, load, Predictor, Prediction
+Looking into networks
+    lesion, LesionResult
 Files
     load_model, save_model, ModelCard
 Errors
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from resnetlab.data.dataset import Dataset, Split
     from resnetlab.data.open_dataset import open_data
     from resnetlab.evaluation.evaluate import evaluate
+    from resnetlab.evaluation.lesion import LesionResult
+    from resnetlab.evaluation.lesion_models import lesion
     from resnetlab.evaluation.metrics import Evaluation
     from resnetlab.evaluation.protocols import SplitScore
     from resnetlab.inference.predictor import Prediction, Predictor, load
@@ -68,6 +72,8 @@ _MODULES = {
     "data.dataset": ("Dataset", "Split"),
     "data.open_dataset": ("open_data",),
     "evaluation.evaluate": ("evaluate",),
+    "evaluation.lesion": ("LesionResult",),
+    "evaluation.lesion_models": ("lesion",),
     "evaluation.metrics": ("Evaluation",),
     "evaluation.protocols": ("SplitScore",),
     "inference.predictor": ("Prediction", "Predictor", "load"),
@@ -139,6 +145,8 @@ __all__ = [
     "evaluate",
     "Evaluation",
     "SplitScore",
+    "lesion",
+    "LesionResult",
     "load",
     "Predictor",
     "Prediction",

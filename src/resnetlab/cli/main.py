@@ -30,6 +30,7 @@ COMMANDS = {
     "inspect": "identify the ResNet in a weights file, and convert it",
     "diagnose": "measure gradients and activations of each layer",
     "deepen": "make a network deeper without changing its outputs",
+    "lesion": "remove and reorder the blocks of networks, and measure errors",
     "report": "write the report of a study again from its records",
     "plan": "predict time, memory, bottleneck and cost of a training run",
     "models": "list the networks: parameters, MACs, layers",

@@ -1,0 +1,154 @@
+"""`resnetlab lesion`: errors of networks without some of their blocks, and gradients along their paths."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from resnetlab.cli.data_options import reading_options
+from resnetlab.cli.terminal import print_json
+from resnetlab.config import ConfigError, DataConfig, Device
+
+if TYPE_CHECKING:
+    from resnetlab.evaluation.lesion import LesionResult
+    from resnetlab.evaluation.lesion_models import EvaluatedImages
+
+
+@dataclass(frozen=True)
+class Options:
+    """Remove and reorder the blocks of networks, and measure the error each time (Veit et al., 2016).
+
+    A removed block of a residual network leaves its shortcut. A block of a plain network is replaced by the identity,
+    or by option A's padding where the shape changes. Nothing is trained, and no file changes. Several networks stand
+    side by side, on the same images.
+    """
+
+    models: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Model files, run directories, or names from `resnetlab weights`."""
+    data: str | None = None
+    """Name of a data set, folder of images, parquet files or shards; the network's training data if not given."""
+    data_root: Path | None = None
+    """Folder with the archives of a named data set, or the cache of a URL."""
+    split_folders: str | None = None
+    """Folders or files of the splits, such as train=Training,test=Testing; their names decide if not given. all=.
+    means that the folders of the data are classes."""
+    image_column: str | None = None
+    """Column of parquet files with the images; found by type and name if not given."""
+    label_column: str | None = None
+    """Column of parquet files with the classes; found by name if not given."""
+    color_profiles: Literal["apply", "ignore"] | None = None
+    """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
+    are. As in the model file if not given."""
+    on_bad_image: Literal["fail", "skip"] = "fail"
+    """Stop at images that cannot be decoded, or leave them out."""
+    split: Literal["test", "val", "train", "all"] | None = None
+    """Images to evaluate on; if not given, the test or else the val split."""
+    images: int = 1000
+    """Most images; if the split has more, a fixed draw is used."""
+    most_removed: int = 10
+    """Largest number of blocks that are removed together, at random; only blocks that keep the shape."""
+    most_swaps: int = 10
+    """Largest number of random swaps of two blocks; both keep the shape and are in one stage."""
+    repeats: int = 5
+    """Random choices for each number of removed blocks and of swaps."""
+    paths: int = 64
+    """Random paths of each length whose gradient is measured in a residual network; 0 for none."""
+    seed: int = 0
+    """Selects blocks, swaps and paths; networks with blocks of the same shapes get the same ones."""
+    out: Path | None = None
+    """Folder for the figures (PNG and SVG); NAME-lesion beside the first model if not given."""
+    device: Device = "auto"
+    """PyTorch device; auto uses a GPU if there is one."""
+    json: bool = False
+    """Print one JSON object instead of tables."""
+
+
+def run(options: Options) -> int:
+    """Measure and print the errors, and draw the figures.
+
+    Raises:
+        ConfigError: for a wrong call, and for networks and data that do not fit.
+    """
+    from resnetlab.evaluation.lesion import LesionOptions
+
+    changes = LesionOptions(options.most_removed, options.most_swaps, options.repeats, options.paths, options.seed)
+    files, data, out = check_arguments(options)
+
+    from resnetlab.cli.console import open_console
+    from resnetlab.cli.evaluate_progress import ProgressBar
+    from resnetlab.cli.lesion_output import print_lesions
+    from resnetlab.evaluation.evaluator import EvaluationOptions
+    from resnetlab.evaluation.lesion_figures import draw_lesions
+    from resnetlab.evaluation.lesion_models import lesion_members, open_networks
+    from resnetlab.training.distributed import pick_device
+
+    evaluation = EvaluationOptions(
+        split=options.split,
+        on_bad_image=options.on_bad_image,
+        device=str(pick_device(options.device)),
+        backend="torch",
+    )
+    members, images = open_networks(files, data, evaluation)
+    with ProgressBar(enabled=True) as bar:
+        results = lesion_members(members, changes, max_images=options.images, on_progress=bar.update)
+    labels = network_labels([result.network for result in results], options.models)
+    figures = draw_lesions(results, labels, out)
+    if options.json:
+        print_json(as_json(results, labels, images, figures=figures))
+        return 0
+    print_lesions(results, labels, images, open_console(highlight=False))
+    for figure in figures:
+        print(f"figure: {figure} (and .svg)")
+    return 0
+
+
+def check_arguments(options: Options) -> tuple[list[Path], DataConfig | None, Path]:
+    """Return the model files, the data and the folder of the figures.
+
+    Raises:
+        ConfigError: for a missing model, unknown data, or an output folder that is a file.
+    """
+    from resnetlab.data.registry import detect_kind
+    from resnetlab.models.model_card import find_model_file
+    from resnetlab.models.pretrained.resolve import output_base
+
+    if not options.models:
+        raise ConfigError("name at least one model file or run directory: resnetlab lesion plain residual")
+    files = [find_model_file(model) for model in options.models]
+    base = output_base(options.models[0], files[0])
+    out = options.out or base.with_name(f"{base.stem}-lesion")
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out} is a file; name a folder for the figures")
+    if options.data is None:
+        return files, None, out
+    root = None if options.data_root is None else str(options.data_root)
+    data = DataConfig(options.data, root, **reading_options(options))
+    detect_kind(data)
+    return files, data, out
+
+
+def network_labels(names: Sequence[str], models: Sequence[Path]) -> list[str]:
+    """Return a label for each network: its name, followed by a number where another network has the same name."""
+    labels = []
+    for index, name in enumerate(names):
+        earlier = names[:index].count(name)
+        labels.append(name if names.count(name) == 1 else f"{name} ({earlier + 1})")
+    assert len(labels) == len(models)
+    return labels
+
+
+def as_json(
+    results: "Sequence[LesionResult]", labels: Sequence[str], images: "EvaluatedImages", *, figures: Sequence[Path]
+) -> dict[str, object]:
+    """Return the result as one JSON object; numbers that are not finite become null."""
+    from resnetlab.training.record import replace_non_finite
+
+    networks = [{"label": label, **asdict(result)} for label, result in zip(labels, results, strict=True)]
+    return {
+        "data": images.title,
+        "split": images.split,
+        "networks": replace_non_finite(networks),
+        "figures": [str(path) for path in figures],
+    }
