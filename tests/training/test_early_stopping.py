@@ -16,6 +16,7 @@ from resnetlab.training.recipes import recipe
 from resnetlab.training.record import read_record
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
+from resnetlab.training.trainer import Trainer
 
 CONFIG = RunConfig(
     model_config("resnet8"),
@@ -73,6 +74,13 @@ def test_the_learning_rate_is_that_of_the_whole_length(tmp_path):
         rates.append([line["lr"] for line in lines if line["kind"] == "epoch"])
     assert rates[0][: len(rates[1])] == rates[1]
     assert "stopped_early" not in read_record(tmp_path / "0" / "record.jsonl")[-1]
+
+
+def test_the_run_says_when_it_ends():
+    lines = Trainer(dataclasses.replace(CONFIG, recipe=recipe("digits", steps=2_000, early_stop_epochs=5))).describe()
+    (line,) = [line for line in lines if "ends after" in line]
+    assert line.strip() == "ends after 5 epochs without a lower val error; lr as for 2,000 steps"
+    assert len(line) <= 80
 
 
 def test_no_epoch_at_all_is_refused():

@@ -3,6 +3,7 @@
 Longer than 300 lines because each of the 43 options carries its help text.
 """
 
+import functools
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,15 @@ import tyro
 
 from resnetlab.cli.data_options import READING_FIELDS
 from resnetlab.cli.terminal import print_json
+from resnetlab.cli.train_plan import (
+    check_plan_options,
+    chooses_network,
+    given_weights,
+    is_planned,
+    make_plan,
+    plan_request,
+    with_plan,
+)
 from resnetlab.config import ConfigError, DataConfig, ModelConfig, RunConfig, read_config
 from resnetlab.system.process_group import local_world_size, process_group_from_env, restart_count
 
@@ -19,6 +29,8 @@ if TYPE_CHECKING:
     from resnetlab.training.runtime_options import RuntimeOptions
 
 
+MAX_UNASKED_S = 86_400.0
+"""Expected time in seconds beyond which a run needs --yes, unless its length or recipe is given."""
 MAX_TIMEOUT_S = 1_000_000
 """Upper limit of `--timeout`: eleven days."""
 
@@ -33,7 +45,7 @@ class Options:
 
     model: str | None = None
     """The network, such as resnet20, resnet56, plain34 or resnet18. If not given: the network of --from, else resnet20
-    for named data sets and resnet18 for your own images."""
+    for named data sets; for your own images resnet20 up to 64 pixels, above resnet18, or resnet50 on a fast machine."""
     data: str | None = None
     """cifar10, cifar100, mnist, fashion-mnist, digits; or a folder of images, parquet files or shards (resnetlab data
     pack); or the URL of a folder of shards, such as https://example.org/shards or s3://bucket/shards."""
@@ -50,15 +62,20 @@ class Options:
     """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
     are. If not given: as in the file of --from, else apply."""
     recipe: str | None = None
-    """digits, cifar-paper (section 4.2), fast (CIFAR in 30 epochs), imagenet-paper (section 3.4), imagenet-90 (the
+    """digits, cifar-paper (section 4.2), scratch (your own images), fast (CIFAR in 30 epochs), imagenet-paper (section 3.4), imagenet-90 (the
     usual 90 epochs), imagenet-fast (16 epochs, growing images), finetune, or a file such as my.toml. If not given:
-    finetune for the network of --from, else the default for the data and the network."""
+    the paper's for named data sets; for your own images finetune or scratch, with a length by their number, within an
+    hour if possible."""
     set: tuple[str, ...] = ()
     """Any fields of the recipe, such as weight_decay=5e-4 schedule=cosine nesterov=true."""
     epochs: int | None = None
     """Passes over the training images; the recipe's if not given."""
     steps: int | None = None
     """Length in steps; the recipe's if not given."""
+    minutes: float | None = None
+    """Fit image size and length of a new run to so many minutes, by the measured speed of this machine."""
+    yes: bool = False
+    """Download published weights without asking, and start a run that takes more than a day."""
     batch_size: int | None = None
     """Images per step; the recipe's if not given."""
     lr: float | None = None
@@ -80,13 +97,22 @@ class Options:
     keep: Literal["last", "best"] | None = None
     """Weights to test and save: of the last epoch, or of the lowest validation error. If not given: best for your own
     images and for finetune; last for the recipes of the paper, as its protocol says."""
+    early_stop_epochs: int | None = None
+    """Epochs without a lower validation error after which the run ends; never if not given. The learning rate follows
+    the schedule of the whole length."""
+    class_weights: Literal["none", "balanced"] | None = None
+    """balanced: multiply each image's loss by n / (k n_c), for n images, k classes and n_c images of its class."""
+    balanced_order: Literal["on", "off"] | None = None
+    """on: draw every class equally often; images of small classes come several times an epoch."""
     fit_temperature: bool = False
     """Fit the temperature of the softmax on the validation images at the end, so that probabilities agree better with
     how often the network is right; classes and errors stay the same."""
     weights: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Initial weights: published ones such as resnet50.tv2_in1k (resnetlab weights lists them) or hf://owner/name, a
-    model file, a run directory, or a file of weights (.pth); random weights if not given. Without --model the file's
-    network is fine-tuned, with a head for the classes of --data. The preprocessing is the file's."""
+    model file, a run directory, or a file of weights (.pth). Without --model the file's network is fine-tuned, with a
+    head for the classes of --data. The preprocessing is the file's. none means random weights. If not given: for your
+    own images without --model and --recipe published weights that are on this machine or that you agree to download,
+    else random weights."""
     frozen_epochs: int | None = None
     """Epochs at the start that update only the head; the recipe's if not given."""
     layer_decay: float | None = None
@@ -94,7 +120,8 @@ class Options:
     freeze_bn: Literal["on", "off"] | None = None
     """Freeze statistics, scale and shift of batch normalisation; the recipe's if not given."""
     out: Path | None = None
-    """Run directory. If not given: runs/DATA-MODEL-seedN, or runs/DATA-MODEL-finetuned-seedN for fine-tuning."""
+    """Run directory. If not given: runs/DATA-MODEL-seedN, runs/DATA-MODEL-finetuned-seedN for fine-tuning, or
+    runs/DATA-seedN if the network was chosen for you."""
     resume: bool = False
     """Continue the run in the run directory, with its own configuration for options that are not given."""
     allow_config_change: bool = False
@@ -120,6 +147,8 @@ class Options:
     """Seconds that processes wait for one that does not respond before all exit."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: a third more time, far less memory."""
+    threads: int | None = None
+    """Threads of PyTorch in each process, on a CPU; measured in a run of a minute or more if not given."""
     device: Literal["auto", "cpu", "cuda"] | None = None
     """Device to train on; auto uses a GPU if one is available."""
     workers: int | None = None
@@ -139,12 +168,16 @@ class Options:
 def run(options: Options) -> int:
     """Train; return 0, or 129, 130 or 143 if a signal stopped the run after its state was saved."""
     config, out = resolve_run(options)
-    runtime = runtime_options(options)
+    runtime = runtime_options(options, out)
     _check_paths(config, out)
+    request = None
+    if is_planned(options) and not _continues(options, out):
+        request = plan_request(options, config, _recipe_overrides(options))
 
     from resnetlab.cli.console import open_console
     from resnetlab.cli.progress import TrainDisplay
     from resnetlab.cli.train_output import print_next_commands, print_result
+    from resnetlab.cli.train_plan_output import RunSummary
     from resnetlab.system.allocator import use_huge_pages
 
     use_huge_pages()
@@ -154,18 +187,24 @@ def run(options: Options) -> int:
     from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
 
     try:
-        with StopSignal() as stop_signal, TrainDisplay(console) as display:
+        with StopSignal() as stop_signal:
             from resnetlab.training.distributed import join_process_group
             from resnetlab.training.fit import fit
 
             with join_process_group(options.timeout) as process_group:
-                result = fit(
-                    config,
-                    out,
-                    options=replace(runtime, process_group=process_group),
-                    callbacks=[display],
-                    stop_signal=stop_signal,
-                ).result
+                if request is not None:
+                    limit_s = runtime.max_expected_s
+                    plan = make_plan(request, console, process_group, yes=options.yes, max_expected_s=limit_s)
+                    config, runtime = plan.config, with_plan(runtime, plan)
+                with TrainDisplay(console) as display:
+                    log = functools.partial(console.print, style="dim", highlight=False)
+                    result = fit(
+                        config,
+                        out,
+                        options=replace(runtime, process_group=process_group, log=log),
+                        callbacks=[RunSummary(console, is_planned=request is not None), display],
+                        stop_signal=stop_signal,
+                    ).result
     except InterruptedRunError as stopped:
         saved = f"saved in {out}, the same command continues" if (out / "checkpoint").exists() else "nothing was saved"
         console.print(f"{stopped}; {saved}", soft_wrap=True, highlight=False)
@@ -190,16 +229,25 @@ def resolve_run(options: Options) -> tuple[RunConfig, Path]:
         if not (options.out / "config.json").exists():
             raise ConfigError(f"{options.out}: no run to resume; omit --resume to start one")
         return override_config(read_config(options.out / "config.json"), options), options.out
+    check_plan_options(options)
     config = new_config(options)
-    suffix = "-finetuned" if options.model is None and options.weights is not None else ""
-    out = options.out or Path("runs") / f"{dataset_title(config.data)}-{config.model.name}{suffix}-seed{config.seed}"
+    network = "" if chooses_network(options) else f"-{config.model.name}"
+    suffix = "-finetuned" if options.model is None and config.weights is not None else ""
+    out = options.out or Path("runs") / f"{dataset_title(config.data)}{network}{suffix}-seed{config.seed}"
+    if is_planned(options) and _continues(options, out):
+        config = override_config(read_config(out / "config.json"), options)
     if options.resume and not (out / "config.json").exists():
         raise ConfigError(f"{out}: no run to resume; name its directory with --out")
     return config, out
 
 
+def _continues(options: Options, out: Path) -> bool:
+    """Return whether a run in the directory is continued: its configuration was planned, and stays."""
+    return (out / "config.json").exists() and not (options.fresh and restart_count() == 0)
+
+
 def new_config(options: Options) -> RunConfig:
-    """Return the configuration that the options describe.
+    """Return the configuration that the options describe, without a plan.
 
     Raises:
         ConfigError: for an unknown name, a value out of range, or missing options.
@@ -210,7 +258,8 @@ def new_config(options: Options) -> RunConfig:
     from resnetlab.training.recipe_settings import named_recipe
     from resnetlab.training.recipes import change_recipe, default_recipe
 
-    weights = None if options.weights is None else _model_file(options.weights)
+    given = given_weights(options)
+    weights = None if given is None else _model_file(given)
     if options.data is None:
         raise ConfigError("--data is missing; give cifar10, or the path of a folder of images or of parquet files")
     data = DataConfig(
@@ -224,7 +273,7 @@ def new_config(options: Options) -> RunConfig:
     else:
         model = model_config(options.model or ("resnet18" if is_custom_data else "resnet20"))
         name = options.recipe or default_recipe(data.name, model)
-    if name == "finetune" and options.weights is None:
+    if name == "finetune" and weights is None:
         raise ConfigError("recipe finetune needs trained weights; name a model file with --from")
     overrides = _recipe_overrides(options)
     if is_custom_data and options.recipe is None:  # a recipe by name keeps what its protocol says
@@ -258,6 +307,8 @@ RECIPE_FIELDS = (
     "max_update",
     "initial_lr",
     "keep",
+    "early_stop_epochs",
+    "class_weights",
     "frozen_epochs",
     "layer_decay",
 )
@@ -266,6 +317,7 @@ RUN_FIELDS = (
     "precision",
     "layout",
     "compile",
+    "threads",
     "sync_bn",
     "grad_accum_steps",
     "activation_checkpointing",
@@ -293,12 +345,15 @@ def override_config(config: RunConfig, options: Options) -> RunConfig:
         data = replace(data, root=str(options.data_root))
     values = {"model": model, "data": data, "recipe": recipe, **_given_options(options, *RUN_FIELDS)}
     if options.weights is not None:
-        values["weights"] = _model_file(options.weights)
+        given = given_weights(options)
+        values["weights"] = None if given is None else _model_file(given)
+    if options.minutes not in (None, config.minutes):
+        raise ConfigError("--minutes plans a new run; add --fresh to start over, or another folder with --out")
     return replace(config, **values)
 
 
-def runtime_options(options: Options) -> "RuntimeOptions":
-    """Return the options that do not affect the result.
+def runtime_options(options: Options, out: Path | None = None) -> "RuntimeOptions":
+    """Return the options that do not affect the result of the run in `out`.
 
     Raises:
         ConfigError: for a value out of range.
@@ -306,6 +361,8 @@ def runtime_options(options: Options) -> "RuntimeOptions":
     from resnetlab.system.cores import usable_cores
     from resnetlab.training.runtime_options import RuntimeOptions
 
+    has_length = options.recipe is not None or bool({"epochs", "steps"} & _recipe_overrides(options).keys())
+    is_agreed = options.yes or has_length or (out is not None and _continues(options, out))
     workers = max(1, usable_cores() // local_world_size()) if options.workers is None else options.workers
     if workers < 0:
         raise ConfigError(f"workers must be at least 0, not {workers}")
@@ -328,6 +385,7 @@ def runtime_options(options: Options) -> "RuntimeOptions":
         checkpoint_s=options.checkpoint_seconds,
         checkpoint_steps=options.checkpoint_steps,
         track=options.track,
+        max_expected_s=None if is_agreed else MAX_UNASKED_S,
     )
 
 
@@ -348,8 +406,9 @@ def _check_paths(config: RunConfig, out: Path) -> None:
 def _recipe_overrides(options: Options) -> dict[str, Any]:
     from resnetlab.training.recipe_settings import recipe_changes
 
-    freeze_bn = None if options.freeze_bn is None else options.freeze_bn == "on"
-    return recipe_changes({**_given_options(options, *RECIPE_FIELDS), "freeze_bn": freeze_bn}, options.set)
+    switches = {"freeze_bn": options.freeze_bn, "balanced_order": options.balanced_order}
+    on = {name: None if value is None else value == "on" for name, value in switches.items()}
+    return recipe_changes({**_given_options(options, *RECIPE_FIELDS), **on}, options.set)
 
 
 def _given_options(options: Options, *names: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from resnetlab.cli.terminal import escape_name
 from resnetlab.config import DataConfig
+from resnetlab.evaluation.chance import constant_answer
 
 MIN_DATA_WAIT_PCT = 10.0
 """Share of the training time spent waiting for images from which the result mentions it."""
@@ -41,8 +42,7 @@ def _chance_lines(result: Mapping[str, Any]) -> Iterator[str]:
     split = "test" if chance.get("test") else "val"
     if (level := chance.get(split)) is None:
         return
-    answer = "any one class" if level["class"] is None else f"{level['class']!r}, the most frequent class"
-    yield f"chance level, {split}: {level['error_pct']:.2f} %, by always answering {answer}"
+    yield f"chance level, {split}: {level['error_pct']:.2f} %, by {constant_answer(level['class'])}"
     if not level["better_than_chance"]:
         yield f"The {split} error is no better than chance: this network has learnt nothing that it can use."
     macro = result["macro_error_pct"][split]

@@ -11,6 +11,11 @@ UNEQUAL_RATIO = 1.5
 equal classes stay below: they differ by one image, of three or more."""
 
 
+NO_BETTER_THAN_CHANCE = (
+    "The top-1 error is no better than chance: its interval reaches the error of a constant answer."
+)
+
+
 @dataclass(frozen=True)
 class ChanceLevel:
     """The lowest error that a constant answer has on some samples: always the most frequent of their classes."""
@@ -23,13 +28,17 @@ class ChanceLevel:
     """Whether every class is equally frequent, so that each constant answer has this error."""
 
     def describe(self, classes: Sequence[str]) -> str:
-        """Return the level in words; `classes` are the names by label."""
-        answer = "any one class" if self.any_class else f"{classes[self.label]!r}, the most frequent class"
-        return f"chance level {self.error_pct:.2f} %: always answering {answer}"
+        """Return the answer that has this error, in words; `classes` are the names by label."""
+        return constant_answer(None if self.any_class else classes[self.label])
 
     def is_beaten_by(self, interval_95_pct: Sequence[float]) -> bool:
         """Return whether an error, given by its 95 % interval in %, is below the level: the interval lies below it."""
         return interval_95_pct[1] < self.error_pct
+
+
+def constant_answer(name: str | None) -> str:
+    """Return the best constant answer in words: the class `name`, or any class if `None`."""
+    return f"always answering {'any one class' if name is None else f'{name!r}, the most frequent class'}"
 
 
 def chance_level(class_counts: Sequence[int]) -> ChanceLevel | None:

@@ -9,6 +9,7 @@ import jinja2
 import numpy as np
 
 from resnetlab import __version__
+from resnetlab.evaluation.chance import NO_BETTER_THAN_CHANCE
 from resnetlab.evaluation.figures import MAX_CLASSES, draw_figures, thumbnail
 from resnetlab.evaluation.metrics import Evaluation
 from resnetlab.evaluation.summary import EvaluationSummary
@@ -71,6 +72,7 @@ def render_page(evaluation: Evaluation, summary: EvaluationSummary, *, thumbnail
         max_open_classes=MAX_OPEN_CLASSES,
         max_confusions=MAX_CONFUSIONS,
         max_left_out=MAX_LEFT_OUT,
+        no_better_than_chance=NO_BETTER_THAN_CHANCE,
         version=__version__,
     )
 

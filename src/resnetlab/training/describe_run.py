@@ -4,6 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from resnetlab.config import Recipe
+from resnetlab.training.describe_classes import describe_classes
 from resnetlab.training.init_weights import describe_init
 from resnetlab.training.reports import sharing
 
@@ -19,6 +20,8 @@ def describe_run(trainer: "TrainerComponents") -> list[str]:
     sizes = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
     sides = [str(side) for _, side in recipe.train_sizes] or [str(preprocessing.image_size)]
     decayed = "" if recipe.decay_norms else ", none on BN and biases"
+    if recipe.clip_grad_norm is not None:
+        decayed += f", gradients clipped to {recipe.clip_grad_norm:g}"
     if recipe.max_update is not None:
         decayed += f", steps limited to {100 * recipe.max_update:g} % of a layer"
     lines = [
@@ -28,12 +31,15 @@ def describe_run(trainer: "TrainerComponents") -> list[str]:
         f"{'mean per pixel' if preprocessing.pixel_mean else 'mean and deviation per channel'}"
         f"{'' if config.weights is None else ', as in the file'}",
         *(f"         {line}" for line in dataset.reading),
+        *describe_classes(trainer),
         f"recipe   {recipe.name}: {total_steps:,} steps of {recipe.batch_size} images "
         f"({total_steps / steps_per_epoch:.4g} x {steps_per_epoch:,}); seed {config.seed}",
         f"         lr {recipe.lr:g}, {_schedule(recipe, total_steps, steps_per_epoch)}",
         f"         {recipe.optimizer}, momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:.3g}{decayed}",
         f"         {_augmentation(recipe)}",
+        *_loss(recipe),
         *_fine_tuning(recipe),
+        *_early_stopping(recipe, total_steps),
         f"computed {trainer.execution.describe()}",
     ]
     if trainer.start:
@@ -59,6 +65,13 @@ def _schedule(recipe: Recipe, total_steps: int, steps_per_epoch: int) -> str:
     return schedule
 
 
+def _early_stopping(recipe: Recipe, total_steps: int) -> list[str]:
+    if recipe.early_stop_epochs is None:
+        return []
+    epochs = f"{recipe.early_stop_epochs} epoch{'s' * (recipe.early_stop_epochs > 1)}"
+    return [f"         ends after {epochs} without a lower val error; lr as for {total_steps:,} steps"]
+
+
 def _augmentation(recipe: Recipe) -> str:
     crops = {
         "pad": f"pad {recipe.crop_padding} and crop" if recipe.crop_padding else "",
@@ -70,10 +83,27 @@ def _augmentation(recipe: Recipe) -> str:
         "flip" if recipe.flip else "",
         f"jitter {recipe.jitter:g}" if recipe.jitter else "",
         f"PCA lighting {recipe.lighting:g}" if recipe.lighting else "",
+        "TrivialAugment" if recipe.trivial_augment else "",
+        "" if recipe.rand_augment is None else f"RandAugment {recipe.rand_augment:g}",
+        f"random erasing {recipe.random_erasing:g}" if recipe.random_erasing else "",
         *recipe.augmentations,
+        f"mixup {recipe.mixup:g}" if recipe.mixup else "",
+        f"CutMix {recipe.cutmix:g}" if recipe.cutmix else "",
+        f"{recipe.augment_repeats} copies of an image in a batch" if recipe.augment_repeats > 1 else "",
         f"labels smoothed by {recipe.label_smoothing:g}" if recipe.label_smoothing else "",
     ]
     return ", ".join(filter(None, steps)) or "no augmentation"
+
+
+def _loss(recipe: Recipe) -> list[str]:
+    """Return a line about the loss and the reported training error, where they are not the usual ones."""
+    words = []
+    if recipe.loss != "cross_entropy":
+        present = "" if recipe.bce_threshold is None else f", a share above {recipe.bce_threshold:g} is a class"
+        words.append(f"binary cross-entropy {'summed' if recipe.loss == 'bce_sum' else 'averaged'} over classes{present}")
+    if recipe.mixup or recipe.cutmix:
+        words.append("training error: of the class with the larger share of a mixed image")
+    return [f"         {line}" for line in words]
 
 
 def _fine_tuning(recipe: Recipe) -> list[str]:

@@ -1,7 +1,8 @@
 """The loss of a training step, for labels and for the shares of classes that mixed images have."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,11 +14,29 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 Labels are classes, int64 (batch,), or the share of each class in each image, float (batch, classes)."""
 
 
-def make_loss(recipe: Recipe) -> LossFunction:
-    """Return the loss of a recipe: `loss`, `label_smoothing` and `bce_threshold`."""
+def balanced_class_weights(class_counts: Sequence[int]) -> Tensor:
+    """Return n / (k n_c) for each class: float32, (num_classes,), 0 for a class without images.
+
+    The mean over the n images is 1, so the learning rate keeps its meaning (`Recipe.class_weights`).
+    """
+    counts = torch.tensor(class_counts, dtype=torch.float64)
+    weights = counts.sum() / ((counts > 0).sum() * counts)
+    return torch.where(counts > 0, weights, 0.0).float()
+
+
+def make_loss(recipe: Recipe, class_weights: Tensor | None = None) -> LossFunction:
+    """Return the loss of a recipe: `loss`, `label_smoothing` and `bce_threshold`.
+
+    With `class_weights`, float (num_classes,) on the device of the images and for cross-entropy only, each image's loss
+    is multiplied by the weight of its class, or by the mean weight of a mixed image. The sum is divided by the number
+    of images, not by that of their weights: micro-batches and processes then add up to the same loss.
+    """
 
     def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+        if class_weights is None:
+            return F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+        losses = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing, reduction="none")
+        return (losses * image_weights(labels, class_weights)).mean()
 
     def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         targets = labels if labels.is_floating_point() else F.one_hot(labels, logits.shape[1]).to(logits.dtype)
@@ -29,6 +48,11 @@ def make_loss(recipe: Recipe) -> LossFunction:
         return (losses.sum(1) if recipe.loss == "bce_sum" else losses).mean()
 
     return cross_entropy if recipe.loss == "cross_entropy" else binary_cross_entropy
+
+
+def image_weights(labels: Tensor, class_weights: Tensor) -> Tensor:
+    """Return the weight of each image by its class, or by the shares of its classes: float (batch,)."""
+    return labels @ class_weights if labels.is_floating_point() else class_weights[labels]
 
 
 def num_wrong(logits: Tensor, labels: Tensor) -> Tensor:

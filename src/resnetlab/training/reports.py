@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from resnetlab.evaluation.chance import are_unequal, chance_entry
 from resnetlab.evaluation.protocols import SplitScore
 from resnetlab.models.model_card import ModelCard
@@ -104,7 +102,7 @@ def result_line(trainer: "TrainerComponents", scores: Mapping[str, SplitScore | 
         **split_errors(scores),
         "macro_error_pct": {name: score and score.macro_error_pct for name, score in scores.items()},
         "chance": {name: score and _chance(score, trainer.data.dataset.classes) for name, score in scores.items()},
-        "unequal_classes": are_unequal(class_counts(trainer)),
+        "unequal_classes": are_unequal(trainer.data.class_counts),
         "epochs": state.epochs_done,
         **({} if recipe.early_stop_epochs is None else {"stopped_early": state.step < trainer.total_steps}),
         "steps": state.step,
@@ -128,12 +126,6 @@ def _chance(score: SplitScore, classes: Sequence[str]) -> dict[str, Any] | None:
 
     interval = error_rate(score.num_wrong, score.num_samples).interval_95_pct
     return chance_entry(score.class_counts, classes, interval)
-
-
-def class_counts(trainer: "TrainerComponents") -> list[int]:
-    """Return the number of training images of each class."""
-    dataset = trainer.data.dataset
-    return torch.bincount(dataset.train.labels, minlength=len(dataset.classes)).tolist()
 
 
 def model_card(trainer: "TrainerComponents", errors: dict[str, float | None]) -> ModelCard:
