@@ -14,6 +14,7 @@ from resnetlab.serialization import OMIT_DEFAULT, ConfigError, at_least, check, 
 
 Shortcut = Literal["none", "pad", "project", "project_all"]
 Norm = Literal["batch", "none"]
+Stem = Literal["imagenet", "cifar", "deep"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
 Layout = Literal["auto", "channels_last", "contiguous"]
@@ -32,13 +33,15 @@ class BlockProperties:
     """Convolutions in the residual function."""
     expansion: int
     """Output channels of the block over its inner channels."""
+    takes_width: bool = False
+    """Whether the block has the widths of `ModelConfig.groups` and `width_per_group`."""
 
 
 BLOCK_PROPERTIES: dict[str, BlockProperties] = {
     "basic": BlockProperties(num_convs=2, expansion=1),
-    "bottleneck": BlockProperties(num_convs=3, expansion=4),
+    "bottleneck": BlockProperties(num_convs=3, expansion=4, takes_width=True),
     "preact": BlockProperties(num_convs=2, expansion=1),
-    "preact-bottleneck": BlockProperties(num_convs=3, expansion=4),
+    "preact-bottleneck": BlockProperties(num_convs=3, expansion=4, takes_width=True),
     "no-last-relu": BlockProperties(num_convs=2, expansion=1),
     "bn-after-addition": BlockProperties(num_convs=2, expansion=1),
 }
@@ -77,11 +80,12 @@ class ModelConfig:
     stage_blocks: tuple[int, ...] = (2, 2, 2, 2)
     """Blocks of each stage, each at least 1."""
     stage_channels: tuple[int, ...] = (64, 128, 256, 512)
-    """Channels inside the blocks of each stage, each at least 1; the stem outputs the first."""
+    """Channels inside the blocks of each stage, each at least 1; the stem outputs the first (or `stem_channels`)."""
     block: str = "basic"
     """`basic`: two 3x3 convolutions; `bottleneck`: 1x1, 3x3, 1x1 (section 4.1, Figure 5); or a registered block."""
-    stem: Literal["imagenet", "cifar"] = "imagenet"
-    """`imagenet`: 7x7/2 convolution and 3x3/2 max pool; `cifar`: 3x3 convolution."""
+    stem: Stem = "imagenet"
+    """`imagenet`: 7x7/2 convolution and 3x3/2 max pool; `cifar`: 3x3 convolution; `deep`: three 3x3 convolutions, the
+    first with stride 2, and the max pool (ResNet-C; He, T. et al., 2019, "Bag of Tricks", Figure 2)."""
     shortcut: Shortcut = "project"
     """`none` is the plain network; `pad`, `project`, `project_all` are the paper's options A, B, C."""
     bottleneck_stride: Literal["1x1", "3x3"] = "3x3"
@@ -96,11 +100,20 @@ class ModelConfig:
     """Outputs of the head, at least 1."""
     in_channels: int = 3
     """Channels of the images, at least 1."""
+    stem_channels: int | None = field(default=None, metadata=OMIT_DEFAULT)
+    """Output channels of the stem, at least 1; those of the first stage if not given. Wide networks have fewer."""
+    groups: int = field(default=1, metadata=OMIT_DEFAULT)
+    """Groups of the 3x3 convolution of a bottleneck, at least 1 (ResNeXt; Xie et al., 2017, Figure 3 c)."""
+    width_per_group: int = field(default=64, metadata=OMIT_DEFAULT)
+    """Channels of a group where `stage_channels` is 64, at least 1: that convolution has stage_channels *
+    width_per_group / 64 * groups channels. 128 in one group gives a wide network."""
+    average_shortcut: bool = field(default=False, metadata=OMIT_DEFAULT)
+    """A projection with a stride averages 2x2 positions first (ResNet-D; He, T. et al., 2019, Figure 2)."""
 
     def __post_init__(self) -> None:
         block_properties(self.block)
         one_of("shortcut", self.shortcut, Shortcut)
-        one_of("stem", self.stem, Literal["imagenet", "cifar"])
+        one_of("stem", self.stem, Stem)
         one_of("bottleneck_stride", self.bottleneck_stride, Literal["1x1", "3x3"])
         one_of("norm", self.norm, Norm)
         check(len(self.stage_blocks) > 0, "stage_blocks is empty; give the number of blocks of each stage")
@@ -111,13 +124,41 @@ class ModelConfig:
         )
         for name in ("stage_blocks", "stage_channels"):
             check(min(getattr(self, name)) >= 1, f"{name} must be at least 1 each, not {getattr(self, name)}")
-        at_least(1, self, "num_classes", "in_channels")
+        at_least(1, self, "num_classes", "in_channels", "stem_channels", "groups", "width_per_group")
+        self._check_widths()
         scale = self.init_scale
         check(math.isfinite(scale) and scale > 0, f"init_scale must be above 0, not {scale}")
         check(
             self.norm == "batch" or not self.zero_init_residual,
             'zero_init_residual sets the last BN scale to 0 and needs norm="batch"',
         )
+
+    def _check_widths(self) -> None:
+        check(
+            (self.groups, self.width_per_group) == (1, 64) or block_properties(self.block).takes_width,
+            f"groups and width_per_group need bottlenecks, and this network has blocks of the kind {self.block}",
+        )
+        narrow = next((inner for inner in self.stage_channels if inner * self.width_per_group < 64), None)
+        check(
+            narrow is None, f"stage_channels {narrow} * width_per_group {self.width_per_group} / 64 must be at least 1"
+        )
+        check(
+            not self.average_shortcut or self.shortcut in ("project", "project_all"),
+            f'average_shortcut averages in front of projections; use shortcut="project", not "{self.shortcut}"',
+        )
+        check(
+            self.stem != "deep" or self.stem_width % 2 == 0,
+            f"the deep stem has half of its {self.stem_width} channels in two layers; give an even number",
+        )
+
+    @property
+    def stem_width(self) -> int:
+        """Output channels of the stem."""
+        return self.stage_channels[0] if self.stem_channels is None else self.stem_channels
+
+    def group_width(self, channels: int) -> int:
+        """Channels of the 3x3 convolution of a bottleneck with `channels` inner channels."""
+        return channels * self.width_per_group // 64 * self.groups
 
     @property
     def arm(self) -> str:
@@ -127,7 +168,8 @@ class ModelConfig:
     @property
     def depth(self) -> int:
         """Layers with weights on the main path: convolutions and the head, as the paper counts them."""
-        return block_properties(self.block).num_convs * sum(self.stage_blocks) + 2
+        stem = 3 if self.stem == "deep" else 1
+        return block_properties(self.block).num_convs * sum(self.stage_blocks) + stem + 1
 
     @property
     def expansion(self) -> int:
@@ -282,7 +324,6 @@ class RunConfig:
     decides."""
     minutes: float | None = field(default=None, metadata=OMIT_DEFAULT)
     """Minutes that image size and length were fitted to, above 0; a note, since both are stored in their own fields."""
-
     fit_temperature: bool = field(default=False, metadata=OMIT_DEFAULT)
     """Fit the temperature of the softmax on the validation images at the end; the weights do not change."""
 

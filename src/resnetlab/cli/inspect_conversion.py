@@ -106,7 +106,7 @@ def make_preprocessing(options: CardOptions, config: ModelConfig) -> tuple[Prepr
     Raises:
         ConfigError: for values that do not fit the network or each other.
     """
-    channels, imagenet = config.in_channels, config.stem == "imagenet"
+    channels, imagenet = config.in_channels, config.stem != "cifar"
     size = _check_size(((224 if imagenet else 32),) if options.image_size is None else options.image_size)
     pixel_mean: tuple[float, ...] = ()
     if options.pixel_mean is None:
@@ -217,7 +217,7 @@ def _resize_like_source(
     image_size / crop_ratio. timm has the same keys; a note says what is assumed. Networks after a 3x3 stem are for
     small images, which are rarely resized. The rules of other packages go with colour profiles that are ignored.
     """
-    photographs = imported.model.config.stem == "imagenet"
+    photographs = imported.model.config.stem != "cifar"
     source = imported.key_format.resize_rule if photographs else "resnetlab"
     rule = options.resize_rule or source
     preprocessing = replace(

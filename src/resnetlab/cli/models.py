@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """Print the networks with parameters, MACs, the paper's numbers beside ours, and activation memory.
+    """Print the networks with parameters, MACs, published numbers beside ours, and activation memory.
 
     MACs are multiply-adds of convolutions and the head for one image; the paper calls them FLOPs.
     """
@@ -52,31 +52,27 @@ def measure_cost(name: str, options: Options) -> "tuple[int, Cost]":
     from resnetlab.models.zoo import model_config
 
     config = model_config(name)
-    size = options.pixels or (224 if config.stem == "imagenet" else 32)
+    size = options.pixels or (32 if config.stem == "cifar" else 224)
     return size, cost_of_config(config, size, options.batch_size)
 
 
 def print_catalogue(options: Options) -> None:
-    """Print one line for each network of the paper."""
-    from rich.console import Console
-
-    from resnetlab.cli.tables import table
-    from resnetlab.literature import paper
-    from resnetlab.models.zoo import CATALOGUE, model_config
+    """Print one line for each network of the paper, and for networks of later papers."""
+    from resnetlab.models.zoo import CATALOGUE, LATER_NETWORKS, model_config
 
     rows = []
-    for name in CATALOGUE:
+    for name in (*CATALOGUE, *LATER_NETWORKS):
         size, network_cost = measure_cost(name, options)
-        cells = {quantity: paper.find_result(name, quantity) for quantity in ("params", "macs")}
+        params, macs = published_size(name)
         rows.append(
             {
                 "name": name,
                 "shortcut": model_config(name).shortcut,
                 "image_size": size,
                 "params": network_cost.params,
-                "paper_params": cells["params"].value if cells["params"] else None,
+                "paper_params": params,
                 "macs": network_cost.macs,
-                "paper_macs": cells["macs"].value if cells["macs"] else None,
+                "paper_macs": macs,
                 "activation_bytes": network_cost.activation_bytes,
                 "batch_size": options.batch_size,
             }
@@ -84,24 +80,49 @@ def print_catalogue(options: Options) -> None:
     if options.json:
         print(json.dumps({"models": rows}))
         return
-    listing = table(
-        "network", "shortcut", "px", "parameters", "paper", "MACs", "paper", f"GiB at {options.batch_size}", left=2
-    )
+    num_paper = len(CATALOGUE)
+    print_sizes(rows[:num_paper], "paper", "shortcut", "memory")
+    print()
+    print_sizes(rows[num_paper:], "published")
+    print("\nMACs: multiply-adds for one image (the paper's FLOPs); paper: Tables 1 and 6.")
+    print("Published: by the sources in docs/variants.md. GiB: activations stored for the")
+    print("backward pass of a batch, fp32.")
+    print("Every depth 6n+2 has a name too: resnet8, plain164, resnet50-cifar. A block's")
+    print("name at the end replaces the blocks: resnet56-preact, resnet18-no-last-relu.")
+
+
+def print_sizes(rows: list[dict[str, Any]], source: str, *columns: str) -> None:
+    """Print a table of networks; `source` is the heading of the published numbers, `columns` are those beside them."""
+    from rich.console import Console
+
+    from resnetlab.cli.tables import table
+
+    more = {"shortcut": "shortcut", "memory": f"GiB at {rows[0]['batch_size']}"}
+    first, last = [[more[column]] if column in columns else [] for column in more]
+    listing = table("network", *first, "px", "parameters", source, "MACs", source, *last, left=1 + len(first))
     for row in rows:
         listing.add_row(
             row["name"],
-            row["shortcut"],
+            *([row["shortcut"]] if first else []),
             str(row["image_size"]),
             f"{row['params']:,}",
             _format_paper(row["paper_params"]),
             _format_macs(row["macs"]),
             _format_paper(row["paper_macs"]),
-            f"{row['activation_bytes'] / 2**30:.2f}",
+            *([f"{row['activation_bytes'] / 2**30:.2f}"] if last else []),
         )
     Console(markup=False).print(listing)
-    print("\nMACs: multiply-adds for one image (the paper's FLOPs); paper: Tables 1 and 6.")
-    print("GiB: activations stored for the backward pass of a batch, fp32.")
-    print("Every depth 6n+2 has a name too: resnet8, plain164, resnet50-cifar.")
+
+
+def published_size(name: str) -> tuple[float | None, float | None]:
+    """Return the published parameters and MACs of a network; `None` for one that is not published."""
+    from resnetlab.literature import paper
+    from resnetlab.literature.later_networks import LATER_NETWORK_SIZES
+
+    if name in LATER_NETWORK_SIZES:
+        return LATER_NETWORK_SIZES[name].params, LATER_NETWORK_SIZES[name].macs
+    params, macs = (paper.find_result(name, quantity) for quantity in ("params", "macs"))
+    return params.value if params else None, macs.value if macs else None
 
 
 def print_layers(name: str, options: Options) -> None:
@@ -146,4 +167,4 @@ def _format_macs(value: float) -> str:
 def _format_paper(value: float | None) -> str:
     if value is None:
         return "–"
-    return f"{value / 1e9:g} G" if value >= 1e9 else f"{value / 1e6:g} M"
+    return f"{value / 1e9:.3g} G" if value >= 1e9 else f"{value / 1e6:.3g} M"

@@ -37,4 +37,4 @@ def register_block(name: str, block_class: type[Block]) -> None:
         message = f"{block_class.__name__}.{field} must be an integer of at least 1, not {value!r}; declare it"
         check(type(value) is int and value >= 1, message)
     BLOCKS[name] = block_class
-    BLOCK_PROPERTIES[name] = BlockProperties(num_convs=block_class.num_convs, expansion=block_class.expansion)
+    BLOCK_PROPERTIES[name] = BlockProperties(block_class.num_convs, block_class.expansion, block_class.takes_width)

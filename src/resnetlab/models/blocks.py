@@ -26,6 +26,8 @@ class Block(nn.Module):
     """Convolutions in F."""
     expansion: ClassVar[int]
     """Output channels of the block over its inner channels."""
+    takes_width: ClassVar[bool] = False
+    """Whether the block has the widths of `ModelConfig.groups` and `width_per_group`."""
     final_norm: ClassVar[bool] = False
     """Whether the network normalises and rectifies the output of its last block, because the block itself does not."""
     downsample: nn.Module | None
@@ -109,21 +111,25 @@ class BasicBlock(Block):
 
 
 class Bottleneck(Block):
-    """F of three convolutions: 1x1 to `channels`, 3x3, and 1x1 to four times as many (Figure 5, right)."""
+    """F of three convolutions: 1x1 to `channels`, 3x3, and 1x1 to four times as many (Figure 5, right).
+
+    With `groups` and `width_per_group` the 3x3 convolution has other channels: ResNeXt and wide networks.
+    """
 
     num_convs = 3
     expansion = 4
+    takes_width = True
 
     def __init__(self, config: ModelConfig, in_channels: int, channels: int, *, stride: int) -> None:
         """Build the layers."""
         super().__init__(config, in_channels, channels, stride=stride)
-        out_channels = channels * self.expansion
+        out_channels, width = channels * self.expansion, config.group_width(channels)
         stride1, stride2 = (stride, 1) if config.bottleneck_stride == "1x1" else (1, stride)
-        self.conv1 = make_conv(config, in_channels, channels, kernel=1, stride=stride1)
-        self.bn1 = make_norm(config, channels)
-        self.conv2 = make_conv(config, channels, channels, kernel=3, stride=stride2)
-        self.bn2 = make_norm(config, channels)
-        self.conv3 = make_conv(config, channels, out_channels, kernel=1)
+        self.conv1 = make_conv(config, in_channels, width, kernel=1, stride=stride1)
+        self.bn1 = make_norm(config, width)
+        self.conv2 = make_conv(config, width, width, kernel=3, stride=stride2, groups=config.groups)
+        self.bn2 = make_norm(config, width)
+        self.conv3 = make_conv(config, width, out_channels, kernel=1)
         self.bn3 = make_norm(config, out_channels)
         self.downsample = make_shortcut(config, in_channels, out_channels, stride=stride)
 
@@ -160,16 +166,32 @@ class SubsampledConv1x1(nn.Conv2d):
         return F.conv2d(input[:, :, ::row, ::column], self.weight, self.bias)
 
 
+class AveragedConv1x1(nn.Conv2d):
+    """A 1x1 convolution of the average of each `stride` x `stride` positions, as in ResNet-D's shortcut.
+
+    Parts of a square beyond the border are left out of the average, as in timm.
+
+    Paper: He, T. et al. (2019), "Bag of Tricks for Image Classification with Convolutional Neural Networks", section 4.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # the name in nn.Conv2d
+        """Map (batch, in_channels, h, w) to (batch, out_channels, ceil(h / stride), ceil(w / stride))."""
+        averaged = F.avg_pool2d(input, self.stride, self.stride, ceil_mode=True, count_include_pad=False)
+        return F.conv2d(averaged, self.weight, self.bias)
+
+
 NARROW = 16
 """Input channels below which a strided 1x1 convolution is a `SubsampledConv1x1`; no network of the paper has fewer."""
 
 
-def make_conv(config: ModelConfig, in_channels: int, out_channels: int, *, kernel: int, stride: int = 1) -> nn.Conv2d:
+def make_conv(
+    config: ModelConfig, in_channels: int, out_channels: int, *, kernel: int, stride: int = 1, groups: int = 1
+) -> nn.Conv2d:
     """Return a convolution padded to the size of its input over `stride`; it has a bias only if no BN follows."""
     bias = config.norm == "none"
     if kernel == 1 and stride > 1 and in_channels < NARROW:
         return SubsampledConv1x1(in_channels, out_channels, 1, stride, bias=bias)
-    return nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=bias)
+    return nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=bias)
 
 
 def make_norm(config: ModelConfig, channels: int) -> nn.Module:
@@ -188,7 +210,11 @@ def make_shortcut(
         return None
     same_shape = stride == 1 and in_channels == out_channels
     if config.shortcut == "project_all" or (config.shortcut == "project" and not same_shape):
-        projection = make_conv(config, in_channels, out_channels, kernel=1, stride=stride)
+        if config.average_shortcut and stride > 1:
+            bias = config.norm == "none"
+            projection = AveragedConv1x1(in_channels, out_channels, 1, stride, bias=bias)
+        else:
+            projection = make_conv(config, in_channels, out_channels, kernel=1, stride=stride)
         return nn.Sequential(projection, make_norm(config, out_channels) if norm else nn.Identity())
     return nn.Identity() if same_shape else PadShortcut(out_channels - in_channels, stride)
 

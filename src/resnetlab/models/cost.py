@@ -106,7 +106,7 @@ def cost(model: ResNet, image_size: int, batch_size: int = 1) -> Cost:
     names: dict[nn.Module, str] = {m: name for name, m in probe.named_modules() if isinstance(m, COUNTED_LAYERS)}
     shapes: dict[str, tuple[int, ...]] = {}
     stored_bytes = dict.fromkeys(names.values(), 0)
-    entered = ["conv1"]
+    entered = [next(iter(names.values()))]
     counted = {p.untyped_storage().data_ptr() for p in probe.parameters()} | {images.untyped_storage().data_ptr()}
 
     def before_layer(module: nn.Module, _inputs: object) -> None:

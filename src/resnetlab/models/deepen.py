@@ -17,7 +17,7 @@ from resnetlab.config import ConfigError, ModelConfig
 from resnetlab.models.block_registry import BLOCKS
 from resnetlab.models.blocks import Block
 from resnetlab.models.resnet import ResNet
-from resnetlab.models.zoo import IMAGENET, blocks_per_stage, model_config
+from resnetlab.models.zoo import IMAGENET, VARIANTS, blocks_per_stage, find_name, model_config
 from resnetlab.serialization import check
 
 CALIBRATION_IMAGES = 256
@@ -206,6 +206,8 @@ def _blocks_of_depth(config: ModelConfig, depth: int) -> tuple[int, ...]:
 
 def _deeper_name(config: ModelConfig) -> str:
     """Return the catalogue name of such layers, else `custom`; a name outside the catalogue stays."""
+    if config.name in VARIANTS or config.name.startswith("wrn"):
+        return find_name(config)
     suffix = "" if config.block in ("basic", "bottleneck") else f"-{config.block}"
     base = config.name.removesuffix(suffix)
     old = re.fullmatch(r"(resnet|plain)\d+(-cifar)?(-v1)?", base)

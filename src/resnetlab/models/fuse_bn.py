@@ -28,7 +28,7 @@ def fuse_bn(model: ResNet) -> ResNet:
 
 def _conv_norm_pairs(model: ResNet) -> Iterator[tuple[nn.Conv2d, nn.Module]]:
     """Yield each convolution with the layer behind it."""
-    yield model.conv1, model.bn1
+    yield from model.stem_layers.values()
     for block in model.blocks:
         yield from block.conv_layers()
         if isinstance(block.downsample, nn.Sequential):

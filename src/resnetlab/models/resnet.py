@@ -33,11 +33,10 @@ class ResNet(nn.Module):
         super().__init__()
         self.config = config
         self.activation_checkpointing = False
-        channels = config.stage_channels[0]
-        kernel, stride = (7, 2) if config.stem == "imagenet" else (3, 1)
-        self.conv1 = make_conv(config, config.in_channels, channels, kernel=kernel, stride=stride)
+        channels = config.stem_width
+        self.conv1 = make_stem(config)
         self.bn1 = make_norm(config, channels)
-        self.maxpool = nn.MaxPool2d(3, 2, padding=1) if config.stem == "imagenet" else nn.Identity()
+        self.maxpool = nn.Identity() if config.stem == "cifar" else nn.MaxPool2d(3, 2, padding=1)
         block_class = BLOCKS[config.block]
         for index, (num_blocks, inner) in enumerate(zip(config.stage_blocks, config.stage_channels, strict=True)):
             stage = nn.Sequential()
@@ -75,14 +74,23 @@ class ResNet(nn.Module):
         """Channels of each map that `features` returns, by name."""
         inner = self.config.stage_channels
         maps = {f"stage{i}": c * self.config.expansion for i, c in enumerate(inner, start=1)}
-        return {"stem": inner[0], **maps}
+        return {"stem": self.config.stem_width, **maps}
 
     @property
     def feature_strides(self) -> dict[str, int]:
         """Image pixels between neighbouring positions of each map that `features` returns, by name."""
-        first = 4 if self.config.stem == "imagenet" else 1
+        first = 1 if self.config.stem == "cifar" else 4
         maps = {f"stage{i}": first * 2 ** (i - 1) for i in range(1, len(self.config.stage_blocks) + 1)}
         return {"stem": first, **maps}
+
+    @property
+    def stem_layers(self) -> dict[str, tuple[nn.Conv2d, nn.Module]]:
+        """Each convolution of the stem by name, with the layer behind it, in the order of computation."""
+        if isinstance(self.conv1, nn.Conv2d):
+            return {"conv1": (self.conv1, self.bn1)}
+        convs = {f"conv1.{at}": layer for at, layer in enumerate(self.conv1) if isinstance(layer, nn.Conv2d)}
+        norms = (self.conv1[1], self.conv1[4], self.bn1)
+        return {name: (conv, norm) for (name, conv), norm in zip(convs.items(), norms, strict=True)}
 
     def stem(self, images: Tensor) -> Tensor:
         """Return the input of the first stage: convolution, BN, ReLU, and the max pool of the ImageNet stem."""
@@ -118,6 +126,24 @@ class ResNet(nn.Module):
             for stage in self.stages.values():
                 x = stage(x)
         return self.fc(torch.flatten(F.adaptive_avg_pool2d(self.finish(x), 1), 1))
+
+
+def make_stem(config: ModelConfig) -> nn.Conv2d | nn.Sequential:
+    """Return the convolutions of the stem up to its last BN; the deep stem has timm's keys (`conv1.0` … `conv1.6`)."""
+    images, channels = config.in_channels, config.stem_width
+    if config.stem != "deep":
+        kernel, stride = (7, 2) if config.stem == "imagenet" else (3, 1)
+        return make_conv(config, images, channels, kernel=kernel, stride=stride)
+    half = channels // 2
+    return nn.Sequential(
+        make_conv(config, images, half, kernel=3, stride=2),
+        make_norm(config, half),
+        nn.ReLU(inplace=True),
+        make_conv(config, half, half, kernel=3),
+        make_norm(config, half),
+        nn.ReLU(inplace=True),
+        make_conv(config, half, channels, kernel=3),
+    )
 
 
 def initialise(model: ResNet, generator: Generator | None = None) -> None:

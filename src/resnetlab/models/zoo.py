@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,9 @@ IMAGENET: dict[int, tuple[str, tuple[int, ...]]] = {
 }
 """Table 1: depth → block, and blocks of each stage. These depths always mean the ImageNet networks."""
 
+CIFAR_CHANNELS = (16, 32, 64)
+"""Channels of the three stages of a CIFAR network (section 4.2)."""
+
 CATALOGUE: tuple[str, ...] = (
     *("plain18", "plain34", "resnet18", "resnet34"),
     *("resnet50", "resnet50-v1", "resnet101", "resnet101-v1", "resnet152", "resnet152-v1"),
@@ -29,6 +34,29 @@ CATALOGUE: tuple[str, ...] = (
 )
 """The networks of the paper. Every other depth 6n+2 has a name too: `resnet8`, `plain164`, `resnet50-cifar`."""
 
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "wide_resnet50_2": ("resnet50", {"width_per_group": 128}),
+    "wide_resnet101_2": ("resnet101", {"width_per_group": 128}),
+    "resnext50_32x4d": ("resnet50", {"groups": 32, "width_per_group": 4}),
+    "resnext101_32x8d": ("resnet101", {"groups": 32, "width_per_group": 8}),
+    "resnext101_64x4d": ("resnet101", {"groups": 64, "width_per_group": 4}),
+    "resnet50c": ("resnet50", {"stem": "deep"}),
+    "resnet50d": ("resnet50", {"stem": "deep", "average_shortcut": True}),
+    "resnet101d": ("resnet101", {"stem": "deep", "average_shortcut": True}),
+}
+"""Networks of later papers by torchvision's and timm's names → the network of Table 1, and the fields that differ.
+
+Paper: Zagoruyko and Komodakis (2016), "Wide Residual Networks"; Xie et al. (2017), "Aggregated Residual Transformations
+for Deep Neural Networks"; He, T. et al. (2019), "Bag of Tricks for Image Classification".
+"""
+
+LATER_NETWORKS: tuple[str, ...] = (
+    *("wide_resnet50_2", "wide_resnet101_2", "resnext50_32x4d", "resnext101_32x8d"),
+    *("resnet50d", "wrn28-10"),
+)
+"""The networks of later papers that `resnetlab models` measures and lists."""
+
+_WIDE = re.compile(r"wrn(\d+)-(\d+)")
 _NAME = re.compile(r"(resnet|plain)(\d+)(-cifar)?(-v1)?(?:-(.+))?")
 
 
@@ -40,6 +68,10 @@ def model_config(name: str, **changes: Any) -> ModelConfig:
     selects the CIFAR network where N is also an ImageNet depth (`resnet50-cifar`). The name of a block at the end
     replaces the blocks: `resnet56-preact`, `resnet164-preact-bottleneck`, `resnet50-preact`.
 
+    `VARIANTS` has the names of torchvision and timm for wide networks, ResNeXt, ResNet-C and ResNet-D. `wrn28-10` is
+    the wide CIFAR network of 28 layers, counted with its three projections, with 10 times the channels (Zagoruyko and
+    Komodakis, 2016, Table 1).
+
     Args:
         name: A name of the catalogue, or of another depth 6n+2.
         **changes: Fields of `ModelConfig` and their values, such as `num_classes=37`.
@@ -47,6 +79,25 @@ def model_config(name: str, **changes: Any) -> ModelConfig:
     Raises:
         ConfigError: (a `ValueError`) for an unknown name, field or value; the message names the nearest that works.
     """
+    fields = _named_fields(name, changes)
+    unknown = sorted(set(changes) - {f.name for f in dataclasses.fields(ModelConfig)})
+    if unknown:
+        known = ", ".join(f.name for f in dataclasses.fields(ModelConfig))
+        raise ConfigError(f"ModelConfig has no field {unknown[0]!r}; it has: {known}")
+    return ModelConfig(**(fields | changes))
+
+
+def _named_fields(name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the named network; the depth of a CIFAR network may depend on the block in `changes`.
+
+    Raises:
+        ConfigError: for an unknown name.
+    """
+    if name in VARIANTS:
+        base, fields = VARIANTS[name]
+        return {**_named_fields(base, changes), **fields, "name": name}
+    if wide := _WIDE.fullmatch(name):
+        return {"name": name, **_wide_fields(int(wide[1]), int(wide[2]))}
     match = _NAME.fullmatch(name)
     if match is None or (match[5] is not None and match[5] not in BLOCK_PROPERTIES):
         blocks = f"; the blocks are {', '.join(BLOCK_PROPERTIES)}" if match else ""
@@ -61,18 +112,59 @@ def model_config(name: str, **changes: Any) -> ModelConfig:
         fields["shortcut"] = fields["shortcut"] or "project"
     else:
         fields["block"] = changes.get("block", block or "basic")
-        fields |= {"stem": "cifar", "stage_channels": (16, 32, 64), "num_classes": 10}
+        fields |= {"stem": "cifar", "stage_channels": CIFAR_CHANNELS, "num_classes": 10}
         fields["stage_blocks"] = (blocks_per_stage(depth, fields["block"]),) * 3
         fields["shortcut"] = fields["shortcut"] or "pad"
     if v1:
         if block_properties(fields["block"]).num_convs != 3:
             raise ConfigError(f"model {name!r} has no bottlenecks; use -v1 with 50, 101 or 152 layers")
         fields["bottleneck_stride"] = "1x1"
-    unknown = sorted(set(changes) - {f.name for f in dataclasses.fields(ModelConfig)})
-    if unknown:
-        known = ", ".join(f.name for f in dataclasses.fields(ModelConfig))
-        raise ConfigError(f"ModelConfig has no field {unknown[0]!r}; it has: {known}")
-    return ModelConfig(**(fields | changes))
+    return fields
+
+
+def _wide_fields(depth: int, width: int) -> dict[str, Any]:
+    """Return the fields of WRN-depth-width: pre-activation blocks, and projections where a stage begins.
+
+    Raises:
+        ConfigError: for a depth that is not of the form 6n+4, or a width below 1.
+    """
+    n, rest = divmod(depth - 4, 6)
+    if rest or n < 1 or width < 1:
+        nearest = 6 * max(1, n) + 4
+        raise ConfigError(
+            f"a wide network has 6n+4 layers and a width of at least 1, such as wrn{nearest}-{width or 1}"
+        )
+    return {
+        "block": "preact",
+        "stage_blocks": (n,) * 3,
+        "stage_channels": tuple(channels * width for channels in CIFAR_CHANNELS),
+        "stem_channels": CIFAR_CHANNELS[0],
+        "stem": "cifar",
+        "shortcut": "project",
+        "num_classes": 10,
+    }
+
+
+def find_name(config: ModelConfig) -> str:
+    """Return the name under which `model_config` knows a network, apart from shortcut and head; `custom` if none."""
+    family = "plain" if config.shortcut == "none" else "resnet"
+    suffix = "" if config.block in ("basic", "bottleneck") else f"-{config.block}"
+    names = [f"{family}{config.depth}{kind}{suffix}" for kind in ("", "-v1", "-cifar", "-cifar-v1")]
+    width = config.stage_channels[0] // CIFAR_CHANNELS[0]
+    for name in (*names, *VARIANTS, f"wrn{6 * config.stage_blocks[0] + 4}-{width}"):
+        with suppress(ConfigError):
+            known = model_config(name, block=config.block)
+            if all(getattr(known, field) == getattr(config, field) for field in _shape_fields(config)):
+                return known.name
+    return "custom"
+
+
+def _shape_fields(config: ModelConfig) -> tuple[str, ...]:
+    """Return the fields that a name determines, apart from the shortcut; v1 and v1.5 differ in bottlenecks only."""
+    fields = ("stage_blocks", "stage_channels", "block", "stem", "stem_width", "groups", "width_per_group")
+    if config.shortcut in ("project", "project_all"):
+        fields += ("average_shortcut",)
+    return (*fields, "bottleneck_stride") if block_properties(config.block).num_convs == 3 else fields
 
 
 def _imagenet_block(name: str, block: str | None, paper_block: str) -> str:
@@ -152,7 +244,7 @@ def build_model(
 
 def size_warning(config: ModelConfig, image_size: int) -> str | None:
     """Return a warning if the images, of `image_size` pixels a side, are too small for the network, else `None`."""
-    if config.stem == "imagenet" and image_size < 64:
+    if config.stem != "cifar" and image_size < 64:
         return (
             f"{config.name} is an ImageNet network: on {image_size}-pixel images its last stage works on a map of "
             f"{-(-image_size // 32)}x{-(-image_size // 32)}; use a 6n+2 network such as resnet20 or resnet56"

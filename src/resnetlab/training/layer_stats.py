@@ -86,7 +86,7 @@ class ConvLayer:
 
 def conv_layers(model: ResNet) -> list[ConvLayer]:
     """Return every convolution in the order of the forward pass; a block's projection comes last."""
-    found = [ConvLayer("conv1", model.conv1, model.bn1)]
+    found = [ConvLayer(name, conv, norm) for name, (conv, norm) in model.stem_layers.items()]
     for number, stage in enumerate(model.stages.values(), start=1):
         for position, block in enumerate(stage):
             assert isinstance(block, Block)

@@ -6,6 +6,7 @@ from typing import Any
 
 from resnetlab.config import ConfigError, ModelConfig, Recipe
 from resnetlab.extension import did_you_mean
+from resnetlab.training.modern_recipes import MODERN_RECIPES
 
 INITIAL_LR_DEPTH = 110
 """Depth from which `cifar-paper` starts with lr 0.01 (section 4.2, footnote 5)."""
@@ -115,6 +116,27 @@ RECIPES: dict[str, Recipe] = {
             flip=True,
             train_sizes=((0, 160), (0.75, 192)),
         ),
+        # For random weights and a user's own images; `train` sets epochs and batch by their number. One cycle of the
+        # rate with label smoothing and no decay on BN, as in `imagenet-90` and `fast`. Its values were not selected by
+        # validation yet.
+        Recipe(
+            name="scratch",
+            epochs=100,
+            batch_size=32,
+            lr=0.05,
+            scale_lr=True,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=5e-4,
+            decay_norms=False,
+            schedule="cosine",
+            warmup_epochs=1,
+            label_smoothing=0.1,
+            crop="pad",
+            crop_padding=4,
+            flip=True,
+            keep="best",
+        ),
         # For a network from a file, and hundreds to ten thousand images. Rate, length and batch were
         # selected on the validation error of two small data sets; warm-up and layer decay did not help (docs/log.md).
         Recipe(
@@ -131,6 +153,7 @@ RECIPES: dict[str, Recipe] = {
             frozen_epochs=1,
             keep="best",
         ),
+        *MODERN_RECIPES,
     )
 }
 
@@ -184,10 +207,10 @@ def change_recipe(base: Recipe, changes: Mapping[str, Any]) -> Recipe:
 def for_network(recipe: Recipe, model: ModelConfig) -> Recipe:
     """Return the recipe adapted to a network.
 
-    `cifar-paper` starts with lr 0.01 for 110 layers and more (section 4.2). `finetune` uses resized crops for ImageNet
-    networks, and padded crops for CIFAR networks.
+    `cifar-paper` starts with lr 0.01 for 110 layers and more (section 4.2). `finetune` and `scratch` use resized crops
+    for ImageNet networks, and padded crops for CIFAR networks.
     """
-    if recipe.name == "finetune" and model.stem == "imagenet":
+    if recipe.name in ("finetune", "scratch") and model.stem != "cifar":
         return dataclasses.replace(recipe, crop="resized", crop_padding=0)
     if recipe.name == "cifar-paper" and model.depth >= INITIAL_LR_DEPTH and recipe.initial_lr is None:
         return dataclasses.replace(recipe, initial_lr=0.01)
@@ -198,4 +221,4 @@ def default_recipe(data: str, model: ModelConfig) -> str:
     """Return the name of the default recipe: `digits` for digits, else the paper's recipe for the kind of network."""
     if data == "digits":
         return "digits"
-    return "imagenet-paper" if model.stem == "imagenet" else "cifar-paper"
+    return "cifar-paper" if model.stem == "cifar" else "imagenet-paper"

@@ -5,10 +5,9 @@ shapes tell the convolutions of a block apart. So unknown repositories are under
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from resnetlab.config import ConfigError, ModelConfig, Shortcut
+from resnetlab.config import ModelConfig, Shortcut
 from resnetlab.models.importing.conv_bn_pairs import ConvBN
 from resnetlab.models.importing.heads import refuse_normalised_head
 from resnetlab.models.importing.key_formats import KeyFormat, detect_key_format
@@ -32,7 +31,7 @@ from resnetlab.models.importing.unsupported import (
     refuse_unused_keys,
     unsupported,
 )
-from resnetlab.models.zoo import model_config
+from resnetlab.models.zoo import find_name
 
 
 @dataclass(frozen=True)
@@ -263,13 +262,4 @@ def _describe(blocks: Sequence[ResidualBlockLayers]) -> str:
 
 def with_zoo_name(config: ModelConfig) -> ModelConfig:
     """Return the configuration with its catalogue name, or `custom` if it is not in the catalogue."""
-    family = "plain" if config.shortcut == "none" else "resnet"
-    for suffix in ("", "-v1", "-cifar", "-cifar-v1"):
-        with suppress(ConfigError):
-            known = model_config(f"{family}{config.depth}{suffix}", block=config.block)
-            same = ("stage_blocks", "stage_channels", "block", "stem")
-            if config.block == "bottleneck":
-                same += ("bottleneck_stride",)
-            if all(getattr(known, field) == getattr(config, field) for field in same):
-                return replace(config, name=known.name)
-    return replace(config, name="custom")
+    return replace(config, name=find_name(config))
