@@ -30,18 +30,18 @@ def batches(recipe, *, split=SPLIT, **options):
     return list(train_batches(split, PLAIN, recipe, seed=3, epoch=1, num_classes=5, **options))
 
 
-def draws(recipe, count=4000):
+def mixes_of(recipe, count=4000):
     return [draw_mix(recipe, row, 5) for row in mix_params(0, 0, count)]
 
 
 def test_shares_have_the_beta_distribution_and_both_kinds_come_equally_often():
-    mixes = draws(BOTH)
+    mixes = mixes_of(BOTH)
     by_kind = {kind: [mix.share for mix in mixes if mix.kind == kind] for kind in ("mixup", "cutmix")}
     assert len(by_kind["mixup"]) == pytest.approx(2000, abs=120)
     for kind, alpha in (("mixup", 0.2), ("cutmix", 1.0)):
         assert scipy.stats.kstest(by_kind[kind], scipy.stats.beta(alpha, alpha).cdf).pvalue > 0.01
     for fields, kind in (({"mixup": 0.0}, "cutmix"), ({"cutmix": 0.0}, "mixup")):
-        assert {mix.kind for mix in draws(dataclasses.replace(BOTH, **fields), 50)} == {kind}
+        assert {mix.kind for mix in mixes_of(dataclasses.replace(BOTH, **fields), 50)} == {kind}
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

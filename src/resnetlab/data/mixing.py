@@ -20,7 +20,7 @@ NUM_MIX_PARAMS = 4
 
 @dataclass(frozen=True)
 class Mix:
-    """How the images of one batch are mixed."""
+    """The mixture of the images of one batch."""
 
     kind: Literal["mixup", "cutmix"]
     share: float

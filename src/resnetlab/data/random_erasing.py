@@ -15,7 +15,7 @@ ASPECT = (0.3, 3.3)
 def random_erasing(images: Tensor, probability: float, params: Tensor) -> Tensor:
     """Replace a box of some images by 0, the mean colour of normalised images (Zhong et al., 2020).
 
-    Differs: a box that is longer than its image is shortened; torchvision draws another one, up to ten times.
+    Differs: a box that is longer than its image is shortened; torchvision tries another one, up to ten times.
 
     Args:
         images: Normalised float images (batch, channels, height, width).

@@ -100,7 +100,8 @@ def _loss(recipe: Recipe) -> list[str]:
     words = []
     if recipe.loss != "cross_entropy":
         present = "" if recipe.bce_threshold is None else f", a share above {recipe.bce_threshold:g} is a class"
-        words.append(f"binary cross-entropy {'summed' if recipe.loss == 'bce_sum' else 'averaged'} over classes{present}")
+        reduced = "summed" if recipe.loss == "bce_sum" else "averaged"
+        words.append(f"binary cross-entropy {reduced} over classes{present}")
     if recipe.mixup or recipe.cutmix:
         words.append("training error: of the class with the larger share of a mixed image")
     return [f"         {line}" for line in words]

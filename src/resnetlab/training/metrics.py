@@ -23,7 +23,8 @@ class Progress:
     loss: float
     """Mean over those steps, in nats."""
     train_error_pct: float
-    """Error of the augmented images in training mode, each measured before the update of its step."""
+    """Error of the augmented images in training mode, each measured before the update of its step. The class of a mixed
+    image (mixup, CutMix) is the one with the larger share; it is no error of single images then."""
     lr: float
     images_per_s: float
     """Images trained on per second, including the wait for data."""

@@ -7,6 +7,7 @@ from typing import Any
 from resnetlab.config import ConfigError, ModelConfig, Recipe
 from resnetlab.extension import did_you_mean
 from resnetlab.training.modern_recipes import MODERN_RECIPES
+from resnetlab.training.modern_recipes import MODERN_RECIPES
 
 INITIAL_LR_DEPTH = 110
 """Depth from which `cifar-paper` starts with lr 0.01 (section 4.2, footnote 5)."""
@@ -152,6 +153,7 @@ RECIPES: dict[str, Recipe] = {
             flip=True,
             frozen_epochs=1,
             keep="best",
+        *MODERN_RECIPES,
         ),
         *MODERN_RECIPES,
     )
