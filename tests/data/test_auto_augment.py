@@ -151,6 +151,16 @@ def test_an_image_does_not_depend_on_its_batch(recipe):
     assert torch.equal(whole, auto_augment(last, recipe, params, mean=(0.4, 0.5, 0.6)))
 
 
+@pytest.mark.parametrize("recipe", [TRIVIAL_RECIPE, RAND_RECIPE])
+def test_a_gpu_gets_the_same_images(recipe, monkeypatch):
+    """A GPU computes every operation for all images; here a processor does."""
+    images = photographs(64, 32, 32).byte()
+    params = torch.rand(64, NUM_AUTO_PARAMS, generator=torch.Generator().manual_seed(3))
+    expected = auto_augment(images, recipe, params, mean=(0.4, 0.5, 0.6))
+    monkeypatch.setattr(ops, "_apply_to_own", ops._apply_to_all)
+    assert torch.equal(auto_augment(images, recipe, params, mean=(0.4, 0.5, 0.6)), expected)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -66,6 +66,13 @@ def test_it_trains_as_the_eager_pass_does():
         assert torch.equal(graphed[0].state_dict()[key], value), key
 
 
+def test_classes_and_shares_of_classes_have_graphs_of_their_own():
+    graphed, eager = pair()
+    images, labels = batch(1)
+    batches = [(images, labels), (images, torch.nn.functional.one_hot(labels, 10).float()), batch(2)]
+    assert train(*graphed, batches) == train(*eager, batches)
+
+
 def test_another_shape_or_other_learning_parameters_get_a_graph_of_their_own(monkeypatch):
     (model, forward), (other, eager) = pair()
     kinds = [batch(0), batch(1, size=6), batch(2)]

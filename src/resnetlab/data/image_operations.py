@@ -140,14 +140,27 @@ def apply_operations(
         operations: The operations to choose from.
         fill: Colour outside of an image, shape (channels,).
     """
-    if images.is_cuda:  # no index is read on the host, which would wait for the device
-        result = images
-        for index, operation in enumerate(operations):
-            selected = (chosen == index)[:, None, None, None]
-            # Other images get an amount that every operation can take.
-            changed = operation(images, amounts.where(chosen == index, 1.0), fill)
-            result = torch.where(selected, changed, result)
-        return result
+    # On a GPU no index is read on the host, which would wait for the device; on a processor work counts.
+    apply = _apply_to_all if images.is_cuda else _apply_to_own
+    return apply(images, chosen, amounts, operations=operations, fill=fill)
+
+
+def _apply_to_all(
+    images: Tensor, chosen: Tensor, amounts: Tensor, *, operations: tuple[Operation, ...], fill: Tensor
+) -> Tensor:
+    """Apply every operation to all images and keep the one that is chosen."""
+    result = images
+    for index, operation in enumerate(operations):
+        selected = chosen == index
+        changed = operation(images, amounts.where(selected, 1.0), fill)  # every operation can take 1
+        result = torch.where(selected[:, None, None, None], changed, result)
+    return result
+
+
+def _apply_to_own(
+    images: Tensor, chosen: Tensor, amounts: Tensor, *, operations: tuple[Operation, ...], fill: Tensor
+) -> Tensor:
+    """Apply each operation to the images that have it."""
     result = torch.empty_like(images)
     for index in chosen.unique().tolist():
         rows = (chosen == index).nonzero().flatten()
