@@ -1,5 +1,6 @@
 """Compare the published results with the tables as printed, and our networks' sizes with the paper's."""
 
+import json
 from collections import Counter
 
 import pytest
@@ -9,6 +10,7 @@ from resnetlab.literature.protocol import BEST_ON_TEST, Protocol
 from resnetlab.literature.reproductions import REPRODUCTIONS, independent_results
 from resnetlab.models.cost import cost
 from resnetlab.models.zoo import build_model, model_config
+from resnetlab.training.recipes import RECIPES
 
 ALL_RESULTS = PUBLISHED + REPRODUCTIONS
 RESNETS_OF_TABLE_6 = {
@@ -117,6 +119,19 @@ def test_reproductions():
     ]
     assert [cell.value for cell in independent_results("resnet152-v1", "top5_error_pct")] == [6.7]
     assert [cell.value for cell in independent_results("resnet34", "top1_error_pct")] == [26.73]
+    assert [cell.value for cell in independent_results("resnet50", "top1_error_pct")] == [24.01, 21.94, 19.142]
+
+
+@pytest.mark.parametrize(("name", "source"), [("timm-a3", "huggingface"), ("torchvision-v2", "pytorch/vision")])
+def test_a_recipe_is_that_of_its_published_result(name, source):
+    (cell,) = [cell for cell in independent_results("resnet50", "top1_error_pct") if cell.source.startswith(source)]
+    protocol, recipe = cell.protocol, RECIPES[name]
+    assert (protocol.batch_size, protocol.lr) == (recipe.batch_size, recipe.lr)
+    assert protocol.weight_decay == recipe.weight_decay
+    assert ((0, protocol.image_size),) == recipe.train_sizes
+    for extra in protocol.extras:
+        field, _, value = extra.partition("=")
+        assert getattr(recipe, field) == json.loads(value), extra
 
 
 def test_the_zoo_has_every_network():

@@ -62,10 +62,10 @@ class Options:
     """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
     are. If not given: as in the file of --from, else apply."""
     recipe: str | None = None
-    """digits, cifar-paper (section 4.2), scratch (your own images), fast (CIFAR in 30 epochs), imagenet-paper (section 3.4), imagenet-90 (the
-    usual 90 epochs), imagenet-fast (16 epochs, growing images), finetune, or a file such as my.toml. If not given:
-    the paper's for named data sets; for your own images finetune or scratch, with a length by their number, within an
-    hour if possible."""
+    """digits, cifar-paper (section 4.2), scratch (your own images), fast (CIFAR in 30 epochs), imagenet-paper (section
+    3.4), imagenet-90 (the usual 90 epochs), imagenet-fast (16 epochs, growing images), timm-a3 and torchvision-v2
+    (ImageNet, 2021), finetune, or a file such as my.toml. If not given: the paper's for named data sets; for your own
+    images finetune or scratch, with a length by their number, within an hour if possible."""
     set: tuple[str, ...] = ()
     """Any fields of the recipe, such as weight_decay=5e-4 schedule=cosine nesterov=true."""
     epochs: int | None = None

@@ -54,6 +54,49 @@ IDELBAYEV_DEEP = replace(
     IDELBAYEV, description=f"{IDELBAYEV.description}; lr 0.01 for one epoch", warmup="lr 0.01 for one epoch"
 )
 
+TIMM_A3 = Protocol(
+    "ResNet strikes back, A3: validation, centre crop of 224 on 0.95 of the resized image; the recipe timm-a3",
+    "ImageNet",
+    num_train=1_281_167,
+    num_test=50_000,
+    image_size=160,
+    steps=62_500,  # 100 epochs of 625
+    batch_size=2048,
+    lr=0.008,
+    schedule="falling to 0 along a cosine",
+    warmup="lr rising over 5 epochs",
+    weight_decay=0.02,
+    augmentation=("crops of random scale and aspect ratio", "flips"),
+    normalise="mean and deviation per channel",
+    views="1 crop",
+    extras=('optimizer="lamb"', 'loss="bce"', "mixup=0.1", "cutmix=1.0", "rand_augment=6.0", "decay_norms=false"),
+)
+TORCHVISION_V2 = Protocol(
+    "IMAGENET1K_V2: validation, centre crop of 224 of the shorter side 232; the recipe torchvision-v2",
+    "ImageNet",
+    num_train=1_281_167,
+    num_test=50_000,
+    image_size=176,
+    batch_size=1024,
+    lr=0.5,
+    schedule="falling to 0 along a cosine",
+    warmup="lr rising over 5 epochs",
+    momentum=0.9,
+    weight_decay=2e-5,
+    augmentation=("crops of random scale and aspect ratio", "flips"),
+    normalise="mean and deviation per channel",
+    views="1 crop",
+    extras=(
+        "label_smoothing=0.1",
+        "mixup=0.2",
+        "cutmix=1.0",
+        "trivial_augment=true",
+        "random_erasing=0.1",
+        "augment_repeats=4",
+        "decay_norms=false",
+    ),
+)
+
 REPRODUCTIONS: tuple[PublishedResult, ...] = (
     *published_results(
         "README",
@@ -149,6 +192,20 @@ REPRODUCTIONS: tuple[PublishedResult, ...] = (
             "resnet1202": [6.18],
         },
         source="akamaster/pytorch_resnet_cifar10",
+    ),
+    *published_results(
+        "results-imagenet.csv, resnet50.a3_in1k",
+        {"top1_error_pct": "100 − top1", "top5_error_pct": "100 − top5"},
+        TIMM_A3,
+        rows={"resnet50": [21.94, 6.22]},
+        source="huggingface/pytorch-image-models",
+    ),
+    *published_results(
+        "ResNet50_Weights.IMAGENET1K_V2",
+        {"top1_error_pct": "100 − acc@1", "top5_error_pct": "100 − acc@5"},
+        TORCHVISION_V2,
+        rows={"resnet50": [19.142, 4.566]},
+        source="pytorch/vision",
     ),
 )
 """All numbers, source by source; the source with a standard deviation precedes those with single values."""
