@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from resnetlab.config import ConfigError, ModelConfig, Recipe
-from resnetlab.extension import did_you_mean
-from resnetlab.training.modern_recipes import MODERN_RECIPES
+from resnetlab.extension import did_you_mean, load_extensions
 from resnetlab.training.modern_recipes import MODERN_RECIPES
 
 INITIAL_LR_DEPTH = 110
@@ -153,7 +152,6 @@ RECIPES: dict[str, Recipe] = {
             flip=True,
             frozen_epochs=1,
             keep="best",
-        *MODERN_RECIPES,
         ),
         *MODERN_RECIPES,
     )
@@ -182,6 +180,8 @@ def recipe(name: str, model: ModelConfig | None = None, **overrides: Any) -> Rec
     Raises:
         ConfigError: if the name is unknown, or a value is out of range.
     """
+    if name not in RECIPES:
+        load_extensions()
     if name not in RECIPES:
         known = f"known: {', '.join(RECIPES)}; or a file such as my.toml"
         raise ConfigError(f"recipe {name!r} is unknown; {known}{did_you_mean(name, RECIPES)}")

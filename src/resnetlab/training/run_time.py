@@ -9,8 +9,6 @@ if TYPE_CHECKING:
 
 LONG_S = 3600.0
 """Expected time in seconds from which a run is called long."""
-MAX_UNASKED_S = 86_400.0
-"""Expected time in seconds beyond which a run needs the user's consent, unless the user has set its length."""
 EVAL_SHARE = 0.4
 """Time of evaluating an image over that of training on it: the forward pass is a third, in fp32."""
 

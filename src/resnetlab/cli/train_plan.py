@@ -1,0 +1,147 @@
+"""`resnetlab train` without a recipe on one's own images, or with --minutes: the request, the consent, the plan."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resnetlab.config import ConfigError, DataConfig, RunConfig
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from resnetlab.cli.train import Options
+    from resnetlab.system.process_group import ProcessGroup
+    from resnetlab.training.plan_run import PlanRequest, RunPlan
+    from resnetlab.training.runtime_options import RuntimeOptions
+
+SCRATCH = "none"
+"""The value of `--from` for random weights."""
+
+
+def check_plan_options(options: "Options") -> None:
+    """Raise `ConfigError` for options of the plan that are out of range or contradict others."""
+    if options.minutes is None:
+        return
+    if not 0 < options.minutes < float("inf"):
+        raise ConfigError(f"minutes must be above 0, not {options.minutes:g}")
+    for name in ("epochs", "steps"):
+        if getattr(options, name) is not None:
+            raise ConfigError(f"--minutes and --{name} both set the length of the run; give one of them")
+
+
+def is_planned(options: "Options") -> bool:
+    """Return whether `train` plans a new run: one's own images without a recipe, or a run of so many minutes."""
+    from resnetlab.data.registry import LISTED_KINDS, detect_kind
+
+    if options.data is None:
+        return False
+    is_custom = detect_kind(DataConfig(options.data)) in LISTED_KINDS
+    return options.minutes is not None or (is_custom and options.recipe is None)
+
+
+def chooses_network(options: "Options") -> bool:
+    """Return whether the plan chooses the network: the run's directory is then named without it."""
+    return is_planned(options) and options.recipe is None and options.model is None and given_weights(options) is None
+
+
+def given_weights(options: "Options") -> Path | None:
+    """Return the initial weights that the user has named; `None` also for `--from none`."""
+    return None if options.weights is None or str(options.weights) == SCRATCH else options.weights
+
+
+def plan_request(options: "Options", config: RunConfig, changes: dict[str, Any]) -> "PlanRequest":
+    """Return what the user has decided.
+
+    Args:
+        options: The command's options.
+        config: The configuration without a plan; its data and weights are used.
+        changes: The fields of the recipe that the user gives.
+    """
+    from resnetlab.cli.train import RUN_FIELDS
+    from resnetlab.training.plan_run import PlanRequest
+
+    return PlanRequest(
+        data=config.data,
+        model=options.model,
+        weights=SCRATCH if str(options.weights) == SCRATCH else config.weights,
+        recipe=options.recipe,
+        changes=changes,
+        run_fields={name: getattr(config, name) for name in RUN_FIELDS if getattr(options, name) not in (None, False)},
+        minutes=options.minutes,
+    )
+
+
+def make_plan(
+    request: "PlanRequest",
+    console: "Console",
+    process_group: "ProcessGroup",
+    *,
+    yes: bool,
+    max_expected_s: float | None,
+) -> "RunPlan":
+    """Plan a run in the first process, and return the plan in every one.
+
+    Raises:
+        ConfigError: for data that cannot be read, or a run longer than `max_expected_s`.
+        DownloadError: if the user wants weights that cannot be downloaded.
+    """
+    from resnetlab.training.plan_run import plan_run
+    from resnetlab.training.run_time import too_long
+
+    def log(line: str) -> None:
+        console.print(line, style="dim", highlight=False)
+
+    def plan() -> "RunPlan":
+        planned = plan_run(
+            request, lambda name: consent(name, console, yes=yes), log=log, num_processes=process_group.size
+        )
+        if max_expected_s is not None and (planned.expected_s or 0) > max_expected_s:
+            raise ConfigError(too_long(planned.expected_s or 0))
+        return planned
+
+    return process_group.run_on_first(plan)
+
+
+def consent(name: str, console: "Console", *, yes: bool) -> bool:
+    """Return whether published weights are on this machine; they are downloaded if the user agrees.
+
+    The user is asked on a terminal. Elsewhere nothing is downloaded without `--yes`; a line says how to get them.
+
+    Raises:
+        DownloadError: if the user agrees, and they cannot be downloaded.
+    """
+    from resnetlab.models.pretrained.catalogue import CATALOGUE
+    from resnetlab.models.pretrained.fetch import is_cached, model_file
+    from resnetlab.system.download import DownloadError
+
+    entry = CATALOGUE[name]
+    if is_cached(entry):
+        return True
+    host = entry.file.url.split("/")[2]
+    size = "" if entry.size_mib is None else f"{max(1, round(entry.size_mib))} MiB "
+    if not yes and sys.stdin.isatty() and console.is_terminal:
+        answer = console.input(f"start from published weights: download {name}, {size}from {host}? [Y/n] ")
+        yes = answer.strip().lower() in ("", "y", "yes")
+        if not yes:
+            console.print("from random weights then", style="dim")
+            return False
+    if not yes:
+        console.print(
+            f"from random weights: {name} is not on this machine; --from {name} or --yes downloads it ({size}from "
+            f"{host}), --from {SCRATCH} says that random weights are meant",
+            style="yellow",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return False
+    try:
+        model_file(entry)
+    except DownloadError as error:
+        raise DownloadError(f"{error}; --from {SCRATCH} trains from random weights") from error
+    return True
+
+
+def with_plan(runtime: "RuntimeOptions", plan: "RunPlan") -> "RuntimeOptions":
+    """Return the options of a run with the measurements of its plan."""
+    return replace(runtime, execution=plan.execution, expected_s=plan.expected_s)

@@ -1,0 +1,79 @@
+"""The lines that `resnetlab train` prints before the first step: what it trains, how, and how long that takes."""
+
+import datetime
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from resnetlab.cli.progress import MAX_WIDTH
+from resnetlab.cli.terminal import escape_name
+from resnetlab.study.display import time_text
+from resnetlab.training.callbacks import Callback
+from resnetlab.training.run_time import LONG_S, days_text, expected_time_s
+
+if TYPE_CHECKING:
+    from resnetlab.training.trainer_setup import TrainerComponents
+
+
+class RunSummary(Callback):
+    """Prints two lines about a planned run, and the expected time of any run whose speed was measured."""
+
+    def __init__(self, console: Console, *, is_planned: bool, now: Callable[[], float] = time.time) -> None:
+        """Print on `console`; `now` returns seconds since 1970."""
+        self._console, self._is_planned, self._now = console, is_planned, now
+
+    def on_start(self, trainer: "TrainerComponents") -> None:
+        """Print the lines."""
+        lines = [f"train    {_subject(trainer)}", f"how      {_method(trainer)}"] if self._is_planned else []
+        expected_s = expected_time_s(trainer)
+        if expected_s is not None:
+            lines.append(f"time     {_time(expected_s, self._now())}")
+        elif self._is_planned:
+            lines.append("time     less than a minute")
+        width = min(MAX_WIDTH, self._console.width)
+        for line in lines:
+            self._console.print(Text(escape_name(line)), highlight=False, width=width)
+        if expected_s is not None and expected_s > LONG_S:
+            advice = "warning: more than an hour; --minutes 30 would fit image size and length to half an hour"
+            self._console.print(Text(advice, style="yellow"), highlight=False, width=width)
+
+
+def _subject(trainer: "TrainerComponents") -> str:
+    """Return network, start and images in words."""
+    config, dataset = trainer.config, trainer.data.dataset
+    start = "random weights" if config.weights is None else config.weights
+    numbers = f"{len(dataset.train):,} images, {len(dataset.classes):,} classes"
+    return f"{config.model.name} from {start}, on {dataset.name}: {numbers}"
+
+
+def _method(trainer: "TrainerComponents") -> str:
+    """Return recipe, image size, length, batch, precision and threads in words."""
+    import torch
+
+    config, data = trainer.config, trainer.data
+    on_cpu = data.device.type == "cpu"
+    words = [
+        f"recipe {config.recipe.name}",
+        f"{data.preprocessing.size_text} pixels",
+        _number(data.num_epochs, "epoch") if config.recipe.steps is None else _number(trainer.total_steps, "step"),
+        f"batches of {config.recipe.batch_size:,}",
+        trainer.execution.precision,
+        _number(torch.get_num_threads(), "thread") if on_cpu else "GPU",
+    ]
+    return ", ".join(words)
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def _time(expected_s: float, now_s: float) -> str:
+    """Return a duration and its end, such as `about 4 min 10 s, until 09:31`."""
+    if expected_s > 2 * 86_400:
+        return f"about {days_text(expected_s)}"
+    end = datetime.datetime.fromtimestamp(now_s + expected_s).astimezone()
+    same_day = end.date() == datetime.datetime.fromtimestamp(now_s).astimezone().date()
+    return f"about {time_text(expected_s)}, until {end:%H:%M}{'' if same_day else f' on {end:%A}'}"

@@ -1,0 +1,272 @@
+"""Plan a run for a user's own images: survey them, measure the machine, and decide what the user has left open."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from resnetlab.config import DataConfig, ModelConfig, Recipe, RunConfig
+from resnetlab.data.registry import LISTED_KINDS, detect_kind
+from resnetlab.data.residency import MAX_NATIVE_SIZE, stays_resident
+from resnetlab.data.rng import make_generator
+from resnetlab.models.cost import cost_of_config
+from resnetlab.models.model_card import read_card
+from resnetlab.models.pretrained.catalogue import CATALOGUE
+from resnetlab.models.pretrained.fetch import is_cached
+from resnetlab.models.zoo import build_model, model_config
+from resnetlab.planning.image_survey import ImageSurvey, survey_images
+from resnetlab.system.cores import usable_cores
+from resnetlab.training.default_plan import (
+    LARGER_NETWORK_S,
+    LIMIT_S,
+    SIZES,
+    ImageTimes,
+    Length,
+    StartNetwork,
+    Work,
+    fit_length,
+    network_for,
+    recipe_for,
+    small_size,
+)
+from resnetlab.training.distributed import pick_device
+from resnetlab.training.execution import Execution
+from resnetlab.training.recipe_settings import named_recipe
+from resnetlab.training.recipes import change_recipe, default_recipe
+from resnetlab.training.run_time import EVAL_SHARE
+from resnetlab.training.select_execution import LONG_RUN_S, StepLoad, select_execution
+from resnetlab.training.step_timer import random_batch
+
+SCRATCH = "none"
+"""The value of `--from` for random weights."""
+LARGER_FACTOR = 3.0
+"""Time of a step of ResNet-50 over that of ResNet-18, before it is measured."""
+
+Consent = Callable[[str], bool]
+"""Receives the name of published weights; returns whether they are here, or were downloaded with the user's consent."""
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """The values that the user has set; everything else is planned."""
+
+    data: DataConfig
+    model: str | None = None
+    weights: str | None = None
+    """Initial weights; `none` for random ones, `None` to plan them."""
+    recipe: str | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the recipe."""
+    run_fields: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `RunConfig`, such as `seed` and `precision`."""
+    minutes: float | None = None
+    """The time that the user has."""
+
+    @property
+    def has_length(self) -> bool:
+        """Whether the user has set the length of the run."""
+        return bool({"epochs", "steps"} & self.changes.keys())
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A planned run."""
+
+    config: RunConfig
+    survey: ImageSurvey
+    execution: Execution | None = None
+    """How steps are computed, if it was measured."""
+    expected_s: float | None = None
+    """Expected time in seconds, if the speed was measured."""
+
+
+def plan_run(
+    request: PlanRequest, consent: Consent, *, log: Callable[[str], None] = lambda line: None, num_processes: int = 1
+) -> RunPlan:
+    """Plan network, initial weights, recipe, image size and length of a run.
+
+    The speed is measured if the length is open and the run would take a minute or more on a slow machine. The same
+    request can give another plan later; the run directory stores the configuration that was planned.
+
+    Args:
+        request: What the user has set.
+        consent: Asked for published weights before they are used; without them the weights are random.
+        log: Receives lines about the progress.
+        num_processes: Processes that share each step.
+
+    Raises:
+        ConfigError: for data that cannot be read, and values out of range.
+    """
+    log("counting the images …")
+    survey = survey_images(request.data)
+    planner = _Planner(request, survey, log, num_processes)
+    networks = planner.networks()
+    chosen, speed = planner.select(networks)
+    if chosen.weights is not None and request.weights is None and not consent(chosen.weights):
+        if chosen.model != networks[0].model:  # a large network is for pretrained weights
+            speed = planner.measure(networks[0])
+        chosen = replace(networks[0], weights=None)
+    return planner.plan(chosen, speed)
+
+
+@dataclass(frozen=True)
+class _Speed:
+    execution: Execution
+    times: ImageTimes
+
+
+@dataclass(frozen=True)
+class _Planner:
+    """The steps of `plan_run`, which share the request and the survey."""
+
+    request: PlanRequest
+    survey: ImageSurvey
+    log: Callable[[str], None]
+    num_processes: int
+
+    @property
+    def patience_s(self) -> float:
+        """Seconds up to which a larger network is worth its time."""
+        return LARGER_NETWORK_S if self.request.minutes is None else 60 * self.request.minutes
+
+    def networks(self) -> list[StartNetwork]:
+        """Return the networks to choose from, the default one first; one if the user has named it."""
+        request = self.request
+        weights = None if request.weights == SCRATCH else request.weights
+        if weights is not None:
+            card = read_card(weights)
+            return [StartNetwork(request.model or card.model.name, weights, card.preprocessing.image_size)]
+        found = network_for(self.survey)
+        if request.model is not None:
+            small = model_config(request.model).stem == "cifar"
+            size = small_size(self.survey) if small else found[0].image_size
+            found = [StartNetwork(request.model, None, size)]
+        if detect_kind(request.data) not in LISTED_KINDS:
+            found = [StartNetwork(request.model or "resnet20", None)]
+        return [replace(found[0], weights=None)] if request.weights == SCRATCH else found
+
+    def select(self, networks: Sequence[StartNetwork]) -> tuple[StartNetwork, _Speed | None]:
+        """Return the largest network that is fast enough on this machine, and its measured speed.
+
+        A larger network whose weights are here is preferred to a smaller one that needs a download, up to an hour.
+        """
+        first, *larger = networks
+        speed = self.measure(first)
+        here = [self._is_here(network) for network in networks]
+        for network, is_here in zip(larger, here[1:], strict=True):
+            limit_s = LIMIT_S if is_here and not here[0] else self.patience_s
+            if speed is None or LARGER_FACTOR * self.length(first, speed).expected_s > limit_s:
+                break
+            measured = self.measure(network)
+            if measured is not None and self.length(network, measured).expected_s <= limit_s:
+                return network, measured
+        return first, speed
+
+    def model(self, network: StartNetwork) -> ModelConfig:
+        """Return the configuration of a network, with the outputs of the data."""
+        weights = self.request.weights if self.request.weights not in (None, SCRATCH) else None
+        base = read_card(weights).model if weights is not None and self.request.model is None else None
+        return replace(base or model_config(network.model), num_classes=self.survey.num_classes)
+
+    def recipe(self, network: StartNetwork) -> Recipe:
+        """Return the recipe of a start from this network, with the user's changes and the usual length."""
+        request, model = self.request, self.model(network)
+        if request.recipe is not None or detect_kind(request.data) not in LISTED_KINDS:
+            named = named_recipe(request.recipe or default_recipe(request.data.name, model), model)
+            return change_recipe(named, request.changes)
+        name, fields = recipe_for(
+            self.survey.num_train, is_pretrained=network.weights is not None, steps_given="steps" in request.changes
+        )
+        if request.changes.get("batch_size") is not None and "lr" not in request.changes:
+            fields.pop("lr", None)
+        return change_recipe(change_recipe(named_recipe(name, model), fields), {"keep": "best", **request.changes})
+
+    def work(self, network: StartNetwork) -> Work:
+        """Return the images and usual epochs of a run from this network."""
+        recipe, survey = self.recipe(network), self.survey
+        epoch_steps = max(1, survey.num_train // recipe.batch_size)
+        epochs = max(1, round(recipe.steps / epoch_steps)) if recipe.steps else recipe.epochs
+        return Work(epoch_steps * recipe.batch_size, survey.num_val, survey.num_evaluated, epochs, recipe.batch_size)
+
+    def size(self, network: StartNetwork) -> int:
+        """Return the side of the network's input in pixels."""
+        return self.request.data.image_size or network.image_size or self.survey.native_side or self.survey.side
+
+    def sizes(self, network: StartNetwork) -> Sequence[int]:
+        """Return the sides from which a time limit selects: standard ones for photographs, else the network's alone."""
+        size = self.size(network)
+        fixed = self.request.data.image_size is not None or self.recipe(network).train_sizes
+        if fixed or self.model(network).stem == "cifar":
+            return [size]
+        return [size, *(other for other in SIZES if other < size)]
+
+    def measure(self, network: StartNetwork) -> _Speed | None:
+        """Measure how fast steps are, if the length is to be planned and the run is not short on any machine."""
+        model, size, work, recipe = self.model(network), self.size(network), self.work(network), self.recipe(network)
+        total_steps = work.epochs * max(1, work.num_train // work.batch_size)
+        is_shared = self.num_processes * self.request.run_fields.get("grad_accum_steps", 1) > 1
+        load = StepLoad(cost_of_config(model, size).macs, total_steps, recipe.batch_size, model.depth, is_shared)
+        if self.request.has_length or (load.slow_s < LONG_RUN_S and self.request.minutes is None):
+            return None
+        if self.request.minutes is not None:  # a short run too: its length follows from the speed
+            step_s = load.slow_s / total_steps
+            load = replace(load, total_steps=math.ceil(max(LONG_RUN_S, 60 * self.request.minutes) / step_s))
+        config = self.config(network, recipe)
+        device = pick_device(config.device)
+        built = build_model(model, generator=make_generator(config.seed, "weights")).to(device)
+        execution, _ = select_execution(
+            config, built, lambda number: random_batch(built, number, size), load=load, log=self.log
+        )
+        speed = execution.images_per_s[execution.name] * self.num_processes
+        eager_speed = execution.images_per_s.get("fp32", speed) * self.num_processes
+        times = ImageTimes(size, 1 / speed, EVAL_SHARE / eager_speed, **self._decoding(device, size, recipe))
+        return _Speed(execution, times)
+
+    def length(self, network: StartNetwork, speed: _Speed) -> Length:
+        """Return length and image size within the time; the image size alone if the user has set the length."""
+        return fit_length(speed.times, self.work(network), self.sizes(network), minutes=self.request.minutes)
+
+    def plan(self, network: StartNetwork, speed: _Speed | None) -> RunPlan:
+        """Return the planned run."""
+        recipe, size = self.recipe(network), self.size(network)
+        if speed is None:
+            return RunPlan(self.config(network, recipe, size), self.survey)
+        length, execution = self.length(network, speed), speed.execution
+        recipe = change_recipe(recipe, {"steps": length.steps, "epochs": length.epochs or recipe.epochs})
+        fields: dict[str, Any] = {"precision": execution.precision, "layout": execution.layout}
+        if execution.threads:
+            fields["threads"] = execution.threads
+        config = self.config(network, recipe, length.image_size)
+        return RunPlan(replace(config, **fields), self.survey, execution, length.expected_s)
+
+    def config(self, network: StartNetwork, recipe: Recipe, image_size: int | None = None) -> RunConfig:
+        """Return a configuration; the image size is left out where file or images say the same."""
+        request = self.request
+        data = request.data
+        if data.image_size is None and detect_kind(data) in LISTED_KINDS and image_size != self._own_size(network):
+            data = replace(data, image_size=image_size)
+        fields = {"compile": "off", **request.run_fields}  # compiling takes a minute, and is for hours
+        return RunConfig(self.model(network), data, recipe, **fields, weights=network.weights, minutes=request.minutes)
+
+    def _own_size(self, network: StartNetwork) -> int | None:
+        """Return the image size of a run without one: that of the weights, or of the images if they have one size."""
+        if network.weights is None:
+            return self.survey.native_side if (self.survey.native_side or 0) <= MAX_NATIVE_SIZE else None
+        return network.image_size if self.request.weights else CATALOGUE[network.weights].image_size
+
+    def _is_here(self, network: StartNetwork) -> bool:
+        return network.weights in CATALOGUE and is_cached(CATALOGUE[network.weights])
+
+    def _decoding(self, device: torch.device, size: int, recipe: Recipe) -> dict[str, Any]:
+        """Return the fields of `ImageTimes` about decoding: none for images that are decoded once."""
+        resident = detect_kind(self.request.data) not in LISTED_KINDS or stays_resident(
+            torch.tensor(self.survey.sizes),
+            (size, size),
+            self.request.data,
+            keep_encoded=recipe.crop != "pad",
+            num_images=self.survey.num_images,
+        )
+        decode_s = 0.0 if resident else self.survey.decode_s / usable_cores()
+        return {"decode_s": decode_s, "is_parallel": device.type == "cuda"}

@@ -1,0 +1,144 @@
+"""Planning a run for a folder of images: what is measured, what is asked, and what the configuration says."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnetlab.config import ConfigError, DataConfig
+from resnetlab.models.cost import cost_of_config
+from resnetlab.training import plan_run as module
+from resnetlab.training.execution import Execution
+from resnetlab.training.plan_run import SCRATCH, PlanRequest, plan_run
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Folders of 40 photographs in two classes, of 260 x 240 pixels and of 36 x 32."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for name, shape in (("large", (240, 260, 3)), ("small", (36, 32, 3))):
+        for kind, index in itertools.product(("cat", "dog"), range(20)):
+            (root / name / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 255, shape, dtype=np.uint8)).save(root / name / kind / f"{index}.jpg")
+    return root
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine of `macs_per_s`, and the networks that were measured on it."""
+    state = {"macs_per_s": 1e10, "measured": [], "here": set()}
+
+    def select(config, model, batch, *, load, log):
+        state["measured"].append((config.model.name, load))
+        macs = cost_of_config(config.model, batch(2)[0].shape[-1]).macs
+        speed = state["macs_per_s"] / (3 * macs)
+        return Execution("bf16", threads=2, images_per_s={"bf16 + 2 threads": speed, "fp32": speed / 2}), None
+
+    monkeypatch.setattr(module, "select_execution", select)
+    monkeypatch.setattr(module, "is_cached", lambda entry: entry.name in state["here"])
+    return state
+
+
+def plan(folder, *, agree=True, model=None, **more):
+    asked = []
+    request = PlanRequest(DataConfig(str(folder)), model=model, **more)
+    planned = plan_run(request, lambda name: asked.append(name) or agree)
+    return planned, asked
+
+
+def test_photographs_are_fine_tuned_within_an_hour(folders, machine):
+    planned, asked = plan(folders / "large")
+    config = planned.config
+    assert asked == ["resnet18.tv_in1k"]
+    assert (config.model.name, config.weights, config.recipe.name) == ("resnet18", "resnet18.tv_in1k", "finetune")
+    assert (config.recipe.epochs, config.recipe.batch_size, config.recipe.keep) == (20, 16, "best")
+    assert (config.precision, config.layout, config.compile, config.threads) == ("bf16", "channels_last", "off", 2)
+    assert config.data.image_size is None  # that of the weights
+    assert 300 < planned.expected_s < 600
+    assert [name for name, _ in machine["measured"]] == ["resnet18"]
+
+
+def test_without_consent_the_weights_are_random_and_the_recipe_another(folders, machine):
+    config = plan(folders / "large", agree=False)[0].config
+    assert (config.model.name, config.weights, config.recipe.name) == ("resnet18", None, "scratch")
+    assert config.recipe.epochs > 20
+    assert config.data.image_size is None or config.data.image_size == 224
+
+
+def test_scratch_asks_nothing(folders, machine):
+    planned, asked = plan(folders / "large", weights=SCRATCH)
+    assert (asked, planned.config.weights, planned.config.recipe.name) == ([], None, "scratch")
+
+
+def test_a_fast_machine_gets_the_larger_network(folders, machine):
+    machine["macs_per_s"] = 1e14
+    planned, asked = plan(folders / "large", minutes=10)
+    assert (planned.config.model.name, asked) == ("resnet50", ["resnet50.tv2_in1k"])
+    machine["measured"].clear()
+    declined = plan(folders / "large", agree=False, minutes=10)[0].config
+    assert (declined.model.name, declined.weights) == ("resnet18", None)
+    assert [name for name, _ in machine["measured"]] == ["resnet18", "resnet50", "resnet18"]
+
+
+def test_weights_that_are_here_come_before_a_download(folders, machine):
+    assert plan(folders / "large")[0].config.model.name == "resnet18"
+    machine["here"] = {"resnet50.tv2_in1k"}
+    assert plan(folders / "large")[0].config.model.name == "resnet50"
+    machine["macs_per_s"] = 1e9  # more than an hour
+    assert plan(folders / "large")[0].config.model.name == "resnet18"
+
+
+def test_a_short_run_is_not_measured(folders, machine):
+    planned, asked = plan(folders / "small", agree=False)
+    assert (machine["measured"], planned.execution, planned.expected_s) == ([], None, None)
+    assert asked == ["resnet20.akamaster_cifar10"]
+    config = planned.config
+    assert (config.model.name, config.model.num_classes, config.data.image_size) == ("resnet20", 2, 32)
+    assert (config.precision, config.threads, config.recipe.crop) == ("auto", None, "pad")
+
+
+def test_a_length_by_hand_is_kept_and_nothing_is_measured(folders, machine):
+    for changes in ({"epochs": 3}, {"steps": 7}):
+        recipe = plan(folders / "large", changes=changes)[0].config.recipe
+        assert {name: getattr(recipe, name) for name in changes} == changes
+    assert machine["measured"] == []
+
+
+def test_what_the_user_gives_is_kept(folders, machine):
+    given = {"model": "resnet34", "changes": {"lr": 0.5, "batch_size": 8}, "run_fields": {"seed": 3, "compile": "on"}}
+    config = plan(folders / "large", **given)[0].config
+    assert (config.model.name, config.weights, config.recipe.lr, config.recipe.batch_size) == ("resnet34", None, 0.5, 8)
+    assert (config.seed, config.compile) == (3, "on")
+
+
+def test_minutes_fit_image_size_and_length(folders, machine):
+    machine["macs_per_s"] = 1e11
+    for minutes in (0.2, 1, 3, 30):
+        planned, _ = plan(folders / "large", minutes=minutes)
+        assert planned.config.minutes == minutes
+        assert planned.expected_s <= 60 * minutes
+        assert planned.expected_s > 30 * minutes or planned.config.recipe.epochs == 60
+    tight = plan(folders / "large", minutes=0.1)[0].config
+    assert tight.data.image_size < 224
+    assert tight.recipe.epochs < 20
+    small = plan(folders / "small", minutes=0.5)[0].config
+    assert small.data.image_size is None or small.data.image_size == 32
+    assert machine["measured"][-1][1].slow_s >= 60
+
+
+def test_minutes_fit_a_named_data_set_and_a_named_recipe(machine):
+    machine["macs_per_s"] = 1e11
+    request = PlanRequest(DataConfig("cifar10"), minutes=10.0)
+    config = plan_run(request, lambda name: pytest.fail("asked")).config
+    assert (config.recipe.name, config.recipe.steps, config.data.image_size) == ("cifar-paper", None, None)
+    assert 5 <= config.recipe.epochs < 10
+    fast = plan_run(dataclasses.replace(request, recipe="fast"), lambda name: False).config
+    assert fast.recipe.name == "fast"
+
+
+def test_data_that_cannot_be_read_are_named(tmp_path, machine):
+    with pytest.raises(ConfigError):
+        plan(tmp_path)
