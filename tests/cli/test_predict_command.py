@@ -248,3 +248,37 @@ def test_progress_line_when_the_results_go_to_a_file(folder):
     assert lines[-3].startswith(b"resnetlab: bad.jpg: a text file, not an image")
     assert lines[-2] == b"resnetlab: 1 of 601 images could not be read"
     assert len((folder / "out.jsonl").read_text().splitlines()) == 601
+
+
+def test_unknown_images_list_their_candidates(capsys):
+    predictor = load("model.safetensors")
+    names = ("pets/a.png", "pets/b.png", "pets/old/c.png")
+    confidence = {name: predictor(name).probability for name in names}
+    threshold = sorted(confidence.values())[1] + 1e-6  # two of three are below it
+    assert run(*names, "--json", "--top", 3, "--reject-below", threshold) == 0
+    for line, name in zip(capsys.readouterr().out.splitlines(), names, strict=True):
+        record, expected = json.loads(line), predictor(name, top=3)
+        assert record["unknown"] == (confidence[name] < threshold)
+        assert record["label"] == ("unknown" if record["unknown"] else expected.label)
+        assert record["probability"] == pytest.approx(expected.probability, abs=1e-6)
+        assert [item["class"] for item in record["top"]] == [candidate for candidate, _ in expected.top]
+    assert run(*names, "--top", 2, "--reject-below", threshold) == 0
+    for line, name in zip(capsys.readouterr().out.splitlines(), names, strict=True):
+        first, second = (f"{candidate} {100 * probability:.1f} %" for candidate, probability in predictor(name, 2).top)
+        unknown = confidence[name] < threshold
+        assert ("  unknown" in line) == unknown
+        assert line.endswith(f"  {first}, {second}" if unknown else f"  {second}")
+
+
+def test_an_unknown_image_in_a_terminal(capsys):
+    prediction = Prediction("unknown", 0.4, (("cat", 0.4), ("dog", 0.35)), is_unknown=True)
+    console = Console(force_terminal=True, color_system=None, width=80, markup=False)
+    predict.print_line("a.png", prediction, ["cat", "dog"], console=console)
+    assert capsys.readouterr().out.split() == ["a.png", "unknown", "cat", "40.0", "%,", "dog", "35.0", "%"]
+
+
+def test_thresholds_are_checked_before_the_model_is_loaded():
+    with pytest.raises(ConfigError, match="reject-below must be above 0 and below 1, not 80"):
+        run("pets", "--reject-below", 80)
+    with pytest.raises(ConfigError, match="rejects no image"):
+        run("pets", "--reject-below", 0.1)

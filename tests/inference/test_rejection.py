@@ -1,12 +1,16 @@
 """Temperature and rejection in the predictor: probabilities change, the order of classes does not."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from helpers.small_network import CLASSES, COLOUR, model_file, network
 from resnetlab.config import ConfigError
+from resnetlab.export.export import export
+from resnetlab.inference.formats.exported_file import SUFFIXES
+from resnetlab.inference.formats.metadata import Agreement, ExportMetadata, encode_metadata, parse_metadata
 from resnetlab.inference.predictor import Prediction, Predictor, load
 from resnetlab.inference.rejection import check_reject_below
 from resnetlab.models.model_card import ModelCard, ModelFileError, TemperatureScaling, read_card
@@ -109,3 +113,22 @@ def test_a_threshold_that_rejects_nothing_is_refused(predictor, tmp_path):
     with pytest.raises(ConfigError, match=message) as caught:
         load(model_file(tmp_path / "a.safetensors"), reject_below=0.15)
     assert not isinstance(caught.value, ModelFileError)  # the file is intact
+
+
+@pytest.mark.parametrize("kind", ["onnx", "openvino", "torch-export"])
+def test_the_metadata_of_an_export_keep_the_temperature(predictor, kind):
+    agreement = Agreement(max_difference=0.0, tolerance=1e-4, by_batch={}, top1_agreement_pct=100.0, num_images=1)
+    metadata = ExportMetadata(format=kind, precision="fp32", agreement=agreement, source_sha256="")
+    card, _ = parse_metadata(encode_metadata(scaled(predictor).card, metadata), Path("net"), kind)
+    assert card == scaled(predictor).card
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_exports_answer_as_their_model_file(tmp_path, predictor, suffix):
+    file = tmp_path / "net.safetensors"
+    save_model(file, predictor.model, scaled(predictor).card)
+    export(file, tmp_path / f"net{suffix}", SUFFIXES[suffix])
+    exported, expected = load(tmp_path / f"net{suffix}", reject_below=0.5), load(file, reject_below=0.5)
+    np.testing.assert_allclose(exported.probabilities(PIXELS), expected.probabilities(PIXELS), atol=1e-5)
+    assert [answer.label for answer in exported(PIXELS)] == [answer.label for answer in expected(PIXELS)]

@@ -373,3 +373,16 @@ def test_the_screenshot_in_the_docs_is_of_a_phone():
     assert file.stat().st_size <= 200_000
     with Image.open(file) as screenshot:
         assert screenshot.width in (320, 390, 640, 780)
+
+
+def test_an_unknown_image_lists_its_candidates(browser, model, images):
+    expected = load(model)(images[0])
+    with run_server(model, "--reject-below", 0.9999999) as server, open_page(browser, server, DESKTOP) as page:
+        page.select_files(images[0])
+        assert page.wait_until_idle() == f"{images[0].name}: unknown"
+        assert page.texts("article h2") == ["unknown"]
+        assert page.texts(".message") == [f"{images[0].name}: no class is probable enough; the candidates are"]
+        assert page.texts(".bars bdi") == [name for name, _ in expected.top]
+        assert (
+            page.find(".explain").get_attribute("aria-label") == f"Heat map: {expected.top[0][0]} in {images[0].name}"
+        )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from resnetlab.data.images.left_out import LeftOut
     from resnetlab.inference.batch_predict import BatchResult
+    from resnetlab.inference.open_engine import BackendOption
     from resnetlab.inference.overlay_writer import OverlayWriter
     from resnetlab.inference.predictor import Prediction, Predictor
 
@@ -127,30 +128,38 @@ def _check(options: Options) -> None:
 
 
 def _load_predictor(options: Options) -> "Predictor":
-    """Load the network, and divide the cores between the threads that will call it."""
-    from resnetlab.inference.formats.exported_file import is_exported_file
-    from resnetlab.models.model_card import read_card
-    from resnetlab.system.cores import usable_cores
-
-    if not is_exported_file(options.model):
-        read_card(options.model)  # reports a wrong path before PyTorch is imported
-    from resnetlab.inference.predictor import load
-
-    workers = options.workers or usable_cores()
-    cores = max(1, usable_cores() // workers)
-    predictor = load(
-        options.model,
-        backend=options.backend or "cached",
-        cores=cores,
-        callers=workers,
-        reject_below=options.reject_below,
-        log=_log,
+    predictor = load_predictor(
+        options.model, backend=options.backend, workers=options.workers, reject_below=options.reject_below
     )
     predictor.max_pixels = options.max_megapixels * 1_000_000
     if options.color_profiles is not None:
         preprocessing = replace(predictor.preprocessing, color_profiles=options.color_profiles)
         predictor.card = replace(predictor.card, preprocessing=preprocessing)
     return predictor
+
+
+def load_predictor(
+    model: Path, *, backend: "BackendOption | None", workers: int | None, reject_below: float | None = None
+) -> "Predictor":
+    """Load the network, and divide the cores between the threads that will call it.
+
+    Args:
+        model: A model file, a run directory, an exported file, or the name of published weights.
+        backend: The runtime; the stored selection or the default if not given.
+        workers: Threads; one for each core if not given.
+        reject_below: As for `Predictor`.
+    """
+    from resnetlab.inference.formats.exported_file import is_exported_file
+    from resnetlab.models.model_card import read_card
+    from resnetlab.system.cores import usable_cores
+
+    if not is_exported_file(model):
+        read_card(model)  # reports a wrong path before PyTorch is imported
+    from resnetlab.inference.predictor import load
+
+    callers = workers or usable_cores()
+    cores = max(1, usable_cores() // callers)
+    return load(model, backend=backend or "cached", cores=cores, callers=callers, reject_below=reject_below, log=_log)
 
 
 def _predict(options: Options, predictor: "Predictor", left_out: "LeftOut") -> Generator["BatchResult", None, None]:

@@ -61,11 +61,15 @@ def print_line(name: str, prediction: "Prediction", classes: Sequence[str], *, c
 
 
 class PredictProgress:
-    """Output on standard error: a line for each error, and a progress line if the results go to a file."""
+    """Output on standard error: a line for each error, and a progress line if the results go to a file.
 
-    def __init__(self) -> None:
+    Args:
+        prints_results: Whether a line for each result is printed on standard output meanwhile.
+    """
+
+    def __init__(self, *, prints_results: bool = True) -> None:
         self.num_done = self.num_failed = 0
-        self._is_live = sys.stderr.isatty() and not sys.stdout.isatty()
+        self._is_live = sys.stderr.isatty() and not (prints_results and sys.stdout.isatty())
         self._start = self._updated = time.monotonic()
 
     def update(self, result: "BatchResult") -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from resnetlab.data.images.decode import BadImageError
+from resnetlab.inference.embedding import embed_views
 from resnetlab.inference.inputs import ImageInput
 from resnetlab.inference.predictor import Prediction, Predictor
 
@@ -40,6 +41,8 @@ class BatchResult:
     error: str = ""
     overlay: Any = None
     """The return value of `render`."""
+    features: np.ndarray | None = None
+    """With `embed`: the input of the network's head, float32 (channels,)."""
 
 
 def default_batch_size(num_pixels: int, *, with_overlays: bool = False) -> int:
@@ -56,6 +59,7 @@ def predict_batches(
     batch_size: int = 32,
     workers: int = 1,
     render: RenderOverlay | None = None,
+    embed: bool = False,
 ) -> Generator[BatchResult, None, None]:
     """Yield the result of each input, in order. Closing the generator ends its workers.
 
@@ -69,6 +73,7 @@ def predict_batches(
         batch_size: Images in a batch.
         workers: Threads.
         render: Makes an overlay of each image.
+        embed: Return the features of each image too.
 
     Raises:
         BrokenNetworkError: The probabilities are not finite.
@@ -77,7 +82,7 @@ def predict_batches(
     slots = threading.Semaphore(workers + PREFETCH_BATCHES)
     stopped = threading.Event()
     pool = ThreadPoolExecutor(workers, "predict")
-    predict = partial(_predict_batch, predictor, top=top, render=render, stopped=stopped)
+    predict = partial(_predict_batch, predictor, top=top, render=render, embed=embed, stopped=stopped)
 
     def submit_batches() -> None:
         try:
@@ -122,6 +127,7 @@ def _predict_batch(
     *,
     top: int,
     render: RenderOverlay | None,
+    embed: bool,
     stopped: threading.Event,
 ) -> list[BatchResult]:
     """Read, decode and predict a batch."""
@@ -140,11 +146,15 @@ def _predict_batch(
             message = "needs more memory than is available"
         results.append(BatchResult(image.name, None, message))
     if decoded:
-        probabilities = predictor.predict_probabilities(np.stack([view for _, view, _ in decoded]))
+        views = np.stack([view for _, view, _ in decoded])
+        if embed:
+            features, probabilities = embed_views(predictor, views)
+        else:
+            features, probabilities = [None] * len(views), predictor.predict_probabilities(views)
         predictions = predictor.rank_classes(probabilities, top)
-        for (index, view, encoded), prediction in zip(decoded, predictions, strict=True):
+        for (index, view, encoded), prediction, row in zip(decoded, predictions, features, strict=True):
             if stopped.is_set():
                 return []
             overlay = render(encoded, view, prediction) if render else None
-            results[index] = BatchResult(results[index].name, prediction, overlay=overlay)
+            results[index] = BatchResult(results[index].name, prediction, overlay=overlay, features=row)
     return results

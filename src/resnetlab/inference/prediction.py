@@ -1,6 +1,5 @@
 """The prediction for one image: the ranked classes, or `unknown` with the candidates."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +32,7 @@ class Prediction:
 
 
 def rank_classes(
-    probabilities: np.ndarray, classes: Sequence[str], *, top: int, reject_below: float | None = None
+    probabilities: np.ndarray, classes: tuple[str, ...], *, top: int, reject_below: float | None = None
 ) -> Prediction:
     """Return the `top` most probable classes; ties are in the order of the classes.
 

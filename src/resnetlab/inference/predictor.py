@@ -1,6 +1,6 @@
 """`Predictor`: images in, class names and probabilities out, with the preprocessing of evaluation, on any runtime."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, overload
 
@@ -146,16 +146,28 @@ class Predictor:
         Raises:
             ValueError, TypeError, OSError, BrokenNetworkError: As in a call of the predictor.
         """
-        items = list(images) if is_batch(images) else [images]
-        rows = [np.empty((0, len(self.classes)))]
-        for start in range(0, len(items), MAX_BATCH):
-            batch = items[start : start + MAX_BATCH]
-            views = [
-                self._preprocess(image, start + index if is_batch(images) else None)
-                for index, image in enumerate(batch)
-            ]
-            rows.append(self.predict_probabilities(np.stack(views)))
-        return np.concatenate(rows)
+        rows = [self.predict_probabilities(views) for views in self._views(images)]
+        return np.concatenate([np.empty((0, len(self.classes))), *rows])
+
+    def embed(self, images: Any) -> np.ndarray:
+        """Return the features of one image or of a batch: the input of the network's head.
+
+        Images that resemble each other have features of a large cosine similarity.
+
+        Args:
+            images: As in a call of the predictor. It is processed in batches of up to 64 images.
+
+        Returns:
+            float32 (num_images, channels), with the channels of the last stage. A single image gives one row.
+
+        Raises:
+            ValueError, TypeError, OSError, BrokenNetworkError: As in a call of the predictor.
+            ConfigError: ONNX Runtime computes the network and the package onnx is not installed.
+        """
+        from resnetlab.inference.embedding import embed_views, num_features
+
+        rows = [embed_views(self, views)[0] for views in self._views(images)]
+        return np.concatenate([np.empty((0, num_features(self.card)), np.float32), *rows])
 
     def preprocess(self, image: Any) -> np.ndarray:
         """Return the resized and cropped view of one image, before normalisation.
@@ -224,6 +236,13 @@ class Predictor:
             top: Number of classes, at least 1.
         """
         return [rank_classes(row, self.classes, top=top, reject_below=self.reject_below) for row in probabilities]
+
+    def _views(self, images: Any) -> Iterator[np.ndarray]:
+        """Yield the views of one image or of a batch, up to `MAX_BATCH` at a time."""
+        items = list(images) if is_batch(images) else [images]
+        for start in range(0, len(items), MAX_BATCH):
+            indices = range(start, min(start + MAX_BATCH, len(items)))
+            yield np.stack([self._preprocess(items[at], at if is_batch(images) else None) for at in indices])
 
     def _preprocess(self, image: Any, index: int | None) -> np.ndarray:
         """Preprocess one image. An error names its `index` in the batch, if there is one."""

@@ -3,7 +3,10 @@
 import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -20,12 +23,24 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def _write_atomic(path: Path, content: bytes | str) -> None:
-    data = content.encode() if isinstance(content, str) else content
+    with open_atomic(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def open_atomic(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file for reading and writing that replaces `path` when the body ends.
+
+    If the body raises, the temporary file is deleted and `path` stays unchanged.
+
+    Raises:
+        OSError: If the folder cannot be written.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
+        with os.fdopen(handle, "w+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; other users may read a report

@@ -52,6 +52,12 @@ class TorchEngine:
         *_, last = self.network.features(self.to_tensor(images)).values()
         return last.float().contiguous().cpu().numpy()
 
+    @torch.no_grad()
+    @float32_products(tf32=False)
+    def head(self, features: np.ndarray) -> np.ndarray:
+        """Return logits, float32 (batch, num_classes), of features: float32 (batch, channels)."""
+        return self.network.fc(torch.from_numpy(features).to(self.device)).float().cpu().numpy()
+
     @property
     def head_weights(self) -> np.ndarray:
         """See `Engine.head_weights`."""
