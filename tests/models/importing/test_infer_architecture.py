@@ -139,21 +139,25 @@ def assert_refused(shapes, *fragments):
             assert fragment in str(error.value)
 
 
-def test_resnext_and_wide_resnets_are_refused(deep):
-    grouped = {key: (s[0], s[1] // 4, 3, 3) if key.endswith("conv2.weight") else s for key, s in deep.items()}
-    assert_refused(grouped, "this is a ResNeXt, which is not supported", "layer1.0.conv2 is in 4 groups")
+def test_other_proportions_of_bottlenecks_are_refused(deep):
+    grouped = {key: (s[0], s[1] // 4, 3, 3) if key.endswith("1.0.conv2.weight") else s for key, s in deep.items()}
+    assert_refused(grouped, "with different numbers of groups", "layer1.1 has 1, and layer1.0 4")
+    first = {key: (s[0], s[1] // 2, 1, 1) if key.endswith("conv3.weight") else s for key, s in deep.items()}
+    assert_refused(first, "a ResNet with groups in other convolutions", "layer1.0.conv3 is in 2 groups")
     wide = {}
-    for key, (first, *rest) in deep.items():
-        inner = any(part in key for part in (".conv1.", ".bn1.", ".conv2.", ".bn2."))
-        reads = [rest[0] * 2, *rest[1:]] if rest and (".conv2." in key or ".conv3." in key) else rest
-        wide[key] = (first * 2 if inner and key.startswith("layer") else first, *reads)
-    assert_refused(wide, "a wide ResNet", "the output of layer1.0 has 2 times its 16 inner channels, not 4 times")
+    for key, (width, *rest) in deep.items():
+        inner = key.startswith("layer1") and any(part in key for part in (".conv1.", ".bn1.", ".conv2.", ".bn2."))
+        reads = key.startswith("layer1") and (".conv2." in key or ".conv3." in key)
+        wide[key] = (width * 2 if inner else width, *([rest[0] * 2, *rest[1:]] if reads else rest))
+    assert_refused(wide, "other proportions", "layer2.0 has 16 channels inside, and by the proportions of layer1.0")
 
 
 def test_other_stems_are_refused(basic):
     bare = {key: shape for key, shape in basic.items() if key != "conv1.weight"}
-    three = {"conv1.0.weight": (4, 3, 3, 3), "conv1.3.weight": (4, 4, 3, 3), "conv1.6.weight": (8, 4, 3, 3)}
-    assert_refused(bare | three, "a deep stem (ResNet-C or ResNet-D)", "3 convolutions (3x3, 3x3, 3x3)")
+    three = {"conv1.0.weight": (6, 3, 3, 3), "conv1.3.weight": (8, 6, 3, 3), "conv1.6.weight": (8, 8, 3, 3)}
+    assert_refused(bare | three, "a deep stem of other widths than ResNet-C's", "3 convolutions (3x3, 3x3, 3x3)")
+    half = {"conv1.0.weight": (4, 3, 3, 3), "conv1.3.weight": (4, 4, 3, 3), "conv1.6.weight": (8, 4, 3, 3)}
+    assert_refused(bare | half, "with other batch normalisation in its deep stem", "it has bn1")
     assert_refused(basic | {"conv1.weight": (8, 3, 4, 4)}, "another stem", "its first convolution is 4x4")
     assert_refused(bare, "another stem", "no convolution stands before")
     assert_refused(basic | {"conv1.weight": (6, 3, 7, 7)}, "another stem")
@@ -193,7 +197,11 @@ def test_other_shortcuts_are_refused(basic):
         key.replace("downsample.1", "downsample.2").replace("downsample.0", "downsample.1"): shape
         for key, shape in basic.items()
     }
-    assert_refused(pooled, "average pooling in its shortcuts (ResNet-D)", "layer2.0.downsample.1 is not the first")
+    some = pooled | {key: shape for key, shape in basic.items() if key.startswith("layer3")}
+    some = {key: shape for key, shape in some.items() if "layer3.0.downsample.2" not in key}
+    assert_refused(some, "with modules without weights in its shortcuts", "layer2.0.downsample.1 is not the first")
+    renamed = {key.replace("downsample", "shortcut"): shape for key, shape in pooled.items()}
+    assert_refused(renamed, "supported are timm's names of ResNet-D")
     assert_refused(
         {k: s for k, s in basic.items() if not k.startswith("layer3.0.downsample")}, "neither option A, B nor C"
     )

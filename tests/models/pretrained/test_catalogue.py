@@ -23,6 +23,15 @@ PUBLISHED = {
     "resnet101.tv2_in1k": (f"{PYTORCH}resnet101-cd907fc2.pth", 81.886, 95.780, 44_549_160, 232),
     "resnet152.tv_in1k": (f"{PYTORCH}resnet152-394f9c45.pth", 78.312, 94.046, 60_192_808, 256),
     "resnet152.tv2_in1k": (f"{PYTORCH}resnet152-f82ba261.pth", 82.284, 96.002, 60_192_808, 232),
+    "resnext50_32x4d.tv_in1k": (f"{PYTORCH}resnext50_32x4d-7cdf4587.pth", 77.618, 93.698, 25_028_904, 256),
+    "resnext50_32x4d.tv2_in1k": (f"{PYTORCH}resnext50_32x4d-1a0047aa.pth", 81.198, 95.340, 25_028_904, 232),
+    "resnext101_32x8d.tv_in1k": (f"{PYTORCH}resnext101_32x8d-8ba56ff5.pth", 79.312, 94.526, 88_791_336, 256),
+    "resnext101_32x8d.tv2_in1k": (f"{PYTORCH}resnext101_32x8d-110c445d.pth", 82.834, 96.228, 88_791_336, 232),
+    "resnext101_64x4d.tv_in1k": (f"{PYTORCH}resnext101_64x4d-173b62eb.pth", 83.246, 96.454, 83_455_272, 232),
+    "wide_resnet50_2.tv_in1k": (f"{PYTORCH}wide_resnet50_2-95faca4d.pth", 78.468, 94.086, 68_883_240, 256),
+    "wide_resnet50_2.tv2_in1k": (f"{PYTORCH}wide_resnet50_2-9ba9bcbe.pth", 81.602, 95.758, 68_883_240, 232),
+    "wide_resnet101_2.tv_in1k": (f"{PYTORCH}wide_resnet101_2-32ee1156.pth", 78.848, 94.284, 126_886_696, 256),
+    "wide_resnet101_2.tv2_in1k": (f"{PYTORCH}wide_resnet101_2-d733dc28.pth", 82.510, 96.020, 126_886_696, 232),
     # timm/models/resnet.py: url; results/results-imagenet.csv: top1, top5 at 224 pixels
     "resnet18.a1_in1k": (
         f"https://github.com/huggingface{TIMM}resnet18_a1_0-d63eafa0.pth",

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from resnetlab.config import ModelConfig, block_properties
 from resnetlab.models.importing.infer_architecture import InferredArchitecture
+from resnetlab.models.importing.stems import DEEP
 from resnetlab.models.importing.unsupported import UnsupportedError
 
 BN_EPSILON = 1e-5
@@ -47,11 +48,30 @@ def convert_state_dict(
     return state
 
 
+def with_reversed_channels(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights for images whose channels come in reverse order: a network for BGR then reads RGB."""
+    first = next(key for key, tensor in state.items() if tensor.dim() == 4)  # conv1, or the first of a deep stem
+    return {**state, first: state[first].flip(1).contiguous()}
+
+
+def with_bn_epsilon(state: Mapping[str, Tensor], epsilon: float) -> dict[str, Tensor]:
+    """Return weights that compute with `BN_EPSILON` what the given ones do with another epsilon.
+
+    Only the sum of variance and epsilon matters, so the difference moves into the variances.
+    """
+    difference = epsilon - BN_EPSILON
+    moved = {key: (x.double() + difference).float() for key, x in state.items() if key.endswith("running_var")}
+    return {**state, **moved}
+
+
 def bn_of_conv(conv: str) -> str:
     """Return the name of the batch normalisation behind a convolution, given the key of one of its tensors."""
     layer = conv.rpartition(".")[0]
     if layer.endswith("downsample.0"):
         return layer.removesuffix("0") + "1"
+    deep = dict(DEEP)
+    if layer in deep:
+        return deep[layer]
     before, _, number = layer.rpartition("conv")
     return f"{before}bn{number}"
 
@@ -65,7 +85,7 @@ def append_zero_channels(state: Mapping[str, Tensor], config: ModelConfig) -> di
     """
     result = dict(state)
     last = block_properties(config.block).num_convs
-    order = torch.arange(config.stage_channels[0])
+    order = torch.arange(config.stem_width)
     for stage, (count, inner) in enumerate(zip(config.stage_blocks, config.stage_channels, strict=True), start=1):
         for position in range(count):
             block, channels = f"layer{stage}.{position}", inner * config.expansion

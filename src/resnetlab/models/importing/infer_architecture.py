@@ -21,16 +21,17 @@ from resnetlab.models.importing.state_dict_layers import (
     is_registration_order,
     layers_of,
 )
+from resnetlab.models.importing.stems import Stem, find_stem
 from resnetlab.models.importing.unsupported import (
     UnsupportedError,
     refuse_chain,
     refuse_copies,
     refuse_families,
     refuse_narrowed,
-    refuse_stem,
     refuse_unused_keys,
     unsupported,
 )
+from resnetlab.models.importing.widths import averages_in_shortcuts, infer_widths
 from resnetlab.models.zoo import find_name
 
 
@@ -63,11 +64,11 @@ def infer_architecture(shapes: Mapping[str, Shape], *, in_order: bool) -> Inferr
         refuse_chain(layers)
     refuse_copies(tuple(outline.blocks))
     blocks = [analyse_block(name, inner, in_order=in_order) for name, inner in outline.blocks.items()]
-    stem, head, unused_layers = _find_stem_and_head(outline, blocks)
+    stem, head, unused_layers = _find_stem_and_head(outline, blocks, in_order=in_order)
     if in_order:
         _check_stem(stem, layers, blocks)
     unused = {key: shapes[key] for layer in unused_layers for key in layer.keys.values()}
-    refuse_unused_keys(unused, _describe(blocks), stem.conv.shape[1])
+    refuse_unused_keys(unused, _describe(blocks), _first_conv(stem).shape[1])
     config = _make_config(blocks, stem, head)
     key_format = detect_key_format(blocks[0].branch[0].conv.name, _shortcut_name(blocks), head.name)
     config = with_zoo_name(replace(config, bottleneck_stride=key_format.bottleneck_stride))
@@ -76,8 +77,8 @@ def infer_architecture(shapes: Mapping[str, Shape], *, in_order: bool) -> Inferr
 
 
 def _find_stem_and_head(
-    outline: NetworkOutline, blocks: Sequence[ResidualBlockLayers]
-) -> tuple[ConvBN, StateDictLayer, list[StateDictLayer]]:
+    outline: NetworkOutline, blocks: Sequence[ResidualBlockLayers], *, in_order: bool
+) -> tuple[Stem, StateDictLayer, list[StateDictLayer]]:
     """Return the stem, the head, and the other layers outside the blocks.
 
     Raises:
@@ -90,15 +91,13 @@ def _find_stem_and_head(
     conv_heads = [conv for conv in convs if conv.shape[1:] == (channels, 1, 1)]
     if not linear and len(convs) == 2 and conv_heads:  # a 1x1 convolution of the averaged map is a linear layer
         linear, convs = conv_heads, [conv for conv in convs if conv is not conv_heads[0]]
-    first = blocks[0].in_channels
     if any(block.norm_first for block in blocks) or (not norms and blocks[0].branch[0].norm is not None):
         raise unsupported(
             f"{name} with pre-activation (He et al. 2016, Identity Mappings)",
             "its batch normalisation comes before the convolutions",
         )
-    if len(convs) != 1 or convs[0].kernel not in (3, 7) or convs[0].out_channels != first:
-        refuse_stem(convs, name)
-    if len(norms) > 1 or (norms and (norms[0].out_channels != first or blocks[0].branch[0].norm is None)):
+    stem = find_stem(convs, norms, blocks[0].in_channels, in_order=in_order, name=name)
+    if norms and blocks[0].branch[0].norm is None:
         raise unsupported(f"{name} with more batch normalisation outside its blocks", f"such as {norms[-1].name}")
     refuse_normalised_head(outline.outside, channels, name)
     if len(linear) != 1:
@@ -110,33 +109,38 @@ def _find_stem_and_head(
             f"{linear[0].name} reads {linear[0].shape[1]} numbers, and the last stage has {channels} output channels",
         )
     used = [*convs, *norms, *linear]
-    return ConvBN(convs[0], norms[0] if norms else None), linear[0], [x for x in outline.outside if x not in used]
+    return stem, linear[0], [x for x in outline.outside if x not in used]
 
 
-def _check_stem(stem: ConvBN, layers: Sequence[StateDictLayer], blocks: Sequence[ResidualBlockLayers]) -> None:
+def _first_conv(stem: Stem) -> StateDictLayer:
+    return next(iter(stem.values())).conv
+
+
+def _check_stem(stem: Stem, layers: Sequence[StateDictLayer], blocks: Sequence[ResidualBlockLayers]) -> None:
     """Refuse batch normalisation that is registered behind blocks and so is not the stem's.
 
     Raises:
         UnsupportedError: naming the layer.
     """
-    if stem.norm is None:
+    *_, last = stem.values()
+    if last.norm is None:
         return
-    between = layers[layers.index(stem.conv) : layers.index(stem.norm)]
+    between = layers[layers.index(last.conv) : layers.index(last.norm)]
     if any(block.branch[0].conv in between for block in blocks):
         raise unsupported(
             f"{_describe(blocks)} with batch normalisation behind its blocks",
-            f"{stem.norm.name} is registered after them; the paper has it after the first convolution",
+            f"{last.norm.name} is registered after them; the paper has it after the first convolution",
         )
 
 
-def _make_config(blocks: Sequence[ResidualBlockLayers], stem: ConvBN, head: StateDictLayer) -> ModelConfig:
+def _make_config(blocks: Sequence[ResidualBlockLayers], stem: Stem, head: StateDictLayer) -> ModelConfig:
     """Return the architecture that the shapes determine.
 
     Raises:
-        UnsupportedError: if blocks differ in kind or normalisation, or the stem's width differs from the first stage's.
+        UnsupportedError: if blocks differ in kind, normalisation or proportions.
     """
     stages = _group_stages(blocks)
-    channels = tuple(stage[0].inner_channels for stage in stages)
+    channels = tuple(stage[0].stage_channels for stage in stages)
     num_convs = {len(block.branch) for block in blocks}
     name, first = _describe(blocks), blocks[0].in_channels
     if len(num_convs) != 1:
@@ -144,21 +148,22 @@ def _make_config(blocks: Sequence[ResidualBlockLayers], stem: ConvBN, head: Stat
     without_norm = {block.branch[0].norm is None for block in blocks}
     if len(without_norm) != 1:
         raise unsupported(f"{name} with batch normalisation in some blocks only", "all blocks have it, or none")
+    groups, width_per_group = infer_widths(blocks, name)
     refuse_narrowed(blocks, name)
-    if channels[0] != first:
-        raise unsupported(
-            f"{name} whose stem is narrower or wider than its first stage (a wide ResNet)",
-            f"the stem has {first} output channels, and the first stage has {channels[0]} inner channels",
-        )
+    conv = _first_conv(stem)
     return ModelConfig(
         stage_blocks=tuple(len(stage) for stage in stages),
         stage_channels=channels,
         block="basic" if num_convs == {2} else "bottleneck",
-        stem="imagenet" if stem.conv.kernel == 7 else "cifar",
+        stem="deep" if len(stem) == 3 else "imagenet" if conv.kernel == 7 else "cifar",
         shortcut=_infer_shortcut(stages, name),
         norm="none" if True in without_norm else "batch",
         num_classes=head.shape[0],
-        in_channels=stem.conv.shape[1],
+        in_channels=conv.shape[1],
+        stem_channels=None if first == channels[0] else first,
+        groups=groups,
+        width_per_group=width_per_group,
+        average_shortcut=averages_in_shortcuts(blocks, name),
     )
 
 
@@ -230,10 +235,12 @@ def _reshaping_blocks(stages: Sequence[Sequence[ResidualBlockLayers]]) -> set[st
 
 
 def _map_keys(
-    config: ModelConfig, blocks: Sequence[ResidualBlockLayers], stem: ConvBN, head: StateDictLayer
+    config: ModelConfig, blocks: Sequence[ResidualBlockLayers], stem: Stem, head: StateDictLayer
 ) -> dict[str, str]:
     """Return the key in `ResNet` → the key in the file."""
-    keys = _map_pair("conv1", "bn1", stem)
+    keys: dict[str, str] = {}
+    for (conv, norm), pair in stem.items():
+        keys |= _map_pair(conv, norm, pair)
     remaining = iter(blocks)
     for stage, count in enumerate(config.stage_blocks, start=1):
         for position in range(count):

@@ -43,6 +43,16 @@ class ResidualBlockLayers:
         return self.branch[0].conv.out_channels
 
     @property
+    def stage_channels(self) -> int:
+        """The channels by which the stage is named: those of a basic block, a quarter of a bottleneck's output."""
+        return self.inner_channels if len(self.branch) == 2 else self.out_channels // 4
+
+    @property
+    def groups(self) -> int:
+        """Groups of the 3x3 convolution of a bottleneck."""
+        return self.inner_channels // self.branch[1].conv.shape[1]
+
+    @property
     def out_channels(self) -> int:
         """Output channels of the block."""
         return self.branch[-1].conv.out_channels
@@ -130,26 +140,19 @@ def _check_block(block: ResidualBlockLayers) -> None:
     """Refuse a block whose layers do not fit together.
 
     Raises:
-        UnsupportedError: for grouped convolutions, pooling in the shortcut, or other widths.
+        UnsupportedError: for grouped convolutions in a basic block, or other widths.
     """
     convs = [pair.conv for pair in block.branch]
     for before, conv in pairwise(convs):
         if conv.shape[1] != before.out_channels:
             groups, rest = divmod(before.out_channels, conv.shape[1])
+            if rest == 0 and groups > 1 and len(convs) == 3 and conv is convs[1]:
+                continue  # ResNeXt
             if rest == 0 and groups > 1:
-                raise unsupported("a ResNeXt", f"{conv.name} is in {groups} groups")
+                raise unsupported("a ResNet with groups in other convolutions", f"{conv.name} is in {groups} groups")
             raise UnsupportedError(
                 f"{conv.name} reads {conv.shape[1]} channels, and the output of {before.name} has {before.out_channels}"
             )
-    if len(convs) == 3 and block.out_channels != 4 * block.inner_channels:
-        times = block.out_channels / block.inner_channels
-        is_narrow = block.out_channels > 4 * block.inner_channels
-        raise unsupported(
-            "a ResNet with narrowed channels (as after pruning), or with bottlenecks of other proportions"
-            if is_narrow
-            else "a wide ResNet, or another with bottlenecks of other proportions",
-            f"the output of {block.name} has {times:g} times its {block.inner_channels} inner channels, not 4 times",
-        )
     if block.shortcut is not None:
         _check_shortcut(block, block.shortcut)
     if block.norm_first:
@@ -163,7 +166,7 @@ def _check_block(block: ResidualBlockLayers) -> None:
 
 
 def _check_shortcut(block: ResidualBlockLayers, shortcut: ConvBN) -> None:
-    """Refuse a projection of other widths than its block's, or behind a module without weights.
+    """Refuse a projection of other widths than its block's.
 
     Raises:
         UnsupportedError: naming the projection.
@@ -173,10 +176,4 @@ def _check_shortcut(block: ResidualBlockLayers, shortcut: ConvBN) -> None:
         raise UnsupportedError(
             f"{conv.name} maps {conv.shape[1]} channels to {conv.out_channels}, and the block {block.in_channels} to "
             f"{block.out_channels}"
-        )
-    parent, _, position = conv.name.rpartition(".")
-    if position.isdecimal() and position != "0" and parent != block.name:
-        raise unsupported(
-            "a ResNet with average pooling in its shortcuts (ResNet-D)",
-            f"{conv.name} is not the first module of its shortcut, and the module before it has no weights",
         )

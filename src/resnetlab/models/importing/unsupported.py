@@ -142,8 +142,9 @@ def refuse_stem(convs: Sequence[StateDictLayer], name: str) -> None:
     kernels = ", ".join(f"{conv.kernel}x{conv.kernel}" for conv in convs)
     if len(convs) > 1:
         raise unsupported(
-            f"{name} with a deep stem (ResNet-C or ResNet-D)",
-            f"{len(convs)} convolutions ({kernels}) stand outside the blocks, and the paper's stem is one",
+            f"{name} with a deep stem of other widths than ResNet-C's",
+            f"{len(convs)} convolutions ({kernels}) stand outside the blocks; supported are one, and three of 3x3 of "
+            "which the first two have half of the channels",
         )
     reason = f"its first convolution is {kernels}" if convs else "no convolution stands before its blocks"
     raise unsupported(f"{name} with another stem", f"{reason}; supported are 3x3 and 7x7")

@@ -40,7 +40,7 @@ def _key_warnings(
     }
     if dtypes - {"float32"}:
         warnings.append(f"numbers of type {' and '.join(sorted(dtypes))}; read as float32")
-    biases = [key for key in keys if re.search(r"(conv\d|downsample\.0)\.bias$", key)]
+    biases = [key for key in keys if re.search(r"(conv\d(\.\d)?|downsample\.0)\.bias$", key)]
     if has_norm and biases:
         warnings.append(
             f"{_count(biases, 'convolution')} a bias before batch normalisation; it was moved into the running mean"
@@ -102,9 +102,10 @@ def bn_variance_ratio(state: Mapping[str, Tensor], std: Sequence[float]) -> floa
 
     The expected variance is that of the first convolution's output for independent pixels, from 0 to 1, divided by
     `std`. Correlated pixels and edge-detecting kernels change it a few times (published CIFAR-10 networks: 2 and 1).
-    Pixels from 0 to 255 change it 65,025 times. `None` if there is no batch normalisation, or it was never trained.
+    Pixels from 0 to 255 change it 65,025 times. `None` if there is no batch normalisation, or it was never trained,
+    or the stem is deep.
     """
-    if "bn1.running_var" not in state or _is_untrained(state, "bn1.running_var"):
+    if "conv1.weight" not in state or "bn1.running_var" not in state or _is_untrained(state, "bn1.running_var"):
         return None
     actual, kernels = state["bn1.running_var"].double(), state["conv1.weight"].double()
     kernels = kernels / torch.tensor(std, dtype=torch.float64).view(1, -1, 1, 1)

@@ -42,7 +42,7 @@ def _stage_statistics(state: Mapping[str, Tensor], config: ModelConfig) -> Itera
     kernel. Those of the other blocks, averaged, are scale, shift, and the norm of the weights that read the channel.
     """
     last = block_properties(config.block).num_convs
-    fed = config.stage_channels[0]
+    fed = config.stem_width
     for stage, (count, inner) in enumerate(zip(config.stage_blocks, config.stage_channels, strict=True), start=1):
         blocks = [f"layer{stage}.{position}" for position in range(count)]
         if inner * config.expansion > fed:

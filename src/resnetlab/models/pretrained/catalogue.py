@@ -95,14 +95,14 @@ class PretrainedWeights:
     @property
     def num_params(self) -> int:
         """The number of parameters, counted without PyTorch."""
-        config, inputs = self.model, self.model.stage_channels[0]
+        config, inputs = self.model, self.model.stem_width
         total = config.in_channels * inputs * (49 if config.stem == "imagenet" else 9) + 2 * inputs
         for stage, (count, inner) in enumerate(zip(config.stage_blocks, config.stage_channels, strict=True)):
             for position in range(count):
-                outputs = inner * config.expansion
+                outputs, width = inner * config.expansion, config.group_width(inner)
                 kernels = [(inputs, inner, 9), (inner, outputs, 9)]
                 if config.block == "bottleneck":
-                    kernels = [(inputs, inner, 1), (inner, inner, 9), (inner, outputs, 1)]
+                    kernels = [(inputs, width, 1), (width // config.groups, width, 9), (width, outputs, 1)]
                 if config.shortcut == "project" and position == 0 and (stage > 0 or inputs != outputs):
                     kernels.append((inputs, outputs, 1))
                 total += sum(before * after * area + 2 * after for before, after, area in kernels)  # 2: scale and shift
@@ -200,6 +200,15 @@ _ENTRIES: tuple[PretrainedWeights, ...] = (
     _torchvision("resnet101-cd907fc2", "tv2", 81.886, 95.780, resize=232, size=170.53),
     _torchvision("resnet152-394f9c45", "tv", 78.312, 94.046, resize=256, size=230.434),
     _torchvision("resnet152-f82ba261", "tv2", 82.284, 96.002, resize=232, size=230.474),
+    _torchvision("resnext50_32x4d-7cdf4587", "tv", 77.618, 93.698, resize=256, size=95.789),
+    _torchvision("resnext50_32x4d-1a0047aa", "tv2", 81.198, 95.340, resize=232, size=95.833),
+    _torchvision("resnext101_32x8d-8ba56ff5", "tv", 79.312, 94.526, resize=256, size=339.586),
+    _torchvision("resnext101_32x8d-110c445d", "tv2", 82.834, 96.228, resize=232, size=339.673),
+    _torchvision("resnext101_64x4d-173b62eb", "tv", 83.246, 96.454, resize=232, size=319.318),
+    _torchvision("wide_resnet50_2-95faca4d", "tv", 78.468, 94.086, resize=256, size=131.82),
+    _torchvision("wide_resnet50_2-9ba9bcbe", "tv2", 81.602, 95.758, resize=232, size=263.124),
+    _torchvision("wide_resnet101_2-32ee1156", "tv", 78.848, 94.284, resize=256, size=242.896),
+    _torchvision("wide_resnet101_2-d733dc28", "tv2", 82.510, 96.020, resize=232, size=484.747),
     _timm("resnet18.a1_in1k", "huggingface", "resnet18_a1_0-d63eafa0", 71.504, 90.086),
     _timm("resnet34.a1_in1k", "huggingface", "resnet34_a1_0-46f8f793", 76.420, 92.896),
     _timm("resnet50.a1_in1k", "rwightman", "resnet50_a1_0-14fe96d1", 80.382, 94.598),
