@@ -6,8 +6,11 @@ import pytest
 import scipy.stats
 import torch
 
+from helpers.images import encode, random_images
 from resnetlab.config import ConfigError, Preprocessing, Recipe
 from resnetlab.data.dataset import Split
+from resnetlab.data.images.encoded import EncodedImages
+from resnetlab.data.images.eval_view import EvalView
 from resnetlab.data.loader import train_batches
 from resnetlab.data.mixing import Mix, cut_box, draw_mix, mix_pairs, mix_params
 from resnetlab.data.random_erasing import NUM_ERASING_PARAMS, erased_boxes, random_erasing
@@ -99,6 +102,27 @@ def test_processes_together_see_the_batch_of_one(recipe, processes, micro_batche
         assert torch.equal(torch.cat([part for part, _ in own]), images)
         assert torch.equal(torch.cat([part for _, part in own]), labels)
     torch.testing.assert_close(torch.cat([labels for _, labels in whole]).sum(1), torch.ones(72))
+
+
+@pytest.mark.parametrize(("processes", "workers"), [(1, 2), (4, 0), (4, 2)])
+def test_encoded_images_some_of_which_cannot_be_decoded(processes, workers):
+    """Positions are those of the epoch, so that an image keeps its partner when others of the batch are missing."""
+    storage = [encode(image, "PNG") for image in random_images(76, 20)]
+    for bad in (3, 40, 41):
+        storage[bad] = b""
+    sizes, view = torch.tensor([(20, 20)] * 76), EvalView(12, 12, 0.875)
+    images = EncodedImages(storage, [str(i) for i in range(76)], sizes, view=view, skip_bad=True)
+    split = Split(images, SPLIT.labels)
+    recipe = dataclasses.replace(ALL, crop="resized", augment_repeats=1)
+    whole = batches(recipe, split=split)
+    assert sum(len(labels) for _, labels in whole) < 72
+    parts = [
+        batches(recipe, split=split, workers=workers, process_group=ProcessGroup(rank, processes))
+        for rank in range(processes)
+    ]
+    for step, (images, labels) in enumerate(whole):
+        assert torch.equal(torch.cat([part[step][0] for part in parts]), images)
+        assert torch.equal(torch.cat([part[step][1] for part in parts]), labels)
 
 
 def test_an_epoch_continues_at_any_batch_and_others_differ():

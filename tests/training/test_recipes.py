@@ -1,9 +1,12 @@
 """Every named recipe trains, and the published ones have the published values."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from resnetlab.config import DataConfig, ModelConfig, RunConfig
+from resnetlab.serialization import from_json, to_json
 from resnetlab.training.recipes import RECIPES, recipe
 from resnetlab.training.trainer import Trainer
 
@@ -61,7 +64,7 @@ def test_torchvisions_average_has_the_same_memory():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_trains(name):
-    small = {"steps": 2, "batch_size": 32}
+    small: dict[str, Any] = {"steps": 2, "batch_size": 32}
     if RECIPES[name].train_sizes:
         small["train_sizes"] = ((0, 8),)
     if RECIPES[name].frozen_epochs or RECIPES[name].freeze_bn:
@@ -77,3 +80,14 @@ def test_every_recipe_trains(name):
     assert RECIPES[name].optimizer in lines
     for word, is_used in (("mixup", RECIPES[name].mixup), ("TrivialAugment", RECIPES[name].trivial_augment)):
         assert (word in lines) == bool(is_used)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_survives_its_file(name):
+    config = RunConfig(TINY, recipe=recipe(name, frozen_epochs=0))
+    assert from_json(RunConfig, to_json(config)) == config
+
+
+def test_files_of_older_recipes_stay_as_they_are():
+    stored = to_json(recipe("cifar-paper"))
+    assert not {"loss", "mixup", "cutmix", "beta2", "augment_repeats", "rand_augment", "clip_grad_norm"} & set(stored)
