@@ -44,7 +44,9 @@ def evaluation_of(names: list[str] = NAMES, num_samples: int = 60, every: int = 
     top = np.stack([(first + step) % len(names) for step in range(min(5, len(names)))], axis=1)
     confidence = 0.3 + 0.6 * rows / num_samples
     return compute_metrics(
-        Predictions(positions=rows, labels=labels, top=top, confidence=confidence, loss=-np.log(confidence)), names
+        Predictions(positions=rows, labels=labels, top=top, confidence=confidence, loss=-np.log(confidence)),
+        names,
+        held_out=False,  # without label errors
     )
 
 
@@ -227,7 +229,7 @@ def test_the_page_is_written_atomically(tmp_path, no_figures):
     before = write(tmp_path, evaluation_of())
     with pytest.raises(ValueError, match="2 thumbnails for 15 mistakes"):
         write(tmp_path, evaluation_of(), thumbnails=[np.zeros((8, 8, 1), dtype=np.uint8)] * 2)
-    with pytest.raises(ValueError, match="1 mistake_names for 15 mistakes"):
+    with pytest.raises(ValueError, match="1 names for 15 mistakes"):
         write(tmp_path, evaluation_of(), replace(SUMMARY, mistake_names=("one",)))
     assert (tmp_path / "page.html").read_text() == before
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]

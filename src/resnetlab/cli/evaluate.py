@@ -119,7 +119,12 @@ def run(options: Options) -> int:
         predictions = merge_predictions(process_group.all_gather(part))
     if not process_group.is_first:
         return 0
-    evaluation = compute_metrics(predictions, members[0].card.classes, reject_below=options.reject_below)
+    evaluation = compute_metrics(
+        predictions,
+        members[0].card.classes,
+        reject_below=options.reject_below,
+        held_out=not any(member.dataset.seen_in_training for member in members),
+    )
     summary = summarise(members, evaluation_options, evaluation, command=reproduce_command(options))
     if options.json:
         print_json(as_json(evaluation, summary))
@@ -185,6 +190,10 @@ def as_json(evaluation: "Evaluation", summary: "EvaluationSummary") -> dict[str,
     output = evaluation.as_json()
     for mistake, name in zip(output["mistakes"], summary.mistake_names, strict=False):  # there may be no names
         mistake["name"] = name
+    for example, name in zip(
+        (output["label_errors"] or {}).get("examples", ()), summary.label_error_names, strict=False
+    ):
+        example["name"] = name
     return output | {
         "models": list(summary.files),
         "backend": list(summary.computed_by),
@@ -208,9 +217,11 @@ def _write_page(page: Path, evaluation: "Evaluation", summary: "EvaluationSummar
     from resnetlab.evaluation.html_report import write_page
 
     thumbnails = load_images(dataset, [mistake.position for mistake in evaluation.mistakes])
+    examples = evaluation.label_errors.examples if evaluation.label_errors else ()
+    label_error_thumbnails = load_images(dataset, [example.position for example in examples])
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
-        write_page(page, evaluation, summary, thumbnails=thumbnails)
+        write_page(page, evaluation, summary, thumbnails=thumbnails, label_error_thumbnails=label_error_thumbnails)
     except OSError as error:
         raise OSError(
             f"{page}: the page cannot be written ({error.strerror or error}), the printed metrics are valid; name "

@@ -40,6 +40,10 @@ def print_evaluation(evaluation: Evaluation, summary: EvaluationSummary, console
     loss = "not finite" if evaluation.loss is None else f"{evaluation.loss:6.4g} nats"
     console.print(f"loss         {loss}")
     print_classes(evaluation, console)
+    if evaluation.label_errors and evaluation.label_errors.count:
+        console.print(
+            f"likely label errors: {evaluation.label_errors.count:,} images; the page and --json list them", width=width
+        )
     for note in summary.notes:
         console.print(f"note: {note}", width=width)
     if summary.num_left_out:

@@ -80,4 +80,5 @@ def evaluate(
     members = open_members(files, DataConfig(data) if isinstance(data, str) else data, options)
     check_reject_below(reject_below, len(members[0].card.classes))
     predictions = merge_predictions([evaluate_members(members, options)])
-    return compute_metrics(predictions, members[0].card.classes, reject_below=reject_below)
+    held_out = not any(member.dataset.seen_in_training for member in members)
+    return compute_metrics(predictions, members[0].card.classes, reject_below=reject_below, held_out=held_out)

@@ -28,7 +28,12 @@ Item = TypeVar("Item")
 
 
 def write_page(
-    path: Path, evaluation: Evaluation, summary: EvaluationSummary, *, thumbnails: Sequence[np.ndarray] = ()
+    path: Path,
+    evaluation: Evaluation,
+    summary: EvaluationSummary,
+    *,
+    thumbnails: Sequence[np.ndarray] = (),
+    label_error_thumbnails: Sequence[np.ndarray] = (),
 ) -> None:
     """Write the HTML page atomically.
 
@@ -38,16 +43,23 @@ def write_page(
         summary: What was evaluated, on which data, and how.
         thumbnails: The image of each of `evaluation.mistakes`, in order: uint8, shape (height, width, 1 or 3), of any
             size; empty for a page without images.
+        label_error_thumbnails: The same for the examples of `evaluation.label_errors`.
 
     Raises:
         OSError: if the folder is not writable; an existing file stays unchanged.
         ValueError: if there are images, or names, for only some of the mistakes.
     """
-    page = render_page(evaluation, summary, thumbnails=thumbnails)
+    page = render_page(evaluation, summary, thumbnails=thumbnails, label_error_thumbnails=label_error_thumbnails)
     write_atomic(path, page.encode(errors="replace"))  # file names need not be valid Unicode
 
 
-def render_page(evaluation: Evaluation, summary: EvaluationSummary, *, thumbnails: Sequence[np.ndarray] = ()) -> str:
+def render_page(
+    evaluation: Evaluation,
+    summary: EvaluationSummary,
+    *,
+    thumbnails: Sequence[np.ndarray] = (),
+    label_error_thumbnails: Sequence[np.ndarray] = (),
+) -> str:
     """Return the HTML page; arguments and errors are those of `write_page`."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("resnetlab", "."),
@@ -59,13 +71,13 @@ def render_page(evaluation: Evaluation, summary: EvaluationSummary, *, thumbnail
     environment.filters["pct"] = lambda value: f"{value:.2f}"
     environment.filters["confidence"] = format_confidence
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
-    images = _one_per_mistake([thumbnail(image) for image in thumbnails], evaluation, "thumbnails")
-    names = _one_per_mistake(summary.mistake_names, evaluation, "mistake_names")
+    examples = evaluation.label_errors.examples if evaluation.label_errors else ()
     return environment.get_template("evaluation/html_report.html.j2").render(
         evaluation=evaluation,
         summary=summary,
         figures=draw_figures(evaluation),
-        mistakes=list(zip(evaluation.mistakes, images, names, strict=True)),
+        mistakes=_with_images(evaluation.mistakes, thumbnails, summary.mistake_names, "mistakes"),
+        label_errors=_with_images(examples, label_error_thumbnails, summary.label_error_names, "label errors"),
         # confusions are in descending order, so the first of each class comes last here and wins
         most_confused={confusion.true: confusion for confusion in reversed(evaluation.confusions)},
         max_classes=MAX_CLASSES,
@@ -83,8 +95,12 @@ def format_confidence(confidence: float) -> str:
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def _one_per_mistake(items: Sequence[Item], evaluation: Evaluation, argument: str) -> Sequence[Item | None]:
-    count = len(evaluation.mistakes)
-    if len(items) not in (0, count):
-        raise ValueError(f"{len(items)} {argument} for {count} mistakes; give one for each, or none")
-    return items or [None] * count
+def _with_images(
+    items: Sequence[Item], thumbnails: Sequence[np.ndarray], names: Sequence[str], noun: str
+) -> list[tuple[Item, bytes | None, str | None]]:
+    """Return each item with its thumbnail as PNG and its name; `None` where the page shows none."""
+    for given, argument in ((thumbnails, "thumbnails"), (names, "names")):
+        if len(given) not in (0, len(items)):
+            raise ValueError(f"{len(given)} {argument} for {len(items)} {noun}; give one for each, or none")
+    images = [thumbnail(image) for image in thumbnails] or [None] * len(items)
+    return list(zip(items, images, names or [None] * len(items), strict=True))

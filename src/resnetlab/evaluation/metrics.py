@@ -11,6 +11,7 @@ from resnetlab.config import ConfigError
 from resnetlab.evaluation.chance import ChanceLevel, are_unequal, chance_entry, chance_level, macro_error_pct
 from resnetlab.evaluation.coverage import CoveragePoint, coverage_at, coverage_curve
 from resnetlab.evaluation.error_rate import ErrorRate, error_rate, wilson_interval
+from resnetlab.evaluation.label_errors import LabelErrors, find_label_errors
 from resnetlab.evaluation.predictions import Predictions
 
 NUM_BINS = 15
@@ -108,6 +109,8 @@ class Evaluation:
     """Error of the most confident images, in ascending order of their share."""
     rejection: CoveragePoint | None = None
     """Coverage and error with the threshold `reject_below`; `None` if there is none."""
+    label_errors: LabelErrors | None = None
+    """Images whose labels are probably wrong; `None` if the network was trained on some of the images."""
 
     @property
     def class_counts(self) -> tuple[int, ...]:
@@ -116,7 +119,7 @@ class Evaluation:
 
     @property
     def macro_error_pct(self) -> float | None:
-        """Mean of the top-1 errors of the classes that have samples, in %: each class counts once, whatever its size."""
+        """Mean of the top-1 errors of the classes that have samples, in %: each class counts once."""
         return macro_error_pct([row.error.num_wrong if row.error else 0 for row in self.per_class], self.class_counts)
 
     @property
@@ -164,11 +167,16 @@ class Evaluation:
             "mistakes": [asdict(mistake) for mistake in self.mistakes],
             "coverage": [point.as_json() for point in self.coverage],
             "rejection": self.rejection and self.rejection.as_json(),
+            "label_errors": self.label_errors and asdict(self.label_errors),
         }
 
 
 def compute_metrics(
-    predictions: Predictions, classes: Sequence[str], *, reject_below: float | None = None
+    predictions: Predictions,
+    classes: Sequence[str],
+    *,
+    reject_below: float | None = None,
+    held_out: bool = True,
 ) -> Evaluation:
     """Compute all metrics of predictions.
 
@@ -176,6 +184,7 @@ def compute_metrics(
         predictions: One row for each image.
         classes: The class names in the order of the model's class indices.
         reject_below: Confidence below which an image is rejected; only `rejection` depends on it.
+        held_out: Whether the network was trained on none of the images; otherwise label errors are not searched.
 
     Raises:
         ConfigError: if there are no samples.
@@ -221,6 +230,7 @@ def compute_metrics(
         rejection=None
         if reject_below is None
         else coverage_at(reject_below, *answerable, num_samples=len(predictions)),
+        label_errors=find_label_errors(predictions, classes) if held_out else None,
     )
 
 

@@ -41,6 +41,8 @@ class EvaluationSummary:
     """Terms and descriptions of the networks' origin: recipe, seed, versions."""
     mistake_names: tuple[str, ...] = ()
     """File or row of each of `Evaluation.mistakes`, in order; empty if the data have no such names."""
+    label_error_names: tuple[str, ...] = ()
+    """The same for the examples of `Evaluation.label_errors`."""
 
 
 def summarise(
@@ -50,6 +52,7 @@ def summarise(
     dataset = members[0].dataset
     names = tuple(member.card.model.name for member in members)
     sample_names = dataset.split.names
+    examples = evaluation.label_errors.examples if evaluation.label_errors else ()
     return EvaluationSummary(
         title=f"{' + '.join(dict.fromkeys(names))} on {dataset.title}",
         models=names,
@@ -65,6 +68,7 @@ def summarise(
         left_out=dataset.skipped,
         provenance=tuple(line for member in members for line in describe_origin(member)),
         mistake_names=tuple(sample_names[mistake.position] for mistake in evaluation.mistakes) if sample_names else (),
+        label_error_names=tuple(sample_names[example.position] for example in examples) if sample_names else (),
     )
 
 
