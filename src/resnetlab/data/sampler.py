@@ -34,7 +34,7 @@ def train_order(split: Split, recipe: Recipe, *, seed: int, epoch: int) -> Tenso
 
 
 def balanced_order(labels: Tensor, seed: int, epoch: int) -> Tensor:
-    """Return the sample at each position of an epoch that draws every class equally often: int64, (num_samples,).
+    """Return the sample at each position of an epoch that takes every class equally often: int64, (num_samples,).
 
     Each k positions in a row, from a multiple of k on, have one sample of each of the k classes that have samples, in
     random order. A class goes through its samples in random order, again and again, and continues in the next epoch
@@ -49,21 +49,21 @@ def balanced_order(labels: Tensor, seed: int, epoch: int) -> Tensor:
     by_class = torch.argsort(labels, stable=True).split(torch.unique(labels, return_counts=True)[1].tolist())
     num_rounds = -(-len(labels) // len(by_class))
     rounds = range(epoch * num_rounds, (epoch + 1) * num_rounds)
-    drawn = torch.stack([_draw(members, rounds, seed, label) for label, members in enumerate(by_class)], 1)
+    drawn = torch.stack([_take(members, rounds, seed, label) for label, members in enumerate(by_class)], 1)
     rng = make_generator(seed, "balanced order", epoch)
     shuffled = torch.rand(num_rounds, len(by_class), generator=rng).argsort(1)
     return drawn.gather(1, shuffled).flatten()[: len(labels)]
 
 
-def _draw(members: Tensor, draws: range, seed: int, number: int) -> Tensor:
-    """Return the given draws of a class, counted through the run, from one random permutation of it after another."""
+def _take(members: Tensor, turns: range, seed: int, number: int) -> Tensor:
+    """Return the given turns of a class, counted through the run, from one random permutation of it after another."""
     size = len(members)
-    first, last = draws.start // size, (draws.stop - 1) // size
+    first, last = turns.start // size, (turns.stop - 1) // size
     cycles = [
         torch.randperm(size, generator=make_generator(seed, "balanced order", "class", number, cycle))
         for cycle in range(first, last + 1)
     ]
-    return members[torch.cat(cycles)[draws.start - first * size : draws.stop - first * size]]
+    return members[torch.cat(cycles)[turns.start - first * size : turns.stop - first * size]]
 
 
 def epoch_order(split: Split, seed: int, epoch: int) -> Tensor:
