@@ -113,7 +113,7 @@ def test_a_run_says_that_classes_are_unequal(photos, tmp_path):
     lines = Trainer(config(photos)).describe()
     (start,) = [index for index, line in enumerate(lines) if line.startswith("classes")]
     assert lines[start].startswith("classes  images for training: common 48, rare ")
-    assert lines[start + 1]== "         8 to 1; --class-weights balanced or --balanced-order on corrects it"
+    assert lines[start + 1] == "         8 to 1; --class-weights balanced or --balanced-order on corrects it"
     (chance,) = [line for line in lines if line.startswith("chance")]
     assert "'common', the most frequent class" in chance
     corrected = {"class_weights": "balanced"}, {"balanced_order": True}

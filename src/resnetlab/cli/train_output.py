@@ -1,4 +1,4 @@
-"""What `resnetlab train` prints after a run: errors and the chance level, the epoch that was kept, the next commands."""
+"""What `resnetlab train` prints after a run: errors, the chance level, the epoch that was kept, the next commands."""
 
 import shlex
 from collections.abc import Iterator, Mapping

@@ -11,9 +11,7 @@ UNEQUAL_RATIO = 1.5
 equal classes stay below: they differ by one image, of three or more."""
 
 
-NO_BETTER_THAN_CHANCE = (
-    "The top-1 error is no better than chance: its interval reaches the error of a constant answer."
-)
+NO_BETTER_THAN_CHANCE = "The top-1 error is no better than chance: its interval reaches the error of a constant answer."
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,83 @@
+"""`resnetlab lr-find`: output, figure, JSON, and what it leaves behind."""
+
+import io
+import json
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from resnetlab.cli.lr_find import print_curve
+from resnetlab.cli.main import main
+from resnetlab.config import Recipe
+from resnetlab.training.lr_finder import LrCurve, LrSweep
+
+SWEEP = ("--data", "digits", "--model", "resnet8", "--train-images", "100", "--batch-size", "20", "--steps", "12")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+def printed(losses, diverged_lr=None):
+    rates = tuple(LrSweep(1e-4, 1.0, len(losses)).lr_at(step) for step in range(len(losses)))
+    out = io.StringIO()
+    curve = LrCurve(rates, tuple(losses), tuple(losses), diverged_lr)
+    print_curve(curve, Recipe(name="own", lr=0.3, batch_size=32), Console(file=out, width=80))
+    assert max(map(len, out.getvalue().splitlines())) <= 80
+    return " ".join(out.getvalue().split())
+
+
+def test_the_sweep_leaves_nothing_but_its_figure(tmp_path, capsys):
+    assert main(["lr-find", *SWEEP, "--figure", "lr.png"]) == 0
+    output = capsys.readouterr()
+    assert "resnet8 on digits, 100 training images: up to 12 steps of 20 images, recipe digits" in " ".join(
+        output.out.split()
+    )
+    assert output.out.endswith("figure: lr.png\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["lr.png"]
+    with Image.open(tmp_path / "lr.png") as figure:
+        assert figure.format == "PNG"
+        assert min(figure.size) > 300
+
+
+def test_json_has_the_whole_curve(tmp_path, capsys):
+    assert main(["lr-find", *SWEEP, "--json", "--min-lr", "1e-3", "--max-lr", "0.1"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert len(values["lr"]) == len(values["loss"]) == len(values["smoothed_loss"]) == 12
+    assert (values["lr"][0], values["lr"][-1]) == (pytest.approx(1e-3), pytest.approx(0.1))
+    assert values["lowest_lr"] in values["lr"]
+    assert (values["batch_size"], values["diverged_lr"], values["figure"]) == (20, None, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_suggestion_names_the_option_and_what_the_recipe_has():
+    text = printed([2.3, 2.2, 1.9, 1.2, 1.0, 3.0, 9.0, 20, 40, 80, 99], diverged_lr=0.5)
+    assert "The training diverged at 0.5; the smoothed loss is lowest at 0.00398." in text
+    assert "suggested: --lr 0.0004, a tenth of that rate, for 32 images a step (the recipe own has 0.3)" in text
+    assert "0.00398 1.0000 1.0000 lowest" in text
+
+
+def test_without_a_fall_nothing_is_suggested():
+    text = printed([2.30, 2.29, 2.31, 2.30, 2.28, 2.5, 2.6, 2.7, 2.8, 3.0])
+    assert "No learning rate is suggested: the loss hardly falls at any of them." in text
+    assert "--lr" not in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--figure", "lr.svg"), "--figure lr.svg: the figure is a PNG file; name it lr.png"),
+        (("--figure", "none/lr.png"), "--figure none/lr.png: name a file in a folder that exists"),
+        (("--min-lr", "1", "--max-lr", "0.1"), "min_lr 1 must be above 0 and below max_lr 0.1"),
+        (("--steps", "3"), "steps must be at least 10, not 3"),
+        (("--workers", "-1"), "workers must be at least 0, not -1"),
+    ],
+)
+def test_a_wrong_call_is_refused_before_the_first_step(words, message, capsys, monkeypatch):
+    monkeypatch.setattr("resnetlab.training.lr_finder.find_lr", lambda *_, **__: pytest.fail("too late"))
+    assert main(["lr-find", "--data", "digits", "--model", "resnet8", *words]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"resnetlab: {message}"
