@@ -107,7 +107,7 @@ def run_command(command: str, workplace: Path, *, page: str) -> None:
     """Run one command of a page in a folder that the page's commands share.
 
     Long studies, downloads, `verify-resume` and `make` targets have tests of their own; of these only the options are
-    checked. A training on digits that states no length takes one epoch.
+    checked. A training on digits or photos that states no length takes one epoch.
 
     Args:
         command: The command line.
@@ -117,7 +117,7 @@ def run_command(command: str, workplace: Path, *, page: str) -> None:
     words = shlex.split(command)
     if words[0] != "curl":
         check_options(command)
-    if {"train", "digits"} <= set(words) and not {"--epochs", "--steps", "--resume"} & set(words):
+    if "train" in words and {"digits", "photos"} & set(words) and not {"--epochs", "--steps", "--resume"} & set(words):
         words += ["--epochs", "1"]
     if words[0] == "make":
         subprocess.run([*words, "--dry-run"], cwd=ROOT, check=True, capture_output=True)

@@ -48,11 +48,12 @@ def test_tiny_images_have_no_published_weights():
 
 def test_more_images_need_fewer_epochs_and_larger_batches():
     for is_pretrained, name in ((True, "finetune"), (False, "scratch")):
-        found = [recipe_for(number, is_pretrained=is_pretrained) for number in (400, 5_000, 50_000, 10**6)]
+        found = [recipe_for(number, is_pretrained=is_pretrained) for number in (400, 5_000, 50_000, 400_000)]
         assert {recipe for recipe, _ in found} == {name}
         for (_, few), (_, many) in itertools.pairwise(found):
             assert few["epochs"] >= many["epochs"]
             assert few["batch_size"] <= many["batch_size"]
+    assert recipe_for(1_281_167, is_pretrained=False) == ("imagenet-90", {})
     assert recipe_for(5, is_pretrained=True)[1]["batch_size"] == 5
     assert "epochs" not in recipe_for(400, is_pretrained=True, steps_given=True)[1]
 

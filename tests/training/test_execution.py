@@ -10,10 +10,13 @@ from resnetlab.config import ModelConfig, RunConfig
 from resnetlab.models.zoo import build_model, model_config
 from resnetlab.training import select_execution as select_execution_module
 from resnetlab.training import step_timer
+from resnetlab.training.checkpoint import Checkpoint
 from resnetlab.training.execution import Execution, default_execution, kept_threads, make_forward
 from resnetlab.training.fit import fit
 from resnetlab.training.recipes import recipe
+from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.select_execution import StepLoad, select_execution
+from resnetlab.training.trainer import Trainer
 
 CONFIG = RunConfig(model_config("resnet8"), recipe=recipe("cifar-paper", steps=100))
 LONG = 10**9
@@ -105,6 +108,20 @@ def test_threads_are_compared_and_restored(step_times, monkeypatch):
     assert torch.get_num_threads() == before
 
 
+def test_a_resumed_run_has_the_threads_of_its_start(tmp_path):
+    """The number of threads decides the order of sums, and with it the last bit."""
+    config = RunConfig(model_config("resnet8"), recipe=recipe("digits", steps=2, batch_size=16))
+    selected = RuntimeOptions(execution=Execution(threads=2))
+    with kept_threads():
+        trainer = Trainer(config, options=selected)
+        assert torch.get_num_threads() == 2
+        saved = Checkpoint(**trainer.state_dict())
+    with kept_threads():
+        resumed = Trainer(config, checkpoint=saved)
+        assert (resumed.execution.threads, torch.get_num_threads()) == (2, 2)
+    assert torch.get_num_threads() == 1
+
+
 def test_what_is_set_by_hand_is_kept(step_times):
     times, taken = step_times
     times.update({"fp32": 1.0, "fp32 + NCHW": 1.0, "fp32 + NCHW + 3 threads": 1.0})
@@ -127,7 +144,7 @@ def test_measuring_leaves_the_network_as_it_was(monkeypatch):
     assert {"fp32", "fp32 + NCHW"} <= set(way.images_per_s)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
-    assert [line.split()[0] for line in lines] == ["measuring", "comparing"]
+    assert [line.split()[0] for line in lines if not line.startswith(" ")] == ["measuring", "comparing"]
 
 
 @pytest.mark.parametrize(("probe_s", "num_images"), [(0.001, 128), (0.008, 32), (0.1, 4), (10.0, 4)])

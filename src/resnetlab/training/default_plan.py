@@ -23,6 +23,8 @@ FINETUNE_EPOCHS = ((2_000, 20), (10_000, 10), (100_000, 5), (float("inf"), 3))
 """Epochs of fine-tuning by number of training images: up to this many images, so many epochs."""
 SCRATCH_EPOCHS = ((2_000, 100), (10_000, 60), (float("inf"), 30))
 """Epochs from random weights."""
+IMAGENET_IMAGES = 500_000
+"""Training images above which random weights are trained by `imagenet-90`, the usual recipe for so many."""
 MIN_SHARE, MAX_FACTOR = 0.5, 3
 """A time limit may shorten a run to this share of the usual epochs before its images shrink, and lengthen it so many
 times."""
@@ -123,6 +125,8 @@ def recipe_for(num_train: int, *, is_pretrained: bool, steps_given: bool = False
 
     The learning rate of `scratch` is proportional to the batch; that of `finetune` grows with its square root.
     """
+    if not is_pretrained and num_train > IMAGENET_IMAGES:
+        return "imagenet-90", {}
     table = FINETUNE_EPOCHS if is_pretrained else SCRATCH_EPOCHS
     fields: dict[str, Any] = {} if steps_given else {"epochs": _by_number(table, num_train)}
     if is_pretrained:

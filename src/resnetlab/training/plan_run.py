@@ -167,8 +167,12 @@ class _Planner:
     def model(self, network: StartNetwork) -> ModelConfig:
         """Return the configuration of a network, with the outputs of the data."""
         weights = self.request.weights if self.request.weights not in (None, SCRATCH) else None
-        base = read_card(weights).model if weights is not None and self.request.model is None else None
-        return replace(base or model_config(network.model), num_classes=self.survey.num_classes)
+        base = model_config(network.model)
+        if weights is not None and self.request.model is None:
+            base = read_card(weights).model
+        elif network.weights in CATALOGUE:
+            base = replace(CATALOGUE[network.weights].model, name=network.model)
+        return replace(base, num_classes=self.survey.num_classes)
 
     def recipe(self, network: StartNetwork) -> Recipe:
         """Return the recipe of a start from this network, with the user's changes and the usual length."""

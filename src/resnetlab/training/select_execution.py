@@ -94,8 +94,10 @@ def select_execution(
     on_gpu = device.type == "cuda"
     log("measuring the speed of this machine …")
     with unchanged(model):
-        num_images = load.batch_size if on_gpu else _num_images(model, start, batch, load.batch_size)
-        timer = StepTimer(model, *batch(num_images), loss=loss)
+        num_images = (
+            load.batch_size if on_gpu else _num_images(model, start, batch, batch_size=load.batch_size, log=log)
+        )
+        timer = StepTimer(model, *batch(num_images), loss=loss, log=log)
         best, speeds = _compare_eager(config, timer, load, log=log)
         forward = timer.forward(best)
         left_s, configured = load.num_images / speeds[best.name], start.compile or start.cuda_graph
@@ -114,9 +116,11 @@ def select_execution(
     return replace(best, images_per_s=speeds), forward
 
 
-def _num_images(model: ResNet, way: Execution, batch: Callable[[int], tuple[Tensor, Tensor]], batch_size: int) -> int:
+def _num_images(
+    model: ResNet, way: Execution, batch: Callable[[int], tuple[Tensor, Tensor]], *, batch_size: int, log: Log
+) -> int:
     """Return how many images a measured step has on a processor, by the time of a step of very few."""
-    timer = StepTimer(model, *batch(PROBE_IMAGES))
+    timer = StepTimer(model, *batch(PROBE_IMAGES), log=log)
     eager = replace(way, compile=False, cuda_graph=False)
     probe_s = PROBE_IMAGES / timer.images_per_s(eager, rounds=1)
     timer.restore_threads()

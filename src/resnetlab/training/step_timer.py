@@ -6,7 +6,7 @@ Taking turns exposes each execution to the same load of the machine. A slow one 
 import copy
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,6 +28,8 @@ DROPPED = 1.6
 """Factor on the fastest time beyond which an execution is not measured further."""
 ROUNDS = 7
 """Most timed steps of each execution."""
+LINE_S = 2.0
+"""Seconds between two lines about the speed."""
 GPU_STEPS = 10
 """Steps that are timed together on a GPU, where a step takes milliseconds and is not waited for one by one."""
 
@@ -51,10 +53,20 @@ class StepTimer:
         images: Images as the network reads them, on its device.
         labels: Their labels.
         loss: The loss of the recipe.
+        log: Receives a line every two seconds.
     """
 
-    def __init__(self, model: ResNet, images: Tensor, labels: Tensor, *, loss: LossFunction = F.cross_entropy) -> None:
+    def __init__(
+        self,
+        model: ResNet,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        loss: LossFunction = F.cross_entropy,
+        log: Callable[[str], None] = lambda line: None,
+    ) -> None:
         self.model, self.images, self.labels, self.loss = model, images, labels, loss
+        self._log, self._next_line_s = log, time.monotonic() + LINE_S
         learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._optimizer = torch.optim.SGD(learning, lr=0.0, momentum=0.9, fused=True)
         self._threads = torch.get_num_threads()
@@ -110,6 +122,9 @@ class StepTimer:
             self.time_step(way, forward)
             self._times[way.name] = []
         self._times[way.name].append(self.time_step(way, forward))
+        if time.monotonic() >= self._next_line_s:
+            self._next_line_s = time.monotonic() + LINE_S
+            self._log(f"  {way.name}: {self._speed(way.name):.3g} images/s")
 
     def _speed(self, name: str) -> float:
         return len(self.labels) / statistics.median(self._times[name])
