@@ -132,3 +132,22 @@ def test_a_run_resumes_bit_for_bit(name, state):
 def test_invalid_fields_are_named(fields, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(RECIPE, **fields)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb", "muon"])
+def test_an_undone_first_step_leaves_nothing_behind(name):
+    """Steps whose losses are read together are undone if one is not finite (`unread_steps.py`)."""
+    config = RunConfig(TINY, recipe=dataclasses.replace(RECIPE, optimizer=name), seed=1, layer_stats_steps=0)
+    trainer, fresh = Trainer(config), Trainer(config)
+    trainer.begin_epoch()
+    trainer.snapshot.save(trainer)
+    batches = trainer.data.batches(0)
+    trainer.train_step(batches)
+    trainer.train_step(batches)
+    trainer.snapshot.restore(trainer)
+    for other in (trainer, fresh):
+        again = other.data.batches(0)
+        for _ in range(2):
+            other.train_step(again)
+    expected = fresh.state_dict()["tensors"]
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in trainer.state_dict()["tensors"].items())
