@@ -176,22 +176,31 @@ class Recipe:
             f"train_sizes must be rising fractions of the run from 0 on, each with a side of 8 or more, not "
             f"{self.train_sizes}",
         )
-        check(self.flip or not self.alternate_flip, "alternate_flip needs flip")
-        check(
-            not (self.balanced_order and self.class_weights == "balanced"),
-            "balanced_order and class_weights balanced both correct unequal classes, and together too much; set one",
-        )
-        check(
-            not (self.balanced_order and self.alternate_flip),
-            "alternate_flip needs each image once an epoch, which balanced_order does not give; set one",
-        )
         check(0 <= self.ema_decay < 1, f"ema_decay must be from 0 to below 1, not {self.ema_decay}")
         check(0 <= self.jitter <= 1, f"jitter must be from 0 to 1, not {self.jitter}")
         check(
             all(0 < m < 1 for m in self.milestones) and list(self.milestones) == sorted(set(self.milestones)),
             f"milestones must be rising fractions of the run between 0 and 1, not {self.milestones}",
         )
+        self._check_order()
         self._check_mixing()
+
+    def _check_order(self) -> None:
+        """Check the fields that decide how often an image comes in an epoch."""
+        check(self.flip or not self.alternate_flip, "alternate_flip needs flip")
+        check(
+            not (self.balanced_order and self.class_weights == "balanced"),
+            "balanced_order and class_weights balanced both correct unequal classes, and together too much; set one",
+        )
+        repeated = "balanced_order" if self.balanced_order else "augment_repeats"
+        check(
+            not self.alternate_flip or (not self.balanced_order and self.augment_repeats == 1),
+            f"alternate_flip needs each image once an epoch, which {repeated} does not give; set one",
+        )
+        check(
+            self.augment_repeats <= self.batch_size // 2,
+            f"augment_repeats must be at most half of batch_size, {self.batch_size // 2}, not {self.augment_repeats}",
+        )
 
     def _check_mixing(self) -> None:
         """Check the fields of optimizer, loss and augmentation that recipes after 2017 have."""
@@ -199,7 +208,8 @@ class Recipe:
         limit, threshold, strength = self.clip_grad_norm, self.bce_threshold, self.rand_augment
         check(limit is None or (math.isfinite(limit) and limit > 0), f"clip_grad_norm must be above 0, not {limit}")
         check(
-            not self.nesterov or self.optimizer not in ("adamw", "lamb"), "nesterov is of the optimizers sgd and muon"
+            not self.nesterov or self.optimizer not in ("adamw", "lamb"),
+            f"nesterov is of the optimizers sgd and muon, not {self.optimizer}; set nesterov=false",
         )
         is_bce = self.loss != "cross_entropy"
         check(threshold is None or 0 <= threshold < 1, f"bce_threshold must be from 0 to below 1, not {threshold}")
@@ -215,11 +225,3 @@ class Recipe:
         check(strength is None or 0 <= strength <= 10, f"rand_augment must be from 0 to 10, not {strength}")
         check(not (self.trivial_augment and strength is not None), "set trivial_augment or rand_augment, not both")
         check(0 <= self.random_erasing <= 1, f"random_erasing must be from 0 to 1, not {self.random_erasing}")
-        check(
-            self.augment_repeats == 1 or not self.alternate_flip,
-            "alternate_flip needs each image once an epoch, which augment_repeats does not give; set one of them",
-        )
-        check(
-            self.augment_repeats <= self.batch_size // 2,
-            f"augment_repeats must be at most half of batch_size, {self.batch_size // 2}, not {self.augment_repeats}",
-        )
