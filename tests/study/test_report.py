@@ -54,6 +54,14 @@ def test_files_of_a_study(tiny_study):
     }
 
 
+def test_the_chance_level_is_in_page_and_json(tiny_study):
+    (level,) = json.loads((tiny_study / "results.json").read_text())["chance"]
+    run = read_record(tiny_study / "runs" / "digits-residual-8-seed0" / "record.jsonl")[-1]
+    assert level["error_pct"] == run["chance"]["test"]["error_pct"]
+    assert level["sentence"].startswith(f"Chance level on digits: {level['error_pct']:.2f} % test error")
+    assert level["sentence"].replace("'", "&#39;") in (tiny_study / "report.html").read_text()
+
+
 def test_results_equal_the_records(tiny_study):
     results = json.loads((tiny_study / "results.json").read_text())
     assert len(results["runs"]) == 10

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from resnetlab.cli.terminal import print_json
+from resnetlab.cli.terminal import escape_name, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,6 +54,9 @@ def print_results(results: dict[str, Any], out: Path, console: "Console", *, jso
             errors.add_row(row["network"], *[params] * has_params, *cells, str(row["num_seeds"]))
         console.print()
         console.print(errors)
+        for level in results["chance"]:
+            if level["data"] == data:
+                console.print(escape_name(level["sentence"]), highlight=False, width=min(80, console.width))
     console.print()
     width = min(80, console.width)
     for verdict in without_repetition([Verdict(**entry) for entry in results["findings"]]):

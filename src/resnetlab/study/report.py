@@ -15,6 +15,7 @@ from resnetlab import __version__
 from resnetlab.config import ConfigError
 from resnetlab.literature.ablations import published_ablations
 from resnetlab.study.arms import CAPPED, MAX_UPDATE
+from resnetlab.study.chance_levels import chance_levels
 from resnetlab.study.contrast_evidence import contrast_evidence
 from resnetlab.study.contrasts import RULE, SPLITS, arm_contrasts, rankings
 from resnetlab.study.figures.all_figures import FIGURES, FigureFile, draw_figures
@@ -66,6 +67,7 @@ class StudyReport:
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = runs
         self.rows = table_rows(runs)
+        self.chance = chance_levels(runs)
         self.verdicts = verdicts(runs)
         self.shown_verdicts = without_repetition(self.verdicts)
         self.effects = [effect for group in group_runs(runs) for effect in group.depth_effects()]
@@ -86,6 +88,7 @@ class StudyReport:
         results = {
             "runs": [{**run.row(), **comparison_columns(run, self.published)} for run in self.runs],
             "table": [dataclasses.asdict(row) for row in self.rows],
+            "chance": [level.as_json() for level in self.chance],
             "findings": [dataclasses.asdict(verdict) for verdict in self.verdicts],
             "depth_effects": effects,
             "contrasts": [contrast.as_json() for contrast in self.contrasts],

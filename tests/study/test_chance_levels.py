@@ -1,0 +1,37 @@
+"""The chance level in the report of a study."""
+
+from dataclasses import replace
+
+from helpers.synthetic_runs import synthetic_run
+from resnetlab.study.chance_levels import chance_levels
+
+
+def run(arm, seed, *, better, data="digits", test=True):
+    entry = {"error_pct": 89.26, "class": "3", "better_than_chance": better}
+    made = synthetic_run(arm, 56, seed, 80.0, data=data, has_layer_stats=False)
+    return replace(
+        made, result={**made.result, "chance": {"train": entry, "val": entry, "test": entry if test else None}}
+    )
+
+
+def test_the_networks_that_are_no_better_are_counted():
+    runs = [run("plain", 0, better=False), run("plain", 1, better=True), run("residual", 0, better=True)]
+    (level,) = chance_levels(runs)
+    assert level.sentence == (
+        "Chance level on digits: 89.26 % test error by always answering '3', the most frequent class. No better than "
+        "chance: plain-56 (1 of 2 runs)."
+    )
+    assert level.as_json()["no_better"] == ("plain-56 (1 of 2 runs)",)
+
+
+def test_data_without_a_test_split_have_the_level_of_the_validation_split():
+    (level,) = chance_levels([run("residual", 0, better=True, data="/photos/<b>", test=False)])
+    assert level.sentence.startswith("Chance level on <b>: 89.26 % val error")
+    assert level.sentence.endswith("Every run is better than chance.")
+
+
+def test_old_records_and_failed_runs_have_none():
+    assert (
+        chance_levels([synthetic_run("plain", 20, 0, 1.0), synthetic_run("plain", 20, 1, None, status="diverged")])
+        == []
+    )
