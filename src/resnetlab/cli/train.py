@@ -159,6 +159,9 @@ class Options:
     """Seconds between checkpoints, at least; checkpoints take at most 1 % of the time."""
     checkpoint_steps: int | None = None
     """Steps between checkpoints; replaces --checkpoint-seconds."""
+    keep_states: int | None = None
+    """Epochs between states of the weights that stay in states/ of the run directory, as for resnetlab landscape; none
+    are kept if not given."""
     track: str | None = None
     """tensorboard: also write event files for TensorBoard into the run directory."""
     json: bool = False
@@ -372,6 +375,8 @@ def runtime_options(options: Options, out: Path | None = None) -> "RuntimeOption
         raise ConfigError(f"checkpoint-seconds must be at least 0, not {options.checkpoint_seconds}")
     if options.checkpoint_steps is not None and options.checkpoint_steps < 1:
         raise ConfigError(f"checkpoint-steps must be at least 1, not {options.checkpoint_steps}")
+    if options.keep_states is not None and options.keep_states < 1:
+        raise ConfigError(f"keep-states must be at least 1, not {options.keep_states}")
     if not 1 <= options.timeout <= MAX_TIMEOUT_S:
         raise ConfigError(f"timeout must be from 1 to {MAX_TIMEOUT_S:,}, not {options.timeout:g}")
     if options.track not in (None, "tensorboard"):
@@ -384,6 +389,7 @@ def runtime_options(options: Options, out: Path | None = None) -> "RuntimeOption
         allow_config_change=options.allow_config_change,
         checkpoint_s=options.checkpoint_seconds,
         checkpoint_steps=options.checkpoint_steps,
+        keep_states_epochs=options.keep_states,
         track=options.track,
         max_expected_s=None if is_agreed else MAX_UNASKED_S,
     )

@@ -16,6 +16,7 @@ from resnetlab.training.checkpoint import Checkpoint
 from resnetlab.training.checkpoint_manager import CheckpointManager, UnsavedError
 from resnetlab.training.config_changes import describe_changes
 from resnetlab.training.execution import kept_threads
+from resnetlab.training.kept_states import STATES, KeepStates
 from resnetlab.training.metrics import StepMetrics
 from resnetlab.training.record import Record
 from resnetlab.training.reports import TrainResult, run_line
@@ -166,6 +167,8 @@ class _Run:
             trainer.warnings += describe_changes(trainer, self.resume.before, saved.state, result)
         if self.out is not None:
             trainer.checkpoints = self._checkpoints(trainer, self.out / CHECKPOINT)
+            if self.options.keep_states_epochs is not None:
+                trainer.callbacks.append(KeepStates(self.out / STATES, self.options.keep_states_epochs))
         result = trainer.fit()
         if self.out is not None:
             self._write_result(self.out, result, trainer.checkpoints)

@@ -99,7 +99,7 @@ def read_result(out: Path) -> dict[str, Any]:
 def _clear(out: Path) -> None:
     for name in (CONFIG, RECORD, MODEL):
         (out / name).unlink(missing_ok=True)
-    for name in (CHECKPOINT, "tensorboard"):
+    for name in (CHECKPOINT, "tensorboard", "states"):
         shutil.rmtree(out / name, ignore_errors=True)
 
 

@@ -30,6 +30,9 @@ class RuntimeOptions:
     """Seconds between checkpoints, at least; checkpoints take at most 1 % of the time."""
     checkpoint_steps: int | None = None
     """Steps between checkpoints; replaces `checkpoint_s`."""
+    keep_states_epochs: int | None = None
+    """Epochs between states of the weights that stay in `states/` of the run directory, at least 1; none are kept if
+    not given."""
     loss_steps: int | None = None
     """Steps between two reads of the loss: callbacks hear of the steps then, and a signal stops the run then. If not
     given: 32 on a GPU, which would wait for the host at each read, and 1 elsewhere or if processes or micro-batches

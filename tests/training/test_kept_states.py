@@ -1,0 +1,87 @@
+"""Kept states of a run: their weights, the same ones after a kill, and a full disk."""
+
+import dataclasses
+import errno
+import signal
+
+import pytest
+import torch
+
+from helpers.killed_runs import killed_at_step
+from resnetlab.config import RunConfig
+from resnetlab.models.model_file import load_model
+from resnetlab.models.zoo import model_config
+from resnetlab.training.callbacks import Callback
+from resnetlab.training.fit import fit
+from resnetlab.training.kept_states import state_files
+from resnetlab.training.recipes import recipe
+from resnetlab.training.runtime_options import RuntimeOptions
+
+CONFIG = RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=4, batch_size=256), seed=3)
+OPTIONS = RuntimeOptions(keep_states_epochs=2, resume=True, checkpoint_steps=1)
+
+
+class Weights(Callback):
+    """Stores the weights at the start and after each epoch."""
+
+    def __init__(self):
+        self.of = {}
+
+    def on_start(self, trainer):
+        self.of[0] = {key: value.clone() for key, value in trainer.model.state_dict().items()}
+
+    def on_epoch(self, trainer, line):
+        self.of[line["epoch"]] = {key: value.clone() for key, value in trainer.model.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    out, weights = tmp_path_factory.mktemp("runs") / "kept", Weights()
+    fit(CONFIG, out, options=OPTIONS, callbacks=[weights])
+    return out, weights.of
+
+
+def test_states_are_the_weights_of_their_epochs(kept):
+    out, weights = kept
+    files = state_files(out)
+    assert [file.name for file in files] == [f"epoch-000{epoch}.safetensors" for epoch in (0, 2, 4)]
+    for file, epoch in zip(files, (0, 2, 4), strict=True):
+        model, card = load_model(file)
+        assert card.provenance["epoch"] == epoch
+        assert all(torch.equal(value, weights[epoch][key]) for key, value in model.state_dict().items())
+    assert state_files(out / "states") == files
+    assert state_files(files[0]) == [files[0]]
+    assert state_files(out / "checkpoint") == []
+
+
+def test_a_killed_run_keeps_the_same_states(kept, tmp_path):
+    out, _ = kept
+    assert killed_at_step(CONFIG, tmp_path / "broken", 11, OPTIONS) == signal.SIGKILL
+    fit(CONFIG, tmp_path / "broken", options=OPTIONS)
+    for file, other in zip(state_files(out), state_files(tmp_path / "broken"), strict=True):
+        first, second = load_model(file)[0].state_dict(), load_model(other)[0].state_dict()
+        assert all(torch.equal(value, second[key]) for key, value in first.items())
+
+
+def test_fresh_deletes_the_states(tmp_path):
+    short = dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, epochs=1))
+    fit(short, tmp_path / "run", options=RuntimeOptions(keep_states_epochs=1))
+    fit(short, tmp_path / "run", options=RuntimeOptions(fresh=True))
+    assert state_files(tmp_path / "run") == []
+
+
+def test_a_state_that_cannot_be_written_is_a_warning(tmp_path, monkeypatch):
+    def fail(path, model, card):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    warnings = []
+
+    class Warned(Callback):
+        def on_warning(self, trainer, message):
+            warnings.append(message)
+
+    monkeypatch.setattr("resnetlab.training.kept_states.save_model", fail)
+    short = dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, epochs=1))
+    fit(short, tmp_path / "run", options=RuntimeOptions(keep_states_epochs=1), callbacks=[Warned()])
+    states = [message for message in warnings if "the state cannot be saved (No space left on device)" in message]
+    assert len(states) == 2
