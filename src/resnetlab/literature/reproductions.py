@@ -194,7 +194,7 @@ REPRODUCTIONS: tuple[PublishedResult, ...] = (
         source="akamaster/pytorch_resnet_cifar10",
     ),
     *published_results(
-        "results-imagenet.csv, resnet50.a3_in1k",
+        "model cards of timm's ResNets, table of comparison, resnet50.a3_in1k",
         {"top1_error_pct": "100 − top1", "top5_error_pct": "100 − top5"},
         TIMM_A3,
         rows={"resnet50": [21.94, 6.22]},
