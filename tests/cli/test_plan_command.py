@@ -16,6 +16,7 @@ from resnetlab.data.shards.pack import PackOptions, pack_dataset
 from resnetlab.models.zoo import model_config
 from resnetlab.planning import workload
 from resnetlab.planning.workload import count_images
+from resnetlab.training.plan_run import SCRATCH, PlanRequest, plan_run
 from resnetlab.training.recipes import recipe
 
 RESNET50 = ("--model", "resnet50", "--recipe", "imagenet-90")
@@ -73,7 +74,6 @@ def test_json_output(capsys):
         ("--data", "cifar10", "--model", "resnet110"),
         ("--data", "digits", "--batch-size", "32"),
         ("--data", "mnist", "--recipe", "imagenet-90", "--batch-size", "512", "--epochs", "3"),
-        ("--data", "FOLDER"),
         ("--data", "FOLDER", "--model", "resnet50", "--recipe", "imagenet-90"),
         ("--model", "resnet50", "--recipe", "imagenet-fast", "--batch-size", "8192", "--steps", "100"),
     ],
@@ -87,6 +87,15 @@ def test_the_plan_is_for_the_training_that_train_starts(folder, tmp_path, monkey
         parse(train.Options, "train", words if "--data" in words else [*words, "--data", "imagenet"])
     )
     assert plan.resolve_training(parse(plan.Options, "plan", words)) == (config.model, config.recipe)
+
+
+def test_the_plan_for_ones_own_images_is_that_of_random_weights(folder):
+    options = parse(plan.Options, "plan", ["--data", str(folder), "--model", "resnet34", "--set", "epochs=3"])
+    model, found = plan.resolve_training(options)
+    request = PlanRequest(DataConfig(str(folder)), "resnet34", SCRATCH, changes={"epochs": 3})
+    trained = plan_run(request, lambda name: False).config
+    assert found == trained.recipe
+    assert (model.name, found.epochs, found.batch_size) == ("resnet34", 3, 32)
 
 
 @pytest.mark.parametrize("name", ["digits", "FOLDER", "SQUARES"])

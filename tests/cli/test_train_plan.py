@@ -5,6 +5,7 @@ import itertools
 import re
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def run(photos, tmp_path, monkeypatch, capsys):
 def test_a_folder_is_enough(run, tmp_path):
     status, out, err = run("--epochs", "2")
     assert (status, err) == (0, "")
-    assert "train    resnet20 from random weights, on photos: 32 images, 2 classes" in out
+    assert "train    resnet20 from random weights on photos: 32 images, 2 classes" in out
     assert re.search(r"how      recipe scratch, 12 pixels, 2 epochs, batches of 32, fp32, \d+ threads?\n", out)
     assert "time     less than a minute" in out
     assert [line for line in out.splitlines() if len(line) > 80] == []
@@ -206,7 +207,7 @@ def summary(expected_s):
         preprocessing=SimpleNamespace(size_text="224"),
         num_epochs=5,
     )
-    trainer = SimpleNamespace(
+    trainer: Any = SimpleNamespace(
         config=config,
         data=data,
         execution=SimpleNamespace(precision="bf16"),
@@ -223,7 +224,7 @@ def summary(expected_s):
 def test_three_lines_and_a_warning_above_an_hour():
     short = summary(250.0).splitlines()
     assert len(short) == 3
-    assert short[0] == "train    resnet18 from resnet18.tv_in1k, on a\\u001b[31mb: 320 images, 10 classes"
+    assert short[0] == "train    resnet18.tv_in1k on a\\u001b[31mb: 320 images, 10 classes"
     assert "recipe finetune, 224 pixels, 5 epochs, batches of 16, bf16" in short[1]
     assert re.fullmatch(r"time     about 4 min 10 s, until \d\d:\d\d( on \w+)?", short[2])
     assert "warning: more than an hour; --minutes 30" in summary(4000.0)

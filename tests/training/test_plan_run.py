@@ -49,6 +49,11 @@ def plan(folder, *, agree=True, model=None, **more):
     return planned, asked
 
 
+def expected_s(planned):
+    assert planned.expected_s is not None
+    return planned.expected_s
+
+
 def test_photographs_are_fine_tuned_within_an_hour(folders, machine):
     planned, asked = plan(folders / "large")
     config = planned.config
@@ -57,7 +62,7 @@ def test_photographs_are_fine_tuned_within_an_hour(folders, machine):
     assert (config.recipe.epochs, config.recipe.batch_size, config.recipe.keep) == (20, 16, "best")
     assert (config.precision, config.layout, config.compile, config.threads) == ("bf16", "channels_last", "off", 2)
     assert config.data.image_size is None  # that of the weights
-    assert 300 < planned.expected_s < 600
+    assert 300 < expected_s(planned) < 600
     assert [name for name, _ in machine["measured"]] == ["resnet18"]
 
 
@@ -119,10 +124,10 @@ def test_minutes_fit_image_size_and_length(folders, machine):
     for minutes in (0.2, 1, 3, 30):
         planned, _ = plan(folders / "large", minutes=minutes)
         assert planned.config.minutes == minutes
-        assert planned.expected_s <= 60 * minutes
-        assert planned.expected_s > 30 * minutes or planned.config.recipe.epochs == 60
+        assert expected_s(planned) <= 60 * minutes
+        assert expected_s(planned) > 30 * minutes or planned.config.recipe.epochs == 60
     tight = plan(folders / "large", minutes=0.1)[0].config
-    assert tight.data.image_size < 224
+    assert tight.data.image_size in (128, 160, 192)
     assert tight.recipe.epochs < 20
     small = plan(folders / "small", minutes=0.5)[0].config
     assert small.data.image_size is None or small.data.image_size == 32

@@ -56,7 +56,8 @@ class Options:
     label_column: str | None = None
     """Column of parquet files with the classes; found by name if not given."""
     recipe: str | None = None
-    """Name of a recipe, or a file such as my.toml. By default the network's own, as in train."""
+    """Name of a recipe, or a file such as my.toml. By default the network's own, as in train; for your own images that
+    of random weights."""
     set: tuple[str, ...] = ()
     """Any fields of the recipe, such as batch_size=512."""
     device: str = "h100"
@@ -160,15 +161,24 @@ def resolve_plan(options: Options) -> "tuple[Options, Workload, Cluster]":
 
 
 def resolve_training(options: Options) -> "tuple[ModelConfig, Recipe]":
-    """Return the network and the recipe that `train` uses with the same options, including its defaults."""
+    """Return the network and the recipe that `train` uses with the same options, including its defaults.
+
+    For one's own images the recipe is that of random weights, for their number: what `train` measures is unknown here.
+    """
     from resnetlab.models.zoo import model_config
-    from resnetlab.planning.workload import KNOWN_STATS
+    from resnetlab.planning.workload import KNOWN_STATS, count_images
+    from resnetlab.training.default_plan import recipe_for
     from resnetlab.training.recipe_settings import named_recipe, recipe_changes
     from resnetlab.training.recipes import change_recipe, default_recipe
 
     large = options.data == "imagenet" or options.data not in KNOWN_STATS
     model = model_config(options.model or ("resnet18" if large else "resnet20"))
     changes = recipe_changes({name: getattr(options, name) for name in ("batch_size", "epochs", "steps")}, options.set)
+    if options.recipe is None and options.data not in KNOWN_STATS:
+        reading = {name: getattr(options, name) for name in ("split_folders", "image_column", "label_column")}
+        number = count_images(options.data, reading).num_train
+        name, fields = recipe_for(number, is_pretrained=False, steps_given="steps" in changes)
+        return model, change_recipe(change_recipe(named_recipe(name, model), fields), changes)
     return model, change_recipe(named_recipe(options.recipe or default_recipe(options.data, model), model), changes)
 
 

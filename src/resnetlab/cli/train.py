@@ -278,13 +278,10 @@ def new_config(options: Options) -> RunConfig:
         name = options.recipe or default_recipe(data.name, model)
     if name == "finetune" and weights is None:
         raise ConfigError("recipe finetune needs trained weights; name a model file with --from")
-    overrides = _recipe_overrides(options)
-    if is_custom_data and options.recipe is None:  # a recipe by name keeps what its protocol says
-        overrides.setdefault("keep", "best")
     return RunConfig(
         model,
         data,
-        change_recipe(named_recipe(name, model), overrides),
+        change_recipe(named_recipe(name, model), _recipe_overrides(options)),
         **_given_options(options, *RUN_FIELDS),
         weights=weights,
     )

@@ -44,9 +44,11 @@ class RunSummary(Callback):
 def _subject(trainer: "TrainerComponents") -> str:
     """Return network, start and images in words."""
     config, dataset = trainer.config, trainer.data.dataset
-    start = "random weights" if config.weights is None else config.weights
-    numbers = f"{len(dataset.train):,} images, {len(dataset.classes):,} classes"
-    return f"{config.model.name} from {start}, on {dataset.name}: {numbers}"
+    name, weights = config.model.name, config.weights
+    start = f"{name} from {weights or 'random weights'}"
+    if weights is not None and weights.startswith(f"{name}."):
+        start = weights
+    return f"{start} on {dataset.name}: {len(dataset.train):,} images, {len(dataset.classes):,} classes"
 
 
 def _method(trainer: "TrainerComponents") -> str:
