@@ -41,6 +41,8 @@ def grouped() -> dict[str, list[str]]:
 def reference(name: str) -> list[str]:
     """Return the directive that documents one public name, as lines of reStructuredText."""
     item = getattr(resnetlab, name)
+    if inspect.ismodule(item):  # `study`, a package and a function
+        return [f".. autofunction:: resnetlab.{name}.api.{name}"]
     if inspect.isclass(item):
         lines = [f".. autoclass:: resnetlab.{name}", "   :members:"]
         return [*lines, "   :show-inheritance:"] if issubclass(item, Exception) else lines

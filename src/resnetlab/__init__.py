@@ -3,12 +3,14 @@
 Networks
     build_model, model_config, ResNet, cost, Cost, deepen, Block, register_block, ModelConfig
 Published weights
-    list_weights, PretrainedWeights, push_model
+    list_weights, PretrainedWeights, push_model, check_weights, WeightCheck
 Data
     open_data, Dataset, Split, DataConfig, Preprocessing, register_augmentation
 Training
     fit, Trainer, TrainResult, Callback, StepMetrics, Progress, RuntimeOptions, ProcessGroup, StopSignal,
     Checkpoint, recipe, Recipe, RunConfig, register_optimizer, register_schedule, register_recipe, ScheduleInput
+Studies
+    study, Study, Contrast
 Evaluation and prediction
     evaluate, Evaluation, SplitScore, load, Predictor, Prediction
 Looking into networks
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from resnetlab.evaluation.lesion_models import lesion
     from resnetlab.evaluation.metrics import Evaluation
     from resnetlab.evaluation.protocols import SplitScore
+    from resnetlab.evaluation.self_check.check_weights import WeightCheck, check_weights
     from resnetlab.inference.predictor import Prediction, Predictor, load
     from resnetlab.models.block_registry import register_block
     from resnetlab.models.blocks import Block
@@ -48,6 +51,9 @@ if TYPE_CHECKING:
     from resnetlab.models.pretrained.resolve import list_weights
     from resnetlab.models.resnet import ResNet
     from resnetlab.models.zoo import build_model, model_config
+    from resnetlab.study.api import study
+    from resnetlab.study.contrasts import Contrast
+    from resnetlab.study.study_results import Study
     from resnetlab.system.download import DownloadError
     from resnetlab.system.process_group import ProcessGroup
     from resnetlab.training.callbacks import Callback
@@ -76,6 +82,7 @@ _MODULES = {
     "evaluation.lesion_models": ("lesion",),
     "evaluation.metrics": ("Evaluation",),
     "evaluation.protocols": ("SplitScore",),
+    "evaluation.self_check.check_weights": ("WeightCheck", "check_weights"),
     "inference.predictor": ("Prediction", "Predictor", "load"),
     "models.block_registry": ("register_block",),
     "models.blocks": ("Block",),
@@ -88,6 +95,8 @@ _MODULES = {
     "models.pretrained.resolve": ("list_weights",),
     "models.resnet": ("ResNet",),
     "models.zoo": ("build_model", "model_config"),
+    "study.contrasts": ("Contrast",),
+    "study.study_results": ("Study",),
     "system.download": ("DownloadError",),
     "system.process_group": ("ProcessGroup",),
     "training.callbacks": ("Callback",),
@@ -119,6 +128,8 @@ __all__ = [
     "list_weights",
     "PretrainedWeights",
     "push_model",
+    "check_weights",
+    "WeightCheck",
     "open_data",
     "Dataset",
     "Split",
@@ -142,6 +153,9 @@ __all__ = [
     "register_schedule",
     "register_recipe",
     "ScheduleInput",
+    "study",
+    "Study",
+    "Contrast",
     "evaluate",
     "Evaluation",
     "SplitScore",
@@ -165,6 +179,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "study":  # the package, which is the function too
+        return importlib.import_module("resnetlab.study")
     if name not in _HOME:
         raise AttributeError(f"module 'resnetlab' has no attribute {name!r}")
     return getattr(importlib.import_module(f"resnetlab.{_HOME[name]}"), name)

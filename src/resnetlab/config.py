@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from resnetlab.extension import load_extensions
 from resnetlab.recipe_config import Recipe
 from resnetlab.serialization import OMIT_DEFAULT, ConfigError, at_least, check, from_json, one_of
 
@@ -35,6 +36,10 @@ class BlockProperties:
     """Output channels of the block over its inner channels."""
     takes_width: bool = False
     """Whether the block has the widths of `ModelConfig.groups` and `width_per_group`."""
+    needs_shortcut: bool = False
+    """Whether a plain network of such blocks makes no sense: its output would be 0 or random."""
+    required_norm: "Norm | None" = None
+    """The only normalisation of the block; any if `None`."""
 
 
 BLOCK_PROPERTIES: dict[str, BlockProperties] = {
@@ -44,6 +49,16 @@ BLOCK_PROPERTIES: dict[str, BlockProperties] = {
     "preact-bottleneck": BlockProperties(num_convs=3, expansion=4, takes_width=True),
     "no-last-relu": BlockProperties(num_convs=2, expansion=1),
     "bn-after-addition": BlockProperties(num_convs=2, expansion=1),
+    "constant-scaling": BlockProperties(num_convs=2, expansion=1, needs_shortcut=True),
+    "exclusive-gating": BlockProperties(num_convs=2, expansion=1, needs_shortcut=True),
+    "shortcut-gating": BlockProperties(num_convs=2, expansion=1, needs_shortcut=True),
+    "dropout-shortcut": BlockProperties(num_convs=2, expansion=1, needs_shortcut=True),
+    "rezero": BlockProperties(num_convs=2, expansion=1, needs_shortcut=True),
+    "skipinit": BlockProperties(num_convs=2, expansion=1, needs_shortcut=True, required_norm="none"),
+    "fixup": BlockProperties(num_convs=2, expansion=1, needs_shortcut=True, required_norm="none"),
+    "stochastic-depth": BlockProperties(num_convs=2, expansion=1, needs_shortcut=True),
+    "se": BlockProperties(num_convs=2, expansion=1),
+    "se-bottleneck": BlockProperties(num_convs=3, expansion=4, takes_width=True),
 }
 """The known blocks by name; `resnetlab.register_block` adds one."""
 
@@ -54,6 +69,8 @@ def block_properties(name: str) -> BlockProperties:
     Raises:
         ConfigError: if no block has this name.
     """
+    if name not in BLOCK_PROPERTIES:
+        load_extensions()
     known = ", ".join(BLOCK_PROPERTIES)
     check(
         name in BLOCK_PROPERTIES,
@@ -111,7 +128,7 @@ class ModelConfig:
     """A projection with a stride averages 2x2 positions first (ResNet-D; He, T. et al., 2019, Figure 2)."""
 
     def __post_init__(self) -> None:
-        block_properties(self.block)
+        self._check_block()
         one_of("shortcut", self.shortcut, Shortcut)
         one_of("stem", self.stem, Stem)
         one_of("bottleneck_stride", self.bottleneck_stride, Literal["1x1", "3x3"])
@@ -132,6 +149,15 @@ class ModelConfig:
             self.norm == "batch" or not self.zero_init_residual,
             'zero_init_residual sets the last BN scale to 0 and needs norm="batch"',
         )
+
+    def _check_block(self) -> None:
+        properties = block_properties(self.block)
+        check(
+            self.shortcut != "none" or not properties.needs_shortcut,
+            f'block {self.block} needs a shortcut, such as shortcut="pad"; without one its output would be 0 or random',
+        )
+        needed = properties.required_norm
+        check(needed in (None, self.norm), f'block {self.block} needs norm="{needed}", not "{self.norm}"')
 
     def _check_widths(self) -> None:
         check(

@@ -1,6 +1,11 @@
-"""Names that users extend with their own code: learning rate schedules, optimizers, augmentations."""
+"""Names that users extend with their own code: learning rate schedules, optimizers, augmentations.
+
+An installed package extends them through an entry point of the group `resnetlab.extensions`, which names a module that
+registers them, or a function that does. Entry points are loaded when a name is unknown without them, and not before.
+"""
 
 import difflib
+import importlib.metadata
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -21,6 +26,35 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         close = [other for other in names if other.startswith(word)]
         close = close or [other for other in names if len(other) >= 3 and word.startswith(other)]
     return f"; did you mean {close[0]}?" if close else ""
+
+
+GROUP = "resnetlab.extensions"
+"""Group of the entry points of packages that extend resnetlab."""
+
+_loaded: set[str] = set()
+
+
+def load_extensions() -> None:
+    """Load the entry points of all installed packages that were not loaded yet.
+
+    Raises:
+        ConfigError: if one cannot be loaded; the message names it and its package.
+    """
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        package = entry.dist.name if entry.dist else "an unknown package"
+        key = f"{package}: {entry.name} = {entry.value}"
+        if key in _loaded:
+            continue
+        _loaded.add(key)  # before it is loaded: its own look-ups must not load it again
+        try:
+            loaded = entry.load()
+            if callable(loaded):
+                loaded()
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ConfigError(
+                f"extension {entry.name!r} of the package {package} cannot be loaded ({reason}); repair or uninstall it"
+            ) from error
 
 
 class Registry(Mapping[str, Any]):
@@ -48,12 +82,18 @@ class Registry(Mapping[str, Any]):
             raise ConfigError(f"{self.kind} {name!r} exists already; choose another name")
         self._entries[name] = entry
 
+    def defined(self) -> dict[str, Any]:
+        """Return the names whose functions are loaded."""
+        return {name: entry for name, entry in self._entries.items() if entry is not None}
+
     def check(self, name: str) -> None:
         """Raise if a name is unknown.
 
         Raises:
             ConfigError: listing the known names.
         """
+        if name not in self._entries:
+            load_extensions()
         if name not in self._entries:
             known = ", ".join(self._entries) or "none"
             raise ConfigError(f"{self.kind} {name!r} is unknown; known: {known}{did_you_mean(name, self._entries)}")

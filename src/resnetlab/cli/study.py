@@ -212,7 +212,7 @@ def build_grid(options: Options, preset: "Preset") -> "Grid":
         ConfigError: for a value that cannot work.
     """
     from resnetlab.data.registry import detect_kind
-    from resnetlab.study.grid import Grid, StudyData
+    from resnetlab.study.grid import Grid, StudyData, default_recipe
     from resnetlab.training.recipe_settings import named_recipe, recipe_changes
     from resnetlab.training.recipes import change_recipe
 
@@ -236,7 +236,7 @@ def build_grid(options: Options, preset: "Preset") -> "Grid":
             **reading_options(options),
         )
         detect_kind(data)
-        recipe_name = options.recipe or ("digits" if name == "digits" else "cifar-paper")
+        recipe_name = options.recipe or default_recipe(name)
         training = change_recipe(named_recipe(recipe_name), changes)
         datasets += [StudyData(replace(data, train_images=size), training) for size in sizes]
     return Grid(

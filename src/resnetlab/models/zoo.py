@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetlab.config import BLOCK_PROPERTIES, ConfigError, ModelConfig, block_properties
+from resnetlab.extension import load_extensions
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -80,6 +81,9 @@ def model_config(name: str, **changes: Any) -> ModelConfig:
         ConfigError: (a `ValueError`) for an unknown name, field or value; the message names the nearest that works.
     """
     fields = _named_fields(name, changes)
+    needed = block_properties(changes.get("block", fields["block"])).required_norm
+    if needed is not None:
+        fields["norm"] = needed
     unknown = sorted(set(changes) - {f.name for f in dataclasses.fields(ModelConfig)})
     if unknown:
         known = ", ".join(f.name for f in dataclasses.fields(ModelConfig))
@@ -99,6 +103,8 @@ def _named_fields(name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     if wide := _WIDE.fullmatch(name):
         return {"name": name, **_wide_fields(int(wide[1]), int(wide[2]))}
     match = _NAME.fullmatch(name)
+    if match and match[5] and match[5] not in BLOCK_PROPERTIES:
+        load_extensions()
     if match is None or (match[5] is not None and match[5] not in BLOCK_PROPERTIES):
         blocks = f"; the blocks are {', '.join(BLOCK_PROPERTIES)}" if match else ""
         raise ConfigError(

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from resnetlab.config import ConfigError, ModelConfig, Norm, Recipe, RunConfig
-from resnetlab.extension import did_you_mean
+from resnetlab.config import BLOCK_PROPERTIES, ConfigError, ModelConfig, Norm, Recipe, RunConfig
+from resnetlab.extension import did_you_mean, load_extensions
 from resnetlab.models.zoo import IMAGENET, model_config
 
 ARMS: dict[str, dict[str, Any]] = {
@@ -23,7 +23,7 @@ ARMS: dict[str, dict[str, Any]] = {
 
 `residual` is the paper's option A, so it has exactly as many parameters as `plain` (section 4.2). A, B and C are the
 shortcut options of Table 3. `bottleneck` (9n+2 layers) uses the blocks of Figure 5. The others are `residual` with
-another block (`models/variants`), and have its name.
+another block (`models/variants`), and have its name. So has the arm of every block of the user's own.
 """
 
 CAPPED = "-capped"
@@ -42,25 +42,35 @@ def arm_network(arm: str, depth: int, *, norm: Norm = "batch", init_scale: float
     """Return the CIFAR network of one arm and depth.
 
     Args:
-        arm: A key of `ARMS`, also with the suffix `CAPPED`.
+        arm: A key of `ARMS` or a registered block, also with the suffix `CAPPED`.
         depth: Layers with weights: 6n+2, or 9n+2 for `bottleneck`.
-        norm: Normalisation of every layer; `none` leaves it out.
+        norm: Normalisation of every layer; `none` leaves it out. Some blocks have their own (`arm_norm`).
         init_scale: Factor on the initial weights of the convolutions, above 0.
 
     Raises:
         ConfigError: for an unknown arm, or a depth that does not fit it; the message gives the nearest valid depths.
     """
     name, arm = arm, arm.removesuffix(CAPPED)
-    if arm not in ARMS:
-        known = f"{', '.join(ARMS)}, and each with {CAPPED} (a limit on the step of each layer)"
-        raise ConfigError(f"arm {name!r} is unknown; known: {known}{did_you_mean(name, ARMS)}")
+    if arm not in known_arms():
+        load_extensions()
+    if arm not in known_arms():
+        known = f"{', '.join(known_arms())}, and each with {CAPPED} (a limit on the step of each layer)"
+        raise ConfigError(f"arm {name!r} is unknown; known: {known}{did_you_mean(name, known_arms())}")
+    fields = ARMS.get(arm) or {"shortcut": "pad", "block": arm}
+    norm = arm_norm(arm, norm)
     family = "plain" if arm == "plain" else "resnet"
     suffix = "-cifar" if depth in IMAGENET else ""
     try:
-        config = model_config(f"{family}{depth}{suffix}", **ARMS[arm], norm=norm, init_scale=init_scale)
+        config = model_config(f"{family}{depth}{suffix}", **fields, norm=norm, init_scale=init_scale)
     except ConfigError as error:
         raise ConfigError(f"arm bottleneck: {error}" if arm == "bottleneck" else str(error)) from error
     return config if arm in ("plain", "residual") else replace(config, name=f"{config.name}-{arm}")
+
+
+def arm_norm(arm: str, norm: Norm) -> Norm:
+    """Return the normalisation of an arm's networks: `norm`, unless its block allows another one only."""
+    block = arm.removesuffix(CAPPED)
+    return (BLOCK_PROPERTIES[block].required_norm if block in BLOCK_PROPERTIES else None) or norm
 
 
 def arm_of(config: RunConfig) -> str:
@@ -71,18 +81,23 @@ def arm_of(config: RunConfig) -> str:
 def _network_arm(model: ModelConfig) -> str:
     if model.shortcut == "none":
         return "plain"
-    if model.block in ARMS:
+    if model.block != "basic":
         return model.block
     if model.shortcut == "pad":
         return "A" if model.name.endswith("-A") else "residual"
     return "B" if model.shortcut == "project" else "C"
 
 
+def known_arms() -> list[str]:
+    """Return every arm: those of `ARMS`, then the other blocks by name, such as the user's own."""
+    return [*ARMS, *(block for block in BLOCK_PROPERTIES if block not in ARMS and block != "basic")]
+
+
 def ordered_arms(arms: Iterable[str]) -> list[str]:
-    """Return each arm once, in the order of tables and figures: that of `ARMS`, each before its control arm."""
+    """Return each arm once, in the order of tables and figures: that of `known_arms`, each before its control arm."""
     return sorted(set(arms), key=arm_position)
 
 
 def arm_position(arm: str) -> tuple[int, bool]:
     """Return the position of an arm in tables and figures, as a sort key."""
-    return list(ARMS).index(arm.removesuffix(CAPPED)), arm.endswith(CAPPED)
+    return known_arms().index(arm.removesuffix(CAPPED)), arm.endswith(CAPPED)

@@ -1,4 +1,4 @@
-"""What is missing for a clear contrast between arms, and the command that adds it."""
+"""Evidence that is missing for a clear contrast between arms, and the command that adds it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from resnetlab.study.study_command import Additions, study_command
 
 @dataclass(frozen=True)
 class ContrastEvidence:
-    """What the contrasts of one data set leave open. Field names are keys of `results.json`."""
+    """Evidence that the contrasts of one data set lack. Field names are keys of `results.json`."""
 
     data: str
     sentence: str

@@ -54,13 +54,17 @@ class Contrast:
     """Error of one arm minus that of another at equal depth, seed by seed."""
 
     setting: Setting
+    """Data set, depth, number of training images and split."""
     first: str
+    """The arm that is subtracted."""
     second: str
+    """The arm from which it is subtracted."""
     points: dict[int, float]
     """Seed to error of `second` minus error of `first`, in percentage points."""
     num_diverged: int
     """Runs among them that ended in NaN and count as an error of 100 %."""
     mean: float
+    """Mean of `points`."""
     std: float | None
     """Standard deviation over seeds, at least that of one image; `None` with one seed."""
     p: float | None
@@ -108,10 +112,16 @@ class Contrast:
             return "–"
         return "<0.001" if self.p_holm < 0.001 else f"{self.p_holm:.3f}"
 
+    @property
+    def _p_words(self) -> str:
+        if self.num_comparisons == 1:
+            return f"p {self.p_text}"
+        return f"p {self.p_text} after Holm's correction for {self.num_comparisons} comparisons"
+
     def __str__(self) -> str:
         mean = f"{self.mean:+.2f}".replace("-", "−")
         diverged = f"; {self.num_diverged} ended in NaN, counted as 100 %" if self.num_diverged else ""
-        basis = f"95 % interval {self.interval_text}, p {self.p_text} of {self.num_comparisons} comparisons (Holm)"
+        basis = f"95 % interval {self.interval_text}, {self._p_words}"
         return (
             f"{self.second} minus {self.first}, {self.setting.title}, {SPLITS[self.setting.split]}: {mean} points over "
             f"{len(self.points)} seed{'s' * (len(self.points) != 1)} ({basis}{diverged}): {self.outcome}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from resnetlab.config import ConfigError, DataConfig, ModelConfig, Norm, Precision, Recipe, RunConfig
 from resnetlab.data.registry import dataset_title
 from resnetlab.serialization import differences
-from resnetlab.study.arms import arm_network, arm_of, arm_recipe
+from resnetlab.study.arms import arm_network, arm_norm, arm_of, arm_recipe
 from resnetlab.study.local_pool import Event, RunEnded, RunStarted, RunTask, run_tasks
 from resnetlab.study.results import MODEL, RUNS, Run, read_run, read_runs
 from resnetlab.system.dir_lock import is_locked, lock_dir
@@ -157,6 +157,11 @@ def run_study(
                 yield RunEnded(task, f"cannot start from {task.config.weights}: that run did not finish")
 
 
+def default_recipe(data: str) -> str:
+    """Return the name of the recipe of a study's data set: `digits` for digits, else that of the paper for CIFAR."""
+    return "digits" if data == "digits" else "cifar-paper"
+
+
 def run_name(config: RunConfig, deepened_from: int | None = None) -> str:
     """Return the directory name of a run: `digits-plain-56-seed0`, or `…-56-from-20-…` if deepened from 20 layers."""
     parts = [data_folder_name(config.data), arm_of(config), str(config.model.depth)]
@@ -211,7 +216,7 @@ def _check_settings(runs: Iterable[Run], grid: Grid, out: Path) -> None:
         dataset = datasets.get(run.data)
         expected = replace(
             run.config,
-            model=replace(run.config.model, norm=grid.norm, init_scale=grid.init_scale),
+            model=replace(run.config.model, norm=arm_norm(run.arm, grid.norm), init_scale=grid.init_scale),
             recipe=arm_recipe(run.arm, for_network(dataset.recipe, run.config.model)) if dataset else run.config.recipe,
             data=replace(dataset.data, train_images=run.train_images) if dataset else run.config.data,
             precision=grid.precision,

@@ -13,8 +13,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
-from resnetlab.config import RunConfig
+from resnetlab.config import RunConfig, block_properties
 from resnetlab.system.cores import usable_cores
 
 
@@ -91,8 +92,10 @@ def defer_sigint() -> Generator[None]:
         signal.raise_signal(signal.SIGINT)
 
 
-def run_tasks(tasks: Sequence[RunTask], num_workers: int) -> Generator[Event]:
+def run_tasks(tasks: Sequence[RunTask], num_workers: int, own_code: Sequence[Any] = ()) -> Generator[Event]:
     """Execute tasks in order, at most `num_workers` at once, and yield their events.
+
+    Each worker registers `own_code` (`own_code.registered_code`) first.
 
     Each run has its own process, so a killed run does not affect the others. Closing the iterator early (an exception,
     Ctrl-C) stops the workers; finished runs remain.
@@ -108,7 +111,7 @@ def run_tasks(tasks: Sequence[RunTask], num_workers: int) -> Generator[Event]:
                 task, core = waiting.pop(0), free_cores.pop(0)
                 receiver, sender = context.Pipe(duplex=False)
                 process = context.Process(
-                    target=_run_in_worker, args=(task.config, task.out, sender, core), daemon=True
+                    target=_run_in_worker, args=(task.config, task.out, sender, core, own_code), daemon=True
                 )
                 with defer_sigint():
                     process.start()
@@ -156,9 +159,12 @@ def _worker_cores(num_workers: int) -> list[int | None]:
     return [None] * num_workers
 
 
-def _run_in_worker(config: RunConfig, out: Path, pipe: Connection, core: int | None) -> None:
+def _run_in_worker(config: RunConfig, out: Path, pipe: Connection, core: int | None, own_code: Sequence[Any]) -> None:
+    from resnetlab.study.own_code import register_code
     from resnetlab.study.worker import run_task  # not at the top: the study's own process must not load torch
 
+    register_code(own_code)
+    block_properties(config.model.block)  # loads the installed packages that extend this one if it is theirs
     if core is not None:
         os.sched_setaffinity(0, {core})
     run_task(config, out, pipe)

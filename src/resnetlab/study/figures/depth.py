@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from resnetlab.figure_style import LEGEND_ROW, add_caption, add_legend_below, create_panels, set_panel_title
 from resnetlab.study.arms import ordered_arms
-from resnetlab.study.figures.colours import ARM_COLOURS
+from resnetlab.study.figures.colours import arm_colour
 from resnetlab.study.figures.selection import over_seeds
 from resnetlab.study.results import Run
 
@@ -78,7 +78,7 @@ def _plot_arm(axes: Axes, runs: Sequence[Run], key: str, *, arm: str, dodge: flo
         [depth * dodge for depth in depths],
         means,
         (below, above),
-        color=ARM_COLOURS[arm],
+        color=arm_colour(arm),
         marker="o",
         markersize=4,
         capsize=3,
