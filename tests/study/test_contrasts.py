@@ -181,6 +181,7 @@ def test_report_and_terminal_show_the_contrasts():
     text = io.StringIO()
     print_contrasts(results, Console(file=text, width=80))
     lines = text.getvalue().splitlines()
-    assert any(line.startswith("C minus A") and line.endswith("A is better") for line in lines)
+    assert next(line.split() for line in lines if line.startswith("C minus A"))[-1] == "clear"
+    assert next(line.split() for line in lines if line.startswith("B minus A"))[-1] == "tie"
     assert max(len(line) for line in lines if not line.startswith("  resnetlab")) <= 80
     assert [line for line in lines if line.startswith("  resnetlab study --data digits --arms")]

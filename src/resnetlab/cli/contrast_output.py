@@ -31,6 +31,10 @@ def print_contrasts(results: dict[str, Any], console: "Console") -> None:
                 console.print(ranking["sentence"], highlight=False, width=width)
         if len({(row["first"], row["second"]) for row in own}) <= MAX_PAIRS:
             console.print(_differences(own))
+            note = (
+                f"p after Holm's correction for {own[0]['num_comparisons']} comparisons; clear: below 5 %, else a tie"
+            )
+            console.print(note, style="dim", highlight=False, width=width)
     for ablation in results["published_ablations"]:
         console.print(f"\npublished: {ablation['sentence']}", highlight=False, width=width)
     for evidence in results["contrast_evidence"]:
@@ -50,7 +54,7 @@ def _condition(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _differences(rows: list[dict[str, Any]]) -> Any:
-    listing = table("arms", "error", "points", "95 % interval", "p (Holm)", "result", left=2)
+    listing = table("arms", "error", "points", "95 % from, to", "p", "result", left=2)
     for row in rows:
         ends = row["interval_95"]
         p = row["p_holm"]
@@ -58,9 +62,9 @@ def _differences(rows: list[dict[str, Any]]) -> Any:
             f"{row['second']} minus {row['first']}",
             row["split"],
             _signed(row["mean"], 2),
-            "one seed" if ends is None else f"{_signed(ends[0], 1)} to {_signed(ends[1], 1)}",
+            "one seed" if ends is None else f"{_signed(ends[0], 1)} {_signed(ends[1], 1)}",
             "–" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}",
-            row["outcome"],
+            "–" if p is None else "tie" if row["better"] is None else "clear",
         )
     return listing
 
