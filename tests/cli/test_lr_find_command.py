@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from resnetlab.cli.lr_find import print_curve
+from helpers.images import write_tree
+from resnetlab.cli.lr_find import Options, _configuration, print_curve
 from resnetlab.cli.main import main
 from resnetlab.config import Recipe
 from resnetlab.training.lr_finder import LrCurve, LrSweep
@@ -81,3 +82,12 @@ def test_a_wrong_call_is_refused_before_the_first_step(words, message, capsys, m
     monkeypatch.setattr("resnetlab.training.lr_finder.find_lr", lambda *_, **__: pytest.fail("too late"))
     assert main(["lr-find", "--data", "digits", "--model", "resnet8", *words]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"resnetlab: {message}"
+
+
+def test_own_images_have_the_recipe_that_train_takes(tmp_path):
+    write_tree(tmp_path / "photos", {"a": 30, "b": 30})
+    config = _configuration(Options(data=str(tmp_path / "photos"), model="resnet8", set=("momentum=0.8",)))
+    assert (config.recipe.name, config.recipe.batch_size, config.recipe.momentum) == ("scratch", 32, 0.8)
+    named = _configuration(Options(data=str(tmp_path / "photos"), model="resnet8", recipe="cifar-paper"))
+    assert (named.recipe.name, named.recipe.batch_size) == ("cifar-paper", 128)
+    assert _configuration(Options(data="digits", model="resnet8", batch_size=64)).recipe.batch_size == 64

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from helpers.images import write_tree
 from resnetlab.cli import train
 from resnetlab.cli.main import COMMANDS, parse
 from resnetlab.cli.train_output import next_commands, print_next_commands, print_result
 from resnetlab.config import DataConfig
-
-from helpers.images import write_tree
+from resnetlab.training.recipes import RECIPES
 
 LEVEL = {"error_pct": 60.0, "class": "cat", "better_than_chance": True}
 RESULT = {
@@ -41,20 +41,20 @@ def printed(**changes):
 
 def test_the_chance_level_is_beside_the_errors():
     lines = printed()
-    assert lines[1] == "chance level, test: 60.00 %, by always answering 'cat', the most frequent class"
+    assert lines[1] == "chance level, test: 60.00 %, by always predicting 'cat', the most frequent class"
     assert not any("no better than chance" in line for line in lines)
     assert not any("macro" in line for line in lines)
 
 
 def test_an_error_that_is_no_better_says_so():
     lines = " ".join(printed(chance={"test": {**LEVEL, "better_than_chance": False}}))
-    assert "The test error is no better than chance: this network has learnt nothing that it can use." in lines
+    assert "The test error is no better than chance: its 95 % interval reaches that level." in lines
 
 
 def test_without_a_test_split_the_level_is_that_of_the_validation():
     chance = {"val": {**LEVEL, "class": None}, "test": None}
     lines = printed(chance=chance, test_error_pct=None, unequal_classes=True)
-    assert lines[1] == "chance level, val: 60.00 %, by always answering any one class"
+    assert lines[1] == "chance level, val: 60.00 %, by always predicting any one class"
     assert lines[2] == "macro-averaged error, val: 22.00 %; each class counts once, whatever its size"
 
 
@@ -115,16 +115,11 @@ def test_the_next_commands_can_be_typed(tmp_path):
     assert out.getvalue().splitlines()[0] == "next:"
 
 
-def test_own_images_and_fine_tuning_keep_the_best_epoch(tmp_path):
-    write_tree(tmp_path / "photos", {"a": 1, "b": 1})
-    photos = str(tmp_path / "photos")
-
-    def keep(**options):
-        return train.new_config(train.Options(**options)).recipe.keep
-
-    assert keep(data=photos) == "best"
-    assert keep(data=photos, keep="last") == "last"
-    assert keep(data=photos, set=("keep=last",)) == "last"
-    assert keep(data=photos, model="resnet20", recipe="cifar-paper") == "last"
-    assert keep(data="digits") == "last"
-    assert keep(data="cifar10") == "last"
+def test_recipes_for_own_images_keep_the_best_epoch_and_those_of_the_paper_the_last():
+    keep = {name: recipe.keep for name, recipe in RECIPES.items()}
+    assert {keep["scratch"], keep["finetune"]} == {"best"}
+    assert {keep[name] for name in ("digits", "cifar-paper", "imagenet-paper", "imagenet-90", "imagenet-fast")} == {
+        "last"
+    }
+    fine_tuned = train.Options(data="digits", model="resnet8", recipe="digits", keep="best")
+    assert train.new_config(fine_tuned).recipe.keep == "best"

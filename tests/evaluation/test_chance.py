@@ -46,10 +46,10 @@ def test_no_constant_answer_has_a_lower_error():
 def test_the_answer_is_named_unless_every_one_is_as_good():
     level = chance_level([50, 30, 20])
     assert level is not None
-    assert level.describe(["cat", "dog", "owl"]) == "always answering 'cat', the most frequent class"
+    assert level.describe(["cat", "dog", "owl"]) == "always predicting 'cat', the most frequent class"
     equal = chance_level([0, 25, 25, 25, 25])
     assert equal is not None
-    assert (equal.error_pct, equal.describe("abcde")) == (75, "always answering any one class")
+    assert (equal.error_pct, equal.describe("abcde")) == (75, "always predicting any one class")
 
 
 @pytest.mark.parametrize("counts", [[], [0, 0], [12], [0, 7, 0]])
@@ -106,7 +106,7 @@ def output_of(evaluation):
 
 def test_the_terminal_has_the_level_beside_the_error():
     text = output_of(unequal_evaluation(100))
-    line = "chance 10.00 % by always answering '<b>cat\\x1b[2J</b>', the most frequent class"
+    line = "chance 10.00 % by always predicting '<b>cat\\x1b[2J</b>', the most frequent class"
     assert line in " ".join(text.split())
     assert "macro error    0.00 %" in text
     assert "no better than chance" not in text

@@ -18,7 +18,7 @@ def test_the_networks_that_are_no_better_are_counted():
     runs = [run("plain", 0, better=False), run("plain", 1, better=True), run("residual", 0, better=True)]
     (level,) = chance_levels(runs)
     assert level.sentence == (
-        "Chance level on digits: 89.26 % test error by always answering '3', the most frequent class. No better than "
+        "Chance level on digits: 89.26 % test error by always predicting '3', the most frequent class. No better than "
         "chance: plain-56 (1 of 2 runs)."
     )
     assert level.as_json()["no_better"] == ("plain-56 (1 of 2 runs)",)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -34,7 +34,7 @@ class Options:
     data: str | None = None
     """A named data set, a folder or a URL, as for train."""
     model: str | None = None
-    """The network; the default of train if not given."""
+    """The network. If not given: that of --from, else resnet20 for named data sets and resnet18 for your own images."""
     weights: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Initial weights for fine-tuning, as for train; random weights if not given."""
     data_root: Path | None = None
@@ -50,7 +50,7 @@ class Options:
     """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
     are. As in train."""
     recipe: str | None = None
-    """A recipe by name or file; the default of train if not given. Its learning rate and schedule are not used."""
+    """A recipe by name or file; as in train if not given. Its learning rate and schedule are not used."""
     set: tuple[str, ...] = ()
     """Any fields of the recipe, such as weight_decay=5e-4 optimizer=adamw."""
     batch_size: int | None = None
@@ -157,9 +157,15 @@ def _spread(count: int) -> Iterator[int]:
 
 
 def _configuration(options: Options) -> RunConfig:
+    """Return the configuration of `train`; for one's own images the recipe is that of their number, as there."""
     from resnetlab.cli import train
+    from resnetlab.data.registry import LISTED_KINDS, detect_kind
+    from resnetlab.planning.workload import count_images
+    from resnetlab.training.default_plan import recipe_for
+    from resnetlab.training.recipe_settings import named_recipe, recipe_changes
+    from resnetlab.training.recipes import change_recipe
 
-    return train.new_config(
+    config = train.new_config(
         train.Options(
             data=options.data,
             model=options.model,
@@ -177,6 +183,13 @@ def _configuration(options: Options) -> RunConfig:
             **reading_options(options),
         )
     )
+    if options.recipe is not None or detect_kind(config.data) not in LISTED_KINDS:
+        return config
+    number = options.train_images or count_images(config.data.name, reading_options(options)).num_train
+    name, fields = recipe_for(number, is_pretrained=config.weights is not None, steps_given=True)
+    changes = recipe_changes({"batch_size": options.batch_size}, options.set)
+    recipe = change_recipe(named_recipe(name, config.model), {**fields, **changes})
+    return replace(config, recipe=recipe)
 
 
 def _workers(options: Options) -> int:

@@ -1,4 +1,4 @@
-"""What `resnetlab train` prints after a run: errors, the chance level, the epoch that was kept, the next commands."""
+"""The lines that `train` prints after a run: errors, the chance level, the epoch that was kept, the next commands."""
 
 import shlex
 from collections.abc import Iterator, Mapping
@@ -44,7 +44,7 @@ def _chance_lines(result: Mapping[str, Any]) -> Iterator[str]:
         return
     yield f"chance level, {split}: {level['error_pct']:.2f} %, by {constant_answer(level['class'])}"
     if not level["better_than_chance"]:
-        yield f"The {split} error is no better than chance: this network has learnt nothing that it can use."
+        yield f"The {split} error is no better than chance: its 95 % interval reaches that level."
     macro = result["macro_error_pct"][split]
     if result.get("unequal_classes") and macro is not None:
         yield f"macro-averaged error, {split}: {macro:.2f} %; each class counts once, whatever its size"

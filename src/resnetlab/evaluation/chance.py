@@ -36,7 +36,7 @@ class ChanceLevel:
 
 def constant_answer(name: str | None) -> str:
     """Return the best constant answer in words: the class `name`, or any class if `None`."""
-    return f"always answering {'any one class' if name is None else f'{name!r}, the most frequent class'}"
+    return f"always predicting {'any one class' if name is None else f'{name!r}, the most frequent class'}"
 
 
 def chance_level(class_counts: Sequence[int]) -> ChanceLevel | None:

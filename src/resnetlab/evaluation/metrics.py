@@ -124,7 +124,7 @@ class Evaluation:
 
     @property
     def chance(self) -> ChanceLevel | None:
-        """The top-1 error of always answering the most frequent class; `None` if only one class has samples."""
+        """The top-1 error of always predicting the most frequent class; `None` if only one class has samples."""
         return chance_level(self.class_counts)
 
     @property
