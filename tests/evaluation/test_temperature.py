@@ -1,17 +1,21 @@
 """The temperature against a search over many values, and from training and `evaluate` into a model file."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import resnetlab
+from helpers.small_network import CLASSES, model_file
 from resnetlab.cli.main import main
 from resnetlab.config import DataConfig, Preprocessing, Recipe, RunConfig
 from resnetlab.evaluation import temperature as module
 from resnetlab.evaluation.temperature import LogProbs, TemperatureError, collect_log_probs, fit_temperature
+from resnetlab.models.model_card import read_card
 from resnetlab.models.model_file import ModelCard, load_model, save_model
 from resnetlab.serialization import to_json
 
@@ -149,3 +153,39 @@ def test_wrong_calls_change_nothing(run, tmp_path, capsys):
         assert message in printed.err
         assert (printed.err.count("\n"), printed.out) == (1, "")
     assert file.read_bytes() == before
+
+
+def test_images_that_a_network_may_know_are_refused(run, tmp_path, capsys):
+    """A network of unknown training images: a split that is held out now may have been trained on."""
+    model, card = load_model(run / "plain")
+    file = tmp_path / "net.safetensors"
+    save_model(file, model, replace(card, provenance={}))
+    before = file.read_bytes()
+    assert main(["evaluate", str(file), "--data", "digits", "--fit-temperature"]) == 2
+    assert "without a validation split: images that are held out now may be among them" in capsys.readouterr().err
+    assert file.read_bytes() == before
+
+
+def test_a_validation_folder_suffices_for_a_network_of_unknown_origin(tmp_path, capsys):
+    file, rng = model_file(tmp_path / "net.safetensors"), np.random.default_rng(0)
+    predictor = resnetlab.load(file)
+    pixels = rng.integers(0, 256, (60, 36, 36, 3), dtype=np.uint8)
+    labels = np.where(rng.random(60) < 0.6, predictor.probabilities(pixels).argmax(1), rng.integers(0, 6, 60))
+    for name in ("train", "val"):
+        for number, (image, label) in enumerate(zip(pixels[::-1] if name == "train" else pixels, labels, strict=True)):
+            folder = tmp_path / "data" / name / CLASSES[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / f"{number}.png")
+    log_probs = np.log(predictor.probabilities(pixels)).astype(np.float32)
+    expected = fit_temperature(LogProbs(values=log_probs, labels=labels), split="val")
+    words = ["evaluate", str(file), "--data", str(tmp_path / "data"), "--json"]
+    assert main([*words, "--split", "train", "--fit-temperature"]) == 0
+    output, stored = json.loads(capsys.readouterr().out), read_card(file).temperature_scaling
+    assert stored is not None
+    assert (output["split"], output["temperature"]) == ("train", [stored.temperature])
+    assert stored.num_images == 60
+    assert stored.temperature == pytest.approx(expected.temperature, rel=1e-3)  # of the images of val, and no others
+    assert main([*words, "--split", "val"]) == 0
+    notes = " ".join(json.loads(capsys.readouterr().out)["notes"])
+    assert "it is not known on which images net.safetensors was trained" in notes
+    assert "the temperature was fitted on this split" in notes

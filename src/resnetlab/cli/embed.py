@@ -159,7 +159,7 @@ def _write_features(options: Options, predictor: "Predictor", files: Sequence["F
     return progress.num_failed, names
 
 
-def _print_neighbours(options: Options, predictor: "Predictor", spool: Path, names: Sequence[str]) -> int:
+def _print_neighbours(options: Options, predictor: "Predictor", spool: Path, names: list[str]) -> int:
     """Print the nearest images of each query, or of each image; return the number of queries that cannot be read.
 
     Args:
@@ -179,7 +179,12 @@ def _print_neighbours(options: Options, predictor: "Predictor", spool: Path, nam
         for start in range(0, len(names), QUERY_ROWS):
             rows = np.arange(start, min(start + QUERY_ROWS, len(names)))
             _print_nearest(
-                options, search, names, queries=[names[row] for row in rows], features=features[rows], rows=rows
+                options,
+                search,
+                names,
+                queries=[names[row] for row in rows.tolist()],
+                features=features[rows],
+                rows=rows,
             )
         return 0
     progress, left_out = PredictProgress(), LeftOut()
@@ -195,7 +200,7 @@ def _print_neighbours(options: Options, predictor: "Predictor", spool: Path, nam
 def _print_nearest(
     options: Options,
     search: "NearestSearch",
-    names: Sequence[str],
+    names: list[str],
     *,
     queries: Sequence[str],
     features: "np.ndarray",

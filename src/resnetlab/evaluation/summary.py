@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from resnetlab.evaluation.metrics import Evaluation
-from resnetlab.models.model_card import TemperatureScaling
+from resnetlab.models.model_card import ModelCard, TemperatureScaling
 
 if TYPE_CHECKING:  # the HTML report needs no PyTorch
     from resnetlab.evaluation.evaluator import EnsembleMember
@@ -94,6 +94,12 @@ def evaluation_notes(members: "Sequence[EnsembleMember]", evaluation: Evaluation
     scalings = [member.card.temperature_scaling for member in members]
     if any(scaling and scaling.split == first.dataset.split_name for scaling in scalings):
         notes.append("the temperature was fitted on this split: on new images calibration is probably worse")
+    unknown = [member.file.name for member in members if not is_training_data_known(member.card)]
+    if unknown and first.dataset.split_name in ("train", "val") and not any(m.dataset.seen_in_training for m in members):
+        notes.append(
+            f"it is not known on which images {' and '.join(unknown)} was trained; if these were among them, the error "
+            "on new images is higher, and neither a temperature nor label errors follow from them"
+        )
     if evaluation.rejection and not any(scalings):
         notes.append(
             "no temperature was fitted, so confidence may be far from accuracy; fit one with --fit-temperature"
@@ -126,6 +132,11 @@ def describe_origin(member: "EnsembleMember") -> list[tuple[str, str]]:
     if versions:
         lines.append(("with", ", ".join(f"{package} {version}" for package, version in versions.items())))
     return lines
+
+
+def is_training_data_known(card: ModelCard) -> bool:
+    """Return whether a card has the fingerprint of the training data, as those of `train` have."""
+    return bool(card.provenance.get("data", {}).get("fingerprint"))
 
 
 def describe_temperature(scaling: TemperatureScaling) -> str:

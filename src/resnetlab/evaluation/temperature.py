@@ -20,6 +20,7 @@ from resnetlab.evaluation.evaluator import open_members
 from resnetlab.evaluation.metrics import calibration_error_pct, reliability_curve
 from resnetlab.evaluation.options import EvaluationOptions
 from resnetlab.evaluation.protocols import LogProbBatches
+from resnetlab.evaluation.summary import is_training_data_known
 from resnetlab.models.model_card import TemperatureScaling
 from resnetlab.models.model_file import load_model, save_model
 from resnetlab.system.process_group import ProcessGroup
@@ -166,7 +167,8 @@ def fit_model_file(
         on_progress: As for `open_members`.
 
     Raises:
-        ConfigError: As `open_members`, such as for data without a validation split.
+        ConfigError: As `open_members`, such as for data without a validation split; or if the network may have been
+            trained on these images.
         TemperatureError: As `fit_temperature`.
         OSError: If the file cannot be written; it then stays unchanged.
     """
@@ -174,6 +176,12 @@ def fit_model_file(
     (member,) = open_members([file], data, options, on_progress=on_progress, process_group=process_group)
     if member.dataset.seen_in_training:
         raise ConfigError(f"{file}: its network was trained on these images; a temperature needs held-out ones")
+    given = member.dataset.listing is not None and "val" in member.dataset.listing.splits
+    if not given and not is_training_data_known(member.card):
+        raise ConfigError(
+            f"{file} does not say on which images its network was trained, and {member.dataset.title} comes without a "
+            "validation split: images that are held out now may be among them; name data with folders train and val"
+        )
     unscaled = replace(member, card=replace(member.card, temperature_scaling=None))
     samples = torch.arange(len(member.labels))[process_group.rank :: process_group.size]
     part = collect_log_probs(unscaled.log_probs(options, samples), len(samples))
