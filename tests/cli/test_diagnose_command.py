@@ -346,3 +346,19 @@ def test_a_cut_record_is_named(run, capsys, undrawn):
 def test_a_record_of_an_older_version_is_not_sealed(run, capsys, undrawn):
     rewrite_unsealed(run / "record.jsonl")
     assert "note: record.jsonl is not sealed" in diagnose(capsys, run)
+
+
+def test_shattering(run, tmp_path, capsys):
+    output = diagnose(capsys, run, "--shattering", "--batch-size", 32)
+    assert output.startswith("tiny: correlation of the gradients at inputs 1 to 32 points apart\n")
+    assert [line.split()[0] for line in output.splitlines() if "noise" in line][1:3] == ["white", "brown"]
+    assert is_narrow(output, run)
+    assert {path.name for path in (run / "diagnosis").iterdir()} == {"shattering.png", "shattering.svg"}
+    file = run / "model.safetensors"
+    values = json.loads(diagnose(capsys, file, "--shattering", "--batch-size", 32, "--out", tmp_path / "a", "--json"))
+    assert values["network"] == "tiny"
+    initial, plain = (row["values"][1] for row in values["autocorrelation"][1:3])
+    assert f" {initial:.2f} " in next(line for line in output.splitlines() if line.startswith("initial weights"))
+    assert plain < initial
+    file.unlink()
+    assert "no such model file; --shattering needs the weights" in diagnose(capsys, run, "--shattering", status=2)

@@ -13,7 +13,10 @@ from resnetlab.config import ConfigError, DataConfig, RunConfig
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from torch import Tensor
 
+    from resnetlab.models.model_card import ModelCard
+    from resnetlab.models.resnet import ResNet
     from resnetlab.study.results import Run
     from resnetlab.study.run_checks import RunIssue
 
@@ -58,6 +61,9 @@ class Options:
     are. As in the model file if not given."""
     batch_size: int = 128
     """Images to measure a model file on, at least 2."""
+    shattering: bool = False
+    """Measure instead how gradients at neighbouring inputs correlate (Balduzzi et al., 2017): of the trained network,
+    at initial weights with and without shortcuts, and of white and brown noise."""
     layers: bool = False
     """Print every layer instead of the range in each stage."""
     out: Path | None = None
@@ -68,6 +74,8 @@ class Options:
 
 def run(options: Options) -> int:
     """Print and draw the layer statistics of one network, and print its issues."""
+    if options.shattering:
+        return shattering(options)
     run, out = find_layer_stats(options)
     from resnetlab.cli.console import open_console
     from resnetlab.study.figures.all_figures import draw_layer_stats
@@ -100,6 +108,24 @@ def run(options: Options) -> int:
     for file in files:
         console.print(f"figure: {file}", soft_wrap=True, highlight=False)
     return 0
+
+
+def shattering(options: Options) -> int:
+    """Measure the shattering of a model file's gradients, or of the one in a run directory.
+
+    Raises:
+        ConfigError: as `measure_model`, and if a run directory has no model file.
+    """
+    from resnetlab.cli.diagnose_shattering import run_shattering
+    from resnetlab.study.results import MODEL
+
+    path, out = options.path, options.path.with_name(f"{options.path.stem}-{DIAGNOSIS}")
+    if path.is_dir():
+        path, out = path / MODEL, path / DIAGNOSIS
+    if not path.exists():
+        raise ConfigError(f"{path}: no such model file; --shattering needs the weights of a network")
+    batch = open_batch(path, options)
+    return run_shattering(batch.model, batch.images, out=options.out or out, path=options.path, as_json=options.json)
 
 
 def print_run_json(run: "Run", issues: "Sequence[RunIssue]", files: Sequence[Path], path: Path) -> None:
@@ -146,11 +172,45 @@ def find_layer_stats(options: Options) -> "tuple[Run, Path]":
     return measure_model(path / MODEL, options), path / DIAGNOSIS
 
 
+@dataclass(frozen=True)
+class ModelBatch:
+    """A network and one batch of images to measure it on."""
+
+    model: "ResNet"
+    card: "ModelCard"
+    config: RunConfig
+    """The configuration of the run that trained the network, with the data of the images."""
+    images: "Tensor"
+    labels: "Tensor"
+    """Numbered as the network's classes."""
+
+
 def measure_model(path: Path, options: Options) -> "Run":
     """Measure the layer statistics of a model file on one batch of training images; the file does not change.
 
     Raises:
         ConfigError: if the file is no model file, or the training data are unknown and --data is not given.
+    """
+    from resnetlab.study.results import Run
+    from resnetlab.training.layer_stats import measure_layer_stats
+
+    batch = open_batch(path, options)
+    return Run(
+        directory=path,
+        config=batch.config,
+        status="measured",
+        start={"data": {"classes": list(batch.card.classes)}},
+        epochs=(),
+        result={"status": "measured", **batch.card.error},
+        layer_stats=(measure_layer_stats(batch.model, batch.images, batch.labels),),
+    )
+
+
+def open_batch(path: Path, options: Options) -> ModelBatch:
+    """Load a model file and one batch of training images, the same one in every call.
+
+    Raises:
+        ConfigError: as `measure_model`.
     """
     if options.batch_size < 2:
         raise ConfigError(f"batch-size must be at least 2, not {options.batch_size}")
@@ -159,8 +219,6 @@ def measure_model(path: Path, options: Options) -> "Run":
     from resnetlab.evaluation.class_matching import check_channels, match_classes
     from resnetlab.models.model_file import load_model
     from resnetlab.serialization import from_json
-    from resnetlab.study.results import Run
-    from resnetlab.training.layer_stats import measure_layer_stats
 
     model, card = load_model(path)
     saved_config = card.provenance.get("config")
@@ -179,14 +237,12 @@ def measure_model(path: Path, options: Options) -> "Run":
     train = dataset.train.with_channels(card.model.in_channels)
     check_channels(card, train.channels, dataset.name)
     images, labels = sample_images(train, card.preprocessing, options.batch_size)
-    return Run(
-        directory=path,
+    return ModelBatch(
+        model=model,
+        card=card,
         config=replace(config, model=card.model, data=data, weights=None),
-        status="measured",
-        start={"data": {"classes": list(card.classes)}},
-        epochs=(),
-        result={"status": "measured", **card.error},
-        layer_stats=(measure_layer_stats(model, images, class_indices[labels]),),
+        images=images,
+        labels=class_indices[labels],
     )
 
 
