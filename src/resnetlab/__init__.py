@@ -8,11 +8,12 @@ Data
     open_data, Dataset, Split, DataConfig, Preprocessing, register_augmentation
 Training
     fit, Trainer, TrainResult, Callback, StepMetrics, Progress, RuntimeOptions, ProcessGroup, StopSignal,
-    Checkpoint, recipe, Recipe, RunConfig, register_optimizer, register_schedule, register_recipe, ScheduleInput
+    Checkpoint, recipe, Recipe, RunConfig, register_optimizer, register_schedule, register_recipe, ScheduleInput, find_lr,
+    LrSweep, LrCurve
 Studies
     study, Study, Contrast
 Evaluation and prediction
-    evaluate, Evaluation, SplitScore, load, Predictor, Prediction
+    evaluate, Evaluation, ChanceLevel, SplitScore, load, Predictor, Prediction
 Looking into networks
     lesion, LesionResult
 Files
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from resnetlab.data.augmentation import register_augmentation
     from resnetlab.data.dataset import Dataset, Split
     from resnetlab.data.open_dataset import open_data
+    from resnetlab.evaluation.chance import ChanceLevel
     from resnetlab.evaluation.evaluate import evaluate
     from resnetlab.evaluation.lesion import LesionResult
     from resnetlab.evaluation.lesion_models import lesion
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from resnetlab.training.checkpoint import Checkpoint
     from resnetlab.training.checkpoint_manager import UnsavedError
     from resnetlab.training.fit import fit
+    from resnetlab.training.lr_finder import LrCurve, LrSweep, find_lr
     from resnetlab.training.lr_schedule import ScheduleInput, register_schedule
     from resnetlab.training.metrics import Progress, StepMetrics
     from resnetlab.training.optimizer import register_optimizer
@@ -77,6 +80,7 @@ _MODULES = {
     "data.augmentation": ("register_augmentation",),
     "data.dataset": ("Dataset", "Split"),
     "data.open_dataset": ("open_data",),
+    "evaluation.chance": ("ChanceLevel",),
     "evaluation.evaluate": ("evaluate",),
     "evaluation.lesion": ("LesionResult",),
     "evaluation.lesion_models": ("lesion",),
@@ -103,6 +107,7 @@ _MODULES = {
     "training.checkpoint": ("Checkpoint",),
     "training.checkpoint_manager": ("UnsavedError",),
     "training.fit": ("fit",),
+    "training.lr_finder": ("LrCurve", "LrSweep", "find_lr"),
     "training.lr_schedule": ("ScheduleInput", "register_schedule"),
     "training.metrics": ("Progress", "StepMetrics"),
     "training.optimizer": ("register_optimizer",),
@@ -153,11 +158,15 @@ __all__ = [
     "register_schedule",
     "register_recipe",
     "ScheduleInput",
+    "find_lr",
+    "LrSweep",
+    "LrCurve",
     "study",
     "Study",
     "Contrast",
     "evaluate",
     "Evaluation",
+    "ChanceLevel",
     "SplitScore",
     "lesion",
     "LesionResult",

@@ -28,7 +28,7 @@ MIN_FALL = 0.05
 
 @dataclass(frozen=True)
 class LrSweep:
-    """The rates of a sweep.
+    """The learning rates of a sweep, which rise by equal factors.
 
     Raises:
         ConfigError: if a value is out of range.
@@ -58,6 +58,7 @@ class LrCurve:
     """The losses of a sweep, in nats, one for each step."""
 
     lr: tuple[float, ...]
+    """The learning rate of each step."""
     loss: tuple[float, ...]
     """Finite loss of the batch, before the step at this rate."""
     smoothed: tuple[float, ...]
