@@ -67,7 +67,8 @@ assumed  plain or residual: residual (option A), the usual network; a plain one
          map: halved by each later stage, averaged at the end, as in the paper
          ReLU: after each BN but the last of a block, and after the addition, as
            in the paper
-         epsilon of BN: 1e-5, PyTorch's default
+         epsilon of BN: 1e-5, PyTorch's default. Otherwise: --bn-epsilon 1e-3
+         channels: RGB, the usual convention. Otherwise: --channel-order bgr
 """
     )
 

@@ -1,4 +1,7 @@
-"""`resnetlab inspect`: the network in a file of weights, and its conversion to a model file."""
+"""`resnetlab inspect`: the network in a file of weights, and its conversion to a model file.
+
+Longer than 300 lines because each of the options carries its help text.
+"""
 
 import json
 from collections.abc import Collection
@@ -8,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from resnetlab.config import ConfigError, ModelConfig
+from resnetlab.config import ConfigError, ModelConfig, block_properties
 
 if TYPE_CHECKING:
     from resnetlab.models.importing.import_weights import ImportedModel
@@ -26,6 +29,8 @@ CARD_OPTIONS = (
     "fit",
 )
 """The options that only a written model file needs."""
+CHECK_OPTIONS = ("mean", "std", "image_size")
+"""The options of these that --data takes too, without --save."""
 OTHER_SUFFIXES = (".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".onnx", ".xml", ".pt2")
 """Suffixes of other kinds of file; a model file must not have them, since some select the engine of a file."""
 
@@ -71,6 +76,15 @@ class Options:
     """Position of option A's zero channels: behind the others, or half in front and half behind."""
     bottleneck_stride: Literal["1x1", "3x3"] | None = None
     """Convolution of a bottleneck that has the stride: the first 1x1 (v1), or the 3x3 (v1.5)."""
+    channel_order: Literal["rgb", "bgr"] | None = None
+    """Order in which the network reads the channels of colour images; the conversion turns bgr into rgb."""
+    bn_epsilon: float | None = None
+    """Epsilon of batch normalisation, such as 1e-3 of Keras; default 1e-5."""
+    data: str | None = None
+    """Images of the kind that the network was trained on, without labels: a folder, parquet files, shards, or the name
+    of a data set. Each assumption is tried on them; --save takes what they show clearly."""
+    data_root: Path | None = None
+    """Folder of the archives of a named data set."""
     tensors: str | None = None
     """Key of the network to read, of several in one file: such as ema, or state_dict.teacher."""
     json: bool = False
@@ -93,7 +107,7 @@ def run(options: Options) -> int:
         _refuse_options(options, "an export of resnetlab")
         result = inspect_exported_file(options.file)
     elif has_card(path := find_model_file(options.file)):
-        _refuse_options(options, "a model file of resnetlab", allowed=("save", "classes"))
+        _refuse_options(options, "a model file of resnetlab", allowed=("save", "classes", "data"))
         result = inspect_model_file(path, options)
     else:
         result = inspect_weights(path, options)
@@ -118,6 +132,11 @@ def inspect_model_file(path: Path, options: Options) -> dict[str, Any]:
 
     model, card = load_model(path)
     sealed, written = has_seal(path), {}
+    if options.data is not None:
+        from resnetlab.cli.inspect_check import data_config, describe_check
+        from resnetlab.evaluation.self_check.check_weights import check_weights
+
+        written["check"] = describe_check(check_weights(path, data_config(options)))
     if options.save is not None:
         if options.classes is None:
             raise ConfigError(
@@ -127,7 +146,7 @@ def inspect_model_file(path: Path, options: Options) -> dict[str, Any]:
         card = rename_classes(card, options.classes)
         options.save.parent.mkdir(parents=True, exist_ok=True)
         save_model(options.save, model, card)
-        written = {"out": str(options.save)}
+        written["out"] = str(options.save)
     return {
         "file": str(path),
         "kind": "a model file of resnetlab",
@@ -181,7 +200,14 @@ def inspect_weights(path: Path, options: Options) -> dict[str, Any]:
         shortcut=options.shortcut,
         zero_channels=options.zero_channels,
         bottleneck_stride=options.bottleneck_stride,
+        channel_order=options.channel_order,
+        bn_epsilon=options.bn_epsilon,
     )
+    checked = {}
+    if options.data is not None:
+        from resnetlab.cli.inspect_check import apply_check
+
+        options, overrides, checked = apply_check(path, options, overrides)
     imported = import_weights(path, overrides, tensors=options.tensors)
     weights, model = imported.weights, imported.model
     result: dict[str, Any] = {
@@ -198,7 +224,7 @@ def inspect_weights(path: Path, options: Options) -> dict[str, Any]:
             for item in imported.assumptions
         ],
         "odd": list(imported.warnings),
-    }
+    } | checked
     return result if options.save is None else result | _save_import(options.save, path, imported, options)
 
 
@@ -230,10 +256,13 @@ def describe_architecture(config: ModelConfig, params: int) -> dict[str, Any]:
         "stage_channels": list(config.stage_channels),
         "stem": config.stem,
         "shortcut": config.shortcut,
-        "bottleneck_stride": config.bottleneck_stride if config.block == "bottleneck" else None,
+        "bottleneck_stride": config.bottleneck_stride if block_properties(config.block).num_convs == 3 else None,
         "norm": config.norm,
         "num_classes": config.num_classes,
         "in_channels": config.in_channels,
+        "groups": config.groups,
+        "width_per_group": config.width_per_group,
+        "average_shortcut": config.average_shortcut,
     }
 
 
@@ -252,6 +281,7 @@ def _check_options(options: Options) -> None:
         ConfigError: for options that contradict each other, and for an output file that exists or has a wrong suffix.
     """
     given = [name for name in CARD_OPTIONS if getattr(options, name) is not None]
+    given = [name for name in given if options.data is None or name not in CHECK_OPTIONS]
     if options.save is None and given:
         raise ConfigError(f"--{given[0].replace('_', '-')} requires --save FILE, the model file to write")
     if options.save is not None and options.save.exists():
@@ -271,7 +301,8 @@ def _refuse_options(options: Options, kind: str, allowed: Collection[str] = ()) 
     Raises:
         ConfigError: naming the first such option.
     """
-    conversion = ("tensors", "shortcut", "zero_channels", "bottleneck_stride", *CARD_OPTIONS, "save")
+    importing = ("tensors", "shortcut", "zero_channels", "bottleneck_stride", "channel_order", "bn_epsilon")
+    conversion = (*importing, *CARD_OPTIONS, "save", "data")
     given = [name for name in conversion if getattr(options, name) is not None and name not in allowed]
     if given:
         raise ConfigError(

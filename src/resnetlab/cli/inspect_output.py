@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
+from resnetlab.cli.inspect_check import check_lines
+
 WIDTH = 80
 SHORTCUTS = {
     "none": "plain: no shortcuts",
@@ -23,6 +25,9 @@ def format_lines(result: dict[str, Any]) -> Iterator[str]:
     yield f"{result['file']}: {result['kind']}{tensors}{wrapper}"
     yield from _format_network(result["network"])
     yield from _format_import(result)
+    if "check" in result:
+        for index, line in enumerate(check_lines(result["check"])):
+            yield from _entry("" if index else "checked", line)
     if "classes" in result:
         yield from _entry("classes", textwrap.shorten(", ".join(result["classes"]), 400, placeholder=" …"))
         yield from _entry("images", _format_preprocessing(result["preprocessing"]))
@@ -52,7 +57,11 @@ def _format_network(network: dict[str, Any]) -> Iterator[str]:
     stride = f", stride in the {net['bottleneck_stride']}" if net["bottleneck_stride"] else ""
     blocks, channels = _join(net["stage_blocks"]), _join(net["stage_channels"])
     yield from _entry("", f"{net['block']} blocks {blocks} of {channels} channels{stride}")
-    stem = "7x7 stem" if net["stem"] == "imagenet" else "3x3 stem"
+    if net["groups"] > 1 or net["width_per_group"] != 64:
+        yield from _entry("", f"3x3 convolutions in {net['groups']} groups of width {net['width_per_group']}")
+    if net["average_shortcut"]:
+        yield from _entry("", "projections read averages of 2x2 positions")
+    stem = {"imagenet": "7x7 stem", "cifar": "3x3 stem", "deep": "stem of three 3x3"}[net["stem"]]
     norm = "" if net["norm"] == "batch" else "; no batch normalisation"
     yield from _entry("", f"{stem}; {net['in_channels']} channels in, {net['num_classes']} classes out{norm}")
 

@@ -26,6 +26,7 @@ from resnetlab.evaluation.protocols import (
     one_crop,
     ten_crop,
 )
+from resnetlab.evaluation.self_check.quick_check import contradiction
 from resnetlab.inference.backend_selection import engine_name
 from resnetlab.inference.engines.base import Engine
 from resnetlab.inference.formats.exported_file import is_exported_file
@@ -50,6 +51,8 @@ class EnsembleMember:
     """This network's index for each class of the first network: int64, shape (num_classes,)."""
     num_recalibration_images: int = 0
     """Training images used to recalibrate batch normalisation; 0 without recalibration."""
+    contradiction: str | None = None
+    """What the statistics of imported weights contradict on these images, in one line."""
 
     @property
     def computed_by(self) -> str:
@@ -140,6 +143,9 @@ def _open_member(
         dataset = replace(dataset, split=_reorder_samples(dataset, first.dataset, file, first.file))
         labels = first.labels
         class_order = match_classes(card.classes, first.card.classes, model_name=file.name, data_name=first.file.name)
+    disagreement = None
+    if isinstance(model, ResNet) and options.on_bad_image == "fail":  # else the sample may have no image
+        disagreement = contradiction(model, card, dataset.split, workers=options.workers)
     num_images = 0
     if options.recalibrate_bn and isinstance(model, ResNet):
         train = _open_dataset(card, dataset.config, replace(options, split="train"), on_progress).split
@@ -153,6 +159,7 @@ def _open_member(
         labels=labels,
         class_order=class_order,
         num_recalibration_images=num_images,
+        contradiction=disagreement,
     )
 
 

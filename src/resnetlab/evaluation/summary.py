@@ -85,6 +85,11 @@ def describe_protocol(members: "Sequence[EnsembleMember]", options: "EvaluationO
 def evaluation_notes(members: "Sequence[EnsembleMember]", evaluation: Evaluation) -> tuple[str, ...]:
     """Return warnings about the data, the network and the metrics."""
     first, notes = members[0], list(members[0].dataset.warnings)
+    notes += [
+        f"{member.file.name}: {member.contradiction}; resnetlab inspect WEIGHTS --data IMAGES tries every assumption"
+        for member in members
+        if member.contradiction is not None
+    ]
     if any(member.dataset.seen_in_training for member in members):
         notes.append("the network was trained on some of these images: the error on new images is probably higher")
     if first.num_recalibration_images:
@@ -95,7 +100,11 @@ def evaluation_notes(members: "Sequence[EnsembleMember]", evaluation: Evaluation
     if any(scaling and scaling.split == first.dataset.split_name for scaling in scalings):
         notes.append("the temperature was fitted on this split: on new images calibration is probably worse")
     unknown = [member.file.name for member in members if not is_training_data_known(member.card)]
-    if unknown and first.dataset.split_name in ("train", "val") and not any(m.dataset.seen_in_training for m in members):
+    if (
+        unknown
+        and first.dataset.split_name in ("train", "val")
+        and not any(m.dataset.seen_in_training for m in members)
+    ):
         notes.append(
             f"it is not known on which images {' and '.join(unknown)} was trained; if these were among them, the error "
             "on new images is higher, and neither a temperature nor label errors follow from them"

@@ -16,6 +16,7 @@ from resnetlab.data.loader import sample_images
 from resnetlab.data.rng import make_generator
 from resnetlab.evaluation.class_matching import match_classes
 from resnetlab.evaluation.protocols import score_split
+from resnetlab.evaluation.self_check.quick_check import contradiction
 from resnetlab.models.deepen import deepen, max_difference, num_calibration_images
 from resnetlab.models.model_card import read_card
 from resnetlab.models.model_file import load_model
@@ -91,7 +92,7 @@ def init_from_file(config: RunConfig, model: ResNet, data: "RunData") -> dict[st
     Returns:
         The record's `start` entry: the `file`; whether the `head` was "kept" or "reordered" or is "new"; for a deepened
         network also the `depth` of the file's, the largest difference of logits to it, and the training error in %
-        before the first step.
+        before the first step; `contradiction` if the statistics in imported weights disagree with the images.
 
     Raises:
         ModelFileError: if the file cannot be read.
@@ -108,6 +109,10 @@ def init_from_file(config: RunConfig, model: ResNet, data: "RunData") -> dict[st
             f" ({'; '.join(other) or 'another number of stages'})"
         )
     start: dict[str, Any] = {"file": path}
+    if config.data.on_bad_image == "fail":  # else the sample may have no image
+        seen = dataclasses.replace(card, preprocessing=preprocessing)
+        disagreement = contradiction(source, seen, train, workers=workers)
+        start |= {} if disagreement is None else {"contradiction": disagreement}
     given = source
     if card.model.stage_blocks != wanted.stage_blocks:
         images, _ = sample_images(

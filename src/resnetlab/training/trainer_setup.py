@@ -76,7 +76,7 @@ class TrainerComponents:
         self.state = TrainState(at_initial_lr=self.config.recipe.initial_lr is not None)
         self.best = BestWeights(with_weights=self.config.recipe.keep == "best")
         self.checkpoints = CheckpointManager(None, lambda: Checkpoint(**self.state_dict()), self.warn)
-        self.warnings = _start_warnings(self.config, self.data)
+        self.warnings = _start_warnings(self.config, self.data, self.start)
         self.snapshot = StateSnapshot()
         self._learning: list[bool] = []
         self._ready_epoch = -1
@@ -235,8 +235,9 @@ def _build_network(config: RunConfig, data: RunData, checkpoint: Checkpoint | No
     return model.to(data.device), start
 
 
-def _start_warnings(config: RunConfig, data: RunData) -> list[str]:
-    """Return what is known before the first step: about network and image size, the data, and skipped images."""
+def _start_warnings(config: RunConfig, data: RunData, start: dict[str, Any]) -> list[str]:
+    """Return what is known before the first step: network, image size, initial weights, data, and skipped images."""
     warning = size_warning(config.model, data.preprocessing.image_size)
     skipped = [f"left out: {bad}" for bad in data.dataset.skipped]
-    return [*([warning] if warning else []), *data.dataset.warnings, *skipped]
+    contradicted = [f"{config.weights}: {start['contradiction']}"] if "contradiction" in start else []
+    return [*([warning] if warning else []), *contradicted, *data.dataset.warnings, *skipped]

@@ -57,7 +57,7 @@ def test_small_network_with_a_projection(tmp_path):
     assert card.classes[9] == "truck"
     assert card.preprocessing == Preprocessing(32, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.201))
     assert lines[0] == "resnet8, 10 outputs, keys as in torchvision or timm"
-    assert lines[1] == (
+    assert lines[3] == (
         "assumed: 32 pixels, mean 0.4914 0.4822 0.4465, deviation 0.2023 0.1994 0.201 (as in kuangliu's and "
         "chenyaofo's repositories), classes of CIFAR-10; resnetlab inspect FILE --save NEW takes other values"
     )
@@ -75,7 +75,7 @@ def test_imagenet_network(tmp_path):
     save(tmp_path / "a.pth", "resnet18", 5, stage_channels=(4, 8, 16, 32))
     card, lines = converted(tmp_path / "a.pth")
     assert (card.preprocessing.image_size, card.preprocessing.resize_rule) == (224, "torchvision")
-    assert "224 pixels, mean 0.485 0.456 0.406" in lines[1]
+    assert "224 pixels, mean 0.485 0.456 0.406" in lines[3]
 
 
 def test_grey_network(tmp_path):

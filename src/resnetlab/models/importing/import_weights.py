@@ -7,7 +7,12 @@ import torch
 
 from resnetlab.config import ConfigError
 from resnetlab.models.importing.assumptions import Assumption, AssumptionOverrides, apply_overrides, list_assumptions
-from resnetlab.models.importing.convert import append_zero_channels, convert_state_dict
+from resnetlab.models.importing.convert import (
+    append_zero_channels,
+    convert_state_dict,
+    with_bn_epsilon,
+    with_reversed_channels,
+)
 from resnetlab.models.importing.heads import refuse_unit_head
 from resnetlab.models.importing.infer_architecture import infer_architecture
 from resnetlab.models.importing.key_formats import KeyFormat, ZeroChannels
@@ -69,7 +74,7 @@ def import_weights(
     if inferred is not None:
         evidence = f"score {score:+.0f}; clear beyond {CLEAR_SCORE:.0f}"
         position, reason = inferred, f"the weights show it ({evidence})"
-        if overrides.zero_channels not in (None, inferred):
+        if overrides.zero_channels not in (None, inferred) and "zero_channels" not in overrides.from_statistics:
             warnings.append(
                 f"the weights show zero channels {POSITION_TEXT[inferred]} ({evidence}), contrary to --zero-channels"
             )
@@ -78,9 +83,13 @@ def import_weights(
                 f"the weights look like those of option A, zero channels {POSITION_TEXT[inferred]} ({evidence})"
             )
     if overrides.zero_channels is not None:
-        position, reason = overrides.zero_channels, "given by the user"
+        position, reason = overrides.zero_channels, overrides.reason("zero_channels", reason)
     if config.shortcut == "pad" and position == "split":
         state = append_zero_channels(state, config)
+    if overrides.bn_epsilon is not None:
+        state = with_bn_epsilon(state, overrides.bn_epsilon)
+    if overrides.channel_order == "bgr":
+        state = with_reversed_channels(state)
     model.load_state_dict(state)
     return ImportedModel(
         model=model.eval(),
@@ -90,3 +99,16 @@ def import_weights(
         warnings=tuple(warnings),
         num_non_finite=count_non_finite(state),
     )
+
+
+def import_file_order(path: Path | str, *, tensors: str | None = None) -> ImportedModel:
+    """Import a file as `import_weights` does, with the channels of option A in the order of the file.
+
+    Raises:
+        ModelFileError: as `import_weights`.
+        UnsupportedError: as `import_weights`.
+    """
+    imported = import_weights(path, tensors=tensors)
+    if imported.model.config.shortcut != "pad":
+        return imported
+    return import_weights(path, AssumptionOverrides(zero_channels="append"), tensors=tensors)
