@@ -113,7 +113,7 @@ def train_batches(
         return crop_boxes(recipe, sizes, params[positions], image_size=side)
 
     batches = _batch_slices(num_steps * batch_size, batch_size, first_step)
-    own = [part for batch in batches for part in _own_slices(batch, process_group, micro_batches)]
+    own = [part for batch in batches for part in own_slices(batch, process_group, micro_batches)]
     slices = own if mixes is None else map(whole_pairs, own)
     crop = None if recipe.crop == "pad" else _Crop(boxes_of, side)
     loaded = _load(split, order, slices, workers=workers, crop=crop, upcoming=order[first_step * batch_size :])
@@ -229,7 +229,7 @@ def _batch_slices(num_positions: int, batch_size: int, first: int = 0) -> Iterat
         yield slice(start, min(start + batch_size, num_positions))
 
 
-def _own_slices(batch: slice, process_group: ProcessGroup, micro_batches: int) -> Iterator[slice]:
+def own_slices(batch: slice, process_group: ProcessGroup, micro_batches: int) -> Iterator[slice]:
     """Yield this process's positions in each micro-batch of a batch."""
     for number in range(micro_batches):
         micro_batch = ProcessGroup(number, micro_batches).local_slice(batch.stop - batch.start)

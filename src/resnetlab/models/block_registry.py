@@ -1,10 +1,19 @@
 """The blocks by name: those of the paper, its variants, and the user's own."""
 
+from dataclasses import fields
+
 from resnetlab.config import BLOCK_PROPERTIES, BlockProperties
 from resnetlab.models.blocks import BasicBlock, Block, Bottleneck
 from resnetlab.models.variants.bn_after_addition import BnAfterAdditionBlock
+from resnetlab.models.variants.constant_scaling import ConstantScalingBlock
+from resnetlab.models.variants.dropout_shortcut import DropoutShortcutBlock
+from resnetlab.models.variants.fixup import FixupBlock
+from resnetlab.models.variants.gated_shortcut import ExclusiveGatingBlock, ShortcutGatingBlock
 from resnetlab.models.variants.no_last_relu import NoLastReluBlock
 from resnetlab.models.variants.preact import PreActBlock, PreActBottleneck
+from resnetlab.models.variants.rezero import ReZeroBlock, SkipInitBlock
+from resnetlab.models.variants.squeeze_excitation import ExcitedBlock, ExcitedBottleneck
+from resnetlab.models.variants.stochastic_depth import StochasticDepthBlock
 from resnetlab.serialization import check
 
 BLOCKS: dict[str, type[Block]] = {
@@ -14,6 +23,16 @@ BLOCKS: dict[str, type[Block]] = {
     "preact-bottleneck": PreActBottleneck,
     "no-last-relu": NoLastReluBlock,
     "bn-after-addition": BnAfterAdditionBlock,
+    "constant-scaling": ConstantScalingBlock,
+    "exclusive-gating": ExclusiveGatingBlock,
+    "shortcut-gating": ShortcutGatingBlock,
+    "dropout-shortcut": DropoutShortcutBlock,
+    "rezero": ReZeroBlock,
+    "skipinit": SkipInitBlock,
+    "fixup": FixupBlock,
+    "stochastic-depth": StochasticDepthBlock,
+    "se": ExcitedBlock,
+    "se-bottleneck": ExcitedBottleneck,
 }
 """The class of each value of `ModelConfig.block`."""
 
@@ -37,4 +56,9 @@ def register_block(name: str, block_class: type[Block]) -> None:
         message = f"{block_class.__name__}.{field} must be an integer of at least 1, not {value!r}; declare it"
         check(type(value) is int and value >= 1, message)
     BLOCKS[name] = block_class
-    BLOCK_PROPERTIES[name] = BlockProperties(block_class.num_convs, block_class.expansion, block_class.takes_width)
+    BLOCK_PROPERTIES[name] = properties_of(block_class)
+
+
+def properties_of(block_class: type[Block]) -> BlockProperties:
+    """Return what a configuration must know of a block."""
+    return BlockProperties(**{item.name: getattr(block_class, item.name) for item in fields(BlockProperties)})

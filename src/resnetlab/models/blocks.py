@@ -8,7 +8,7 @@ from typing import ClassVar, cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resnetlab.config import ModelConfig
+from resnetlab.config import ModelConfig, Norm
 from resnetlab.serialization import check
 
 
@@ -28,6 +28,10 @@ class Block(nn.Module):
     """Output channels of the block over its inner channels."""
     takes_width: ClassVar[bool] = False
     """Whether the block has the widths of `ModelConfig.groups` and `width_per_group`."""
+    needs_shortcut: ClassVar[bool] = False
+    """Whether a plain network of such blocks makes no sense: its output would be 0 or random."""
+    required_norm: ClassVar[Norm | None] = None
+    """The only `ModelConfig.norm` of the block; any if `None`."""
     final_norm: ClassVar[bool] = False
     """Whether the network normalises and rectifies the output of its last block, because the block itself does not."""
     downsample: nn.Module | None
@@ -50,6 +54,10 @@ class Block(nn.Module):
 
     def set_position(self, index: int, num_blocks: int) -> None:
         """Learn that this is block `index`, from 0, of `num_blocks` on the path from the stem to the head."""
+
+    @classmethod
+    def initialise_network(cls, blocks: "list[Block]", head: nn.Linear) -> None:
+        """Change the initial weights of a network of such blocks, after the usual ones were drawn."""
 
     @classmethod
     def identity_obstacle(cls, config: ModelConfig) -> str | None:
@@ -185,10 +193,20 @@ NARROW = 16
 
 
 def make_conv(
-    config: ModelConfig, in_channels: int, out_channels: int, *, kernel: int, stride: int = 1, groups: int = 1
+    config: ModelConfig,
+    in_channels: int,
+    out_channels: int,
+    *,
+    kernel: int,
+    stride: int = 1,
+    groups: int = 1,
+    bias: bool | None = None,
 ) -> nn.Conv2d:
-    """Return a convolution padded to the size of its input over `stride`; it has a bias only if no BN follows."""
-    bias = config.norm == "none"
+    """Return a convolution padded to the size of its input over `stride`.
+
+    If `bias` is not given, it has a bias only if no BN follows.
+    """
+    bias = config.norm == "none" if bias is None else bias
     if kernel == 1 and stride > 1 and in_channels < NARROW:
         return SubsampledConv1x1(in_channels, out_channels, 1, stride, bias=bias)
     return nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=bias)

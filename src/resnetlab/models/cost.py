@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from resnetlab.config import ModelConfig
 from resnetlab.models.resnet import ResNet
+from resnetlab.models.variants.scalars import Scale, Shift
 
 PROBE_BATCH = 2
 """Images in the counting pass: batch normalisation on a map of one position needs two."""
@@ -22,7 +23,7 @@ PROBE_BATCH = 2
 DISTINCT_BLOCKS = 2
 """Blocks of a stage that can differ in cost: the first has the stride and the projection, all others are equal."""
 
-COUNTED_LAYERS = (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.Linear)
+COUNTED_LAYERS = (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.Linear, Scale, Shift)
 
 
 @dataclass(frozen=True)

@@ -149,14 +149,15 @@ def make_stem(config: ModelConfig) -> nn.Conv2d | nn.Sequential:
 def initialise(model: ResNet, generator: Generator | None = None) -> None:
     """Draw every weight anew: He initialisation times `init_scale` for convolutions; all biases are 0.
 
-    Projections are drawn last, after the head. For one generator state, the plain network and options A, B and C
-    then share every weight they have in common, so all arms of a study start from the same point.
+    Projections are drawn after the head, and last the layers that only some blocks have. For one generator state, the
+    plain network, options A, B and C and other blocks then share every weight they have in common, so all arms of a
+    study start from the same point.
 
     Paper: section 3.4 and its reference [13]. Differs: the fan-out form, as in fb.resnet.torch and torchvision. For
     equal channels and stride 1 both forms are the same.
     """
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    layers.sort(key=lambda item: "downsample" in item[0])  # stable: the main path keeps its order
+    layers.sort(key=lambda item: _draw_rank(item[0]))  # stable: the main path keeps its order
     for _, layer in layers:
         if isinstance(layer, nn.Linear):
             bound = 1 / math.sqrt(layer.in_features)  # PyTorch's own default
@@ -169,6 +170,13 @@ def initialise(model: ResNet, generator: Generator | None = None) -> None:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
+    BLOCKS[model.config.block].initialise_network(model.blocks, model.fc)
     if model.config.zero_init_residual:
         for block in model.blocks:
             block.zero_residual()
+
+
+def _draw_rank(name: str) -> int:
+    """Return the place of a layer in the order in which weights are drawn."""
+    parts = name.split(".")
+    return 2 if {"gate", "se"} & set(parts) else 1 if "downsample" in parts else 0

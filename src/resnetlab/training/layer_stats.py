@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from resnetlab.models.blocks import Block
 from resnetlab.models.resnet import ResNet
 from resnetlab.system.tf32 import float32_products
+from resnetlab.training.block_noise import noise_of
 from resnetlab.training.execution import Execution, Forward, make_forward
 
 NUM_SAMPLES = 50
@@ -216,6 +217,8 @@ def measure_layer_stats(model: ResNet, images: Tensor, labels: Tensor) -> dict[s
     Returns:
         A `signal` line for step 0, learning rate 0.
     """
+    for noise in noise_of(model):
+        noise.set(0, 0, images.device)
     hook = LayerStatsHook(model, make_forward(model, Execution()), every=1, total_steps=1)
     before, was_training = copy.deepcopy(model.state_dict()), model.training
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]

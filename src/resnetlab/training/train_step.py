@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -53,11 +53,17 @@ def _copy_all(source: list[Tensor], target: list[Tensor]) -> None:
 
 
 def forward_backward(
-    forward: Forward, batches: Iterator[tuple[Tensor, Tensor]], batch_size: int, *, grad_sync: GradSync
+    forward: Forward,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    batch_size: int,
+    *,
+    grad_sync: GradSync,
+    before: Callable[[int], None] = lambda micro_batch: None,
 ) -> tuple[BatchStats, float]:
     """Run this process's micro-batches of one step forward and backward.
 
-    Afterwards the gradients are those of the mean loss over `batch_size` images of all processes.
+    Afterwards the gradients are those of the mean loss over `batch_size` images of all processes. `before` is called
+    with the number of each micro-batch, from 0, before its forward pass.
 
     Returns:
         Loss and error counts of this process, and the seconds it waited for images.
@@ -67,6 +73,7 @@ def forward_backward(
         start_s = time.perf_counter()
         images, labels = next(batches)
         wait_s += time.perf_counter() - start_s
+        before(index)
         with grad_sync.delay_all_reduce(index):
             loss, num_wrong = forward(images, labels)
             value = loss.item()

@@ -7,6 +7,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -109,7 +110,13 @@ class Trainer(TrainerComponents):
         head_only = state.epochs_done < recipe.frozen_epochs  # the convolutions have no gradients then
         with contextlib.nullcontext() if head_only else self.layer_stats.record(state.step) as stats:
             forward = self.layer_stats.forward if stats else self.forward
-            local, wait_s = forward_backward(forward, batches, recipe.batch_size, grad_sync=self.grad_sync)
+            local, wait_s = forward_backward(
+                forward,
+                batches,
+                recipe.batch_size,
+                grad_sync=self.grad_sync,
+                before=partial(self.block_noise.set, state.step),
+            )
         batch = self.grad_sync.reduce(local)
         line = stats.to_record(step=state.step + 1, lr=lr, loss=batch.loss) if stats else None
         if math.isfinite(batch.loss):

@@ -14,6 +14,7 @@ from resnetlab.models.cost import cost_of_config
 from resnetlab.models.resnet import ResNet
 from resnetlab.models.zoo import build_model, size_warning
 from resnetlab.serialization import to_json
+from resnetlab.training.block_noise import BlockNoise
 from resnetlab.training.callbacks import Callback
 from resnetlab.training.checkpoint import Checkpoint
 from resnetlab.training.checkpoint_manager import CheckpointManager
@@ -67,6 +68,7 @@ class TrainerComponents:
         decay = self.config.recipe.ema_decay
         self.average = WeightAverage(self.model, decay) if decay else None
         self.grad_sync = GradSync(self.process_group, self.config.grad_accum_steps, stop_signal=self.stop_signal)
+        self.block_noise = BlockNoise(self.model, self.config, self.process_group, self.data.device)
         self.layer_stats = LayerStatsHook(
             model=self.model,
             forward=self._make_forward(self.model, uncompiled=True),

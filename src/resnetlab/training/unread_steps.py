@@ -85,6 +85,7 @@ def take_unread_steps(
         images, labels = next(batches)
         wait_s += time.perf_counter() - before_s
         trainer.optimizer.zero_grad()
+        trainer.block_noise.set(trainer.state.step + index)
         loss, num_wrong = trainer.forward(images, labels)
         loss.backward()
         results[index, 0].copy_(loss.detach())  # the next replay of a graph overwrites its outputs
