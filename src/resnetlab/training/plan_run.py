@@ -77,7 +77,7 @@ class RunPlan:
     config: RunConfig
     survey: ImageSurvey
     execution: Execution | None = None
-    """How steps are computed, if it was measured."""
+    """The execution of the steps, if it was measured."""
     expected_s: float | None = None
     """Expected time in seconds, if the speed was measured."""
 
@@ -127,7 +127,7 @@ class _Planner:
     num_processes: int
 
     @property
-    def patience_s(self) -> float:
+    def accepted_s(self) -> float:
         """Seconds up to which a larger network is worth its time."""
         return LARGER_NETWORK_S if self.request.minutes is None else 60 * self.request.minutes
 
@@ -156,7 +156,7 @@ class _Planner:
         speed = self.measure(first)
         here = [self._is_here(network) for network in networks]
         for network, is_here in zip(larger, here[1:], strict=True):
-            limit_s = LIMIT_S if is_here and not here[0] else self.patience_s
+            limit_s = LIMIT_S if is_here and not here[0] else self.accepted_s
             if speed is None or LARGER_FACTOR * self.length(first, speed).expected_s > limit_s:
                 break
             measured = self.measure(network)

@@ -42,7 +42,7 @@ class RuntimeOptions:
     log: Callable[[str], None] | None = None
     """Receives lines about what is being done before the first step: images scanned, executions measured."""
     execution: "Execution | None" = None
-    """How steps are computed, if it was measured before. The configuration must say the same."""
+    """The execution of the steps, if it was measured before. The configuration must say the same."""
     expected_s: float | None = None
     """Time of the run in seconds, if it was estimated before."""
     max_expected_s: float | None = None
