@@ -209,18 +209,44 @@ def test_responses_that_cover_each_other_have_a_close_up():
     ]
     figure = drawn(plot_responses(runs, False))
     assert_whole(figure)
-    original, ordered, close_up = figure.axes
-    assert original.get_ylim()[0] == ordered.get_ylim()[0] == 0
+    original, close_up, ordered = figure.axes
+    assert original.get_ylim()[0] == 0
     assert original.get_ylim()[1] > 6
+    assert close_up.get_ylim() == ordered.get_ylim()
     low, high = close_up.get_ylim()
     assert low < 0.98
     assert 1.01 < high < 1.1
+    for line in ordered.lines:
+        values = np.asarray(line.get_ydata())
+        assert values.tolist() == sorted(values.tolist(), reverse=True)
     widths = [line.get_linewidth() for line in original.lines]
     assert widths == sorted(widths, reverse=True)
     assert len(set(widths)) == 4  # a curve below another one stays visible
     caption = responses_caption(runs, "digits")
     assert "11 of 12 responses are within 10 % of 1, where the curves cover each other" in caption
     assert "all values" not in caption
+
+
+@pytest.mark.parametrize(
+    ("residual_56", "first", "second"),
+    [
+        (0.5, "as in the paper", "as in the paper"),
+        (0.79, "as in the paper", "within 10 % of each other, so these runs do not show it"),
+        (1.5, "in part as in the paper", "not as in the paper"),
+    ],
+)
+def test_medians_stand_beside_the_statements_of_the_paper(residual_56, first, second):
+    runs = [
+        with_responses(synthetic_run("plain", 20, 0, 1.0), [1.0, 1.2, 9.0]),
+        with_responses(synthetic_run("plain", 56, 0, 1.0), [1.1, 1.3, 1.2]),
+        with_responses(synthetic_run("residual", 20, 0, 1.0), [0.8, 0.1, 9.0]),
+        with_responses(synthetic_run("residual", 56, 0, 1.0), [residual_56, 0.0, 9.0]),
+    ]
+    caption = responses_caption(runs, "digits")
+    assert f"are 0.8 and 1.2 with 20 layers, {residual_56} and 1.2 with 56 layers: {first}." in caption
+    assert f"are 0.8 with 20 layers, {residual_56} with 56 layers: {second}." in caption
+    one = responses_caption(runs[:1], "digits")
+    assert "In the paper" not in one
 
 
 def test_responses_that_differ_have_no_close_up():

@@ -9,6 +9,7 @@ from resnetlab.study.figures.gradients import COLOUR_TICKS, gradient_maps
 from resnetlab.study.figures.responses import (
     CLOSE_PCT,
     close_responses,
+    compare_with_paper,
     is_close,
     is_logarithmic,
     response_lines,
@@ -87,16 +88,14 @@ def responses_caption(runs: Sequence[Run], title: str) -> str:
         why = " Batch normalisation's scales start at 1 and move little in a short run." if has_norm else ""
         sentences.append(
             f"{count} of {len(values)} responses are within {CLOSE_PCT} % of {two_figures(centre)}, where the curves "
-            f"cover each other; the close-up shows these responses alone.{why}"
+            f"cover each other; the close-ups show these responses alone.{why}"
         )
     elif is_logarithmic(values):
         sentences.append("The axis is logarithmic.")
     missing = _names(drawn, [run for run in drawn if (run.arm, run.depth) not in lines], without=())
     if missing:
         sentences.append(f"The responses of {missing} are not finite and have no curve.")
-    if any(arm != "plain" for arm, _ in lines):
-        sentences.append("In the paper, residual networks have smaller responses than plain ones.")
-    return " ".join([*sentences, *_only_deepest(from_scratch)])
+    return " ".join([*sentences, *compare_with_paper(lines), *_only_deepest(from_scratch)])
 
 
 CAPTIONS: dict[str, Callable[[Sequence[Run], str], str]] = {

@@ -1,5 +1,6 @@
 """The paper's Figure 7: standard deviations of layer responses, in original order and sorted."""
 
+import itertools
 import statistics
 from collections.abc import Iterable, Sequence
 
@@ -33,8 +34,9 @@ def plot_responses(runs: Sequence[Run], tall: bool) -> Figure | None:
     """Return the standard deviation of each 3x3 layer's response, in original order and sorted by magnitude.
 
     Responses are measured after BN (if there is one), before the ReLU and the addition, on a training batch of the last
-    sample. With more than two arms only the deepest networks are drawn. A third panel shows the close responses alone
-    if they would lie on each other in the others.
+    sample. With more than two arms only the deepest networks are drawn. If most responses would lie on each other, the
+    first panel has all of them, and two more show the close ones alone in both orders: sorted, the curves of plain and
+    residual networks lie apart, though each zigzags in the original order.
 
     Paper: Figure 7.
     """
@@ -44,23 +46,26 @@ def plot_responses(runs: Sequence[Run], tall: bool) -> Figure | None:
         return None
     close = close_responses(lines)
     figure, panels = create_panels(3 if close else 2, tall=tall, height=2.9 + LEGEND_ROW * -(-len(lines) // 2))
-    titles = ("original order", "sorted", "original order, close-up")
+    titles = (
+        ("original order", "original order, close-up", "sorted, close-up") if close else ("original order", "sorted")
+    )
     depths = sorted({depth for _, depth in lines})
     for axes, title in zip(panels, titles, strict=False):
         for index, ((arm, depth), line) in enumerate(lines.items()):
-            values = sorted(line, reverse=True) if title == "sorted" else line
+            values = sorted(line, reverse=True) if "sorted" in title else line
             width = WIDEST + (NARROWEST - WIDEST) * index / max(1, len(lines) - 1)
             colour = network_colour(arm, depth, depths)
             axes.plot(range(1, len(line) + 1), values, color=colour, linewidth=width, label=f"{arm}-{depth}")
         set_panel_title(axes, title)
-        axes.set_xlabel("layer, by magnitude" if title == "sorted" else "layer")
+        axes.set_xlabel("layer, by magnitude" if "sorted" in title else "layer")
         axes.set_ylabel("standard deviation")
         axes.grid(axis="y", alpha=0.25, color=GREY)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         _set_limits(axes, lines)
     if close:
         margin = 0.08 * (close[1] - close[0]) or 0.01
-        panels[2].set_ylim(close[0] - margin, close[1] + margin)
+        for axes in panels[1:]:
+            axes.set_ylim(close[0] - margin, close[1] + margin)
     add_legend_below(panels[0], ncols=2)
     has_norm = all(run.config.model.norm != "none" for run in runs)
     groups = [[run for run in runs if (run.arm, run.depth) == network] for network in lines]
@@ -78,6 +83,49 @@ def response_lines(runs: Sequence[Run]) -> Lines:
     }
     lines = {network: mean_responses(group) for network, group in networks.items() if group}
     return {network: line for network, line in lines.items() if line}
+
+
+def median_responses(lines: Lines) -> dict[tuple[str, int], float]:
+    """Return the median response of each network."""
+    return {network: statistics.median(line) for network, line in lines.items()}
+
+
+def compare_with_paper(lines: Lines) -> list[str]:
+    """Return sentences that set the median responses beside the paper's two statements; none without both sides.
+
+    Paper: section 4.2, analysis of layer responses: ResNets have generally smaller responses than plain networks, and
+    the deeper ResNet has smaller ones.
+    """
+    medians = median_responses(lines)
+    sentences = []
+    depths = sorted(depth for arm, depth in medians if arm == "residual")
+    pairs = [
+        (depth, medians["plain", depth], medians["residual", depth]) for depth in depths if ("plain", depth) in medians
+    ]
+    if pairs:
+        listed = ", ".join(f"{residual:.3g} and {plain:.3g} with {depth} layers" for depth, plain, residual in pairs)
+        holds = _extent([residual / plain for _, plain, residual in pairs])
+        sentences.append(
+            "In the paper, residual networks have smaller responses than plain ones. Here the medians of residual and "
+            f"plain networks are {listed}: {holds}."
+        )
+    if len(depths) > 1:
+        listed = ", ".join(f"{medians['residual', depth]:.3g} with {depth} layers" for depth in depths)
+        holds = _extent([medians["residual", b] / medians["residual", a] for a, b in itertools.pairwise(depths)])
+        sentences.append(
+            f"In the paper, deeper residual networks have smaller responses. Here the medians are {listed}: {holds}."
+        )
+    return sentences
+
+
+def _extent(ratios: Sequence[float]) -> str:
+    """Return in words whether responses are smaller, from ratios; those within `CLOSE_PCT` % of 1 show nothing."""
+    smaller = [ratio < 1 - CLOSE_PCT / 100 for ratio in ratios]
+    if all(is_close(ratio, 1) for ratio in ratios):
+        return f"within {CLOSE_PCT} % of each other, so these runs do not show it"
+    if all(smaller):
+        return "as in the paper"
+    return "in part as in the paper" if any(smaller) else "not as in the paper"
 
 
 def close_responses(lines: Lines) -> tuple[float, float] | None:
