@@ -14,7 +14,13 @@ from helpers.small_network import CLASSES, model_file
 from resnetlab.cli.main import main
 from resnetlab.config import DataConfig, Preprocessing, Recipe, RunConfig
 from resnetlab.evaluation import temperature as module
-from resnetlab.evaluation.temperature import LogProbs, TemperatureError, collect_log_probs, fit_temperature
+from resnetlab.evaluation.temperature import (
+    LogProbs,
+    TemperatureError,
+    collect_log_probs,
+    fit_temperature,
+    merge_log_probs,
+)
 from resnetlab.models.model_card import read_card
 from resnetlab.models.model_file import ModelCard, load_model, save_model
 from resnetlab.serialization import to_json
@@ -28,6 +34,10 @@ def samples(true_temperature=3.0, num_images=2000, num_classes=5, seed=0):
     return torch.tensor(true_temperature * logits).log_softmax(1).numpy().astype(np.float32), labels
 
 
+def log_probs_of(values, labels):
+    return LogProbs(positions=np.arange(len(labels)), values=values, labels=labels)
+
+
 def loss_at(values, labels, temperature):
     scaled = torch.tensor(values).double().div(temperature).log_softmax(1)
     return float(torch.nn.functional.nll_loss(scaled, torch.tensor(labels)))
@@ -37,7 +47,7 @@ def loss_at(values, labels, temperature):
 def test_the_temperature_has_the_lowest_loss(true_temperature, monkeypatch):
     monkeypatch.setattr(module, "BLOCK_VALUES", 999)  # several blocks, and a shorter last one
     values, labels = samples(true_temperature)
-    fitted = fit_temperature(LogProbs(values=values, labels=labels), split="val")
+    fitted = fit_temperature(log_probs_of(values, labels), split="val")
     grid = np.exp(np.linspace(np.log(0.05), np.log(20), 2001))
     losses = [loss_at(values, labels, temperature) for temperature in grid]
     best = grid[int(np.argmin(losses))]
@@ -54,19 +64,34 @@ def test_images_that_show_no_temperature_are_refused():
     values, labels = samples(1.0, num_images=200)
     right, wrong = values.argmax(1), values.argmin(1)
     for refused, answers, message in [
-        (values, right, "classifies all 200 images of the val split correctly"),
+        (values, right, r"classifies \(nearly\) all 200 images of the val split correctly"),
         (values, wrong, "no better than chance on the 200 images of the val split"),
         (values[:0], labels[:0], "no image of the val split can be decoded"),
         (np.where(values == values.max(), np.nan, values), labels, "outputs are not finite"),
     ]:
         with pytest.raises(TemperatureError, match=message):
-            fit_temperature(LogProbs(values=refused, labels=answers), split="val")
+            fit_temperature(log_probs_of(refused, answers), split="val")
 
 
-def test_images_that_cannot_be_decoded_have_no_row():
-    batch = torch.arange(2), torch.tensor([1, 0]), torch.full((2, 3), -1.0).double()
-    collected = collect_log_probs(iter([batch, (torch.tensor([4]), torch.tensor([2]), batch[2][:1])]), 7)
-    assert (collected.values.shape, collected.labels.tolist()) == ((3, 3), [1, 0, 2])
+def test_rows_are_in_the_order_of_the_split_for_any_number_of_processes():
+    """Images that cannot be decoded have no row."""
+    values, labels = torch.arange(30).view(10, 3).double(), torch.arange(10) % 3
+    decoded = torch.tensor([0, 1, 2, 3, 5, 6, 9])
+
+    def collect(rank, size):
+        samples = torch.arange(10)[rank::size]
+        at = torch.tensor([position for position, sample in enumerate(samples) if sample in decoded]).flip(0)
+        batches = [(part, labels[samples[part]], values[samples[part]]) for part in at.split(2)]
+        return collect_log_probs(iter(batches), samples)
+
+    for size in (1, 2, 3):
+        merged = merge_log_probs([collect(rank, size) for rank in range(size)])
+        assert merged.positions.tolist() == decoded.tolist()
+        np.testing.assert_array_equal(merged.values, values[decoded])
+        np.testing.assert_array_equal(merged.labels, labels[decoded])
+    nothing = collect_log_probs(iter([]), torch.arange(0))
+    assert len(merge_log_probs([nothing, collect(0, 1)]).labels) == 7
+    assert len(merge_log_probs([nothing, nothing]).labels) == 0
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +202,7 @@ def test_a_validation_folder_suffices_for_a_network_of_unknown_origin(tmp_path, 
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(folder / f"{number}.png")
     log_probs = np.log(predictor.probabilities(pixels)).astype(np.float32)
-    expected = fit_temperature(LogProbs(values=log_probs, labels=labels), split="val")
+    expected = fit_temperature(log_probs_of(log_probs, labels), split="val")
     words = ["evaluate", str(file), "--data", str(tmp_path / "data"), "--json"]
     assert main([*words, "--split", "train", "--fit-temperature"]) == 0
     output, stored = json.loads(capsys.readouterr().out), read_card(file).temperature_scaling
@@ -189,3 +214,20 @@ def test_a_validation_folder_suffices_for_a_network_of_unknown_origin(tmp_path, 
     notes = " ".join(json.loads(capsys.readouterr().out)["notes"])
     assert "it is not known on which images net.safetensors was trained" in notes
     assert "the temperature was fitted on this split" in notes
+
+
+def test_train_prints_the_temperature_or_why_there_is_none(tmp_path, capsys, monkeypatch):
+    words = ["train", "--data", "digits", "--model", "resnet8", "--batch-size", "32", "--fit-temperature"]
+    assert main([*words, "--steps", "25", "--lr", "0.05", "--out", str(tmp_path / "long")]) == 0
+    scaling = read_card(tmp_path / "long").temperature_scaling
+    assert scaling is not None
+    assert f"temperature {scaling.temperature:.3f}, fitted on" in capsys.readouterr().out
+
+    def refuse(*_: object, **__: object) -> None:
+        raise TemperatureError("no temperature can be fitted: all are right")
+
+    monkeypatch.setattr(module, "fit_temperature", refuse)
+    assert main([*words, "--steps", "1", "--out", str(tmp_path / "short")]) == 0
+    assert read_card(tmp_path / "short").temperature_scaling is None
+    record = (tmp_path / "short" / "record.jsonl").read_text()
+    assert "no temperature can be fitted: all are right; the model file has no temperature" in record

@@ -201,21 +201,26 @@ def run(options: Options) -> int:
                     config, runtime = plan.config, with_plan(runtime, plan)
                 with TrainDisplay(console) as display:
                     log = functools.partial(console.print, style="dim", highlight=False)
-                    result = fit(
+                    trained = fit(
                         config,
                         out,
                         options=replace(runtime, process_group=process_group, log=log),
                         callbacks=[RunSummary(console, is_planned=request is not None), display],
                         stop_signal=stop_signal,
-                    ).result
+                    )
     except InterruptedRunError as stopped:
         saved = f"saved in {out}, the same command continues" if (out / "checkpoint").exists() else "nothing was saved"
         console.print(f"{stopped}; {saved}", soft_wrap=True, highlight=False)
         return stopped.status
+    scaling = trained.card.temperature_scaling
     if options.json and first:
-        print_json({"out": str(out), **result})
+        print_json({"out": str(out), **trained.result, **({"temperature": scaling.temperature} if scaling else {})})
     elif first:
-        print_result(result, out, console)
+        print_result(trained.result, out, console)
+        if scaling:
+            from resnetlab.evaluation.summary import describe_temperature
+
+            console.print(f"temperature {describe_temperature(scaling)}", soft_wrap=True, highlight=False)
         print_next_commands(out, config.data, console)
     return 0
 

@@ -7,13 +7,14 @@ Paper: Guo et al., "On Calibration of Modern Neural Networks", 2017, section 4.2
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.optimize import brentq
 from scipy.special import log_softmax
+from torch import Tensor
 
 from resnetlab.config import ConfigError, DataConfig
 from resnetlab.evaluation.evaluator import open_members
@@ -39,30 +40,40 @@ class TemperatureError(RuntimeError):
 class LogProbs:
     """Log-probabilities of a network, and labels, one row for each image."""
 
+    positions: np.ndarray
+    """Index of each image in the split, ascending: int64 (num_images,)."""
     values: np.ndarray
     """float32 (num_images, num_classes); they equal the logits up to a constant for each image."""
     labels: np.ndarray
     """int64 (num_images,)."""
 
 
-def collect_log_probs(batches: LogProbBatches, num_samples: int) -> LogProbs:
-    """Collect the log-probabilities of at most `num_samples` images in the order of the batches."""
-    values, labels, end = np.zeros((0, 0), np.float32), np.zeros(num_samples, np.int64), 0
+def collect_log_probs(batches: LogProbBatches, samples: Tensor) -> LogProbs:
+    """Collect log-probabilities in the order of the split; images that cannot be decoded have no row.
+
+    Args:
+        batches: Their positions index `samples`.
+        samples: Index in the split of each image that is evaluated here: int64 (num_samples,).
+    """
+    values, labels, end = np.zeros((0, 0), np.float32), np.zeros(len(samples), np.int64), 0
+    rows_of = np.zeros(len(samples), np.int64)
     for positions, batch_labels, log_probs in batches:
         if not len(values):
-            values = np.zeros((num_samples, log_probs.shape[1]), np.float32)
+            values = np.zeros((len(samples), log_probs.shape[1]), np.float32)
         rows = slice(end, end + len(positions))
-        values[rows], labels[rows] = log_probs.numpy(), batch_labels.numpy()
+        rows_of[rows], labels[rows], values[rows] = samples[positions].numpy(), batch_labels.numpy(), log_probs.numpy()
         end = rows.stop
-    return LogProbs(values=values[:end], labels=labels[:end])
+    return merge_log_probs([LogProbs(positions=rows_of[:end], values=values[:end], labels=labels[:end])])
 
 
 def merge_log_probs(parts: Sequence[LogProbs]) -> LogProbs:
-    """Return the rows of all parts; some may be empty."""
+    """Return the rows of all parts in the order of the split, whichever process computed them; some may be empty."""
     parts = [part for part in parts if len(part.labels)] or list(parts[:1])
-    return LogProbs(
-        values=np.concatenate([part.values for part in parts]), labels=np.concatenate([part.labels for part in parts])
-    )
+    order = np.argsort(np.concatenate([part.positions for part in parts]), kind="stable")
+    merged = {
+        field.name: np.concatenate([getattr(part, field.name) for part in parts])[order] for field in fields(LogProbs)
+    }
+    return LogProbs(**merged)
 
 
 def fit_temperature(log_probs: LogProbs, *, split: str) -> TemperatureScaling:
@@ -94,8 +105,8 @@ def fit_temperature(log_probs: LogProbs, *, split: str) -> TemperatureScaling:
         )
     if slope(high) <= 0:
         raise TemperatureError(
-            f"no temperature can be fitted: the network classifies all {len(log_probs.labels):,} images of the {split} "
-            "split correctly, so they do not show how often it errs; give more images"
+            f"no temperature can be fitted: the network classifies (nearly) all {len(log_probs.labels):,} images of "
+            f"the {split} split correctly, so they do not show how often it errs; give more images"
         )
     temperature = math.exp(-float(brentq(slope, low, high, xtol=1e-9)))  # pyright: ignore[reportArgumentType]
     return TemperatureScaling(
@@ -184,7 +195,7 @@ def fit_model_file(
         )
     unscaled = replace(member, card=replace(member.card, temperature_scaling=None))
     samples = torch.arange(len(member.labels))[process_group.rank :: process_group.size]
-    part = collect_log_probs(unscaled.log_probs(options, samples), len(samples))
+    part = collect_log_probs(unscaled.log_probs(options, samples), samples)
     scaling = fit_temperature(merge_log_probs(process_group.all_gather(part)), split="val")
     process_group.run_on_first(lambda: store_temperature(file, scaling))
     return scaling

@@ -28,9 +28,10 @@ def fit_run_temperature(trainer: "TrainerComponents") -> TemperatureScaling | No
     )
 
     group, split = trainer.process_group, trainer.data.splits["val"]
-    part = split if group.size == 1 else split.subset(torch.arange(len(split))[group.rank :: group.size])
+    samples = torch.arange(len(split))[group.rank :: group.size]
+    part = split if group.size == 1 else split.subset(samples)
     batches = one_crop(trainer.eval_model, part, trainer.data.preprocessing, workers=trainer.options.workers)
-    log_probs = merge_log_probs(group.all_gather(collect_log_probs(batches, len(part))))
+    log_probs = merge_log_probs(group.all_gather(collect_log_probs(batches, samples)))
     try:
         return fit_temperature(log_probs, split="val")
     except TemperatureError as error:
