@@ -128,7 +128,7 @@ def test_a_processor_has_neither_graphs_nor_tf32(execution, message):
 def test_a_graph_does_not_sum_over_micro_batches():
     config = RunConfig(model_config("resnet8"), recipe=recipe("digits"), compile="cuda-graph")
     with pytest.raises(ConfigError, match="compile cuda-graph needs an NVIDIA GPU"):
-        select_execution(config, build_model("resnet8"), batch, load=StepLoad(1, 1, 16, is_shared=True))
+        select_execution(config, build_model("resnet8"), batch, load=StepLoad(1, 1, 16, shares=2))
     if torch.cuda.is_available():
         with pytest.raises(ConfigError, match="for one process without --grad-accum-steps"):
             check_execution(Execution(cuda_graph=True), torch.device("cuda"), is_shared=True)

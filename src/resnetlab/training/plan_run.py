@@ -210,8 +210,8 @@ class _Planner:
         """Measure how fast steps are, if the length is to be planned and the run is not short on any machine."""
         model, size, work, recipe = self.model(network), self.size(network), self.work(network), self.recipe(network)
         total_steps = work.epochs * max(1, work.num_train // work.batch_size)
-        is_shared = self.num_processes * self.request.run_fields.get("grad_accum_steps", 1) > 1
-        load = StepLoad(cost_of_config(model, size).macs, total_steps, recipe.batch_size, model.depth, is_shared)
+        shares = self.num_processes * self.request.run_fields.get("grad_accum_steps", 1)
+        load = StepLoad(cost_of_config(model, size).macs, total_steps, recipe.batch_size, model.depth, shares)
         if self.request.has_length or (load.slow_s < LONG_RUN_S and self.request.minutes is None):
             return None
         if self.request.minutes is not None:  # a short run too: its length follows from the speed

@@ -24,7 +24,7 @@ def resolve_execution(
     gets its number of threads.
     """
     loss, group = make_loss(config.recipe, data.class_weights), data.options.process_group
-    is_shared = group.size * config.grad_accum_steps > 1
+    shares = group.size * config.grad_accum_steps
 
     def sample_batch(num_images: int) -> tuple[Tensor, Tensor]:
         return random_batch(model, num_images, data.preprocessing.image_size)
@@ -34,14 +34,14 @@ def resolve_execution(
             config,
             model,
             sample_batch,
-            load=StepLoad(macs, data.total_steps, config.recipe.batch_size, config.model.depth, is_shared),
+            load=StepLoad(macs, data.total_steps, config.recipe.batch_size, config.model.depth, shares),
             loss=loss,
             log=data.options.log or (lambda line: None),
         )
 
     if checkpoint:
         execution = Execution(**checkpoint.state["execution"])
-        if is_shared or data.device.type != "cuda":  # a graph replays the same kernels; others go without
+        if shares > 1 or data.device.type != "cuda":  # a graph replays the same kernels; others go without
             execution = dataclasses.replace(execution, cuda_graph=False)
         check_execution(execution, data.device)
         forward = make_forward(model, execution, loss)

@@ -47,8 +47,18 @@ class StepLoad:
     """Images of a step, over all processes and micro-batches."""
     depth: int = 20
     """Layers of the network."""
-    is_shared: bool = False
-    """Whether a step has several processes or micro-batches."""
+    shares: int = 1
+    """Processes times micro-batches that share each step."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether a step has several processes or micro-batches."""
+        return self.shares > 1
+
+    @property
+    def share_size(self) -> int:
+        """Images that are computed together."""
+        return max(2, self.batch_size // self.shares)
 
     @property
     def slow_s(self) -> float:
@@ -90,12 +100,12 @@ def select_execution(
     device = model.fc.weight.device
     check_execution(start, device, is_shared=load.is_shared)
     if load.slow_s < LONG_RUN_S:
-        return start, _compiled_or_refused(model, start, lambda: batch(load.batch_size), loss)
+        return start, _compiled_or_refused(model, start, lambda: batch(load.share_size), loss)
     on_gpu = device.type == "cuda"
     log("measuring the speed of this machine …")
     with unchanged(model):
         num_images = (
-            load.batch_size if on_gpu else _num_images(model, start, batch, batch_size=load.batch_size, log=log)
+            load.share_size if on_gpu else _num_images(model, start, batch, batch_size=load.share_size, log=log)
         )
         timer = StepTimer(model, *batch(num_images), loss=loss, log=log)
         best, speeds = _compare_eager(config, timer, load, log=log)
@@ -104,7 +114,7 @@ def select_execution(
         ways = list(_prepared(config, left_s, on_gpu=on_gpu and not load.is_shared))
         if ways:
             log("compiling the step or capturing it as a graph, which takes up to a minute …")
-            timer = StepTimer(model, *batch(load.batch_size), loss=loss)  # the shape is compiled in
+            timer = StepTimer(model, *batch(load.share_size), loss=loss)  # the shape is compiled in
         for changes in ways:
             prepared = replace(best, **{"compile": False, "cuda_graph": False, **changes})
             with contextlib.suppress(*(() if configured else (Exception,))):  # no compiler here: do without
