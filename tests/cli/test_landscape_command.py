@@ -3,15 +3,20 @@
 import json
 import math
 import re
+import shutil
+import subprocess
 
 import pytest
 import torch
 
 from resnetlab.cli.main import main
 from resnetlab.config import ModelConfig, Preprocessing, Shortcut
-from resnetlab.evaluation.landscape_page import script_json
+from resnetlab.evaluation.landscape_models import LandscapeResult
+from resnetlab.evaluation.landscape_page import script_json, write_page
 from resnetlab.models.model_file import ModelCard, load_model, save_model
 from resnetlab.models.zoo import build_model
+
+from conftest import ROOT
 
 NAME = "</script>$x$"
 SMALL = ("--data", "digits", "--images", "32", "--points", "3", "--eigenvalues", "1")
@@ -69,6 +74,26 @@ def test_tables_figures_and_page(files, tmp_path, capsys):
     assert data[1]["loss"][2][0] == pytest.approx(
         next(p["loss"] for p in points if (p["column"], p["row"]) == (0, 2)), rel=1e-4
     )
+
+
+def test_script_of_the_page(tmp_path):
+    """A circle at the network, a value where the pointer is, and surfaces that turn: without a browser."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("needs Node.js")
+    rows = ((3.0, 2.0, 3.0), (2.0, 0.5, math.nan), (3.0, 2.0, 40.0))
+    steps = (-1.0, 0.0, 1.0)
+    result = LandscapeResult(
+        network="tiny", num_images=9, xs=steps, ys=steps, loss=rows, error_pct=((90.0, 50.0, 90.0),) * 3, curvature=None
+    )
+    write_page(tmp_path / "page.html", [result, result], ["tiny", NAME], title="digits")
+    words = [node, ROOT / "tests" / "helpers" / "landscape_page.js", tmp_path / "page.html"]
+    seen = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    assert seen["captions"] == ["tiny", NAME]
+    assert seen["faces"] == 4
+    assert seen["reading"] == "steps 0.0, 0.0: loss 0.500, error 50.0 %"
+    assert seen["turned"] == pytest.approx(0.5)
+    assert seen["recoloured"]
 
 
 def test_a_killed_measurement_ends_as_an_undisturbed_one(files, tmp_path, capsys, undrawn):
