@@ -25,7 +25,9 @@ def describe_run(trainer: "TrainerComponents") -> list[str]:
     if recipe.max_update is not None:
         decayed += f", steps limited to {100 * recipe.max_update:g} % of a layer"
     lines = [
-        f"network  {model.name}: {model.arm}, {model.depth} layers, shortcut {model.shortcut}",
+        f"network  {config.own_model}"
+        if config.own_model
+        else f"network  {model.name}: {model.arm}, {model.depth} layers, shortcut {model.shortcut}",
         f"data     {dataset.name}: {sizes}",
         f"         {len(dataset.classes)} classes; {' then '.join(sides)} pixels; "
         f"{'mean per pixel' if preprocessing.pixel_mean else 'mean and deviation per channel'}"

@@ -5,12 +5,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from torch import nn
 
 from resnetlab.config import ConfigError, RunConfig
 from resnetlab.data.shards.fetch import RemoteError
 from resnetlab.models.model_file import load_model, save_model
+from resnetlab.models.resnet import ResNet
 from resnetlab.system.dir_lock import lock_dir
+from resnetlab.system.process_group import ProcessGroup
 from resnetlab.training.callbacks import Callback
 from resnetlab.training.checkpoint import Checkpoint
 from resnetlab.training.checkpoint_manager import CheckpointManager, UnsavedError
@@ -18,9 +22,10 @@ from resnetlab.training.config_changes import describe_changes
 from resnetlab.training.execution import kept_threads
 from resnetlab.training.kept_states import STATES, KeepStates
 from resnetlab.training.metrics import StepMetrics
+from resnetlab.training.own_network import load_own_weights, own_config
 from resnetlab.training.record import Record
 from resnetlab.training.reports import TrainResult, run_line
-from resnetlab.training.run_dir import CHECKPOINT, MODEL, RECORD, ResumePoint, open_run_dir, remove_unstarted
+from resnetlab.training.run_dir import CHECKPOINT, MODEL, RECORD, WEIGHTS, ResumePoint, open_run_dir, remove_unstarted
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
 from resnetlab.training.tensorboard import open_logger
@@ -36,8 +41,14 @@ def fit(
     options: RuntimeOptions | None = None,
     callbacks: Sequence[Callback] = (),
     stop_signal: StopSignal | None = None,
+    model: nn.Module | None = None,
 ) -> TrainResult:
     """Train a network, evaluate it, and write a run directory.
+
+    With `model`, a module of one's own is trained instead, by the same recipe, data and record, with statistics of its
+    convolutions and linear layers. Its weights are in `weights.safetensors`; there is no model file, because no other
+    process can build the module, so the commands that take a model file do not take this run. Random numbers that the
+    module draws itself, such as dropout, do not follow from the seed.
 
     Args:
         config: Network, data, recipe and seed. The network's channels and classes are taken from the data.
@@ -45,6 +56,8 @@ def fit(
         options: Workers, checkpoints, whether to resume: nothing that affects the result.
         callbacks: Called during the run; see `Callback`.
         stop_signal: Asks the run to stop; the run then saves and raises `InterruptedRunError`.
+        model: A module that maps float images (batch, channels, height, width) to logits (batch, classes); it is
+            trained in place, from its own weights. `config.model` is not used.
 
     Raises:
         ConfigError: if data or machine do not allow the configuration, or it is not the one of the run in `out`.
@@ -54,6 +67,7 @@ def fit(
         UnsavedError: if the run is done but record or checkpoint could not be written.
     """
     check_run_config(config)
+    config = own_config(config, model)
     options, stop_signal = options or RuntimeOptions(), stop_signal or StopSignal()
     group = options.process_group
     stop_signal.shared = group.size > 1
@@ -64,16 +78,23 @@ def fit(
             folder = out
             resume = group.run_on_first(lambda: _open(folder, config, options, stack))
             if resume.result is not None:
-                return TrainResult(*group.run_on_first(lambda: load_model(folder / MODEL)), resume.result)
+                return _finished(folder, resume.result, group, model)
         own = out if group.is_first else None  # the other processes write nothing
         try:
             with Record(own and own / RECORD, keep_bytes=resume.record_bytes) as record:
-                run = _Run(own, record, resume, options, callbacks, stop_signal)
+                run = _Run(own, record, resume, options, callbacks, stop_signal, model)
                 return run.train(config)
         except (ConfigError, InterruptedRunError, RemoteError):
             if own is not None:
                 remove_unstarted(own)
             raise
+
+
+def _finished(folder: Path, result: dict[str, Any], group: ProcessGroup, model: nn.Module | None) -> TrainResult:
+    """Return the result of a run that is done already."""
+    if model is None:
+        return TrainResult(*group.run_on_first(lambda: load_model(folder / MODEL)), result)
+    return TrainResult(cast("ResNet", model), load_own_weights(folder, model), result)
 
 
 def _open(out: Path, config: RunConfig, options: RuntimeOptions, stack: contextlib.ExitStack) -> ResumePoint:
@@ -129,6 +150,7 @@ class _Run:
     options: RuntimeOptions
     callbacks: Sequence[Callback]
     stop_signal: StopSignal
+    model: nn.Module | None = None
 
     def train(self, config: RunConfig) -> TrainResult:
         """Train and evaluate; an error is recorded before it is raised."""
@@ -157,6 +179,7 @@ class _Run:
             options=self.options,
             checkpoint=self.resume.checkpoint,
             stop_signal=self.stop_signal,
+            model=self.model,
         )
         logger = open_logger(self.out and self.options.track, self.out or Path(), trainer.state.step, trainer.warn)
         trainer.callbacks.append(stack.enter_context(logger))
@@ -196,7 +219,7 @@ class _Run:
         Raises:
             UnsavedError: if the record or the last checkpoint could not be written.
         """
-        save_model(out / MODEL, result.model, result.card)
+        save_model(out / (MODEL if self.model is None else WEIGHTS), result.model, result.card)
         self.record.write("result", **result.result)
         if self.record.problem:
             raise UnsavedError(f"{out / RECORD}: its last lines cannot be written ({self.record.problem})")

@@ -60,8 +60,11 @@ def run_line(trainer: "TrainerComponents") -> dict[str, Any]:
     config, model = trainer.config, trainer.model
     return {
         **provenance(config, trainer.data.dataset, trainer.data.preprocessing),
-        "arm": config.model.arm,
-        "depth": config.model.depth,
+        **(
+            {"own_model": config.own_model}
+            if config.own_model
+            else {"arm": config.model.arm, "depth": config.model.depth}
+        ),
         "params": sum(parameter.numel() for parameter in model.parameters()),
         "macs": trainer.macs,
         "machine": machine(trainer.data.device),

@@ -14,6 +14,8 @@ from resnetlab.training.checkpoint import Checkpoint, load_checkpoint
 from resnetlab.training.record import read_record
 
 CONFIG, RECORD, MODEL, CHECKPOINT = "config.json", "record.jsonl", "model.safetensors", "checkpoint"
+WEIGHTS = "weights.safetensors"
+"""File with the weights of a module of the user's own, by the keys of its state dict, in place of `MODEL`."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def read_result(out: Path) -> dict[str, Any]:
 
 
 def _clear(out: Path) -> None:
-    for name in (CONFIG, RECORD, MODEL):
+    for name in (CONFIG, RECORD, MODEL, WEIGHTS):
         (out / name).unlink(missing_ok=True)
     for name in (CHECKPOINT, "tensorboard", "states"):
         shutil.rmtree(out / name, ignore_errors=True)

@@ -8,16 +8,18 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
 from resnetlab.evaluation.protocols import SplitScore
+from resnetlab.models.resnet import ResNet
 from resnetlab.training import reports
 from resnetlab.training.distributed import broadcast_bn_statistics
 from resnetlab.training.execution import in_own_precision
 from resnetlab.training.lr_schedule import lr_at, num_lr_drops
 from resnetlab.training.metrics import StepMetrics
+from resnetlab.training.own_network import OwnNetwork
 from resnetlab.training.reports import TrainResult
 from resnetlab.training.train_step import MAX_NON_FINITE_STEPS, forward_backward, update_weights
 from resnetlab.training.trainer_setup import TrainerComponents
@@ -33,6 +35,7 @@ class Trainer(TrainerComponents):
         options: Processes, workers, cache: nothing that affects the result.
         checkpoint: State to continue from: `Checkpoint(**trainer.state_dict())` of the same run.
         stop_signal: Asks the run to stop; the run then saves and raises `InterruptedRunError`.
+        model: A module of one's own in place of the configured network, as in `fit`.
 
     Raises:
         ConfigError: if data or machine do not allow the configuration, or the checkpoint does not fit.
@@ -191,7 +194,8 @@ class Trainer(TrainerComponents):
         scores = {name: self.evaluate(name) if len(split) else None for name, split in self.data.splits.items()}
         self.gather_skipped_images()
         result, card = reports.result_line(self, scores), reports.model_card(self, reports.split_errors(scores))
-        return TrainResult(self.eval_model.cpu().eval(), card, result)
+        model = self.eval_model.cpu().eval()
+        return TrainResult(cast("ResNet", model.module) if isinstance(model, OwnNetwork) else model, card, result)
 
     def lr(self, ahead: int = 0) -> float:
         """Return the learning rate of the next step, or of one that follows it `ahead` steps later."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from resnetlab.config import RunConfig
 from resnetlab.data.rng import make_generator
@@ -28,6 +28,7 @@ from resnetlab.training.layer_stats import LayerStatsHook, sampling_interval
 from resnetlab.training.loss import make_loss
 from resnetlab.training.metrics import ProgressMeter
 from resnetlab.training.optimizer import make_optimizer, set_mode
+from resnetlab.training.own_network import OwnLayerStatsHook, OwnNetwork, own_config
 from resnetlab.training.reports import bn_batch_warning
 from resnetlab.training.resolve_execution import resolve_execution
 from resnetlab.training.run_data import RunData, open_run_data
@@ -51,6 +52,7 @@ class TrainerComponents:
         options: RuntimeOptions | None = None,
         checkpoint: Checkpoint | None = None,
         stop_signal: StopSignal | None = None,
+        model: nn.Module | None = None,
     ) -> None:
         self._start_s = time.perf_counter()
         self.callbacks, self.options = list(callbacks), options or RuntimeOptions()
@@ -58,8 +60,8 @@ class TrainerComponents:
         self.data = open_run_data(config, self.options, checkpoint)
         self.config = self.data.config
         self.total_steps, self.steps_per_epoch = self.data.total_steps, self.data.steps_per_epoch
-        self.model, self.start = _build_network(self.config, self.data, checkpoint)
-        self.macs = cost_of_config(self.model.config, self.data.preprocessing.image_size).macs
+        self.model, self.start = _build_network(self.config, self.data, checkpoint, model)
+        self.macs = _count_macs(self.model, self.data.preprocessing.image_size)
         self.model.activation_checkpointing = self.config.activation_checkpointing
         self.execution, self.forward = resolve_execution(
             self.config, self.model, self.data, macs=self.macs, checkpoint=checkpoint
@@ -69,7 +71,8 @@ class TrainerComponents:
         self.average = WeightAverage(self.model, decay) if decay else None
         self.grad_sync = GradSync(self.process_group, self.config.grad_accum_steps, stop_signal=self.stop_signal)
         self.block_noise = BlockNoise(self.model, self.config, self.process_group, self.data.device)
-        self.layer_stats = LayerStatsHook(
+        hook = OwnLayerStatsHook if isinstance(self.model, OwnNetwork) else LayerStatsHook
+        self.layer_stats = hook(
             model=self.model,
             forward=self._make_forward(self.model, uncompiled=True),
             every=sampling_interval(self.config.layer_stats_steps, self.total_steps),
@@ -228,8 +231,17 @@ class TrainerComponents:
         return make_forward(network, eager if uncompiled else self.execution, loss)
 
 
-def _build_network(config: RunConfig, data: RunData, checkpoint: Checkpoint | None) -> tuple[ResNet, dict[str, Any]]:
+def _count_macs(model: ResNet, image_size: int) -> int:
+    return model.macs if isinstance(model, OwnNetwork) else cost_of_config(model.config, image_size).macs
+
+
+def _build_network(
+    config: RunConfig, data: RunData, checkpoint: Checkpoint | None, own: nn.Module | None
+) -> tuple[ResNet, dict[str, Any]]:
     """Return the network, with random weights or those of a file, and what the record stores of that file."""
+    own_config(config, own)
+    if own is not None:
+        return OwnNetwork(own, config.model, data.preprocessing.image_size).to(data.device), {}
     model = build_model(config.model, generator=make_generator(config.seed, "weights"))
     start: dict[str, Any] = {}
     if config.weights is not None and checkpoint is None:
@@ -239,7 +251,7 @@ def _build_network(config: RunConfig, data: RunData, checkpoint: Checkpoint | No
 
 def _start_warnings(config: RunConfig, data: RunData, start: dict[str, Any]) -> list[str]:
     """Return what is known before the first step: network, image size, initial weights, data, and skipped images."""
-    warning = size_warning(config.model, data.preprocessing.image_size)
+    warning = None if config.own_model else size_warning(config.model, data.preprocessing.image_size)
     skipped = [f"left out: {bad}" for bad in data.dataset.skipped]
     contradicted = [f"{config.weights}: {start['contradiction']}"] if "contradiction" in start else []
     return [*([warning] if warning else []), *contradicted, *data.dataset.warnings, *skipped]
