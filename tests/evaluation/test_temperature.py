@@ -105,7 +105,7 @@ def run(tmp_path_factory) -> Path:
     return root
 
 
-def test_training_fits_on_validation_images_only(run, monkeypatch):
+def test_training_fits_on_validation_images_only(run):
     plain, scaled = (load_model(run / name) for name in ("plain", "scaled"))
     assert all(torch.equal(a, b) for a, b in zip(plain[0].parameters(), scaled[0].parameters(), strict=True))
     assert plain[1].temperature_scaling is None
