@@ -52,7 +52,7 @@ class EnsembleMember:
     num_recalibration_images: int = 0
     """Training images used to recalibrate batch normalisation; 0 without recalibration."""
     contradiction: str | None = None
-    """What the statistics of imported weights contradict on these images, in one line."""
+    """A line on imported weights whose statistics contradict the file on these images; `None` without one."""
 
     @property
     def computed_by(self) -> str:

@@ -1,4 +1,4 @@
-"""How far the inputs of batch normalisations are from the statistics that they stored in training."""
+"""Distance of the inputs of batch normalisations from the statistics that they stored in training."""
 
 from collections.abc import Iterable, Mapping
 from functools import partial

@@ -20,7 +20,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Finding:
-    """What the statistics say about one property of a network."""
+    """The verdict of the statistics on one property of a network."""
 
     subject: str
     scores: Mapping[str, float]

@@ -17,7 +17,7 @@ FULL = 1 / 255
 """Deviation that leaves pixels at 0 to 255."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SAME = 0.02
-"""Normalisations that differ by less than this share of a deviation cannot be told apart and need not be."""
+"""Normalisations that differ by less than this share of a deviation count as one: no statistics separate them."""
 ESTIMATE = 0.15
 """As far may the mean and deviation of some hundred images be from those of their data set."""
 MEASURED = "of these images"
@@ -78,7 +78,7 @@ GREY_NORMALISATIONS = (
 
 @dataclass(frozen=True)
 class PreprocessingScore:
-    """How far the first batch normalisation is from its statistics under one preprocessing."""
+    """The distance of the first batch normalisation from its statistics under one preprocessing."""
 
     normalisation: Normalisation
     bgr: bool

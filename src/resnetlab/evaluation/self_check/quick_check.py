@@ -26,15 +26,15 @@ from resnetlab.models.resnet import ResNet
 
 NUM_PIXELS = 256 * 32 * 32
 """Pixels of the first layer's check: 256 CIFAR images."""
-MACS = 3e10
-"""Multiply-adds of the wirings' check: about a second on two cores."""
-MIN_IMAGES, MAX_IMAGES = 8, 256
+MACS = 2e10
+"""Multiply-adds of the check of wirings: less than a second on two cores."""
+MIN_IMAGES, MAX_IMAGES = 4, 256
 PREPROCESSING_RATIO = 8.0
-"""How many times closer another preprocessing must be. Images of other kinds reached 3.7 (docs/log.md)."""
+"""Another preprocessing must be so many times closer. Images of other kinds reached 3.7 (docs/log.md)."""
 CLOSE_ENOUGH = 0.02
 """Distance at which another preprocessing explains the first layer, also for images of a related kind."""
 WIRING_RATIO = 4.0
-"""How many times closer another wiring must be; for no kind of images a wrong one was closer at all."""
+"""Another wiring must be so many times closer; for no kind of images a wrong one was closer at all."""
 FAR_WIRING = 0.01
 """Distance below which a wiring is not doubted."""
 VIEWS: dict[str, tuple[ViewKind, ...]] = {"cifar": ("whole", "black border", "mean border")}

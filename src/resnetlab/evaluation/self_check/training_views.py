@@ -71,10 +71,10 @@ def _centre_crop(image: Tensor, size: int, crop_ratio: float) -> Tensor:
     return resized[:, top : top + size, left : left + size]
 
 
-def _resized_crop(image: Tensor, size: int, draws: Tensor) -> Tensor:
-    """Return a random box of 8 to 100 % of the area, sides 3:4 to 4:3, resized; `draws` are 4 numbers in [0, 1)."""
+def _resized_crop(image: Tensor, size: int, uniform: Tensor) -> Tensor:
+    """Return a random box of 8 to 100 % of the area, sides 3:4 to 4:3, resized; `uniform` has 4 numbers in [0, 1)."""
     height, width = image.shape[1:]
-    area, aspect, row, column = draws.tolist()
+    area, aspect, row, column = uniform.tolist()
     area = (AREA[0] + (AREA[1] - AREA[0]) * area) * height * width
     aspect = math.exp((2 * aspect - 1) * math.log(ASPECT))
     rows = min(height, max(1, round(math.sqrt(area / aspect))))

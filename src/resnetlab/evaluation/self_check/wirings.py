@@ -28,7 +28,7 @@ class Wiring:
     """Position of option A's zero channels in the file."""
     bottleneck_stride: Literal["1x1", "3x3"] = "3x3"
     subsampling: Literal["stride", "average"] = "stride"
-    """How shortcuts halve the map: every second position, or the average of 2 x 2 (as in ResNet-D)."""
+    """The way in which shortcuts halve the map: every second position, or the average of 2 x 2 (as in ResNet-D)."""
     stem_pool: Literal["max", "average"] = "max"
     bn_epsilon: float = BN_EPSILON
 
