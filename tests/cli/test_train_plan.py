@@ -3,12 +3,14 @@
 import io
 import itertools
 import re
+import signal
 import sys
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from rich.console import Console
 
@@ -16,11 +18,13 @@ from resnetlab.cli import train, train_plan
 from resnetlab.cli.main import main, parse
 from resnetlab.cli.train_plan_output import RunSummary
 from resnetlab.config import RunConfig, read_config
+from resnetlab.models.model_file import load_model
 from resnetlab.models.pretrained.catalogue import CATALOGUE
 from resnetlab.models.zoo import model_config
 from resnetlab.system.download import DownloadError
 from resnetlab.training import plan_run, select_execution
 from resnetlab.training.recipes import recipe
+from resnetlab.training.signal_handling import InterruptedRunError
 
 WEIGHTS = "resnet18.tv_in1k"
 
@@ -84,6 +88,28 @@ def test_the_plan_is_made_once_and_stored(run, tmp_path, monkeypatch):
     assert (status, "--minutes plans a new run; add --fresh" in err) == (2, True)
 
 
+def test_an_interrupted_plan_ends_like_an_uninterrupted_one(run, tmp_path, monkeypatch):
+    """The second session finds a slower machine, and takes the length, size and execution of the first."""
+    words = ("--minutes", "0.02", "--threads", "1", "--seed", "3")
+    monkeypatch.setattr(plan_run, "select_execution", fake_speed(400.0))
+    assert run(*words, "--out", "whole")[0] == 0
+
+    def interrupt(_summary, _trainer, metrics):
+        if metrics.step == 5:
+            raise InterruptedRunError(signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunSummary, "on_step", interrupt)
+        assert run(*words, "--out", "parts")[0] == 143
+    assert not (tmp_path / "parts" / "model.safetensors").exists()
+    monkeypatch.setattr(plan_run, "select_execution", fake_speed(40.0))
+    assert run(*words, "--out", "parts")[0] == 0
+    whole, parts = (load_model(tmp_path / name / "model.safetensors")[0].state_dict() for name in ("whole", "parts"))
+    assert all(torch.equal(value, parts[key]) for key, value in whole.items())
+    first, second = (read_config(tmp_path / name / "config.json") for name in ("whole", "parts"))
+    assert first == second
+
+
 def fake_speed(images_per_s):
     from resnetlab.training.execution import Execution
 
@@ -144,14 +170,20 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize(
     ("answer", "yes", "is_terminal", "agreed"),
-    [("", False, True, True), ("n", False, True, False), (None, False, False, False), (None, True, False, True)],
+    [
+        ("\n", False, True, True),
+        ("n\n", False, True, False),
+        ("", False, True, False),
+        (None, False, False, False),
+        (None, True, False, True),
+    ],
 )
 def test_weights_are_downloaded_with_consent_alone(monkeypatch, tmp_path, answer, yes, is_terminal, agreed):
     monkeypatch.setenv("RESNETLAB_CACHE", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     fetched, output = [], Terminal()
     monkeypatch.setattr("resnetlab.models.pretrained.fetch.model_file", lambda entry: fetched.append(entry.name))
-    monkeypatch.setattr(sys, "stdin", Terminal(f"{answer}\n") if is_terminal else io.StringIO())
+    monkeypatch.setattr(sys, "stdin", Terminal(answer) if is_terminal else io.StringIO())
     console = Console(file=output, force_terminal=is_terminal, width=200, color_system=None)
     assert train_plan.consent(WEIGHTS, console, yes=yes) == agreed
     assert fetched == ([WEIGHTS] if agreed else [])
