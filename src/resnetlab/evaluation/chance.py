@@ -46,7 +46,7 @@ def chance_level(class_counts: Sequence[int]) -> ChanceLevel | None:
     if len(present) < 2:
         return None
     return ChanceLevel(
-        error_pct=float(100 * (1 - counts.max() / counts.sum())),
+        error_pct=float(100 * (counts.sum() - counts.max()) / counts.sum()),
         label=int(counts.argmax()),
         any_class=bool(present.min() == present.max()),
     )
