@@ -44,6 +44,8 @@ SUBJECTS = {
 }
 WARNED = ("resnet20-12fca82f", "plain-imagenet", "A-append-cifar", "bott-v1-A", "B-bgr")
 """The networks with which the warning is tried."""
+MISTAKEN = ("CIFAR-10", "Imagenette")
+"""The kinds of images on which wrong files are tried."""
 
 
 def truth(spec: Spec) -> dict[str, str]:
@@ -171,10 +173,15 @@ def main() -> int:
             continue
         for kind, images in kinds(small, large):
             alarm = "FALSE ALARM" if warned(file, spec, overrides(spec), spec.normalisation, images) else "silent"
-            caught = {what: warned(file, spec, *how, images) for what, *how in mistakes(spec)}
+            print(f"{name} on {kind}: right file {alarm}", flush=True)
+            if kind not in MISTAKEN:
+                continue
+            caught = {
+                what: warned(file, spec, reading, normalisation, images)
+                for what, reading, normalisation in mistakes(spec)
+            }
             missed = ", ".join(what for what, found in caught.items() if not found) or "none"
-            print(f"{name} on {kind}: right file {alarm}; caught {sum(caught.values())} of {len(caught)}", flush=True)
-            print(f"  missed: {missed}", flush=True)
+            print(f"  wrong files: caught {sum(caught.values())} of {len(caught)}; missed: {missed}", flush=True)
     return int(any(verdict == "FALSE" for _, verdict in counts))
 
 

@@ -136,8 +136,9 @@ def build(spec: Spec, seed: int) -> ResNet:
         if spec.split and isinstance(shortcut, PadShortcut):
             block.downsample = SplitPad(shortcut.extra_channels, shortcut.stride)
         if spec.average_shortcut and isinstance(shortcut, nn.Sequential) and shortcut[0].stride == (2, 2):
-            shortcut[0].stride = (1, 1)
-            shortcut[0].register_forward_pre_hook(lambda _, inputs: (F.avg_pool2d(inputs[0], 2),))
+            projection: Any = shortcut[0]
+            projection.stride = (1, 1)
+            projection.register_forward_pre_hook(lambda _, inputs: (F.avg_pool2d(inputs[0], 2),))
     if spec.average_pool:
         model.register_module("maxpool", nn.AvgPool2d(3, 2, 1))
     for module in model.modules():

@@ -215,6 +215,51 @@ def test_the_users_options_win_and_a_contradiction_is_reported(plain, photograph
     assert (model.config.shortcut, card.preprocessing.mean) == ("pad", (0.5, 0.5, 0.5))
 
 
+@pytest.fixture
+def misread(tmp_path):
+    """A model file of a plain network as a residual one, and labelled images."""
+    model = seen_network(TRAINED_ON, shortcut="none", stage_channels=(16, 32, 64), **IMAGENET)
+    torch.save(model.state_dict(), tmp_path / "plain.pth")
+    out, folder = tmp_path / "misread.safetensors", tmp_path / "data"
+    words = [
+        "inspect",
+        tmp_path / "plain.pth",
+        "--save",
+        out,
+        "--image-size",
+        "16",
+        "--shortcut",
+        "pad",
+        "--classes",
+        *"abcdefghij",
+    ]
+    words += ["--mean", ".485", ".456", ".406", "--std", ".229", ".224", ".225"]
+    assert main([*map(str, words)]) == 0
+    for index, image in enumerate(SEEN[:40]):
+        file = folder / "ab"[index % 2] / f"{index}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(file)
+    return out, folder
+
+
+def test_evaluate_says_that_a_file_was_misread(misread, capsys):
+    file, folder = misread
+    capsys.readouterr()
+    assert main(["evaluate", str(file), "--data", str(folder), "--allow-missing-classes", "--json"]) == 0
+    notes = json.loads(capsys.readouterr().out)["notes"]
+    assert sum("agree with a plain network" in note for note in notes) == 1
+
+
+def test_train_says_that_a_file_was_misread(misread, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    file, folder = misread
+    words = ["--steps", "1", "--batch-size", "8", "--workers", "0", "--precision", "fp32", "--compile", "off"]
+    assert main(["train", "--from", str(file), "--data", str(folder), "--out", "run", *words]) == 0
+    record = [json.loads(line) for line in (tmp_path / "run" / "record.jsonl").read_text().splitlines()]
+    messages = [line["message"] for line in record if line["kind"] == "warning"]
+    assert sum("agree with a plain network" in message for message in messages) == 1
+
+
 def test_a_network_that_no_model_file_holds_is_refused(photographs, tmp_path, capsys):
     model = seen_network(TRAINED_ON, pool=nn.AvgPool2d(3, 2, 1), **PHOTOGRAPHS, **IMAGENET)
     torch.save(model.state_dict(), tmp_path / "a.pth")

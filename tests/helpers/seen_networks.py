@@ -39,7 +39,7 @@ class SplitPad(nn.Module):
 def seen_network(images, *, mean, std, bgr=False, split=False, pool=None, seed=0, **config):
     """Return a random network whose statistics are averages over batches of images, as its training stores them."""
     name = config.pop("name", "resnet8")
-    model = randomise(build_model(name, 10, stage_channels=(8, 16, 24), **config), seed)
+    model = randomise(build_model(name, 10, **{"stage_channels": (8, 16, 24), **config}), seed)
     for block in [block for stage in model.stages.values() for block in stage]:
         if split and isinstance(block.downsample, PadShortcut):
             block.downsample = SplitPad(block.downsample.extra_channels)
