@@ -17,7 +17,7 @@ BITS = 24
 class StepNoise:
     """The random numbers of one block.
 
-    `set` gives the step; without it, each pass draws a key from PyTorch's global generator, as `nn.Dropout` does.
+    `set` gives the step; without it, each pass takes a key from PyTorch's global generator, as `nn.Dropout` does.
     """
 
     def __init__(self) -> None:
