@@ -154,6 +154,8 @@ def test_evaluate_fits_and_stores(run, tmp_path, capsys):
     assert evaluation.rejection is not None
     assert f"{evaluation.rejection.coverage_pct:.2f} % of the images at 0.5" in printed.out
     assert "All thresholds" in page.read_text()
+    assert "--reject-below 0.5" in page.read_text()
+    assert "--fit-temperature" not in page.read_text()  # the command that reproduces the page changes no file
     assert main(["inspect", str(file)]) == 0
     assert f"softmax  temperature {card.temperature:.3f}, fitted on" in capsys.readouterr().out
 

@@ -178,7 +178,8 @@ def reproduce_command(options: Options) -> str:
     arguments = ["resnetlab", "evaluate", *map(str, options.models)]
     for name, field in Options.__dataclass_fields__.items():
         value = getattr(options, name)
-        if name in ("models", "json") or value == field.default:
+        # a fitted temperature is in the model file
+        if name in ("models", "json", "fit_temperature") or value == field.default:
             continue
         arguments.append(f"--{name.replace('_', '-')}")
         arguments += [] if value is True else list(map(str, value)) if isinstance(value, tuple) else [str(value)]
