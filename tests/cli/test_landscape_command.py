@@ -8,9 +8,12 @@ import subprocess
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from resnetlab.cli.main import main
-from resnetlab.config import ModelConfig, Preprocessing, Shortcut
+from resnetlab.config import DataConfig, ModelConfig, Preprocessing, Shortcut
+from resnetlab.data.loader import sample_images
+from resnetlab.data.open_dataset import open_data
 from resnetlab.evaluation.landscape_models import LandscapeResult
 from resnetlab.evaluation.landscape_page import script_json, write_page
 from resnetlab.models.model_file import ModelCard, load_model, save_model
@@ -84,7 +87,14 @@ def test_script_of_the_page(tmp_path):
     rows = ((3.0, 2.0, 3.0), (2.0, 0.5, math.nan), (3.0, 2.0, 40.0))
     steps = (-1.0, 0.0, 1.0)
     result = LandscapeResult(
-        network="tiny", num_images=9, xs=steps, ys=steps, loss=rows, error_pct=((90.0, 50.0, 90.0),) * 3, curvature=None
+        network="tiny",
+        num_images=9,
+        xs=steps,
+        ys=steps,
+        loss=rows,
+        error_pct=((90.0, 50.0, 90.0),) * 3,
+        centre=(0.5, 50.0),
+        curvature=None,
     )
     write_page(tmp_path / "page.html", [result, result], ["tiny", NAME], title="digits")
     words = [node, ROOT / "tests" / "helpers" / "landscape_page.js", tmp_path / "page.html"]
@@ -125,6 +135,9 @@ def test_plane_through_states(files, tmp_path, capsys, undrawn):
     network = json.loads(output)["networks"][0]
     assert sum(network["explained"]) == pytest.approx(1)
     assert network["states"][-1] == pytest.approx([0, 0], abs=1e-5)
+    images, labels = sample_images(open_data(DataConfig("digits", image_size=8)).train, card.preprocessing, 32)
+    with torch.no_grad():  # no point of the grid is the network itself
+        assert network["centre"]["loss"] == pytest.approx(cross_entropy(model(images), labels).item(), rel=1e-5)
     lengths = [math.hypot(*state) for state in network["states"]]
     assert lengths[0] == pytest.approx(3 * math.sqrt(model.get_parameter("conv1.weight").numel()), rel=1e-3)
     assert min(network["xs"]) < min(x for x, _ in network["states"])

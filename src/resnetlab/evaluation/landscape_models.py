@@ -11,7 +11,7 @@ from torch import Tensor
 from resnetlab.config import ConfigError
 from resnetlab.evaluation.directions import Weights, moving_weights, random_direction, trajectory_plane
 from resnetlab.evaluation.hessian import Curvature, measure_curvature
-from resnetlab.evaluation.landscape import Grid, Point, measure_points, points_in_time
+from resnetlab.evaluation.landscape import Grid, Point, loss_and_error, measure_points, points_in_time
 from resnetlab.evaluation.landscape_record import LandscapeRecord, stored_header
 from resnetlab.models.model_file import load_model
 from resnetlab.models.resnet import ResNet
@@ -56,7 +56,7 @@ class LandscapeOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class LandscapeCase:
-    """A network with the images on which its loss is measured, and the plane of a run's states if there is one."""
+    """A network, in evaluation mode, with the images on which its loss is measured, and perhaps states of its run."""
 
     model: ResNet
     images: Tensor
@@ -76,6 +76,8 @@ class LandscapeResult:
     """Name of the network."""
     num_images: int
     """Images behind each loss."""
+    centre: tuple[float, float]
+    """Loss and error of the network itself, which need not be a point of the grid."""
     xs: tuple[float, ...]
     """Steps along the first direction."""
     ys: tuple[float, ...]
@@ -92,13 +94,6 @@ class LandscapeResult:
     """Share of the states' variance that each direction explains; `None` for random directions."""
     num_reused: int = 0
     """Points that an earlier, unfinished measurement had measured."""
-
-    @property
-    def centre(self) -> tuple[float, float]:
-        """Loss and error at the point nearest to the network."""
-        row = min(range(len(self.ys)), key=lambda index: abs(self.ys[index]))
-        column = min(range(len(self.xs)), key=lambda index: abs(self.xs[index]))
-        return self.loss[row][column], self.error_pct[row][column]
 
 
 def choose_points(cases: Sequence[LandscapeCase], options: LandscapeOptions, out: Path) -> int:
@@ -170,6 +165,7 @@ def measure_landscape(
     return LandscapeResult(
         network=model.config.name,
         num_images=len(case.images),
+        centre=loss_and_error(model.eval(), case.images, case.labels),
         xs=tuple(grid.xs),
         ys=tuple(grid.ys),
         loss=_rows(points, grid, "loss"),
