@@ -11,7 +11,7 @@ from typing import Literal
 
 from resnetlab.extension import load_extensions
 from resnetlab.recipe_config import Recipe
-from resnetlab.serialization import OMIT_DEFAULT, ConfigError, at_least, check, from_json, one_of
+from resnetlab.serialization import OMIT_DEFAULT, ConfigError, at_least, check, check_type, from_json, one_of
 
 Shortcut = Literal["none", "pad", "project", "project_all"]
 Norm = Literal["batch", "none"]
@@ -352,8 +352,14 @@ class RunConfig:
     """Minutes that image size and length were fitted to, above 0; a note, since both are stored in their own fields."""
     fit_temperature: bool = field(default=False, metadata=OMIT_DEFAULT)
     """Fit the temperature of the softmax on the validation images at the end; the weights do not change."""
+    own_model: str | None = field(default=None, metadata=OMIT_DEFAULT)
+    """Class of the module that `fit(config, model=module)` trains, a note; `model` then gives channels and classes
+    only."""
 
     def __post_init__(self) -> None:
+        check_type("model", self.model, ModelConfig, example="resnetlab.model_config('resnet20')")
+        check_type("data", self.data, DataConfig, example="resnetlab.DataConfig('digits')")
+        check_type("recipe", self.recipe, Recipe, example="resnetlab.recipe('digits')")
         for name, kind in (("device", Device), ("precision", Precision), ("layout", Layout), ("compile", Compile)):
             one_of(name, getattr(self, name), kind)
         at_least(0, self, "seed", "layer_stats_steps")

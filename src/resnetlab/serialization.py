@@ -3,9 +3,11 @@
 import contextlib
 import dataclasses
 import json
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
@@ -24,6 +26,13 @@ def check(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def check_type(name: str, value: object, kind: Any, *, example: str) -> None:
+    """Raise `ConfigError` with an example, in one line, unless an argument has a type."""
+    if not isinstance(value, kind):
+        names = " or ".join(part.__name__ for part in typing.get_args(kind) or (kind,))
+        raise ConfigError(f"{name} must be {names}, not {reprlib.repr(value)}; for example {example}")
+
+
 def one_of(name: str, value: object, kind: Any) -> None:
     """Raise `ConfigError` unless a field's value is one of the values of a `Literal`."""
     allowed = typing.get_args(kind)
@@ -34,7 +43,10 @@ def at_least(least: int, config: object, *names: str) -> None:
     """Raise `ConfigError` if a field of a configuration is below `least`; `None` passes."""
     for name in names:
         value = getattr(config, name)
-        check(value is None or value >= least, f"{name} must be at least {least}, not {value}")
+        check(
+            value is None or (isinstance(value, Real) and value >= least),
+            f"{name} must be at least {least}, not {value}",
+        )
 
 
 def to_json(config: Any) -> dict[str, Any]:

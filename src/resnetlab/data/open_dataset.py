@@ -27,6 +27,7 @@ from resnetlab.data.shards.local import list_shards
 from resnetlab.data.shards.remote import CACHE_GIB, list_remote
 from resnetlab.data.split_names import parse_split_folders
 from resnetlab.data.splits import stratified_split, stratified_subset
+from resnetlab.serialization import check_type
 from resnetlab.system.cores import usable_cores
 
 HELD_OUT = {"val": 0.1}
@@ -65,6 +66,7 @@ def open_data(
         ConfigError: If the data are missing, damaged or in an unsupported layout, or a class has no training image.
         BadDataError: If images cannot be read and `config.on_bad_image` is `fail`.
     """
+    check_type("config", config, DataConfig, example="resnetlab.DataConfig('digits')")
     kind = detect_kind(config)
     report = on_progress or _ignore_progress
     if kind == "digits":

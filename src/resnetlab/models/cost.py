@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from resnetlab.config import ModelConfig
 from resnetlab.models.resnet import ResNet
 from resnetlab.models.variants.scalars import Scale, Shift
+from resnetlab.serialization import check_type
 
 PROBE_BATCH = 2
 """Images in the counting pass: batch normalisation on a map of one position needs two."""
@@ -102,6 +103,7 @@ def cost(model: ResNet, image_size: int, batch_size: int = 1) -> Cost:
     A copy runs one forward pass on two black images, so shapes and stored tensors are observed, not derived. (The meta
     device would compute nothing, but it loads sympy first, which takes longer than the pass.)
     """
+    check_type("model", model, ResNet, example="resnetlab.build_model('resnet20')")
     probe = copy.deepcopy(model).cpu().float().train()
     images = torch.zeros(PROBE_BATCH, model.config.in_channels, image_size, image_size)
     names: dict[nn.Module, str] = {m: name for name, m in probe.named_modules() if isinstance(m, COUNTED_LAYERS)}

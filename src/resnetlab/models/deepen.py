@@ -18,7 +18,7 @@ from resnetlab.models.block_registry import BLOCKS
 from resnetlab.models.blocks import Block
 from resnetlab.models.resnet import ResNet
 from resnetlab.models.zoo import IMAGENET, VARIANTS, blocks_per_stage, find_name, model_config
-from resnetlab.serialization import check
+from resnetlab.serialization import check, check_type
 
 CALIBRATION_IMAGES = 256
 """Images of a calibration batch, if `CALIBRATION_PIXELS` allows."""
@@ -63,6 +63,7 @@ def deepen(
     Raises:
         ConfigError: as `deeper_config`; or if a plain block has a convolution that cannot pass its input on.
     """
+    check_type("model", model, ResNet, example="resnetlab.build_model('resnet20')")
     config = deeper_config(model.config, to)
     moments = stage_moments(model, images) if images is not None and needs_calibration(config) else {}
     deeper = copy.deepcopy(model)

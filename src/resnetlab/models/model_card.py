@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from resnetlab.config import ConfigError, ModelConfig, Preprocessing
 from resnetlab.models.model_seal import CARD, PARTS, changed_parts, is_sealed
-from resnetlab.serialization import OMIT_DEFAULT, check, from_json
+from resnetlab.serialization import OMIT_DEFAULT, check, check_type, from_json
 
 FORMAT_VERSION = 1
 MODEL_FILE = "model.safetensors"
@@ -71,6 +71,10 @@ class ModelCard:
         return 1.0 if self.temperature_scaling is None else self.temperature_scaling.temperature
 
 
+OWN_WEIGHTS = "weights.safetensors"
+"""File of a run directory with the weights of a module of the user's own, in place of the model file."""
+
+
 def find_model_file(path: Path | str) -> Path:
     """Return the path of a model file: `path` itself, or the model file in the run directory `path`.
 
@@ -81,8 +85,13 @@ def find_model_file(path: Path | str) -> Path:
         ModelFileError: if there is no such file.
         DownloadError: if published weights are not on this machine and cannot be downloaded.
     """
+    check_type("path", path, str | Path, example="'runs/mine'")
     path = Path(path)
     if path.is_dir():
+        if (path / OWN_WEIGHTS).exists():
+            raise ModelFileError(
+                f"{path}: the run of a network that is not of resnetlab; load {OWN_WEIGHTS} into its own class"
+            )
         if not (path / MODEL_FILE).exists():
             raise ModelFileError(
                 f"{path}: a folder without {MODEL_FILE}; give a model file or a finished run directory"

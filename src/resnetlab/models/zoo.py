@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnetlab.config import BLOCK_PROPERTIES, ConfigError, ModelConfig, block_properties
 from resnetlab.extension import load_extensions
+from resnetlab.serialization import check_type
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -80,6 +81,7 @@ def model_config(name: str, **changes: Any) -> ModelConfig:
     Raises:
         ConfigError: (a `ValueError`) for an unknown name, field or value; the message names the nearest that works.
     """
+    check_type("name", name, str, example="'resnet20'")
     fields = _named_fields(name, changes)
     needed = block_properties(changes.get("block", fields["block"])).required_norm
     if needed is not None:
@@ -237,6 +239,7 @@ def build_model(
 
     from resnetlab.models.resnet import ResNet
 
+    check_type("model", model, str | ModelConfig, example="'resnet20'")
     if num_classes is not None:
         changes["num_classes"] = num_classes
     if weights is not None:

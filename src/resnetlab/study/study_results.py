@@ -9,6 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from resnetlab.config import ConfigError
+from resnetlab.serialization import check_type
 from resnetlab.study.contrasts import RULE, SPLITS, Contrast, Ranking
 from resnetlab.study.report import StudyReport, write_report
 from resnetlab.study.report_table import TableRow
@@ -28,6 +29,7 @@ class Study:
         Raises:
             ConfigError: if the folder has no run, or a configuration is damaged.
         """
+        check_type("folder", folder, str | Path, example="'studies/digits'")
         self.folder = Path(folder)
         self.runs: list[Run] = read_runs(self.folder)
         if not self.runs:

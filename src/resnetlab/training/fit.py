@@ -11,10 +11,12 @@ from torch import nn
 
 from resnetlab.config import ConfigError, RunConfig
 from resnetlab.data.shards.fetch import RemoteError
+from resnetlab.models.model_card import OWN_WEIGHTS
 from resnetlab.models.model_file import load_model, save_model
 from resnetlab.models.resnet import ResNet
 from resnetlab.system.dir_lock import lock_dir
 from resnetlab.system.process_group import ProcessGroup
+from resnetlab.training.arguments import check_arguments
 from resnetlab.training.callbacks import Callback
 from resnetlab.training.checkpoint import Checkpoint
 from resnetlab.training.checkpoint_manager import CheckpointManager, UnsavedError
@@ -25,7 +27,7 @@ from resnetlab.training.metrics import StepMetrics
 from resnetlab.training.own_network import load_own_weights, own_config
 from resnetlab.training.record import Record
 from resnetlab.training.reports import TrainResult, run_line
-from resnetlab.training.run_dir import CHECKPOINT, MODEL, RECORD, WEIGHTS, ResumePoint, open_run_dir, remove_unstarted
+from resnetlab.training.run_dir import CHECKPOINT, MODEL, RECORD, ResumePoint, open_run_dir, remove_unstarted
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
 from resnetlab.training.tensorboard import open_logger
@@ -66,7 +68,7 @@ def fit(
         InterruptedRunError: after a stop signal; the state is saved.
         UnsavedError: if the run is done but record or checkpoint could not be written.
     """
-    check_run_config(config)
+    check_arguments(config, callbacks, options)
     config = own_config(config, model)
     options, stop_signal = options or RuntimeOptions(), stop_signal or StopSignal()
     group = options.process_group
@@ -124,20 +126,6 @@ class _RunLog(Callback):
 
     def on_warning(self, trainer: TrainerComponents, message: str) -> None:
         self._record.write("warning", message=message)
-
-
-def check_run_config(config: object) -> None:
-    """Raise unless a value is a `RunConfig`.
-
-    Raises:
-        ConfigError: with the way to make one.
-    """
-    if not isinstance(config, RunConfig):
-        name = repr(config) if isinstance(config, str) else '"digits"'
-        raise ConfigError(
-            f"config must be a RunConfig, not {config!r}; for example resnetlab.RunConfig("
-            f"resnetlab.model_config('resnet20'), resnetlab.DataConfig({name}), resnetlab.recipe('digits'))"
-        )
 
 
 @dataclass
@@ -219,7 +207,7 @@ class _Run:
         Raises:
             UnsavedError: if the record or the last checkpoint could not be written.
         """
-        save_model(out / (MODEL if self.model is None else WEIGHTS), result.model, result.card)
+        save_model(out / (MODEL if self.model is None else OWN_WEIGHTS), result.model, result.card)
         self.record.write("result", **result.result)
         if self.record.problem:
             raise UnsavedError(f"{out / RECORD}: its last lines cannot be written ({self.record.problem})")

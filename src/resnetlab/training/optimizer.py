@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from resnetlab.config import Recipe, RunConfig
 from resnetlab.extension import OPTIMIZERS
 from resnetlab.models.resnet import ResNet
+from resnetlab.serialization import check
 from resnetlab.training.init_weights import HEAD
 from resnetlab.training.lamb import Lamb
 from resnetlab.training.muon import ConvMuon
@@ -45,6 +46,7 @@ def register_optimizer(name: str, make: MakeOptimizer) -> None:
     Raises:
         ConfigError: if the name is taken.
     """
+    check(callable(make), f"optimizer {name!r} must be a function of groups and recipe, not {make!r}")
     OPTIMIZERS.register(name, make)
 
 

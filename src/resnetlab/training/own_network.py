@@ -19,11 +19,10 @@ from torch import Tensor, nn
 
 from resnetlab.config import ConfigError, ModelConfig, RunConfig
 from resnetlab.models.blocks import Block
-from resnetlab.models.model_card import ModelCard, read_card
+from resnetlab.models.model_card import OWN_WEIGHTS, ModelCard, read_card
 from resnetlab.models.resnet import ResNet
 from resnetlab.serialization import check
 from resnetlab.training.layer_stats import DIGITS, NUM_IMAGES, QUANTITIES, LayerStatsHook
-from resnetlab.training.run_dir import WEIGHTS
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
 """Layers whose multiply-adds are counted, and whose statistics are recorded."""
@@ -131,12 +130,12 @@ def load_own_weights(folder: Path, model: nn.Module) -> ModelCard:
     Raises:
         ConfigError: if they are those of another module.
     """
-    card = read_card(folder / WEIGHTS)
+    card = read_card(folder / OWN_WEIGHTS)
     try:
-        model.load_state_dict(load_file(folder / WEIGHTS))
+        model.load_state_dict(load_file(folder / OWN_WEIGHTS))
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"{folder / WEIGHTS} has not the weights of {module_name(model)} ({reason})") from error
+        raise ConfigError(f"{folder / OWN_WEIGHTS} has not the weights of {module_name(model)} ({reason})") from error
     model.eval()
     return card
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from resnetlab.config import ConfigError, ModelConfig, Recipe
 from resnetlab.extension import did_you_mean, load_extensions
+from resnetlab.serialization import check_type
 from resnetlab.training.modern_recipes import MODERN_RECIPES
 
 INITIAL_LR_DEPTH = 110
@@ -164,6 +165,7 @@ def register_recipe(recipe: Recipe) -> None:
     Raises:
         ConfigError: if the name is empty or taken.
     """
+    check_type("recipe", recipe, Recipe, example="resnetlab.Recipe('mine', epochs=5)")
     if not recipe.name or recipe.name in RECIPES:
         raise ConfigError(f"recipe {recipe.name!r} exists already; choose another name")
     RECIPES[recipe.name] = recipe
@@ -180,6 +182,7 @@ def recipe(name: str, model: ModelConfig | None = None, **overrides: Any) -> Rec
     Raises:
         ConfigError: if the name is unknown, or a value is out of range.
     """
+    check_type("name", name, str, example="'digits'")
     if name not in RECIPES:
         load_extensions()
     if name not in RECIPES:
@@ -199,6 +202,11 @@ def change_recipe(base: Recipe, changes: Mapping[str, Any]) -> Recipe:
         ConfigError: if a value is out of range.
     """
     given = dict(changes)
+    fields = [field.name for field in dataclasses.fields(Recipe)]
+    for name in given:
+        if name not in fields:
+            known = did_you_mean(name, fields) or f"; a recipe has: {', '.join(fields)}"
+            raise ConfigError(f"a recipe has no field {name}{known}")
     if given.get("epochs") is not None:
         given.setdefault("steps", None)
     if given.get("scale_lr", base.scale_lr) and "batch_size" in given:

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.config import ConfigError, RunConfig, read_config
+from resnetlab.models.model_card import OWN_WEIGHTS
 from resnetlab.serialization import differences, to_json
 from resnetlab.system.atomic_files import write_atomic
 from resnetlab.training.checkpoint import Checkpoint, load_checkpoint
 from resnetlab.training.record import read_record
 
 CONFIG, RECORD, MODEL, CHECKPOINT = "config.json", "record.jsonl", "model.safetensors", "checkpoint"
-WEIGHTS = "weights.safetensors"
-"""File with the weights of a module of the user's own, by the keys of its state dict, in place of `MODEL`."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def read_result(out: Path) -> dict[str, Any]:
 
 
 def _clear(out: Path) -> None:
-    for name in (CONFIG, RECORD, MODEL, WEIGHTS):
+    for name in (CONFIG, RECORD, MODEL, OWN_WEIGHTS):
         (out / name).unlink(missing_ok=True)
     for name in (CHECKPOINT, "tensorboard", "states"):
         shutil.rmtree(out / name, ignore_errors=True)

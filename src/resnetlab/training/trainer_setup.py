@@ -14,6 +14,7 @@ from resnetlab.models.cost import cost_of_config
 from resnetlab.models.resnet import ResNet
 from resnetlab.models.zoo import build_model, size_warning
 from resnetlab.serialization import to_json
+from resnetlab.training.arguments import check_arguments
 from resnetlab.training.block_noise import BlockNoise
 from resnetlab.training.callbacks import Callback
 from resnetlab.training.checkpoint import Checkpoint
@@ -55,6 +56,7 @@ class TrainerComponents:
         model: nn.Module | None = None,
     ) -> None:
         self._start_s = time.perf_counter()
+        check_arguments(config, callbacks, options)
         self.callbacks, self.options = list(callbacks), options or RuntimeOptions()
         self.process_group, self.stop_signal = self.options.process_group, stop_signal or StopSignal()
         self.data = open_run_data(config, self.options, checkpoint)
