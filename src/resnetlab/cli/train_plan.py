@@ -121,8 +121,10 @@ def consent(name: str, console: "Console", *, yes: bool) -> bool:
     host = entry.file.url.split("/")[2]
     size = "" if entry.size_mib is None else f"{max(1, round(entry.size_mib))} MiB "
     if not yes and sys.stdin.isatty() and console.is_terminal:
+        question = f"start from published weights: download {name}, {size}from {host}? [Y/n] "
+        console.print(question, end="", highlight=False, soft_wrap=True)
         try:
-            answer = console.input(f"start from published weights: download {name}, {size}from {host}? [Y/n] ")
+            answer = console.input()
         except EOFError:  # Ctrl-D
             answer = "n"
         yes = answer.strip().lower() in ("", "y", "yes")
