@@ -8,10 +8,12 @@ from PIL import Image
 from rich.console import Console
 
 from helpers.images import write_tree
-from resnetlab.cli.lr_find import Options, _configuration, print_curve
+from resnetlab.cli.lr_find import Options, _configuration, _print_start, print_curve
 from resnetlab.cli.main import main
-from resnetlab.config import Recipe
+from resnetlab.config import DataConfig, Recipe, RunConfig
+from resnetlab.models.zoo import model_config
 from resnetlab.training.lr_finder import LrCurve, LrSweep
+from resnetlab.training.trainer import Trainer
 
 SWEEP = ("--data", "digits", "--model", "resnet8", "--train-images", "100", "--batch-size", "20", "--steps", "12")
 
@@ -53,6 +55,14 @@ def test_json_has_the_whole_curve(tmp_path, capsys):
     assert values["lowest_lr"] in values["lr"]
     assert (values["batch_size"], values["diverged_lr"], values["figure"]) == (20, None, None)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_warnings_of_the_set_up_are_printed():
+    trainer = Trainer(RunConfig(model_config("resnet8"), DataConfig(train_images=100), Recipe(batch_size=20)))
+    trainer.warnings = ["class \x1b[2J is empty"]
+    out = io.StringIO()
+    _print_start(trainer, Console(file=out, width=80))
+    assert out.getvalue().splitlines()[-1] == "warning: class \\u001b[2J is empty"
 
 
 def test_the_suggestion_names_the_option_and_what_the_recipe_has():

@@ -141,3 +141,24 @@ def test_shards_are_read_in_their_order(photos, monkeypatch):
     )
     with pytest.raises(ConfigError, match="read one after the other; use --class-weights balanced instead"):
         Trainer(config(photos, balanced_order=True))
+
+
+@pytest.mark.slow
+def test_both_corrections_lower_the_macro_averaged_error(monkeypatch):
+    """Digits whose upper five classes have eight training images each."""
+    dataset = open_data(DataConfig("digits"))
+    labels = dataset.train.labels
+    number_in_class = torch.stack([(labels[: row + 1] == label).sum() for row, label in enumerate(labels)])
+    unequal = dataclasses.replace(
+        dataset, train=dataset.train.subset(torch.nonzero((labels < 5) | (number_in_class <= 8))[:, 0])
+    )
+    monkeypatch.setattr("resnetlab.training.run_data.open_data", lambda *_, **__: unequal)
+
+    def macro_error_pct(**fields):
+        recipe = Recipe(epochs=20, batch_size=32, lr=0.05, schedule="cosine", crop_padding=1, **fields)
+        result = fit(RunConfig(model_config("resnet8"), recipe=recipe, layer_stats_steps=0)).result
+        return result["macro_error_pct"]["test"]
+
+    plain = macro_error_pct()
+    assert macro_error_pct(class_weights="balanced") < plain - 3
+    assert macro_error_pct(balanced_order=True) < plain - 3

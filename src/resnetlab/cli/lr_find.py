@@ -100,13 +100,16 @@ def run(options: Options) -> int:
     from resnetlab.training.lr_finder import LrSweep, find_lr
     from resnetlab.training.runtime_options import RuntimeOptions
 
+    def log(line: str) -> None:
+        progress_console.print(line, style="dim", highlight=False)
+
     use_huge_pages()
     with _SweepProgress(progress_console, options.steps) as progress:
         curve = find_lr(
             config,
             LrSweep(options.min_lr, options.max_lr, options.steps),
-            options=RuntimeOptions(workers=workers, cache_gib=options.cache_gib),
-            on_start=lambda trainer: console.print(_headline(trainer), width=min(80, console.width)),
+            options=RuntimeOptions(workers=workers, cache_gib=options.cache_gib, log=log),
+            on_start=lambda trainer: _print_start(trainer, console),
             on_step=progress.update,
         )
     if options.figure is not None:
@@ -212,13 +215,16 @@ def _check_figure(figure: Path | None) -> None:
         raise ConfigError(f"--figure {figure}: name a file in a folder that exists")
 
 
-def _headline(trainer: "Trainer") -> str:
-    recipe, dataset = trainer.config.recipe, trainer.data.dataset
-    name = escape_name(dataset.name)
-    return (
-        f"{trainer.config.model.name} on {name}, {len(dataset.train):,} training images: up to {trainer.total_steps} "
-        f"steps of {recipe.batch_size} images, recipe {recipe.name}, {recipe.optimizer}"
+def _print_start(trainer: "Trainer", console: "Console") -> None:
+    """Print what is trained, and the warnings of its set-up."""
+    recipe, dataset, width = trainer.config.recipe, trainer.data.dataset, min(80, console.width)
+    console.print(
+        f"{trainer.config.model.name} on {escape_name(dataset.name)}, {len(dataset.train):,} training images: up to "
+        f"{trainer.total_steps} steps of {recipe.batch_size} images, recipe {recipe.name}, {recipe.optimizer}",
+        width=width,
     )
+    for message in trainer.warnings:
+        console.print(escape_name(f"warning: {message}"), style="yellow", width=width)
 
 
 def _write_figure(path: Path, curve: "LrCurve", config: RunConfig) -> None:
