@@ -251,7 +251,9 @@ class _Planner:
         data = request.data
         if data.image_size is None and detect_kind(data) in LISTED_KINDS and image_size != self._own_size(network):
             data = replace(data, image_size=image_size)
-        fields = {"compile": "off", **request.run_fields}  # compiling takes a minute, and is for hours
+        fields = dict(request.run_fields)
+        if not request.has_length:  # the plan is for an hour at most; compiling takes a minute of it
+            fields = {"compile": "off", **fields}
         return RunConfig(self.model(network), data, recipe, **fields, weights=network.weights, minutes=request.minutes)
 
     def _own_size(self, network: StartNetwork) -> int | None:
