@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ IMAGES = torch.randn(4, 3, 16, 16, generator=generator(9))
 X = torch.randn(5, 16, 7, 7, generator=generator(8)).relu()
 
 
-def block_of(name, position=1, **changes):
+def block_of(name, position=1, **changes) -> Any:
     """The second block of a network (identity shortcut), or another one, with random numbers in every parameter."""
     model = build_model(f"resnet20-{name}", generator=generator(), **changes).eval()
     for index, parameter in enumerate(model.parameters()):
@@ -92,14 +93,14 @@ def test_rezero_and_fixup_start_as_their_shortcuts():
 
 
 def test_initial_gates_are_nearly_open():
-    block = build_model("resnet8-shortcut-gating", generator=generator()).blocks[0]
+    block: Any = build_model("resnet8-shortcut-gating", generator=generator()).blocks[0]
     assert torch.equal(block.gate.bias, torch.full((16,), -6.0))
-    assert float(1 - torch.sigmoid(torch.tensor(-6.0))) > 0.997
 
 
 def test_the_initialisation_of_fixup():
     """Zhang et al. (2019), section 3: head and last layer of each branch 0, the others scaled by 1 / sqrt(L)."""
-    usual, fixup = build_model("resnet20", generator=generator()), build_model("resnet20-fixup", generator=generator())
+    usual: Any = build_model("resnet20", generator=generator())
+    fixup: Any = build_model("resnet20-fixup", generator=generator())
     assert not fixup.fc.weight.any()
     assert not fixup.fc.bias.any()
     for before, block in zip(usual.blocks, fixup.blocks, strict=True):
@@ -165,7 +166,7 @@ def test_processes_and_micro_batches_draw_what_one_process_draws(name, processes
     run = RunConfig(recipe=Recipe(batch_size=12), seed=5)
     whole = BlockNoise(model, run, ProcessGroup(), batch.device)
     whole.set(7)
-    noise = model.blocks[1].noise
+    noise: Any = model.blocks[1].noise
     expected = noise.block_uniform(batch) if name == "stochastic-depth" else noise.uniform(batch)
     found = torch.full_like(expected, -1)
     for rank in range(processes):
@@ -202,7 +203,7 @@ def test_deepening_computes_the_same(name, shortcut):
     deeper = deepen(model.eval(), 14, generator=generator(3))
     assert max_difference(model, deeper, IMAGES) == 0.0
     deeper.train()(IMAGES).sum().backward()
-    added = [block for stage in deeper.stages.values() for block in stage[1:]]
+    added = [block for stage in deeper.stages.values() for block in list(stage)[1:]]
     for block in added:  # not dead: a factor of 0, or a last layer of 0, learns
         assert isinstance(block, BasicBlock)
         assert any(p.grad is not None and p.grad.any() for p in block.parameters())
