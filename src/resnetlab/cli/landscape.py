@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from resnetlab.evaluation.evaluator import EnsembleMember
     from resnetlab.evaluation.landscape_models import LandscapeCase, LandscapeOptions, LandscapeResult
+    from resnetlab.evaluation.lesion_models import EvaluatedImages
 
 PAGE = "landscape.html"
 
@@ -107,7 +108,7 @@ def run(options: Options) -> int:
     console = open_console(highlight=False)
     start_s = time.perf_counter()
     with lock_dir(out, "landscape"):
-        cases, num_points = prepare(members, options, measured, out, console)
+        cases, num_points = prepare(members, options, measured, out=out, console=console)
         results = []
         with ProgressBar(enabled=True) as bar:
             for index, (case, label) in enumerate(zip(cases, labels, strict=True)):
@@ -119,7 +120,7 @@ def run(options: Options) -> int:
                 results.append(measure_landscape(case, measured, path, num_points=num_points, on_progress=report))
         figures = write_figures(results, labels, out, title=f"{images.title}, {images.split} split")
     if options.json:
-        print_json(as_json(results, labels, images.title, images.split, figures))
+        print_json(as_json(results, labels, images, figures=figures))
     else:
         print_landscapes(results, labels, console, time_s=time.perf_counter() - start_s)
         for figure in figures:
@@ -160,6 +161,7 @@ def prepare(
     members: "Sequence[EnsembleMember]",
     options: Options,
     measured: "LandscapeOptions",
+    *,
     out: Path,
     console: "Console",
 ) -> "tuple[list[LandscapeCase], int]":
@@ -210,7 +212,7 @@ def write_figures(results: "Sequence[LandscapeResult]", labels: Sequence[str], o
 
 
 def as_json(
-    results: "Sequence[LandscapeResult]", labels: Sequence[str], data: str, split: str, figures: Sequence[Path]
+    results: "Sequence[LandscapeResult]", labels: Sequence[str], images: "EvaluatedImages", *, figures: Sequence[Path]
 ) -> dict[str, Any]:
     """Return the results as one JSON object; numbers that are not finite become null."""
     from resnetlab.evaluation.landscape_models import as_json
@@ -218,8 +220,8 @@ def as_json(
 
     networks = [{"label": label, **as_json(result)} for label, result in zip(labels, results, strict=True)]
     return {
-        "data": data,
-        "split": split,
+        "data": images.title,
+        "split": images.split,
         "networks": replace_non_finite(networks),
         "figures": [str(path) for path in figures],
     }

@@ -98,7 +98,7 @@ def run(options: Options) -> int:
     if options.json:
         print_json(as_json(results, labels, images, figures=figures))
         return 0
-    print_lesions(results, labels, images, open_console(highlight=False))
+    print_lesions(results, labels, images, console=open_console(highlight=False))
     for figure in figures:
         print(f"figure: {figure} (and .svg)")
     return 0

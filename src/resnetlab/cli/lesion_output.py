@@ -21,7 +21,7 @@ SHOWN_COUNTS = (2, 3, 5, 7, 10)
 
 
 def print_lesions(
-    results: "Sequence[LesionResult]", labels: Sequence[str], images: "EvaluatedImages", console: "Console"
+    results: "Sequence[LesionResult]", labels: Sequence[str], images: "EvaluatedImages", *, console: "Console"
 ) -> None:
     """Print the errors of the networks side by side."""
     width = min(80, console.width)

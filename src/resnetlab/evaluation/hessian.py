@@ -74,18 +74,8 @@ def measure_curvature(
     Raises:
         ConfigError: if `count` is below 1.
     """
-    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
-
     if count < 1:
         raise ConfigError(f"the number of eigenvalues must be at least 1, not {count}")
-    weights = moving_weights(model)
-    size = sum(weight.numel() for weight in weights.values())
-    device = next(iter(weights.values())).device
-
-    def multiply(vector: np.ndarray) -> np.ndarray:
-        direction = unflatten(torch.from_numpy(np.asarray(vector, np.float32).ravel()).to(device), weights)
-        return flatten(hessian_product(model, images, labels, vector=direction)).cpu().numpy()
-
     was_training = model.training
     model.eval()
     try:
@@ -94,21 +84,37 @@ def measure_curvature(
             product = hessian_product(model, images, labels, vector=direction)
             dot = flatten(direction).double() @ flatten(product).double()
             along.append(float(dot / flatten(direction).double().square().sum()))
-        # scipy's annotations lack the arguments of a plain operator
-        operator = LinearOperator(shape=(size, size), matvec=multiply, dtype=np.float32)  # pyright: ignore[reportCallIssue]
-        start = np.random.default_rng(0).standard_normal(size).astype(np.float32)
-        try:
-            values = eigsh(
-                operator,
-                k=min(count, size - 1),
-                which="LA",
-                v0=start,
-                tol=TOLERANCE,  # pyright: ignore[reportArgumentType]  # a float, as documented
-                maxiter=MAX_RESTARTS,
-                return_eigenvectors=False,
-            )
-        except ArpackNoConvergence as error:
-            values = error.eigenvalues
+        values = _largest_eigenvalues(model, images, labels, count=count)
     finally:
         model.train(was_training)
-    return Curvature(tuple(sorted((float(value) for value in values), reverse=True)), tuple(along))
+    return Curvature(tuple(sorted(values, reverse=True)), tuple(along))
+
+
+def _largest_eigenvalues(model: nn.Module, images: Tensor, labels: Tensor, *, count: int) -> list[float]:
+    """Return the eigenvalues that converge; the start of the iteration is always the same."""
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+
+    weights = moving_weights(model)
+    size = sum(weight.numel() for weight in weights.values())
+    device = next(iter(weights.values())).device
+
+    def multiply(vector: np.ndarray) -> np.ndarray:
+        direction = unflatten(torch.from_numpy(np.asarray(vector, np.float32).ravel()).to(device), weights)
+        return flatten(hessian_product(model, images, labels, vector=direction)).cpu().numpy()
+
+    # scipy's annotations lack the arguments of a plain operator
+    operator = LinearOperator(shape=(size, size), matvec=multiply, dtype=np.float32)  # pyright: ignore[reportCallIssue]
+    start = np.random.default_rng(0).standard_normal(size).astype(np.float32)
+    try:
+        values = eigsh(
+            operator,
+            k=min(count, size - 1),
+            which="LA",
+            v0=start,
+            tol=TOLERANCE,  # pyright: ignore[reportArgumentType]  # a float, as documented
+            maxiter=MAX_RESTARTS,
+            return_eigenvectors=False,
+        )
+    except ArpackNoConvergence as error:
+        values = error.eigenvalues
+    return [float(value) for value in values]

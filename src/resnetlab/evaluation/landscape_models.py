@@ -138,17 +138,7 @@ def measure_landscape(
     report = on_progress or (lambda *_: None)
     model = case.model
     directions, grid, states, explained = plane(case, options, num_points)
-    header = {
-        "network": model.config.name,
-        "weights": _checksum(model.state_dict().values()),
-        "images": _checksum((case.images, case.labels)),
-        "points": num_points,
-        "dimensions": options.dimensions,
-        "x_range": list(grid.x_range),
-        "y_range": None if grid.y_range is None else list(grid.y_range),
-        "directions": _checksum(tensor for direction in directions for tensor in direction.values()),
-    }
-    with LandscapeRecord(path, header) as record:
+    with LandscapeRecord(path, _header(case, directions, grid)) as record:
         known = dict(record.points)
         measuring = measure_points(model, case.images, case.labels, directions=directions, grid=grid, known=known)
         report("points", len(known), grid.total)
@@ -196,6 +186,20 @@ def as_json(result: LandscapeResult) -> dict[str, object]:
     """Return a result as JSON values, except for numbers that are not finite."""
     loss, error = result.centre
     return {**asdict(result), "centre": {"loss": loss, "error_pct": error}}
+
+
+def _header(case: LandscapeCase, directions: Sequence[Weights], grid: Grid) -> dict[str, object]:
+    """Return what decides the points of a landscape, as JSON values."""
+    return {
+        "network": case.model.config.name,
+        "weights": _checksum(case.model.state_dict().values()),
+        "images": _checksum((case.images, case.labels)),
+        "points": grid.num_points,
+        "dimensions": len(directions),
+        "x_range": list(grid.x_range),
+        "y_range": None if grid.y_range is None else list(grid.y_range),
+        "directions": _checksum(tensor for direction in directions for tensor in direction.values()),
+    }
 
 
 def _around(values: Sequence[float]) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from resnetlab.config import ConfigError
 from resnetlab.data.rng import make_generator
 from resnetlab.evaluation.path_gradients import PathGradients, measure_path_gradients
-from resnetlab.models.block_edits import BlockShape, block_shapes, list_blocks, removed_blocks, reordered_blocks
+from resnetlab.models.block_edits import BlockShape, block_shapes, removed_blocks, reordered_blocks
 from resnetlab.models.resnet import ResNet
 from resnetlab.system.tf32 import float32_products
 
@@ -135,8 +135,7 @@ def measure_lesions(
     Raises:
         ConfigError: if a block cannot be changed.
     """
-    report = on_progress or (lambda *_: None)
-    shapes = block_shapes(model, images)
+    case = _Case(model, block_shapes(model, images), images, labels, options, on_progress or (lambda *_: None))
     was_training = model.training
     model.eval()
     try:
@@ -146,10 +145,10 @@ def measure_lesions(
             num_images=len(images),
             error_pct=error_pct(model, images, labels),
             chance_error_pct=100 * (1 - float(labels.bincount().max()) / len(labels)),
-            without_block=_without_block(model, shapes, images, labels, report=report),
-            without_blocks=_without_blocks(model, shapes, images, labels, options=options, report=report),
-            reordered=_reordered(model, shapes, images, labels, options=options, report=report),
-            paths=_paths(model, images, labels, options=options, report=report),
+            without_block=case.without_block(),
+            without_blocks=case.without_blocks(),
+            reordered=case.reordered(),
+            paths=case.paths(),
         )
     finally:
         model.train(was_training)
@@ -207,64 +206,55 @@ def kendall_tau(order: Sequence[int]) -> float:
     return 1 - 2 * inversions / pairs if pairs else 1.0
 
 
-def _without_block(
-    model: ResNet, shapes: Sequence[BlockShape], images: Tensor, labels: Tensor, *, report: Progress
-) -> tuple[BlockError, ...]:
-    errors = []
-    for position, shape in enumerate(shapes):
-        with removed_blocks(model, shapes, [position]):
-            errors.append(BlockError(shape.name, shape.keeps_shape, error_pct(model, images, labels)))
-        report("one block removed", position + 1, len(shapes))
-    return tuple(errors)
+@dataclass(frozen=True)
+class _Case:
+    """A network in evaluation mode, and what is measured on it."""
 
+    model: ResNet
+    shapes: Sequence[BlockShape]
+    images: Tensor
+    labels: Tensor
+    options: LesionOptions
+    report: Progress
 
-def _without_blocks(
-    model: ResNet,
-    shapes: Sequence[BlockShape],
-    images: Tensor,
-    labels: Tensor,
-    *,
-    options: LesionOptions,
-    report: Progress,
-) -> tuple[RemovalError, ...]:
-    errors = []
-    sets = draw_removals(shapes, options)
-    for done, positions in enumerate(sets, start=1):
-        with removed_blocks(model, shapes, positions):
-            names = tuple(shapes[position].name for position in positions)
-            errors.append(RemovalError(names, error_pct(model, images, labels)))
-        report("several blocks removed", done, len(sets))
-    return tuple(errors)
+    def without_block(self) -> tuple[BlockError, ...]:
+        errors = []
+        for position, shape in enumerate(self.shapes):
+            errors.append(BlockError(shape.name, shape.keeps_shape, self._error_without([position])))
+            self.report("one block removed", position + 1, len(self.shapes))
+        return tuple(errors)
 
+    def without_blocks(self) -> tuple[RemovalError, ...]:
+        errors = []
+        sets = draw_removals(self.shapes, self.options)
+        for done, positions in enumerate(sets, start=1):
+            names = tuple(self.shapes[position].name for position in positions)
+            errors.append(RemovalError(names, self._error_without(positions)))
+            self.report("several blocks removed", done, len(sets))
+        return tuple(errors)
 
-def _reordered(
-    model: ResNet,
-    shapes: Sequence[BlockShape],
-    images: Tensor,
-    labels: Tensor,
-    *,
-    options: LesionOptions,
-    report: Progress,
-) -> tuple[OrderError, ...]:
-    errors = []
-    orders = draw_orders(shapes, options)
-    for done, (num_swaps, order) in enumerate(orders, start=1):
-        with reordered_blocks(model, order):
-            errors.append(OrderError(num_swaps, kendall_tau(order), error_pct(model, images, labels)))
-        report("blocks reordered", done, len(orders))
-    return tuple(errors)
+    def reordered(self) -> tuple[OrderError, ...]:
+        errors = []
+        orders = draw_orders(self.shapes, self.options)
+        for done, (num_swaps, order) in enumerate(orders, start=1):
+            with reordered_blocks(self.model, order):
+                error = error_pct(self.model, self.images, self.labels)
+            errors.append(OrderError(num_swaps, kendall_tau(order), error))
+            self.report("blocks reordered", done, len(orders))
+        return tuple(errors)
 
+    def paths(self) -> PathGradients | None:
+        if self.options.paths == 0 or self.model.config.shortcut == "none":
+            return None
+        return measure_path_gradients(
+            self.model,
+            self.images,
+            self.labels,
+            per_length=self.options.paths,
+            seed=self.options.seed,
+            on_progress=lambda done, total: self.report("gradients along paths", done, total),
+        )
 
-def _paths(
-    model: ResNet, images: Tensor, labels: Tensor, *, options: LesionOptions, report: Progress
-) -> PathGradients | None:
-    if options.paths == 0 or model.config.shortcut == "none" or not list_blocks(model):
-        return None
-    return measure_path_gradients(
-        model,
-        images,
-        labels,
-        per_length=options.paths,
-        seed=options.seed,
-        on_progress=lambda done, total: report("gradients along paths", done, total),
-    )
+    def _error_without(self, positions: Sequence[int]) -> float:
+        with removed_blocks(self.model, self.shapes, positions):
+            return error_pct(self.model, self.images, self.labels)

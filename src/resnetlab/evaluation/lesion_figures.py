@@ -60,7 +60,7 @@ def plot_errors(results: Sequence[LesionResult], labels: Sequence[str]) -> Figur
     figure, panels = create_panels(3, tall=False, height=3.2 + LEGEND_ROW * -(-len(results) // 2))
     for index, (result, label) in enumerate(zip(results, labels, strict=True)):
         style: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "label": label}
-        _plot_single(panels[0], result, MARKERS[index % len(MARKERS)], style)
+        _plot_single(panels[0], result, style | {"marker": MARKERS[index % len(MARKERS)]})
         _plot_several(panels[1], result, style)
         taus, errors = [e.kendall_tau for e in result.reordered], [e.error_pct for e in result.reordered]
         panels[2].scatter(taus, errors, s=14, alpha=0.6, marker=MARKERS[index % len(MARKERS)], **style)
@@ -116,14 +116,14 @@ def plot_paths(results: Sequence[LesionResult], labels: Sequence[str]) -> Figure
     return figure
 
 
-def _plot_single(axes: Axes, result: LesionResult, marker: str, style: dict[str, Any]) -> None:
+def _plot_single(axes: Axes, result: LesionResult, style: dict[str, Any]) -> None:
     """Plot the error without each block; a block that changes the shape has a hollow marker."""
     errors = [block.error_pct for block in result.without_block]
-    axes.plot(range(1, len(errors) + 1), errors, linewidth=1, marker=marker, markersize=4, **style)
+    axes.plot(range(1, len(errors) + 1), errors, linewidth=1, markersize=4, **style)
     for position, block in enumerate(result.without_block, start=1):
         if not block.keeps_shape:
-            colour = style["color"]
-            axes.plot(position, block.error_pct, marker, markersize=6, markerfacecolor="white", color=colour)
+            hollow = style | {"label": None, "markersize": 6, "markerfacecolor": "white"}
+            axes.plot(position, block.error_pct, **hollow)
 
 
 def _plot_several(axes: Axes, result: LesionResult, style: dict[str, Any]) -> None:

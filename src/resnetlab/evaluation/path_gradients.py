@@ -7,7 +7,7 @@ Paper: Veit, Wilber and Belongie (2016), section 4.3 and Figure 6.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -108,12 +108,16 @@ def measure_path_gradients(
                 on_progress(int(batch[-1]) + 1, len(lengths))
     finally:
         model.train(was_training)
-    mean = torch.cat(norms).view(per_length, num_blocks + 1).mean(0).tolist()
-    counts = path_shares(num_blocks)
+    return _by_length(torch.cat(norms).view(per_length, num_blocks + 1).mean(0).tolist())
+
+
+def _by_length(mean: Sequence[float]) -> PathGradients:
+    """Return the paths and their gradients, from the mean norm along one path of each length."""
+    counts = path_shares(len(mean) - 1)
     total = sum(norm * count for norm, count in zip(mean, counts, strict=True))
     usable = math.isfinite(total) and total > 0
     shares = (norm * count / total if usable else math.nan for norm, count in zip(mean, counts, strict=True))
-    return PathGradients(num_blocks, counts, tuple(mean), tuple(shares))
+    return PathGradients(len(mean) - 1, counts, tuple(mean), tuple(shares))
 
 
 def random_paths(num_blocks: int, lengths: Tensor, seed: int) -> Tensor:
