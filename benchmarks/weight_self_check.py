@@ -65,7 +65,10 @@ def truth(spec: Spec) -> dict[str, str]:
 
 def files(options: argparse.Namespace) -> Iterator[tuple[str, Path, Spec, Path]]:
     """Yield name, file, truth and images of each network; train the missing ones."""
+    wanted = options.networks or (*PUBLISHED, *SMALL, *PHOTOGRAPHS)
     for name, spec in PUBLISHED.items():
+        if name not in wanted:
+            continue
         yield name, options.weights / f"{name}.th", spec, options.data
     options.out.mkdir(parents=True, exist_ok=True)
     sets = ((SMALL, options.data, 8000, 0), (PHOTOGRAPHS, options.photographs, 4000, 50))
@@ -73,6 +76,8 @@ def files(options: argparse.Namespace) -> Iterator[tuple[str, Path, Spec, Path]]
         data = None
         for index, (name, spec) in enumerate(specs.items()):
             file = options.out / f"s{options.seed}-{name}.pt"
+            if name not in wanted:
+                continue
             if not file.exists():
                 data = data or load_images(path, "train", count, seed=1)
                 torch.save(train(spec, *data, seed=100 * options.seed + offset + index), file)
@@ -153,6 +158,7 @@ def main() -> int:
     add_data_argument(parser, "--weights", "weights", "folder with resnet20-12fca82f.th and resnet56-4bfd9763.th")
     parser.add_argument("--out", type=Path, default=Path("runs/weight-self-check"), help="folder of the networks")
     parser.add_argument("--seed", type=int, default=0, help="seed of the networks")
+    parser.add_argument("--networks", nargs="*", help="names of networks; all if not given")
     parser.add_argument("--only", choices=("decisions", "warnings"), help="one part")
     options = parser.parse_args()
     torch.set_num_threads(1)
