@@ -32,6 +32,8 @@ class Block(nn.Module):
     """Whether a plain network of such blocks makes no sense: its output would be 0 or random."""
     required_norm: ClassVar[Norm | None] = None
     """The only `ModelConfig.norm` of the block; any if `None`."""
+    normalises_sum: ClassVar[bool] = False
+    """Whether BN follows the addition (`norm_after_addition`)."""
     final_norm: ClassVar[bool] = False
     """Whether the network normalises and rectifies the output of its last block, because the block itself does not."""
     downsample: nn.Module | None

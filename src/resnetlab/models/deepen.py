@@ -85,7 +85,7 @@ def num_calibration_images(image_size: int) -> int:
 
 def needs_calibration(config: ModelConfig) -> bool:
     """Return whether identity blocks pass their input through BN, so that training mode depends on the batch."""
-    passes_on = config.shortcut in ("none", "project_all") or config.block == "bn-after-addition"
+    passes_on = config.shortcut in ("none", "project_all") or BLOCKS[config.block].normalises_sum
     return config.norm == "batch" and passes_on
 
 

@@ -15,6 +15,8 @@ class BnAfterAdditionBlock(BasicBlock):
     It has the parameters of the basic block: `bn_sum` takes the place of `bn2`.
     """
 
+    normalises_sum = True
+
     def __init__(self, config: ModelConfig, in_channels: int, channels: int, *, stride: int) -> None:
         """Build the layers."""
         super().__init__(config, in_channels, channels, stride=stride)
