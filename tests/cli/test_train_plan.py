@@ -139,6 +139,7 @@ def test_a_run_of_days_is_refused_before_it_starts(run, tmp_path, monkeypatch):
         ((), 86_400.0),
         (("--yes",), None),
         (("--epochs", "3"), None),
+        (("--minutes", "3000"), None),
         (("--set", "steps=3"), None),
         (("--recipe", "cifar-paper"), None),
     ],
@@ -231,8 +232,8 @@ def test_wrong_options_are_one_line(run, words, message):
     assert (status, message in err, len(err.splitlines())) == (2, True, 1)
 
 
-def summary(expected_s):
-    config = RunConfig(model_config("resnet18"), recipe=recipe("finetune", epochs=5), weights=WEIGHTS)
+def summary(expected_s, minutes=None):
+    config = RunConfig(model_config("resnet18"), recipe=recipe("finetune", epochs=5), weights=WEIGHTS, minutes=minutes)
     dataset = SimpleNamespace(name="a\x1b[31mb", train=range(320), classes=range(10))
     data = SimpleNamespace(
         dataset=dataset,
@@ -261,4 +262,5 @@ def test_three_lines_and_a_warning_above_an_hour():
     assert "recipe finetune, 224 pixels, 5 epochs, batches of 16, bf16" in short[1]
     assert re.fullmatch(r"time     about 4 min 10 s, until \d\d:\d\d( on \w+)?", short[2])
     assert "warning: more than an hour; --minutes 30" in summary(4000.0)
+    assert "warning" not in summary(7200.0, minutes=120.0)
     assert "time     about 12 days" in summary(12 * 86_400.0)

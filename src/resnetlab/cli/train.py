@@ -366,7 +366,7 @@ def runtime_options(options: Options, out: Path | None = None) -> "RuntimeOption
     from resnetlab.system.cores import usable_cores
     from resnetlab.training.runtime_options import RuntimeOptions
 
-    has_length = options.recipe is not None or bool({"epochs", "steps"} & _recipe_overrides(options).keys())
+    has_length = any((options.recipe, options.minutes)) or bool({"epochs", "steps"} & _recipe_overrides(options).keys())
     is_agreed = options.yes or has_length or (out is not None and _continues(options, out))
     workers = max(1, usable_cores() // local_world_size()) if options.workers is None else options.workers
     if workers < 0:

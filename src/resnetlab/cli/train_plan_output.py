@@ -36,7 +36,7 @@ class RunSummary(Callback):
         width = min(MAX_WIDTH, self._console.width)
         for line in lines:
             self._console.print(Text(escape_name(line)), highlight=False, width=width)
-        if expected_s is not None and expected_s > LONG_S:
+        if expected_s is not None and expected_s > LONG_S and trainer.config.minutes is None:
             advice = "warning: more than an hour; --minutes 30 would fit image size and length to half an hour"
             self._console.print(Text(advice, style="yellow"), highlight=False, width=width)
 
