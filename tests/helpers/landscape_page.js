@@ -13,7 +13,7 @@ function element() {
   return Object.assign(node, {
     append(...nodes) { node.children.push(...nodes); },
     setAttribute(name, value) { node.attributes[name] = value; },
-    addEventListener(name, listener) { node.listeners[name] = listener; },
+    addEventListener(name, handle) { node.listeners[name] = handle; },
     setPointerCapture() {},
     getBoundingClientRect: () => ({ left: 0, top: 0, width: 400, height: 400 }),
     getContext() { node.faces = []; return context; },

@@ -85,7 +85,7 @@ class LandscapeResult:
     loss: tuple[tuple[float, ...], ...]
     """Mean cross entropy in nats by row (`ys`) and column (`xs`); NaN where it is not finite."""
     error_pct: tuple[tuple[float, ...], ...]
-    """Top-1 error in %, likewise."""
+    """Top-1 error in %, by row and column as `loss`."""
     curvature: Curvature | None
     """Eigenvalues of the Hessian at the network, and the curvature along the directions; `None` if not measured."""
     states: tuple[tuple[float, float], ...] = ()
