@@ -79,7 +79,7 @@ class FeatureFile(ABC):
 
 
 class NpyFile(FeatureFile):
-    """Features as one .npy array, float32 (num_images, num_features), and a .npy.jsonl file of the images in its order."""
+    """Features as one .npy array, float32 (num_images, num_features), and a .npy.jsonl file of the images in order."""
 
     @property
     def names_path(self) -> Path:
