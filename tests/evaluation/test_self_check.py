@@ -113,6 +113,16 @@ def test_images_of_another_kind_decide_no_wrong_preprocessing(change):
     assert found.get("channel_order", "RGB") == "RGB"
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_networks_that_do_not_read_colours(channels):
+    images = SEEN[:, [0] * channels]
+    model = seen_network(TRAINED_ON[:, [0] * channels], mean=(0.5,) * channels, std=(0.5,) * channels, shortcut="none")
+    found = check(model, images)
+    assert found.decided["shortcut"] == "none"
+    assert "channel_order" not in found.decided
+    assert getattr(found.decided.get("normalisation"), "name", "-1 to 1") == "-1 to 1"
+
+
 def test_a_decision_needs_agreement_and_a_margin():
     assert decide({"a": 0.001, "b": 0.01}, 0.003) == "a"
     assert decide({"a": 0.001, "b": 0.0029}, 0.003) is None

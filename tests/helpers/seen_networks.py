@@ -39,7 +39,8 @@ class SplitPad(nn.Module):
 def seen_network(images, *, mean, std, bgr=False, split=False, pool=None, seed=0, **config):
     """Return a random network whose statistics are averages over batches of images, as its training stores them."""
     name = config.pop("name", "resnet8")
-    model = randomise(build_model(name, 10, **{"stage_channels": (8, 16, 24), **config}), seed)
+    config = {"stage_channels": (8, 16, 24), "in_channels": images.shape[1], **config}
+    model = randomise(build_model(name, 10, **config), seed)
     for block in [block for stage in model.stages.values() for block in stage]:
         if split and isinstance(block.downsample, PadShortcut):
             block.downsample = SplitPad(block.downsample.extra_channels)
@@ -49,7 +50,7 @@ def seen_network(images, *, mean, std, bgr=False, split=False, pool=None, seed=0
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
             module.momentum = None  # a plain average
-    shape = (1, 3, 1, 1)
+    shape = (1, -1, 1, 1)
     pixels = images.float() / 255
     pixels = (pixels.flip(1) if bgr else pixels) - torch.tensor(mean).view(shape)
     with torch.no_grad():

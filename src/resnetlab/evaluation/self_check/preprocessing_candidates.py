@@ -90,12 +90,18 @@ class PreprocessingScore:
 
 def normalisation_candidates(given: Iterable[Normalisation], channels: int) -> list[Normalisation]:
     """Return the given normalisations and the common ones that differ from all before them."""
-    common = {3: COLOUR_NORMALISATIONS, 1: GREY_NORMALISATIONS}.get(channels, ())
+    common = {3: COLOUR_NORMALISATIONS, 1: GREY_NORMALISATIONS}.get(channels) or _scales(channels)
     candidates: list[Normalisation] = []
     for candidate in (*given, *common):
         if not any(candidate.is_same(other) for other in candidates):
             candidates.append(candidate)
     return candidates
+
+
+def _scales(channels: int) -> tuple[Normalisation, ...]:
+    """Return the normalisations that fit any number of channels."""
+    values = {"-1 to 1": (0.5, 0.5), "0 to 1": (0.0, 1.0), "0 to 255": (0.0, FULL)}
+    return tuple(Normalisation(name, (mean,) * channels, (std,) * channels) for name, (mean, std) in values.items())
 
 
 def image_normalisation(pixels: torch.Tensor) -> Normalisation:
