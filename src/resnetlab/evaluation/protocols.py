@@ -48,7 +48,7 @@ class SplitScore:
     class_counts: tuple[int, ...] = ()
     """Samples of each class, by label."""
     class_wrong: tuple[int, ...] = ()
-    """Of these, the samples with another answer."""
+    """Samples of each class with another answer, by label."""
 
     @property
     def error_pct(self) -> float:

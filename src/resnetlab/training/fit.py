@@ -50,7 +50,7 @@ def fit(
     With `model`, a module of one's own is trained instead, by the same recipe, data and record, with statistics of its
     convolutions and linear layers. Its weights are in `weights.safetensors`; there is no model file, because no other
     process can build the module, so the commands that take a model file do not take this run. Random numbers that the
-    module draws itself, such as dropout, do not follow from the seed.
+    module generates itself, such as dropout, do not follow from the seed.
 
     Args:
         config: Network, data, recipe and seed. The network's channels and classes are taken from the data.
