@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from resnetlab.config import ConfigError, ModelConfig
-from resnetlab.models.importing.convert import BN_EPSILON
+from resnetlab.models.importing.conv_bn_pairs import BN_EPSILON
 from resnetlab.models.importing.infer_architecture import InferredArchitecture, with_zoo_name
 from resnetlab.models.importing.key_formats import ZeroChannels
 

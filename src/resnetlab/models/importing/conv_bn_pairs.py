@@ -8,6 +8,8 @@ from itertools import combinations
 from resnetlab.models.importing.state_dict_layers import StateDictLayer, natural_sort_key
 from resnetlab.models.importing.unsupported import UnsupportedError, unsupported
 
+BN_EPSILON = 1e-5
+"""The epsilon of `torch.nn.BatchNorm2d`, added to the variance."""
 _COUNTER = re.compile(r"\d+|(?<![a-z])[a-z](?![a-z])", re.IGNORECASE)
 """The number or letter that counts layers in their names: `conv1`, `bn_b`."""
 _KIND = re.compile(r"conv(olution)?s?|batch_?norm(2d)?s?|bns?|norm(ali[sz]ation)?s?", re.IGNORECASE)

@@ -6,12 +6,10 @@ import torch
 from torch import Tensor
 
 from resnetlab.config import ModelConfig, block_properties
+from resnetlab.models.importing.conv_bn_pairs import BN_EPSILON
 from resnetlab.models.importing.infer_architecture import InferredArchitecture
 from resnetlab.models.importing.stems import DEEP
 from resnetlab.models.importing.unsupported import UnsupportedError
-
-BN_EPSILON = 1e-5
-"""The epsilon of `torch.nn.BatchNorm2d`, added to the variance."""
 
 
 def convert_state_dict(
