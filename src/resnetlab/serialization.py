@@ -44,7 +44,7 @@ def at_least(least: int, config: object, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         check(
-            value is None or (isinstance(value, Real) and value >= least),
+            value is None or (isinstance(value, Real) and float(value) >= least),
             f"{name} must be at least {least}, not {value}",
         )
 

@@ -54,7 +54,7 @@ def _condition(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _differences(rows: list[dict[str, Any]]) -> Any:
-    listing = table("arms", "error", "points", "95 % from, to", "p", "result", left=2)
+    listing = table("arms", "error", "points", "95 % from, to", "p", "", left=2)
     for row in rows:
         ends = row["interval_95"]
         p = row["p_holm"]
