@@ -47,8 +47,8 @@ def contradiction(model: ResNet, card: ModelCard, split: Split, *, workers: int 
     Networks that resnetlab trained are not checked: their files hold what they were trained with. The images may be of
     another kind than those of the training, so only a great difference counts: another assumption must agree with them,
     and many times better than the file's. This finds a plain network that was read as residual and the reverse, wrong
-    zero channels, wrong strides of bottlenecks, and another pixel scale, mean or channel order where the images
-    resemble those of the training.
+    zero channels and another pixel scale; often another mean or channel order where the images resemble those of the
+    training; and the other stride of bottlenecks only where it changes the statistics much.
 
     Raises:
         BadImageError: as `sample_images`.

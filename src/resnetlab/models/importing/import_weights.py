@@ -1,9 +1,11 @@
 """Import a file of published weights as a `ResNet`, with everything that was assumed or is unusual."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from resnetlab.config import ConfigError
 from resnetlab.models.importing.assumptions import Assumption, AssumptionOverrides, apply_overrides, list_assumptions
@@ -14,7 +16,7 @@ from resnetlab.models.importing.convert import (
     with_reversed_channels,
 )
 from resnetlab.models.importing.heads import refuse_unit_head
-from resnetlab.models.importing.infer_architecture import infer_architecture
+from resnetlab.models.importing.infer_architecture import InferredArchitecture, infer_architecture
 from resnetlab.models.importing.key_formats import KeyFormat, ZeroChannels
 from resnetlab.models.importing.weight_checks import count_non_finite, weight_warnings
 from resnetlab.models.importing.weights_file import WeightsFile, read_weights
@@ -68,6 +70,29 @@ def import_weights(
         raise type(error)(f"{path}: {error}") from error
     config = network.config
     warnings = list(weight_warnings(weights.tensors, network, state))
+    position, reason, doubts = _zero_channels(state, network, overrides)
+    if config.shortcut == "pad" and position == "split":
+        state = append_zero_channels(state, config)
+    if overrides.bn_epsilon is not None:
+        state = with_bn_epsilon(state, overrides.bn_epsilon)
+    if overrides.channel_order == "bgr":
+        state = with_reversed_channels(state)
+    model.load_state_dict(state)
+    return ImportedModel(
+        model=model.eval(),
+        weights=weights,
+        key_format=network.key_format,
+        assumptions=tuple(list_assumptions(network, overrides, (position, reason))),
+        warnings=(*warnings, *doubts),
+        num_non_finite=count_non_finite(state),
+    )
+
+
+def _zero_channels(
+    state: Mapping[str, Tensor], network: InferredArchitecture, overrides: AssumptionOverrides
+) -> tuple[ZeroChannels, str, list[str]]:
+    """Return the position of option A's zero channels, the reason for it, and warnings about a contradiction."""
+    config, warnings = network.config, []
     inferred, score = infer_zero_channels(state, config)
     position: ZeroChannels = network.key_format.zero_channels or "append"
     reason = f"as in {network.key_format.name}" if network.key_format.zero_channels else "as in resnetlab"
@@ -84,21 +109,7 @@ def import_weights(
             )
     if overrides.zero_channels is not None:
         position, reason = overrides.zero_channels, overrides.reason("zero_channels", reason)
-    if config.shortcut == "pad" and position == "split":
-        state = append_zero_channels(state, config)
-    if overrides.bn_epsilon is not None:
-        state = with_bn_epsilon(state, overrides.bn_epsilon)
-    if overrides.channel_order == "bgr":
-        state = with_reversed_channels(state)
-    model.load_state_dict(state)
-    return ImportedModel(
-        model=model.eval(),
-        weights=weights,
-        key_format=network.key_format,
-        assumptions=tuple(list_assumptions(network, overrides, (position, reason))),
-        warnings=tuple(warnings),
-        num_non_finite=count_non_finite(state),
-    )
+    return position, reason, warnings
 
 
 def import_file_order(path: Path | str, *, tensors: str | None = None) -> ImportedModel:
