@@ -30,12 +30,13 @@ from PIL import Image
 from torch import Tensor
 
 from benchmark_data import default_path
-from resnetlab.config import Crop, Preprocessing, Recipe
+from resnetlab.config import Preprocessing, Recipe
 from resnetlab.data.dataset import Split
 from resnetlab.data.images.decode import read_header
 from resnetlab.data.images.encoded import EncodedImages
 from resnetlab.data.images.eval_view import EvalView
 from resnetlab.data.loader import train_batches
+from resnetlab.recipe_config import Crop
 
 BOUNDS = {64: 2.5, 224: 1.5}
 """Minimum speed ratio, by image size in pixels."""

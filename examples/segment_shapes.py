@@ -120,7 +120,7 @@ def train(model: Segmenter, steps: int, rng: np.random.Generator) -> None:
     """Train for `steps` steps, each on new images, and print the loss six times."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
     model.train()
-    model.backbone.train(model.backbone.conv1.weight.requires_grad)  # frozen: BN keeps its statistics
+    model.backbone.train(model.backbone.get_parameter("conv1.weight").requires_grad)  # frozen: BN keeps its statistics
     start_s = time.perf_counter()
     for step in range(steps):
         for group in optimizer.param_groups:

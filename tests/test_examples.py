@@ -112,7 +112,7 @@ def test_it_starts_from_a_model_file(call, tmp_path, example):
     assert "all stages: a head on stem, stage1, stage2, stage3 of a frozen backbone\n" in out
     backbone, preprocessing = example.load_backbone(str(file))
     assert (preprocessing.mean, preprocessing.pixel_mean) == ((0.4,) * 3, ())
-    assert torch.equal(backbone.conv1.weight, small_network().conv1.weight)
+    assert torch.equal(backbone.get_parameter("conv1.weight"), small_network().get_parameter("conv1.weight"))
 
 
 @pytest.mark.parametrize("frozen", [True, False])

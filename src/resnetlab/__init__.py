@@ -8,8 +8,8 @@ Data
     open_data, Dataset, Split, DataConfig, Preprocessing, register_augmentation
 Training
     fit, Trainer, TrainResult, Callback, StepMetrics, Progress, RuntimeOptions, ProcessGroup, StopSignal,
-    Checkpoint, recipe, Recipe, RunConfig, register_optimizer, register_schedule, register_recipe, ScheduleInput, find_lr,
-    LrSweep, LrCurve
+    Checkpoint, recipe, Recipe, RunConfig, register_optimizer, register_schedule, register_recipe, ScheduleInput,
+    find_lr, LrSweep, LrCurve
 Studies
     study, Study, Contrast
 Evaluation and prediction

@@ -1,4 +1,4 @@
-"""The order of an epoch that draws every class equally often."""
+"""The order of an epoch that takes every class equally often."""
 
 import pytest
 import torch

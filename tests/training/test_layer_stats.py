@@ -146,7 +146,7 @@ def test_dead_relus_are_counted_exactly(num_dead):
 def test_a_channel_that_fires_once_is_not_dead():
     model, (images, labels) = network(dataclasses.replace(TINY, norm="none")), batch()
     with torch.no_grad():
-        model.conv1.weight.zero_()[0, 0, 1, 1] = 1
+        model.get_parameter("conv1.weight").zero_()[0, 0, 1, 1] = 1
         model.get_parameter("conv1.bias").copy_(torch.tensor([-50.0, 0, -1, 1]))
     for at, expected in ((NUM - 1, 50.0), (NUM, 75.0)):  # the last image that is looked at, and the next one
         seen = images.clone()

@@ -180,12 +180,11 @@ def test_build_model_with_weights(server):
     )
     assert first.fc.weight.shape == (37, 64)
     assert not torch.equal(first.fc.weight, second.fc.weight)
-    assert torch.equal(first.conv1.weight, state["conv1.weight"])
+    assert torch.equal(first.get_parameter("conv1.weight"), state["conv1.weight"])
 
     path = find_model_file(OPTION_A)
-    assert torch.equal(
-        resnetlab.build_model("resnet20", weights=str(path)).conv1.weight, load_model(path)[0].conv1.weight
-    )
+    built, loaded = resnetlab.build_model("resnet20", weights=str(path)), load_model(path)[0]
+    assert torch.equal(built.get_parameter("conv1.weight"), loaded.get_parameter("conv1.weight"))
 
 
 @pytest.mark.parametrize(
