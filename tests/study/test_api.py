@@ -150,6 +150,7 @@ def test_workers_register_what_this_process_has_registered(registered):
 def test_a_class_of_a_notebook_cannot_reach_workers(registered, monkeypatch):
     monkeypatch.setattr(OwnBlock, "__module__", "__main__")
     monkeypatch.setattr(sys.modules["__main__"], "OwnBlock", OwnBlock, raising=False)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", __file__, raising=False)  # a process of xdist has none
     assert own_code.can_reach_workers([own_code.OwnCode("block", "own", OwnBlock)])
     monkeypatch.delattr(sys.modules["__main__"], "__file__")
     assert not own_code.can_reach_workers([own_code.OwnCode("block", "own", OwnBlock)])

@@ -78,7 +78,7 @@ def by_hand(config):
         {"freeze_bn": True},
         {"frozen_epochs": 2, "layer_decay": 0.6, "freeze_bn": True},
         {"frozen_epochs": 1, "layer_decay": 0.6},
-        {"nesterov": True},
+        {"nesterov": True, "steps": 8},  # further on, rounding has grown beyond the tolerance on some processors
     ],
     ids=str,
 )
