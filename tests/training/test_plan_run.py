@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnetlab.config import ConfigError, DataConfig
+from resnetlab.config import ConfigError, DataConfig, ModelConfig, Preprocessing
 from resnetlab.models.cost import cost_of_config
+from resnetlab.models.model_card import ModelCard
+from resnetlab.models.model_file import save_model
+from resnetlab.models.zoo import build_model
 from resnetlab.training import plan_run as module
 from resnetlab.training.execution import Execution
 from resnetlab.training.plan_run import SCRATCH, PlanRequest, plan_run
@@ -71,6 +74,15 @@ def test_without_consent_the_weights_are_random_and_the_recipe_another(folders, 
     assert (config.model.name, config.weights, config.recipe.name) == ("resnet18", None, "scratch")
     assert config.recipe.epochs > 20
     assert config.data.image_size is None or config.data.image_size == 224
+
+
+def test_weights_of_a_network_without_a_common_name(folders, machine, tmp_path):
+    model = ModelConfig(name="custom", stage_blocks=(1, 1), stage_channels=(4, 8), stem="cifar", num_classes=10)
+    card = ModelCard(model, tuple("0123456789"), Preprocessing(32, (0.5,) * 3, (0.25,) * 3))
+    save_model(tmp_path / "own.safetensors", build_model(model), card)
+    config = plan(folders / "small", weights=str(tmp_path / "own.safetensors"))[0].config
+    assert config.model == dataclasses.replace(model, num_classes=2)
+    assert config.recipe.name == "finetune"
 
 
 def test_scratch_asks_nothing(folders, machine):

@@ -167,11 +167,12 @@ class _Planner:
     def model(self, network: StartNetwork) -> ModelConfig:
         """Return the configuration of a network, with the outputs of the data."""
         weights = self.request.weights if self.request.weights not in (None, SCRATCH) else None
-        base = model_config(network.model)
         if weights is not None and self.request.model is None:
             base = read_card(weights).model
         elif network.weights in CATALOGUE:
             base = replace(CATALOGUE[network.weights].model, name=network.model)
+        else:
+            base = model_config(network.model)
         return replace(base, num_classes=self.survey.num_classes)
 
     def recipe(self, network: StartNetwork) -> Recipe:
