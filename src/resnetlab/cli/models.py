@@ -25,12 +25,14 @@ class Options:
     """Images of a training step, for the activation memory."""
     pixels: int | None = None
     """Side of the images in pixels; default 224 for ImageNet networks and 32 for CIFAR networks."""
+    paper: bool = False
+    """Print the errors that the paper and its reproductions published, of one network or of all."""
     json: bool = False
     """Print JSON instead of a table."""
 
 
 def run(options: Options) -> int:
-    """Print the catalogue, or the layers of one network.
+    """Print the catalogue, the layers of one network, or published errors.
 
     Raises:
         ConfigError: for an unknown network, or a number out of range.
@@ -39,7 +41,13 @@ def run(options: Options) -> int:
         raise ConfigError(f"batch-size must be at least 1, not {options.batch_size}")
     if options.pixels is not None and options.pixels < 8:
         raise ConfigError(f"pixels must be at least 8, not {options.pixels}")
-    if options.name is None:
+    if options.paper:
+        from resnetlab.cli.paper_output import print_paper
+
+        if (options.batch_size, options.pixels) != (Options.batch_size, Options.pixels):
+            raise ConfigError("--batch-size and --pixels change nothing that --paper prints; leave them out")
+        print_paper(options.name, json=options.json)
+    elif options.name is None:
         print_catalogue(options)
     else:
         print_layers(options.name, options)
