@@ -235,7 +235,7 @@ def test_errors_are_one_line_with_a_remedy(run, tmp_path, capsys):
     for arguments, message in [
         ([tmp_path / "study"], f"study is a study; name one of its runs in {tmp_path / 'study' / 'runs'}, or use: res"),
         ([tmp_path / "nothing"], "nothing: no run here (no config.json); name a run directory or a model file"),
-        ([tmp_path / "nowhere"], "nowhere: no such run directory or model file"),
+        ([tmp_path / "nowhere"], "nowhere: no such model file"),
         ([tmp_path / "notes.txt"], "notes.txt: cannot be read as safetensors"),
         (
             [two],

@@ -42,7 +42,7 @@ class Options:
     """
 
     path: Annotated[Path, tyro.conf.Positional]
-    """A run directory, or a model file."""
+    """A run directory, a model file, or the name of published weights."""
     data: str | None = None
     """Measure on these images: a named data set, or the path of your own."""
     data_root: Path | None = None
@@ -119,11 +119,10 @@ def shattering(options: Options) -> int:
     from resnetlab.cli.diagnose_shattering import run_shattering
     from resnetlab.study.results import MODEL
 
-    path, out = options.path, options.path.with_name(f"{options.path.stem}-{DIAGNOSIS}")
-    if path.is_dir():
-        path, out = path / MODEL, path / DIAGNOSIS
-    if not path.exists():
-        raise ConfigError(f"{path}: no such model file; --shattering needs the weights of a network")
+    path = options.path
+    if path.is_dir() and not (path / MODEL).exists():
+        raise ConfigError(f"{path / MODEL}: no such model file; --shattering needs the weights of a network")
+    out = path / DIAGNOSIS if path.is_dir() else _figures_of_file(path)
     batch = open_batch(path, options)
     return run_shattering(batch.model, batch.images, out=options.out or out, path=options.path, as_json=options.json)
 
@@ -152,9 +151,7 @@ def find_layer_stats(options: Options) -> "tuple[Run, Path]":
 
     path = options.path
     if not path.is_dir():
-        if not path.exists():
-            raise ConfigError(f"{path}: no such run directory or model file")
-        return measure_model(path, options), path.with_name(f"{path.stem}-{DIAGNOSIS}")
+        return measure_model(path, options), _figures_of_file(path)
     if not (path / "config.json").exists():
         if (path / RUNS).is_dir():
             raise ConfigError(f"{path} is a study; name one of its runs in {path / RUNS}, or use: resnetlab report")
@@ -170,6 +167,11 @@ def find_layer_stats(options: Options) -> "tuple[Run, Path]":
             f"{path}: its record has no layer statistics{notes}, and there is no {MODEL} to measure; train it first"
         )
     return measure_model(path / MODEL, options), path / DIAGNOSIS
+
+
+def _figures_of_file(path: Path) -> Path:
+    """Return the folder for figures of a model file, beside it; of published weights, in the current folder."""
+    return path.with_name(f"{path.stem if path.exists() else path.name}-{DIAGNOSIS}")
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,9 @@ def open_batch(path: Path, options: Options) -> ModelBatch:
     elif not saved_config:
         raise ConfigError(f"{path} does not record its training data; name images with --data")
     dataset = open_data(data, preprocessing=card.preprocessing)
-    class_indices = match_classes(card.classes, dataset.classes, model_name=path.name, data_name=dataset.name)
+    class_indices = match_classes(
+        card.classes, dataset.classes, model_name=path.name, data_name=dataset.name, allow_missing=True
+    )
     train = dataset.train.with_channels(card.model.in_channels)
     check_channels(card, train.channels, dataset.name)
     images, labels = sample_images(train, card.preprocessing, options.batch_size)

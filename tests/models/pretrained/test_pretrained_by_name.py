@@ -140,13 +140,26 @@ def test_evaluation_by_name(server, tmp_path, monkeypatch, capsys):
     assert f"page: {OPTION_B}-evaluation.html" in capsys.readouterr().out
 
 
-def test_training_from_a_name(server, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """A folder of two of CIFAR-10's classes, in the current folder."""
     monkeypatch.chdir(tmp_path)
     for name in ("cat", "dog"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for index in range(10):
             pixels = np.random.default_rng(index).integers(0, 256, (32, 32, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{index}.png")
+
+
+def test_layer_statistics_of_a_name(server, photos, tmp_path, capsys):
+    """The figures are in the current folder, not in the cache."""
+    assert main(["diagnose", OPTION_B, "--data", "photos", "--batch-size", "8", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert len(printed["signals"][0]["response_std"]) == 21
+    assert {Path(file).parent for file in printed["figures"]} == {Path(f"{OPTION_B}-diagnosis")}
+
+
+def test_training_from_a_name(server, photos, tmp_path, monkeypatch, capsys):
     words = ["train", "--from", OPTION_B, "--data", "photos", "--steps", "1", "--batch-size", "4", "--json"]
     assert main([*words, "--workers", "0"]) == 0
     result = json.loads(capsys.readouterr().out)
