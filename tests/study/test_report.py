@@ -227,7 +227,7 @@ def test_page_in_a_browser(tiny_study, tmp_path):
     log = tmp_path / "net.json"
     page = f"file://{tiny_study / 'report.html'}"
     for width, name in ((1000, "desk"), (500, "phone")):
-        shot = [f"--window-size={width},2400", "--hide-scrollbars", f"--screenshot={tmp_path / name}.png", page]
+        shot = [f"--window-size={width},3600", "--hide-scrollbars", f"--screenshot={tmp_path / name}.png", page]
         subprocess.run([CHROMIUM, *flags, f"--log-net-log={log}", *shot], check=True, capture_output=True, timeout=90)
         image = Image.open(tmp_path / f"{name}.png").convert("RGB")
         assert image.width == width
