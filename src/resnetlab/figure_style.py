@@ -74,6 +74,12 @@ def add_legend_below(axes: Axes, *args: Any, ncols: int, **options: Any) -> None
     )
 
 
+def legend_columns(names: Iterable[str], most: int, *, width: float = 4.2) -> int:
+    """Return how many columns of a legend fit below a panel of `width` inches, at least 1 and at most `most`."""
+    column = 0.5 + 0.075 * max(map(len, names), default=0)  # a handle, and letters of 9 points
+    return max(1, min(most, int(width / column)))
+
+
 def add_caption(figure: Figure, sentences: Iterable[str], *, tall: bool) -> None:
     """Write above a figure how to read it."""
     figure.suptitle(("\n" if tall else "; ").join(sentences), fontsize=9, color=GREY)

@@ -75,7 +75,8 @@ class StepTimer:
     def time_step(self, way: Execution, forward: Forward, num_images: int | None = None) -> float:
         """Return the seconds of a step; on a GPU the mean of several."""
         images, labels = self.images[:num_images], self.labels[:num_images]
-        images = images.contiguous(memory_format=way.memory_format)
+        # As the loader's: `contiguous` would leave the strides of images of one channel as they are.
+        images = torch.empty_like(images, memory_format=way.memory_format).copy_(images)
         self.model.to(memory_format=way.memory_format)  # pyright: ignore[reportCallIssue]  # a stub lacks it
         if way.threads and way.threads != torch.get_num_threads():
             torch.set_num_threads(way.threads)

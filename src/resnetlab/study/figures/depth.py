@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from resnetlab.figure_style import LEGEND_ROW, add_caption, add_legend_below, create_panels, set_panel_title
+from resnetlab.figure_style import (
+    LEGEND_ROW,
+    add_caption,
+    add_legend_below,
+    create_panels,
+    legend_columns,
+    set_panel_title,
+)
 from resnetlab.study.arms import ordered_arms
 from resnetlab.study.figures.colours import arm_colour
 from resnetlab.study.figures.selection import over_seeds
@@ -30,7 +37,7 @@ def plot_depth(runs: Sequence[Run], tall: bool) -> Figure | None:
         return None
     measured = measured_errors(runs)
     arms = ordered_arms(run.arm for run in runs)
-    columns = 2 if tall else 3
+    columns = legend_columns(arms, 2 if tall else 3)
     height = 2.9 + LEGEND_ROW * -(-len(arms) // columns)
     figure, panels = create_panels(len(measured), tall=tall, height=height)
     for axes, key in zip(panels, measured, strict=True):

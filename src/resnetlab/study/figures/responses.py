@@ -8,7 +8,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from resnetlab.figure_style import GREY, LEGEND_ROW, add_caption, add_legend_below, create_panels, set_panel_title
+from resnetlab.figure_style import (
+    GREY,
+    LEGEND_ROW,
+    add_caption,
+    add_legend_below,
+    create_panels,
+    legend_columns,
+    set_panel_title,
+)
 from resnetlab.study.arms import ordered_arms
 from resnetlab.study.figures.colours import network_colour
 from resnetlab.study.figures.selection import main_path, over_seeds, recorded_networks
@@ -45,7 +53,9 @@ def plot_responses(runs: Sequence[Run], tall: bool) -> Figure | None:
     if not lines:
         return None
     close = close_responses(lines)
-    figure, panels = create_panels(3 if close else 2, tall=tall, height=2.9 + LEGEND_ROW * -(-len(lines) // 2))
+    columns = legend_columns((f"{arm}-{depth}" for arm, depth in lines), 2, width=4.2 if tall else 3.6)
+    height = 2.9 + LEGEND_ROW * -(-len(lines) // columns)
+    figure, panels = create_panels(3 if close else 2, tall=tall, height=height)
     titles = (
         ("original order", "original order, close-up", "sorted, close-up") if close else ("original order", "sorted")
     )
@@ -66,7 +76,7 @@ def plot_responses(runs: Sequence[Run], tall: bool) -> Figure | None:
         margin = 0.08 * (close[1] - close[0]) or 0.01
         for axes in panels[1:]:
             axes.set_ylim(close[0] - margin, close[1] + margin)
-    add_legend_below(panels[0], ncols=2)
+    add_legend_below(panels[0], ncols=columns)
     has_norm = all(run.config.model.norm != "none" for run in runs)
     groups = [[run for run in runs if (run.arm, run.depth) == network] for network in lines]
     place = "after BN, before ReLU and addition" if has_norm else "before ReLU and addition"
