@@ -1,4 +1,6 @@
-"""Run commands in processes forked from one that has imported torch, which takes seconds on a slow machine.
+"""Run commands in processes forked from one that has imported torch and the libraries that commands load with it.
+
+The imports take seconds: more than most commands of tests compute.
 
 A forked command is a process of its own: its own folder, environment, output files, warnings as errors, and exit
 status. Only the imports are shared. The server computes nothing, so it has no threads that a fork would lose.
@@ -14,12 +16,18 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-READ_AT_IMPORT = ("OMP", "KMP", "MKL", "GOMP", "PYTHON", "LD_", "TORCH", "MALLOC")
+READ_AT_IMPORT = ("OMP", "KMP", "MKL", "GOMP", "PYTHON", "LD_", "TORCH", "MALLOC", "MPL", "JOBLIB")
 """Prefixes of variables that Python or a library reads when it is loaded: such a command needs a new interpreter."""
 
 SERVER = """
-import json, os, runpy, signal, sys
+import gc, json, os, runpy, signal, sys
+
+os.environ.update(MPLBACKEND="agg", JOBLIB_MULTIPROCESSING="0")  # as `main` sets them before these are loaded
 import torch, torch.distributed, torch.utils.data, rich.console, rich.progress, tyro, safetensors.torch, PIL.Image
+import torch._dynamo, sympy, scipy.stats, sklearn.datasets, matplotlib.figure, jinja2
+
+gc.collect()
+gc.freeze()  # a command's collector, above all that at its end, passes over what was loaded here
 
 for line in sys.stdin:
     request = json.loads(line)
