@@ -66,7 +66,7 @@ def test_pixels_and_logits_of_ten_photographs(rule, kernel, fit):
         assert logits < 1e-4
 
 
-@pytest.mark.slow  # two minutes: 200 photographs of up to 640 pixels for 18 views
+@pytest.mark.slow  # half a minute: photographs of up to 640 pixels, each for 6 of the 18 views
 @pytest.mark.skipif(not SAMPLE.exists(), reason=f"needs {SAMPLE}")
 def test_pixels_and_logits_of_two_hundred_photographs():
     images = odd_photographs(200, (97, 640), SAMPLE)
@@ -75,7 +75,8 @@ def test_pixels_and_logits_of_two_hundred_photographs():
     model = ResNet(config, torch.Generator().manual_seed(0)).eval()
     for number, (rule, kernel, fit) in enumerate(itertools.product(RULES, KERNELS, FITS)):
         ratio, size = (1.0, 0.875, 224 / 232, 0.95)[number % 4], (160, 224) if number % 5 == 4 else (224, 224)
-        pixels, logits = compare(images, preprocessing(rule, kernel, fit, size, ratio), model)
+        part = images[(number + number // 3) % 3 :: 3]  # so each photograph meets every rule with every kernel
+        pixels, logits = compare(part, preprocessing(rule, kernel, fit, size, ratio), model)
         print(rule, kernel, fit, size, f"{ratio:.3f}", pixels, f"{logits:.1e}")
         by_pytorch = (rule, kernel) == ("resnetlab", "bilinear")
         assert pixels <= (2 if by_pytorch else 0)
