@@ -20,7 +20,7 @@ READ_AT_IMPORT = ("OMP", "KMP", "MKL", "GOMP", "PYTHON", "LD_", "TORCH", "MALLOC
 """Prefixes of variables that Python or a library reads when it is loaded: such a command needs a new interpreter."""
 
 SERVER = """
-import gc, json, os, runpy, signal, sys
+import gc, json, os, runpy, signal, sys, warnings
 
 os.environ.update(MPLBACKEND="agg", JOBLIB_MULTIPROCESSING="0")  # as `main` sets them before these are loaded
 import torch, torch.distributed, torch.utils.data, rich.console, rich.progress, tyro, safetensors.torch, PIL.Image
@@ -45,8 +45,14 @@ for number, path in enumerate((os.devnull, request["stdout"], request["stderr"])
     os.dup2(opened, number)
     os.close(opened)
 signal.setitimer(signal.ITIMER_REAL, request["timeout"])
-sys.argv = ["resnetlab", *request["words"]]
-runpy.run_module("resnetlab", run_name="__main__", alter_sys=True)
+is_code = request["module"] == "-c"
+sys.argv = ["-c"] if is_code else [request["module"], *request["words"]]
+if is_code:
+    exec(request["words"][0])
+    raise SystemExit
+if request["module"] != "resnetlab":
+    warnings.simplefilter("default")
+runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
 """
 
 
@@ -67,9 +73,17 @@ def needs_new_interpreter(environment: Mapping[str, str]) -> bool:
 
 
 def run_forked(
-    words: Sequence[str], *, cwd: Path | None, environment: Mapping[str, str], timeout: float
+    words: Sequence[str],
+    *,
+    cwd: Path | None,
+    environment: Mapping[str, str],
+    timeout: float,
+    module: str = "resnetlab",
 ) -> subprocess.CompletedProcess[str]:
-    """Run `resnetlab WORDS` in a forked process, and return its exit status and output.
+    """Run `python -m MODULE WORDS` in a forked process, and return its exit status and output.
+
+    With `-c` for the module, the word is Python code, which runs as `python -c` runs it.
+    Warnings of other modules than `resnetlab` are no errors: torchrun's own are not ours.
 
     Raises:
         TimeoutExpired: After `timeout` seconds.
@@ -79,6 +93,7 @@ def run_forked(
     assert server.stdout
     with tempfile.NamedTemporaryFile() as stdout, tempfile.NamedTemporaryFile() as stderr:
         request = {
+            "module": module,
             "words": [*words],
             "cwd": str(cwd or Path.cwd()),
             "environment": dict(environment),
@@ -90,7 +105,5 @@ def run_forked(
         server.stdin.flush()
         status = int(server.stdout.readline())
         if status == -signal.SIGALRM:
-            raise subprocess.TimeoutExpired(["resnetlab", *words], timeout, stdout.read(), stderr.read())
-        return subprocess.CompletedProcess(
-            ["resnetlab", *words], status, stdout.read().decode(), stderr.read().decode()
-        )
+            raise subprocess.TimeoutExpired([module, *words], timeout, stdout.read(), stderr.read())
+        return subprocess.CompletedProcess([module, *words], status, stdout.read().decode(), stderr.read().decode())

@@ -127,7 +127,9 @@ def run_command(command: str, workplace: Path, *, page: str) -> None:
         forked = run_forked(words[1:], cwd=workplace, environment=_environment(), timeout=250)
         assert forked.returncode == 0, forked.stderr
     elif words[0] == "torchrun" and not _has_its_own_test(words):
-        done = subprocess.run(words, cwd=workplace, env=_environment(), capture_output=True, text=True, timeout=250)
+        done = run_forked(
+            words[1:], cwd=workplace, environment=_environment(), timeout=250, module="torch.distributed.run"
+        )
         assert done.returncode == 0, done.stderr
     elif words[0] == "curl":
         assert any("resnetlab serve" in other for other in commands(page))  # sent while the server runs
@@ -138,7 +140,8 @@ def run_command(command: str, workplace: Path, *, page: str) -> None:
 def run_python(text: str, workplace: Path) -> None:
     """Run the Python blocks of a page one after the other, with warnings as errors."""
     code = "\n".join(code_blocks(text, "python"))
-    subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=workplace, check=True, timeout=200)
+    done = run_forked([code], cwd=workplace, environment=_environment(), timeout=200, module="-c")
+    assert done.returncode == 0, done.stderr
 
 
 def _has_its_own_test(words: list[str]) -> bool:

@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers.command_server import run_forked
 from resnetlab.config import ConfigError, DataConfig, Recipe, RunConfig
 from resnetlab.data.loader import train_batches
 from resnetlab.data.open_dataset import open_data
@@ -38,27 +39,25 @@ FAULTY = Path(__file__).parents[1] / "helpers" / "faulty_rank.py"
 
 
 def torchrun(processes: int, *words: object, restarts: int = 0, faulty: tuple[str, int, int] | None = None):
+    """Run torchrun; its workers are started as a user's are, and its own process is forked where that is possible.
+
+    Runs with restarts are started two at a time, and files cannot take the output where none can grow.
+    """
     program = ["-m", "resnetlab"] if faulty is None else [FAULTY, *faulty]
+    options = ("--nproc-per-node", processes, "--max-restarts", restarts)
+    rendezvous = ("--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0")
+    words = tuple(map(str, [*options, *rendezvous, *program, *words]))
+    # It waits so many seconds before it kills a worker that does not answer, of itself 30.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5"}
+    if not restarts and (faulty is None or faulty[0] != "full"):
+        return run_forked(words, cwd=None, environment=environment, timeout=250, module="torch.distributed.run")
     return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc-per-node",
-            str(processes),
-            "--max-restarts",
-            str(restarts),
-            "--rdzv-backend",
-            "c10d",
-            "--rdzv-endpoint",
-            "localhost:0",
-            *map(str, [*program, *words]),
-        ],
+        [sys.executable, "-m", "torch.distributed.run", *words],
         capture_output=True,
         text=True,
         check=False,
         timeout=250,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=environment,
     )
 
 
@@ -160,7 +159,7 @@ def test_one_is_lost_and_all_start_again(unbroken, tmp_path, what, patience):
 
     fresh = ("--fresh",) if what == "SIGKILL" else ()  # it is meant for the first attempt: the second deletes nothing
 
-    with ThreadPoolExecutor(2) as pool:  # torchrun waits half a minute before it kills what does not answer
+    with ThreadPoolExecutor(2) as pool:  # they wait for the lost one
         runs = list(pool.map(lost, (0, 1)))
     for rank, done in enumerate(runs):
         assert done.returncode == 0, done.stderr

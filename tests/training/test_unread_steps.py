@@ -60,7 +60,8 @@ def test_a_killed_run_continues_to_the_same_end(tmp_path, read_at_once):
 def train_on(bad, *, loss_steps, **changes):
     """Train an epoch on random images, those of the batches in `bad` with an infinite pixel; return the trainer."""
     changed = dataclasses.replace(LONG_EPOCH, steps=78, **changes)
-    config = dataclasses.replace(CONFIG, recipe=changed, layer_stats_steps=0)
+    model = model_config("resnet8", stage_blocks=(1, 1), stage_channels=(4, 8))
+    config = dataclasses.replace(CONFIG, model=model, recipe=changed, layer_stats_steps=0)
     trainer = Trainer(config, options=RuntimeOptions(loss_steps=loss_steps))
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(78, 16, 1, 8, 8, generator=generator)
