@@ -4,14 +4,12 @@ ImageNet networks get 64 pixels here, so that the tests take two minutes; only t
 OpenVINO files are written from one graph, which is made once for each network.
 """
 
-import copy
-
 import pytest
 import torch
 from torch import nn
 
+from helpers.one_graph import keep_graph
 from resnetlab.config import Preprocessing
-from resnetlab.export import export as export_module
 from resnetlab.export.export import export
 from resnetlab.inference.formats.exported_file import read_exported_file
 from resnetlab.models.model_card import ModelCard
@@ -76,15 +74,7 @@ def graphs():
 @pytest.fixture
 def one_graph(label, graphs, monkeypatch):
     """Have the second format of a network written from the graph of the first."""
-    onnx_model = export_module.onnx_model
-
-    def kept(*arguments):
-        if label not in graphs:
-            graphs.clear()
-            graphs[label] = onnx_model(*arguments)
-        return copy.deepcopy(graphs[label])
-
-    monkeypatch.setattr(export_module, "onnx_model", kept)
+    keep_graph(monkeypatch, graphs, label)
 
 
 @pytest.mark.usefixtures("one_graph")

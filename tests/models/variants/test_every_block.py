@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from helpers.one_graph import keep_graph
 from helpers.small_network import model_file
 from resnetlab.cli.main import main
 from resnetlab.config import ConfigError, DataConfig, RunConfig
@@ -131,10 +132,11 @@ def test_the_average_of_weights_and_checkpointing_of_activations_work_with_rando
     assert all(torch.equal(value, other[key]) for key, value in one.items())
 
 
-@pytest.mark.slow  # seconds for each file; the other blocks have no other operations
+@pytest.mark.slow  # seconds for each graph; the other blocks have no other operations
 @pytest.mark.parametrize("name", ["preact", "bn-after-addition", "exclusive-gating", "fixup", "stochastic-depth", "se"])
-def test_exports_are_verified(tmp_path, name):
+def test_exports_are_verified(tmp_path, monkeypatch, name):
     """The export compares the logits of the written file, in its own runtime, with those of the network."""
+    keep_graph(monkeypatch, {}, name)
     file = model_file(tmp_path / "net.safetensors", name=f"resnet{DEPTHS[name]}", block=name)
     export(file, tmp_path / "net.onnx", "onnx")
     export(file, tmp_path / "net.xml", "openvino")
