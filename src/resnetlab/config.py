@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from resnetlab.architecture_config import ArchitectureConfig
 from resnetlab.extension import load_extensions
 from resnetlab.recipe_config import Recipe
 from resnetlab.serialization import OMIT_DEFAULT, ConfigError, at_least, check, check_type, from_json, one_of
@@ -355,11 +356,20 @@ class RunConfig:
     own_model: str | None = field(default=None, metadata=OMIT_DEFAULT)
     """Class of the module that `fit(config, model=module)` trains, a note; `model` then gives channels and classes
     only."""
+    architecture: ArchitectureConfig | None = field(default=None, metadata=OMIT_DEFAULT)
+    """A network of `models/architectures`, built with `seed`, in place of `model`."""
+
+    @property
+    def depth(self) -> int:
+        """Layers with weights of the network: of the architecture if there is one, else of the ResNet."""
+        return self.model.depth if self.architecture is None else self.architecture.depth
 
     def __post_init__(self) -> None:
         check_type("model", self.model, ModelConfig, example="resnetlab.model_config('resnet20')")
         check_type("data", self.data, DataConfig, example="resnetlab.DataConfig('digits')")
         check_type("recipe", self.recipe, Recipe, example="resnetlab.recipe('digits')")
+        if self.architecture is not None:
+            check_type("architecture", self.architecture, ArchitectureConfig, example="ArchitectureConfig('mlp', 20)")
         for name, kind in (("device", Device), ("precision", Precision), ("layout", Layout), ("compile", Compile)):
             one_of(name, getattr(self, name), kind)
         at_least(0, self, "seed", "layer_stats_steps")

@@ -86,7 +86,7 @@ def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
     changes = []
     for item in dataclasses.fields(old):
         before, after = getattr(old, item.name), getattr(new, item.name)
-        if dataclasses.is_dataclass(before):
+        if dataclasses.is_dataclass(before) and dataclasses.is_dataclass(after):
             changes += differences(before, after, f"{prefix}{item.name}.")
         elif before != after:
             changes.append(f"{prefix}{item.name}: {before} -> {after}")

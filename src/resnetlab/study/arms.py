@@ -75,6 +75,8 @@ def arm_norm(arm: str, norm: Norm) -> Norm:
 
 def arm_of(config: RunConfig) -> str:
     """Return the arm of a run, read from its network and recipe; only a network's name separates A from `residual`."""
+    if config.architecture is not None:
+        return config.architecture.arm
     return _network_arm(config.model) + (CAPPED if config.recipe.max_update is not None else "")
 
 

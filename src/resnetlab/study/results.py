@@ -74,7 +74,12 @@ class Run:
     @property
     def depth(self) -> int:
         """Number of layers with weights."""
-        return self.config.model.depth
+        return self.config.depth
+
+    @property
+    def architecture(self) -> str | None:
+        """Name of an architecture other than ResNet; `None` for a ResNet."""
+        return None if self.config.architecture is None else self.config.architecture.name
 
     @property
     def seed(self) -> int:
@@ -98,7 +103,10 @@ class Run:
 
     @property
     def network(self) -> str:
-        """Network as a report names it: `plain-56`, `plain-20→56` (deepened), `residual-56, 50 images`."""
+        """Network as a report names it: `plain-56`, `plain-20→56` (deepened), `residual-56, 50 images`.
+
+        An architecture other than ResNet has its name in front: `mlp-plain-32`.
+        """
         return network_label(self.config, self.deepened_from)
 
     @property
@@ -193,12 +201,14 @@ def network_label(config: RunConfig, deepened_from: int | None = None) -> str:
     images = "" if config.data.train_images is None else f", {config.data.train_images:,} images"
     before = "" if deepened_from is None else f"{deepened_from}→"
     file = " from a file" if config.weights and deepened_from is None else ""
-    return f"{arm_of(config)}-{before}{config.model.depth}{file}{images}"
+    family = "" if config.architecture is None else f"{config.architecture.name}-"
+    return f"{family}{arm_of(config)}-{before}{config.depth}{file}{images}"
 
 
 def _sort_key(run: Run) -> tuple[Any, ...]:
     is_subset = run.train_images is not None
-    return run.data, run.depth, arm_position(run.arm), run.is_from_file, not is_subset, run.train_images or 0, run.seed
+    network = run.architecture or "", run.depth, arm_position(run.arm)
+    return run.data, *network, run.is_from_file, not is_subset, run.train_images or 0, run.seed
 
 
 def _read_epoch(line: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from resnetlab.training.config_changes import describe_changes
 from resnetlab.training.execution import kept_threads
 from resnetlab.training.kept_states import STATES, KeepStates
 from resnetlab.training.metrics import StepMetrics
-from resnetlab.training.own_network import load_own_weights, own_config
+from resnetlab.training.own_network import load_own_weights, own_config, own_module
 from resnetlab.training.record import Record
 from resnetlab.training.reports import TrainResult, run_line
 from resnetlab.training.run_dir import CHECKPOINT, MODEL, RECORD, ResumePoint, open_run_dir, remove_unstarted
@@ -59,7 +59,8 @@ def fit(
         callbacks: Called during the run; see `Callback`.
         stop_signal: Asks the run to stop; the run then saves and raises `InterruptedRunError`.
         model: A module that maps float images (batch, channels, height, width) to logits (batch, classes); it is
-            trained in place, from its own weights. `config.model` is not used.
+            trained in place, from its own weights. `config.model` is not used. A configuration with an `architecture`
+            has its own module.
 
     Raises:
         ConfigError: if data or machine do not allow the configuration, or it is not the one of the run in `out`.
@@ -69,6 +70,7 @@ def fit(
         UnsavedError: if the run is done but record or checkpoint could not be written.
     """
     check_arguments(config, callbacks, options)
+    model = own_module(config, model)
     config = own_config(config, model)
     options, stop_signal = options or RuntimeOptions(), stop_signal or StopSignal()
     group = options.process_group

@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from resnetlab.config import ConfigError, ModelConfig, RunConfig
+from resnetlab.data.rng import make_generator
+from resnetlab.models.architectures.build import build_architecture
 from resnetlab.models.blocks import Block
 from resnetlab.models.model_card import OWN_WEIGHTS, ModelCard, read_card
 from resnetlab.models.resnet import ResNet
@@ -108,6 +110,18 @@ def _check_shared(module: nn.Module) -> None:
 def module_name(module: nn.Module) -> str:
     """Return the class of a module as a record names it: `my_package.nets.Mlp`."""
     return f"{type(module).__module__}.{type(module).__qualname__}"
+
+
+def own_module(config: RunConfig, model: nn.Module | None) -> nn.Module | None:
+    """Return the module that is trained: `model`, or the one of the configuration's `architecture`; else `None`.
+
+    Raises:
+        ConfigError: if both are given.
+    """
+    if config.architecture is None:
+        return model
+    check(model is None, "model and the configuration's architecture exclude each other; give one of them")
+    return build_architecture(config.architecture, make_generator(config.seed, "weights"))
 
 
 def own_config(config: RunConfig, model: nn.Module | None) -> RunConfig:

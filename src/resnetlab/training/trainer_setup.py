@@ -29,7 +29,7 @@ from resnetlab.training.layer_stats import LayerStatsHook, sampling_interval
 from resnetlab.training.loss import make_loss
 from resnetlab.training.metrics import ProgressMeter
 from resnetlab.training.optimizer import make_optimizer, set_mode
-from resnetlab.training.own_network import OwnLayerStatsHook, OwnNetwork, own_config
+from resnetlab.training.own_network import OwnLayerStatsHook, OwnNetwork, own_config, own_module
 from resnetlab.training.reports import bn_batch_warning
 from resnetlab.training.resolve_execution import resolve_execution
 from resnetlab.training.run_data import RunData, open_run_data
@@ -241,6 +241,7 @@ def _build_network(
     config: RunConfig, data: RunData, checkpoint: Checkpoint | None, own: nn.Module | None
 ) -> tuple[ResNet, dict[str, Any]]:
     """Return the network, with random weights or those of a file, and what the record stores of that file."""
+    own = own_module(config, None) if own is None else own
     own_config(config, own)
     if own is not None:
         return OwnNetwork(own, config.model, data.preprocessing.image_size).to(data.device), {}
