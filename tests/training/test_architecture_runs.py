@@ -7,13 +7,12 @@ import torch
 from safetensors.torch import load_file
 
 import resnetlab
+from helpers.killed_runs import killed_at_step
 from resnetlab.architecture_config import ArchitectureConfig
 from resnetlab.config import ConfigError, RunConfig, read_config
 from resnetlab.serialization import differences, from_json, to_json
 from resnetlab.study.results import read_run
 from resnetlab.training.runtime_options import RuntimeOptions
-
-from helpers.killed_runs import killed_at_step
 
 CONFIG = RunConfig(
     architecture=ArchitectureConfig("transformer", 6),
@@ -47,7 +46,7 @@ def test_a_run_is_read_with_its_architecture(tmp_path):
     assert run.start["params"] == sum(p.numel() for p in load_file(tmp_path / "run" / "weights.safetensors").values())
     assert run.config.own_model == "resnetlab.models.architectures.transformer.Transformer"
     other = RunConfig(architecture=ArchitectureConfig("transformer", 6, residual=False), recipe=CONFIG.recipe)
-    with pytest.raises(ConfigError, match="architecture.residual: True -> False"):
+    with pytest.raises(ConfigError, match=r"architecture\.residual: True -> False"):
         resnetlab.fit(other, tmp_path / "run", options=RuntimeOptions(resume=True))
 
 

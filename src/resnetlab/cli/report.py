@@ -37,6 +37,7 @@ def run(options: Options) -> int:
 
 def print_results(results: dict[str, Any], out: Path, console: "Console", *, json_wanted: bool) -> None:
     """Print a study's table, its verdicts and the path of its report; or only its JSON, on standard output."""
+    from resnetlab.cli.architecture_output import format_stats, print_architectures
     from resnetlab.cli.contrast_output import print_command, print_contrasts
     from resnetlab.cli.tables import table
     from resnetlab.study.verdict import Verdict, without_repetition
@@ -44,12 +45,15 @@ def print_results(results: dict[str, Any], out: Path, console: "Console", *, jso
     if json_wanted:
         print_json(results)
         return
+    if "architectures" in results:
+        print_architectures(results, out, console)
+        return
     for data in dict.fromkeys(row["data"] for row in results["table"]):
         rows = [row for row in results["table"] if row["data"] == data]
         has_params = max(len(row["network"]) for row in rows) <= MAX_NAME_WITH_PARAMS
         errors = table(data, *["params"] * has_params, "train error %", "val error %", "test error %", "seeds")
         for row in rows:
-            cells = (_format_stats(row[f"{split}_error_pct"]) for split in ("train", "val", "test"))
+            cells = (format_stats(row[f"{split}_error_pct"]) for split in ("train", "val", "test"))
             params = f"{row['params']:,}" if row["params"] else "–"
             errors.add_row(row["network"], *[params] * has_params, *cells, str(row["num_seeds"]))
         console.print()
@@ -71,9 +75,3 @@ def print_results(results: dict[str, Any], out: Path, console: "Console", *, jso
         console.print()
         console.print(entry["sentence"], highlight=False, width=width)
     console.print(f"\nreport: {out / 'report.html'}", soft_wrap=True, highlight=False)
-
-
-def _format_stats(stats: dict[str, Any] | None) -> str:
-    if stats is None:
-        return "–"
-    return f"{stats['mean']:.2f}" + ("" if stats["std"] is None else f" ±{stats['std']:6.2f}")

@@ -12,7 +12,7 @@ from resnetlab.config import ConfigError, DataConfig
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from resnetlab.study.grid import Executor, Grid
+    from resnetlab.study.grid import Executor, Grid, StudyGrid
     from resnetlab.study.local_pool import Event, RunTask
     from resnetlab.study.presets import Preset
 
@@ -27,7 +27,8 @@ class Options:
 
     preset: str | None = None
     """Effect to demonstrate: degradation (the default), vanishing, exploding or overfitting; or arms to compare at one
-    depth: shortcuts (plain, A, B, C) or preactivation. Options override its settings."""
+    depth: shortcuts (plain, A, B, C) or preactivation; or everywhere: the addition in an MLP, a VGG, 1-D convolutions
+    and a Transformer. Options override its settings."""
     data: tuple[str, ...] = ("digits",)
     """Data sets, reported on one page: digits (1,797 real 8x8 images, no download), cifar10 …, or paths."""
     data_root: Path | None = None
@@ -92,12 +93,13 @@ class Options:
 
 def run(options: Options) -> int:
     """Execute the study's missing runs and write its report; return 1 if a run failed."""
+    from resnetlab.cli.study_architectures import build_architecture_grid
     from resnetlab.study.local_pool import preload_torch
     from resnetlab.study.presets import get_preset
     from resnetlab.system.allocator import use_huge_pages
 
     preset = get_preset(options.preset)
-    grid = build_grid(options, preset)
+    grid = build_architecture_grid(options) if preset.architectures else build_grid(options, preset)
     check_executor(options)
     use_huge_pages()  # PyTorch reads the setting in the forked processes
     if options.executor == "local":
@@ -144,7 +146,7 @@ def check_executor(options: Options) -> None:
         raise ConfigError(f"gpus-per-run is a part of one GPU, such as 0.5, or a whole number of them, not {gpus:g}")
 
 
-def _execute(grid: "Grid", out: Path, options: Options, console: "Console") -> dict[str, str]:
+def _execute(grid: "StudyGrid", out: Path, options: Options, console: "Console") -> dict[str, str]:
     """Execute the missing runs and show their progress; return the error of each failed run, by name."""
     from resnetlab.study.display import StudyDisplay
     from resnetlab.study.grid import run_study
@@ -189,7 +191,7 @@ def _ray_executor(options: Options, console: "Console") -> "Executor":
     return execute
 
 
-def failed_runs(grid: "Grid", rows: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def failed_runs(grid: "StudyGrid", rows: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Return the error of each run of the grid that ended without a result, by name.
 
     This includes runs that diverged in an earlier call, which are not repeated.

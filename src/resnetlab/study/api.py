@@ -65,6 +65,8 @@ def study(
         RuntimeError: if every run failed.
     """
     defaults = get_preset(preset)
+    if defaults.architectures:
+        raise ConfigError(f"preset {defaults.name} is for the command line: resnetlab study --preset {defaults.name}")
     own_arms = _names("arms", arms, str, "['plain', 'residual']")
     own_depths = _names("depths", depths, int, "[20, 56]")
     names = (

@@ -176,13 +176,18 @@ def arm_contrasts(runs: Sequence[Run]) -> list[Contrast]:
     found: list[Contrast] = []
     for setting, arms in _settings(runs).items():
         for first, second in itertools.combinations(arms, 2):
-            contrast = _contrast(setting, (first, arms[first]), (second, arms[second]))
+            contrast = compare(setting, (first, arms[first]), (second, arms[second]))
             found += [] if contrast is None else [contrast]
+    return with_correction(found)
+
+
+def with_correction(contrasts: Sequence[Contrast]) -> list[Contrast]:
+    """Return the contrasts with Holm's correction for all of the same data set and error."""
     families: dict[tuple[str, str], list[float]] = {}
-    for contrast in found:
+    for contrast in contrasts:
         if contrast.p is not None:
             families.setdefault(_family(contrast), []).append(contrast.p)
-    return [_corrected(contrast, families.get(_family(contrast), [])) for contrast in found]
+    return [_corrected(contrast, families.get(_family(contrast), [])) for contrast in contrasts]
 
 
 def rankings(runs: Sequence[Run], contrasts: Sequence[Contrast]) -> list[Ranking]:
@@ -227,7 +232,14 @@ def _size(setting: Setting) -> tuple[bool, int]:
     return setting.train_images is None, setting.train_images or 0
 
 
-def _contrast(setting: Setting, first: tuple[str, RunsBySeed], second: tuple[str, RunsBySeed]) -> Contrast | None:
+def compare(setting: Setting, first: tuple[str, RunsBySeed], second: tuple[str, RunsBySeed]) -> Contrast | None:
+    """Return the error of `second` minus that of `first` on the seeds of both, uncorrected; `None` if there are none.
+
+    Args:
+        setting: The condition, and the split whose errors are compared.
+        first: Name and runs by seed.
+        second: Name and runs by seed.
+    """
     (first_arm, before), (second_arm, after) = first, second
     points: dict[int, float] = {}
     for seed in sorted(before.keys() & after.keys()):

@@ -108,7 +108,7 @@ def relative_cost(task: RunTask) -> float:
     """Return the relative cost of a run, for time estimates: depth times the number of images it trains on."""
     recipe = task.config.recipe
     images = recipe.steps * recipe.batch_size if recipe.steps else recipe.epochs * EPOCH_IMAGES
-    return task.config.model.depth * images
+    return task.config.depth * images
 
 
 def task_label(task: RunTask) -> str:

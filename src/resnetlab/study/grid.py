@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from resnetlab.config import ConfigError, DataConfig, ModelConfig, Norm, Precision, Recipe, RunConfig
 from resnetlab.data.registry import dataset_title
@@ -88,6 +89,22 @@ class Grid:
             for dataset in self.datasets:
                 yield self._run("plain", shallow, dataset, seed), self._run("plain", deep, dataset, seed)
 
+    def expected(self, run: Run) -> RunConfig | None:
+        """Return the configuration of a run with the settings of this grid, whatever its depth, arm and seed.
+
+        `None` for a network that is no ResNet.
+        """
+        if run.config.architecture is not None:
+            return None
+        dataset = next((d for d in self.datasets if Path(d.data.name).name == run.data), None)
+        return replace(
+            run.config,
+            model=replace(run.config.model, norm=arm_norm(run.arm, self.norm), init_scale=self.init_scale),
+            recipe=arm_recipe(run.arm, for_network(dataset.recipe, run.config.model)) if dataset else run.config.recipe,
+            data=replace(dataset.data, train_images=run.train_images) if dataset else run.config.data,
+            precision=self.precision,
+        )
+
     def _network(self, arm: str, depth: int) -> ModelConfig:
         return arm_network(arm, depth, norm=self.norm, init_scale=self.init_scale)
 
@@ -104,6 +121,22 @@ class Grid:
         )
 
 
+class StudyGrid(Protocol):
+    """The runs of a study."""
+
+    def runs(self) -> list[RunConfig]:
+        """Return all configurations, those that take longest first."""
+        ...
+
+    def identity_init_pairs(self) -> Iterator[tuple[RunConfig, RunConfig]]:
+        """Yield each run whose network is deepened, and the run that trains the deepened network."""
+        ...
+
+    def expected(self, run: Run) -> RunConfig | None:
+        """Return the configuration of a run with the settings of this grid; `None` if it has no such networks."""
+        ...
+
+
 @dataclass(frozen=True)
 class StudyPlan:
     """Tasks that a study will execute, and the number of finished runs that it reuses."""
@@ -113,7 +146,7 @@ class StudyPlan:
 
 
 def run_study(
-    grid: Grid, out: Path, *, num_workers: int, fresh: bool = False, executor: Executor | None = None
+    grid: StudyGrid, out: Path, *, num_workers: int, fresh: bool = False, executor: Executor | None = None
 ) -> Generator[StudyPlan | Event]:
     """Execute the grid's runs that are not in the folder yet; yield the plan, then events.
 
@@ -163,8 +196,12 @@ def default_recipe(data: str) -> str:
 
 
 def run_name(config: RunConfig, deepened_from: int | None = None) -> str:
-    """Return the directory name of a run: `digits-plain-56-seed0`, or `…-56-from-20-…` if deepened from 20 layers."""
-    parts = [data_folder_name(config.data), arm_of(config), str(config.model.depth)]
+    """Return the directory name of a run: `digits-plain-56-seed0`, or `…-56-from-20-…` if deepened from 20 layers.
+
+    An architecture other than ResNet has its name before the arm: `digits-mlp-plain-32-seed0`.
+    """
+    family = [] if config.architecture is None else [config.architecture.name]
+    parts = [data_folder_name(config.data), *family, arm_of(config), str(config.depth)]
     parts += [] if config.data.train_images is None else [f"{config.data.train_images}images"]
     parts += [] if deepened_from is None else [f"from-{deepened_from}"]
     return "-".join([*parts, f"seed{config.seed}"])
@@ -209,19 +246,11 @@ def _check_axis(axis: str, values: Sequence[object]) -> None:
         raise ConfigError(f"{axis} {name} is given twice; name each {axis} once")
 
 
-def _check_settings(runs: Iterable[Run], grid: Grid, out: Path) -> None:
+def _check_settings(runs: Iterable[Run], grid: StudyGrid, out: Path) -> None:
     """Raise if a run in the folder cannot be compared with the grid's: other networks, recipe, images or precision."""
-    datasets = {Path(dataset.data.name).name: dataset for dataset in grid.datasets}
     for run in runs:
-        dataset = datasets.get(run.data)
-        expected = replace(
-            run.config,
-            model=replace(run.config.model, norm=arm_norm(run.arm, grid.norm), init_scale=grid.init_scale),
-            recipe=arm_recipe(run.arm, for_network(dataset.recipe, run.config.model)) if dataset else run.config.recipe,
-            data=replace(dataset.data, train_images=run.train_images) if dataset else run.config.data,
-            precision=grid.precision,
-        )
-        changed = differences(run.config, expected)
+        expected = grid.expected(run)
+        changed = ["other networks"] if expected is None else differences(run.config, expected)
         if changed:
             raise ConfigError(
                 f"{out} holds a study with other settings ({'; '.join(changed)}); "

@@ -27,6 +27,8 @@ class Preset:
     """Also deepen the shallow plain network by identity layers."""
     may_diverge: bool = False
     """Runs that end in NaN are the expected effect and do not count as failures."""
+    architectures: bool = False
+    """Train the networks of `architecture_grid`, which have depths and recipes of their own."""
 
 
 PRESETS: dict[str, Preset] = {
@@ -82,6 +84,12 @@ PRESETS: dict[str, Preset] = {
             description="BN and ReLU before the convolutions, or around the addition (He et al., 2016)",
             depths=(56,),
             arms=("residual", "preact", "no-last-relu", "bn-after-addition"),
+        ),
+        Preset(
+            name="everywhere",
+            description="the addition in networks other than ResNet: MLP, VGG, 1-D convolutions, Transformer",
+            depths=(),
+            architectures=True,
         ),
     )
 }

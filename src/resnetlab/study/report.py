@@ -40,6 +40,8 @@ def write_report(out: Path) -> dict[str, Any]:
 
     A study with several arms gets `contrasts.csv` too.
 
+    A study of other architectures has a page and keys of its own (`architecture_report`).
+
     Returns:
         The contents of `results.json`.
 
@@ -51,12 +53,16 @@ def write_report(out: Path) -> dict[str, Any]:
     runs = read_runs(out)
     if not runs:
         raise ConfigError(f"{out}: no study here (no {RUNS}/ with runs); make one with: resnetlab study --out {out}")
+    if any(run.architecture for run in runs):
+        from resnetlab.study.architecture_report import write_architecture_report  # uses functions of this module
+
+        return write_architecture_report(out, runs)
     study = StudyReport(runs)
     results = study.as_json()
     write_atomic(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     write_atomic(out / "results.csv", render_csv(results["runs"]))
     if results["contrasts"]:
-        write_atomic(out / "contrasts.csv", render_csv([_contrast_cells(row) for row in results["contrasts"]]))
+        write_atomic(out / "contrasts.csv", render_csv([contrast_cells(row) for row in results["contrasts"]]))
     write_atomic(out / "report.html", render_page(study, draw_figures(runs, out / "figures")))
     return results
 
@@ -116,7 +122,7 @@ def render_csv(rows: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _contrast_cells(row: dict[str, Any]) -> dict[str, Any]:
+def contrast_cells(row: dict[str, Any]) -> dict[str, Any]:
     """Return a contrast's row of `contrasts.csv`: differences by seed in one cell, the interval in two."""
     low, high = row["interval_95"] or (None, None)
     points = "; ".join(f"{seed}: {value:g}" for seed, value in row["points"].items())

@@ -60,18 +60,18 @@ def draw_figures(runs: Sequence[Run], folder: Path) -> list[FigureFile]:
                 wide, tall = plot(group, False), plot(group, True)
                 if wide is None or tall is None:
                     continue
-                wide.savefig(folder / f"{stem}.png", dpi=160)
-                file = FigureFile(
-                    kind,
-                    title,
-                    wide=folder / f"{stem}.svg",
-                    tall=folder / f"{stem}-tall.svg",
-                    caption=CAPTIONS[kind](on_data, title),
-                    alt=alternative_text(kind, group, title),
-                )
-                for figure, path in ((wide, file.wide), (tall, file.tall)):
-                    figure.savefig(path, metadata={"Date": None})  # the same records give the same bytes
-            files.append(file)
+                wide_file, tall_file = save_figure(wide, tall, folder, stem)
+            caption, alt = CAPTIONS[kind](on_data, title), alternative_text(kind, group, title)
+            files.append(FigureFile(kind, title, wide=wide_file, tall=tall_file, caption=caption, alt=alt))
+    return files
+
+
+def save_figure(wide: Figure, tall: Figure, folder: Path, stem: str) -> tuple[Path, Path]:
+    """Save both forms of a figure as SVG, and the wide one as PNG too; return the paths of the SVG."""
+    wide.savefig(folder / f"{stem}.png", dpi=160)
+    files = folder / f"{stem}.svg", folder / f"{stem}-tall.svg"
+    for figure, path in zip((wide, tall), files, strict=True):
+        figure.savefig(path, metadata={"Date": None})  # the same records give the same bytes
     return files
 
 
