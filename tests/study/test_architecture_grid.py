@@ -5,6 +5,8 @@ import dataclasses
 import json
 import shlex
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -91,9 +93,11 @@ def test_invalid_values(options, message):
         grid(**options)
 
 
-def test_python_names_the_command():
+def test_python_names_the_command(study):
     with pytest.raises(ConfigError, match=r"resnetlab study --preset everywhere$"):
         resnetlab.study(preset="everywhere")
+    with pytest.raises(ConfigError, match=r"is of the preset everywhere; its results are in .*results\.json"):
+        resnetlab.Study(study)
 
 
 def test_the_report_has_the_numbers_of_the_records(study):
@@ -180,6 +184,14 @@ def test_a_run_that_failed_is_named(study, only_mlp, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "1 of 4 runs did not finish" in page
     assert "No comparison yet" in page
+
+
+def test_the_report_needs_no_torch(study):
+    code = (
+        "import pathlib, sys, resnetlab.study.report as report\n"
+        f"report.write_report(pathlib.Path({str(study)!r}))\nprint(sorted({{'torch', 'sklearn'}} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_the_advised_command_continues_the_study(study, only_mlp, tmp_path):

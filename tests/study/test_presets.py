@@ -19,7 +19,9 @@ def grid(**options):
 def test_presets_are_named_after_failing_verdicts_or_compare_arms_at_one_depth():
     failures = {name for name in PRESETS if name in {rule.kind for rule in FAILING}}
     assert failures == {"degradation", "vanishing", "exploding", "overfitting"}
-    assert {name: len(PRESETS[name].depths) for name in set(PRESETS) - failures} == {"shortcuts": 1, "preactivation": 1}
+    others = {name: len(preset.depths) for name, preset in PRESETS.items() if name not in failures}
+    assert others == {"shortcuts": 1, "preactivation": 1, "everywhere": 0}
+    assert [name for name, preset in PRESETS.items() if preset.architectures] == ["everywhere"]
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ class ArchitectureSetting:
 # about two minutes on two cores: SGD as in `digits` where it works; the Transformer needs AdamW and a warm-up.
 ARCHITECTURE_SETTINGS: dict[str, ArchitectureSetting] = {
     "mlp": ArchitectureSetting("deep MLP", 8, 32, {"epochs": 10, "batch_size": 32}),
-    "vgg": ArchitectureSetting("VGG", 10, 34, {"epochs": 5, "batch_size": 32}),
+    "vgg": ArchitectureSetting("VGG", 10, 58, {"epochs": 5, "batch_size": 32}),
     "conv1d": ArchitectureSetting("1-D convolutions", 8, 50, {"epochs": 5, "batch_size": 32}),
     "transformer": ArchitectureSetting(
         "Transformer encoder",

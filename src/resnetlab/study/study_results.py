@@ -27,13 +27,17 @@ class Study:
         """Read the run directories of a study.
 
         Raises:
-            ConfigError: if the folder has no run, or a configuration is damaged.
+            ConfigError: if the folder has no run, is of the preset `everywhere`, or a configuration is damaged.
         """
         check_type("folder", folder, str | Path, example="'studies/digits'")
         self.folder = Path(folder)
         self.runs: list[Run] = read_runs(self.folder)
         if not self.runs:
             raise ConfigError(f"{folder}: no study here; make one with resnetlab.study(out={str(folder)!r})")
+        if any(run.architecture for run in self.runs):
+            raise ConfigError(
+                f"{folder} is of the preset everywhere; its results are in {self.folder / 'results.json'}"
+            )
 
     @cached_property
     def _report(self) -> StudyReport:
