@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scipy.stats import ttest_1samp
@@ -70,7 +71,8 @@ def test_one_correction_for_all_architectures():
     effects = [effect for effect in architecture_effects(runs(errors)) if effect.split == "train"]
     contrasts = [contrast for effect in effects for contrast in effect.contrasts]
     assert {contrast.num_comparisons for contrast in contrasts} == {6}
-    p = sorted(ttest_1samp(list(contrast.points.values()), 0).pvalue for contrast in contrasts)
+    tests: list[Any] = [ttest_1samp(list(contrast.points.values()), 0) for contrast in contrasts]
+    p = sorted(test.pvalue for test in tests)
     adjusted = [max((6 - i) * p[i] for i in range(k + 1)) for k in range(6)]  # Holm (1979)
     assert sorted(contrast.p_holm or 0 for contrast in contrasts) == pytest.approx(
         [min(1, value) for value in adjusted]
@@ -89,6 +91,9 @@ def test_one_correction_for_all_architectures():
             four("mlp", FAILED, FITTED, plain_shallow=(20.0, 21.0, 20.5)),
             "not enough evidence",
         ),  # shallow has not learnt
+        (four("mlp", FAILED, (10.0, 79.0, 30.0)), "not enough evidence"),  # lower on average, but seeds disagree
+        (four("mlp", FAILED, (0.1, 4.0, 2.0)), "cures in part"),  # a rise of 2 points is not excluded
+        (four("mlp", FAILED, (89.0, 90.0, 90.0), plain_shallow=FITTED), "does not cure"),
         (four("mlp", (1.0, 80.0, 5.0), FITTED), "not enough evidence"),  # a rise on average, but seeds disagree
     ],
 )
@@ -115,7 +120,7 @@ def test_the_seeds_that_a_tie_lacks():
     found = architecture_effects(runs(four("mlp", (10.0, 30.0, 20.0), FITTED)))
     assert found[0].outcome == "not enough evidence"
     sentence, command = missing_evidence(found, "my folder") or ("", "")
-    assert sentence.startswith("Seeds differ too much for a result on deep MLP.")
+    assert sentence.startswith("Seeds differ too much for a result on Deep MLP.")
     seeds = int(sentence.split(" seeds would")[0].split()[-1])
     assert 3 < seeds < 10
     assert command == f"resnetlab study --preset everywhere --out 'my folder' --seeds {seeds}"

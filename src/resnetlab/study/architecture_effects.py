@@ -1,5 +1,6 @@
 """Effects of depth and of the addition on each architecture, paired by seed, and what they mean together."""
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,11 +27,12 @@ RULE = (
     "residual shallow, and residual minus plain at the greater depth. A difference is clear if its p (paired Student's "
     f"t over seeds, two-sided) is below {100 * LEVEL:g} % after Holm's correction for all comparisons of one error, "
     "over all architectures; otherwise it is a tie. The interval is that of a single comparison, without the "
-    "correction. The addition cures depth if the plain networks' training error clearly rises with depth, and the "
-    "residual one is clearly lower at the greater depth and does not clearly rise; if it does, it cures depth in part. "
-    f"The shallow plain networks must end at {UNDER_TRAINED_PCT:g} % training error or less. There is nothing to cure "
-    f"if the interval of the plain networks' rise ends below {DEGRADATION_POINTS:g} points, or if depth clearly helps "
-    "them. A run that ended in NaN counts as 100 %."
+    "correction. Depth hurts if the training error of the plain networks clearly rises with it; the shallow ones must "
+    f"end at {UNDER_TRAINED_PCT:g} % or less. There is nothing to cure if the interval of the rise ends below "
+    f"{DEGRADATION_POINTS:g} points. The addition cures depth if it clearly lowers the error of the deep networks, and "
+    f"the interval of the rise with it ends below {DEGRADATION_POINTS:g} points; otherwise it cures depth in part. It "
+    "does not cure depth if it raises the error, or if its interval excludes half of the rise. A run that ended in NaN "
+    "counts as 100 %."
 )
 """The rule in words, for reports."""
 
@@ -76,13 +78,21 @@ class ArchitectureEffect:
         """A key of `OUTCOMES`."""
         if not self.has_learnt or any(contrast.p_holm is None for contrast in self.contrasts):
             return "not enough evidence"
-        if self.plain.better != self.plain.first:
-            interval = self.plain.interval
-            is_small = interval is not None and interval[1] < DEGRADATION_POINTS
-            return "no degradation" if is_small or self.plain.better is not None else "not enough evidence"
+        if _excludes_rise(self.plain):
+            return "no degradation"
+        if self.undecided is not None:
+            return "not enough evidence"
         if self.addition.better != self.addition.second:
             return "does not cure"
-        return "cures in part" if self.residual.better == self.residual.first else "cures"
+        return "cures" if _excludes_rise(self.residual) else "cures in part"
+
+    @property
+    def undecided(self) -> Contrast | None:
+        """The first comparison that is a tie and leaves the result open."""
+        if not _excludes_rise(self.plain) and self.plain.better is None:
+            return self.plain
+        low = self.addition.interval[0] if self.addition.interval else -math.inf
+        return self.addition if self.addition.better is None and low <= -self.plain.mean / 2 else None
 
     @property
     def has_learnt(self) -> bool:
@@ -150,19 +160,19 @@ def missing_evidence(effects: Sequence[ArchitectureEffect], out: str, *options: 
     """
     command = shlex.join(["resnetlab", "study", "--preset", "everywhere", *options, "--out", out, "--seeds"])
     undecided = [
-        effect
+        (effect.title, contrast)
         for effect in effects
-        if effect.split == "train" and effect.has_learnt and effect.outcome == "not enough evidence"
+        if effect.split == "train" and effect.outcome == "not enough evidence" and effect.has_learnt
+        if (contrast := effect.undecided)
     ]
-    contrasts = [effect.plain for effect in undecided]
-    if any(contrast.p_holm is None for contrast in contrasts):
+    if any(contrast.p_holm is None for _, contrast in undecided):
         return "One seed says nothing about a difference; three or more do:", f"{command} 3"
-    needed = [(count, contrast) for contrast in contrasts if (count := seeds_needed(contrast))]
+    needed = [(count, contrast) for _, contrast in undecided if (count := seeds_needed(contrast))]
     if not needed:
         return None
     count, contrast = min(needed, key=lambda item: item[0])
     return (
-        f"Seeds differ too much for a result on {', '.join(effect.title for effect in undecided)}. If mean and "
+        f"Seeds differ too much for a result on {', '.join(title for title, _ in undecided)}. If mean and "
         f"deviation stay as they are, {count} seeds would separate {contrast.first} and {contrast.second} "
         f"({abs(contrast.mean):.1f} points of {SPLITS[contrast.setting.split]}):",
         f"{command} {count}",
@@ -177,6 +187,11 @@ def _comparisons(networks: Mapping[str, RunsBySeed], setting: Setting) -> tuple[
     if depth_plain is None or depth_residual is None or addition is None:
         return None
     return depth_plain, depth_residual, addition
+
+
+def _excludes_rise(contrast: Contrast) -> bool:
+    """Return whether the interval excludes a rise that counts as degradation."""
+    return contrast.interval is not None and contrast.interval[1] < DEGRADATION_POINTS
 
 
 def _words(contrast: Contrast) -> str:

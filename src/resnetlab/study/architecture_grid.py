@@ -30,7 +30,7 @@ class ArchitectureSetting:
 # Depths, lengths and learning rates were selected on training and validation error of seed 0, so that the study takes
 # about two minutes on two cores: SGD as in `digits` where it works; the Transformer needs AdamW and a warm-up.
 ARCHITECTURE_SETTINGS: dict[str, ArchitectureSetting] = {
-    "mlp": ArchitectureSetting("deep MLP", 8, 32, {"epochs": 10, "batch_size": 32}),
+    "mlp": ArchitectureSetting("Deep MLP", 8, 32, {"epochs": 10, "batch_size": 32}),
     "vgg": ArchitectureSetting("VGG", 10, 58, {"epochs": 5, "batch_size": 32}),
     "conv1d": ArchitectureSetting("1-D convolutions", 8, 50, {"epochs": 5, "batch_size": 32}),
     "transformer": ArchitectureSetting(
