@@ -32,7 +32,7 @@ class ArchitectureSetting:
 ARCHITECTURE_SETTINGS: dict[str, ArchitectureSetting] = {
     "mlp": ArchitectureSetting("Deep MLP", 8, 32, {"epochs": 10, "batch_size": 32}),
     "vgg": ArchitectureSetting("VGG", 10, 58, {"epochs": 5, "batch_size": 32}),
-    "conv1d": ArchitectureSetting("1-D convolutions", 8, 50, {"epochs": 5, "batch_size": 32}),
+    "conv1d": ArchitectureSetting("1-D convolutions", 8, 50, {"epochs": 8, "batch_size": 32}),
     "transformer": ArchitectureSetting(
         "Transformer encoder",
         10,
