@@ -126,6 +126,16 @@ def test_the_seeds_that_a_tie_lacks():
     assert command == f"resnetlab study --preset everywhere --out 'my folder' --seeds {seeds}"
 
 
+@pytest.mark.parametrize(
+    ("options", "longer"), [((), "--epochs 20"), (("--epochs", "2"), "--epochs 4"), (("--steps", "7"), "--steps 14")]
+)
+def test_networks_that_have_not_learnt_need_longer_runs(options, longer):
+    found = architecture_effects(runs(four("mlp", FAILED, FITTED, plain_shallow=(20.0, 21.0, 20.5))))
+    sentence, command = missing_evidence(found, "out", *options) or ("", "")
+    assert sentence == "The shallow plain networks have not learnt (Deep MLP); longer runs:"
+    assert command == f"resnetlab study --preset everywhere {longer} --out out-longer"
+
+
 def test_a_decided_architecture_lacks_nothing():
     assert missing_evidence(architecture_effects(runs(four("mlp", FAILED, FITTED))), "out") is None
 

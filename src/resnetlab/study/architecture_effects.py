@@ -158,6 +158,9 @@ def missing_evidence(effects: Sequence[ArchitectureEffect], out: str, *options: 
         out: Folder of the study.
         *options: Options that its runs were made with, as words of the command.
     """
+    if unlearnt := [effect.title for effect in effects if effect.split == "train" and not effect.has_learnt]:
+        words = ["resnetlab", "study", "--preset", "everywhere", *longer_options(options), "--out", f"{out}-longer"]
+        return f"The shallow plain networks have not learnt ({', '.join(unlearnt)}); longer runs:", shlex.join(words)
     command = shlex.join(["resnetlab", "study", "--preset", "everywhere", *options, "--out", out, "--seeds"])
     undecided = [
         (effect.title, contrast)
@@ -177,6 +180,18 @@ def missing_evidence(effects: Sequence[ArchitectureEffect], out: str, *options: 
         f"({abs(contrast.mean):.1f} points of {SPLITS[contrast.setting.split]}):",
         f"{command} {count}",
     )
+
+
+def longer_options(options: Sequence[str]) -> list[str]:
+    """Return options of the command with twice the length: `--epochs` or `--steps`, or twice the longest recipe's."""
+    words = list(options)
+    for name in ("--epochs", "--steps"):
+        if name in words:
+            place = words.index(name) + 1
+            words[place] = str(2 * int(words[place]))
+            return words
+    longest = max(setting.recipe.epochs for setting in ARCHITECTURE_SETTINGS.values())
+    return ["--epochs", str(2 * longest), *words]
 
 
 def _comparisons(networks: Mapping[str, RunsBySeed], setting: Setting) -> tuple[Contrast, Contrast, Contrast] | None:

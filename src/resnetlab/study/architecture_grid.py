@@ -27,8 +27,8 @@ class ArchitectureSetting:
         return change_recipe(RECIPES["digits"], self.changes)
 
 
-# Depths, lengths and learning rates were selected on training and validation error of seed 0, so that the study takes
-# about two minutes on two cores: SGD as in `digits` where it works; the Transformer needs AdamW and a warm-up.
+# Depths, lengths and learning rates were selected on training and validation error, for runs of a few seconds on one
+# thread (docs/log.md): SGD as in `digits` where it works; the Transformer needs AdamW and a warm-up.
 ARCHITECTURE_SETTINGS: dict[str, ArchitectureSetting] = {
     "mlp": ArchitectureSetting("Deep MLP", 8, 32, {"epochs": 10, "batch_size": 32}),
     "vgg": ArchitectureSetting("VGG", 10, 58, {"epochs": 5, "batch_size": 32}),
