@@ -46,13 +46,13 @@ def torchrun(processes: int, *words: object, restarts: int = 0, faulty: tuple[st
     program = ["-m", "resnetlab"] if faulty is None else [FAULTY, *faulty]
     options = ("--nproc-per-node", processes, "--max-restarts", restarts)
     rendezvous = ("--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0")
-    words = tuple(map(str, [*options, *rendezvous, *program, *words]))
+    call = [*map(str, [*options, *rendezvous, *program, *words])]
     # It waits so many seconds before it kills a worker that does not answer, of itself 30.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5"}
     if not restarts and (faulty is None or faulty[0] != "full"):
-        return run_forked(words, cwd=None, environment=environment, timeout=250, module="torch.distributed.run")
+        return run_forked(call, cwd=None, environment=environment, timeout=250, module="torch.distributed.run")
     return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", *words],
+        [sys.executable, "-m", "torch.distributed.run", *call],
         capture_output=True,
         text=True,
         check=False,

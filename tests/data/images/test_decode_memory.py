@@ -49,14 +49,14 @@ def measured_memory(tmp_path_factory):
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdin
-        assert process.stdout
+        stdin, stdout = process.stdin, process.stdout
+        assert stdin
+        assert stdout
 
         def measured(data, rule):
             path.write_bytes(data)
-            process.stdin.write(json.dumps([str(path), rule]) + "\n")
-            process.stdin.flush()
-            return int(process.stdout.readline())
+            print(json.dumps([str(path), rule]), file=stdin, flush=True)
+            return int(stdout.readline())
 
         yield measured
 
