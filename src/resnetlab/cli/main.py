@@ -195,13 +195,14 @@ def parse(kind: type, name: str, words: Sequence[str]) -> Any:
     """
     import tyro
 
+    from resnetlab.cli.help_text import HelpText
     from resnetlab.cli.option_errors import describe_invalid, split_lists, suggest_option
 
     _refuse_renamed_options(name, words)
     words = split_lists(kind, words)
-    stderr = io.StringIO()
+    stderr, help_text = io.StringIO(), HelpText(sys.stdout)
     try:
-        with contextlib.redirect_stderr(stderr):
+        with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(help_text):
             options, unknown = tyro.cli(
                 kind,
                 prog=f"resnetlab {name}",
@@ -216,6 +217,7 @@ def parse(kind: type, name: str, words: Sequence[str]) -> Any:
             )
     except SystemExit as stop:
         if stop.code in (0, None):
+            help_text.print()
             raise
         message = describe_invalid(kind, words) or _first_message(stderr.getvalue())
         raise UsageError(f"{message}; see resnetlab {name} --help") from None
