@@ -19,7 +19,7 @@ class HelpText(io.StringIO):
 
     @property
     def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]  # of StringIO it is no property
-        """The encoding of the terminal: tyro draws boxes where it is UTF-8."""
+        """The encoding of the terminal: tyro prints boxes where it is UTF-8."""
         return self._terminal.encoding
 
     def isatty(self) -> bool:
