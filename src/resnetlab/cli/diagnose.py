@@ -171,7 +171,10 @@ def find_layer_stats(options: Options) -> "tuple[Run, Path]":
 
 def _figures_of_file(path: Path) -> Path:
     """Return the folder for figures of a model file, beside it; of published weights, in the current folder."""
-    return path.with_name(f"{path.stem if path.exists() else path.name}-{DIAGNOSIS}")
+    from resnetlab.models.pretrained.resolve import output_base
+
+    base = output_base(path, path)
+    return base.with_name(f"{base.stem}-{DIAGNOSIS}")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from resnetlab.cli.data_options import reading_options
+from resnetlab.cli.network_arguments import network_arguments, network_labels
 from resnetlab.cli.terminal import print_json
 from resnetlab.config import ConfigError, DataConfig, Device
 
@@ -87,7 +87,6 @@ def run(options: Options) -> int:
     from resnetlab.cli.console import open_console
     from resnetlab.cli.evaluate_progress import ProgressBar
     from resnetlab.cli.landscape_output import print_landscapes
-    from resnetlab.cli.lesion import network_labels
     from resnetlab.evaluation.landscape_models import LandscapeOptions, measure_landscape, record_path
     from resnetlab.evaluation.lesion_models import open_networks
     from resnetlab.evaluation.options import EvaluationOptions
@@ -104,7 +103,7 @@ def run(options: Options) -> int:
         backend="torch",
     )
     members, images = open_networks(files, data, evaluation)
-    labels = network_labels([member.card.model.name for member in members], options.models)
+    labels = network_labels([member.card.model.name for member in members])
     console = open_console(highlight=False)
     start_s = time.perf_counter()
     with lock_dir(out, "landscape"):
@@ -132,29 +131,11 @@ def check_arguments(options: Options) -> tuple[list[Path], DataConfig | None, Pa
     """Return the model files, the data and the output folder.
 
     Raises:
-        ConfigError: for a missing model, unknown data, an output folder that is a file, and states of several networks
-            or on a line.
+        ConfigError: as `network_arguments`, and for states of several networks or on a line.
     """
-    from resnetlab.data.registry import detect_kind
-    from resnetlab.models.model_card import find_model_file
-    from resnetlab.models.pretrained.resolve import output_base
-
-    if not options.models:
-        raise ConfigError("name at least one model file or run directory: resnetlab landscape plain residual")
-    has_one_plane = options.models[1:] == () and options.dimensions == 2
-    if options.states and not has_one_plane:
+    if options.states and (len(options.models) > 1 or options.dimensions == 1):
         raise ConfigError("--states is for a plane of one network; leave out the others, and --dimensions 1")
-    files = [find_model_file(model) for model in options.models]
-    base = output_base(options.models[0], files[0])
-    out = options.out or base.with_name(f"{base.stem}-landscape")
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out} is a file; name a folder")
-    if options.data is None:
-        return files, None, out
-    root = None if options.data_root is None else str(options.data_root)
-    data = DataConfig(options.data, root, **reading_options(options))
-    detect_kind(data)
-    return files, data, out
+    return network_arguments(options, "landscape")
 
 
 def prepare(

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from resnetlab.cli.data_options import reading_options
+from resnetlab.cli.network_arguments import network_arguments, network_labels
 from resnetlab.cli.terminal import print_json
-from resnetlab.config import ConfigError, DataConfig, Device
+from resnetlab.config import Device
 
 if TYPE_CHECKING:
     from resnetlab.evaluation.lesion import LesionResult
@@ -74,7 +74,7 @@ def run(options: Options) -> int:
     from resnetlab.evaluation.lesion import LesionOptions
 
     changes = LesionOptions(options.most_removed, options.most_swaps, options.repeats, options.paths, options.seed)
-    files, data, out = check_arguments(options)
+    files, data, out = network_arguments(options, "lesion")
 
     from resnetlab.cli.console import open_console
     from resnetlab.cli.evaluate_progress import ProgressBar
@@ -93,7 +93,7 @@ def run(options: Options) -> int:
     members, images = open_networks(files, data, evaluation)
     with ProgressBar(enabled=True) as bar:
         results = lesion_members(members, changes, max_images=options.images, on_progress=bar.update)
-    labels = network_labels([result.network for result in results], options.models)
+    labels = network_labels([result.network for result in results])
     figures = draw_lesions(results, labels, out)
     if options.json:
         print_json(as_json(results, labels, images, figures=figures))
@@ -102,41 +102,6 @@ def run(options: Options) -> int:
     for figure in figures:
         print(f"figure: {figure} (and .svg)")
     return 0
-
-
-def check_arguments(options: Options) -> tuple[list[Path], DataConfig | None, Path]:
-    """Return the model files, the data and the folder of the figures.
-
-    Raises:
-        ConfigError: for a missing model, unknown data, or an output folder that is a file.
-    """
-    from resnetlab.data.registry import detect_kind
-    from resnetlab.models.model_card import find_model_file
-    from resnetlab.models.pretrained.resolve import output_base
-
-    if not options.models:
-        raise ConfigError("name at least one model file or run directory: resnetlab lesion plain residual")
-    files = [find_model_file(model) for model in options.models]
-    base = output_base(options.models[0], files[0])
-    out = options.out or base.with_name(f"{base.stem}-lesion")
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out} is a file; name a folder for the figures")
-    if options.data is None:
-        return files, None, out
-    root = None if options.data_root is None else str(options.data_root)
-    data = DataConfig(options.data, root, **reading_options(options))
-    detect_kind(data)
-    return files, data, out
-
-
-def network_labels(names: Sequence[str], models: Sequence[Path]) -> list[str]:
-    """Return a label for each network: its name, followed by a number where another network has the same name."""
-    labels = []
-    for index, name in enumerate(names):
-        earlier = names[:index].count(name)
-        labels.append(name if names.count(name) == 1 else f"{name} ({earlier + 1})")
-    assert len(labels) == len(models)
-    return labels
 
 
 def as_json(
