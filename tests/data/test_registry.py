@@ -48,7 +48,10 @@ def test_paths(tmp_path, monkeypatch):
         ("a/b/c", "parquet file$"),
         ("~no-such-user/c", "parquet file$"),
         ("x" * 5000, r"cannot be read \(File name too long\)$"),
-        ("photos.zip", "data 'photos.zip' is a file, but not a .parquet file; give a folder, or unpack the file"),
+        (
+            "photos.zip",
+            "is a file, but not a .parquet file or a .csv file of labels; give a folder, or unpack the file",
+        ),
     ],
 )
 def test_unknown_names_are_refused_with_a_hint(tmp_path, monkeypatch, name, message):

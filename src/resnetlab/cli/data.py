@@ -206,14 +206,14 @@ def _scan_files(dataset: "DatasetListing", config: DataConfig, workers: int | No
                 skip_damaged_shards=True,
             )
             bad += split_bad
-            for name, label, result in zip(listing.names, listing.labels, results, strict=True):
+            for name, labels, result in zip(listing.names, listing.labels_by_image(), results, strict=True):
                 if result is not None:
                     header, digest, profile = result
                     images.append(
                         ImageInfo(
                             split=split,
                             name=name,
-                            label=label,
+                            labels=labels,
                             height=header.height,
                             width=header.width,
                             mode=header.mode,
@@ -253,7 +253,7 @@ def _describe_arrays(
         yield ImageInfo(
             split=split,
             name=names[row] if names else f"image {row}",
-            label=label,
+            labels=(label,),
             height=height,
             width=width,
             mode="L" if channels == 1 else "RGB",

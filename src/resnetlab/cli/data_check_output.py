@@ -20,11 +20,12 @@ NAME_WIDTH = 36
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """Split, label, size and format of one image that can be read."""
+    """Split, labels, size and format of one image that can be read."""
 
     split: str
     name: str
-    label: int
+    labels: tuple[int, ...]
+    """Its class, or any number of labels."""
     height: int
     width: int
     mode: str
@@ -72,7 +73,7 @@ class SplitSummary:
 def summarise(report: DatasetReport, split: str) -> SplitSummary:
     """Count the images of one split."""
     images = [image for image in report.images if image.split == split]
-    labels = Counter(image.label for image in images)
+    labels = Counter(label for image in images for label in image.labels)
     sizes = sorted(((image.width, image.height) for image in images), key=lambda size: (size[0] * size[1], size))
     ((commonest, commonest_images),) = Counter(sizes).most_common(1) or [((0, 0), 0)]
     return SplitSummary(

@@ -20,7 +20,7 @@ class Split:
     """Resident images, uint8 of shape (num_samples, channels, height, width), or images that are decoded for each
     batch."""
     labels: Tensor
-    """int64 of shape (num_samples,)."""
+    """int64 of shape (num_samples,); with several labels an image, bool of shape (num_samples, num_classes)."""
     names: Sequence[str] = ()
     """The origin of each image (a file or a row); empty where an image has no such name."""
     _: KW_ONLY
@@ -37,6 +37,17 @@ class Split:
     def channels(self) -> int:
         """Number of image channels: 1 for grey, 3 for colour. Encoded images are decoded to colour."""
         return self.images.shape[1] if isinstance(self.images, Tensor) else 3
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether an image may have several labels, or none."""
+        return self.labels.ndim == 2
+
+    def class_counts(self, num_classes: int) -> list[int]:
+        """Return the number of images of each class, by label."""
+        if self.is_multi_label:
+            return self.labels.sum(0).tolist()
+        return torch.bincount(self.labels, minlength=num_classes).tolist()
 
     def with_channels(self, channels: int) -> "Split":
         """Return the split with grey images repeated to 3 channels if `channels` is 3; otherwise return it unchanged.

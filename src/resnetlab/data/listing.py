@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING
 
@@ -29,8 +29,10 @@ class SplitListing:
     storage: "Sequence[ImageStorage]" = ()
     """Location of each image: a file, its content, or a byte range of a shard."""
     labels: Sequence[int] = ()
-    """Class index of each image."""
+    """Class index of each image; empty if an image may have several labels."""
     _: KW_ONLY
+    label_matrix: "np.ndarray | None" = None
+    """Whether each image has each label, bool (number, num_classes); `None` if each image has one class."""
     sizes: "np.ndarray | None" = None
     """Height and width in pixels, int64 (number, 2), if they are known without opening the images."""
     shards: "np.ndarray | None" = None
@@ -38,6 +40,18 @@ class SplitListing:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def class_counts(self) -> Counter[int]:
+        """Return the number of images of each class that has any."""
+        if self.label_matrix is None:
+            return Counter(self.labels)
+        return +Counter(dict(enumerate(self.label_matrix.sum(0).tolist())))
+
+    def labels_by_image(self) -> Iterator[tuple[int, ...]]:
+        """Yield the labels of each image: its class, or any number of labels."""
+        if self.label_matrix is None:
+            return ((int(label),) for label in self.labels)
+        return (tuple(row.nonzero()[0].tolist()) for row in self.label_matrix)
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,11 @@ class DatasetListing:
     """Columns of parquet files that were read: `image` and `label`."""
     left_out: tuple[LeftOutGroup, ...] = ()
     """Files and folders that were left out, by reason."""
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether an image may have several labels, or none."""
+        return any(split.label_matrix is not None for split in self.splits.values())
 
 
 def describe_listing(listing: DatasetListing) -> tuple[str, ...]:
@@ -85,11 +104,13 @@ def check_classes(listing: DatasetListing) -> tuple[str, ...]:
     Raises:
         ConfigError: If there are fewer than two classes, or a split has images of a class without training images.
     """
-    if len(listing.classes) < 2:
+    if len(listing.classes) < 2 - listing.is_multi_label:
         only = ", ".join(map(shorten, listing.classes))
-        raise ConfigError(f"there is only one class, {only}; a classifier needs two or more")
+        raise ConfigError(
+            f"there is {f'only one class, {only}' if only else 'no label'}; a classifier needs two or more"
+        )
     warnings = []
-    counts = {name: Counter(split.labels) for name, split in listing.splits.items()}
+    counts = {name: split.class_counts() for name, split in listing.splits.items()}
     train = counts["train"] if "train" in counts else counts["all"]
     for split, count in counts.items():
         untrained = [listing.classes[label] for label in sorted(count.keys() - train.keys())]
@@ -133,13 +154,13 @@ def _class_key(name: str) -> str:
 def check_skipped(listing: DatasetListing, remaining: Mapping[str, Collection[int]]) -> None:
     """Raise if every training image of a class was left out, or every image of a split.
 
-    `remaining` has the labels of the images that were not left out, by split.
+    `remaining` has the classes of the images that were not left out, by split.
 
     Raises:
         ConfigError: If that is the case.
     """
     for name, split in listing.splits.items():
-        missing = sorted(set(split.labels) - set(remaining[name]))
+        missing = sorted(split.class_counts().keys() - set(remaining[name]))
         if missing and (name in ("train", "all") or not remaining[name]):
             classes = describe_classes([listing.classes[label] for label in missing])
             raise ConfigError(f"{name} has no image of {classes} that can be read; replace the bad images")

@@ -20,13 +20,14 @@ from resnetlab.data.normalisation import channel_normalisation
 from resnetlab.data.open_images import OpenImages, canonical_orders, image_digest, open_images
 from resnetlab.data.readers.cifar_mnist import read_archive
 from resnetlab.data.readers.folder import list_folder
+from resnetlab.data.readers.label_table import list_label_table
 from resnetlab.data.readers.parquet import list_parquet
 from resnetlab.data.registry import KIND_WORDS, dataset_path, dataset_title, detect_kind, is_url
 from resnetlab.data.residency import choose_color_profiles, resize_known
 from resnetlab.data.shards.local import list_shards
 from resnetlab.data.shards.remote import CACHE_GIB, list_remote
 from resnetlab.data.split_names import parse_split_folders
-from resnetlab.data.splits import stratified_split, stratified_subset
+from resnetlab.data.splits import classes_of, stratified_label_split, stratified_split, stratified_subset
 from resnetlab.serialization import check_type
 from resnetlab.system.cores import usable_cores
 
@@ -82,7 +83,7 @@ def open_data(
         on_progress=report,
         preprocessing=preprocessing,
     )
-    check_skipped(listing, {split: opened.labels[order].tolist() for split, order in opened.orders.items()})
+    check_skipped(listing, {split: classes_of(opened.labels[order]) for split, order in opened.orders.items()})
     return _make_dataset(
         config,
         opened,
@@ -127,12 +128,12 @@ def open_listing(
 
 
 def list_dataset(config: DataConfig, cache_gib: float = CACHE_GIB) -> DatasetListing:
-    """List the images of a folder tree, of parquet files or of shards without decoding them.
+    """List the images of a folder tree, a table, parquet files or shards without decoding them.
 
     Remote shards are cached, with at most `cache_gib` GiB.
 
     Raises:
-        ConfigError: As for `list_folder`, `list_parquet`, `list_shards` and `list_remote`.
+        ConfigError: As for `list_folder`, `list_label_table`, `list_parquet`, `list_shards` and `list_remote`.
         RemoteError: If a server does not respond.
     """
     path, kind = dataset_path(config.name), detect_kind(config)
@@ -142,6 +143,8 @@ def list_dataset(config: DataConfig, cache_gib: float = CACHE_GIB) -> DatasetLis
     split_folders = parse_split_folders(config.split_folders)
     if kind == "folder":
         return list_folder(path, split_folders)
+    if kind == "table":
+        return list_label_table(path)
     return list_parquet(path, split_folders, image_column=config.image_column, label_column=config.label_column)
 
 
@@ -229,10 +232,11 @@ def _make_dataset(
     held_out = HELD_OUT | {"test": 0.1} if whole is not None else HELD_OUT if "val" not in orders else {}
     if held_out:
         source = whole if whole is not None else orders["train"]
-        drawn = stratified_split(opened.labels[source], held_out, seed)
+        labels = opened.labels[source]
+        drawn = (stratified_split if labels.ndim == 1 else stratified_label_split)(labels, held_out, seed)
         orders |= {name: source[rows] for name, rows in drawn.items()}
         for name in held_out:
-            rare = sorted(set(opened.labels[source].tolist()) - set(opened.labels[orders[name]].tolist()))
+            rare = sorted(set(classes_of(labels)) - set(classes_of(opened.labels[orders[name]])))
             if rare:
                 described = describe_classes([classes[label] for label in rare])
                 warnings += (f"too few images to split: {name} has no image of {described}",)

@@ -17,7 +17,7 @@ from resnetlab.data.images.eval_view import EvalView
 from resnetlab.data.images.packed_sequences import PackedStrings, concatenate, take_items
 from resnetlab.data.images.scan import BadDataError, Progress, scan_images, stage_progress
 from resnetlab.data.images.storage import ImageStorage
-from resnetlab.data.listing import DatasetListing
+from resnetlab.data.listing import DatasetListing, SplitListing
 from resnetlab.data.residency import choose_view, image_sizes, shard_numbers, stays_resident
 
 
@@ -70,7 +70,7 @@ def open_images(
     splits = listing.splits.values()
     names = concatenate([split.names for split in splits])
     storage = concatenate([split.storage for split in splits])
-    labels = torch.from_numpy(np.concatenate([np.asarray(split.labels, np.int64) for split in splits]))
+    labels = torch.from_numpy(np.concatenate([_label_array(split) for split in splits]))
     lengths = {name: len(split) for name, split in listing.splits.items()}
     max_pixels = config.max_megapixels * 1_000_000
     sizes, bad = image_sizes(listing, names, storage, max_pixels=max_pixels, workers=workers, on_progress=on_progress)
@@ -116,6 +116,11 @@ def open_images(
     return opened, bad
 
 
+def _label_array(split: SplitListing) -> np.ndarray:
+    """Return the class of each image, int64 (number,), or its labels, bool (number, num_classes)."""
+    return np.asarray(split.labels, np.int64) if split.label_matrix is None else split.label_matrix
+
+
 def _decode_resident(
     names: Sequence[str],
     storage: Sequence[ImageStorage],
@@ -152,15 +157,19 @@ def _decode_resident(
 def canonical_orders(
     lengths: Mapping[str, int], labels: Tensor, keys: Sequence[bytes | None] | Sequence[str | None] | PackedStrings
 ) -> dict[str, Tensor]:
-    """Sort the positions of each split by label, then by key; positions whose key is `None` are left out."""
+    """Sort the positions of each split by label, then by key; positions whose key is `None` are left out.
+
+    Images with several labels are sorted by key alone.
+    """
     orders, start = {}, 0
+    sorted_by = labels if labels.ndim == 1 else torch.zeros(len(labels), dtype=torch.int64)
     for split, length in lengths.items():
         if isinstance(keys, PackedStrings):
             strings = keys.take(np.arange(start, start + length))
-            ranks = np.lexsort((strings.sortable(), labels[start : start + length].numpy()))
+            ranks = np.lexsort((strings.sortable(), sorted_by[start : start + length].numpy()))
             orders[split] = torch.from_numpy(ranks + start)
         else:
-            numbers = labels.tolist()
+            numbers = sorted_by.tolist()
             valid = [position for position in range(start, start + length) if keys[position] is not None]
             valid.sort(key=lambda position: (numbers[position], keys[position]))
             orders[split] = torch.tensor(valid, dtype=torch.int64)

@@ -10,19 +10,21 @@ from typing import Literal
 from resnetlab.config import ConfigError, DataConfig
 from resnetlab.data.clutter import is_shard_index
 from resnetlab.data.readers.parquet_files import find_parquet_files
+from resnetlab.data.readers.table_columns import find_tables, is_table
 from resnetlab.data.readers.unread import file_remedy
 from resnetlab.data.split_names import parse_split_folders
 from resnetlab.extension import did_you_mean
 from resnetlab.literature.class_names import CIFAR10, CIFAR100
 
-Kind = Literal["digits", "cifar", "idx", "folder", "parquet", "shards"]
-LISTED_KINDS = ("folder", "parquet", "shards")
+Kind = Literal["digits", "cifar", "idx", "folder", "table", "parquet", "shards"]
+LISTED_KINDS = ("folder", "table", "parquet", "shards")
 """Kinds of user data, whose images are listed before any is opened."""
 KIND_WORDS: Mapping[Kind, str] = {
     "digits": "a known data set",
     "cifar": "a known data set",
     "idx": "a known data set",
     "folder": "a folder of images",
+    "table": "a table of labels",
     "parquet": "parquet files",
     "shards": "shards",
 }
@@ -205,15 +207,17 @@ def _find_kind(config: DataConfig) -> Kind:
         if (path / PACK_PLAN_FILE).exists():
             raise ConfigError(f"{path}: packing was not finished; run the same resnetlab data pack command again")
         if path.is_dir():
-            return "parquet" if find_parquet_files(path) else "folder"
+            return "parquet" if find_parquet_files(path) else "table" if find_tables(path) else "folder"
     except OSError as error:
         raise ConfigError(f"data {config.name!r} cannot be read ({error.strerror})") from error
     if path.is_file():
         if path.suffix.lower() == ".parquet":
             return "parquet"
+        if is_table(path):
+            return "table"
         raise ConfigError(
-            f"data {config.name!r} is a file, but not a .parquet file; give a folder, or unpack the file"
-            f"{file_remedy(path)}"
+            f"data {config.name!r} is a file, but not a .parquet file or a .csv file of labels; give a folder, "
+            f"or unpack the file{file_remedy(path)}"
         )
     if path.name.lower() in IMAGENET_NAMES:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Stratified splits and subsets, drawn class by class from labels and a seed."""
+"""Stratified splits and subsets, from labels and a seed."""
 
 from collections.abc import Mapping
 
@@ -39,11 +39,52 @@ def stratified_split(labels: Tensor, fractions: Mapping[str, float], seed: int) 
     return {name: torch.from_numpy(np.sort(np.concatenate(chunks))) for name, chunks in parts.items()}
 
 
+def stratified_label_split(labels: Tensor, fractions: Mapping[str, float], seed: int) -> dict[str, Tensor]:
+    """Split images with several labels so that each split has its fraction of every label, as nearly as possible.
+
+    The label that fewest of the remaining images have comes first; each of its images goes to the split that still
+    wants most of this label, then to the one that wants most images. The result depends on labels and seed alone.
+
+    Args:
+        labels: bool of shape (num_samples, num_classes).
+        fractions: Fraction of the images for every held-out split, by name.
+        seed: Seed of the draw.
+
+    Returns:
+        Ascending positions, int64, for `train` and each name in `fractions`.
+
+    Paper: Sechidis et al., "On the Stratification of Multi-Label Data", 2011, algorithm 1.
+    """
+    names = ("train", *fractions)
+    shares = np.array([1 - sum(fractions.values()), *fractions.values()])
+    matrix = labels.numpy().astype(np.int64)
+    wanted_images = shares * len(matrix)
+    wanted = shares[:, None] * matrix.sum(0)  # (splits, classes): may fall below 0
+    remaining = torch.randperm(len(matrix), generator=make_generator(seed, "split")).numpy()
+    split_of = np.zeros(len(matrix), np.int64)
+    while len(remaining):
+        counts = matrix[remaining].sum(0)
+        label = None if counts.max(initial=0) == 0 else int(np.where(counts > 0, counts, len(matrix) + 1).argmin())
+        chosen = np.ones(len(remaining), bool) if label is None else matrix[remaining, label] == 1
+        for sample in remaining[chosen]:
+            most = np.lexsort((-wanted_images, np.zeros(len(names)) if label is None else -wanted[:, label]))[0]
+            split_of[sample] = most
+            wanted[most] -= matrix[sample]
+            wanted_images[most] -= 1
+        remaining = remaining[~chosen]
+    return {name: torch.from_numpy(np.flatnonzero(split_of == index)) for index, name in enumerate(names)}
+
+
+def classes_of(labels: Tensor) -> list[int]:
+    """Return the classes that any of the samples has, ascending; labels are int64 (number,) or a bool matrix."""
+    return torch.nonzero(labels.any(0)).flatten().tolist() if labels.ndim == 2 else torch.unique(labels).tolist()
+
+
 def stratified_subset(labels: Tensor, count: int, seed: int) -> Tensor:
     """Select `count` of the positions 0 to len(labels) - 1, each class in its proportion.
 
-    Every class is represented if `count` suffices. A smaller subset is contained in a larger one. The result depends on
-    labels, count and seed alone.
+    Every class is represented if `count` suffices. Images with several labels are drawn at random. A smaller subset is
+    contained in a larger one. The result depends on labels, count and seed alone.
 
     Returns:
         Ascending positions, int64 of shape (count,).
@@ -53,6 +94,8 @@ def stratified_subset(labels: Tensor, count: int, seed: int) -> Tensor:
     """
     if count > len(labels):
         raise ConfigError(f"train_images {count} is more than the {len(labels)} training images; use at most that many")
+    if labels.ndim == 2:
+        return torch.randperm(len(labels), generator=make_generator(seed, "subset"))[:count].sort().values
     ranks = torch.empty(len(labels), dtype=torch.float64)
     for label in torch.unique(labels).tolist():
         members = torch.nonzero(labels == label).flatten()

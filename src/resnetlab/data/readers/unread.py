@@ -32,8 +32,8 @@ UNREAD: Mapping[str, str] = {
     ".lmdb": EXPORT,
     ".rec": EXPORT,
     ".feather": "save it as parquet",
-    ".csv": "labels in tables are not read; sort the images into class folders",
-    ".tsv": "labels in tables are not read; sort the images into class folders",
+    ".csv": "name its columns file and label (one class) or labels (several), and give it: --data TABLE",
+    ".tsv": "name its columns file and label (one class) or labels (several), and give it: --data TABLE",
 }
 """Remedy for each suffix of containers that are not read."""
 MAX_FOLDERS = 50
@@ -83,14 +83,17 @@ def _remedy(folder: Path) -> str:
 
 
 def table_remedy(folder: Path, root: Path) -> str:
-    """Return `; TABLE: labels in tables are not read …` if a table of labels lies beside the images, or nothing."""
+    """Return `; TABLE has no columns …` if a table that is not read as labels lies beside the images, or nothing."""
     for parent in dict.fromkeys((folder, root)):
         try:
             names = sorted(path.name for path in parent.iterdir() if path.suffix.lower() in TABLES)
         except OSError:
             continue
         if names:
-            return f"; labels in tables such as {shorten(names[0])} are not read: sort the images into class folders"
+            return (
+                f"; {shorten(names[0])} is not read as labels: give a .csv with the columns file and label or labels "
+                "as --data FILE or under the name labels.csv"
+            )
     return ""
 
 

@@ -93,6 +93,8 @@ def pack_dataset(
     if not is_url(config.name) and out.resolve().is_relative_to(dataset_path(config.name).resolve()):
         raise ConfigError(f"{out} lies inside {config.name}, the data to pack; give a folder outside it with --out")
     listing = list_dataset(config, cache_gib)
+    if listing.is_multi_label:
+        raise ConfigError(f"shards hold one class an image, and images of {config.name} have several labels")
     report, threads = on_progress or (lambda stage, done, total: None), workers or usable_cores()
     with lock_dir(out, "packing"), _name_folder_in_errors(out):
         manifest = packing_manifest(config, listing, options)

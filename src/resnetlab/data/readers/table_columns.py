@@ -1,0 +1,58 @@
+"""The columns that make a CSV or TSV file a table of labels, and the tables in a folder."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+from resnetlab.config import ConfigError
+from resnetlab.data.left_out import join_names
+from resnetlab.data.split_names import SPLIT_NAMES, split_of
+
+SUFFIXES: Mapping[str, str] = {".csv": ",;\t", ".tsv": "\t"}
+"""Suffixes of tables, with the characters that may separate their columns."""
+FILE_COLUMNS = ("file", "filename", "file_name", "path", "image", "image_path")
+CLASS_COLUMN, LABELS_COLUMNS, SPLIT_COLUMN = "label", ("labels", "tags"), "split"
+WHOLE, ALL = "labels", "all"
+"""Name of the table in a folder that has no table for each split, and the split of its images."""
+
+
+def is_table(path: Path) -> bool:
+    """Return whether a path has the suffix of a table."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def find_tables(folder: Path) -> dict[str, Path]:
+    """Return the tables of labels directly in a folder, by split: `labels.csv` (`all`), or `train.csv` and others.
+
+    Tables of other names, and tables without the columns that are needed, are not tables of labels.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        split = ALL if path.stem.lower() == WHOLE else split_of(path.stem)
+        if is_table(path) and split is not None and split not in found and _has_columns(path):
+            found[split] = path
+    if ALL in found:
+        return {ALL: found[ALL]}
+    return {split: found[split] for split in SPLIT_NAMES if split in found} if "train" in found else {}
+
+
+def _has_columns(path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return find_columns(file.readline(1 << 16), path) is not None
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return False
+
+
+def find_columns(header: str, path: Path) -> tuple[str, str, str] | None:
+    """Return the separator of the columns, and the names of the file and label columns; `None` if one is missing."""
+    for delimiter in SUFFIXES[path.suffix.lower()]:
+        names = next(csv.reader([header], delimiter=delimiter), [])
+        files = [name for name in names if name.strip().lower() in FILE_COLUMNS]
+        labels = [name for name in names if name.strip().lower() in (CLASS_COLUMN, *LABELS_COLUMNS)]
+        if len(files) > 1 or len(labels) > 1:
+            twice = files if len(files) > 1 else labels
+            raise ConfigError(f"{path}: columns {join_names(twice, 60)} could be meant; rename all but one of them")
+        if files and labels:
+            return delimiter, files[0], labels[0]
+    return None
