@@ -13,7 +13,8 @@ Training
 Studies
     study, Study, Contrast
 Evaluation and prediction
-    evaluate, Evaluation, ChanceLevel, SplitScore, load, Predictor, Prediction
+    evaluate, Evaluation, ChanceLevel, SplitScore, load, Predictor, Prediction,
+    evaluate_multi_label, MultiLabelEvaluation, LabelMetrics
 Looking into networks
     lesion, LesionResult
 Files
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from resnetlab.data.open_dataset import open_data
     from resnetlab.evaluation.chance import ChanceLevel
     from resnetlab.evaluation.evaluate import evaluate
+    from resnetlab.evaluation.evaluate_multi_label import evaluate_multi_label
+    from resnetlab.evaluation.label_metrics import LabelMetrics, MultiLabelEvaluation
     from resnetlab.evaluation.lesion import LesionResult
     from resnetlab.evaluation.lesion_models import lesion
     from resnetlab.evaluation.metrics import Evaluation
@@ -82,6 +85,8 @@ _MODULES = {
     "data.open_dataset": ("open_data",),
     "evaluation.chance": ("ChanceLevel",),
     "evaluation.evaluate": ("evaluate",),
+    "evaluation.evaluate_multi_label": ("evaluate_multi_label",),
+    "evaluation.label_metrics": ("LabelMetrics", "MultiLabelEvaluation"),
     "evaluation.lesion": ("LesionResult",),
     "evaluation.lesion_models": ("lesion",),
     "evaluation.metrics": ("Evaluation",),
@@ -168,6 +173,9 @@ __all__ = [
     "Evaluation",
     "ChanceLevel",
     "SplitScore",
+    "evaluate_multi_label",
+    "MultiLabelEvaluation",
+    "LabelMetrics",
     "lesion",
     "LesionResult",
     "load",

@@ -221,7 +221,7 @@ def open_batch(path: Path, options: Options) -> ModelBatch:
         raise ConfigError(f"batch-size must be at least 2, not {options.batch_size}")
     from resnetlab.data.loader import sample_images
     from resnetlab.data.open_dataset import open_data
-    from resnetlab.evaluation.class_matching import check_channels, match_classes
+    from resnetlab.evaluation.class_matching import check_channels, check_one_class, match_classes
     from resnetlab.models.model_file import load_model
     from resnetlab.serialization import from_json
 
@@ -238,6 +238,7 @@ def open_batch(path: Path, options: Options) -> ModelBatch:
     elif not saved_config:
         raise ConfigError(f"{path} does not record its training data; name images with --data")
     dataset = open_data(data, preprocessing=card.preprocessing)
+    check_one_class(multi_label=dataset.train.is_multi_label, name=dataset.name, use="diagnose of a model file")
     class_indices = match_classes(
         card.classes, dataset.classes, model_name=path.name, data_name=dataset.name, allow_missing=True
     )

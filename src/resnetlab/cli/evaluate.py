@@ -86,9 +86,11 @@ def run(options: Options) -> int:
     files, data = _check_arguments(options)
 
     from resnetlab.cli.console import open_console
+    from resnetlab.cli.evaluate_multi_label import print_multi_label
     from resnetlab.cli.evaluate_output import print_evaluation
     from resnetlab.cli.evaluate_progress import ProgressBar
     from resnetlab.cli.evaluate_temperature import fit_and_log
+    from resnetlab.evaluation.evaluate_multi_label import check_multi_label_evaluation, predict_member
     from resnetlab.evaluation.evaluator import evaluate_members, open_members
     from resnetlab.evaluation.metrics import compute_metrics
     from resnetlab.evaluation.predictions import merge_predictions
@@ -111,6 +113,12 @@ def run(options: Options) -> int:
                 log=bar.log if process_group.is_first else None,
                 process_group=process_group,
             )
+            if members[0].is_multi_label:
+                check_multi_label_evaluation(evaluation_options, len(members))
+                labels = predict_member(members[0], evaluation_options, process_group=process_group)
+                if process_group.is_first:
+                    print_multi_label(members[0], labels, open_console(highlight=False), json=options.json)
+                return 0
             check_reject_below(options.reject_below, len(members[0].card.classes))
             bar.start_evaluation(len(members) * -(-len(members[0].labels) // world_size))
             part = evaluate_members(

@@ -154,7 +154,7 @@ def inspect_model_file(path: Path, options: Options) -> dict[str, Any]:
         "classes": list(card.classes),
         "preprocessing": _describe_preprocessing(card),
         "error": card.error,
-        **_describe_temperature(card),
+        **_describe_fitted(card),
         "provenance": card.provenance,
         "sealed": sealed,
         "odd": value_warnings(model.state_dict()),
@@ -179,7 +179,7 @@ def inspect_exported_file(path: Path) -> dict[str, Any]:
         "classes": list(card.classes),
         "preprocessing": _describe_preprocessing(card),
         "error": card.error,
-        **_describe_temperature(card),
+        **_describe_fitted(card),
         "provenance": card.provenance,
         "export": asdict(metadata),
         "sealed": True,
@@ -187,8 +187,9 @@ def inspect_exported_file(path: Path) -> dict[str, Any]:
     }
 
 
-def _describe_temperature(card: "ModelCard") -> dict[str, Any]:
-    return {"temperature_scaling": asdict(card.temperature_scaling)} if card.temperature_scaling else {}
+def _describe_fitted(card: "ModelCard") -> dict[str, Any]:
+    fitted = {"temperature_scaling": card.temperature_scaling, "multi_label": card.multi_label}
+    return {name: asdict(value) for name, value in fitted.items() if value is not None}
 
 
 def inspect_weights(path: Path, options: Options) -> dict[str, Any]:

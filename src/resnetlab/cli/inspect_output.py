@@ -36,6 +36,8 @@ def format_lines(result: dict[str, Any]) -> Iterator[str]:
             yield from _entry("error", f"{name.removesuffix('_error_pct')} {value:.2f} %")
     if "temperature_scaling" in result:
         yield from _entry("softmax", _format_temperature(result["temperature_scaling"]))
+    if "multi_label" in result:
+        yield from _entry("labels", _format_thresholds(result["multi_label"]))
     if "provenance" in result:
         yield from _entry("from", _format_provenance(result["provenance"]))
     if not result.get("sealed", True):
@@ -122,6 +124,15 @@ def _format_temperature(scaling: dict[str, Any]) -> str:
     return (
         f"temperature {scaling['temperature']:.3f}, fitted on {scaling['num_images']:,} images of the "
         f"{scaling['split']} split"
+    )
+
+
+def _format_thresholds(multi_label: dict[str, Any]) -> str:
+    """Return one line on the thresholds of a network for several labels an image."""
+    thresholds = multi_label["thresholds"]
+    return (
+        f"several an image, at probabilities of {min(thresholds):.2f} to {max(thresholds):.2f}, fitted on "
+        f"{multi_label['num_images']:,} images of the {multi_label['split']} split"
     )
 
 

@@ -43,7 +43,8 @@ class Options:
     top: int = 5
     """Classes an image, at least 1. A terminal shows as many as fit; --json and files have all of them."""
     json: bool = False
-    """Print one JSON object a line and image: path, label, probability, top; or path, error."""
+    """Print one JSON object a line and image: path, label, probability, top; or path, error. A network for several
+    labels an image adds labels: those above their thresholds."""
     reject_below: float | None = None
     """Answer unknown, and list the candidates, if the most probable class has a lower probability; above 1 / number of
     classes and below 1, such as 0.8. With --json, unknown is true or false. `resnetlab evaluate --fit-temperature
@@ -111,6 +112,8 @@ def json_line(result: "BatchResult", overlay: Path | None, *, rejects: bool = Fa
     else:
         top = [{"class": name, "probability": probability} for name, probability in result.prediction.top]
         record |= {"label": result.prediction.label, "probability": result.prediction.probability}
+        if result.prediction.labels is not None:
+            record["labels"] = list(result.prediction.labels)
         record |= {"unknown": result.prediction.is_unknown, "top": top} if rejects else {"top": top}
     if overlay is not None:
         record["drawing"] = str(overlay)

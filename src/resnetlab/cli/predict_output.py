@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from resnetlab.cli.terminal import escape, escape_name, unescaped
+from resnetlab.inference.prediction import NO_LABEL
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,8 +25,9 @@ PROGRESS_INTERVAL_S = 0.2
 def print_line(name: str, prediction: "Prediction", classes: Sequence[str], *, console: "Console") -> None:
     """Print an image's name, its class and probability, and the other classes; of an unknown image, all candidates.
 
-    In a terminal the output is one line: long names are cut, and an ellipsis stands for classes that do not fit. In a
-    file or a pipe nothing is left out.
+    Where an image may have several labels, they come first, and all candidates follow. In a terminal the output is one
+    line: long names are cut, and an ellipsis stands for classes that do not fit. In a file or a
+    pipe nothing is left out.
 
     Args:
         name: The name of the image.
@@ -36,18 +38,20 @@ def print_line(name: str, prediction: "Prediction", classes: Sequence[str], *, c
     from rich.cells import cell_len
     from rich.text import Text
 
-    columns = max(map(cell_len, (*classes, prediction.label)), default=0)
-    first = 0 if prediction.is_unknown else 1  # the first class that is listed after the answer
+    title = prediction.label if prediction.labels is None else ", ".join(prediction.labels) or NO_LABEL
+    lists_all = prediction.is_unknown or prediction.labels is not None
+    columns = max(map(cell_len, (*classes, title)), default=0)
+    first = 0 if lists_all else 1  # the first class that is listed after the answer
     percents = [f"{100 * probability:.1f} %" for _, probability in prediction.top]
-    answer = "" if prediction.is_unknown else percents[0]
+    answer = "" if lists_all else percents[0]
     if not console.is_terminal:
         others = ", ".join(f"{_cell(prediction.top[rank][0])} {percents[rank]}" for rank in range(first, len(percents)))
-        best = f"{_pad(_cell(name), NAME_COLUMNS)}  {_pad(_cell(prediction.label), columns)} {answer:>7}"
+        best = f"{_pad(_cell(name), NAME_COLUMNS)}  {_pad(_cell(title), columns)} {answer:>7}"
         print(f"{best}  {others}".rstrip(), flush=True)
         return
     name_columns = NAME_COLUMNS + max(0, console.width - 80) // 2
     start = _cell(_shorten_path(name, name_columns), name_columns) + "  "
-    best = f"{_cell(prediction.label, min(CLASS_COLUMNS, columns))} {answer:>7}"
+    best = f"{_cell(title, min(CLASS_COLUMNS, columns))} {answer:>7}"
     room = console.width - 1 - cell_len(start + best)  # some terminals wrap if the last column is used
     others = ""
     for rank, (other, _) in enumerate(prediction.top[first:], start=first):

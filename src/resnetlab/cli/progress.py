@@ -87,9 +87,13 @@ class TrainDisplay(Callback):
             ("epoch", "epoch {:>3}"),
             ("train_error_pct", "train error {:5.1f} %"),
             ("val_error_pct", "val error {:5.1f} %"),
+            ("val_mean_average_precision_pct", "val mAP {:5.1f} %"),
             ("lr", "lr {:.4g}"),
         )
-        cells = [template.format(line[key]) for key, template in columns if line.get(key) is not None]
+        shown = dict(line)
+        if shown.get("val_mean_average_precision_pct") is not None:
+            del shown["val_error_pct"]  # one line of a terminal has room for one of them
+        cells = [template.format(shown[key]) for key, template in columns if shown.get(key) is not None]
         if line.get("time_s") is not None:
             cells.append(time_text(line["time_s"]))
         self._print(Text("  ".join(cells)))

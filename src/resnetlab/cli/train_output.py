@@ -28,12 +28,19 @@ def print_result(result: Mapping[str, Any], out: Path, console: Console) -> None
     speed = f"{time_text(result['time_s'])}, {result['images_per_s']:,.0f} images/s"
     width = min(80, console.width)
     lines = [f"{summary}; {speed}"] if len(summary) + 2 + len(speed) <= width else [summary, speed]
-    for line in (*lines, *_chance_lines(result), *_kept_lines(result)):
+    for line in (*lines, *_precision_line(result), *_chance_lines(result), *_kept_lines(result)):
         console.print(escape_name(line), highlight=False, width=width)
     if result.get("data_wait_pct", 0) >= MIN_DATA_WAIT_PCT:
         wait = f"{result['data_wait_pct']:.0f} % of the time was spent waiting for images"
         console.print(f"{wait}: resnetlab doctor finds the cause", soft_wrap=True, highlight=False)
     console.print(f"model file: {out / 'model.safetensors'}", soft_wrap=True, highlight=False)
+
+
+def _precision_line(result: Mapping[str, Any]) -> list[str]:
+    """Return a line with the mean average precision of each split, if images have several labels."""
+    values = result.get("mean_average_precision_pct", {})
+    shown = [f"{name} {value:.2f} %" for name, value in values.items() if value is not None]
+    return [f"mean average precision: {', '.join(shown)}"] if shown else []
 
 
 def _chance_lines(result: Mapping[str, Any]) -> Iterator[str]:
@@ -55,15 +62,19 @@ def _kept_lines(result: Mapping[str, Any]) -> Iterator[str]:
     epochs, best = result.get("epochs"), result.get("best_epoch")
     if not epochs or not best:
         return
-    if result.get("stopped_early"):
-        yield f"stopped early after epoch {epochs}: no lower validation error since epoch {best}"
-    lowest = f"validation error ({result['best_val_error_pct']:.2f} %)"
-    if result["kept"] == "best":
-        yield f"kept: epoch {best} of {epochs}, which has the lowest {lowest}"
-    elif best == epochs:
-        yield f"kept: the last epoch, {epochs}, which has the lowest {lowest}"
+    precision = result.get("best_val_mean_average_precision_pct")
+    if precision is None:
+        better, best_value = "lower validation error", f"lowest validation error ({result['best_val_error_pct']:.2f} %)"
     else:
-        yield f"kept: the last epoch, {epochs}; epoch {best} has the lowest {lowest}"
+        better, best_value = "higher validation mAP", f"highest validation mAP ({precision:.2f} %)"
+    if result.get("stopped_early"):
+        yield f"stopped early after epoch {epochs}: no {better} since epoch {best}"
+    if result["kept"] == "best":
+        yield f"kept: epoch {best} of {epochs}, which has the {best_value}"
+    elif best == epochs:
+        yield f"kept: the last epoch, {epochs}, which has the {best_value}"
+    else:
+        yield f"kept: the last epoch, {epochs}; epoch {best} has the {best_value}"
 
 
 def print_next_commands(out: Path, data: DataConfig, console: Console) -> None:

@@ -15,6 +15,16 @@ MAX_NAMES = 8
 """Maximum number of class names that an error lists for each side."""
 
 
+def check_one_class(*, multi_label: bool, name: str, use: str) -> None:
+    """Raise if images have several labels; `name` is that of the data, `use` the feature that needs one class.
+
+    Raises:
+        ConfigError: in this case.
+    """
+    if multi_label:
+        raise ConfigError(f"{use} needs one class an image, and images of {name} have several labels")
+
+
 def match_classes(
     model_classes: Sequence[str],
     data_classes: Sequence[str],

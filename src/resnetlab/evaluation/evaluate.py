@@ -6,6 +6,7 @@ from typing import Literal
 
 from resnetlab.config import DataConfig
 from resnetlab.data.shards.remote import CACHE_GIB
+from resnetlab.evaluation.class_matching import check_one_class
 from resnetlab.evaluation.evaluator import evaluate_members, open_members
 from resnetlab.evaluation.metrics import Evaluation, compute_metrics
 from resnetlab.evaluation.options import EvaluationOptions, Protocol
@@ -78,6 +79,7 @@ def evaluate(
         reject_below=reject_below,
     )
     members = open_members(files, DataConfig(data) if isinstance(data, str) else data, options)
+    check_one_class(multi_label=members[0].is_multi_label, name=members[0].dataset.title, use="evaluate")
     check_reject_below(reject_below, len(members[0].card.classes))
     predictions = merge_predictions([evaluate_members(members, options)])
     held_out = not any(member.dataset.seen_in_training for member in members)

@@ -46,13 +46,19 @@ class EnsembleMember:
     card: ModelCard
     dataset: EvalDataset
     labels: Tensor
-    """Class of each sample, numbered as in the first network: int64, shape (num_samples,)."""
+    """Class of each sample, numbered as in the first network: int64, shape (num_samples,); or the labels that it has,
+    bool, shape (num_samples, num_classes)."""
     class_order: Tensor
     """This network's index for each class of the first network: int64, shape (num_classes,)."""
     num_recalibration_images: int = 0
     """Training images used to recalibrate batch normalisation; 0 without recalibration."""
     contradiction: str | None = None
     """A line on imported weights whose statistics contradict the file on these images; `None` without one."""
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether an image may have several labels."""
+        return self.card.multi_label is not None
 
     @property
     def computed_by(self) -> str:
@@ -130,6 +136,7 @@ def _open_member(
     dataset = _open_dataset(card, config, options, on_progress)
     dataset = replace(dataset, split=dataset.split.with_channels(card.model.in_channels))
     check_channels(card, dataset.split.channels, dataset.title)
+    _check_same_kind(card, dataset, file)
     class_indices = match_classes(
         card.classes,
         dataset.classes,
@@ -137,7 +144,11 @@ def _open_member(
         data_name=dataset.title,
         allow_missing=options.allow_missing_classes,
     )
-    if first is None:
+    if dataset.split.is_multi_label:
+        labels = torch.zeros(len(dataset.split), len(card.classes), dtype=torch.bool)
+        labels[:, class_indices] = dataset.split.labels
+        class_order = torch.arange(len(card.classes))
+    elif first is None:
         labels, class_order = class_indices[dataset.split.labels], torch.arange(len(card.classes))
     else:
         dataset = replace(dataset, split=_reorder_samples(dataset, first.dataset, file, first.file))
@@ -161,6 +172,20 @@ def _open_member(
         num_recalibration_images=num_images,
         contradiction=disagreement,
     )
+
+
+def _check_same_kind(card: ModelCard, dataset: EvalDataset, file: Path) -> None:
+    """Raise if a network for one class an image gets images with several labels, or the other way round."""
+    if dataset.split.is_multi_label and card.multi_label is None:
+        raise ConfigError(
+            f"{file} gives an image one class, and {dataset.title} has a column labels, several an image; name the "
+            "column label if each image has one"
+        )
+    if card.multi_label is not None and not dataset.split.is_multi_label:
+        raise ConfigError(
+            f"{file} gives an image several labels, and {dataset.title} has one class an image; give a table with the "
+            "columns file and labels"
+        )
 
 
 def evaluate_members(

@@ -10,6 +10,7 @@ from torch import Tensor
 from resnetlab.config import ConfigError, DataConfig
 from resnetlab.data.dataset import Split
 from resnetlab.data.loader import sample_images
+from resnetlab.evaluation.class_matching import check_one_class
 from resnetlab.evaluation.evaluator import EnsembleMember, open_members
 from resnetlab.evaluation.lesion import LesionOptions, LesionResult, Progress, measure_lesions
 from resnetlab.evaluation.options import EvaluationOptions
@@ -93,6 +94,7 @@ def open_networks(
         if not isinstance(member.model, ResNet):
             raise ConfigError(f"{member.file} is no model file: an exported network has no blocks to change")
     dataset = members[0].dataset
+    check_one_class(multi_label=members[0].is_multi_label, name=dataset.title, use="measuring a changed network")
     return members, EvaluatedImages(dataset.title, dataset.split_name, len(dataset.split))
 
 

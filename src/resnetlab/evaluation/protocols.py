@@ -2,14 +2,11 @@
 
 Each protocol yields batches of positions, labels and log-probabilities, and each sample of the split once. A protocol
 that evaluates an image several times averages the probabilities, as in the paper's reference [21].
-
-A network is a PyTorch module, which takes normalised images, or an `Engine`, which takes pixels and normalises them
-itself. Both get the same pixels.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,21 +14,24 @@ from torch import Tensor, nn
 
 from resnetlab.config import ConfigError, Preprocessing
 from resnetlab.data.dataset import Split
-from resnetlab.data.loader import eval_batches_with_positions, thread_pool
-from resnetlab.evaluation.chance import macro_error_pct
+from resnetlab.data.loader import thread_pool
+from resnetlab.evaluation.chance import chance_entry, macro_error_pct
 from resnetlab.evaluation.crops import normalise_images, resize_shorter_side, ten_crops, uncropped_images
+from resnetlab.evaluation.logits import (
+    MAX_PIXELS,
+    Network,
+    compute_logits,
+    evaluation_mode,
+    external_preprocessing,
+    one_crop_logits,
+)
 from resnetlab.evaluation.predictions import NO_PREDICTIONS, Predictions, merge_predictions
-from resnetlab.inference.engines.base import Engine
 from resnetlab.system.process_group import ProcessGroup
-from resnetlab.system.tf32 import float32_products
 
-MAX_PIXELS = 64 * 224 * 224
-"""Maximum number of pixels in a forward pass: 64 images of 224x224."""
 MAX_WHOLE_IMAGES = 64
 """Maximum number of whole images in memory at a time; those of equal shape form a batch."""
 TOP_K = 5
 
-Network = nn.Module | Engine
 LogProbBatches = Iterator[tuple[Tensor, Tensor, Tensor]]
 """Positions int64 (batch,), labels int64 (batch,), log-probabilities float64 (batch, num_classes); on the CPU."""
 
@@ -59,6 +59,18 @@ class SplitScore:
     def macro_error_pct(self) -> float | None:
         """Mean of the errors of the classes that have samples, in %: each class counts once, whatever its size."""
         return macro_error_pct(self.class_wrong, self.class_counts)
+
+    @property
+    def selection_pct(self) -> float:
+        """The number that the best epoch has the lowest of: the error in %."""
+        return self.error_pct
+
+    def chance(self, classes: Sequence[str]) -> dict[str, Any] | None:
+        """Return the chance level as JSON values, as `chance_entry` does; `None` if there is no level."""
+        from resnetlab.evaluation.error_rate import error_rate  # loads SciPy, which a run needs at its end only
+
+        interval = error_rate(self.num_wrong, self.num_samples).interval_95_pct
+        return chance_entry(self.class_counts, classes, interval)
 
 
 def score_split(
@@ -135,11 +147,8 @@ def one_crop(
 
     Paper: section 4.2, the single original view.
     """
-    with _evaluation_mode(model):
-        for positions, images, labels in eval_batches_with_positions(
-            split, _external_preprocessing(model, preprocessing), workers=workers
-        ):
-            yield positions.cpu(), labels.cpu(), _log_probabilities(model, images, temperature)
+    for positions, labels, logits in one_crop_logits(model, split, preprocessing, workers=workers):
+        yield positions, labels, (logits / temperature).log_softmax(1)
 
 
 def ten_crop(
@@ -175,12 +184,12 @@ def ten_crop(
     if side < size:
         raise ConfigError(f"crops of {size} pixels cannot be cut from a shorter side of {side}; use {size} or more")
     batch_size = max(1, min(MAX_WHOLE_IMAGES, MAX_PIXELS // (10 * size * size)))
-    with _evaluation_mode(model), thread_pool(workers) as pool:
+    with evaluation_mode(model), thread_pool(workers) as pool:
         for positions, images in uncropped_images(originals.images, batch_size, 2 * side, pool=pool):
             crops = np.concatenate(
                 [ten_crops(resize_shorter_side(image, side, preprocessing), size) for image in images]
             )
-            inputs = normalise_images(crops, _external_preprocessing(model, preprocessing))
+            inputs = normalise_images(crops, external_preprocessing(model, preprocessing))
             log_probs = _log_probabilities(model, inputs, temperature).view(len(images), 10, -1)
             yield positions, originals.labels[positions], _mean_probability(log_probs, dim=1)
 
@@ -207,7 +216,7 @@ def multi_scale(
     """
     if min(sides, default=0) < 1:
         raise ConfigError(f"shorter sides must be at least 1 pixel each, not {', '.join(map(str, sides)) or 'none'}")
-    with _evaluation_mode(model), thread_pool(workers) as pool:
+    with evaluation_mode(model), thread_pool(workers) as pool:
         for positions, images in uncropped_images(originals.images, MAX_WHOLE_IMAGES, 2 * max(sides), pool=pool):
             by_side = [
                 _whole_image_log_probs(
@@ -261,38 +270,10 @@ def _whole_image_log_probs(
     return torch.stack(rows)
 
 
-@torch.no_grad()
-@float32_products(tf32=False)
 def _log_probabilities(model: Network, images: Tensor, temperature: float) -> Tensor:
     """Return the log-probability of each class in float64, which ranks classes exactly as the logits do."""
-    if isinstance(model, nn.Module):
-        device = next((parameter.device for parameter in model.parameters()), images.device)
-        images = images.to(device).contiguous(memory_format=torch.channels_last)
-        return (model(images).double().cpu() / temperature).log_softmax(1)
-    batch_size = max(1, MAX_PIXELS // (images.shape[2] * images.shape[3]))
-    batches = images.permute(0, 2, 3, 1).contiguous().cpu().split(batch_size)
-    logits = torch.cat([torch.from_numpy(model.logits(batch.numpy())) for batch in batches])
-    return (logits.double() / temperature).log_softmax(1)
-
-
-def _external_preprocessing(model: Network, preprocessing: Preprocessing) -> Preprocessing | None:
-    """Return the preprocessing applied before the network: `None` for an engine, which normalises images itself."""
-    return preprocessing if isinstance(model, nn.Module) else None
+    return (compute_logits(model, images) / temperature).log_softmax(1)
 
 
 def _mean_probability(log_probs: Tensor, dim: int) -> Tensor:
     return log_probs.exp().mean(dim).log()
-
-
-@contextmanager
-def _evaluation_mode(model: Network) -> Iterator[None]:
-    """Put a module into evaluation mode and restore its mode on exit; an engine has no other mode."""
-    if not isinstance(model, nn.Module):
-        yield
-        return
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

@@ -17,6 +17,7 @@ from scipy.special import log_softmax
 from torch import Tensor
 
 from resnetlab.config import ConfigError, DataConfig
+from resnetlab.evaluation.class_matching import check_one_class
 from resnetlab.evaluation.evaluator import open_members
 from resnetlab.evaluation.metrics import calibration_error_pct, reliability_curve
 from resnetlab.evaluation.options import EvaluationOptions
@@ -185,6 +186,7 @@ def fit_model_file(
     """
     options = replace(options, protocol="one-crop", split="val", sides=(), backend=None)
     (member,) = open_members([file], data, options, on_progress=on_progress, process_group=process_group)
+    check_one_class(multi_label=member.is_multi_label, name=member.dataset.title, use="a temperature")
     if member.dataset.seen_in_training:
         raise ConfigError(f"{file}: its network was trained on these images; a temperature needs held-out ones")
     given = member.dataset.listing is not None and "val" in member.dataset.listing.splits

@@ -23,7 +23,7 @@ from resnetlab.data.loader import eval_batches_with_positions
 from resnetlab.data.open_dataset import open_data
 from resnetlab.data.registry import dataset_title
 from resnetlab.data.sampler import sample_order
-from resnetlab.evaluation.class_matching import check_channels, match_classes
+from resnetlab.evaluation.class_matching import check_channels, check_one_class, match_classes
 from resnetlab.evaluation.evaluator import resolve_data_config
 from resnetlab.evaluation.metrics import compute_metrics
 from resnetlab.evaluation.predictions import Predictions, merge_predictions
@@ -109,6 +109,7 @@ def _open_splits(card: ModelCard, data: DataConfig, on_progress: Progress) -> tu
     crop = card.provenance.get("config", {}).get("recipe", {}).get("crop", "pad")
     dataset = open_data(config, keep_encoded=crop != "pad", preprocessing=card.preprocessing, on_progress=on_progress)
     title = dataset_title(config)
+    check_one_class(multi_label=dataset.train.is_multi_label, name=title, use="int8")
     class_indices = match_classes(card.classes, dataset.classes, model_name=name, data_name=title, allow_missing=True)
     splits = []
     for split in (dataset.train, dataset.val):

@@ -67,7 +67,8 @@ class Predictor:
                 1 / number of classes and below 1. `None` answers every image with a class.
 
         Raises:
-            ValueError: The network contradicts its preprocessing or class names, or `reject_below` is out of range.
+            ValueError: The network contradicts its preprocessing or class names, or `reject_below` is out of range or
+                given for a network whose images may have several labels.
         """
         channels, num_names = card.model.in_channels, len(card.classes)
         if channels != len(card.preprocessing.mean):
@@ -78,6 +79,8 @@ class Predictor:
             raise ValueError(f"{card.model.name} has {card.model.num_classes} outputs and {num_names} class names")
         self.engine: Engine = TorchEngine(model, card.preprocessing) if isinstance(model, ResNet) else model
         check_reject_below(reject_below, num_names)
+        if reject_below is not None and card.multi_label is not None:
+            raise ConfigError(f"{card.model.name} has a threshold for each label; leave out reject_below")
         self.card = card
         self.max_pixels = max_pixels
         self.reject_below = reject_below
@@ -135,7 +138,7 @@ class Predictor:
         return predictions if is_batch(images) else predictions[0]
 
     def probabilities(self, images: Any) -> np.ndarray:
-        """Return the softmax probabilities of one image or of a batch.
+        """Return the probabilities of one image or of a batch, as `probabilities_of` does.
 
         Args:
             images: As in a call of the predictor. It is processed in batches of up to 64 images.
@@ -196,7 +199,7 @@ class Predictor:
         return luma(pixels) if channels == 1 else pixels
 
     def predict_probabilities(self, views: np.ndarray) -> np.ndarray:
-        """Return the softmax probabilities of a batch that `preprocess` made, at the temperature of the card.
+        """Return the probabilities of a batch that `preprocess` made, as `probabilities_of` does.
 
         Args:
             views: uint8 (batch, height, width, channels), 0 to 255.
@@ -210,17 +213,21 @@ class Predictor:
         return self.probabilities_of(self.engine.logits(views))
 
     def probabilities_of(self, logits: np.ndarray) -> np.ndarray:
-        """Return the softmax of logits over the card's temperature: float64 (batch, num_classes).
+        """Return the softmax of logits over the card's temperature, or the sigmoid of each label's logit.
 
         Args:
             logits: float32 (batch, num_classes).
+
+        Returns:
+            float64 (batch, num_classes). Where an image may have several labels, a row does not add up to 1.
 
         Raises:
             BrokenNetworkError: The probabilities are not finite.
 
         Paper: Guo et al., 2017, equation 9.
         """
-        probabilities = (torch.from_numpy(logits).double() / self.card.temperature).softmax(1).numpy()
+        scaled = torch.from_numpy(logits).double() / self.card.temperature
+        probabilities = (scaled.softmax(1) if self.card.multi_label is None else scaled.sigmoid()).numpy()
         if not np.isfinite(probabilities).all():
             raise BrokenNetworkError(
                 f"{self.card.model.name} gives probabilities that are not finite: its weights are broken "
@@ -235,7 +242,11 @@ class Predictor:
             probabilities: (batch, num_classes).
             top: Number of classes, at least 1.
         """
-        return [rank_classes(row, self.classes, top=top, reject_below=self.reject_below) for row in probabilities]
+        thresholds = None if self.card.multi_label is None else self.card.multi_label.thresholds
+        return [
+            rank_classes(row, self.classes, top=top, reject_below=self.reject_below, thresholds=thresholds)
+            for row in probabilities
+        ]
 
     def _views(self, images: Any) -> Iterator[np.ndarray]:
         """Yield the views of one image or of a batch, up to `MAX_BATCH` at a time."""

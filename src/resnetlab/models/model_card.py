@@ -48,6 +48,25 @@ class TemperatureScaling:
         check(valid, f"the temperature must be above 0, not {self.temperature:g}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class MultiLabel:
+    """The threshold of each label of a network whose images have several labels, and the images on which it was fitted.
+
+    The probability of a label is the sigmoid of its logit; the labels are independent of each other.
+    """
+
+    thresholds: tuple[float, ...]
+    """Probability from which an image gets each label, 0 to 1, in the order of the logits."""
+    split: str
+    """Split of the images, such as `val`."""
+    num_images: int
+    """Images on which the thresholds were fitted."""
+
+    def __post_init__(self) -> None:
+        valid = all(0 <= threshold <= 1 for threshold in self.thresholds)
+        check(valid, "each threshold of a label must be from 0 to 1")
+
+
 @dataclass(frozen=True)
 class ModelCard:
     """The metadata of a model file: everything but the weights."""
@@ -64,6 +83,8 @@ class ModelCard:
     """Errors in %, measured at the end of training; the key names the split, as `test_error_pct`."""
     temperature_scaling: TemperatureScaling | None = field(default=None, kw_only=True, metadata=OMIT_DEFAULT)
     """The temperature of the softmax; `None` if none was fitted."""
+    multi_label: MultiLabel | None = field(default=None, kw_only=True, metadata=OMIT_DEFAULT)
+    """Thresholds of the labels; `None` if an image has one class."""
 
     @property
     def temperature(self) -> float:

@@ -250,6 +250,7 @@ def prediction_json(reply: WorkerReply) -> dict[str, Any]:
         "label": UNKNOWN if reply.is_unknown else label,
         "probability": probability,
         **({} if reply.is_unknown is None else {"unknown": reply.is_unknown}),
+        **({} if reply.labels is None else {"labels": reply.labels}),
         "top": [{"class": name, "probability": value} for name, value in reply.top],
     }
     if reply.overlay_png:

@@ -42,6 +42,10 @@ class PredictionResponse(BaseModel):
     unknown: bool | None = Field(
         default=None, description="With `--reject-below`: whether the most probable class is less probable than that."
     )
+    labels: list[str] | None = Field(
+        default=None,
+        description="Of a model for several labels an image: those at least as probable as their thresholds.",
+    )
     top: list[ClassProbability] = Field(min_length=1)
     overlay: str | None = Field(
         default=None, description="With `explain`: the Grad-CAM overlay as a data URI, `data:image/png;base64,…`."
@@ -82,6 +86,9 @@ class ModelInfo(BaseModel):
     error: dict[str, Any] = Field(description="Errors in % by split, measured at the end of training.")
     temperature: float = Field(description="Number that divides the logits before the softmax; 1 if none was fitted.")
     reject_below: float | None = Field(description="Least probability of an accepted class; `null` accepts all.")
+    thresholds: list[float] | None = Field(
+        description="Least probability of each label, if an image may have several; else `null`."
+    )
     backend: str = Field(description="The inference runtime for one image: `torch`, `onnxruntime` or `openvino`.")
     precision: str = Field(description="The lowest precision in use: `fp32`, `bf16` or `int8`.")
     runtime: str = Field(description="Runtime and precision; two of them if large batches use another one.")

@@ -173,6 +173,7 @@ class Worker:
             "id": request.header["id"],
             "top": prediction.top,
             "unknown": None if self._predictor.reject_below is None else prediction.is_unknown,
+            "labels": prediction.labels,
             "times_ms": request.times_ms,
             "batch_size": batch_size,
         }
@@ -278,6 +279,7 @@ def _model_info(predictor: "Predictor") -> dict[str, Any]:
         "error": card.error,
         "temperature": card.temperature,
         "reject_below": predictor.reject_below,
+        "thresholds": None if card.multi_label is None else list(card.multi_label.thresholds),
         "backend": predictor.engine.backend,
         "precision": predictor.engine.precision,
         "runtime": engine_name(predictor.engine),

@@ -31,6 +31,8 @@ class WorkerReply:
     """PNG of the explanation, empty if not requested."""
     is_unknown: bool | None = None
     """Whether no class is probable enough; `None` if the server rejects no image."""
+    labels: list[str] | None = None
+    """The labels of the image; `None` where an image has one class."""
 
 
 @dataclass

@@ -240,7 +240,9 @@ class WorkerSupervisor:
         self._metrics.batch_size.observe(header["batch_size"])
         if not pending.reply.done():
             times_ms["total"] = total_ms
-            pending.reply.set_result(WorkerReply(header["top"], times_ms, overlay_png, header.get("unknown")))
+            pending.reply.set_result(
+                WorkerReply(header["top"], times_ms, overlay_png, header.get("unknown"), header.get("labels"))
+            )
 
     def _fail_sent(self, process: Process) -> None:
         """Fail the requests whose images an exited worker held; queued requests wait for the next worker."""

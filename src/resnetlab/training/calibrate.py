@@ -1,11 +1,11 @@
-"""The temperature of a trained network, fitted on the validation split at the end of a run."""
+"""Fits on the validation split at the end of a run: a temperature, or a threshold for each label."""
 
 from typing import TYPE_CHECKING
 
 import torch
 
 from resnetlab.evaluation.protocols import one_crop
-from resnetlab.models.model_card import TemperatureScaling
+from resnetlab.models.model_card import MultiLabel, TemperatureScaling
 
 if TYPE_CHECKING:
     from resnetlab.training.trainer_setup import TrainerComponents
@@ -37,3 +37,24 @@ def fit_run_temperature(trainer: "TrainerComponents") -> TemperatureScaling | No
     except TemperatureError as error:
         trainer.warn(f"{error}; the model file has no temperature")
         return None
+
+
+def fit_run_thresholds(trainer: "TrainerComponents") -> MultiLabel | None:
+    """Return the threshold of each label with the highest F1; `None` if an image has one class.
+
+    Every process of the run must call this, since they share the images.
+    """
+    data = trainer.data
+    if not data.dataset.train.is_multi_label:
+        return None
+    from resnetlab.evaluation.label_metrics import fit_thresholds  # loads SciPy, which a run needs at its end only
+    from resnetlab.evaluation.multi_label import predict_labels
+
+    predictions = predict_labels(
+        trainer.eval_model,
+        data.splits["val"],
+        data.preprocessing,
+        workers=trainer.options.workers,
+        process_group=trainer.process_group,
+    )
+    return fit_thresholds(predictions, split="val")

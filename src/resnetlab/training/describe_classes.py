@@ -2,9 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from resnetlab.evaluation.chance import are_unequal, chance_level, imbalance
+from resnetlab.training.multi_label import MEASURES
 
 if TYPE_CHECKING:
     from resnetlab.training.trainer_setup import TrainerComponents
@@ -17,7 +16,7 @@ def describe_classes(trainer: "TrainerComponents") -> list[str]:
     """Return lines on unequal classes of the training split, and on the chance level of the validation split."""
     counts, classes = trainer.data.class_counts, trainer.data.dataset.classes
     lines = []
-    if are_unequal(counts):
+    if are_unequal(counts) and not trainer.data.dataset.train.is_multi_label:
         largest_first = sorted(range(len(counts)), key=lambda label: -counts[label])
         shown = [f"{classes[label]} {counts[label]:,}" for label in largest_first]
         if len(shown) > MAX_COUNTS:
@@ -25,7 +24,9 @@ def describe_classes(trainer: "TrainerComponents") -> list[str]:
         lines.append(f"classes  images for training: {', '.join(shown).replace('…,', '…')}")
         lines.append(f"         {imbalance(counts):.3g} to 1; {_correction(trainer)}")
     val = trainer.data.dataset.val
-    level = chance_level(torch.bincount(val.labels, minlength=len(classes)).tolist())
+    if val.is_multi_label:
+        return [*lines, f"labels   {MEASURES[0]}", f"         {MEASURES[1]}"]
+    level = chance_level(val.class_counts(len(classes)))
     if level is not None:
         lines.append(f"chance   {level.error_pct:.2f} % val error by {level.describe(classes)}")
     return lines

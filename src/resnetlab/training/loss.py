@@ -1,4 +1,4 @@
-"""The loss of a training step, for labels and for the shares of classes that mixed images have."""
+"""The loss of a training step: for one class an image, the shares of classes of mixed images, and several labels."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,7 +11,8 @@ from resnetlab.config import Recipe
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """Logits (batch, classes) and labels to the mean loss over the images, in nats.
 
-Labels are classes, int64 (batch,), or the share of each class in each image, float (batch, classes)."""
+Labels are classes, int64 (batch,); the share of each class in each mixed image, float (batch, classes); or whether an
+image has each label, bool (batch, classes)."""
 
 
 def balanced_class_weights(class_counts: Sequence[int]) -> Tensor:
@@ -30,6 +31,9 @@ def make_loss(recipe: Recipe, class_weights: Tensor | None = None) -> LossFuncti
     With `class_weights`, float (num_classes,) on the device of the images and for cross-entropy only, each image's loss
     is multiplied by the weight of its class, or by the mean weight of a mixed image. The sum is divided by the number
     of images, not by that of their weights: micro-batches and processes then add up to the same loss.
+
+    Images with several labels have the binary cross-entropy of each label, averaged over labels, or added up with
+    `bce_sum`. `label_smoothing` moves each target towards one half.
     """
 
     def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -47,7 +51,16 @@ def make_loss(recipe: Recipe, class_weights: Tensor | None = None) -> LossFuncti
         losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         return (losses.sum(1) if recipe.loss == "bce_sum" else losses).mean()
 
-    return cross_entropy if recipe.loss == "cross_entropy" else binary_cross_entropy
+    one_class = cross_entropy if recipe.loss == "cross_entropy" else binary_cross_entropy
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        if labels.dtype != torch.bool:
+            return one_class(logits, labels)
+        targets = labels.to(logits.dtype) * (1 - recipe.label_smoothing) + recipe.label_smoothing / 2
+        losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        return (losses.sum(1) if recipe.loss == "bce_sum" else losses).mean()
+
+    return loss
 
 
 def image_weights(labels: Tensor, class_weights: Tensor) -> Tensor:
@@ -56,6 +69,12 @@ def image_weights(labels: Tensor, class_weights: Tensor) -> Tensor:
 
 
 def num_wrong(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the number of images whose highest logit is not their class; the class of a mixed image is its largest."""
+    """Return the number of images whose highest logit is not their class; the class of a mixed image is its largest.
+
+    An image with several labels counts if the sign of any logit is wrong: a probability above one half for a label that
+    it does not have, or the other way round.
+    """
+    if labels.dtype == torch.bool:
+        return ((logits.detach() > 0) != labels).any(1).sum()
     classes = labels.argmax(1) if labels.is_floating_point() else labels
     return (logits.detach().argmax(1) != classes).sum()

@@ -1,15 +1,16 @@
 """The reports of a run: progress, the record's lines for epochs and the result, the model card, and its errors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from resnetlab.evaluation.chance import are_unequal, chance_entry
+from resnetlab.evaluation.chance import are_unequal
+from resnetlab.evaluation.multi_label import MultiLabelScore
 from resnetlab.evaluation.protocols import SplitScore
 from resnetlab.models.model_card import ModelCard
 from resnetlab.models.resnet import ResNet
-from resnetlab.training.calibrate import fit_run_temperature
+from resnetlab.training.calibrate import fit_run_temperature, fit_run_thresholds
 from resnetlab.training.metrics import MetricWindow, Progress, curve_point, epoch_summary
 from resnetlab.training.provenance import machine, provenance
 from resnetlab.training.train_step import DivergedError, diverged_message
@@ -87,11 +88,18 @@ def epoch_line(trainer: "TrainerComponents", val: SplitScore, decoded_per_s: flo
         **epoch_summary(state.curve),
         "val_loss": val.loss,
         "val_error_pct": val.error_pct,
+        **_val_precision(val),
         "time_s": time_s,
         "images_per_s": num_steps * trainer.config.recipe.batch_size / time_s,
         "data_wait_pct": 100 * wait_s / time_s,
         "worker_images_per_s": decoded_per_s,
     }
+
+
+def _val_precision(val: SplitScore) -> dict[str, float | None]:
+    if not isinstance(val, MultiLabelScore):
+        return {}
+    return {"val_mean_average_precision_pct": val.mean_average_precision_pct}
 
 
 def result_line(trainer: "TrainerComponents", scores: Mapping[str, SplitScore | None]) -> dict[str, Any]:
@@ -104,19 +112,28 @@ def result_line(trainer: "TrainerComponents", scores: Mapping[str, SplitScore | 
         "status": "done",
         **split_errors(scores),
         "macro_error_pct": {name: score and score.macro_error_pct for name, score in scores.items()},
-        "chance": {name: score and _chance(score, trainer.data.dataset.classes) for name, score in scores.items()},
+        "chance": {name: score and score.chance(trainer.data.dataset.classes) for name, score in scores.items()},
+        **mean_average_precisions(scores),
         "unequal_classes": are_unequal(trainer.data.class_counts),
         "epochs": state.epochs_done,
         **({} if recipe.early_stop_epochs is None else {"stopped_early": state.step < trainer.total_steps}),
         "steps": state.step,
         "skipped_steps": state.num_skipped,
         "kept": recipe.keep if trainer.best.epoch else "last",
-        "best_epoch": trainer.best.epoch,
-        "best_val_error_pct": trainer.best.error_pct if trainer.best.epoch else None,
+        **_best_epoch(trainer),
         "images_per_s": state.step * recipe.batch_size / state.train_time_s,
         "data_wait_pct": 100 * state.data_wait_s / state.train_time_s,
         "time_s": trainer.time_s,
     }
+
+
+def _best_epoch(trainer: "TrainerComponents") -> dict[str, Any]:
+    """Return the best epoch and what it was the best in: the validation error, or mAP with several labels an image."""
+    best = trainer.best
+    if trainer.data.dataset.train.is_multi_label:
+        precision = 100 - best.error_pct if best.epoch else None
+        return {"best_epoch": best.epoch, "best_val_error_pct": None, "best_val_mean_average_precision_pct": precision}
+    return {"best_epoch": best.epoch, "best_val_error_pct": best.error_pct if best.epoch else None}
 
 
 def split_errors(scores: Mapping[str, SplitScore | None]) -> dict[str, float | None]:
@@ -124,11 +141,10 @@ def split_errors(scores: Mapping[str, SplitScore | None]) -> dict[str, float | N
     return {f"{name}_error_pct": score and score.error_pct for name, score in scores.items()}
 
 
-def _chance(score: SplitScore, classes: Sequence[str]) -> dict[str, Any] | None:
-    from resnetlab.evaluation.error_rate import error_rate  # loads SciPy, which a run needs at its end only
-
-    interval = error_rate(score.num_wrong, score.num_samples).interval_95_pct
-    return chance_entry(score.class_counts, classes, interval)
+def mean_average_precisions(scores: Mapping[str, SplitScore | None]) -> dict[str, Any]:
+    """Return the mean average precision of each split in %; empty where images have one class each."""
+    found = {name: s.mean_average_precision_pct for name, s in scores.items() if isinstance(s, MultiLabelScore)}
+    return {"mean_average_precision_pct": found} if found else {}
 
 
 def model_card(trainer: "TrainerComponents", errors: dict[str, float | None]) -> ModelCard:
@@ -142,6 +158,7 @@ def model_card(trainer: "TrainerComponents", errors: dict[str, float | None]) ->
         provenance=origin,
         error=errors,
         temperature_scaling=fit_run_temperature(trainer),
+        multi_label=fit_run_thresholds(trainer),
     )
 
 

@@ -27,7 +27,8 @@ def resolve_execution(
     shares = group.size * config.grad_accum_steps
 
     def sample_batch(num_images: int) -> tuple[Tensor, Tensor]:
-        return random_batch(model, num_images, data.preprocessing.image_size)
+        multi_label = data.dataset.train.is_multi_label
+        return random_batch(model, num_images, data.preprocessing.image_size, multi_label=multi_label)
 
     def select() -> tuple[Execution, Forward]:
         return select_execution(

@@ -15,12 +15,14 @@ from resnetlab.data.loader import steps_per_epoch, train_batches
 from resnetlab.data.normalisation import pixel_normalisation
 from resnetlab.data.open_dataset import open_data
 from resnetlab.data.sampler import train_order
+from resnetlab.evaluation.multi_label import score_multi_label_split
 from resnetlab.evaluation.protocols import SplitScore, score_split
 from resnetlab.models.resnet import ResNet
 from resnetlab.training.checkpoint import Checkpoint
 from resnetlab.training.distributed import pick_device
 from resnetlab.training.init_weights import match_channels, source_preprocessing
 from resnetlab.training.loss import balanced_class_weights
+from resnetlab.training.multi_label import check_multi_label_options
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.scan_progress import scan_progress
 
@@ -79,7 +81,7 @@ class RunData:
     @cached_property
     def class_counts(self) -> list[int]:
         """Number of training images of each class, by label."""
-        return torch.bincount(self.dataset.train.labels, minlength=len(self.dataset.classes)).tolist()
+        return self.dataset.train.class_counts(len(self.dataset.classes))
 
     @cached_property
     def class_weights(self) -> Tensor | None:
@@ -90,7 +92,8 @@ class RunData:
 
     def score(self, model: ResNet, split: str) -> SplitScore:
         """Evaluate a network on a split, which the processes share."""
-        return score_split(
+        score = score_multi_label_split if self.dataset.train.is_multi_label else score_split
+        return score(
             model,
             self.splits[split],
             self.preprocessing,
@@ -134,6 +137,8 @@ def open_run_data(config: RunConfig, options: RuntimeOptions, checkpoint: Checkp
             f"balanced_order reads images in any order, and the shards of {dataset.name} are read one after the other; "
             "use --class-weights balanced instead"
         )
+    if dataset.train.is_multi_label:
+        check_multi_label_options(config, dataset.name)
     if checkpoint and checkpoint.state["fingerprint"] != dataset.fingerprint:
         raise ConfigError(
             f"the images of {dataset.name} are not those that the run was started with; start over (--fresh)"

@@ -167,10 +167,14 @@ def unchanged(model: ResNet) -> Iterator[None]:
         model.zero_grad()
 
 
-def random_batch(model: ResNet, num_images: int, image_size: int) -> tuple[Tensor, Tensor]:
+def random_batch(
+    model: ResNet, num_images: int, image_size: int, *, multi_label: bool = False
+) -> tuple[Tensor, Tensor]:
     """Return images of noise, and labels, on the device of a network: the time of a step does not depend on pixels."""
     device, config = model.fc.weight.device, model.config
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(num_images, config.in_channels, image_size, image_size, generator=generator)
     labels = torch.randint(config.num_classes, (num_images,), generator=generator)
+    if multi_label:
+        labels = torch.rand(num_images, config.num_classes, generator=generator) < 0.5
     return images.to(device), labels.to(device)

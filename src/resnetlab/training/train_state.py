@@ -42,7 +42,7 @@ class TrainState:
     num_skipped_in_row: int = 0
     """The most recent of those, if the last step was skipped."""
     val_errors: list[float] = field(default_factory=list)
-    """Validation error after each epoch, in %."""
+    """Validation error after each epoch, in %; with several labels an image, 100 minus mean average precision."""
     curve: list[dict[str, Any]] = field(default_factory=list)
     """The progress reports of the current epoch."""
     window: MetricWindow = field(default_factory=MetricWindow)

@@ -178,8 +178,8 @@ class Trainer(TrainerComponents):
         with self.stop_signal.immediate():
             val = self.evaluate("val")
         self.state.epochs_done += 1
-        self.state.val_errors.append(val.error_pct)
-        self.best.update(self.state.epochs_done, val.error_pct, self.eval_model)
+        self.state.val_errors.append(val.selection_pct)
+        self.best.update(self.state.epochs_done, val.selection_pct, self.eval_model)
         line = reports.epoch_line(self, val, decoded_per_s)
         self.state.start_epoch()
         self.gather_skipped_images()

@@ -51,15 +51,18 @@ async function classify(card) {
 }
 
 function showPrediction(card, totalMs) {
-  const { label, top, unknown, times_ms: times } = card.prediction;
+  const { top, unknown, times_ms: times } = card.prediction;
   const best = top[0].class;
-  setTitle(card, label, false);
+  setTitle(card, answer(card.prediction), false);
   setMessage(card, unknown ? `${card.file.name}: no class is probable enough; the candidates are` : card.file.name);
   card.bars.replaceChildren(...top.map(newBar));
   card.explain.hidden = false;
   card.explain.setAttribute("aria-label", `Heat map: ${best} in ${card.file.name}`);
   card.time.textContent = `network ${formatDuration(times.inference)} · total ${formatDuration(totalMs)}`;
 }
+
+// The class, or the labels where an image may have several.
+const answer = ({ label, labels }) => (labels ? labels.join(", ") || "no label" : label);
 
 function newBar({ class: name, probability }) {
   const [item, bar, label, value] = ["li", "span", "bdi", "b"].map((tag) => document.createElement(tag));
@@ -146,8 +149,8 @@ function summary() {
   if (round.length === 1) {
     const [{ file, prediction, message }] = round;
     if (failed.length) return `${file.name}: ${message.textContent}`;
-    const { label, probability, unknown } = prediction;
-    return `${file.name}: ${unknown ? label : `${label}, ${formatPercent(probability)}`}`;
+    const { label, labels, probability, unknown } = prediction;
+    return `${file.name}: ${unknown || labels ? answer(prediction) : `${label}, ${formatPercent(probability)}`}`;
   }
   const classified = `${countImages(round.length - failed.length)} classified`;
   return failed.length ? `${classified}, ${failed.length} failed: the reason is next to each image` : classified;
