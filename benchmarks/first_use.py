@@ -114,7 +114,8 @@ def walk_through(name: str, walk: Walk, options: argparse.Namespace) -> None:
         StepError: if a step fails.
     """
     if name == "file" and (options.weights is None or not options.weights.is_file()):
-        print(f"\nwalk `file` skipped: {options.weights or 'no file'}; name the weights with --weights", flush=True)
+        missing = f"{options.weights} is no file" if options.weights else "no weights are given"
+        print(f"\nwalk `file` skipped: {missing}; name published CIFAR-10 weights with --weights", flush=True)
         return
     subject = f"{options.weights.name}: published CIFAR-10 weights" if name == "file" else f"{NAME} from loopback"
     print(f"\n{subject}", flush=True)
@@ -126,7 +127,7 @@ def walk_through(name: str, walk: Walk, options: argparse.Namespace) -> None:
         run_dir = train(walk, [*RESNETLAB, *words, "--from", str(options.weights.resolve())])
     else:
         with generated_file(walk) as address:
-            run_dir = train(walk, [LAUNCHER, "use", *address, *words, "--from", NAME])
+            run_dir = train(walk, [LAUNCHER, "use", *address, *words, "--from", NAME], ("downloading",))
     done = walk.run("evaluate", [*RESNETLAB, "evaluate", run_dir])
     record("evaluate", done.time_s, done.peak_mib, printed(done, "top-1 error"))
     image = first_photo(walk.folder)

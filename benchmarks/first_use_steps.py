@@ -42,7 +42,9 @@ class Walk:
         done = run_timed([self.python, *words], cwd=self.folder, env=self.env)
         if done.status:
             last = "\n".join(line for _, line in done.lines[-NUM_LAST_LINES:])
-            raise StepError(f"{step} FAILED with exit status {done.status}: {shlex.join(words)}\n{last}")
+            raise StepError(
+                f"{step} FAILED with exit status {done.status}: {shlex.join([self.python, *words])}\n{last}"
+            )
         return done
 
     def has(self, package: str) -> bool:
@@ -59,8 +61,17 @@ def copy(walk: Walk, photos: Path) -> None:
     record("copy", time.monotonic() - start_s, None, f"{num_files:,} files")
 
 
-def train(walk: Walk, words: Sequence[str]) -> str:
-    """Train, and print when its output appeared; return the run directory that it names."""
+def train(walk: Walk, words: Sequence[str], also: Sequence[str] = ()) -> str:
+    """Train, and print when its output appeared; return the run directory that it names.
+
+    Args:
+        walk: Where it runs.
+        words: The words after Python.
+        also: Beginnings of other lines to print; each must be there.
+
+    Raises:
+        StepError: if it fails, or a line is missing.
+    """
     done = walk.run("train", words)
     record("train", done.time_s, done.peak_mib, printed(done, "errors:"))
     silence_s, before = done.longest_silence()
@@ -71,7 +82,7 @@ def train(walk: Walk, words: Sequence[str]) -> str:
         f"longest silence {silence_s:.1f} s, after: {before or 'the start'}",
     ]
     record("", None, None, "; ".join(moments))
-    for prefix in ("how ", "time ", "kept:"):
+    for prefix in (*also, "how ", "time ", "kept:"):
         record("", None, None, printed(done, prefix))
     return str(Path(printed(done, "model file: ").removeprefix("model file: ")).parent)
 
