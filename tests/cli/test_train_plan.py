@@ -23,6 +23,7 @@ from resnetlab.models.pretrained.catalogue import CATALOGUE
 from resnetlab.models.zoo import model_config
 from resnetlab.system.download import DownloadError
 from resnetlab.training import plan_run, select_execution
+from resnetlab.training.execution import Execution
 from resnetlab.training.recipes import recipe
 from resnetlab.training.signal_handling import InterruptedRunError
 
@@ -232,7 +233,7 @@ def test_wrong_options_are_one_line(run, words, message):
     assert (status, message in err, len(err.splitlines())) == (2, True, 1)
 
 
-def summary(expected_s, minutes=None):
+def summary(expected_s, minutes=None, steps_per_epoch=20):
     config = RunConfig(model_config("resnet18"), recipe=recipe("finetune", epochs=5), weights=WEIGHTS, minutes=minutes)
     dataset = SimpleNamespace(name="a\x1b[31mb", train=range(320), classes=range(10))
     data = SimpleNamespace(
@@ -240,11 +241,12 @@ def summary(expected_s, minutes=None):
         device=SimpleNamespace(type="cpu"),
         preprocessing=SimpleNamespace(size_text="224"),
         num_epochs=5,
+        steps_per_epoch=steps_per_epoch,
     )
     trainer: Any = SimpleNamespace(
         config=config,
         data=data,
-        execution=SimpleNamespace(precision="bf16"),
+        execution=Execution("bf16", images_per_s={"bf16": 16.0}),
         state=SimpleNamespace(step=0),
         total_steps=100,
         options=SimpleNamespace(expected_s=expected_s),
@@ -253,6 +255,14 @@ def summary(expected_s, minutes=None):
     console = Console(file=output, width=80, color_system=None)
     RunSummary(console, is_planned=True, now=lambda: 1.7e9).on_start(trainer)
     return output.getvalue()
+
+
+def test_less_than_an_epoch_is_a_warning():
+    """16 images/s are one step a second, so an epoch takes 133 s more than the minute: 140 s with the margin."""
+    text = " ".join(summary(60.0, minutes=1, steps_per_epoch=233).split())
+    expected = "1 min are enough for 100 of the 233 steps of an epoch; one epoch would need --minutes 4"
+    assert text.endswith(f"warning: {expected}")
+    assert "warning" not in summary(60.0, minutes=1, steps_per_epoch=100)
 
 
 def test_three_lines_and_a_warning_above_an_hour():

@@ -1,6 +1,8 @@
 """Likely label errors: against a slow loop of the definition, and found where labels were changed on purpose."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from resnetlab.evaluation.html_report import render_page
 from resnetlab.evaluation.label_errors import MAX_EXAMPLES, find_label_errors
 from resnetlab.evaluation.metrics import compute_metrics
 from resnetlab.evaluation.predictions import Predictions
-from resnetlab.evaluation.summary import EvaluationSummary
+from resnetlab.evaluation.summary import EvaluationSummary, evaluation_notes
 
 CLASSES = [f"class {number}" for number in range(6)]
 SUMMARY = EvaluationSummary(
@@ -94,3 +96,25 @@ def test_json_and_page_show_them_for_held_out_images_only(monkeypatch):
     seen = compute_metrics(predictions, CLASSES, held_out=False)
     assert seen.as_json()["label_errors"] is None
     assert "Likely label errors" not in render_page(seen, SUMMARY)
+
+
+def test_a_network_at_chance_finds_no_label_errors():
+    probabilities, labels, _ = changed_labels()
+    rng = np.random.default_rng(1)
+    assert compute_metrics(predictions_of(probabilities, labels), CLASSES).label_errors is not None
+    assert compute_metrics(predictions_of(rng.permutation(probabilities), labels), CLASSES).label_errors is None
+
+
+@pytest.mark.parametrize(("share", "noted"), [(0.05, False), (0.3, True)])
+def test_a_poor_network_is_named_beside_its_label_errors(share, noted):
+    probabilities, labels, _ = changed_labels(share=share)
+    evaluation = compute_metrics(predictions_of(probabilities, labels), CLASSES)
+    dataset: Any = SimpleNamespace(warnings=(), seen_in_training=False, split_name="val", title="photos")
+    origin = {"config": {"recipe": {"keep": "best"}}, "data": {"name": "photos", "fingerprint": "f"}}
+    card: Any = SimpleNamespace(provenance=origin, temperature_scaling=None)
+    member: Any = SimpleNamespace(dataset=dataset, card=card, contradiction=None, num_recalibration_images=0)
+    notes = evaluation_notes([member], evaluation)
+    assert any("many likely label errors are its own mistakes" in note for note in notes) == noted
+    assert any("the epoch that was kept was selected on this split" in note for note in notes)
+    dataset.split_name = "test"
+    assert not any("the epoch that was kept" in note for note in evaluation_notes([member], evaluation))

@@ -99,6 +99,7 @@ def test_threads_are_compared_and_restored(step_times, monkeypatch):
     step_times[0].update({name: 1 / speed for name, speed in speeds.items()})
     chosen = dataclasses.replace(CONFIG, precision="fp32", layout="channels_last", compile="off")
     way, _ = select_execution(chosen, build_model(CONFIG.model), batch, load=LOAD)
+    del speeds["fp32"]  # of an unknown number of threads
     assert (way.threads, way.images_per_s) == (2, images_of(speeds))
     assert Execution(**way.as_json()) == way
     before = torch.get_num_threads()
@@ -106,6 +107,19 @@ def test_threads_are_compared_and_restored(step_times, monkeypatch):
         way.use_threads()
         assert torch.get_num_threads() == 2
     assert torch.get_num_threads() == before
+
+
+def test_each_number_of_threads_is_tried_before_the_rest(step_times, monkeypatch):
+    """Beside a busy process two threads may take all the time there is for measuring."""
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(select_execution_module, "thread_counts", lambda current: (1, 2))
+    monkeypatch.setattr(select_execution_module, "MAX_BUDGET_S", 0.0)
+    monkeypatch.setattr(select_execution_module.torch, "get_num_threads", lambda: 2)
+    times, taken = step_times
+    times.update({"fp32": 1.0, "fp32 + 2 threads": 1.0, "fp32 + 1 thread": 0.01})
+    way, _ = select_execution(dataclasses.replace(CONFIG, compile="off"), build_model(CONFIG.model), batch, load=LOAD)
+    assert way.name == "fp32 + 1 thread"
+    assert set(taken) == {"fp32", "fp32 + 2 threads", "fp32 + 1 thread"}
 
 
 def test_a_resumed_run_has_the_threads_of_its_start(tmp_path):

@@ -1,6 +1,7 @@
 """The lines that `resnetlab train` prints before the first step: what it trains, how, and how long that takes."""
 
 import datetime
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from resnetlab.cli.progress import MAX_WIDTH
 from resnetlab.cli.terminal import escape_name
 from resnetlab.study.display import time_text
 from resnetlab.training.callbacks import Callback
+from resnetlab.training.default_plan import MARGIN
 from resnetlab.training.run_time import LONG_S, days_text, expected_time_s
 
 if TYPE_CHECKING:
@@ -36,9 +38,28 @@ class RunSummary(Callback):
         width = min(MAX_WIDTH, self._console.width)
         for line in lines:
             self._console.print(Text(escape_name(line)), highlight=False, width=width)
-        if expected_s is not None and expected_s > LONG_S and trainer.config.minutes is None:
-            advice = "warning: more than an hour; --minutes 30 would fit image size and length to half an hour"
-            self._console.print(Text(advice, style="yellow"), highlight=False, width=width)
+        for advice in (_long_run(trainer, expected_s), _short_run(trainer)):
+            if advice:
+                self._console.print(Text(f"warning: {advice}", style="yellow"), highlight=False, width=width)
+
+
+def _long_run(trainer: "TrainerComponents", expected_s: float | None) -> str:
+    if expected_s is None or expected_s <= LONG_S or trainer.config.minutes is not None:
+        return ""
+    return "more than an hour; --minutes 30 would fit image size and length to half an hour"
+
+
+def _short_run(trainer: "TrainerComponents") -> str:
+    """Return advice for a run whose time is too short for one epoch, or nothing."""
+    minutes, total, epoch = trainer.config.minutes, trainer.total_steps, trainer.data.steps_per_epoch
+    if minutes is None or total >= epoch:
+        return ""
+    advice = f"{minutes:g} min are enough for {total:,} of the {epoch:,} steps of an epoch"
+    speed = trainer.execution.images_per_s.get(trainer.execution.name)
+    if speed is None:
+        return f"{advice}; give more --minutes"
+    missing_s = (epoch - total) * trainer.config.recipe.batch_size / speed
+    return f"{advice}; one epoch would need --minutes {math.ceil(minutes + missing_s / (60 * MARGIN))}"
 
 
 def _subject(trainer: "TrainerComponents") -> str:

@@ -110,7 +110,8 @@ class Evaluation:
     rejection: CoveragePoint | None = None
     """Coverage and error with the threshold `reject_below`; `None` if there is none."""
     label_errors: LabelErrors | None = None
-    """Images whose labels are probably wrong; `None` if the network was trained on some of the images."""
+    """Images whose labels are probably wrong; `None` if the network was trained on some of the images, or is no better
+    than chance: it then says nothing about labels."""
 
     @property
     def class_counts(self) -> tuple[int, ...]:
@@ -199,12 +200,14 @@ def compute_metrics(
     confusion = confusion_matrix(predictions.labels[finite], predictions.top[finite, 0], len(classes))
     answerable = predictions.confidence[finite], correct[finite]
     reliability = reliability_curve(*answerable)
-    loss = float(predictions.loss.mean())
+    loss, level = float(predictions.loss.mean()), chance_level(class_sizes.tolist())
+    top1 = error_rate(int((~correct).sum()), len(predictions))
+    beats_chance = level is None or level.is_beaten_by(top1.interval_95_pct)
     return Evaluation(
         classes=tuple(classes),
         num_samples=len(predictions),
         num_without_confidence=int((~finite).sum()),
-        top1=error_rate(int((~correct).sum()), len(predictions)),
+        top1=top1,
         top_k=predictions.top.shape[1],
         top5=error_rate(int((~in_top_k.any(1)).sum()), len(predictions)),
         loss=loss if math.isfinite(loss) else None,
@@ -230,7 +233,7 @@ def compute_metrics(
         rejection=None
         if reject_below is None
         else coverage_at(reject_below, *answerable, num_samples=len(predictions)),
-        label_errors=find_label_errors(predictions, classes) if held_out else None,
+        label_errors=find_label_errors(predictions, classes) if held_out and beats_chance else None,
     )
 
 

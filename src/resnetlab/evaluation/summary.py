@@ -12,6 +12,10 @@ if TYPE_CHECKING:  # the HTML report needs no PyTorch
     from resnetlab.evaluation.options import EvaluationOptions
 
 
+MANY_ERRORS_PCT = 20.0
+"""Top-1 error from which most of the images that look wrongly labelled may be mistakes of the network."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSummary:
     """The networks, the data and the protocol of an evaluation, in words."""
@@ -99,6 +103,13 @@ def evaluation_notes(members: "Sequence[EnsembleMember]", evaluation: Evaluation
     scalings = [member.card.temperature_scaling for member in members]
     if any(scaling and scaling.split == first.dataset.split_name for scaling in scalings):
         notes.append("the temperature was fitted on this split: on new images calibration is probably worse")
+    if first.dataset.split_name == "val" and any(_kept_best_epoch(member, first.dataset.title) for member in members):
+        notes.append("the epoch that was kept was selected on this split: the error on new images is probably higher")
+    if evaluation.label_errors and evaluation.label_errors.count and evaluation.top1.pct > MANY_ERRORS_PCT:
+        notes.append(
+            f"the network errs on {evaluation.top1.pct:.0f} % of these images: many likely label errors are its own "
+            "mistakes"
+        )
     unknown = [member.file.name for member in members if not is_training_data_known(member.card)]
     if (
         unknown
@@ -121,6 +132,13 @@ def evaluation_notes(members: "Sequence[EnsembleMember]", evaluation: Evaluation
             f"the network's output is not finite for {evaluation.num_without_confidence:,} images: all count as wrong"
         )
     return tuple(notes)
+
+
+def _kept_best_epoch(member: "EnsembleMember", data_title: str) -> bool:
+    """Return whether a network is the best epoch of a training on these data."""
+    provenance = member.card.provenance
+    keep = provenance.get("config", {}).get("recipe", {}).get("keep")
+    return keep == "best" and provenance.get("data", {}).get("name") == data_title
 
 
 def describe_origin(member: "EnsembleMember") -> list[tuple[str, str]]:

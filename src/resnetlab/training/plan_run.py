@@ -225,7 +225,8 @@ class _Planner:
             config, built, lambda number: random_batch(built, number, size), load=load, log=self.log
         )
         speed = execution.images_per_s[execution.name] * self.num_processes
-        eager_speed = execution.images_per_s.get("fp32", speed) * self.num_processes
+        eager = replace(execution, precision="fp32", layout="channels_last", compile=False, cuda_graph=False)
+        eager_speed = execution.images_per_s.get(eager.name, speed) * self.num_processes
         times = ImageTimes(size, 1 / speed, EVAL_SHARE / eager_speed, **self._decoding(device, size, recipe))
         return _Speed(execution, times)
 

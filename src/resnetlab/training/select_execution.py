@@ -145,17 +145,23 @@ def _compare_eager(
     speeds = {best.name: timer.images_per_s(best, rounds=1)}
     expected_s = load.num_images / speeds[best.name]
     budget_s = min(MAX_BUDGET_S, BUDGET_SHARE * expected_s)
-    others = list(_others(config, best))
-    if others and expected_s >= LONG_RUN_S:
-        log(f"comparing precisions and memory layouts, for at most {max(1, round(budget_s))} s …")
-        speeds = timer.compare([best, *others], budget_s * 2 / 3)
-        best = _fastest([best, *others], speeds)
-    counts = _thread_counts(config, timer, load) if expected_s >= LONG_RUN_S else ()
+    if expected_s < LONG_RUN_S:
+        return best, speeds
+    others, counts = list(_others(config, best)), _thread_counts(config, timer, load)
+    if others or counts:
+        log(f"comparing threads, precisions and memory layouts, for about {max(1, round(budget_s))} s …")
     if counts:
-        now = torch.get_num_threads()  # PyTorch's choice first: another must be faster by more than noise
+        # Beside another busy process, threads that wait for each other can be a hundred times slower than one. So each
+        # number is tried whatever the budget, and before the rest. PyTorch's own number comes first: another must be
+        # faster by more than noise.
+        now = torch.get_num_threads()
         ways = [replace(best, threads=count) for count in (now, *(count for count in counts if count != now))]
-        found = timer.compare(ways, budget_s / 3)
-        best, speeds = _fastest(ways, found), speeds | found
+        speeds = timer.compare(ways, budget_s / 3, every=True)
+        best = _fastest(ways, speeds)
+        others = list(_others(config, best))
+    if others:
+        speeds |= timer.compare([best, *others], budget_s * 2 / 3)
+        best = _fastest([best, *others], speeds)
     return best, speeds
 
 

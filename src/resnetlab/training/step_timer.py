@@ -98,15 +98,16 @@ class StepTimer:
             self._sample(way, forward)
         return self._speed(way.name)
 
-    def compare(self, ways: Sequence[Execution], budget_s: float) -> dict[str, float]:
+    def compare(self, ways: Sequence[Execution], budget_s: float, *, every: bool = False) -> dict[str, float]:
         """Return the images per second of eager executions by name: median over steps that they take in turn.
 
-        The first one is always measured, the others while the budget lasts; one that is left out has no entry.
+        The first one is always measured, the others while the budget lasts, or with `every` at least once; one that is
+        left out has no entry.
         """
         end_s = time.perf_counter() + budget_s
         self._sample(ways[0])
         for way in ways[1:]:
-            if time.perf_counter() < end_s and not self._is_slow(way):
+            if every or (time.perf_counter() < end_s and not self._is_slow(way)):
                 self._sample(way)
         measured = [way for way in ways if way.name in self._times]
         for _ in range(ROUNDS - 1):
