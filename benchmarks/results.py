@@ -1,10 +1,10 @@
-r"""Write the tables and the figure of README.md and docs/results.md again, from the records in docs/results.
+r"""Write the tables and figures of README.md and docs/results.md again, from the records in docs/results.
 
 A table stands between `<!-- results: NAME -->` and `<!-- end of results -->`; NAME is one of `result_tables.TABLES`.
 `make results` runs this. With --check nothing is written, and the exit status is 1 if a page differs from the records.
 
     python benchmarks/results.py
-    python benchmarks/results.py --curves studies/digits   # the record of the figure, from a study
+    python benchmarks/results.py --curves studies/digits --name default-study   # the record of a figure, from a study
 """
 
 import argparse
@@ -18,8 +18,9 @@ from result_tables import RECORDS, ROOT, TABLES
 
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 BLOCK = re.compile(r"(<!-- results: (?P<name>[\w-]+) -->\n+)(?:(?!<!--).)*?(\n*<!-- end of results -->)", re.DOTALL)
-FIGURE = ROOT / "docs" / "images" / "default-study.png"
-CURVES = RECORDS / "default-study-curves.json"
+FIGURES = ROOT / "docs" / "images"
+CURVES = "-curves.json"
+"""Ending of the record of a figure: the curves of a study's runs."""
 DIGITS = 4
 """Significant digits of a stored point of a curve: a figure shows fewer."""
 
@@ -28,17 +29,19 @@ def main() -> int:
     """Write or check the pages and the figure; return 1 if --check finds a difference."""
     parser = argparse.ArgumentParser(description="write the tables and figures of the results again, from records")
     parser.add_argument("--check", action="store_true", help="write nothing; compare the pages with the records")
-    parser.add_argument("--curves", type=Path, help="folder of a study, whose curves become the record of the figure")
+    parser.add_argument("--curves", type=Path, help="folder of a study, whose curves become the record of a figure")
+    parser.add_argument("--name", default="default-study", help="name of that figure")
     options = parser.parse_args()
     if options.curves:
-        write_curves(options.curves)
+        write_curves(options.curves, RECORDS / f"{options.name}{CURVES}")
     differing = [page for page in PAGES if page.read_text() != written(page.read_text())]
     for page in differing:
         print(f"{page.relative_to(ROOT)}: {'differs from the records' if options.check else 'written'}")
         if not options.check:
             page.write_text(written(page.read_text()))
     if not options.check:
-        draw(FIGURE)
+        for record in sorted(RECORDS.glob(f"*{CURVES}")):
+            draw(record, FIGURES / f"{record.name.removesuffix(CURVES)}.png")
     return int(options.check and bool(differing))
 
 
@@ -47,8 +50,8 @@ def written(text: str) -> str:
     return BLOCK.sub(lambda found: f"{found[1]}{TABLES[found['name']]()}{found[3]}", text)
 
 
-def write_curves(study: Path) -> None:
-    """Store the curves of a study's runs, and what else the figure needs."""
+def write_curves(study: Path, record: Path) -> None:
+    """Store the curves of a study's runs, and what else a figure needs."""
     from resnetlab.study.results import read_runs
 
     stored = [
@@ -71,12 +74,12 @@ def write_curves(study: Path) -> None:
         for run in read_runs(study)
         if not run.is_from_file
     ]
-    CURVES.write_text("[\n" + ",\n".join(json.dumps(run, separators=(",", ":")) for run in stored) + "\n]\n")
+    record.write_text("[\n" + ",\n".join(json.dumps(run, separators=(",", ":")) for run in stored) + "\n]\n")
 
 
-def stored_curves() -> list[dict[str, Any]]:
-    """Return the record of the figure: each run's network and curves."""
-    return json.loads(CURVES.read_text())
+def stored_curves(record: Path) -> list[dict[str, Any]]:
+    """Return the record of a figure: each run's network and curves."""
+    return json.loads(record.read_text())
 
 
 def rounded(value: float | None) -> float | None:
@@ -84,8 +87,8 @@ def rounded(value: float | None) -> float | None:
     return value if value is None or isinstance(value, int) else float(f"{value:.{DIGITS}g}")
 
 
-def draw(path: Path) -> None:
-    """Draw the figure of the default study, as its report does."""
+def draw(record: Path, path: Path) -> None:
+    """Draw the error curves of a study, as its report does."""
     import matplotlib as mpl
 
     from resnetlab.config import DataConfig, RunConfig
@@ -96,7 +99,7 @@ def draw(path: Path) -> None:
     from resnetlab.study.results import Run
     from resnetlab.training.recipes import recipe
 
-    stored = stored_curves()
+    stored = stored_curves(record)
     runs = [
         Run(
             directory=Path(run["run"]),

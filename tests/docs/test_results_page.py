@@ -177,7 +177,7 @@ def test_a_table_that_differs_is_written_again():
 
 
 def test_the_figure_is_drawn_from_the_records(tmp_path):
-    results.draw(tmp_path / "figure.png")
+    results.draw(RECORDS / "default-study-curves.json", tmp_path / "figure.png")
     drawn, committed = (
         np.asarray(Image.open(path).convert("L"), np.float64) for path in (tmp_path / "figure.png", results.FIGURE)
     )
@@ -190,7 +190,7 @@ def test_the_curves_end_as_the_study_did():
         errors = {
             row["directory"]: float(row["val_error_pct"]) for row in csv.DictReader(lines) if not row["deepened_from"]
         }
-    curves = {run["run"]: run["epochs"][-1]["val_error_pct"] for run in results.stored_curves()}
+    curves = {run["run"]: run["epochs"][-1]["val_error_pct"] for run in results.stored_curves(RECORDS / "default-study-curves.json")}
     assert {f"runs/{name}": error for name, error in curves.items()} == pytest.approx(errors, rel=1e-3)
 
 
