@@ -176,10 +176,12 @@ def test_a_table_that_differs_is_written_again():
         assert "0.6 to 2.0 times (mean 1.1) at lr 0.1" in text
 
 
-def test_the_figure_is_drawn_from_the_records(tmp_path):
-    results.draw(RECORDS / "default-study-curves.json", tmp_path / "figure.png")
+@pytest.mark.parametrize("record", sorted(RECORDS.glob(f"*{results.CURVES}")), ids=lambda record: record.stem)
+def test_a_figure_is_drawn_from_its_record(record, tmp_path):
+    results.draw(record, tmp_path / "figure.png")
+    stored = results.FIGURES / f"{record.name.removesuffix(results.CURVES)}.png"
     drawn, committed = (
-        np.asarray(Image.open(path).convert("L"), np.float64) for path in (tmp_path / "figure.png", results.FIGURE)
+        np.asarray(Image.open(path).convert("L"), np.float64) for path in (tmp_path / "figure.png", stored)
     )
     assert drawn.shape == committed.shape
     assert np.abs(drawn - committed).mean() < 1  # other fonts and versions round differently
@@ -190,7 +192,10 @@ def test_the_curves_end_as_the_study_did():
         errors = {
             row["directory"]: float(row["val_error_pct"]) for row in csv.DictReader(lines) if not row["deepened_from"]
         }
-    curves = {run["run"]: run["epochs"][-1]["val_error_pct"] for run in results.stored_curves(RECORDS / "default-study-curves.json")}
+    curves = {
+        run["run"]: run["epochs"][-1]["val_error_pct"]
+        for run in results.stored_curves(RECORDS / "default-study-curves.json")
+    }
     assert {f"runs/{name}": error for name, error in curves.items()} == pytest.approx(errors, rel=1e-3)
 
 
