@@ -38,8 +38,9 @@ class MetricLogger(Callback):
             self.scalars(metrics.step, metrics.progress.scalars())
 
     def on_epoch(self, trainer: "Trainer", line: Mapping[str, Any]) -> None:
-        """Log the validation loss and error."""
-        self.scalars(line["step"], {f"val/{name}": line[f"val_{name}"] for name in ("loss", "error_pct")})
+        """Log the validation loss and error, and the mean average precision of several labels an image."""
+        names = ("loss", "error_pct", "mean_average_precision_pct")
+        self.scalars(line["step"], {f"val/{name}": line[f"val_{name}"] for name in names if f"val_{name}" in line})
 
     def __enter__(self) -> "MetricLogger":
         return self
