@@ -16,7 +16,7 @@ Evaluation and prediction
     evaluate, Evaluation, ChanceLevel, SplitScore, load, Predictor, Prediction,
     evaluate_multi_label, MultiLabelEvaluation, LabelMetrics
 Looking into networks
-    lesion, LesionResult
+    lesion, LesionResult, landscape, LandscapeResult
 Files
     load_model, save_model, ModelCard
 Errors
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from resnetlab.evaluation.evaluate import evaluate
     from resnetlab.evaluation.evaluate_multi_label import evaluate_multi_label
     from resnetlab.evaluation.label_metrics import LabelMetrics, MultiLabelEvaluation
+    from resnetlab.evaluation.landscape_models import LandscapeResult
+    from resnetlab.evaluation.landscape_networks import landscape
     from resnetlab.evaluation.lesion import LesionResult
     from resnetlab.evaluation.lesion_models import lesion
     from resnetlab.evaluation.metrics import Evaluation
@@ -87,6 +89,8 @@ _MODULES = {
     "evaluation.evaluate": ("evaluate",),
     "evaluation.evaluate_multi_label": ("evaluate_multi_label",),
     "evaluation.label_metrics": ("LabelMetrics", "MultiLabelEvaluation"),
+    "evaluation.landscape_models": ("LandscapeResult",),
+    "evaluation.landscape_networks": ("landscape",),
     "evaluation.lesion": ("LesionResult",),
     "evaluation.lesion_models": ("lesion",),
     "evaluation.metrics": ("Evaluation",),
@@ -178,6 +182,8 @@ __all__ = [
     "LabelMetrics",
     "lesion",
     "LesionResult",
+    "landscape",
+    "LandscapeResult",
     "load",
     "Predictor",
     "Prediction",

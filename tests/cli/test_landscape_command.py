@@ -5,13 +5,15 @@ import math
 import re
 import shutil
 import subprocess
+from typing import Any
 
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+import resnetlab
 from resnetlab.cli.main import main
-from resnetlab.config import DataConfig, ModelConfig, Preprocessing, Shortcut
+from resnetlab.config import ConfigError, DataConfig, ModelConfig, Preprocessing, Shortcut
 from resnetlab.data.loader import sample_images
 from resnetlab.data.open_dataset import open_data
 from resnetlab.evaluation.landscape_models import LandscapeResult
@@ -77,6 +79,25 @@ def test_tables_figures_and_page(files, tmp_path, capsys):
     assert data[1]["loss"][2][0] == pytest.approx(
         next(p["loss"] for p in points if (p["column"], p["row"]) == (0, 2)), rel=1e-4
     )
+
+
+def test_the_function_measures_as_the_command_does(files, tmp_path, capsys, undrawn):
+    printed = json.loads(landscape(capsys, *files, "--out", tmp_path / "out", "--json"))
+    stages = []
+    arguments: dict[str, Any] = {"max_images": 32, "num_points": 3, "num_eigenvalues": 1}
+    measured = resnetlab.landscape(
+        files, "digits", out=tmp_path / "own", on_progress=lambda stage, *_: stages.append(stage), **arguments
+    )
+    for result, entry in zip(measured, printed["networks"], strict=True):
+        assert [list(row) for row in result.loss] == entry["loss"]
+        assert list(result.curvature.eigenvalues if result.curvature else ()) == pytest.approx(
+            entry["curvature"]["eigenvalues"], rel=1e-3
+        )
+    assert {stage.rpartition(": ")[2] for stage in stages} == {"points", "eigenvalues of the Hessian"}
+    again = resnetlab.landscape(files, "digits", out=tmp_path / "own", **arguments)
+    assert [result.num_reused for result in again] == [9, 9]
+    with pytest.raises(ConfigError, match="states are for a plane of one network"):
+        resnetlab.landscape(files, "digits", states=files[:1], **arguments)
 
 
 def test_script_of_the_page(tmp_path):

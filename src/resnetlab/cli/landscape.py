@@ -147,16 +147,11 @@ def prepare(
     console: "Console",
 ) -> "tuple[list[LandscapeCase], int]":
     """Return the networks with their images, and the points along an axis; print what will be measured."""
-    from resnetlab.evaluation.landscape_models import LandscapeCase, choose_points
-    from resnetlab.evaluation.lesion_models import member_images
-    from resnetlab.models.resnet import ResNet
+    from resnetlab.evaluation.landscape_models import choose_points
+    from resnetlab.evaluation.landscape_networks import landscape_cases
 
-    states = tuple(file for state in options.states for file in named_states(state))
-    cases = []
-    for member in members:
-        assert isinstance(member.model, ResNet)
-        images, labels = member_images(member, options.images)
-        cases.append(LandscapeCase(model=member.model, images=images, labels=labels, states=states))
+    states = [file for state in options.states for file in named_states(state)]
+    cases = landscape_cases(members, options.images, states)
     num_points = choose_points(cases, measured, out)
     if not options.json:
         grid = f"{num_points} x {num_points} points" if options.dimensions == 2 else f"{num_points} points"
