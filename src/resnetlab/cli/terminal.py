@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, TextIO, cast
 
+from resnetlab.system.proxied_streams import innermost_stream
+
 WhenReaderLeaves = Literal["stop", "finish", "warn"]
 """`stop` the command; `finish` it without output; or finish it after one line on standard error (`warn`)."""
 
@@ -76,7 +78,7 @@ def print_json(value: Any) -> None:
 
 def unescaped(stream: TextIO) -> TextIO:
     """Return the stream below the escaping one, for control sequences that are meant; another stream unchanged."""
-    return stream.rich_proxied_file if isinstance(stream, EscapedStream) else stream
+    return innermost_stream(stream)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,8 @@ import sys
 import time
 from types import TracebackType
 
+from resnetlab.system.proxied_streams import innermost_stream
+
 PLAIN_INTERVAL_S = 10.0
 """Seconds between two plain lines."""
 
@@ -16,10 +18,14 @@ class DownloadProgress:
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-        console = Console(stderr=True, markup=False)
+        console = Console(file=innermost_stream(sys.stderr), markup=False)
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
         self._description, self._announced, self._next_line_s = description, False, 0.0
-        self._bar = Progress(*columns, console=console, transient=True) if console.is_terminal else None
+        self._bar = (
+            Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
+            if console.is_terminal
+            else None
+        )
         self._task = None if self._bar is None else self._bar.add_task("", total=None)
 
     def __enter__(self) -> "DownloadProgress":
