@@ -2,7 +2,9 @@
 
 import io
 import itertools
+import json
 import re
+import shutil
 import signal
 import sys
 from types import SimpleNamespace
@@ -68,9 +70,26 @@ def test_a_folder_is_enough(run, tmp_path):
     assert [line for line in before_the_end.splitlines() if len(line) > 80] == []
     config = read_config(tmp_path / "runs" / "photos-seed0" / "config.json")
     assert (config.recipe.name, config.recipe.epochs, config.weights) == ("scratch", 2, None)
-    assert run("--epochs", "2")[0] == 0  # the finished run
     status, _, err = run("--epochs", "3")
     assert (status, "recipe.epochs: 2 -> 3" in err) == (2, True)
+
+
+def test_a_finished_run_says_that_nothing_was_trained(run, photos):
+    _, out, _ = run("--steps", "2")
+    assert "nothing was trained" not in out
+    line = "The run in runs/photos-seed0 is finished, nothing was trained; start over with --fresh, or name another "
+    status, out, err = run("--steps", "2")
+    assert (status, err) == (0, "")
+    assert [line in out, out.index(line) < out.index("errors: train"), "warning" in out] == [True, True, False]
+    added = photos / "cat" / "new.png"
+    shutil.copy(photos / "cat" / "0.png", added)
+    try:
+        status, out, err = run("--steps", "2", "--json")
+    finally:
+        added.unlink()
+    assert json.loads(out)["out"] == "runs/photos-seed0"
+    assert line in err
+    assert f"warning: {photos} had 40 images then, and has 41 now\n" in err
 
 
 def test_the_plan_is_made_once_and_stored(run, tmp_path, monkeypatch):

@@ -179,7 +179,7 @@ def run(options: Options) -> int:
 
     from resnetlab.cli.console import open_console
     from resnetlab.cli.progress import TrainDisplay
-    from resnetlab.cli.train_output import print_next_commands, print_result
+    from resnetlab.cli.train_output import print_next_commands, print_nothing_trained, print_result
     from resnetlab.cli.train_plan_output import RunSummary
     from resnetlab.system.allocator import use_huge_pages
 
@@ -212,6 +212,8 @@ def run(options: Options) -> int:
         saved = f"saved in {out}, the same command continues" if (out / "checkpoint").exists() else "nothing was saved"
         console.print(f"{stopped}; {saved}", soft_wrap=True, highlight=False)
         return stopped.status
+    if trained.was_finished and first:
+        print_nothing_trained(out, config, console)
     scaling = trained.card.temperature_scaling
     if options.json and first:
         print_json({"out": str(out), **trained.result, **({"temperature": scaling.temperature} if scaling else {})})

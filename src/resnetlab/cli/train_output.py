@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from resnetlab.cli.terminal import escape_name
-from resnetlab.config import DataConfig
+from resnetlab.config import DataConfig, RunConfig
 from resnetlab.evaluation.chance import constant_answer
 
 MIN_DATA_WAIT_PCT = 10.0
@@ -34,6 +34,18 @@ def print_result(result: Mapping[str, Any], out: Path, console: Console) -> None
         wait = f"{result['data_wait_pct']:.0f} % of the time was spent waiting for images"
         console.print(f"{wait}: resnetlab doctor finds the cause", soft_wrap=True, highlight=False)
     console.print(f"model file: {out / 'model.safetensors'}", soft_wrap=True, highlight=False)
+
+
+def print_nothing_trained(out: Path, config: RunConfig, console: Console) -> None:
+    """Print that a run was finished before, and whether its images are no longer as many."""
+    from resnetlab.training.finished_run import changed_counts
+
+    instead = "start over with --fresh, or name another folder with --out"
+    lines = [f"The run in {out} is finished, nothing was trained; {instead}"]
+    if counts := changed_counts(out, config):
+        lines.append(f"warning: {config.data.name} had {counts[0]:,} images then, and has {counts[1]:,} now")
+    for line in lines:
+        console.print(escape_name(line), highlight=False, soft_wrap=True, style="yellow")
 
 
 def _precision_line(result: Mapping[str, Any]) -> list[str]:

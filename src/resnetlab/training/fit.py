@@ -97,8 +97,8 @@ def fit(
 def _finished(folder: Path, result: dict[str, Any], group: ProcessGroup, model: nn.Module | None) -> TrainResult:
     """Return the result of a run that is done already."""
     if model is None:
-        return TrainResult(*group.run_on_first(lambda: load_model(folder / MODEL)), result)
-    return TrainResult(cast("ResNet", model), load_own_weights(folder, model), result)
+        return TrainResult(*group.run_on_first(lambda: load_model(folder / MODEL)), result, was_finished=True)
+    return TrainResult(cast("ResNet", model), load_own_weights(folder, model), result, was_finished=True)
 
 
 def _open(out: Path, config: RunConfig, options: RuntimeOptions, stack: contextlib.ExitStack) -> ResumePoint:

@@ -29,6 +29,8 @@ class TrainResult:
     """Architecture, classes, preprocessing, provenance and errors: all that a model file stores besides weights."""
     result: dict[str, Any]
     """The record's `result` line: errors in %, times in seconds."""
+    was_finished: bool = False
+    """Whether the run was finished before: nothing was trained, and the result is that of its record."""
 
 
 def close_window(trainer: "TrainerComponents", lr: float, images_per_s: float) -> Progress | None:
