@@ -55,6 +55,21 @@ def in_terminal(clock, width=80):
     return TrainDisplay(Console(file=out, width=width, force_terminal=True), clock), out
 
 
+@pytest.mark.parametrize(
+    ("expected_s", "sizes", "line"),
+    [
+        (2.5, (900, 50, 50), "measuring the errors of epoch 7 on train, val and test …\n"),
+        (None, (900, 50, 0), "measuring the errors of epoch 7 on train and val …\n"),
+        (1.5, (900, 50, 50), ""),
+    ],
+)
+def test_a_long_evaluation_at_the_end_is_announced(clock, expected_s, sizes, line):
+    display, out = plain(clock)
+    splits = {name: range(size) for name, size in zip(("train", "val", "test"), sizes, strict=True)}
+    display.on_last_evaluation(SimpleNamespace(data=SimpleNamespace(splits=splits)), 7, expected_s)
+    assert out.getvalue() == line
+
+
 def line_widths(output):
     """Return the widths of all lines sent to a terminal, without escape codes."""
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output)

@@ -37,6 +37,7 @@ class Recorder(Callback):
         self.lines: list[str] = []
         self.points: list[Progress] = []
         self.epochs: list[dict] = []
+        self.last_evaluations: list[tuple[int, float | None]] = []
 
     def on_start(self, trainer):
         self.lines = trainer.describe()
@@ -47,6 +48,9 @@ class Recorder(Callback):
 
     def on_epoch(self, trainer, line):
         self.epochs.append(dict(line))
+
+    def on_last_evaluation(self, trainer, epoch, expected_s):
+        self.last_evaluations.append((epoch, expected_s))
 
 
 @pytest.fixture(scope="module")
@@ -297,8 +301,18 @@ def test_a_run_that_fails_says_so_in_its_record(tmp_path):
     assert (result["status"], result["error"]) == ("failed", "the terminal is gone")
 
 
+def test_callbacks_hear_of_the_last_evaluation_once_and_how_long_it_takes(run):
+    _, fitted, recorder = run
+    ((epoch, expected_s),) = recorder.last_evaluations
+    assert epoch == 2
+    assert 0 < expected_s < fitted.result["time_s"]
+
+
 def test_validation_chooses_when_asked():
-    best = fit(dataclasses.replace(CONFIG, recipe=recipe("digits", epochs=3, batch_size=64, lr=0.3, keep="best")))
+    recorder = Recorder()
+    config = dataclasses.replace(CONFIG, recipe=recipe("digits", epochs=3, batch_size=64, lr=0.3, keep="best"))
+    best = fit(config, callbacks=[recorder])
+    assert recorder.last_evaluations[0][0] == best.result["best_epoch"]
     assert best.result["val_error_pct"] == best.result["best_val_error_pct"]
     seen = BestWeights(with_weights=True)
     model = build_model("resnet8")

@@ -26,6 +26,9 @@ PLAIN_INTERVAL_S = 10.0
 RATE_WINDOW_S = 120.0
 """Time constant of the average step rate, in seconds: long enough for several epochs with their validation."""
 
+LONG_EVALUATION_S = 2.0
+"""Expected time in seconds from which the evaluation at the end is announced."""
+
 MAX_WIDTH = 80
 """Largest width of a line, in columns."""
 
@@ -97,6 +100,13 @@ class TrainDisplay(Callback):
         if line.get("time_s") is not None:
             cells.append(time_text(line["time_s"]))
         self._print(Text("  ".join(cells)))
+
+    def on_last_evaluation(self, trainer: "Trainer", epoch: int, expected_s: float | None) -> None:
+        """Print what is measured at the end, unless it takes a moment only."""
+        if expected_s is None or expected_s >= LONG_EVALUATION_S:
+            *first, last = [name for name, split in trainer.data.splits.items() if len(split)]
+            splits = f"{', '.join(first)} and {last}" if first else last
+            self._print(Text(f"measuring the errors of epoch {epoch} on {splits} …"))
 
     def on_warning(self, trainer: "Trainer | None", message: str) -> None:
         """Print a warning; long lines are wrapped."""

@@ -28,6 +28,12 @@ class Callback:
     def on_epoch(self, trainer: "Trainer", line: Mapping[str, Any]) -> None:
         """Run after each epoch and its validation, with the record's `epoch` line: errors in %, times in seconds."""
 
+    def on_last_evaluation(self, trainer: "Trainer", epoch: int, expected_s: float | None) -> None:
+        """Run before the weights of an epoch are evaluated on every split, which takes about so many seconds.
+
+        `expected_s` is `None` if no validation was timed: no epoch was trained by this process.
+        """
+
     def on_end(self, trainer: "Trainer", result: Mapping[str, Any]) -> None:
         """Run after the last evaluation, with the record's `result` line."""
 

@@ -175,8 +175,10 @@ class Trainer(TrainerComponents):
         if self.average:
             broadcast_bn_statistics(self.average.model, self.process_group)
         decoded_per_s = self.data.decoded_images_per_s()  # before the validation images are decoded
+        start_s = time.perf_counter()
         with self.stop_signal.immediate():
             val = self.evaluate("val")
+        self.val_time_s = time.perf_counter() - start_s
         self.state.epochs_done += 1
         self.state.val_errors.append(val.selection_pct)
         self.best.update(self.state.epochs_done, val.selection_pct, self.eval_model)
@@ -188,14 +190,24 @@ class Trainer(TrainerComponents):
 
     def finish(self) -> TrainResult:
         """Evaluate the selected weights on every split; the test split is evaluated here alone."""
+        epoch = self.state.epochs_done
         if self.config.recipe.keep == "best" and self.best.weights:  # none if no epoch was trained since it was set
+            epoch = self.best.epoch
             self.eval_model.load_state_dict(self.best.weights)
         self.eval_model.requires_grad_()
+        self.call("on_last_evaluation", epoch, self._evaluation_time_s())
         scores = {name: self.evaluate(name) if len(split) else None for name, split in self.data.splits.items()}
         self.gather_skipped_images()
         result, card = reports.result_line(self, scores), reports.model_card(self, reports.split_errors(scores))
         model = self.eval_model.cpu().eval()
         return TrainResult(cast("ResNet", model.module) if isinstance(model, OwnNetwork) else model, card, result)
+
+    def _evaluation_time_s(self) -> float | None:
+        """Return the seconds that every split takes, by the time of the last validation; `None` without one."""
+        sizes = {name: len(split) for name, split in self.data.splits.items()}
+        if self.val_time_s is None or not sizes["val"]:
+            return None
+        return self.val_time_s * sum(sizes.values()) / sizes["val"]
 
     def lr(self, ahead: int = 0) -> float:
         """Return the learning rate of the next step, or of one that follows it `ahead` steps later."""

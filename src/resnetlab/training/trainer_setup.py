@@ -87,6 +87,8 @@ class TrainerComponents:
         self.snapshot = StateSnapshot()
         self._learning: list[bool] = []
         self._ready_epoch = -1
+        self.val_time_s: float | None = None
+        """Seconds of the last validation."""
         self.is_resumed = checkpoint is not None
         if checkpoint:
             self.load_state_dict({"state": checkpoint.state, "tensors": checkpoint.tensors})
