@@ -11,6 +11,7 @@ from rich.text import Text
 
 from resnetlab.cli.progress import MAX_WIDTH
 from resnetlab.cli.terminal import escape_name
+from resnetlab.models.pretrained.convert import weights_title
 from resnetlab.study.display import time_text
 from resnetlab.training.callbacks import Callback
 from resnetlab.training.default_plan import MARGIN
@@ -65,7 +66,7 @@ def _short_run(trainer: "TrainerComponents") -> str:
 def _subject(trainer: "TrainerComponents") -> str:
     """Return network, start and images in words."""
     config, dataset = trainer.config, trainer.data.dataset
-    name, weights = config.model.name, config.weights
+    name, weights = config.model.name, config.weights and weights_title(config.weights)
     start = f"{name} from {weights or 'random weights'}"
     if weights is not None and weights.startswith(f"{name}."):
         start = weights

@@ -20,6 +20,7 @@ from resnetlab.evaluation.self_check.quick_check import contradiction
 from resnetlab.models.deepen import deepen, max_difference, num_calibration_images
 from resnetlab.models.model_card import read_card
 from resnetlab.models.model_file import load_model
+from resnetlab.models.pretrained.convert import weights_title
 from resnetlab.models.resnet import ResNet
 from resnetlab.serialization import check, differences, from_json
 from resnetlab.training.checkpoint import Checkpoint
@@ -153,7 +154,7 @@ HEADS = {
 
 def describe_init(start: dict[str, Any]) -> str:
     """Return the record's `start` entry as one line of text."""
-    words = f"{start['file']}: {HEADS[start['head']]}"
+    words = f"{weights_title(start['file'])}: {HEADS[start['head']]}"
     if "depth" not in start:
         return words
     return (

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from resnetlab.config import RunConfig
 from resnetlab.data.rng import make_generator
 from resnetlab.models.cost import cost_of_config
+from resnetlab.models.pretrained.convert import weights_title
 from resnetlab.models.resnet import ResNet
 from resnetlab.models.zoo import build_model, size_warning
 from resnetlab.serialization import to_json
@@ -258,5 +259,5 @@ def _start_warnings(config: RunConfig, data: RunData, start: dict[str, Any]) -> 
     """Return what is known before the first step: network, image size, initial weights, data, and skipped images."""
     warning = None if config.own_model else size_warning(config.model, data.preprocessing.image_size)
     skipped = [f"left out: {bad}" for bad in data.dataset.skipped]
-    contradicted = [f"{config.weights}: {start['contradiction']}"] if "contradiction" in start else []
+    contradicted = [f"{weights_title(start['file'])}: {start['contradiction']}"] if "contradiction" in start else []
     return [*([warning] if warning else []), *contradicted, *data.dataset.warnings, *skipped]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from resnetlab.config import Preprocessing
 from resnetlab.models.model_card import read_card
 from resnetlab.models.model_file import load_model
 from resnetlab.models.pretrained.catalogue import CATALOGUE
+from resnetlab.models.pretrained.convert import convert, weights_title
+from resnetlab.models.pretrained.fetch import conversion_of
 from resnetlab.models.pretrained.from_file import model_file_of
 from resnetlab.models.zoo import build_model
 
@@ -101,6 +104,20 @@ def test_model_file_stays(tmp_path):
     assert model_file_of(made, pytest.fail) == made
 
 
+def test_a_conversion_has_the_name_of_the_published_weights_else_of_its_file(tmp_path):
+    source = tmp_path / "my net.pth"
+    save(source, "resnet8", 10, shortcut="project")
+    made = model_file_of(str(source), lambda line: None)
+    assert weights_title(made) == "my net.pth"
+    published = conversion_of(CATALOGUE["resnet20.akamaster_cifar10"])
+    path = convert(source, replace(published, model=None), "0" * 64)
+    assert weights_title(str(path)) == "resnet20.akamaster_cifar10"
+    path.unlink()
+    assert weights_title(str(path)) == "resnet20.akamaster_cifar10"  # by the file's name
+    for name in ("resnet18.tv_in1k", "runs/photos-seed0", str(source)):
+        assert weights_title(name) == name
+
+
 def test_train_from_a_file(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     save(tmp_path / "a.pth", "resnet8", 10, shortcut="project")
@@ -113,5 +130,8 @@ def test_train_from_a_file(tmp_path, monkeypatch, capsys):
     assert main([*words, "--json"]) == 0
     captured = capsys.readouterr()
     assert "resnetlab: a.pth: assumed: 32 pixels" in captured.err
+    assert "train    resnet8 from a.pth on photos: " in captured.err
+    assert "start    a.pth: new head: other classes" in captured.err
+    assert "cache" not in captured.err
     assert read_card(json.loads(captured.out)["out"]).classes == ("cat", "dog")
     assert main([*words, "--resume", "--json"]) == 0  # the finished run is found again

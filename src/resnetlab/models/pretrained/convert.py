@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from resnetlab.config import ConfigError, ModelConfig, Preprocessing
-from resnetlab.models.model_card import ModelCard, ModelFileError
+from resnetlab.models.model_card import ModelCard, ModelFileError, read_card
 from resnetlab.serialization import differences, to_json
 from resnetlab.system.cache_folder import cache_folder
 from resnetlab.system.download import file_digest
@@ -56,6 +56,21 @@ def converted_path(conversion: Conversion, sha256: str) -> Path:
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in conversion.name)
     return weights_folder() / f"{name}-{digest[:8]}.safetensors"
+
+
+def weights_title(weights: str) -> str:
+    """Return initial weights as a user knows them: a conversion in the cache is named after what it was made from.
+
+    That is the name of published weights, or the name of another file of weights. A name or path stays as it is.
+    """
+    path = Path(weights)
+    if path.parent != weights_folder():
+        return weights
+    try:
+        made_from = read_card(path).provenance["converted_from"]
+    except (ModelFileError, KeyError):  # a resumed run does not need the file
+        return path.stem.rpartition("-")[0] or path.stem
+    return str(made_from.get("name") or made_from["file"])
 
 
 def convert(source: Path, conversion: Conversion, sha256: str, *, imported: "ImportedModel | None" = None) -> Path:
