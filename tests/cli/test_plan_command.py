@@ -151,7 +151,8 @@ def test_a_local_core_is_measured_in_both_precisions(capsys, monkeypatch):
         (("--price-per-hour", "1e-9"), "at 1e-09 an hour"),
         (("--storage-mb-per-s", "1e-9"), "storage 9.3e-09)"),
         (("--epochs", "1000000000"), "1,000,000,000 epochs of"),
-        (("--steps", "1"), "1 steps of 256 images in"),
+        (("--epochs", "1"), "1 epoch of"),
+        (("--steps", "1"), "1 step of 256 images in"),
     ],
 )
 def test_tiny_and_huge_numbers_fit_the_page(capsys, words, text):

@@ -17,6 +17,7 @@ from resnetlab.models.model_file import load_model
 from resnetlab.models.zoo import build_model, model_config
 from resnetlab.training.callbacks import Callback
 from resnetlab.training.compare_runs import without_times
+from resnetlab.training.describe_run import length_text
 from resnetlab.training.fit import fit
 from resnetlab.training.lr_schedule import lr_at
 from resnetlab.training.metrics import Progress
@@ -149,7 +150,7 @@ def test_the_resolved_configuration_is_described(run):
     assert "resnet8: residual, 8 layers, shortcut pad" in text
     assert "digits: 1,257 train, 270 val, 270 test" in text
     assert "10 classes; 8 pixels; mean and deviation per channel" in text
-    assert "digits: 38 steps of 64 images (2 x 19); seed 4" in text
+    assert "recipe   digits; seed 4\n         38 steps of 64 images (2 epochs of 19 steps)\n" in text
     assert "lr 0.01, /10 at 19, 29" in text
     assert "computed fp32" in text
     assert max(map(len, run[2].lines)) <= 80
@@ -299,6 +300,20 @@ def test_a_run_that_fails_says_so_in_its_record(tmp_path):
         fit(CONFIG, tmp_path / "r", callbacks=[Fails()])
     result = read_record(tmp_path / "r" / "record.jsonl")[-1]
     assert (result["status"], result["error"]) == ("failed", "the terminal is gone")
+
+
+@pytest.mark.parametrize(
+    ("length", "text"),
+    [
+        ((1, 25, 16), "1 step of 16 images (4 % of an epoch)"),
+        ((1, 1, 1), "1 step of 1 image (1 epoch of 1 step)"),
+        ((25, 10, 1_024), "25 steps of 1,024 images (2.5 epochs of 10 steps)"),
+        ((64_000, 351, 128), "64,000 steps of 128 images (182.34 epochs of 351 steps)"),
+        ((1_000, 10, 64), "1,000 steps of 64 images (100 epochs of 10 steps)"),
+    ],
+)
+def test_the_length_of_a_run_in_words(length, text):
+    assert length_text(*length) == text
 
 
 def test_callbacks_hear_of_the_last_evaluation_once_and_how_long_it_takes(run):

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from resnetlab.cli.terminal import print_json
+from resnetlab.system.count_text import count_text
 
 if TYPE_CHECKING:
     from resnetlab.cli.plan import Options
@@ -19,14 +20,15 @@ def print_plan(prediction: "Plan", work: "Workload", cluster: "Cluster", *, opti
     epochs = f"{work.epochs:,.0f}" if work.epochs >= 100 else f"{work.epochs:.3g}"
     origin = f"--batch-size {work.batch_size}" if options.batch_size else "from the recipe (--batch-size changes it)"
     limits = ", ".join(f"{resource} {format_amount(speed, 0)}" for resource, speed in prediction.limits.items())
+    steps = f"{count_text(prediction.steps, 'step')} of {count_text(work.batch_size, 'image')}"
     rows: dict[str, Any] = {
-        "work": f"{options.model} on {options.data}, recipe {options.recipe}: {epochs} epochs of "
+        "work": f"{options.model} on {options.data}, recipe {options.recipe}: {epochs} epoch{'s' * (epochs != '1')} of "
         f"{work.num_images:,} images, {sizes} pixels",
         "on": f"{cluster.num_devices:,} x {device.title}, {work.precision}; {work.batch_size:,} images a step on all "
         f"devices, {origin}",
         "": "",
         "time": f"{format_duration(3600 * prediction.hours)}: {format_amount(prediction.images_per_s, 0)} images/s, "
-        f"{prediction.steps:,} steps of {work.batch_size:,} images in {format_duration(prediction.step_s)} each; "
+        f"{steps} in {format_duration(prediction.step_s)} each; "
         "without validation",
         "bottleneck": f"{prediction.bottleneck} (limits in images/s: {limits})",
         "memory": f"{prediction.memory_gib:.1f} of {device.memory_gib:.3g} GiB on each device",

@@ -13,6 +13,7 @@ from resnetlab.cli.progress import MAX_WIDTH
 from resnetlab.cli.terminal import escape_name
 from resnetlab.models.pretrained.convert import weights_title
 from resnetlab.study.display import time_text
+from resnetlab.system.count_text import count_text
 from resnetlab.training.callbacks import Callback
 from resnetlab.training.default_plan import MARGIN
 from resnetlab.training.run_time import LONG_S, days_text, expected_time_s
@@ -82,16 +83,14 @@ def _method(trainer: "TrainerComponents") -> str:
     words = [
         f"recipe {config.recipe.name}",
         f"{data.preprocessing.size_text} pixels",
-        _number(data.num_epochs, "epoch") if config.recipe.steps is None else _number(trainer.total_steps, "step"),
+        count_text(data.num_epochs, "epoch")
+        if config.recipe.steps is None
+        else count_text(trainer.total_steps, "step"),
         f"batches of {config.recipe.batch_size:,}",
         trainer.execution.precision,
-        _number(torch.get_num_threads(), "thread") if on_cpu else "GPU",
+        count_text(torch.get_num_threads(), "thread") if on_cpu else "GPU",
     ]
     return ", ".join(words)
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def _time(expected_s: float, now_s: float) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from resnetlab.config import RunConfig
+from resnetlab.system.count_text import count_text
 from resnetlab.training.lr_schedule import lr_at, num_lr_drops
 
 if TYPE_CHECKING:
@@ -35,15 +36,16 @@ def _position(trainer: "Trainer", before: RunConfig, saved: Mapping[str, Any]) -
     if now != then:
         epoch = trainer.state.epochs_done + 1
         lines.append(
-            f"an epoch has {now:,} steps instead of {then:,}: after {step:,} steps the run continues at the start of "
-            f"epoch {epoch:,}, which is counted as step {trainer.state.step:,}"
+            f"an epoch has {count_text(now, 'step')} instead of {then:,}: after {count_text(step, 'step')} the run "
+            f"continues at the start of epoch {epoch:,}, which is counted as step {trainer.state.step:,}"
         )
     elif before.recipe.batch_size != trainer.config.recipe.batch_size:
         lines.append(f"a step has {trainer.config.recipe.batch_size:,} images instead of {before.recipe.batch_size:,}")
-    if trainer.state.epochs_done >= trainer.data.num_epochs:
+    done = trainer.state.epochs_done
+    if done >= trainer.data.num_epochs:
         lines.append(
-            f"nothing is left to train: {trainer.state.epochs_done:,} epochs are done, and the new length is "
-            f"{trainer.data.num_epochs:,}; the network stays as it is"
+            f"nothing is left to train: {count_text(done, 'epoch')} {'is' if done == 1 else 'are'} done, and the "
+            f"new length is {trainer.data.num_epochs:,}; the network stays as it is"
         )
     return lines
 

@@ -4,6 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from resnetlab.config import Recipe
+from resnetlab.system.count_text import count_text
 from resnetlab.training.describe_classes import describe_classes
 from resnetlab.training.init_weights import describe_init
 from resnetlab.training.reports import sharing
@@ -34,8 +35,8 @@ def describe_run(trainer: "TrainerComponents") -> list[str]:
         f"{'' if config.weights is None else ', as in the file'}",
         *(f"         {line}" for line in dataset.reading),
         *describe_classes(trainer),
-        f"recipe   {recipe.name}: {total_steps:,} steps of {recipe.batch_size} images "
-        f"({total_steps / steps_per_epoch:.4g} x {steps_per_epoch:,}); seed {config.seed}",
+        f"recipe   {recipe.name}; seed {config.seed}",
+        f"         {length_text(total_steps, steps_per_epoch, recipe.batch_size)}",
         f"         lr {recipe.lr:g}, {_schedule(recipe, total_steps, steps_per_epoch)}",
         f"         {recipe.optimizer}, momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:.3g}{decayed}",
         f"         {_augmentation(recipe)}",
@@ -53,6 +54,17 @@ def describe_run(trainer: "TrainerComponents") -> list[str]:
     if trainer.state.step:
         lines.append(f"resumed  after step {trainer.state.step:,}")
     return lines
+
+
+def length_text(total_steps: int, steps_per_epoch: int, batch_size: int) -> str:
+    """Return the length of a run in words, such as `240 steps of 16 images (8 epochs of 30 steps)`."""
+    epochs = total_steps / steps_per_epoch
+    if epochs < 1:
+        passes = f"{100 * epochs:.3g} % of an epoch"
+    else:
+        number = f"{epochs:,.2f}".rstrip("0").rstrip(".")
+        passes = f"{number} epoch{'s' * (number != '1')} of {count_text(steps_per_epoch, 'step')}"
+    return f"{count_text(total_steps, 'step')} of {count_text(batch_size, 'image')} ({passes})"
 
 
 def _schedule(recipe: Recipe, total_steps: int, steps_per_epoch: int) -> str:
