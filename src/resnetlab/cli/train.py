@@ -234,10 +234,12 @@ def resolve_run(options: Options) -> tuple[RunConfig, Path]:
         ConfigError: for an unknown name, a value out of range, or a missing run to resume.
     """
     from resnetlab.data.registry import dataset_title
+    from resnetlab.models.similar_paths import suggest_path
 
     if options.resume and options.out is not None:
         if not (options.out / "config.json").exists():
-            raise ConfigError(f"{options.out}: no run to resume; omit --resume to start one")
+            hint = suggest_path(options.out, "config.json")
+            raise ConfigError(f"{options.out}: no run to resume{hint or '; omit --resume to start one'}")
         return override_config(read_config(options.out / "config.json"), options), options.out
     check_plan_options(options)
     config = new_config(options)
@@ -247,7 +249,8 @@ def resolve_run(options: Options) -> tuple[RunConfig, Path]:
     if is_planned(options) and _continues(options, out):
         config = override_config(read_config(out / "config.json"), options)
     if options.resume and not (out / "config.json").exists():
-        raise ConfigError(f"{out}: no run to resume; name its directory with --out")
+        hint = suggest_path(out, "config.json")
+        raise ConfigError(f"{out}: no run to resume{hint or '; name its directory with --out'}")
     return config, out
 
 

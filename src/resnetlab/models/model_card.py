@@ -120,10 +120,12 @@ def find_model_file(path: Path | str) -> Path:
         return path / MODEL_FILE
     if not path.exists():
         from resnetlab.models.pretrained.resolve import find_pretrained, suggest_weights
+        from resnetlab.models.similar_paths import suggest_path
 
         pretrained = find_pretrained(str(path))
         if pretrained is None:
-            raise ModelFileError(f"{path}: no such model file{suggest_weights(str(path))}")
+            hint = suggest_weights(str(path)) or suggest_path(path, MODEL_FILE)
+            raise ModelFileError(f"{path}: no such model file{hint}")
         return pretrained
     return path
 

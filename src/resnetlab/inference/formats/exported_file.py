@@ -14,7 +14,8 @@ from resnetlab.inference.formats.metadata import (
     ExportMetadata,
     Format,
 )
-from resnetlab.models.model_card import ModelCard
+from resnetlab.models.model_card import MODEL_FILE, ModelCard
+from resnetlab.models.similar_paths import suggest_path
 
 __all__ = [
     "ExportedFile",
@@ -93,7 +94,8 @@ def _file_size(path: Path, note: str = "") -> int:
     try:
         status = path.stat()
     except FileNotFoundError as error:
-        raise ExportedFileError(f"{path}: no such file{f'; {note}' if note else ''}") from error
+        hint = f"; {note}" if note else suggest_path(path, MODEL_FILE)
+        raise ExportedFileError(f"{path}: no such file{hint}") from error
     if not stat.S_ISREG(status.st_mode):
         raise ExportedFileError(f"{path}: not a regular file")
     return status.st_size
