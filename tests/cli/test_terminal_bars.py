@@ -110,6 +110,13 @@ def test_control_sequences_of_a_bar_reach_the_terminal(function, terminal_text):
     assert r"\u001b" not in text
 
 
+def test_the_bar_of_a_download_has_the_unit_of_its_line(terminal_text):
+    text = terminal_text(download)
+    assert "(3.0 MiB)" in text
+    assert "1.0 of 3.0 MiB" in text
+    assert "MB" not in text
+
+
 def test_control_sequences_of_a_downloaded_name_do_not(terminal_text):
     text = terminal_text(download, "\x1b]0;owned\x07.pth")
     assert r"downloading \u001b]0;owned\u0007.pth" in text

@@ -210,7 +210,7 @@ def test_weights_are_downloaded_with_consent_alone(monkeypatch, tmp_path, answer
     assert fetched == ([WEIGHTS] if agreed else [])
     printed = output.getvalue()
     if answer is not None:
-        assert "download resnet18.tv_in1k, 45 MiB from download.pytorch.org? [Y/n]" in printed
+        assert "download resnet18.tv_in1k, 44.7 MiB from download.pytorch.org? [Y/n]" in printed
     elif not yes:
         assert (
             "from random weights: resnet18.tv_in1k is not on this machine; --from resnet18.tv_in1k or --yes" in printed

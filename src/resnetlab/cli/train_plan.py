@@ -114,12 +114,13 @@ def consent(name: str, console: "Console", *, yes: bool) -> bool:
     from resnetlab.models.pretrained.catalogue import CATALOGUE
     from resnetlab.models.pretrained.fetch import is_cached, model_file
     from resnetlab.system.download import DownloadError
+    from resnetlab.system.download_progress import size_text
 
     entry = CATALOGUE[name]
     if is_cached(entry):
         return True
     host = entry.file.url.split("/")[2]
-    size = "" if entry.size_mib is None else f"{max(1, round(entry.size_mib))} MiB "
+    size = "" if entry.size_mib is None else f"{size_text(entry.size_mib * 2**20)} "
     if not yes and sys.stdin.isatty() and console.is_terminal:
         question = f"start from published weights: download {name}, {size}from {host}? [Y/n] "
         console.print(question, end="", highlight=False, soft_wrap=True)

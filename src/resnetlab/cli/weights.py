@@ -188,6 +188,8 @@ def _rows(entries: "list[PretrainedWeights]") -> "Table":
 
 def _print_details(entry: "PretrainedWeights", options: Options) -> None:
     """Print all that is known about one entry."""
+    from resnetlab.system.download_progress import size_text
+
     facts = describe(entry)
     if options.json:
         print_json(facts)
@@ -197,7 +199,7 @@ def _print_details(entry: "PretrainedWeights", options: Options) -> None:
     pixels = f"{entry.image_size} pixels"
     if entry.resize_size:
         pixels += f", the centre of a shorter side of {entry.resize_size} ({facts['interpolation']}, antialiased)"
-    size = "" if entry.size_mib is None else f", {entry.size_mib:.1f} MiB"
+    size = "" if entry.size_mib is None else f", {size_text(entry.size_mib * 2**20)}"
     values = {
         "name": entry.name,
         "network": f"{entry.model.name}, {facts['params']:,} parameters, {facts['num_classes']:,} classes",
