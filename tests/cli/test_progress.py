@@ -178,7 +178,9 @@ def test_the_cursor_is_restored_after_an_error(clock):
 def test_the_result_fits_80_columns_and_breaks_no_number(time_s):
     out = io.StringIO()
     result = {f"{name}_error_pct": 100.0 for name in ("train", "val", "test")}
-    print_result(result | {"time_s": time_s, "images_per_s": 12_345.0}, Path("run"), Console(file=out, width=80))
+    print_result(
+        result | {"time_s": time_s, "images_per_s": 12_345.0}, Path("run"), Console(file=out, width=80), batch_size=100
+    )
     *summary, model_file = out.getvalue().splitlines()
     assert "; ".join(summary).startswith("errors: train 100.00 %, val 100.00 %, test 100.00 %; ")
     assert summary[-1].endswith(" images/s")

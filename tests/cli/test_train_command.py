@@ -102,16 +102,17 @@ def test_a_model_file_provides_the_initial_weights(trained, tmp_path):
     assert "holds resnet8, which is not the network plain8 of this run (shortcut: pad -> none)" in other.stderr
 
 
-def test_the_result_mentions_a_long_wait_for_images(capsys):
+def test_the_result_mentions_a_long_wait_for_images_in_a_run_of_a_minute(capsys):
     result = {
         "train_error_pct": 99.99,
         "val_error_pct": 99.99,
         "test_error_pct": None,
-        "time_s": 1.0,
-        "images_per_s": 12_345.0,
+        "time_s": 100.0,
+        "images_per_s": 500.0,
     }
-    for wait_pct, is_mentioned in ((100.0, True), (9.9, False)):
-        print_result(result | {"data_wait_pct": wait_pct}, Path("run"), Console(width=80))
+    for wait_pct, steps, is_mentioned in ((100.0, 300, True), (9.9, 300, False), (100.0, 299, False)):
+        waited = result | {"data_wait_pct": wait_pct, "steps": steps}
+        print_result(waited, Path("run"), Console(width=80), batch_size=100)
         lines = capsys.readouterr().out.splitlines()
         assert any("100 % of the time was spent waiting for images" in line for line in lines) == is_mentioned
         assert max(map(len, lines)) <= 80

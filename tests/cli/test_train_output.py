@@ -33,7 +33,7 @@ RESULT = {
 
 def printed(**changes):
     out = io.StringIO()
-    print_result({**RESULT, **changes}, Path("run"), Console(file=out, width=80))
+    print_result({**RESULT, **changes}, Path("run"), Console(file=out, width=80), batch_size=100)
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     return lines
@@ -77,7 +77,7 @@ def test_the_epoch_that_was_kept_is_named(changes, line):
 def test_results_of_old_records_are_printed_without_what_they_lack():
     old = {key: RESULT[key] for key in ("train_error_pct", "val_error_pct", "test_error_pct", "time_s", "images_per_s")}
     out = io.StringIO()
-    print_result(old, Path("run"), Console(file=out, width=80))
+    print_result(old, Path("run"), Console(file=out, width=80), batch_size=100)
     assert out.getvalue().splitlines() == [
         "errors: train 1.00 %, val 20.00 %, test 25.00 %; 5 s, 100 images/s",
         "model file: run/model.safetensors",
@@ -87,7 +87,7 @@ def test_results_of_old_records_are_printed_without_what_they_lack():
 def test_a_class_name_cannot_drive_the_terminal():
     out = io.StringIO()
     level = {**LEVEL, "class": "a\x1b[2J\nb"}
-    print_result({**RESULT, "chance": {"test": level}}, Path("run"), Console(file=out, width=80))
+    print_result({**RESULT, "chance": {"test": level}}, Path("run"), Console(file=out, width=80), batch_size=100)
     assert "\x1b" not in out.getvalue()
 
 

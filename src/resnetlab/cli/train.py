@@ -218,7 +218,7 @@ def run(options: Options) -> int:
     if options.json and first:
         print_json({"out": str(out), **trained.result, **({"temperature": scaling.temperature} if scaling else {})})
     elif first:
-        print_result(trained.result, out, console)
+        print_result(trained.result, out, console, batch_size=config.recipe.batch_size)
         if scaling:
             from resnetlab.evaluation.summary import describe_temperature
 

@@ -13,10 +13,16 @@ from resnetlab.evaluation.chance import constant_answer
 
 MIN_DATA_WAIT_PCT = 10.0
 """Share of the training time spent waiting for images from which the result mentions it."""
+MIN_TRAIN_S = 60.0
+"""Training time in seconds from which that share means something: the first batches are always waited for."""
 
 
-def print_result(result: Mapping[str, Any], out: Path, console: Console) -> None:
-    """Print the errors of a finished run, the chance level, the epoch that was kept, and the path of its model file."""
+def print_result(result: Mapping[str, Any], out: Path, console: Console, *, batch_size: int) -> None:
+    """Print the errors of a finished run, the chance level, the epoch that was kept, and the path of its model file.
+
+    The wait for images is mentioned if it is long, and the training was not too short to tell; `batch_size` gives its
+    time.
+    """
     from resnetlab.study.display import time_text
 
     errors = [
@@ -30,7 +36,8 @@ def print_result(result: Mapping[str, Any], out: Path, console: Console) -> None
     lines = [f"{summary}; {speed}"] if len(summary) + 2 + len(speed) <= width else [summary, speed]
     for line in (*lines, *_precision_line(result), *_chance_lines(result), *_kept_lines(result)):
         console.print(escape_name(line), highlight=False, width=width)
-    if result.get("data_wait_pct", 0) >= MIN_DATA_WAIT_PCT:
+    train_s = result.get("steps", 0) * batch_size / result["images_per_s"]
+    if result.get("data_wait_pct", 0) >= MIN_DATA_WAIT_PCT and train_s >= MIN_TRAIN_S:
         wait = f"{result['data_wait_pct']:.0f} % of the time was spent waiting for images"
         console.print(f"{wait}: resnetlab doctor finds the cause", soft_wrap=True, highlight=False)
     console.print(f"model file: {out / 'model.safetensors'}", soft_wrap=True, highlight=False)
