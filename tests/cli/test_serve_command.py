@@ -19,6 +19,8 @@ from resnetlab.cli import serve
 from resnetlab.cli.main import UsageError, parse
 from resnetlab.config import ConfigError
 from resnetlab.inference.predictor import load
+from resnetlab.serving import server as server_module
+from resnetlab.serving.metrics import ServerMetrics
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +136,22 @@ def test_the_first_lines_say_what_happens_and_who_can_reach_the_server(model):
         )
         assert response.headers["access-control-allow-origin"] == "https://app.example"
         assert server.stop() == 0
-        warning, loading = server.all_stderr().splitlines()
+        warning, loading, stopped = server.all_stderr().splitlines()
         assert warning.startswith("resnetlab: warning: other machines can reach the server at 0.0.0.0")
         assert loading == f"resnetlab: loading {model}"
+        assert stopped == "resnetlab: stopped; answered 9 requests"
+
+
+@pytest.mark.parametrize(("paths", "line"), [(3, "answered 3 requests"), (1, "answered 1 request")])
+def test_the_last_line_says_how_many_requests_were_answered(model, monkeypatch, capsys, paths, line):
+    """Requests whose client disconnected (499) are not answered."""
+    metrics = ServerMetrics()
+    for path in ("/v1/predict", "/healthz", "/")[:paths]:
+        metrics.requests.labels(path, 200).inc()
+    metrics.requests.labels("/v1/predict", 499).inc()
+    monkeypatch.setattr(server_module, "serve", lambda *_, **__: metrics.num_answered)
+    assert serve.run(parse(serve.Options, "serve", [str(model)])) == 0
+    assert capsys.readouterr() == ("", f"resnetlab: stopped; {line}\n")
 
 
 @pytest.mark.slow

@@ -61,9 +61,9 @@ class RunningServer:
         return self.process.wait(30)
 
     def stderr(self) -> str:
-        """Return the standard error of the process after its exit, without the line that it prints first."""
+        """Return the standard error of the process after its exit, without the lines at its start and its end."""
         lines = self.all_stderr().splitlines(keepends=True)
-        return "".join(line for line in lines if not line.startswith("resnetlab: loading "))
+        return "".join(line for line in lines if not line.startswith(("resnetlab: loading ", "resnetlab: stopped; ")))
 
     def all_stderr(self) -> str:
         """Return the whole standard error of the process after its exit."""

@@ -238,7 +238,7 @@ def test_the_worker_exits_with_the_server(model, signum):
 @pytest.mark.alone
 @pytest.mark.slow
 def test_sigterm_while_the_model_is_loading(model):
-    """The server exits with status 0 and prints nothing to stderr."""
+    """The server exits with status 0 and prints no error."""
     with run_server(model) as server:
         worker = server.worker_pid()
         os.kill(worker, signal.SIGKILL)

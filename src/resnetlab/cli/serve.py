@@ -10,6 +10,7 @@ import tyro
 from resnetlab.config import ConfigError
 from resnetlab.inference.rejection import check_reject_below
 from resnetlab.serving.limits import Limits
+from resnetlab.system.count_text import count_text
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Options:
 
 
 def run(options: Options) -> int:
-    """Serve until a signal arrives; return 0.
+    """Serve until a signal arrives, say that it stopped, and return 0.
 
     Raises:
         ConfigError: If an option is invalid, or a package is missing.
@@ -93,7 +94,7 @@ def run(options: Options) -> int:
             f"warning: other machines can reach the server at {options.host}; it has no TLS and no accounts, so put a "
             "proxy in front of it"
         )
-    serve(
+    num_answered = serve(
         ServiceOptions(
             model=options.model,
             backend=options.backend,
@@ -106,6 +107,7 @@ def run(options: Options) -> int:
         on_start=lambda: print_note(f"loading {options.model}"),
         log=print_access_log if options.access_log else None,
     )
+    print_note(f"stopped; answered {count_text(num_answered, 'request')}")
     return 0
 
 

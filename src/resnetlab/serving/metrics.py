@@ -62,6 +62,12 @@ class ServerMetrics:
         self.ready = Gauge("resnetlab_worker_ready", "1 if the worker is ready, otherwise 0.", registry=registry)
         self.restarts = Counter("resnetlab_worker_restarts", "Worker restarts.", registry=registry)
 
+    @property
+    def num_answered(self) -> int:
+        """Requests that were answered, on every path; without those whose client disconnected."""
+        samples = [sample for family in self.requests.collect() for sample in family.samples]
+        return round(sum(sample.value for sample in samples if sample.labels["status"] != "499"))
+
     def to_text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)

@@ -89,8 +89,8 @@ def serve(
     on_ready: Callable[[str, ModelInfo], None],
     on_start: Callable[[], None] = lambda: None,
     log: Callable[[str], None] | None = None,
-) -> None:
-    """Serve until SIGTERM or SIGINT, then finish the requests in flight and return.
+) -> int:
+    """Serve until SIGTERM or SIGINT, then finish the requests in flight, and return how many were answered.
 
     Args:
         service: The model and the limits.
@@ -110,6 +110,7 @@ def serve(
         on_start()
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
             runner.run(server.serve_with_worker(listener, lambda model_info: on_ready(url, model_info)))
+        return server.metrics.num_answered
 
 
 def open_socket(listen: ListenOptions) -> socket.socket:
@@ -162,6 +163,7 @@ class Server(uvicorn.Server):
     def __init__(self, service: ServiceOptions, listen: ListenOptions, log: Callable[[str], None] | None) -> None:
         """Build the application and the worker's supervisor, without starting them."""
         limits, metrics = service.limits, ServerMetrics()
+        self.metrics = metrics
         worker_settings = {
             "model": str(service.model),
             "backend": service.backend,
