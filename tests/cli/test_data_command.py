@@ -97,7 +97,7 @@ def test_only_some_of_many_classes_are_printed(tmp_path, capsys):
     output = capsys.readouterr().out
     assert max(map(len, output.splitlines())) <= 80
     assert "… 17 more" in output
-    assert "classes: 41 (a class with a name that is too long for a table row 00, …)\n" in output
+    assert "classes: 41 (a class with a name that i…too long for a table row 00, …)\n" in output
     assert len(output.splitlines()) <= 40
     assert "no splits: training holds out 10 % of each class" in output
     assert "between" not in output

@@ -63,6 +63,16 @@ def test_wide_class_names_do_not_cut_numbers(width):
     assert all(cell_len(line) <= width for line in lines)
 
 
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_no_line_of_a_table_ends_with_spaces(is_terminal):
+    out = io.StringIO()
+    console = Console(file=out, width=80, force_terminal=is_terminal, color_system=None)
+    print_classes(evaluation_of(["a", "a long name", "b"]), console)
+    lines = out.getvalue().splitlines()
+    assert sum("a long name" in line for line in lines) == 2
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("evaluated") / "net.safetensors"

@@ -8,7 +8,7 @@ from PIL import Image
 from helpers.images import write_tree
 from resnetlab.config import ConfigError, RunConfig
 from resnetlab.data.left_out import MAX_LINE, LeftOutCounter, Reason, join_names, shorten
-from resnetlab.data.listing import describe_listing
+from resnetlab.data.listing import DatasetListing, describe_listing
 from resnetlab.data.readers.folder import list_folder
 from resnetlab.inference.overlay_writer import OverlayWriter
 from resnetlab.serialization import to_json
@@ -157,6 +157,16 @@ def test_lines_stay_short_whatever_the_names(tmp_path):
     assert sum(group.count for group in listing.left_out) == 800
     assert all(len(group.examples) <= 3 for group in listing.left_out)
     assert lines[2].startswith("classes: 200 (class 0 xxx")
+
+
+@pytest.mark.parametrize("length", range(1, 12))
+def test_the_line_of_classes_fits_below_a_heading_of_train(length):
+    """`train` indents it by 9 columns; it would wrap to a line with the bracket alone."""
+    classes = tuple(f"{number:0{length}}" for number in range(100))
+    line = describe_listing(DatasetListing(classes, {}))[1]
+    assert line.startswith("classes: 100 (")
+    assert line.endswith(", …)")
+    assert 60 <= 9 + len(line) <= 80
 
 
 def test_names_in_lines():

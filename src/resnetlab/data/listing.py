@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from resnetlab.data.images.storage import ImageStorage
 
-CLASSES_WIDTH = 78
-"""Characters of the line that lists classes."""
+CLASSES_WIDTH = 70
+"""Characters of the line that lists classes, before its bracket: `train` indents it by 9 of 80 columns."""
 NAMES_WIDTH = 90
 """Characters of the class names in an error or warning."""
 
