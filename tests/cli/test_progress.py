@@ -85,9 +85,9 @@ def test_plain_lines_are_printed_every_10_s(clock):
         display.update(progress(64_000))
     lines = out.getvalue().splitlines()
     assert lines == [
-        "step 1,000/64,000  train error 34.2 %  1,050 images/s",
-        "step 2,000/64,000  train error 34.2 %  1,050 images/s  10 min 20 s left",
-        "step 64,000/64,000  train error 34.2 %  1,050 images/s",
+        "step 1,000/64,000  batch error 34.2 %  1,050 images/s",
+        "step 2,000/64,000  batch error 34.2 %  1,050 images/s  10 min 20 s left",
+        "step 64,000/64,000  batch error 34.2 %  1,050 images/s",
     ]
 
 
@@ -139,7 +139,7 @@ def test_a_terminal_has_a_live_line(clock):
         for step in (1000, 1100):
             display.update(progress(step))
             clock.now += 1.0
-        assert "1,100/64,000  error 34.2 %  1,050 images/s  10 min 29 s left" in out.getvalue()
+        assert "1,100/64,000  batch error 34.2 %  1,050 images/s  10 min 29 s left" in out.getvalue()
         assert "━" in out.getvalue()
         display.on_epoch(None, {"epoch": 1, "train_error_pct": 34.2, "lr": 0.1, "time_s": 3})
     assert "epoch   1" in out.getvalue()

@@ -46,7 +46,7 @@ def test_live_table_in_a_terminal(task):
             display.update(event)
         assert display.time_left_s() is not None
         assert "step 5/10" in out.getvalue()
-        assert "train  44.0 %" in out.getvalue()
+        assert "batch  44.0 %" in out.getvalue()
         assert "0 of 2 runs" in out.getvalue()
         display.update(RunEnded(task, "killed"))
     assert "failed, killed" in out.getvalue()

@@ -119,10 +119,11 @@ class TrainDisplay(Callback):
     def _width(self) -> int:
         return min(MAX_WIDTH, self.console.width)
 
-    def _progress_text(self, progress: Progress, error: str = "train error") -> str:
+    def _progress_text(self, progress: Progress) -> str:
+        """Return a report in words; its error is that of the batches since the last one, not the epoch's."""
         cells = [
             f"{progress.step:,}/{progress.total_steps:,}",
-            f"{error} {progress.train_error_pct:.1f} %".strip(),
+            f"batch error {progress.train_error_pct:.1f} %",
             f"{progress.images_per_s:,.0f} images/s",
         ]
         left_s = self.step_rate.time_left_s(progress.total_steps)
@@ -133,7 +134,7 @@ class TrainDisplay(Callback):
     def _live_line(self) -> Group | Table:
         if self._progress is None:
             return Group()
-        text = Text(self._progress_text(self._progress, error="error"), no_wrap=True, overflow="ellipsis")
+        text = Text(self._progress_text(self._progress), no_wrap=True, overflow="ellipsis")
         bar_width = self._width - 1 - len(text) - 2  # the last column stays free: some terminals wrap if it is filled
         line = Table.grid(padding=(0, 2))
         if bar_width < 4:

@@ -94,7 +94,7 @@ class StudyDisplay:
         for task, progress in self._running.items():
             bar = ProgressBar(progress.total_steps if progress else 1, progress.step if progress else 0, width=20)
             step = f"step {progress.step}/{progress.total_steps}" if progress else "starting"
-            error = f"train {progress.train_error_pct:5.1f} %" if progress else ""
+            error = f"batch {progress.train_error_pct:5.1f} %" if progress else ""
             table.add_row(task_label(task), bar, step, error)
         if not self._running:
             return Group()
