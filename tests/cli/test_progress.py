@@ -4,6 +4,7 @@ import io
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -66,7 +67,8 @@ def in_terminal(clock, width=80):
 def test_a_long_evaluation_at_the_end_is_announced(clock, expected_s, sizes, line):
     display, out = plain(clock)
     splits = {name: range(size) for name, size in zip(("train", "val", "test"), sizes, strict=True)}
-    display.on_last_evaluation(SimpleNamespace(data=SimpleNamespace(splits=splits)), 7, expected_s)
+    trainer: Any = SimpleNamespace(data=SimpleNamespace(splits=splits))
+    display.on_last_evaluation(trainer, 7, expected_s)
     assert out.getvalue() == line
 
 
