@@ -75,6 +75,15 @@ def test_a_console_escapes_every_kind_of_text(kind, terminal):
         assert len(text.splitlines()) == 3
 
 
+@pytest.mark.parametrize("style", [None, "dim"])
+def test_wrapped_lines_do_not_end_with_spaces(style):
+    out = io.StringIO()
+    console = EscapedConsole(file=out, markup=False, width=12, highlight=False)
+    console.print("one two three four five six seven", style=style)
+    console.print("go on? [Y/n] ", end="", soft_wrap=True)
+    assert out.getvalue() == "one two\nthree four\nfive six\nseven\ngo on? [Y/n] "
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_json_is_valid_in_every_encoding(encoding, monkeypatch):
     raw = io.BytesIO()

@@ -1,5 +1,6 @@
 """Rich consoles of the command line, whose texts cannot drive the terminal."""
 
+import re
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -9,6 +10,8 @@ from rich.segment import Segment
 from rich.text import Text
 
 from resnetlab.cli.terminal import IN_TEXT, encodable, escape, unescaped
+
+_END_OF_LINE = re.compile(" +\n")
 
 
 def open_console(*, stderr: bool = False, **options: Any) -> Console:
@@ -29,12 +32,15 @@ class EscapedConsole(Console):
         return super().render_str(encodable(escape(text), self.encoding), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Yield the segments of an object. A `Text` is escaped before its lines are wrapped to the width."""
+        """Yield the segments of an object. A `Text` is escaped before its lines are wrapped to the width.
+
+        No line ends with the space at which it was wrapped.
+        """
         if isinstance(renderable, Text) and IN_TEXT.search(renderable.plain):
             renderable = escaped_text(renderable)
         for segment in super().render(renderable, options):
-            if segment.control is None and IN_TEXT.search(segment.text):
-                yield Segment(escape(segment.text), segment.style)
+            if segment.control is None and (" \n" in segment.text or IN_TEXT.search(segment.text)):
+                yield Segment(_END_OF_LINE.sub("\n", escape(segment.text)), segment.style)
             else:
                 yield segment
 
