@@ -70,6 +70,9 @@ def test_a_long_evaluation_at_the_end_is_announced(clock, expected_s, sizes, lin
     trainer: Any = SimpleNamespace(data=SimpleNamespace(splits=splits))
     display.on_last_evaluation(trainer, 7, expected_s)
     assert out.getvalue() == line
+    quiet = TrainDisplay(display.console, clock, announces_evaluation=False)  # train --json
+    quiet.on_last_evaluation(trainer, 7, expected_s)
+    assert out.getvalue() == line
 
 
 def line_widths(output):

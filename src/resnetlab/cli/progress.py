@@ -36,11 +36,17 @@ MAX_WIDTH = 80
 class TrainDisplay(Callback):
     """The progress of one run on a console; as a context manager it restores the terminal."""
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
-        """Display on `console`: a live line if it is a terminal, else plain lines. `clock` returns seconds."""
+    def __init__(
+        self, console: Console, clock: Callable[[], float] = time.monotonic, *, announces_evaluation: bool = True
+    ) -> None:
+        """Display on `console`: a live line if it is a terminal, else plain lines. `clock` returns seconds.
+
+        `announces_evaluation` prints a line before a long evaluation at the end.
+        """
         self.console = console
         self.step_rate = StepRate(clock)
         self._clock = clock
+        self._announces_evaluation = announces_evaluation
         self._progress: Progress | None = None
         self._next_plain_line_s = -math.inf
         self._live = (
@@ -103,7 +109,7 @@ class TrainDisplay(Callback):
 
     def on_last_evaluation(self, trainer: "Trainer", epoch: int, expected_s: float | None) -> None:
         """Print what is measured at the end, unless it takes a moment only."""
-        if expected_s is None or expected_s >= LONG_EVALUATION_S:
+        if self._announces_evaluation and (expected_s is None or expected_s >= LONG_EVALUATION_S):
             *first, last = [name for name, split in trainer.data.splits.items() if len(split)]
             splits = f"{', '.join(first)} and {last}" if first else last
             self._print(Text(f"measuring the errors of epoch {epoch} on {splits} …"))

@@ -199,7 +199,7 @@ def run(options: Options) -> int:
                     limit_s = runtime.max_expected_s
                     plan = make_plan(request, console, process_group, yes=options.yes, max_expected_s=limit_s)
                     config, runtime = plan.config, with_plan(runtime, plan)
-                with TrainDisplay(console) as display:
+                with TrainDisplay(console, announces_evaluation=not options.json) as display:
                     log = functools.partial(console.print, style="dim", highlight=False)
                     trained = fit(
                         config,
