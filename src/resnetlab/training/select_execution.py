@@ -14,7 +14,7 @@ from resnetlab.models.resnet import ResNet
 from resnetlab.system.cores import thread_counts
 from resnetlab.training.execution import Execution, Forward, check_execution, default_execution, make_forward
 from resnetlab.training.loss import LossFunction, make_loss
-from resnetlab.training.step_timer import PROBE_IMAGES, StepTimer, num_measured_images, unchanged
+from resnetlab.training.step_timer import StepTimer, num_measured_images, unchanged
 
 LONG_RUN_S = 60
 """Shorter runs, in seconds, are not measured: they use fp32, channels last and no compilation."""
@@ -30,6 +30,8 @@ GRAPH_PAYS_S = 60
 """Capturing a CUDA graph takes about a second, so it is tried only if more than this is left to run, in seconds."""
 WORTHWHILE = 1.03
 """Speed-up that another execution must reach to be selected: less is noise."""
+FEW_IMAGES = 16
+"""Images of the steps by which numbers of threads are compared, at most."""
 PREPARED_ROUNDS = 5
 """Timed steps of a compiled or captured execution."""
 
@@ -129,12 +131,16 @@ def select_execution(
 def _num_images(
     model: ResNet, way: Execution, batch: Callable[[int], tuple[Tensor, Tensor]], *, batch_size: int, log: Log
 ) -> int:
-    """Return how many images a measured step has on a processor, by the time of a step of very few."""
-    timer = StepTimer(model, *batch(PROBE_IMAGES), log=log)
+    """Return how many images a measured step has on a processor, by the time of steps of few."""
     eager = replace(way, compile=False, cuda_graph=False)
-    probe_s = PROBE_IMAGES / timer.images_per_s(eager, rounds=1)
-    timer.restore_threads()
-    return num_measured_images(probe_s, batch_size)
+
+    def step_s(num_images: int) -> float:
+        timer = StepTimer(model, *batch(num_images), log=log)
+        seconds = num_images / timer.images_per_s(eager, rounds=1)
+        timer.restore_threads()
+        return seconds
+
+    return num_measured_images(step_s, batch_size)
 
 
 def _compare_eager(
@@ -142,27 +148,28 @@ def _compare_eager(
 ) -> tuple[Execution, dict[str, float]]:
     """Return the fastest eager execution that the configuration allows, and the measured speeds by name."""
     best = replace(default_execution(config), compile=False, cuda_graph=False)
-    speeds = {best.name: timer.images_per_s(best, rounds=1)}
-    expected_s = load.num_images / speeds[best.name]
-    budget_s = min(MAX_BUDGET_S, BUDGET_SHARE * expected_s)
+    counts, now = _thread_counts(config, timer, load), torch.get_num_threads()
+    first = replace(best, threads=now) if counts else best
+    speeds = {first.name: timer.images_per_s(first, rounds=1)}
+    expected_s = load.num_images / speeds[first.name]
     if expected_s < LONG_RUN_S:
-        return best, speeds
-    others, counts = list(_others(config, best)), _thread_counts(config, timer, load)
+        return best, {best.name: speeds[first.name]}
+    budget_s, best = min(MAX_BUDGET_S, BUDGET_SHARE * expected_s), first
+    others = list(_others(config, best))
     if others or counts:
         log(f"comparing threads, precisions and memory layouts, for about {max(1, round(budget_s))} s …")
     if counts:
-        # Beside another busy process, threads that wait for each other can be a hundred times slower than one. So each
-        # number is tried whatever the budget, and before the rest. PyTorch's own number comes first: another must be
-        # faster by more than noise.
-        now = torch.get_num_threads()
-        ways = [replace(best, threads=count) for count in (now, *(count for count in counts if count != now))]
-        speeds = timer.compare(ways, budget_s / 3, every=True)
-        best = _fastest(ways, speeds)
+        # Beside another busy process, threads that wait for each other can be many times slower than one. So each
+        # number takes steps before the rest, on few images, whatever the budget. PyTorch's own number comes first:
+        # another must be faster by more than noise.
+        ways = [best, *(replace(best, threads=count) for count in counts if count != now)]
+        few = StepTimer(timer.model, timer.images[:FEW_IMAGES], timer.labels[:FEW_IMAGES], loss=timer.loss)
+        best = _fastest(ways, few.compare(ways, budget_s / 3, num_certain=len(ways)))
+        few.restore_threads()
         others = list(_others(config, best))
-    if others:
-        speeds |= timer.compare([best, *others], budget_s * 2 / 3)
-        best = _fastest([best, *others], speeds)
-    return best, speeds
+    if others or best != first:
+        speeds |= timer.compare([best, *others], budget_s * 2 / 3, num_certain=2)
+    return _fastest([best, *others], speeds), speeds
 
 
 def _fastest(ways: list[Execution], speeds: dict[str, float]) -> Execution:

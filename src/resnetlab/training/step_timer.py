@@ -24,6 +24,8 @@ MIN_IMAGES = 4
 """Fewest images of a measured step, unless the batch is smaller."""
 PROBE_IMAGES = 2
 """Images of the first step, which shows how fast the machine is, and whether an execution is worth measuring."""
+LEAST_IMAGE_SHARE = 0.02
+"""Least time of an image, as a share of that in a step of few: two noisy times may show none."""
 DROPPED = 1.6
 """Factor on the fastest time beyond which an execution is not measured further."""
 ROUNDS = 7
@@ -34,14 +36,23 @@ GPU_STEPS = 10
 """Steps that are timed together on a GPU, where a step takes milliseconds and is not waited for one by one."""
 
 
-def num_measured_images(probe_s: float, batch_size: int) -> int:
+def num_measured_images(step_s: Callable[[int], float], batch_size: int) -> int:
     """Return how many images a measured step has on a processor: a power of two, or the whole batch if it is small.
 
+    It takes about `STEP_S`, by the times of two steps of few images. One alone would show the time of the update and
+    of starting operations, which is the same for any number, and other executions are the fastest there.
+
     Args:
-        probe_s: Seconds of a step of `PROBE_IMAGES`.
+        step_s: Returns the seconds of a step of so many images.
         batch_size: Images of a step of the run.
     """
-    wanted = max(MIN_IMAGES, int(STEP_S * PROBE_IMAGES / probe_s))
+    few, more = min(PROBE_IMAGES, batch_size), min(4 * PROBE_IMAGES, batch_size)
+    few_s = step_s(few)
+    start_s, image_s = 0.0, few_s / few
+    if few_s < STEP_S and more > few:
+        image_s = max((step_s(more) - few_s) / (more - few), LEAST_IMAGE_SHARE * image_s)
+        start_s = max(0.0, few_s - few * image_s)
+    wanted = max(MIN_IMAGES, int((STEP_S - start_s) / image_s))
     return min(batch_size, 1 << (wanted.bit_length() - 1))
 
 
@@ -98,16 +109,16 @@ class StepTimer:
             self._sample(way, forward)
         return self._speed(way.name)
 
-    def compare(self, ways: Sequence[Execution], budget_s: float, *, every: bool = False) -> dict[str, float]:
+    def compare(self, ways: Sequence[Execution], budget_s: float, *, num_certain: int = 1) -> dict[str, float]:
         """Return the images per second of eager executions by name: median over steps that they take in turn.
 
-        The first one is always measured, the others while the budget lasts, or with `every` at least once; one that is
-        left out has no entry.
+        The first `num_certain` are always measured, unless one is far slower than the first, and the others while the
+        budget lasts; one that is left out has no entry.
         """
         end_s = time.perf_counter() + budget_s
         self._sample(ways[0])
-        for way in ways[1:]:
-            if every or (time.perf_counter() < end_s and not self._is_slow(way)):
+        for number, way in enumerate(ways[1:], start=1):
+            if (number < num_certain or time.perf_counter() < end_s) and not self._is_slow(way):
                 self._sample(way)
         measured = [way for way in ways if way.name in self._times]
         for _ in range(ROUNDS - 1):
