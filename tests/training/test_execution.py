@@ -63,6 +63,14 @@ def test_a_run_that_is_short_on_this_machine_compares_nothing(step_times):
     assert (way.name, set(taken)) == ("fp32", {"fp32"})
 
 
+def test_a_run_of_a_given_time_is_measured_on_a_fast_machine_too(step_times):
+    """Its steps are not known yet: a fast machine takes more of them."""
+    step_times[0].update({"fp32": 1e-10, "fp32 + NCHW": 1e-10, "bf16": 1e-11, "bf16 + NCHW": 1e-11})
+    load = dataclasses.replace(LOAD, planned_s=90.0)
+    way, _ = select_execution(dataclasses.replace(CONFIG, compile="off"), build_model(CONFIG.model), batch, load=load)
+    assert way.precision == "bf16"
+
+
 @pytest.mark.parametrize(("bf16", "selected"), [(500.0, "bf16"), (102.0, "fp32"), (50.0, "fp32")])
 def test_a_long_run_takes_the_fastest_by_a_margin(step_times, bf16, selected):
     speeds = {"fp32": 100.0, "fp32 + NCHW": 90.0, "bf16": bf16, "bf16 + NCHW": bf16 / 1.2}

@@ -217,7 +217,9 @@ class _Planner:
             return None
         if self.request.minutes is not None:  # a short run too: its length follows from the speed
             step_s = load.slow_s / total_steps
-            load = replace(load, total_steps=math.ceil(max(LONG_RUN_S, 60 * self.request.minutes) / step_s))
+            planned_s = 60 * self.request.minutes
+            total_steps = math.ceil(max(LONG_RUN_S, planned_s) / step_s)
+            load = replace(load, total_steps=total_steps, planned_s=planned_s)
         config = self.config(network, recipe)
         device = pick_device(config.device)
         built = build_model(model, generator=make_generator(config.seed, "weights")).to(device)

@@ -51,6 +51,8 @@ class StepLoad:
     """Layers of the network."""
     shares: int = 1
     """Processes times micro-batches that share each step."""
+    planned_s: float | None = None
+    """Seconds of a run whose length will follow from its time; `None` if its steps are given."""
 
     @property
     def is_shared(self) -> bool:
@@ -151,7 +153,7 @@ def _compare_eager(
     counts, now = _thread_counts(config, timer, load), torch.get_num_threads()
     first = replace(best, threads=now) if counts else best
     speeds = {first.name: timer.images_per_s(first, rounds=1)}
-    expected_s = load.num_images / speeds[first.name]
+    expected_s = load.planned_s or load.num_images / speeds[first.name]
     if expected_s < LONG_RUN_S:
         return best, {best.name: speeds[first.name]}
     budget_s, best = min(MAX_BUDGET_S, BUDGET_SHARE * expected_s), first
