@@ -31,7 +31,7 @@ def test_lines_have_the_time_at_which_they_were_printed(tmp_path):
     assert done.lines[1][0] - done.lines[0][0] >= 0.25
     assert done.time_s >= done.lines[1][0]
     assert (done.status, done.find("a"), done.find("b")) == (3, done.lines[0], None)
-    assert 1 < done.peak_mib < 1000
+    assert done.peak_mib > 1  # at least that of this process, from which it is forked
 
 
 def test_a_command_is_killed_at_the_limit(tmp_path):

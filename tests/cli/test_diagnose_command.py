@@ -208,7 +208,7 @@ def test_diverged_run(diverged, tmp_path, capsys):
     assert ", loss not finite\n" in output
     assert rows(output, "layer2")[-1][1:4] == ["lowest", "–", "–"]
     assert "sign of diverged: the loss is nan at steps " in output
-    assert "sign of exploding: at the first sample the gradient of the median layer is " in output
+    assert "sign of exploding: at the first sample the gradient of the median layer is\n" in output
     assert [path.name for path in tmp_path.iterdir()] == ["gradients.png"]  # no response of the last sample is finite
     assert is_narrow(output, tmp_path)
     kinds = [issue["kind"] for issue in json.loads(diagnose(capsys, diverged, "--out", tmp_path, "--json"))["symptoms"]]
