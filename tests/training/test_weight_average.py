@@ -103,7 +103,9 @@ def test_decay_out_of_range(decay):
 def test_processes_share_the_statistics_of_the_average_too(monkeypatch):
     """Batch normalisation has other statistics in each process; all evaluate those of the first."""
     shared = []
-    monkeypatch.setattr("resnetlab.training.trainer.broadcast_bn_statistics", lambda model, _: shared.append(model))
+    monkeypatch.setattr(
+        "resnetlab.training.trainer_setup.broadcast_bn_statistics", lambda model, _: shared.append(model)
+    )
     trainer = Trainer(CONFIG)
     trainer.train_epoch()
     trainer.finish_epoch()

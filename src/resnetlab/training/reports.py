@@ -138,6 +138,14 @@ def _best_epoch(trainer: "TrainerComponents") -> dict[str, Any]:
     return {"best_epoch": best.epoch, "best_val_error_pct": best.error_pct if best.epoch else None}
 
 
+def evaluation_time_s(trainer: "TrainerComponents") -> float | None:
+    """Return the seconds that every split takes, by the time of the last validation; `None` without one."""
+    sizes = {name: len(split) for name, split in trainer.data.splits.items()}
+    if trainer.val_time_s is None or not sizes["val"]:
+        return None
+    return trainer.val_time_s * sum(sizes.values()) / sizes["val"]
+
+
 def split_errors(scores: Mapping[str, SplitScore | None]) -> dict[str, float | None]:
     """Return the error of each split in %, as `train_error_pct` and so on."""
     return {f"{name}_error_pct": score and score.error_pct for name, score in scores.items()}

@@ -15,9 +15,7 @@ from torch import Tensor
 from resnetlab.evaluation.protocols import SplitScore
 from resnetlab.models.resnet import ResNet
 from resnetlab.training import reports
-from resnetlab.training.distributed import broadcast_bn_statistics
 from resnetlab.training.execution import in_own_precision
-from resnetlab.training.lr_schedule import lr_at, num_lr_drops
 from resnetlab.training.metrics import StepMetrics
 from resnetlab.training.own_network import OwnNetwork
 from resnetlab.training.reports import TrainResult
@@ -171,9 +169,7 @@ class Trainer(TrainerComponents):
 
         A stop signal during the validation leaves the state as it was before.
         """
-        broadcast_bn_statistics(self.model, self.process_group)
-        if self.average:
-            broadcast_bn_statistics(self.average.model, self.process_group)
+        self.share_bn_statistics()
         decoded_per_s = self.data.decoded_images_per_s()  # before the validation images are decoded
         start_s = time.perf_counter()
         with self.stop_signal.immediate():
@@ -195,22 +191,9 @@ class Trainer(TrainerComponents):
             epoch = self.best.epoch
             self.eval_model.load_state_dict(self.best.weights)
         self.eval_model.requires_grad_()
-        self.call("on_last_evaluation", epoch, self._evaluation_time_s())
+        self.call("on_last_evaluation", epoch, reports.evaluation_time_s(self))
         scores = {name: self.evaluate(name) if len(split) else None for name, split in self.data.splits.items()}
         self.gather_skipped_images()
         result, card = reports.result_line(self, scores), reports.model_card(self, reports.split_errors(scores))
         model = self.eval_model.cpu().eval()
         return TrainResult(cast("ResNet", model.module) if isinstance(model, OwnNetwork) else model, card, result)
-
-    def _evaluation_time_s(self) -> float | None:
-        """Return the seconds that every split takes, by the time of the last validation; `None` without one."""
-        sizes = {name: len(split) for name, split in self.data.splits.items()}
-        if self.val_time_s is None or not sizes["val"]:
-            return None
-        return self.val_time_s * sum(sizes.values()) / sizes["val"]
-
-    def lr(self, ahead: int = 0) -> float:
-        """Return the learning rate of the next step, or of one that follows it `ahead` steps later."""
-        recipe, state = self.config.recipe, self.state
-        dropped = num_lr_drops(state.val_errors, recipe.patience) if recipe.schedule == "plateau" else 0
-        return lr_at(state.step + ahead, self.total_steps, recipe, at_initial_lr=state.at_initial_lr, num_drops=dropped)

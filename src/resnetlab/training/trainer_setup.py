@@ -21,13 +21,14 @@ from resnetlab.training.callbacks import Callback
 from resnetlab.training.checkpoint import Checkpoint
 from resnetlab.training.checkpoint_manager import CheckpointManager
 from resnetlab.training.describe_run import describe_run
-from resnetlab.training.distributed import wrap_ddp
+from resnetlab.training.distributed import broadcast_bn_statistics, wrap_ddp
 from resnetlab.training.early_stopping import is_stopped_early
 from resnetlab.training.execution import Forward, make_forward
 from resnetlab.training.grad_sync import GradSync
 from resnetlab.training.init_weights import init_from_file
 from resnetlab.training.layer_stats import LayerStatsHook, sampling_interval
 from resnetlab.training.loss import make_loss
+from resnetlab.training.lr_schedule import lr_at, num_lr_drops
 from resnetlab.training.metrics import ProgressMeter
 from resnetlab.training.optimizer import make_optimizer, set_mode
 from resnetlab.training.own_network import OwnLayerStatsHook, OwnNetwork, own_config, own_module
@@ -190,6 +191,18 @@ class TrainerComponents:
         """Return the steps of the current epoch, numbered through the run."""
         first = self.state.epochs_done * self.steps_per_epoch
         return range(first, min(first + self.steps_per_epoch, self.total_steps))
+
+    def lr(self, ahead: int = 0) -> float:
+        """Return the learning rate of the next step, or of one that follows it `ahead` steps later."""
+        recipe, state = self.config.recipe, self.state
+        dropped = num_lr_drops(state.val_errors, recipe.patience) if recipe.schedule == "plateau" else 0
+        return lr_at(state.step + ahead, self.total_steps, recipe, at_initial_lr=state.at_initial_lr, num_drops=dropped)
+
+    def share_bn_statistics(self) -> None:
+        """Give every process the batch-normalisation statistics of the first one."""
+        broadcast_bn_statistics(self.model, self.process_group)
+        if self.average:
+            broadcast_bn_statistics(self.average.model, self.process_group)
 
     def begin_epoch(self) -> None:
         """Put network and gradient averaging into the mode of the current epoch, unless they are in it already."""
