@@ -2,9 +2,12 @@
 
 import csv
 import dataclasses
+import io
 import json
 import os
 import signal
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,12 +27,15 @@ from resnetlab.evaluation.options import EvaluationOptions
 from resnetlab.inference.predictor import load
 from resnetlab.models.model_card import read_card
 from resnetlab.models.zoo import model_config
+from resnetlab.serving.ipc import read_message
 from resnetlab.serving.routes import prediction_json
 from resnetlab.serving.schemas import PredictionResponse
+from resnetlab.serving.worker import Worker, _model_info
 from resnetlab.serving.worker_load import WorkerReply
 from resnetlab.training.callbacks import Callback
 from resnetlab.training.compare_runs import run_differences
 from resnetlab.training.fit import fit
+from resnetlab.training.kept_states import state_files
 from resnetlab.training.loss import make_loss, num_wrong
 from resnetlab.training.record import read_record
 from resnetlab.training.runtime_options import RuntimeOptions
@@ -154,6 +160,29 @@ def test_served_answers_have_the_labels():
     assert "labels" not in one_class
 
 
+def test_the_worker_sends_labels_and_thresholds(run):
+    predictor = load(run)
+    worker: Any = SimpleNamespace(_predictor=predictor)
+    request: Any = SimpleNamespace(header={"id": 7}, times_ms={})
+    prediction = predictor(np.zeros((8, 8, 3), np.uint8))
+    message = read_message(io.BytesIO(Worker._encode_reply(worker, request, prediction, 1)))
+    assert message is not None
+    assert message[0]["labels"] == list(prediction.labels or ())
+    fitted = predictor.card.multi_label
+    assert fitted is not None
+    assert _model_info(predictor)["thresholds"] == list(fitted.thresholds)
+
+
+def test_a_kept_state_is_of_the_same_kind(data, tmp_path):
+    """Else its probabilities would be a softmax."""
+    config = RunConfig(model_config("resnet8"), DataConfig(str(data)), dataclasses.replace(RECIPE, epochs=1))
+    fit(config, tmp_path / "run", options=RuntimeOptions(keep_states_epochs=1))
+    for state in state_files(tmp_path / "run"):
+        multi_label = read_card(state).multi_label
+        assert multi_label is not None
+        assert multi_label.thresholds == (0.5, 0.5, 0.5)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -174,6 +203,7 @@ def test_options_for_one_class_are_refused(data, changes, message):
     [
         ("evaluate", "RUN", "--reject-below", "0.8"),
         ("evaluate", "RUN", "--protocol", "ten-crop"),
+        ("evaluate", "RUN", "--page", "OUT.html"),
         ("evaluate", "RUN", "--data", "digits"),
         ("evaluate", "RUN", "--fit-temperature"),
         ("evaluate", "RUN", "RUN"),

@@ -11,6 +11,7 @@ import tyro
 from resnetlab.cli.data_options import reading_options
 from resnetlab.cli.terminal import print_json
 from resnetlab.config import ConfigError, DataConfig, Device
+from resnetlab.serialization import check
 
 if TYPE_CHECKING:
     from resnetlab.data.eval_dataset import EvalDataset
@@ -115,6 +116,7 @@ def run(options: Options) -> int:
             )
             if members[0].is_multi_label:
                 check_multi_label_evaluation(evaluation_options, len(members))
+                check(options.page is None, "--page is for one class an image; use --json for several labels")
                 labels = predict_member(members[0], evaluation_options, process_group=process_group)
                 if process_group.is_first:
                     print_multi_label(members[0], labels, open_console(highlight=False), json=options.json)

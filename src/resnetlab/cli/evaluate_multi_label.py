@@ -6,11 +6,14 @@ from rich.console import Console
 
 from resnetlab.cli.tables import table
 from resnetlab.cli.terminal import print_json
+from resnetlab.data.left_out import shorten
 from resnetlab.evaluation.evaluate_multi_label import label_metrics
 from resnetlab.evaluation.evaluator import EnsembleMember
 from resnetlab.evaluation.label_metrics import MultiLabelEvaluation
 from resnetlab.evaluation.multi_label import LabelPredictions
 
+NAME_WIDTH = 20
+"""Characters of a label in the terminal."""
 MAX_LABELS = 20
 """Labels in the terminal, the least precise first; --json has all."""
 
@@ -48,7 +51,7 @@ def notes(member: EnsembleMember) -> list[str]:
     fitted = member.card.multi_label
     if member.dataset.seen_in_training:
         found.append("the network was trained on some of these images: the metrics on new images are probably lower")
-    if fitted and fitted.split == member.dataset.split_name:
+    if fitted and fitted.num_images and fitted.split == member.dataset.split_name:
         found.append("the thresholds were fitted on this split: F1 on new images is probably lower")
     return found
 
@@ -59,7 +62,7 @@ def _print_labels(evaluation: MultiLabelEvaluation, console: Console) -> None:
     for row in rows[:MAX_LABELS]:
         values = (row.precision_pct, row.recall_pct, row.f1_pct)
         listing.add_row(
-            row.name,
+            shorten(row.name, NAME_WIDTH),
             f"{row.num_images:,}",
             _pct(row.average_precision_pct),
             f"{row.threshold:.3f}",

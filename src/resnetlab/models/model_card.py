@@ -60,7 +60,7 @@ class MultiLabel:
     split: str
     """Split of the images, such as `val`."""
     num_images: int
-    """Images on which the thresholds were fitted."""
+    """Images on which the thresholds were fitted; 0 in a state that was kept during a run, whose thresholds are 0.5."""
 
     def __post_init__(self) -> None:
         valid = all(0 <= threshold <= 1 for threshold in self.thresholds)

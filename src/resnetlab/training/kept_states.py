@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from resnetlab.models.model_card import ModelCard
+from resnetlab.models.model_card import ModelCard, MultiLabel
 from resnetlab.models.model_file import save_model
 from resnetlab.training.callbacks import Callback
 from resnetlab.training.provenance import provenance
@@ -38,7 +38,13 @@ class KeepStates(Callback):
     def _save(self, trainer: TrainerComponents, epoch: int) -> None:
         config, data = trainer.config, trainer.data
         origin = {**provenance(config, data.dataset, data.preprocessing), "epoch": epoch}
-        card = ModelCard(config.model, data.dataset.classes, data.preprocessing, provenance=origin)
+        multi_label = None
+        if data.dataset.train.is_multi_label:  # thresholds are fitted at the end of a run alone
+            half = (0.5,) * len(data.dataset.classes)
+            multi_label = MultiLabel(thresholds=half, split="val", num_images=0)
+        card = ModelCard(
+            config.model, data.dataset.classes, data.preprocessing, provenance=origin, multi_label=multi_label
+        )
         path = self.folder / f"epoch-{epoch:04d}.safetensors"
         try:
             self.folder.mkdir(exist_ok=True)
