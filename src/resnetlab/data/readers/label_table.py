@@ -149,10 +149,12 @@ def _rows_by_split(tables: Mapping[str, _Table], separator: str | None) -> dict[
             labels = tuple(label for label in labels if label)
             if not labels and not table.is_multi_label:
                 raise ConfigError(f"{where} has no label; add one, or name the column labels if images may have none")
+            if not file:
+                raise ConfigError(f"{where} names no file")
             if Path(file).is_absolute():
                 raise ConfigError(f"{where}: {shorten(file)} must be relative to {table.path.parent}")
             if not (table.path.parent / file).is_file():
-                raise ConfigError(f"{where}: {shorten(file) or 'no file'} is no file in {table.path.parent}")
+                raise ConfigError(f"{where}: {shorten(file)} is no file in {table.path.parent}")
             if file in seen:
                 raise ConfigError(f"{where}: {shorten(file)} is in {seen[file]} too; give each image one row")
             seen[file] = f"row {index + 2} of {table.path.name}"
