@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.config import DataConfig, ModelConfig, RunConfig
-from resnetlab.study.arms import arm_network
+from resnetlab.study.arms import Family, arm_network
 from resnetlab.study.results import Run
 from resnetlab.training.recipes import recipe
 
@@ -59,13 +59,14 @@ def synthetic_run(
     data: str = "digits",
     has_layer_stats: bool = True,
     lr: float = 0.01,
+    family: Family = "cifar",
 ) -> Run:
     """Return a run of 400 steps with momentum 0.9; with gradient 0.1 its layers could move by 4 times their length.
 
     The losses are those of the first 200 steps, before the learning rate is divided; the last one stays to the end.
     """
     config = RunConfig(
-        model=arm_network(arm, depth),
+        model=arm_network(arm, depth, family=family),
         data=DataConfig(data, train_images=train_images),
         recipe=recipe("digits", lr=lr),
         seed=seed,

@@ -4,7 +4,7 @@ import pytest
 
 from resnetlab.config import ConfigError, RunConfig
 from resnetlab.models.zoo import build_model
-from resnetlab.study.arms import ARMS, MAX_UPDATE, arm_network, arm_of, arm_recipe, ordered_arms
+from resnetlab.study.arms import ARMS, MAX_UPDATE, arm_network, arm_of, arm_recipe, family_of, ordered_arms
 from resnetlab.training.recipes import recipe
 
 
@@ -53,8 +53,44 @@ def test_parameter_counts_of_the_arms():
         ("plane", 20, "arm 'plane' is unknown; known: plain, residual, A, B, C, bottleneck"),
         ("plain", 57, "depth 57 is not of the form 6n\\+2; the nearest are 56 and 62"),
         ("bottleneck", 32, "arm bottleneck: depth 32 is not of the form 9n\\+2; the nearest are 29 and 38"),
+        ("plain", 34, "the nearest are 32 and 38; or use the family imagenet, which has 34 layers"),
     ],
 )
 def test_invalid_arm_or_depth(arm, depth, message):
     with pytest.raises(ConfigError, match=message):
         arm_network(arm, depth)
+
+
+@pytest.mark.parametrize(
+    ("arm", "depth", "message"),
+    [
+        ("plain", 20, "the family imagenet has networks of 18, 34, 50, 101, 152 layers, not 20"),
+        ("bottleneck", 50, "in the family imagenet the depth decides; from 50 layers on use residual"),
+    ],
+)
+def test_invalid_imagenet_network(arm, depth, message):
+    with pytest.raises(ConfigError, match=message):
+        arm_network(arm, depth, family="imagenet")
+
+
+@pytest.mark.parametrize("arm", [arm for arm in ARMS if arm != "bottleneck"])
+@pytest.mark.parametrize("depth", [18, 34])
+def test_arm_of_an_imagenet_network(arm, depth):
+    model = arm_network(arm, depth, family="imagenet")
+    assert (arm_of(RunConfig(model)), model.depth, model.stem) == (arm, depth, "imagenet")
+    assert family_of(model) == "imagenet"
+
+
+def test_deep_imagenet_networks_have_bottlenecks():
+    model = arm_network("residual", 50, family="imagenet")
+    assert (model.name, model.block, model.shortcut) == ("resnet50", "bottleneck", "pad")
+    assert arm_of(RunConfig(model)) == "residual"
+    assert arm_network("residual", 50).name == "resnet50-cifar"
+
+
+def test_plain_and_residual_imagenet_networks_have_as_many_parameters():
+    counts = {
+        arm: sum(p.numel() for p in build_model(arm_network(arm, 18, family="imagenet")).parameters())
+        for arm in ("plain", "residual", "B")
+    }
+    assert counts["plain"] == counts["residual"] < counts["B"]

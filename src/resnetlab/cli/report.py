@@ -69,9 +69,25 @@ def print_results(results: dict[str, Any], out: Path, console: "Console", *, jso
         console.print(verdict.sentence, highlight=False, width=width)
         print_command(verdict.command, console)
     print_contrasts(results, console)
+    print_tables_2(results, console)
     # One published comparison for each network, the first; the page has all.
     first = {(entry["data"], entry["cell"]["network"]): entry for entry in reversed(results["published"])}
     for entry in (*results["constructions"], *reversed(first.values())):
         console.print()
         console.print(entry["sentence"], highlight=False, width=width)
     console.print(f"\nreport: {out / 'report.html'}", soft_wrap=True, highlight=False)
+
+
+def print_tables_2(results: dict[str, Any], console: "Console") -> None:
+    """Print the study's errors beside those of the paper's Table 2, if it has such networks."""
+    from resnetlab.cli.architecture_output import format_stats
+    from resnetlab.cli.tables import table
+
+    for entry in results["tables_2"]:
+        listing = table(entry["data"], "train error %", f"{entry['unseen_split']} error %", "paper, Table 2")
+        for row in entry["rows"]:
+            errors = (format_stats(row[f"{split}_error_pct"]) for split in ("train", "unseen"))
+            listing.add_row(row["network"], *errors, f"{row['published_error_pct']:.2f}")
+        console.print()
+        console.print(listing)
+        console.print(escape_name(entry["sentence"]), highlight=False, width=min(80, console.width))

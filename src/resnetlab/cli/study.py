@@ -50,11 +50,15 @@ class Options:
     train_images: tuple[int, ...] | None = None
     """Sizes of the training set, such as 50 500 0: subsets of the training split; 0 is all of it."""
     recipe: str | None = None
-    """digits, cifar-paper or a file such as my.toml; each data set's own if not given."""
+    """digits, cifar-paper, scratch …, or a file such as my.toml. If not given: digits for digits, else that of the
+    paper for the family."""
     set: tuple[str, ...] = ()
     """Any fields of the recipe, such as weight_decay=5e-4 schedule=cosine nesterov=true."""
+    family: Literal["cifar", "imagenet"] = "cifar"
+    """cifar: the networks of section 4.2. imagenet: those of Table 1, for images from about 64 pixels on."""
     depths: tuple[int, ...] | None = None
-    """Depths of the networks, each of the form 6n+2 (bottleneck: 9n+2); 20 56 if not given."""
+    """Depths of the networks. cifar: each of the form 6n+2 (bottleneck: 9n+2); 20 56 if not given. imagenet: 18, 34,
+    50, 101, 152; 18 34 if not given."""
     arms: tuple[str, ...] | None = None
     """Arms of the experiment: plain, residual (zero-padding shortcuts, which add no parameters), A, B, C (the paper's
     options), bottleneck; plain residual if not given."""
@@ -214,7 +218,7 @@ def build_grid(options: Options, preset: "Preset") -> "Grid":
         ConfigError: for a value that cannot work.
     """
     from resnetlab.data.registry import detect_kind
-    from resnetlab.study.grid import Grid, StudyData, default_recipe
+    from resnetlab.study.grid import IMAGENET_DEPTHS, Grid, StudyData, default_recipe
     from resnetlab.training.recipe_settings import named_recipe, recipe_changes
     from resnetlab.training.recipes import change_recipe
 
@@ -238,14 +242,15 @@ def build_grid(options: Options, preset: "Preset") -> "Grid":
             **reading_options(options),
         )
         detect_kind(data)
-        recipe_name = options.recipe or default_recipe(name)
+        recipe_name = options.recipe or default_recipe(name, options.family)
         training = change_recipe(named_recipe(recipe_name), changes)
         datasets += [StudyData(replace(data, train_images=size), training) for size in sizes]
     return Grid(
         datasets=tuple(datasets),
-        depths=_or_default(options.depths, preset.depths),
+        depths=_or_default(options.depths, preset.depths if options.family == "cifar" else IMAGENET_DEPTHS),
         arms=_or_default(options.arms, preset.arms),
         num_seeds=_or_default(options.seeds, preset.num_seeds),
+        family=options.family,
         precision=options.precision,
         norm=_or_default(options.norm, preset.norm),
         init_scale=_or_default(options.init_scale, preset.init_scale),

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetlab.config import ConfigError, DataConfig, Norm, Recipe
-from resnetlab.study.grid import Grid, StudyData, data_folder_name, default_recipe, run_study
+from resnetlab.serialization import one_of
+from resnetlab.study.arms import Family
+from resnetlab.study.grid import IMAGENET_DEPTHS, Grid, StudyData, data_folder_name, default_recipe, run_study
 from resnetlab.study.local_pool import RunEnded, RunTask, run_tasks
 from resnetlab.study.own_code import can_reach_workers, registered_code, run_here
 from resnetlab.study.presets import get_preset
@@ -31,6 +33,7 @@ def study(
     seeds: int | None = None,
     epochs: int | None = None,
     steps: int | None = None,
+    family: Family = "cifar",
     norm: Norm | None = None,
     out: Path | str | None = None,
     jobs: int | None = None,
@@ -47,13 +50,15 @@ def study(
     Args:
         arms: What is compared: `plain`, `residual`, `A`, `B`, `C`, or the name of a block, also of a registered one.
             Those of the preset if `None`.
-        depths: Layers of the networks, each 6n+2; those of the preset if `None`.
+        depths: Layers of the networks: 6n+2, or those of Table 1 (`family`); those of the preset, or 18 and 34, if
+            `None`.
         preset: Settings to start from; `degradation` if `None`.
         data: Names or paths of data sets, or their configurations.
         recipe: A recipe or its name; each data set's own if `None`.
         seeds: Number of seeds, from 0 on; that of the preset if `None`.
         epochs: Passes over the training images, instead of the recipe's.
         steps: Length of each run in steps, instead of the recipe's.
+        family: `cifar` for the networks of section 4.2, `imagenet` for those of Table 1.
         norm: Normalisation of every network; that of the preset if `None`.
         out: Folder of the study; `studies/DATA` or `studies/DATA-PRESET` if `None`.
         jobs: Runs at once; the number of cores if `None`.
@@ -67,6 +72,7 @@ def study(
     defaults = get_preset(preset)
     if defaults.architectures:
         raise ConfigError(f"preset {defaults.name} is for the command line: resnetlab study --preset {defaults.name}")
+    one_of("family", family, Family)
     own_arms = _names("arms", arms, str, "['plain', 'residual']")
     own_depths = _names("depths", depths, int, "[20, 56]")
     names = (
@@ -81,14 +87,15 @@ def study(
     datasets = []
     for item in names:
         config = DataConfig(item) if isinstance(item, str) else item
-        training = change_recipe(_recipe(recipe, config.name), changes)
+        training = change_recipe(_recipe(recipe, config.name, family), changes)
         sizes = [config.train_images] if config.train_images else defaults.train_images
         datasets += [StudyData(replace(config, train_images=size), training) for size in sizes]
     grid = Grid(
         datasets=tuple(datasets),
-        depths=own_depths or defaults.depths,
+        depths=own_depths or (defaults.depths if family == "cifar" else IMAGENET_DEPTHS),
         arms=own_arms or defaults.arms,
         num_seeds=defaults.num_seeds if seeds is None else seeds,
+        family=family,
         norm=norm or defaults.norm,
         init_scale=defaults.init_scale,
         identity_init=defaults.identity_init and arms is None,
@@ -117,12 +124,12 @@ def _names(name: str, values: Any, kind: Any, example: str) -> tuple[Any, ...] |
     raise ConfigError(f"{name} must be a list such as {example}, not {values!r}")
 
 
-def _recipe(recipe: Any, data: str) -> Recipe:
+def _recipe(recipe: Any, data: str, family: Family) -> Recipe:
     if isinstance(recipe, Recipe):
         return recipe
     if recipe is not None and not isinstance(recipe, str):
         raise ConfigError(f"recipe must be a Recipe or a name such as 'digits', not {recipe!r}")
-    return named_recipe(recipe or default_recipe(data))
+    return named_recipe(recipe or default_recipe(data, family))
 
 
 def _default_folder(grid: Grid, preset: str | None) -> Path:

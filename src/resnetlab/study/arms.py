@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from resnetlab.config import BLOCK_PROPERTIES, ConfigError, ModelConfig, Norm, Recipe, RunConfig
 from resnetlab.extension import did_you_mean, load_extensions
@@ -26,6 +26,9 @@ shortcut options of Table 3. `bottleneck` (9n+2 layers) uses the blocks of Figur
 another block (`models/variants`), and have its name. So has the arm of every block of the user's own.
 """
 
+Family = Literal["cifar", "imagenet"]
+"""Networks of section 4.2 (6n+2 layers), or of Table 1 (18, 34, 50, 101 and 152 layers)."""
+
 CAPPED = "-capped"
 """Suffix of a control arm: the same networks, trained with a limit on the step of each layer (`Recipe.max_update`)."""
 
@@ -38,12 +41,15 @@ def arm_recipe(arm: str, recipe: Recipe) -> Recipe:
     return replace(recipe, max_update=MAX_UPDATE) if arm.endswith(CAPPED) else recipe
 
 
-def arm_network(arm: str, depth: int, *, norm: Norm = "batch", init_scale: float = 1.0) -> ModelConfig:
-    """Return the CIFAR network of one arm and depth.
+def arm_network(
+    arm: str, depth: int, *, family: Family = "cifar", norm: Norm = "batch", init_scale: float = 1.0
+) -> ModelConfig:
+    """Return the network of one arm and depth.
 
     Args:
         arm: A key of `ARMS` or a registered block, also with the suffix `CAPPED`.
-        depth: Layers with weights: 6n+2, or 9n+2 for `bottleneck`.
+        depth: Layers with weights. CIFAR networks: 6n+2, or 9n+2 for `bottleneck`. ImageNet networks: those of Table 1.
+        family: CIFAR or ImageNet networks.
         norm: Normalisation of every layer; `none` leaves it out. Some blocks have their own (`arm_norm`).
         init_scale: Factor on the initial weights of the convolutions, above 0.
 
@@ -58,13 +64,33 @@ def arm_network(arm: str, depth: int, *, norm: Norm = "batch", init_scale: float
         raise ConfigError(f"arm {name!r} is unknown; known: {known}{did_you_mean(name, known_arms())}")
     fields = ARMS.get(arm) or {"shortcut": "pad", "block": arm}
     norm = arm_norm(arm, norm)
-    family = "plain" if arm == "plain" else "resnet"
-    suffix = "-cifar" if depth in IMAGENET else ""
+    has_suffix = family == "cifar" and depth in IMAGENET
+    base = f"{'plain' if arm == 'plain' else 'resnet'}{depth}{'-cifar' if has_suffix else ''}"
+    network = _imagenet_network if family == "imagenet" else _cifar_network
+    config = network(base, arm, depth, {**fields, "norm": norm, "init_scale": init_scale})
+    return config if arm in ("plain", "residual") else replace(config, name=f"{base}-{arm}")
+
+
+def _cifar_network(base: str, arm: str, depth: int, fields: dict[str, Any]) -> ModelConfig:
     try:
-        config = model_config(f"{family}{depth}{suffix}", **fields, norm=norm, init_scale=init_scale)
+        return model_config(base, **fields)
     except ConfigError as error:
-        raise ConfigError(f"arm bottleneck: {error}" if arm == "bottleneck" else str(error)) from error
-    return config if arm in ("plain", "residual") else replace(config, name=f"{config.name}-{arm}")
+        advice = f"; or use the family imagenet, which has {depth} layers" if depth in IMAGENET else ""
+        raise ConfigError(f"{'arm bottleneck: ' if arm == 'bottleneck' else ''}{error}{advice}") from error
+
+
+def _imagenet_network(base: str, arm: str, depth: int, fields: dict[str, Any]) -> ModelConfig:
+    if depth not in IMAGENET:
+        raise ConfigError(f"the family imagenet has networks of {', '.join(map(str, IMAGENET))} layers, not {depth}")
+    if arm == "bottleneck":
+        raise ConfigError("arm bottleneck: in the family imagenet the depth decides; from 50 layers on use residual")
+    block = fields.pop("block", None)
+    return model_config(base if block is None else f"{base}-{block}", **fields)
+
+
+def family_of(model: ModelConfig) -> Family:
+    """Return the family of a network, by its stem."""
+    return "cifar" if model.stem == "cifar" else "imagenet"
 
 
 def arm_norm(arm: str, norm: Norm) -> Norm:
@@ -83,7 +109,8 @@ def arm_of(config: RunConfig) -> str:
 def _network_arm(model: ModelConfig) -> str:
     if model.shortcut == "none":
         return "plain"
-    if model.block != "basic":
+    depths_block = IMAGENET[model.depth][0] if family_of(model) == "imagenet" and model.depth in IMAGENET else "basic"
+    if model.block != depths_block:
         return model.block
     if model.shortcut == "pad":
         return "A" if model.name.endswith("-A") else "residual"

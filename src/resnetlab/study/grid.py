@@ -10,7 +10,7 @@ from typing import Protocol
 from resnetlab.config import ConfigError, DataConfig, ModelConfig, Norm, Precision, Recipe, RunConfig
 from resnetlab.data.registry import dataset_title
 from resnetlab.serialization import differences
-from resnetlab.study.arms import arm_network, arm_norm, arm_of, arm_recipe
+from resnetlab.study.arms import Family, arm_network, arm_norm, arm_of, arm_recipe, family_of
 from resnetlab.study.local_pool import Event, RunEnded, RunStarted, RunTask, run_tasks
 from resnetlab.study.results import MODEL, RUNS, Run, read_run, read_runs
 from resnetlab.system.dir_lock import is_locked, lock_dir
@@ -19,6 +19,9 @@ from resnetlab.training.record import Record
 
 STUDY_FILES = (RUNS, "figures", "results.csv", "contrasts.csv", "results.json", "report.html")
 """Files and folders that a study writes; `fresh` deletes only these."""
+
+IMAGENET_DEPTHS = (18, 34)
+"""Depths of a study of ImageNet networks, unless others are given: those of Table 2."""
 
 Executor = Callable[[Sequence[RunTask]], Generator[Event]]
 """Executes tasks and yields their events."""
@@ -44,6 +47,8 @@ class Grid:
     depths: tuple[int, ...]
     arms: tuple[str, ...]
     num_seeds: int
+    family: Family = "cifar"
+    """CIFAR networks (6n+2 layers) or ImageNet networks (Table 1)."""
     precision: Precision = "fp32"
     """Precision of convolutions. No benchmark selects it: runs that share the cores would disturb the timings."""
     norm: Norm = "batch"
@@ -92,9 +97,9 @@ class Grid:
     def expected(self, run: Run) -> RunConfig | None:
         """Return the configuration of a run with the settings of this grid, whatever its depth, arm and seed.
 
-        `None` for a network that is no ResNet.
+        `None` for a network that is no ResNet, or of another family.
         """
-        if run.config.architecture is not None:
+        if run.config.architecture is not None or family_of(run.config.model) != self.family:
             return None
         dataset = next((d for d in self.datasets if Path(d.data.name).name == run.data), None)
         return replace(
@@ -106,7 +111,7 @@ class Grid:
         )
 
     def _network(self, arm: str, depth: int) -> ModelConfig:
-        return arm_network(arm, depth, norm=self.norm, init_scale=self.init_scale)
+        return arm_network(arm, depth, family=self.family, norm=self.norm, init_scale=self.init_scale)
 
     def _run(self, arm: str, depth: int, dataset: StudyData, seed: int) -> RunConfig:
         model = self._network(arm, depth)
@@ -190,9 +195,9 @@ def run_study(
                 yield RunEnded(task, f"cannot start from {task.config.weights}: that run did not finish")
 
 
-def default_recipe(data: str) -> str:
-    """Return the name of the recipe of a study's data set: `digits` for digits, else that of the paper for CIFAR."""
-    return "digits" if data == "digits" else "cifar-paper"
+def default_recipe(data: str, family: Family = "cifar") -> str:
+    """Return the name of the recipe of a study's data set: `digits` for digits, else that of the paper."""
+    return "digits" if data == "digits" else f"{family}-paper"
 
 
 def run_name(config: RunConfig, deepened_from: int | None = None) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from resnetlab.study.arms import CAPPED
+from resnetlab.study.arms import CAPPED, family_of
 from resnetlab.study.degradation import DepthResult, is_too_short, is_under_way, main_depth_result
 from resnetlab.study.overfitting import gaps_with_fewer_images
 from resnetlab.study.paired_comparison import RunGroup, compare_errors
@@ -51,7 +51,8 @@ def _reason(group: RunGroup) -> tuple[str, Additions]:
     if extremes is None:
         reason = f"{ONE_DEPTH}, {group.runs[0].network}; name another with --depths."
         return reason, Additions(
-            depths=two_depths(group.depths(group.train_sizes[-1])), num_seeds=_at_least_three(group)
+            depths=two_depths(group.depths(group.train_sizes[-1]), family_of(group.runs[0].config.model)),
+            num_seeds=_at_least_three(group),
         )
     if result is None:
         names = network_name(extremes.shallow), network_name(extremes.deep)

@@ -26,6 +26,7 @@ from resnetlab.study.report_table import CONVERGENCE_PCT, table_rows
 from resnetlab.study.results import RUNS, Run, read_runs
 from resnetlab.study.rules import LEARNT_RULE, RULES
 from resnetlab.study.seed_stats import SeedStats, two_figures
+from resnetlab.study.table2 import tables_2
 from resnetlab.study.verdict import verdicts, without_repetition
 from resnetlab.system.atomic_files import write_atomic
 from resnetlab.training.record import replace_non_finite
@@ -84,6 +85,7 @@ class StudyReport:
         self.published_ablations = published_ablations(contrasted)
         self.identity_init = identity_init_results(runs)
         self.published = published_comparisons(runs)
+        self.tables_2 = tables_2(runs)
 
     def as_json(self) -> dict[str, Any]:
         """Return `results.json` as plain JSON values; numbers that are not finite become `None`.
@@ -105,6 +107,7 @@ class StudyReport:
             ],
             "constructions": [result.as_json() for result in self.identity_init],
             "published": [comparison.as_json() for comparison in self.published],
+            "tables_2": [table.as_json() for table in self.tables_2],
             "resnetlab": __version__,
         }
         return replace_non_finite(results)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from resnetlab.config import DataConfig, Recipe
-from resnetlab.study.arms import arm_recipe, ordered_arms
+from resnetlab.study.arms import Family, arm_recipe, family_of, ordered_arms
+from resnetlab.study.grid import IMAGENET_DEPTHS, default_recipe
 from resnetlab.study.results import RUNS, Run
 from resnetlab.training.recipes import RECIPES, for_network
 
@@ -61,6 +62,7 @@ def study_command(runs: Sequence[Run], added: Additions) -> str:
     arms = added.arms or tuple(ordered_arms(run.arm for run in runs))
     depths = added.depths or tuple(sorted({run.depth for run in runs}))
     seeds = added.num_seeds or max(run.seed for run in runs) + 1
+    words += [] if family_of(model) == "cifar" else ["--family", family_of(model)]
     words += ["--arms", *arms, "--depths", *map(str, depths), "--seeds", str(seeds)]
     words += _recipe_words(first, added.longer)
     words += [] if model.norm == "batch" else ["--norm", model.norm]
@@ -72,12 +74,11 @@ def study_command(runs: Sequence[Run], added: Additions) -> str:
     return shlex.join([*words, *_folder_words(first, added)])
 
 
-def two_depths(depths: Sequence[int]) -> tuple[int, int]:
-    """Return two depths for a study that has one: its own, and 56 or 20, which fit every block."""
+def two_depths(depths: Sequence[int], family: Family) -> tuple[int, int]:
+    """Return two depths for a study that has one: its own, and 56 or 20, which fit every block (ImageNet: 34 or 18)."""
     (own,) = depths
-    if own < 56:
-        return (own, 56)
-    return (20, own)
+    shallow, deep = (20, 56) if family == "cifar" else IMAGENET_DEPTHS
+    return (own, deep) if own < deep else (shallow, own)
 
 
 def _folder_words(run: Run, added: Additions) -> list[str]:
@@ -89,7 +90,7 @@ def _folder_words(run: Run, added: Additions) -> list[str]:
 
 def _recipe_words(run: Run, longer: int | None) -> list[str]:
     """Return the options that give a run's recipe, starting from the named recipe that it resembles."""
-    own, default = run.config.recipe, "digits" if run.config.data.name == "digits" else "cifar-paper"
+    own, default = run.config.recipe, default_recipe(run.config.data.name, family_of(run.config.model))
     name = own.name if own.name in RECIPES else default
     base = arm_recipe(run.arm, for_network(RECIPES[name], run.config.model))
     changes = {
