@@ -6,6 +6,7 @@ the class of its pixels; only the whole shape does, and deep stages see it. The 
 the loss without them.
 
     python examples/segment_shapes.py
+    python examples/segment_shapes.py --backbone resnet34 --shortcut none  # the plain network of as many layers
     python examples/segment_shapes.py --from runs/cifar10-resnet20-seed0 --freeze
 """
 
@@ -29,7 +30,8 @@ SIDES = {"circle": 24, "square": 4, "triangle": 3}  # regular polygons; 24 sides
 CLASSES = ("background", *SIDES)
 COLOURS = np.array([(236, 236, 236), (0, 114, 178), (213, 94, 0), (0, 158, 115)], np.uint8)  # Okabe and Ito's
 PIXELS = 96  # side of an image; the network accepts every size
-BACKBONE = resnetlab.model_config("resnet18", stage_channels=(32, 64, 128, 256))  # half as wide as the paper's
+SHORTCUTS = ("none", "pad", "project")
+CHANNELS = (32, 64, 128, 256)  # half as wide as the paper's
 PREPROCESSING = resnetlab.Preprocessing(PIXELS, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 WIDTH = 32  # channels of the head
 BATCH, LR, WARMUP = 16, 5e-3, 30
@@ -44,11 +46,15 @@ def main() -> int:
     parser.add_argument(
         "--out", type=Path, default=Path("runs/segment-shapes"), help="folder of the figure (%(default)s)"
     )
+    parser.add_argument("--backbone", default="resnet18", help="an ImageNet network by name (default: %(default)s)")
+    parser.add_argument("--shortcut", choices=SHORTCUTS, help="none: a plain network; pad, project: options A and B")
     parser.add_argument("--from", dest="file", metavar="MODEL", help="start from a model file or run directory")
     parser.add_argument("--freeze", action="store_true", help="train the head alone; the backbone stays as it is")
     options = parser.parse_args()
     if options.steps < 1 or options.seed < 0:
         parser.error("--steps must be at least 1, and --seed at least 0")
+    if options.file is not None and options.shortcut is not None:
+        parser.error("--shortcut is for new networks; that of --from is fixed")
     try:
         compare(options)
     except (resnetlab.ConfigError, OSError) as error:
@@ -59,13 +65,13 @@ def main() -> int:
 
 def compare(options: argparse.Namespace) -> None:
     """Train with the stem's map alone and with all maps; print the IoU of both on the same images and save a figure."""
-    load_backbone(options.file)  # raises before the output folder is created
+    load_backbone(options)  # raises before the output folder is created
     options.out.mkdir(parents=True, exist_ok=True)
     images, truth = make_images(NUM_TEST, np.random.default_rng((options.seed, 1)))
     predictions = {"always background": torch.zeros_like(truth)}
     for name in ("stem alone", "all stages"):
         torch.manual_seed(options.seed)
-        backbone, preprocessing = load_backbone(options.file)
+        backbone, preprocessing = load_backbone(options)
         maps = ["stem"] if name == "stem alone" else list(backbone.feature_channels)
         model = Segmenter(backbone.requires_grad_(not options.freeze), maps, preprocessing)
         print(f"{name}: a head on {', '.join(maps)}{' of a frozen backbone' if options.freeze else ''}")
@@ -106,13 +112,14 @@ def resize_like(x: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(x, like.shape[-2:], mode="bilinear")
 
 
-def load_backbone(file: str | None) -> tuple[resnetlab.ResNet, resnetlab.Preprocessing]:
+def load_backbone(options: argparse.Namespace) -> tuple[resnetlab.ResNet, resnetlab.Preprocessing]:
     """Return a network and its preprocessing, from a model file or with random weights."""
-    if file is None:
-        return resnetlab.build_model(BACKBONE), PREPROCESSING
-    model, card = resnetlab.load_model(file)
+    if options.file is None:
+        wiring = {} if options.shortcut is None else {"shortcut": options.shortcut}
+        return resnetlab.build_model(options.backbone, stage_channels=CHANNELS, **wiring), PREPROCESSING
+    model, card = resnetlab.load_model(options.file)
     if card.model.in_channels != 3:
-        raise resnetlab.ConfigError(f"{file} reads {card.model.in_channels}-channel images; the example has 3")
+        raise resnetlab.ConfigError(f"{options.file} reads {card.model.in_channels}-channel images; the example has 3")
     return model, replace(card.preprocessing, pixel_mean=())  # a mean for each pixel fits only one size
 
 

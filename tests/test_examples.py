@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -110,9 +111,26 @@ def test_it_starts_from_a_model_file(call, tmp_path, example):
     status, out, err = call("--steps", "1", "--from", file, "--freeze")
     assert (status, err) == (0, "")
     assert "all stages: a head on stem, stage1, stage2, stage3 of a frozen backbone\n" in out
-    backbone, preprocessing = example.load_backbone(str(file))
+    backbone, preprocessing = example.load_backbone(Namespace(file=str(file)))
     assert (preprocessing.mean, preprocessing.pixel_mean) == ((0.4,) * 3, ())
     assert torch.equal(backbone.get_parameter("conv1.weight"), small_network().get_parameter("conv1.weight"))
+
+
+@pytest.mark.parametrize(("shortcut", "wired"), [(None, "project"), ("none", "none"), ("pad", "pad")])
+def test_the_shortcut_can_be_chosen(example, shortcut, wired):
+    backbone, _ = example.load_backbone(Namespace(file=None, backbone="resnet34", shortcut=shortcut))
+    assert (backbone.config.shortcut, backbone.config.depth) == (wired, 34)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--backbone", "resnet19"), ("--shortcut", "B"), ("--from", "m.safetensors", "--shortcut", "none")],
+)
+def test_mistaken_backbones(tmp_path, words):
+    done = segment_shapes(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) <= 4
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("frozen", [True, False])
