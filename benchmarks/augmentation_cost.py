@@ -25,7 +25,7 @@ from resnetlab.config import Preprocessing, Recipe  # noqa: E402
 from resnetlab.data.dataset import Split  # noqa: E402
 from resnetlab.data.loader import train_batches  # noqa: E402
 from resnetlab.models.zoo import build_model  # noqa: E402
-from resnetlab.training.execution import Execution, make_forward  # noqa: E402
+from resnetlab.training.execution.execution import Execution, make_forward  # noqa: E402
 from resnetlab.training.loss import make_loss  # noqa: E402
 
 BOUND_PCT = 10.0

@@ -25,11 +25,11 @@ from resnetlab.data.rng import make_generator  # noqa: E402
 from resnetlab.models.cost import cost_of_config  # noqa: E402
 from resnetlab.models.zoo import build_model, model_config  # noqa: E402
 from resnetlab.system.cores import thread_counts  # noqa: E402
-from resnetlab.training.execution import Execution  # noqa: E402
+from resnetlab.training.execution.execution import Execution  # noqa: E402
+from resnetlab.training.execution.select_execution import StepLoad, select_execution  # noqa: E402
+from resnetlab.training.execution.step_timer import StepTimer, random_batch, unchanged  # noqa: E402
 from resnetlab.training.loss import make_loss  # noqa: E402
 from resnetlab.training.recipes import recipe  # noqa: E402
-from resnetlab.training.select_execution import StepLoad, select_execution  # noqa: E402
-from resnetlab.training.step_timer import StepTimer, random_batch, unchanged  # noqa: E402
 
 CASES = {
     "resnet20, 32 px, batch 128": ("resnet20", 32, "cifar-paper", 128),

@@ -14,7 +14,7 @@ from resnetlab.config import DataConfig
 from resnetlab.data.open_dataset import open_data
 from resnetlab.data.transforms import normalise
 from resnetlab.models.zoo import build_model
-from resnetlab.training.lr_schedule import lr_at
+from resnetlab.training.optimizers.lr_schedule import lr_at
 from resnetlab.training.recipes import recipe as named_recipe
 
 

@@ -25,7 +25,7 @@ from resnetlab.config import DataConfig, RunConfig
 from resnetlab.models.zoo import model_config
 from resnetlab.serialization import to_json
 from resnetlab.training.recipes import recipe
-from resnetlab.training.record import read_record
+from resnetlab.training.run_files.record import read_record
 
 RANKS = (1, 2, 4)
 FIRST_STEPS = 3

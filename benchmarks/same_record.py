@@ -22,8 +22,8 @@ import pyarrow.parquet
 from PIL import Image
 
 from benchmark_data import add_data_argument
-from resnetlab.training.compare_runs import without_times
-from resnetlab.training.record import read_record
+from resnetlab.training.run_files.compare_runs import without_times
+from resnetlab.training.run_files.record import read_record
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 

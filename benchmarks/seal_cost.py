@@ -28,11 +28,11 @@ from resnetlab.models import model_file
 from resnetlab.models.model_card import ModelCard
 from resnetlab.models.zoo import build_model, model_config
 from resnetlab.system.cores import usable_cores
-from resnetlab.training import checkpoint
-from resnetlab.training import record as record_module
 from resnetlab.training.fit import fit
 from resnetlab.training.recipes import recipe
-from resnetlab.training.record import Record, read_record
+from resnetlab.training.run_files import checkpoint
+from resnetlab.training.run_files import record as record_module
+from resnetlab.training.run_files.record import Record, read_record
 from resnetlab.training.runtime_options import RuntimeOptions
 
 SHARD_BYTES = 1 << 28
@@ -125,7 +125,7 @@ def main() -> None:
                     record.write("signal", step=step, **stats)
 
         sealed_s = median_s(write, options.repeats)
-        with mock.patch("resnetlab.training.record.seal_line", lambda line, before: (line, "")):
+        with mock.patch("resnetlab.training.run_files.record.seal_line", lambda line, before: (line, "")):
             plain_s = median_s(write, options.repeats)
         write()
         read_s = median_s(lambda: read_record(folder / "record.jsonl"), options.repeats)

@@ -19,7 +19,7 @@ from resnetlab.system.allocator import use_huge_pages
 use_huge_pages()  # as the command line does
 
 from resnetlab.models.zoo import build_model  # noqa: E402
-from resnetlab.training.execution import Execution, make_forward  # noqa: E402
+from resnetlab.training.execution.execution import Execution, make_forward  # noqa: E402
 from resnetlab.training.layer_stats import LayerStatsHook, sampling_interval  # noqa: E402
 
 BOUND_PCT = 3.0

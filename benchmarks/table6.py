@@ -209,9 +209,9 @@ def status_of(out: Path) -> str:
 
 def write_record(job: Job, options: argparse.Namespace) -> dict[str, Any]:
     """Write the record of a run, whatever its status, and return it."""
-    from resnetlab.study.published import protocol_differences
+    from resnetlab.study.reports.published import protocol_differences
+    from resnetlab.study.reports.run_protocol import protocol_of
     from resnetlab.study.results import read_run
-    from resnetlab.study.run_protocol import protocol_of
 
     out = options.out / job.name
     if not (out / "config.json").exists():

@@ -11,8 +11,8 @@ import argparse
 from collections import Counter
 
 from resnetlab.study.arms import CAPPED
-from resnetlab.study.rules import RULES
-from resnetlab.study.verdict import verdicts
+from resnetlab.study.verdicts.rules import RULES
+from resnetlab.study.verdicts.verdict import verdicts
 from study_scenarios import SCENARIOS, draw_studies
 from synthetic_studies import UNDECIDED, Study
 

@@ -66,7 +66,7 @@ def without_figures(
     """
     from resnetlab.cli.main import main
 
-    monkeypatch.setattr("resnetlab.study.report.draw_figures", lambda runs, out: [])
+    monkeypatch.setattr("resnetlab.study.reports.report.draw_figures", lambda runs, out: [])
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("NO_COLOR", "1")
 

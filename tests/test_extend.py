@@ -9,7 +9,7 @@ import torch
 import resnetlab
 from resnetlab.config import ConfigError, Recipe, RunConfig
 from resnetlab.data.augmentation import CUSTOM_PARAMS, NUM_PARAMS, augmentation_params
-from resnetlab.training.checkpoint import load_checkpoint
+from resnetlab.training.run_files.checkpoint import load_checkpoint
 
 from conftest import ROOT
 

@@ -26,7 +26,7 @@ def loaded_after(code: str) -> str:
         "from resnetlab.cli.main import main; main(['--help'])",
         HELP.format(command="study"),
         "import resnetlab; resnetlab.model_config('resnet56'); resnetlab.recipe('digits')",
-        "import resnetlab.training.record",
+        "import resnetlab.training.run_files.record",
         "import resnetlab.data.registry, resnetlab.system.allocator, resnetlab.cli.progress",
         HELP.format(command="train"),
         HELP.format(command="serve"),
@@ -40,11 +40,11 @@ def test_no_slow_module_is_loaded(code):
 @pytest.mark.parametrize(
     "module",
     [
-        "study.report",
-        "study.verdict",
+        "study.reports.report",
+        "study.verdicts.verdict",
         "study.results",
         "study.grid",
-        "study.local_pool",
+        "study.executors.local_pool",
         "study.display",
         "serving.server",
     ],
@@ -60,14 +60,14 @@ def test_a_report_is_written_without_torch(tiny_study, tmp_path):
         name = f"digits-plain-{depth}-seed0"
         shutil.copytree(tiny_study / "runs" / name, tmp_path / "copy" / "runs" / name)
     code = (
-        "import pathlib, resnetlab.study.report as report\n"
+        "import pathlib, resnetlab.study.reports.report as report\n"
         f"report.write_report(pathlib.Path({str(tmp_path / 'copy')!r}))"
     )
     assert loaded_after(code) == "['matplotlib']"
 
 
 def test_a_loaded_module_is_detected():
-    assert "matplotlib" in loaded_after("import resnetlab.study.report")
+    assert "matplotlib" in loaded_after("import resnetlab.study.reports.report")
 
 
 def test_every_public_name_exists():

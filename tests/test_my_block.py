@@ -44,7 +44,7 @@ def example():
 
 
 def test_it_compares_five_seeds_and_saves_a_figure(example, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("resnetlab.study.report.draw_figures", lambda runs, out: [])
+    monkeypatch.setattr("resnetlab.study.reports.report.draw_figures", lambda runs, out: [])
     example.main(["--steps", "1", "--depth", "8", "--out", str(tmp_path / "s")])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("mine minus plain, digits, 8 layers, test error: ")

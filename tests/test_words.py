@@ -20,8 +20,8 @@ ALLOWED = {
     "patience_seconds": {"src/resnetlab/cli/main.py", "tests/cli/test_main.py"},
     "picture": {
         "src/resnetlab/evaluation/html_report.html.j2",
-        "src/resnetlab/study/report.html.j2",
-        "src/resnetlab/study/architectures.html.j2",
+        "src/resnetlab/study/reports/report.html.j2",
+        "src/resnetlab/study/reports/architectures.html.j2",
         "src/resnetlab/data/readers/parquet_columns.py",
     },  # the HTML element, and a column's name
     "drawing": {"src/resnetlab/cli/predict.py", "tests/cli/test_predict_command.py"},  # a key of `predict --json`

@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from resnetlab.evaluation.evaluate import evaluate
     from resnetlab.evaluation.evaluate_multi_label import evaluate_multi_label
     from resnetlab.evaluation.label_metrics import LabelMetrics, MultiLabelEvaluation
-    from resnetlab.evaluation.landscape_models import LandscapeResult
-    from resnetlab.evaluation.landscape_networks import landscape
-    from resnetlab.evaluation.lesion import LesionResult
-    from resnetlab.evaluation.lesion_models import lesion
+    from resnetlab.evaluation.landscapes.landscape_models import LandscapeResult
+    from resnetlab.evaluation.landscapes.landscape_networks import landscape
+    from resnetlab.evaluation.lesions.lesion import LesionResult
+    from resnetlab.evaluation.lesions.lesion_models import lesion
     from resnetlab.evaluation.metrics import Evaluation
     from resnetlab.evaluation.protocols import SplitScore
     from resnetlab.evaluation.self_check.check_weights import WeightCheck, check_weights
@@ -59,20 +59,20 @@ if TYPE_CHECKING:
     from resnetlab.models.resnet import ResNet
     from resnetlab.models.zoo import build_model, model_config
     from resnetlab.study.api import study
-    from resnetlab.study.contrasts import Contrast
+    from resnetlab.study.statistics.contrasts import Contrast
     from resnetlab.study.study_results import Study
     from resnetlab.system.download import DownloadError
     from resnetlab.system.process_group import ProcessGroup
     from resnetlab.training.callbacks import Callback
-    from resnetlab.training.checkpoint import Checkpoint
-    from resnetlab.training.checkpoint_manager import UnsavedError
     from resnetlab.training.fit import fit
     from resnetlab.training.lr_finder import LrCurve, LrSweep, find_lr
-    from resnetlab.training.lr_schedule import ScheduleInput, register_schedule
     from resnetlab.training.metrics import Progress, StepMetrics
-    from resnetlab.training.optimizer import register_optimizer
+    from resnetlab.training.optimizers.lr_schedule import ScheduleInput, register_schedule
+    from resnetlab.training.optimizers.optimizer import register_optimizer
     from resnetlab.training.recipes import recipe, register_recipe
     from resnetlab.training.reports import TrainResult
+    from resnetlab.training.run_files.checkpoint import Checkpoint
+    from resnetlab.training.run_files.checkpoint_manager import UnsavedError
     from resnetlab.training.runtime_options import RuntimeOptions
     from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
     from resnetlab.training.train_step import DivergedError
@@ -89,10 +89,10 @@ _MODULES = {
     "evaluation.evaluate": ("evaluate",),
     "evaluation.evaluate_multi_label": ("evaluate_multi_label",),
     "evaluation.label_metrics": ("LabelMetrics", "MultiLabelEvaluation"),
-    "evaluation.landscape_models": ("LandscapeResult",),
-    "evaluation.landscape_networks": ("landscape",),
-    "evaluation.lesion": ("LesionResult",),
-    "evaluation.lesion_models": ("lesion",),
+    "evaluation.landscapes.landscape_models": ("LandscapeResult",),
+    "evaluation.landscapes.landscape_networks": ("landscape",),
+    "evaluation.lesions.lesion": ("LesionResult",),
+    "evaluation.lesions.lesion_models": ("lesion",),
     "evaluation.metrics": ("Evaluation",),
     "evaluation.protocols": ("SplitScore",),
     "evaluation.self_check.check_weights": ("WeightCheck", "check_weights"),
@@ -108,18 +108,18 @@ _MODULES = {
     "models.pretrained.resolve": ("list_weights",),
     "models.resnet": ("ResNet",),
     "models.zoo": ("build_model", "model_config"),
-    "study.contrasts": ("Contrast",),
+    "study.statistics.contrasts": ("Contrast",),
     "study.study_results": ("Study",),
     "system.download": ("DownloadError",),
     "system.process_group": ("ProcessGroup",),
     "training.callbacks": ("Callback",),
-    "training.checkpoint": ("Checkpoint",),
-    "training.checkpoint_manager": ("UnsavedError",),
+    "training.run_files.checkpoint": ("Checkpoint",),
+    "training.run_files.checkpoint_manager": ("UnsavedError",),
     "training.fit": ("fit",),
     "training.lr_finder": ("LrCurve", "LrSweep", "find_lr"),
-    "training.lr_schedule": ("ScheduleInput", "register_schedule"),
+    "training.optimizers.lr_schedule": ("ScheduleInput", "register_schedule"),
     "training.metrics": ("Progress", "StepMetrics"),
-    "training.optimizer": ("register_optimizer",),
+    "training.optimizers.optimizer": ("register_optimizer",),
     "training.recipes": ("recipe", "register_recipe"),
     "training.reports": ("TrainResult",),
     "training.runtime_options": ("RuntimeOptions",),

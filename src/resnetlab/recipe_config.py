@@ -47,8 +47,8 @@ class Recipe:
     """L2 penalty on every parameter, at least 0 (section 3.4). `adamw` and `muon` decouple it from the gradient
     (Loshchilov and Hutter, 2019), `lamb` from the moments only."""
     optimizer: str = "sgd"
-    """`sgd`, `adamw`, `lamb` (`training/lamb.py`), `muon` for kernels with AdamW for the rest (`training/muon.py`), or
-    a name registered with `register_optimizer`."""
+    """`sgd`, `adamw`, `lamb` (`training/optimizers/lamb.py`), `muon` for kernels with AdamW for the rest
+    (`training/optimizers/muon.py`), or a name registered with `register_optimizer`."""
     schedule: str = "step"
     """`constant`; `step` divides by 10 at `milestones`; `plateau` divides by 10 after `patience` epochs without a lower
     validation error (section 3.4); `linear` and `cosine` fall to 0 at the end; or a name registered with

@@ -17,11 +17,11 @@ from resnetlab.data.loader import sample_images
 from resnetlab.data.open_dataset import open_data
 from resnetlab.models.model_file import ModelCard, load_model, save_model
 from resnetlab.models.zoo import build_model
-from resnetlab.study.seed_stats import two_figures
+from resnetlab.study.statistics.seed_stats import two_figures
 from resnetlab.training.fit import fit
 from resnetlab.training.layer_stats import measure_layer_stats
 from resnetlab.training.recipes import recipe
-from resnetlab.training.record import Record, read_record
+from resnetlab.training.run_files.record import Record, read_record
 from resnetlab.training.train_step import DivergedError
 
 MODEL = ModelConfig("tiny", (1, 2), (8, 16), stem="cifar", shortcut="project", num_classes=10)

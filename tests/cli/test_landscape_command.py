@@ -16,8 +16,8 @@ from resnetlab.cli.main import main
 from resnetlab.config import ConfigError, DataConfig, ModelConfig, Preprocessing, Shortcut
 from resnetlab.data.loader import sample_images
 from resnetlab.data.open_dataset import open_data
-from resnetlab.evaluation.landscape_models import LandscapeResult
-from resnetlab.evaluation.landscape_page import script_json, write_page
+from resnetlab.evaluation.landscapes.landscape_models import LandscapeResult
+from resnetlab.evaluation.landscapes.landscape_page import script_json, write_page
 from resnetlab.models.model_file import ModelCard, load_model, save_model
 from resnetlab.models.zoo import build_model
 
@@ -31,7 +31,7 @@ SMALL = ("--data", "digits", "--images", "32", "--points", "3", "--eigenvalues",
 def terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setattr("resnetlab.evaluation.landscape_figures.DPI", 40)
+    monkeypatch.setattr("resnetlab.evaluation.landscapes.landscape_figures.DPI", 40)
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def test_tables_and_figures(files, tmp_path, capsys):
 
 
 def test_json_is_that_of_the_function(files, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("resnetlab.evaluation.lesion_figures.draw_lesions", lambda *_: [])
+    monkeypatch.setattr("resnetlab.evaluation.lesions.lesion_figures.draw_lesions", lambda *_: [])
     assert main(["lesion", *files, *SMALL, "--json"]) == 0
     output = json.loads(capsys.readouterr().out)
     results = resnetlab.lesion(files, "digits", max_images=40, repeats=1, most_removed=2, most_swaps=2, paths=2)

@@ -11,8 +11,8 @@ import pytest
 
 from resnetlab.cli.local_processes import STARTED, needs_processes
 from resnetlab.config import ConfigError
-from resnetlab.training.compare_runs import run_differences
-from resnetlab.training.record import read_record
+from resnetlab.training.run_files.compare_runs import run_differences
+from resnetlab.training.run_files.record import read_record
 
 from conftest import resnetlab
 

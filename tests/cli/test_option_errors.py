@@ -168,6 +168,6 @@ def test_fit_names_what_it_needs():
 def test_kills_are_counted_in_words(kills, words, monkeypatch, capsys):
     monkeypatch.setattr("resnetlab.cli.verify_resume.train", lambda options, out: None)
     monkeypatch.setattr("resnetlab.cli.verify_resume.kill_after", lambda options, out, step: step)
-    monkeypatch.setattr("resnetlab.training.compare_runs.run_differences", lambda one, other: [])
+    monkeypatch.setattr("resnetlab.training.run_files.compare_runs.run_differences", lambda one, other: [])
     assert main(["verify-resume", "--kills", str(kills)]) == 0
     assert capsys.readouterr().out.strip().endswith(words)

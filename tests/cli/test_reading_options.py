@@ -8,7 +8,7 @@ from helpers.images import encode, random_images, write_parquet, write_tree
 from resnetlab.cli.main import main
 from resnetlab.config import DataConfig, read_config
 from resnetlab.data.open_dataset import open_data
-from resnetlab.training.record import read_record
+from resnetlab.training.run_files.record import read_record
 
 SHORT = ("--model", "resnet8", "--image-size", "8", "--batch-size", "4", "--steps", "2")
 

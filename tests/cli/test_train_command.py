@@ -17,7 +17,7 @@ from resnetlab.cli import train
 from resnetlab.cli.train_output import print_result
 from resnetlab.config import ConfigError
 from resnetlab.models.model_file import load_model
-from resnetlab.training.record import read_record
+from resnetlab.training.run_files.record import read_record
 
 from conftest import resnetlab
 

@@ -24,8 +24,9 @@ from resnetlab.models.model_file import load_model
 from resnetlab.models.pretrained.catalogue import CATALOGUE
 from resnetlab.models.zoo import model_config
 from resnetlab.system.download import DownloadError
-from resnetlab.training import plan_run, select_execution
-from resnetlab.training.execution import Execution
+from resnetlab.training import plan_run
+from resnetlab.training.execution import select_execution
+from resnetlab.training.execution.execution import Execution
 from resnetlab.training.recipes import recipe
 from resnetlab.training.signal_handling import InterruptedRunError
 
@@ -131,7 +132,7 @@ def test_an_interrupted_plan_ends_like_an_uninterrupted_one(run, tmp_path, monke
 
 
 def fake_speed(images_per_s):
-    from resnetlab.training.execution import Execution
+    from resnetlab.training.execution.execution import Execution
 
     def select(config, *_args, **_kwargs):
         name = Execution(threads=config.threads or 0).name
@@ -179,7 +180,7 @@ def test_a_named_data_set_is_refused_as_well(tmp_path, monkeypatch, capsys):
 
 
 def slow(timer):
-    from resnetlab.training.execution import Execution
+    from resnetlab.training.execution.execution import Execution
 
     return Execution(), {"fp32": 1e-3}
 

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from resnetlab.config import ConfigError, ModelConfig
-from resnetlab.evaluation.directions import flatten, moving_weights, random_direction, unflatten
-from resnetlab.evaluation.hessian import hessian_product, measure_curvature
+from resnetlab.evaluation.landscapes.directions import flatten, moving_weights, random_direction, unflatten
+from resnetlab.evaluation.landscapes.hessian import hessian_product, measure_curvature
 from resnetlab.models.zoo import build_model
 
 CONFIG = ModelConfig("tiny", (1,), (3,), stem="cifar", shortcut="pad", num_classes=3, in_channels=1)

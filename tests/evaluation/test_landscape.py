@@ -9,10 +9,24 @@ import torch
 import torch.nn.functional as F
 
 from resnetlab.config import ConfigError, ModelConfig
-from resnetlab.evaluation.directions import flatten, moved, moving_weights, random_direction, trajectory_plane
-from resnetlab.evaluation.hessian import hessian_product
-from resnetlab.evaluation.landscape import FEWEST, MOST, Grid, Point, loss_and_error, measure_points, points_in_time
-from resnetlab.evaluation.landscape_record import LandscapeRecord, stored_header
+from resnetlab.evaluation.landscapes.directions import (
+    flatten,
+    moved,
+    moving_weights,
+    random_direction,
+    trajectory_plane,
+)
+from resnetlab.evaluation.landscapes.hessian import hessian_product
+from resnetlab.evaluation.landscapes.landscape import (
+    FEWEST,
+    MOST,
+    Grid,
+    Point,
+    loss_and_error,
+    measure_points,
+    points_in_time,
+)
+from resnetlab.evaluation.landscapes.landscape_record import LandscapeRecord, stored_header
 from resnetlab.models.zoo import build_model
 
 CONFIG = ModelConfig("tiny", (1, 1), (4, 6), stem="cifar", shortcut="project", num_classes=3, in_channels=1)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from scipy.stats import kendalltau
 
 from resnetlab.config import ConfigError, ModelConfig
-from resnetlab.evaluation.lesion import (
+from resnetlab.evaluation.lesions.lesion import (
     LesionOptions,
     draw_orders,
     draw_removals,
@@ -19,7 +19,7 @@ from resnetlab.evaluation.lesion import (
     kendall_tau,
     measure_lesions,
 )
-from resnetlab.evaluation.path_gradients import (
+from resnetlab.evaluation.lesions.path_gradients import (
     PathGradients,
     input_gradients,
     measure_path_gradients,

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from resnetlab.config import RunConfig
-from resnetlab.training import checkpoint_manager
 from resnetlab.training.fit import fit
+from resnetlab.training.run_files import checkpoint_manager
 from resnetlab.training.runtime_options import RuntimeOptions
 
 

@@ -2,7 +2,7 @@
 
 import json
 
-from resnetlab.training.record import read_record
+from resnetlab.training.run_files.record import read_record
 
 
 def rewrite_unsealed(path, change=lambda lines: lines):

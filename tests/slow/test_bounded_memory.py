@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnetlab.training.record import read_record
+from resnetlab.training.run_files.record import read_record
 
 IMAGES, CLASSES, DIFFERENT = 200_000, 100, 400
 PACKING_MIB, TRAINING_MIB = 384, 512

@@ -11,7 +11,7 @@ from PIL import Image
 from resnetlab.config import DataConfig
 from resnetlab.data.open_dataset import list_dataset
 from resnetlab.models.model_file import load_model
-from resnetlab.training.record import read_record
+from resnetlab.training.run_files.record import read_record
 
 from conftest import resnetlab
 

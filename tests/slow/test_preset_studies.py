@@ -6,8 +6,8 @@ import random
 import pytest
 
 from resnetlab.study.results import read_runs
-from resnetlab.study.rules import FAILING
-from resnetlab.study.verdict import verdicts
+from resnetlab.study.verdicts.rules import FAILING
+from resnetlab.study.verdicts.verdict import verdicts
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(1800)]
 

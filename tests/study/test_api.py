@@ -11,8 +11,8 @@ from resnetlab.config import BLOCK_PROPERTIES, ConfigError
 from resnetlab.extension import OPTIMIZERS
 from resnetlab.models.block_registry import BLOCKS
 from resnetlab.models.blocks import BasicBlock
-from resnetlab.study import own_code
 from resnetlab.study.api import study
+from resnetlab.study.executors import own_code
 from resnetlab.study.study_results import Study
 
 
@@ -27,7 +27,7 @@ def own_optimizer(groups, recipe):
 @pytest.fixture
 def registered(monkeypatch):
     """Remove new names from the registries, and do not draw the report's figures."""
-    monkeypatch.setattr("resnetlab.study.report.draw_figures", lambda runs, out: [])
+    monkeypatch.setattr("resnetlab.study.reports.report.draw_figures", lambda runs, out: [])
     before = [(registry, set(registry)) for registry in (BLOCKS, BLOCK_PROPERTIES, OPTIMIZERS._entries)]
     yield
     for registry, names in before:
@@ -158,7 +158,7 @@ def test_a_class_of_a_notebook_cannot_reach_workers(registered, monkeypatch):
 
 def test_every_run_failed(monkeypatch, tmp_path, registered):
     from resnetlab.study import api
-    from resnetlab.study.local_pool import RunEnded, RunStarted
+    from resnetlab.study.executors.local_pool import RunEnded, RunStarted
 
     def fail(tasks):
         for task in tasks:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from scipy.stats import ttest_1samp
 
-from resnetlab.study.architecture_effects import architecture_effects, missing_evidence
-from resnetlab.study.architecture_grid import ARCHITECTURE_SETTINGS, ArchitectureGrid
+from resnetlab.study.architectures.architecture_effects import architecture_effects, missing_evidence
+from resnetlab.study.architectures.architecture_grid import ARCHITECTURE_SETTINGS, ArchitectureGrid
 from resnetlab.study.grid import run_name
 from resnetlab.study.results import Run
 

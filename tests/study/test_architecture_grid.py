@@ -16,14 +16,14 @@ from resnetlab.cli.main import main, parse
 from resnetlab.cli.study import Options, default_folder
 from resnetlab.cli.study_architectures import build_architecture_grid
 from resnetlab.config import ConfigError, RunConfig
-from resnetlab.study import architecture_grid
-from resnetlab.study.architecture_grid import ARCHITECTURE_SETTINGS, ArchitectureGrid
-from resnetlab.study.architecture_report import ArchitectureReport, write_architecture_report
+from resnetlab.study.architectures import architecture_grid
+from resnetlab.study.architectures.architecture_grid import ARCHITECTURE_SETTINGS, ArchitectureGrid
 from resnetlab.study.arms import arm_network
 from resnetlab.study.grid import run_name, run_study
-from resnetlab.study.report import write_report
+from resnetlab.study.reports.architecture_report import ArchitectureReport, write_architecture_report
+from resnetlab.study.reports.report import write_report
 from resnetlab.study.results import read_runs
-from resnetlab.training.record import read_record
+from resnetlab.training.run_files.record import read_record
 
 COMMAND = ("study", "--preset", "everywhere", "--steps", "3", "--jobs", "2")
 
@@ -191,7 +191,7 @@ def test_a_run_that_failed_is_named(study, only_mlp, tmp_path):
 
 def test_the_report_needs_no_torch(study):
     code = (
-        "import pathlib, sys, resnetlab.study.report as report\n"
+        "import pathlib, sys, resnetlab.study.reports.report as report\n"
         f"report.write_report(pathlib.Path({str(study)!r}))\nprint(sorted({{'torch', 'sklearn'}} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from helpers.synthetic_runs import synthetic_run
-from resnetlab.study.chance_levels import chance_levels
+from resnetlab.study.reports.chance_levels import chance_levels
 
 
 def run(arm, seed, *, better, data="digits", test=True):

@@ -12,11 +12,11 @@ from helpers.synthetic_runs import synthetic_run
 from resnetlab.cli.contrast_output import print_contrasts
 from resnetlab.cli.main import parse
 from resnetlab.cli.study import Options, build_grid
-from resnetlab.study.contrast_evidence import contrast_evidence
-from resnetlab.study.contrasts import arm_contrasts, rankings, seeds_needed
-from resnetlab.study.multiple_comparisons import holm
 from resnetlab.study.presets import get_preset
-from resnetlab.study.report import StudyReport, render_page
+from resnetlab.study.reports.report import StudyReport, render_page
+from resnetlab.study.statistics.contrast_evidence import contrast_evidence
+from resnetlab.study.statistics.contrasts import arm_contrasts, rankings, seeds_needed
+from resnetlab.study.statistics.multiple_comparisons import holm
 
 
 def arm(name, errors, depth=20, **options):

@@ -9,8 +9,8 @@ from rich.console import Console
 from resnetlab.config import RunConfig
 from resnetlab.models.zoo import model_config
 from resnetlab.study.display import StudyDisplay, time_text
+from resnetlab.study.executors.local_pool import RunEnded, RunProgress, RunStarted, RunTask
 from resnetlab.study.grid import StudyPlan
-from resnetlab.study.local_pool import RunEnded, RunProgress, RunStarted, RunTask
 
 
 @pytest.mark.parametrize(

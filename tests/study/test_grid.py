@@ -17,7 +17,7 @@ from resnetlab.config import ConfigError, DataConfig
 from resnetlab.study.grid import Grid, StudyData, run_name
 from resnetlab.study.results import read_runs
 from resnetlab.training.recipes import recipe
-from resnetlab.training.record import read_record
+from resnetlab.training.run_files.record import read_record
 
 from conftest import TINY, TWO_ARMS, resnetlab
 

@@ -8,7 +8,7 @@ import pytest
 
 from helpers.synthetic_runs import synthetic_run
 from resnetlab.study.identity_init import identity_init_results
-from resnetlab.study.report import write_report
+from resnetlab.study.reports.report import write_report
 from resnetlab.study.results import read_runs
 
 from conftest import TWO_ARMS

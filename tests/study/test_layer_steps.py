@@ -4,8 +4,8 @@ import dataclasses
 import math
 
 from helpers.synthetic_runs import layer_stats, synthetic_run
-from resnetlab.study.layer_steps import layer_steps
-from resnetlab.study.run_checks import has_exploding_gradients, has_sound_gradients, has_vanishing_gradients
+from resnetlab.study.verdicts.layer_steps import layer_steps
+from resnetlab.study.verdicts.run_checks import has_exploding_gradients, has_sound_gradients, has_vanishing_gradients
 
 NUM_SAMPLES = 16
 

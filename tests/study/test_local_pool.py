@@ -12,13 +12,13 @@ import pytest
 from helpers.records import rewrite_unsealed
 from resnetlab.config import RunConfig
 from resnetlab.models.zoo import model_config
-from resnetlab.study import report
+from resnetlab.study.executors.local_pool import RunEnded, RunProgress, RunStarted, RunTask, run_tasks
 from resnetlab.study.grid import Grid, StudyData, run_study
-from resnetlab.study.local_pool import RunEnded, RunProgress, RunStarted, RunTask, run_tasks
-from resnetlab.study.report import write_report
+from resnetlab.study.reports import report
+from resnetlab.study.reports.report import write_report
 from resnetlab.system.cores import usable_cores
 from resnetlab.training.recipes import recipe
-from resnetlab.training.record import read_record
+from resnetlab.training.run_files.record import read_record
 
 from conftest import TWO_ARMS
 
@@ -119,7 +119,7 @@ def test_interrupt_during_server_start_is_delivered():
     """Ctrl-C during the start is deferred and delivered, and SIGINT is unblocked afterwards."""
     code = (
         "import multiprocessing.forkserver as forkserver, os, signal\n"
-        "from resnetlab.study import local_pool\n"
+        "from resnetlab.study.executors import local_pool\n"
         "start = forkserver.ensure_running\n"
         "def interrupted():\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
@@ -140,7 +140,7 @@ def test_interrupt_during_worker_start_is_deferred(tmp_path):
         "import os, pathlib, signal\n"
         "from multiprocessing.context import ForkServerProcess\n"
         "from resnetlab.config import RunConfig\n"
-        "from resnetlab.study.local_pool import RunTask, run_tasks\n"
+        "from resnetlab.study.executors.local_pool import RunTask, run_tasks\n"
         "start = ForkServerProcess.start\n"
         "def interrupted(self):\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"

@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 
 from helpers.synthetic_runs import synthetic_run
-from resnetlab.study.paired_comparison import PairedComparison, compare_pairs, group_runs
 from resnetlab.study.run_metrics import steps_to_error, train_error
-from resnetlab.study.seed_stats import format_range, seed_stats, two_figures
+from resnetlab.study.statistics.paired_comparison import PairedComparison, compare_pairs, group_runs
+from resnetlab.study.statistics.seed_stats import format_range, seed_stats, two_figures
 
 
 def by_seed(*runs):

@@ -9,7 +9,7 @@ from resnetlab.config import ConfigError
 from resnetlab.literature.ablations import ABLATIONS, published_ablations
 from resnetlab.study.grid import run_name
 from resnetlab.study.presets import PRESETS, get_preset
-from resnetlab.study.rules import FAILING
+from resnetlab.study.verdicts.rules import FAILING
 
 
 def grid(**options):

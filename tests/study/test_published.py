@@ -11,14 +11,14 @@ from resnetlab.literature.paper import CIFAR
 from resnetlab.literature.protocol import BEST_ON_TEST, Protocol
 from resnetlab.literature.reproductions import REPRODUCTIONS
 from resnetlab.models.zoo import model_config
-from resnetlab.study.published import (
+from resnetlab.study.reports.published import (
     PROTOCOL_FIELDS,
     comparison_columns,
     protocol_differences,
     published_comparisons,
 )
+from resnetlab.study.reports.run_protocol import COVERED_FIELDS, protocol_of
 from resnetlab.study.results import Run, read_runs
-from resnetlab.study.run_protocol import COVERED_FIELDS, protocol_of
 from resnetlab.training.recipes import recipe
 
 SPLITS = {"num_train": 45_000, "num_val": 5_000, "num_test": 10_000}

@@ -19,14 +19,14 @@ from filelock import FileLock
 from resnetlab.cli.study import Options, check_executor
 from resnetlab.config import ConfigError, RunConfig
 from resnetlab.models.zoo import model_config
-from resnetlab.study import local_pool, ray_pool, ray_task
-from resnetlab.study.local_pool import RunEnded, RunProgress, RunStarted, RunTask
-from resnetlab.study.ray_pool import run_tasks
-from resnetlab.study.ray_task import ProgressActor, run_task
+from resnetlab.study.executors import local_pool, ray_pool, ray_task
+from resnetlab.study.executors.local_pool import RunEnded, RunProgress, RunStarted, RunTask
+from resnetlab.study.executors.ray_pool import run_tasks
+from resnetlab.study.executors.ray_task import ProgressActor, run_task
 from resnetlab.system.dir_lock import LOCK
-from resnetlab.training.compare_runs import run_differences, without_times
 from resnetlab.training.recipes import recipe
-from resnetlab.training.record import read_record
+from resnetlab.training.run_files.compare_runs import run_differences, without_times
+from resnetlab.training.run_files.record import read_record
 
 from conftest import TWO_ARMS, resnetlab
 

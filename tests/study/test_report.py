@@ -14,9 +14,9 @@ from PIL import Image
 
 from resnetlab.config import ConfigError
 from resnetlab.data.registry import CIFAR10
-from resnetlab.study import report
-from resnetlab.study.report import render_csv, write_report
-from resnetlab.training.record import read_record
+from resnetlab.study.reports import report
+from resnetlab.study.reports.report import render_csv, write_report
+from resnetlab.training.run_files.record import read_record
 
 from conftest import ROOT, resnetlab
 

@@ -7,20 +7,6 @@ import pytest
 
 from helpers.synthetic_runs import epoch, layer_stats, synthetic_run
 from resnetlab.config import RunConfig
-from resnetlab.study.rules import (
-    DEAD_RELU_PCT,
-    EXPLODING_GRADIENT,
-    FALLING_SHARE,
-    FITTED_PCT,
-    LARGE_UPDATE,
-    LEARNT_SHARE,
-    LOSS_RISE,
-    MIN_MOVEMENT,
-    RULES,
-    UNDER_TRAINED_PCT,
-    WIDE_GAP_POINTS,
-)
-from resnetlab.study.run_checks import has_learnt, has_sound_gradients, is_unstable, run_issues
 from resnetlab.study.run_metrics import (
     dead_relus_pct,
     first_gradient,
@@ -36,6 +22,20 @@ from resnetlab.study.run_metrics import (
     train_error,
     unseen_error,
 )
+from resnetlab.study.verdicts.rules import (
+    DEAD_RELU_PCT,
+    EXPLODING_GRADIENT,
+    FALLING_SHARE,
+    FITTED_PCT,
+    LARGE_UPDATE,
+    LEARNT_SHARE,
+    LOSS_RISE,
+    MIN_MOVEMENT,
+    RULES,
+    UNDER_TRAINED_PCT,
+    WIDE_GAP_POINTS,
+)
+from resnetlab.study.verdicts.run_checks import has_learnt, has_sound_gradients, is_unstable, run_issues
 
 LR, STEPS, MOMENTUM = 0.01, 400, 0.9
 UNLEARNT = LEARNT_SHARE * 90 + 1

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from helpers.synthetic_runs import synthetic_run
-from resnetlab.study.table2 import published_error, tables_2
+from resnetlab.study.reports.table2 import published_error, tables_2
 
 TRAIN = {("plain", 18): 5.0, ("plain", 34): 7.0, ("residual", 18): 4.0, ("residual", 34): 3.0}
 
@@ -19,6 +19,11 @@ def runs(arms=("plain", "residual"), depths=(18, 34), seeds=(0, 1, 2), **changes
     ]
 
 
+def mean(stats):
+    assert stats is not None
+    return stats.mean
+
+
 def test_published_errors():
     errors = [published_error(arm, depth) for depth in (18, 34) for arm in ("plain", "residual")]
     assert errors == [27.94, 27.88, 28.54, 25.03]
@@ -28,7 +33,9 @@ def test_rows_and_changes():
     (table,) = tables_2(runs())
     assert [row.network for row in table.rows] == ["plain-18", "residual-18", "plain-34", "residual-34"]
     assert [row.published_error_pct for row in table.rows] == [27.94, 27.88, 28.54, 25.03]
-    assert [row.train_error_pct.mean for row in table.rows] == pytest.approx([5.1, 4.1, 7 + 0.17 / 0.9, 3 + 0.17 / 0.9])
+    assert [mean(row.train_error_pct) for row in table.rows] == pytest.approx(
+        [5.1, 4.1, 7 + 0.17 / 0.9, 3 + 0.17 / 0.9]
+    )
     plain, residual = table.changes
     assert plain.published == pytest.approx(0.60)
     assert residual.published == pytest.approx(-2.85)
@@ -53,7 +60,7 @@ def test_without_a_test_split_the_validation_error_counts():
     validated = [dataclasses.replace(run, result={**run.result, "test_error_pct": None}) for run in runs()]
     (table,) = tables_2(validated)
     assert table.unseen_split == "val"
-    assert table.rows[0].unseen_error_pct.mean == pytest.approx(6.1)
+    assert mean(table.rows[0].unseen_error_pct) == pytest.approx(6.1)
 
 
 def test_other_networks_have_no_table():

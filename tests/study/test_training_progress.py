@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from helpers.synthetic_runs import synthetic_run
-from resnetlab.study.training_progress import loss_fall_before_drop
+from resnetlab.study.verdicts.training_progress import loss_fall_before_drop
 
 
 def with_curve(losses, *, steps=None, **recipe):

@@ -13,11 +13,11 @@ from resnetlab.cli.main import parse
 from resnetlab.cli.study import Options, build_grid
 from resnetlab.serialization import differences
 from resnetlab.study.arms import arm_network
-from resnetlab.study.detectors import DETECTORS
 from resnetlab.study.presets import get_preset
-from resnetlab.study.rules import FAILING, RULES
 from resnetlab.study.study_command import Additions, study_command
-from resnetlab.study.verdict import verdicts, without_repetition
+from resnetlab.study.verdicts.detectors import DETECTORS
+from resnetlab.study.verdicts.rules import FAILING, RULES
+from resnetlab.study.verdicts.verdict import verdicts, without_repetition
 from resnetlab.training.recipe_settings import named_recipe
 
 FAILS = {rule.kind for rule in FAILING} - {"unstable"}

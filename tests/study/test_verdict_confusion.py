@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from resnetlab.study.rules import RULES
+from resnetlab.study.verdicts.rules import RULES
 
 from conftest import ROOT
 

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from resnetlab.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from resnetlab.training.run_files.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 
 CALLS = ("mkdir", "open", "write", "fsync", "close", "rename", "replace", "unlink", "rmdir")
 
@@ -107,7 +107,7 @@ def test_a_kill_at_every_system_call_as_the_kernel_sees_them(tmp_path):
     """The same from outside: strace kills the writer at its n-th write, fsync, rename, mkdir, unlink …"""
     code = (
         "import os, sys, torch; from pathlib import Path\n"
-        "from resnetlab.training.checkpoint import Checkpoint, save_checkpoint\n"
+        "from resnetlab.training.run_files.checkpoint import Checkpoint, save_checkpoint\n"
         "there = Checkpoint({'run': {'step': 2}}, {'x': torch.ones(3)}); os.umask(0o22)\n"
         "for folder in sys.argv[1:]:\n"
         "    pid = os.fork()\n"

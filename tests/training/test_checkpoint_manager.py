@@ -6,8 +6,8 @@ import time
 import pytest
 import torch
 
-from resnetlab.training.checkpoint import Checkpoint, load_checkpoint
-from resnetlab.training.checkpoint_manager import MAX_TIME_SHARE, CheckpointManager
+from resnetlab.training.run_files.checkpoint import Checkpoint, load_checkpoint
+from resnetlab.training.run_files.checkpoint_manager import MAX_TIME_SHARE, CheckpointManager
 
 
 def saver(folder, warnings, **interval):
@@ -38,7 +38,7 @@ def test_seconds_are_stretched_where_a_save_takes_long(tmp_path, monkeypatch):
         now += 2
 
     saved_at: list[float] = []
-    monkeypatch.setattr("resnetlab.training.checkpoint_manager.save_checkpoint", slow)
+    monkeypatch.setattr("resnetlab.training.run_files.checkpoint_manager.save_checkpoint", slow)
     saving = saver(tmp_path, [], every_s=10, every_steps=None)
     while now < 1000:
         now += 1

@@ -14,10 +14,10 @@ from resnetlab.config import ConfigError, DataConfig, Recipe, RunConfig
 from resnetlab.data.open_dataset import open_data
 from resnetlab.models.zoo import model_config
 from resnetlab.training.callbacks import Callback
-from resnetlab.training.compare_runs import run_differences
 from resnetlab.training.fit import fit
 from resnetlab.training.loss import balanced_class_weights, make_loss
-from resnetlab.training.record import read_record
+from resnetlab.training.run_files.compare_runs import run_differences
+from resnetlab.training.run_files.record import read_record
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
 from resnetlab.training.trainer import Trainer

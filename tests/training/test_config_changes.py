@@ -8,7 +8,7 @@ from resnetlab.config import RunConfig
 from resnetlab.models.zoo import model_config
 from resnetlab.training.fit import fit
 from resnetlab.training.recipes import recipe
-from resnetlab.training.record import read_record
+from resnetlab.training.run_files.record import read_record
 from resnetlab.training.runtime_options import RuntimeOptions
 
 CONFIG = RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=2, batch_size=400))

@@ -11,13 +11,13 @@ import torch
 
 from resnetlab.config import ConfigError, RunConfig
 from resnetlab.models.zoo import build_model, model_config
-from resnetlab.training import cuda_graph
-from resnetlab.training.cuda_graph import GraphedForward
-from resnetlab.training.execution import Execution, check_execution, make_forward
+from resnetlab.training.execution import cuda_graph
+from resnetlab.training.execution.cuda_graph import GraphedForward
+from resnetlab.training.execution.execution import Execution, check_execution, make_forward
+from resnetlab.training.execution.select_execution import StepLoad, select_execution
 from resnetlab.training.fit import fit
 from resnetlab.training.recipes import recipe
 from resnetlab.training.runtime_options import RuntimeOptions
-from resnetlab.training.select_execution import StepLoad, select_execution
 
 
 def capture(step):

@@ -10,8 +10,8 @@ import torch.distributed as dist
 from resnetlab.config import ConfigError
 from resnetlab.data.shards.fetch import RemoteError
 from resnetlab.training import distributed
-from resnetlab.training.checkpoint_manager import UnsavedError
 from resnetlab.training.distributed import LostProcessError
+from resnetlab.training.run_files.checkpoint_manager import UnsavedError
 
 LEFT = """
 from pathlib import Path

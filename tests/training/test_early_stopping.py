@@ -9,11 +9,11 @@ import pytest
 from resnetlab.config import ConfigError, DataConfig, Recipe, RunConfig
 from resnetlab.models.zoo import model_config
 from resnetlab.training.callbacks import Callback
-from resnetlab.training.compare_runs import run_differences
 from resnetlab.training.early_stopping import epochs_without_lower_error, is_stopped_early
 from resnetlab.training.fit import fit
 from resnetlab.training.recipes import recipe
-from resnetlab.training.record import read_record
+from resnetlab.training.run_files.compare_runs import run_differences
+from resnetlab.training.run_files.record import read_record
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
 from resnetlab.training.trainer import Trainer

@@ -10,11 +10,11 @@ import pytest
 
 from resnetlab.config import RunConfig
 from resnetlab.models.zoo import model_config
-from resnetlab.training.compare_runs import run_differences
 from resnetlab.training.fit import fit
-from resnetlab.training.lr_schedule import lower_lr
+from resnetlab.training.optimizers.lr_schedule import lower_lr
 from resnetlab.training.recipes import recipe
-from resnetlab.training.record import read_record
+from resnetlab.training.run_files.compare_runs import run_differences
+from resnetlab.training.run_files.record import read_record
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.train_step import diverged_message
 

@@ -8,14 +8,14 @@ import torch
 
 from resnetlab.config import ModelConfig, RunConfig
 from resnetlab.models.zoo import build_model, model_config
-from resnetlab.training import select_execution as select_execution_module
-from resnetlab.training import step_timer
-from resnetlab.training.checkpoint import Checkpoint
-from resnetlab.training.execution import Execution, default_execution, kept_threads, make_forward
+from resnetlab.training.execution import select_execution as select_execution_module
+from resnetlab.training.execution import step_timer
+from resnetlab.training.execution.execution import Execution, default_execution, kept_threads, make_forward
+from resnetlab.training.execution.select_execution import StepLoad, select_execution
 from resnetlab.training.fit import fit
 from resnetlab.training.recipes import recipe
+from resnetlab.training.run_files.checkpoint import Checkpoint
 from resnetlab.training.runtime_options import RuntimeOptions
-from resnetlab.training.select_execution import StepLoad, select_execution
 from resnetlab.training.trainer import Trainer
 
 CONFIG = RunConfig(model_config("resnet8"), recipe=recipe("cifar-paper", steps=100))
@@ -210,7 +210,7 @@ def test_bf16_computes_in_bf16_and_gives_an_fp32_loss():
 
 
 def test_a_run_says_how_it_was_computed(tmp_path):
-    from resnetlab.training.record import read_record
+    from resnetlab.training.run_files.record import read_record
 
     config = RunConfig(model_config("resnet8"), recipe=recipe("digits", steps=2, batch_size=16), precision="bf16")
     fit(config, tmp_path)

@@ -10,7 +10,7 @@ from torch import nn
 
 from resnetlab.config import ModelConfig, RunConfig
 from resnetlab.models.zoo import build_model, model_config
-from resnetlab.training.execution import Execution, make_forward
+from resnetlab.training.execution.execution import Execution, make_forward
 from resnetlab.training.layer_stats import (
     LEAST_STEPS,
     NUM_SAMPLES,

@@ -16,12 +16,12 @@ from resnetlab.data.open_dataset import open_data
 from resnetlab.data.rng import make_generator
 from resnetlab.models.zoo import build_model, model_config
 from resnetlab.training.callbacks import Callback
-from resnetlab.training.checkpoint import load_checkpoint
-from resnetlab.training.compare_runs import run_differences
 from resnetlab.training.fit import fit
 from resnetlab.training.layer_stats import QUANTITIES, LayerStats, measure_layer_stats
 from resnetlab.training.recipes import recipe
-from resnetlab.training.record import read_record
+from resnetlab.training.run_files.checkpoint import load_checkpoint
+from resnetlab.training.run_files.compare_runs import run_differences
+from resnetlab.training.run_files.record import read_record
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
 from resnetlab.training.train_step import DivergedError

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from resnetlab.config import ConfigError, ModelConfig, Recipe, RunConfig
-from resnetlab.training.checkpoint import Checkpoint
 from resnetlab.training.loss import make_loss, num_wrong
+from resnetlab.training.run_files.checkpoint import Checkpoint
 from resnetlab.training.trainer import Trainer
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5, 0.0], [0.3, 0.2, -2.0, 1.0]])

@@ -10,7 +10,7 @@ from resnetlab.config import ConfigError, DataConfig, Recipe, RunConfig
 from resnetlab.models.zoo import model_config
 from resnetlab.training.callbacks import Callback
 from resnetlab.training.lr_finder import LrCurve, LrSweep, find_lr, has_diverged, smooth, sweep_config
-from resnetlab.training.lr_schedule import register_schedule
+from resnetlab.training.optimizers.lr_schedule import register_schedule
 from resnetlab.training.recipes import recipe
 from resnetlab.training.trainer import Trainer
 

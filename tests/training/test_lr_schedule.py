@@ -5,7 +5,7 @@ import pytest
 
 from resnetlab.config import ConfigError, Recipe
 from resnetlab.models.zoo import model_config
-from resnetlab.training.lr_schedule import lr_at, num_lr_drops
+from resnetlab.training.optimizers.lr_schedule import lr_at, num_lr_drops
 from resnetlab.training.recipes import RECIPES, default_recipe, recipe
 
 

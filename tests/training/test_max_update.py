@@ -8,7 +8,7 @@ from torch import nn
 
 from resnetlab.config import ConfigError, ModelConfig, Recipe, RunConfig
 from resnetlab.training.fit import fit
-from resnetlab.training.max_update import step_with_max_update
+from resnetlab.training.optimizers.max_update import step_with_max_update
 from resnetlab.training.trainer import Trainer
 
 LIMIT = 0.05

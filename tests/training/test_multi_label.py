@@ -33,11 +33,11 @@ from resnetlab.serving.schemas import PredictionResponse
 from resnetlab.serving.worker import Worker, _model_info
 from resnetlab.serving.worker_load import WorkerReply
 from resnetlab.training.callbacks import Callback
-from resnetlab.training.compare_runs import run_differences
 from resnetlab.training.fit import fit
 from resnetlab.training.kept_states import state_files
 from resnetlab.training.loss import make_loss, num_wrong
-from resnetlab.training.record import read_record
+from resnetlab.training.run_files.compare_runs import run_differences
+from resnetlab.training.run_files.record import read_record
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
 

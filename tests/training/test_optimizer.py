@@ -12,7 +12,7 @@ from resnetlab.config import ConfigError, ModelConfig, Recipe, RunConfig
 from resnetlab.models.model_file import load_model
 from resnetlab.training.fit import fit
 from resnetlab.training.recipes import recipe
-from resnetlab.training.record import read_record
+from resnetlab.training.run_files.record import read_record
 from resnetlab.training.trainer import Trainer
 
 TINY = ModelConfig("tiny", (1, 2), (4, 8), stem="cifar", shortcut="project", num_classes=10)

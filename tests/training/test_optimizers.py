@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from resnetlab.config import ConfigError, ModelConfig, Recipe, RunConfig
-from resnetlab.training.checkpoint import Checkpoint
-from resnetlab.training.lamb import Lamb
-from resnetlab.training.muon import ConvMuon
+from resnetlab.training.optimizers.lamb import Lamb
+from resnetlab.training.optimizers.muon import ConvMuon
+from resnetlab.training.run_files.checkpoint import Checkpoint
 from resnetlab.training.train_step import update_weights
 from resnetlab.training.trainer import Trainer
 

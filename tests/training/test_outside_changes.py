@@ -12,10 +12,10 @@ from resnetlab.config import ConfigError, DataConfig, Recipe, RunConfig
 from resnetlab.data.images.decode import BadImageError
 from resnetlab.models.zoo import model_config
 from resnetlab.training.callbacks import Callback
-from resnetlab.training.compare_runs import run_differences
 from resnetlab.training.fit import fit
 from resnetlab.training.recipes import recipe
-from resnetlab.training.record import RecordError, read_record
+from resnetlab.training.run_files.compare_runs import run_differences
+from resnetlab.training.run_files.record import RecordError, read_record
 from resnetlab.training.runtime_options import RuntimeOptions
 
 DIGITS = RunConfig(model_config("resnet8"), recipe=recipe("digits", steps=8, batch_size=100), seed=3)

@@ -10,7 +10,7 @@ from torch import nn
 import resnetlab
 from resnetlab.config import ConfigError, RunConfig
 from resnetlab.models.model_card import read_card
-from resnetlab.training.record import read_record
+from resnetlab.training.run_files.record import read_record
 
 
 class Mlp(nn.Module):

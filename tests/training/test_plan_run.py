@@ -13,7 +13,7 @@ from resnetlab.models.model_card import ModelCard
 from resnetlab.models.model_file import save_model
 from resnetlab.models.zoo import build_model
 from resnetlab.training import plan_run as module
-from resnetlab.training.execution import Execution
+from resnetlab.training.execution.execution import Execution
 from resnetlab.training.plan_run import SCRATCH, PlanRequest, plan_run
 
 

@@ -6,7 +6,7 @@ import resource
 import pytest
 
 from helpers.records import rewrite_unsealed
-from resnetlab.training.record import Record, RecordError, read_record, read_record_content
+from resnetlab.training.run_files.record import Record, RecordError, read_record, read_record_content
 
 
 @pytest.fixture

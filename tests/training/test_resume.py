@@ -15,13 +15,13 @@ from helpers.killed_runs import in_a_child, killed_at_step
 from resnetlab.config import ConfigError, DataConfig, Recipe, RunConfig
 from resnetlab.data.images.decode import BadImageError
 from resnetlab.models.zoo import model_config
-from resnetlab.training import checkpoint_manager
 from resnetlab.training.callbacks import Callback
-from resnetlab.training.checkpoint_manager import UnsavedError
-from resnetlab.training.compare_runs import run_differences
 from resnetlab.training.fit import fit
 from resnetlab.training.recipes import recipe
-from resnetlab.training.record import read_record
+from resnetlab.training.run_files import checkpoint_manager
+from resnetlab.training.run_files.checkpoint_manager import UnsavedError
+from resnetlab.training.run_files.compare_runs import run_differences
+from resnetlab.training.run_files.record import read_record
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
 

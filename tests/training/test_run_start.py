@@ -11,8 +11,8 @@ from resnetlab.system.process_group import ProcessGroup
 from resnetlab.training.callbacks import Callback
 from resnetlab.training.fit import fit
 from resnetlab.training.recipes import recipe
-from resnetlab.training.record import read_record
 from resnetlab.training.reports import bn_batch_warning
+from resnetlab.training.run_files.record import read_record
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
 from resnetlab.training.trainer import Trainer

@@ -26,10 +26,10 @@ from resnetlab.models.model_file import load_model
 from resnetlab.models.zoo import model_config
 from resnetlab.serialization import to_json
 from resnetlab.system.process_group import ProcessGroup
-from resnetlab.training.compare_runs import without_times
 from resnetlab.training.distributed import pick_device
 from resnetlab.training.recipes import recipe
-from resnetlab.training.record import read_record
+from resnetlab.training.run_files.compare_runs import without_times
+from resnetlab.training.run_files.record import read_record
 
 from conftest import resnetlab
 

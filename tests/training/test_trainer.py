@@ -16,15 +16,15 @@ from resnetlab.evaluation.protocols import score_split
 from resnetlab.models.model_file import load_model
 from resnetlab.models.zoo import build_model, model_config
 from resnetlab.training.callbacks import Callback
-from resnetlab.training.compare_runs import without_times
 from resnetlab.training.describe_run import length_text
 from resnetlab.training.fit import fit
-from resnetlab.training.lr_schedule import lr_at
 from resnetlab.training.metrics import Progress
+from resnetlab.training.optimizers.lr_schedule import lr_at
 from resnetlab.training.recipes import recipe
-from resnetlab.training.record import read_record
+from resnetlab.training.run_files.compare_runs import without_times
+from resnetlab.training.run_files.record import read_record
+from resnetlab.training.run_files.train_state import BestWeights
 from resnetlab.training.runtime_options import RuntimeOptions
-from resnetlab.training.train_state import BestWeights
 from resnetlab.training.train_step import DivergedError
 from resnetlab.training.trainer import Trainer
 

@@ -11,9 +11,9 @@ from resnetlab.config import RunConfig
 from resnetlab.models.zoo import model_config
 from resnetlab.training import trainer as trainer_module
 from resnetlab.training.callbacks import Callback
-from resnetlab.training.compare_runs import run_differences
 from resnetlab.training.fit import fit
 from resnetlab.training.recipes import recipe
+from resnetlab.training.run_files.compare_runs import run_differences
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.train_step import DivergedError
 from resnetlab.training.trainer import Trainer

@@ -11,12 +11,12 @@ from resnetlab.config import ConfigError, Recipe, RunConfig
 from resnetlab.models.model_file import load_model
 from resnetlab.models.zoo import build_model, model_config
 from resnetlab.training.callbacks import Callback
-from resnetlab.training.compare_runs import run_differences
 from resnetlab.training.fit import fit
+from resnetlab.training.optimizers.weight_average import WeightAverage
 from resnetlab.training.recipes import recipe
+from resnetlab.training.run_files.compare_runs import run_differences
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.trainer import Trainer
-from resnetlab.training.weight_average import WeightAverage
 
 CONFIG = RunConfig(
     model_config("resnet8"), recipe=recipe("digits", steps=20, batch_size=100, ema_decay=0.8, keep="best"), seed=3

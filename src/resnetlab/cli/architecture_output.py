@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from resnetlab.cli.contrast_output import print_command
 from resnetlab.cli.tables import table
 from resnetlab.cli.terminal import escape_name
-from resnetlab.study.architecture_effects import OUTCOMES
+from resnetlab.study.architectures.architecture_effects import OUTCOMES
 
 if TYPE_CHECKING:
     from rich.console import Console

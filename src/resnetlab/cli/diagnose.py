@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from resnetlab.models.model_card import ModelCard
     from resnetlab.models.resnet import ResNet
     from resnetlab.study.results import Run
-    from resnetlab.study.run_checks import RunIssue
+    from resnetlab.study.verdicts.run_checks import RunIssue
 
 DIAGNOSIS = "diagnosis"
 """Folder of the figures."""
@@ -79,7 +79,7 @@ def run(options: Options) -> int:
     run, out = find_layer_stats(options)
     from resnetlab.cli.console import open_console
     from resnetlab.study.figures.all_figures import draw_layer_stats
-    from resnetlab.study.run_checks import run_issues
+    from resnetlab.study.verdicts.run_checks import run_issues
 
     files = draw_layer_stats(run, options.out or out)
     issues = run_issues(run)
@@ -129,7 +129,7 @@ def shattering(options: Options) -> int:
 
 def print_run_json(run: "Run", issues: "Sequence[RunIssue]", files: Sequence[Path], path: Path) -> None:
     """Print one JSON object; its keys are stable between versions."""
-    from resnetlab.training.record import replace_non_finite
+    from resnetlab.training.run_files.record import replace_non_finite
 
     output = {
         "run": run.row() | {"directory": str(path)},
@@ -297,6 +297,6 @@ def layers_by_stage(layers: Sequence[str]) -> list[list[int]]:
 
 
 def _format(value: float | None) -> str:
-    from resnetlab.study.seed_stats import two_figures
+    from resnetlab.study.statistics.seed_stats import two_figures
 
     return "–" if value is None else two_figures(value)

@@ -32,7 +32,7 @@ def run_shattering(model: "ResNet", images: "Tensor", *, out: Path, path: Path, 
     from resnetlab.cli.evaluate_progress import ProgressBar
     from resnetlab.evaluation.shattering import measure_shattering
     from resnetlab.evaluation.shattering_figure import draw_shattering
-    from resnetlab.training.record import replace_non_finite
+    from resnetlab.training.run_files.record import replace_non_finite
 
     with ProgressBar(enabled=True) as bar:
         curves = measure_shattering(model, images, on_progress=bar.update)

@@ -101,7 +101,7 @@ def run(options: Options) -> int:
     from resnetlab.cli.inspect_output import format_lines
     from resnetlab.inference.formats.exported_file import is_exported_file
     from resnetlab.models.model_card import find_model_file, has_card
-    from resnetlab.training.record import replace_non_finite
+    from resnetlab.training.run_files.record import replace_non_finite
 
     if is_exported_file(options.file):
         _refuse_options(options, "an export of resnetlab")

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from resnetlab.evaluation.evaluator import EnsembleMember
-    from resnetlab.evaluation.landscape_models import LandscapeCase, LandscapeOptions, LandscapeResult
-    from resnetlab.evaluation.lesion_models import EvaluatedImages
+    from resnetlab.evaluation.landscapes.landscape_models import LandscapeCase, LandscapeOptions, LandscapeResult
+    from resnetlab.evaluation.lesions.lesion_models import EvaluatedImages
 
 PAGE = "landscape.html"
 
@@ -87,8 +87,8 @@ def run(options: Options) -> int:
     from resnetlab.cli.console import open_console
     from resnetlab.cli.evaluate_progress import ProgressBar
     from resnetlab.cli.landscape_output import print_landscapes
-    from resnetlab.evaluation.landscape_models import LandscapeOptions, measure_landscape, record_path
-    from resnetlab.evaluation.lesion_models import open_networks
+    from resnetlab.evaluation.landscapes.landscape_models import LandscapeOptions, measure_landscape, record_path
+    from resnetlab.evaluation.lesions.lesion_models import open_networks
     from resnetlab.evaluation.options import EvaluationOptions
     from resnetlab.system.dir_lock import lock_dir
     from resnetlab.training.distributed import pick_device
@@ -147,8 +147,8 @@ def prepare(
     console: "Console",
 ) -> "tuple[list[LandscapeCase], int]":
     """Return the networks with their images, and the points along an axis; print what will be measured."""
-    from resnetlab.evaluation.landscape_models import choose_points
-    from resnetlab.evaluation.landscape_networks import landscape_cases
+    from resnetlab.evaluation.landscapes.landscape_models import choose_points
+    from resnetlab.evaluation.landscapes.landscape_networks import landscape_cases
 
     states = [file for state in options.states for file in named_states(state)]
     cases = landscape_cases(members, options.images, states)
@@ -177,8 +177,8 @@ def named_states(path: Path) -> list[Path]:
 
 def write_figures(results: "Sequence[LandscapeResult]", labels: Sequence[str], out: Path, *, title: str) -> list[Path]:
     """Write the figures, and for planes the page; return the PNG files and the page."""
-    from resnetlab.evaluation.landscape_figures import draw_landscapes
-    from resnetlab.evaluation.landscape_page import write_page
+    from resnetlab.evaluation.landscapes.landscape_figures import draw_landscapes
+    from resnetlab.evaluation.landscapes.landscape_page import write_page
 
     files = draw_landscapes(results, labels, out)
     if len(results[0].ys) > 1:
@@ -191,8 +191,8 @@ def as_json(
     results: "Sequence[LandscapeResult]", labels: Sequence[str], images: "EvaluatedImages", *, figures: Sequence[Path]
 ) -> dict[str, Any]:
     """Return the results as one JSON object; numbers that are not finite become null."""
-    from resnetlab.evaluation.landscape_models import as_json
-    from resnetlab.training.record import replace_non_finite
+    from resnetlab.evaluation.landscapes.landscape_models import as_json
+    from resnetlab.training.run_files.record import replace_non_finite
 
     networks = [{"label": label, **as_json(result)} for label, result in zip(labels, results, strict=True)]
     return {

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from resnetlab.cli.tables import table
 from resnetlab.study.display import time_text
-from resnetlab.study.seed_stats import two_figures
+from resnetlab.study.statistics.seed_stats import two_figures
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from resnetlab.evaluation.landscape_models import LandscapeResult
+    from resnetlab.evaluation.landscapes.landscape_models import LandscapeResult
 
 
 def print_landscapes(

@@ -12,8 +12,8 @@ from resnetlab.cli.terminal import print_json
 from resnetlab.config import Device
 
 if TYPE_CHECKING:
-    from resnetlab.evaluation.lesion import LesionResult
-    from resnetlab.evaluation.lesion_models import EvaluatedImages
+    from resnetlab.evaluation.lesions.lesion import LesionResult
+    from resnetlab.evaluation.lesions.lesion_models import EvaluatedImages
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def run(options: Options) -> int:
     Raises:
         ConfigError: for a wrong call, and for networks and data that do not fit.
     """
-    from resnetlab.evaluation.lesion import LesionOptions
+    from resnetlab.evaluation.lesions.lesion import LesionOptions
 
     changes = LesionOptions(options.most_removed, options.most_swaps, options.repeats, options.paths, options.seed)
     files, data, out = network_arguments(options, "lesion")
@@ -80,8 +80,8 @@ def run(options: Options) -> int:
     from resnetlab.cli.evaluate_progress import ProgressBar
     from resnetlab.cli.lesion_output import print_lesions
     from resnetlab.evaluation.evaluator import EvaluationOptions
-    from resnetlab.evaluation.lesion_figures import draw_lesions
-    from resnetlab.evaluation.lesion_models import lesion_members, open_networks
+    from resnetlab.evaluation.lesions.lesion_figures import draw_lesions
+    from resnetlab.evaluation.lesions.lesion_models import lesion_members, open_networks
     from resnetlab.training.distributed import pick_device
 
     evaluation = EvaluationOptions(
@@ -108,7 +108,7 @@ def as_json(
     results: "Sequence[LesionResult]", labels: Sequence[str], images: "EvaluatedImages", *, figures: Sequence[Path]
 ) -> dict[str, object]:
     """Return the result as one JSON object; numbers that are not finite become null."""
-    from resnetlab.training.record import replace_non_finite
+    from resnetlab.training.run_files.record import replace_non_finite
 
     networks = [{"label": label, **asdict(result)} for label, result in zip(labels, results, strict=True)]
     return {

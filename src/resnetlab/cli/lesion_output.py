@@ -5,13 +5,13 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from resnetlab.cli.tables import table
-from resnetlab.study.seed_stats import two_figures
+from resnetlab.study.statistics.seed_stats import two_figures
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from resnetlab.evaluation.lesion import LesionResult
-    from resnetlab.evaluation.lesion_models import EvaluatedImages
+    from resnetlab.evaluation.lesions.lesion import LesionResult
+    from resnetlab.evaluation.lesions.lesion_models import EvaluatedImages
 
 MAX_COLUMNS = 4
 """Networks beside each other in a table; more would not fit 80 columns."""

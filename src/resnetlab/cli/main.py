@@ -280,7 +280,7 @@ def _first_message(box: str) -> str:
 
 def _is_invalid_input(error: Exception) -> bool:
     from resnetlab.config import ConfigError
-    from resnetlab.training.record import RecordError
+    from resnetlab.training.run_files.record import RecordError
 
     return isinstance(error, ConfigError | RecordError)
 

@@ -188,7 +188,7 @@ def half_precisions(requested: str, work: "Workload", device: "Device") -> tuple
     Raises:
         ConfigError: If bf16 is requested for a device without it.
     """
-    from resnetlab.training.select_execution import LONG_RUN_S, StepLoad
+    from resnetlab.training.execution.select_execution import LONG_RUN_S, StepLoad
 
     if requested == "bf16" and not device.bf16:
         raise ConfigError(f"{device.name} does not compute in bf16; use --precision fp32 or another --device")

@@ -28,7 +28,7 @@ class Options:
 def run(options: Options) -> int:
     """Write the report and print the table."""
     from resnetlab.cli.console import open_console
-    from resnetlab.study.report import write_report
+    from resnetlab.study.reports.report import write_report
 
     results = write_report(options.dir)
     print_results(results, options.dir, open_console(stderr=options.json), json_wanted=options.json)
@@ -40,7 +40,7 @@ def print_results(results: dict[str, Any], out: Path, console: "Console", *, jso
     from resnetlab.cli.architecture_output import format_stats, print_architectures
     from resnetlab.cli.contrast_output import print_command, print_contrasts
     from resnetlab.cli.tables import table
-    from resnetlab.study.verdict import Verdict, without_repetition
+    from resnetlab.study.verdicts.verdict import Verdict, without_repetition
 
     if json_wanted:
         print_json(results)

@@ -12,8 +12,8 @@ from resnetlab.config import ConfigError, DataConfig
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from resnetlab.study.executors.local_pool import Event, RunTask
     from resnetlab.study.grid import Executor, Grid, StudyGrid
-    from resnetlab.study.local_pool import Event, RunTask
     from resnetlab.study.presets import Preset
 
 
@@ -98,7 +98,7 @@ class Options:
 def run(options: Options) -> int:
     """Execute the study's missing runs and write its report; return 1 if a run failed."""
     from resnetlab.cli.study_architectures import build_architecture_grid
-    from resnetlab.study.local_pool import preload_torch
+    from resnetlab.study.executors.local_pool import preload_torch
     from resnetlab.study.presets import get_preset
     from resnetlab.system.allocator import use_huge_pages
 
@@ -110,7 +110,7 @@ def run(options: Options) -> int:
         preload_torch()
     from resnetlab.cli.console import open_console  # imported while the fork server loads PyTorch
     from resnetlab.cli.report import print_results
-    from resnetlab.study.report import write_report
+    from resnetlab.study.reports.report import write_report
     from resnetlab.study.results import RUNS
 
     out = options.out or default_folder(options)
@@ -153,8 +153,8 @@ def check_executor(options: Options) -> None:
 def _execute(grid: "StudyGrid", out: Path, options: Options, console: "Console") -> dict[str, str]:
     """Execute the missing runs and show their progress; return the error of each failed run, by name."""
     from resnetlab.study.display import StudyDisplay
+    from resnetlab.study.executors.local_pool import RunEnded
     from resnetlab.study.grid import run_study
-    from resnetlab.study.local_pool import RunEnded
     from resnetlab.system.cores import usable_cores
 
     num_workers = usable_cores() if options.jobs is None else options.jobs
@@ -179,8 +179,8 @@ def _ray_executor(options: Options, console: "Console") -> "Executor":
 
     def execute(tasks: "Sequence[RunTask]") -> "Generator[Event]":
         from resnetlab.study.display import task_label
-        from resnetlab.study.local_pool import RunStarted
-        from resnetlab.study.ray_pool import run_tasks
+        from resnetlab.study.executors.local_pool import RunStarted
+        from resnetlab.study.executors.ray_pool import run_tasks
 
         started: set[RunTask] = set()
         with closing(run_tasks(tasks, options.address, gpus=options.gpus_per_run)) as events:

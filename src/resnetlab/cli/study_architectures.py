@@ -8,7 +8,7 @@ from resnetlab.training.recipe_settings import recipe_changes
 
 if TYPE_CHECKING:
     from resnetlab.cli.study import Options
-    from resnetlab.study.architecture_grid import ArchitectureGrid
+    from resnetlab.study.architectures.architecture_grid import ArchitectureGrid
 
 APPLICABLE = (
     "preset",
@@ -33,7 +33,7 @@ def build_architecture_grid(options: "Options") -> "ArchitectureGrid":
     Raises:
         ConfigError: for an option that does not apply, or a value that cannot work.
     """
-    from resnetlab.study.architecture_grid import ArchitectureGrid
+    from resnetlab.study.architectures.architecture_grid import ArchitectureGrid
 
     for item in fields(options):
         if item.name not in APPLICABLE and getattr(options, item.name) != item.default:

@@ -45,7 +45,7 @@ def print_result(result: Mapping[str, Any], out: Path, console: Console, *, batc
 
 def print_nothing_trained(out: Path, config: RunConfig, console: Console) -> None:
     """Print that a run was finished before, and whether its images are no longer as many."""
-    from resnetlab.training.finished_run import changed_counts
+    from resnetlab.training.run_files.finished_run import changed_counts
 
     instead = "start over with --fresh, or name another folder with --out"
     lines = [f"The run in {out} is finished, nothing was trained; {instead}"]

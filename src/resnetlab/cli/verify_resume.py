@@ -59,7 +59,7 @@ def run(options: Options) -> int:
             console.print(f"killed after the checkpoint of step {killed_at[-1]}", highlight=False)
         train(options, resumed)
 
-        from resnetlab.training.compare_runs import run_differences
+        from resnetlab.training.run_files.compare_runs import run_differences
 
         differences = run_differences(uninterrupted, resumed)
     if options.json:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from resnetlab.config import ConfigError, DataConfig, Norm, Recipe
 from resnetlab.serialization import one_of
 from resnetlab.study.arms import Family
+from resnetlab.study.executors.local_pool import RunEnded, RunTask, run_tasks
+from resnetlab.study.executors.own_code import can_reach_workers, registered_code, run_here
 from resnetlab.study.grid import IMAGENET_DEPTHS, Grid, StudyData, data_folder_name, default_recipe, run_study
-from resnetlab.study.local_pool import RunEnded, RunTask, run_tasks
-from resnetlab.study.own_code import can_reach_workers, registered_code, run_here
 from resnetlab.study.presets import get_preset
 from resnetlab.study.study_results import Study
 from resnetlab.system.cores import usable_cores

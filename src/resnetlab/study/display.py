@@ -9,8 +9,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from resnetlab.study.executors.local_pool import Event, RunEnded, RunProgress, RunStarted, RunTask
 from resnetlab.study.grid import StudyPlan
-from resnetlab.study.local_pool import Event, RunEnded, RunProgress, RunStarted, RunTask
 from resnetlab.study.results import network_label, read_run
 
 EPOCH_IMAGES = 1000

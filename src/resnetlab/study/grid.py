@@ -11,11 +11,11 @@ from resnetlab.config import ConfigError, DataConfig, ModelConfig, Norm, Precisi
 from resnetlab.data.registry import dataset_title
 from resnetlab.serialization import differences
 from resnetlab.study.arms import Family, arm_network, arm_norm, arm_of, arm_recipe, family_of
-from resnetlab.study.local_pool import Event, RunEnded, RunStarted, RunTask, run_tasks
+from resnetlab.study.executors.local_pool import Event, RunEnded, RunStarted, RunTask, run_tasks
 from resnetlab.study.results import MODEL, RUNS, Run, read_run, read_runs
 from resnetlab.system.dir_lock import is_locked, lock_dir
 from resnetlab.training.recipes import for_network
-from resnetlab.training.record import Record
+from resnetlab.training.run_files.record import Record
 
 STUDY_FILES = (RUNS, "figures", "results.csv", "contrasts.csv", "results.json", "report.html")
 """Files and folders that a study writes; `fresh` deletes only these."""

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from resnetlab.study.paired_comparison import PairedComparison
 from resnetlab.study.results import Run
-from resnetlab.study.rules import DEGRADATION_POINTS
-from resnetlab.study.seed_stats import SeedStats, seed_stats
+from resnetlab.study.statistics.paired_comparison import PairedComparison
+from resnetlab.study.statistics.seed_stats import SeedStats, seed_stats
+from resnetlab.study.verdicts.rules import DEGRADATION_POINTS
 
 
 @dataclass(frozen=True)

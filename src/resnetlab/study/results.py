@@ -6,8 +6,8 @@ from typing import Any
 
 from resnetlab.config import RunConfig, read_config
 from resnetlab.study.arms import arm_of, arm_position
-from resnetlab.training.record import RecordError, read_record_content
-from resnetlab.training.record_chain import record_notes
+from resnetlab.training.run_files.record import RecordError, read_record_content
+from resnetlab.training.run_files.record_chain import record_notes
 
 RUNS = "runs"
 """Folder of a study that holds its run directories."""

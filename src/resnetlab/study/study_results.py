@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 
 from resnetlab.config import ConfigError
 from resnetlab.serialization import check_type
-from resnetlab.study.contrasts import RULE, SPLITS, Contrast, Ranking
-from resnetlab.study.report import StudyReport, write_report
-from resnetlab.study.report_table import TableRow
+from resnetlab.study.reports.report import StudyReport, write_report
+from resnetlab.study.reports.report_table import TableRow
 from resnetlab.study.results import Run, read_runs
-from resnetlab.study.verdict import Verdict, without_repetition
+from resnetlab.study.statistics.contrasts import RULE, SPLITS, Contrast, Ranking
+from resnetlab.study.verdicts.verdict import Verdict, without_repetition
 
 
 class Study:

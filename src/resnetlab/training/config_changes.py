@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnetlab.config import RunConfig
 from resnetlab.system.count_text import count_text
-from resnetlab.training.lr_schedule import lr_at, num_lr_drops
+from resnetlab.training.optimizers.lr_schedule import lr_at, num_lr_drops
 
 if TYPE_CHECKING:
     from resnetlab.training.trainer import Trainer

@@ -18,16 +18,16 @@ from resnetlab.system.dir_lock import lock_dir
 from resnetlab.system.process_group import ProcessGroup
 from resnetlab.training.arguments import check_arguments
 from resnetlab.training.callbacks import Callback
-from resnetlab.training.checkpoint import Checkpoint
-from resnetlab.training.checkpoint_manager import CheckpointManager, UnsavedError
 from resnetlab.training.config_changes import describe_changes
-from resnetlab.training.execution import kept_threads
+from resnetlab.training.execution.execution import kept_threads
 from resnetlab.training.kept_states import STATES, KeepStates
 from resnetlab.training.metrics import StepMetrics
 from resnetlab.training.own_network import load_own_weights, own_config, own_module
-from resnetlab.training.record import Record
 from resnetlab.training.reports import TrainResult, run_line
-from resnetlab.training.run_dir import CHECKPOINT, MODEL, RECORD, ResumePoint, open_run_dir, remove_unstarted
+from resnetlab.training.run_files.checkpoint import Checkpoint
+from resnetlab.training.run_files.checkpoint_manager import CheckpointManager, UnsavedError
+from resnetlab.training.run_files.record import Record
+from resnetlab.training.run_files.run_dir import CHECKPOINT, MODEL, RECORD, ResumePoint, open_run_dir, remove_unstarted
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
 from resnetlab.training.tensorboard import open_logger

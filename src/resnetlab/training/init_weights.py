@@ -23,7 +23,7 @@ from resnetlab.models.model_file import load_model
 from resnetlab.models.pretrained.convert import weights_title
 from resnetlab.models.resnet import ResNet
 from resnetlab.serialization import check, differences, from_json
-from resnetlab.training.checkpoint import Checkpoint
+from resnetlab.training.run_files.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from resnetlab.training.run_data import RunData

@@ -7,7 +7,7 @@ from typing import Any
 from resnetlab.models.model_card import ModelCard, MultiLabel
 from resnetlab.models.model_file import save_model
 from resnetlab.training.callbacks import Callback
-from resnetlab.training.provenance import provenance
+from resnetlab.training.run_files.provenance import provenance
 from resnetlab.training.trainer_setup import TrainerComponents
 
 STATES = "states"

@@ -21,7 +21,7 @@ from resnetlab.models.blocks import Block
 from resnetlab.models.resnet import ResNet
 from resnetlab.system.tf32 import float32_products
 from resnetlab.training.block_noise import noise_of
-from resnetlab.training.execution import Execution, Forward, make_forward
+from resnetlab.training.execution.execution import Execution, Forward, make_forward
 
 NUM_SAMPLES = 50
 """Samples in a run, about: enough columns for a heat map."""

@@ -32,12 +32,12 @@ from resnetlab.training.default_plan import (
     small_size,
 )
 from resnetlab.training.distributed import pick_device
-from resnetlab.training.execution import Execution
+from resnetlab.training.execution.execution import Execution
+from resnetlab.training.execution.select_execution import LONG_RUN_S, StepLoad, select_execution
+from resnetlab.training.execution.step_timer import random_batch
 from resnetlab.training.recipe_settings import named_recipe
 from resnetlab.training.recipes import change_recipe, default_recipe
 from resnetlab.training.run_time import EVAL_SHARE
-from resnetlab.training.select_execution import LONG_RUN_S, StepLoad, select_execution
-from resnetlab.training.step_timer import random_batch
 
 SCRATCH = "none"
 """The value of `--from` for random weights."""

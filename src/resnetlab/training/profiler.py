@@ -18,7 +18,7 @@ from resnetlab.data.images.storage import drop_page_cache, read_image_bytes
 from resnetlab.data.loader import thread_pool
 from resnetlab.data.shards.remote import CACHE_GIB, RemoteShard
 from resnetlab.data.transforms import crop_boxes
-from resnetlab.training.optimizer import set_mode
+from resnetlab.training.optimizers.optimizer import set_mode
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.trainer import Trainer
 

@@ -12,7 +12,7 @@ from resnetlab.models.model_card import ModelCard
 from resnetlab.models.resnet import ResNet
 from resnetlab.training.calibrate import fit_run_temperature, fit_run_thresholds
 from resnetlab.training.metrics import MetricWindow, Progress, curve_point, epoch_summary
-from resnetlab.training.provenance import machine, provenance
+from resnetlab.training.run_files.provenance import machine, provenance
 from resnetlab.training.train_step import DivergedError, diverged_message
 
 if TYPE_CHECKING:

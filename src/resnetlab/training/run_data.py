@@ -18,11 +18,11 @@ from resnetlab.data.sampler import train_order
 from resnetlab.evaluation.multi_label import score_multi_label_split
 from resnetlab.evaluation.protocols import SplitScore, score_split
 from resnetlab.models.resnet import ResNet
-from resnetlab.training.checkpoint import Checkpoint
 from resnetlab.training.distributed import pick_device
 from resnetlab.training.init_weights import match_channels, source_preprocessing
 from resnetlab.training.loss import balanced_class_weights
 from resnetlab.training.multi_label import check_multi_label_options
+from resnetlab.training.run_files.checkpoint import Checkpoint
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.scan_progress import scan_progress
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from resnetlab.system.process_group import ProcessGroup
 
 if TYPE_CHECKING:
-    from resnetlab.training.execution import Execution
+    from resnetlab.training.execution.execution import Execution
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from resnetlab.config import Recipe
 from resnetlab.models.resnet import ResNet
-from resnetlab.training.execution import Forward
+from resnetlab.training.execution.execution import Forward
 from resnetlab.training.grad_sync import BatchStats, GradSync
-from resnetlab.training.lr_schedule import lower_lr
-from resnetlab.training.max_update import step_with_max_update
+from resnetlab.training.optimizers.lr_schedule import lower_lr
+from resnetlab.training.optimizers.max_update import step_with_max_update
 
 MIN_SUSPECT_LR = 1e-4
 """Learning rate of a recipe below which a lower one is no remedy for a loss that is not finite."""

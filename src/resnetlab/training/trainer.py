@@ -15,7 +15,7 @@ from torch import Tensor
 from resnetlab.evaluation.protocols import SplitScore
 from resnetlab.models.resnet import ResNet
 from resnetlab.training import reports
-from resnetlab.training.execution import in_own_precision
+from resnetlab.training.execution.execution import in_own_precision
 from resnetlab.training.metrics import StepMetrics
 from resnetlab.training.own_network import OwnNetwork
 from resnetlab.training.reports import TrainResult

@@ -18,30 +18,30 @@ from resnetlab.serialization import to_json
 from resnetlab.training.arguments import check_arguments
 from resnetlab.training.block_noise import BlockNoise
 from resnetlab.training.callbacks import Callback
-from resnetlab.training.checkpoint import Checkpoint
-from resnetlab.training.checkpoint_manager import CheckpointManager
 from resnetlab.training.describe_run import describe_run
 from resnetlab.training.distributed import broadcast_bn_statistics, wrap_ddp
 from resnetlab.training.early_stopping import is_stopped_early
-from resnetlab.training.execution import Forward, make_forward
+from resnetlab.training.execution.execution import Forward, make_forward
+from resnetlab.training.execution.resolve_execution import resolve_execution
 from resnetlab.training.grad_sync import GradSync
 from resnetlab.training.init_weights import init_from_file
 from resnetlab.training.layer_stats import LayerStatsHook, sampling_interval
 from resnetlab.training.loss import make_loss
-from resnetlab.training.lr_schedule import lr_at, num_lr_drops
 from resnetlab.training.metrics import ProgressMeter
-from resnetlab.training.optimizer import make_optimizer, set_mode
+from resnetlab.training.optimizers.lr_schedule import lr_at, num_lr_drops
+from resnetlab.training.optimizers.optimizer import make_optimizer, set_mode
+from resnetlab.training.optimizers.weight_average import WeightAverage
 from resnetlab.training.own_network import OwnLayerStatsHook, OwnNetwork, own_config, own_module
 from resnetlab.training.reports import bn_batch_warning
-from resnetlab.training.resolve_execution import resolve_execution
 from resnetlab.training.run_data import RunData, open_run_data
+from resnetlab.training.run_files.checkpoint import Checkpoint
+from resnetlab.training.run_files.checkpoint_manager import CheckpointManager
+from resnetlab.training.run_files.train_state import BestWeights, TrainState, load_optimizer_tensors, optimizer_tensors
 from resnetlab.training.run_time import refuse_long_run
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
-from resnetlab.training.train_state import BestWeights, TrainState, load_optimizer_tensors, optimizer_tensors
 from resnetlab.training.train_step import BufferSnapshot
 from resnetlab.training.unread_steps import StateSnapshot
-from resnetlab.training.weight_average import WeightAverage
 
 
 class TrainerComponents:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from resnetlab.training.execution import in_own_precision
+from resnetlab.training.execution.execution import in_own_precision
 from resnetlab.training.metrics import StepMetrics
 
 if TYPE_CHECKING:

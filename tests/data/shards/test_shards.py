@@ -20,10 +20,10 @@ from resnetlab.data.shards.format import pack_rows, read_arrays
 from resnetlab.data.shards.local import find_damaged, list_shards
 from resnetlab.data.shards.pack import PackOptions, pack_dataset
 from resnetlab.models.zoo import model_config
-from resnetlab.training.compare_runs import run_differences, without_times
 from resnetlab.training.fit import fit
 from resnetlab.training.recipes import recipe
-from resnetlab.training.record import read_record
+from resnetlab.training.run_files.compare_runs import run_differences, without_times
+from resnetlab.training.run_files.record import read_record
 from resnetlab.training.runtime_options import RuntimeOptions
 
 SHARD = "train-000000"

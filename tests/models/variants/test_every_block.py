@@ -20,10 +20,10 @@ from resnetlab.models.model_file import load_model
 from resnetlab.models.zoo import model_config
 from resnetlab.study.arms import arm_network, arm_of
 from resnetlab.training.callbacks import Callback
-from resnetlab.training.compare_runs import run_differences
 from resnetlab.training.fit import fit
 from resnetlab.training.layer_stats import measure_layer_stats
 from resnetlab.training.recipes import recipe
+from resnetlab.training.run_files.compare_runs import run_differences
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.signal_handling import InterruptedRunError
 from resnetlab.training.trainer import Trainer

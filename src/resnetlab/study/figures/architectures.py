@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from resnetlab.figure_style import LEGEND_ROW, STYLE, add_legend_below, create_panels, set_panel_title
-from resnetlab.study.architecture_grid import ARCHITECTURE_SETTINGS
-from resnetlab.study.contrasts import error_pct
+from resnetlab.study.architectures.architecture_grid import ARCHITECTURE_SETTINGS
 from resnetlab.study.figures.all_figures import FigureFile, save_figure
 from resnetlab.study.figures.colours import arm_colour
 from resnetlab.study.figures.depth import DODGE, MIN_RANGE_PCT
 from resnetlab.study.results import Run
+from resnetlab.study.statistics.contrasts import error_pct
 
 ARMS = {"plain": "without the addition: F(x)", "residual": "with the addition: x + F(x)"}
 PANELS = {"train": "training error", "test": "test error"}

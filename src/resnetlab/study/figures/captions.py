@@ -16,7 +16,7 @@ from resnetlab.study.figures.responses import (
 )
 from resnetlab.study.figures.selection import enumerate_words, recorded_networks
 from resnetlab.study.results import Run
-from resnetlab.study.seed_stats import two_figures
+from resnetlab.study.statistics.seed_stats import two_figures
 
 
 def training_caption(runs: Sequence[Run], title: str) -> str:

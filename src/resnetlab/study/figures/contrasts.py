@@ -11,9 +11,9 @@ from resnetlab.config import ConfigError
 from resnetlab.figure_style import GREY, STYLE, add_caption, create_panels, set_panel_title
 from resnetlab.fonts import text_style
 from resnetlab.study.arms import ordered_arms
-from resnetlab.study.contrasts import SPLITS, Contrast, error_pct
 from resnetlab.study.figures.colours import arm_colour
 from resnetlab.study.results import Run
+from resnetlab.study.statistics.contrasts import SPLITS, Contrast, error_pct
 
 ROW = 0.34
 """Height of one arm or difference, in inches."""

@@ -1,0 +1,1 @@
+"""Networks without some of their blocks, and the paths that carry the gradient."""

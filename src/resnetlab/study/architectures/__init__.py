@@ -1,0 +1,1 @@
+"""Networks other than ResNets in a study: the grid of their runs, and the effects of the addition."""

@@ -1,0 +1,1 @@
+"""Tables, pages and files of a study's results, beside published numbers."""

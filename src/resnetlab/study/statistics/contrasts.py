@@ -1,0 +1,297 @@
+"""Contrasts between arms: the errors of every two arms at equal depth, paired by seed, and a ranking of the arms.
+
+A difference counts as clear if its two-sided p (paired Student's t over seeds) is below 5 % after Holm's correction for
+all comparisons of one data set and one error. Everything else is a tie. A run that ended in NaN counts as an error of
+100 %, so an arm that diverges is ranked by it instead of being left out.
+"""
+
+import itertools
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from resnetlab.study.results import Run
+from resnetlab.study.statistics.multiple_comparisons import holm, mean_interval, p_value
+from resnetlab.study.statistics.paired_comparison import WORST_ERROR_PCT, RunsBySeed, group_runs
+from resnetlab.study.statistics.seed_stats import SeedStats, seed_stats
+
+SPLITS = {"train": "training error", "val": "validation error", "test": "test error"}
+"""Splits whose errors are compared, with the words for them."""
+
+LEVEL = 0.05
+"""Corrected p below which a difference counts as clear."""
+
+RULE = (
+    f"A difference is clear if its p (paired Student's t over seeds, two-sided) is below {100 * LEVEL:g} % after "
+    "Holm's correction for all comparisons of one data set and one error; otherwise the two arms tie. The interval is "
+    "that of a single comparison, without the correction. An arm's rank is 1 plus the number of arms that are clearly "
+    f"better. A run that ended in NaN counts as {WORST_ERROR_PCT:g} %."
+)
+"""The rule in words, for reports."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The condition under which arms are compared: everything but the arm is equal."""
+
+    data: str
+    depth: int
+    train_images: int | None
+    """Size of the subset of the training split; `None` for all images."""
+    split: str
+    """A key of `SPLITS`."""
+
+    @property
+    def title(self) -> str:
+        """The condition for display, without the error: `digits, 20 layers`, `digits, 50 images, 20 layers`."""
+        images = "" if self.train_images is None else f", {self.train_images:,} images"
+        return f"{self.data}{images}, {self.depth} layers"
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Error of one arm minus that of another at equal depth, seed by seed."""
+
+    setting: Setting
+    """Data set, depth, number of training images and split."""
+    first: str
+    """The arm that is subtracted."""
+    second: str
+    """The arm from which it is subtracted."""
+    points: dict[int, float]
+    """Seed to error of `second` minus error of `first`, in percentage points."""
+    num_diverged: int
+    """Runs among them that ended in NaN and count as an error of 100 %."""
+    mean: float
+    """Mean of `points`."""
+    std: float | None
+    """Standard deviation over seeds, at least that of one image; `None` with one seed."""
+    p: float | None
+    """Two-sided p of the paired t test; `None` with one seed."""
+    p_holm: float | None = None
+    """`p` after Holm's correction."""
+    num_comparisons: int = 1
+    """Comparisons that the correction accounts for."""
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of the mean (Student's t over seeds), without correction; `None` with one seed."""
+        if self.std is None:
+            return None
+        return mean_interval(self.mean, self.std, len(self.points), level=LEVEL)
+
+    @property
+    def better(self) -> str | None:
+        """The arm with the clearly lower error; `None` for a tie."""
+        if self.p_holm is None or self.p_holm >= LEVEL:
+            return None
+        return self.first if self.mean > 0 else self.second
+
+    @property
+    def outcome(self) -> str:
+        """The result in a few words: `A is better`, `tie`, `one seed`."""
+        if self.p_holm is None:
+            return "one seed"
+        if self.better is not None:
+            return f"{self.better} is better"
+        interval = self.interval
+        is_uncorrected = interval is not None and not interval[0] <= 0 <= interval[1]
+        return "tie after the correction" if is_uncorrected else "tie"
+
+    @property
+    def interval_text(self) -> str:
+        """The interval for display: `−0.1 to 0.4`; `one seed` if there is none."""
+        ends = self.interval
+        return "one seed" if ends is None else " to ".join(f"{end:.1f}".replace("-", "−") for end in ends)
+
+    @property
+    def p_text(self) -> str:
+        """The corrected p for display: `0.012`, `<0.001`; `–` if there is none."""
+        if self.p_holm is None:
+            return "–"
+        return "<0.001" if self.p_holm < 0.001 else f"{self.p_holm:.3f}"
+
+    @property
+    def _p_words(self) -> str:
+        if self.num_comparisons == 1:
+            return f"p {self.p_text}"
+        return f"p {self.p_text} after Holm's correction for {self.num_comparisons} comparisons"
+
+    def __str__(self) -> str:
+        mean = f"{self.mean:+.2f}".replace("-", "−")
+        diverged = f"; {self.num_diverged} ended in NaN, counted as 100 %" if self.num_diverged else ""
+        basis = f"95 % interval {self.interval_text}, {self._p_words}"
+        return (
+            f"{self.second} minus {self.first}, {self.setting.title}, {SPLITS[self.setting.split]}: {mean} points over "
+            f"{len(self.points)} seed{'s' * (len(self.points) != 1)} ({basis}{diverged}): {self.outcome}"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the entry of `results.json`; its keys are stable between versions."""
+        numbers = {name: value for name, value in asdict(self).items() if name not in ("setting", "std")}
+        derived = {"interval_95": self.interval, "better": self.better, "outcome": self.outcome}
+        return {**asdict(self.setting), **numbers, **derived}
+
+
+@dataclass(frozen=True)
+class Place:
+    """The place of one arm in a ranking."""
+
+    arm: str
+    rank: int
+    """1 plus the number of arms that are clearly better; arms that tie may share it."""
+    error_pct: SeedStats
+    """Error over seeds, in %; a run that ended in NaN counts as 100 %."""
+    num_diverged: int
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Arms at equal depth in the order of their mean error."""
+
+    setting: Setting
+    places: tuple[Place, ...]
+
+    @property
+    def sentence(self) -> str:
+        """The ranking in words: `training error: A 3.90 % and B 4.10 % rank 1; C 22.10 % ranks 3`."""
+        groups = []
+        for rank, group in itertools.groupby(self.places, key=lambda place: place.rank):
+            arms = [f"{place.arm} {place.error_pct.mean:.2f} %" for place in group]
+            words = " and ".join(filter(None, [", ".join(arms[:-1]), arms[-1]]))
+            groups.append(f"{words} rank{'s' * (len(arms) == 1)} {rank}")
+        return f"{SPLITS[self.setting.split]}: {'; '.join(groups)}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the entry of `results.json`; its keys are stable between versions."""
+        return {**asdict(self.setting), "places": [asdict(place) for place in self.places], "sentence": self.sentence}
+
+
+def arm_contrasts(runs: Sequence[Run]) -> list[Contrast]:
+    """Compare every two arms of each data set, depth, number of images and split, with Holm's correction.
+
+    Runs that started from a file are left out, and so are runs that failed or are unfinished.
+    """
+    found: list[Contrast] = []
+    for setting, arms in _settings(runs).items():
+        for first, second in itertools.combinations(arms, 2):
+            contrast = compare(setting, (first, arms[first]), (second, arms[second]))
+            found += [] if contrast is None else [contrast]
+    return with_correction(found)
+
+
+def with_correction(contrasts: Sequence[Contrast]) -> list[Contrast]:
+    """Return the contrasts with Holm's correction for all of the same data set and error."""
+    families: dict[tuple[str, str], list[float]] = {}
+    for contrast in contrasts:
+        if contrast.p is not None:
+            families.setdefault(_family(contrast), []).append(contrast.p)
+    return [_corrected(contrast, families.get(_family(contrast), [])) for contrast in contrasts]
+
+
+def rankings(runs: Sequence[Run], contrasts: Sequence[Contrast]) -> list[Ranking]:
+    """Return the ranking of the arms in each setting with two arms or more and two seeds or more of each pair."""
+    ranked = []
+    for setting, arms in _settings(runs).items():
+        own = [contrast for contrast in contrasts if contrast.setting == setting]
+        if not own or any(contrast.p_holm is None for contrast in own):
+            continue
+        places = []
+        for arm, by_seed in arms.items():
+            stats = seed_stats([error_pct(run, setting.split) for run in by_seed.values()])
+            if stats is not None:
+                num_better = sum(arm in (c.first, c.second) and c.better not in (arm, None) for c in own)
+                num_diverged = sum(run.status == "diverged" for run in by_seed.values())
+                places.append(Place(arm, 1 + num_better, stats, num_diverged))
+        ranked.append(Ranking(setting, tuple(sorted(places, key=lambda place: (place.rank, place.error_pct.mean)))))
+    return ranked
+
+
+def error_pct(run: Run, split: str) -> float | None:
+    """Return the error of an ended run on `train`, `val` or `test`, in %: 100 if it ended in NaN."""
+    return WORST_ERROR_PCT if run.status == "diverged" else run.result.get(f"{split}_error_pct")
+
+
+def _settings(runs: Sequence[Run]) -> dict[Setting, dict[str, RunsBySeed]]:
+    """Return the ended runs by setting, arm and seed; arms are in the order of tables."""
+    found: dict[Setting, dict[str, RunsBySeed]] = {}
+    for split in SPLITS:
+        for group in group_runs(runs):
+            known = any(run.result.get(f"{split}_error_pct") is not None for run in runs if run.data == group.data)
+            if not known and split != "train":  # there is no such split
+                continue
+            for images in group.train_sizes:
+                for depth in group.depths(images):
+                    setting = Setting(group.data, depth, images, split)
+                    found.setdefault(setting, {})[group.arm] = group.by_seed(depth, images)
+    return dict(sorted(found.items(), key=lambda item: (item[0].data, _size(item[0]), item[0].depth)))
+
+
+def _size(setting: Setting) -> tuple[bool, int]:
+    return setting.train_images is None, setting.train_images or 0
+
+
+def compare(setting: Setting, first: tuple[str, RunsBySeed], second: tuple[str, RunsBySeed]) -> Contrast | None:
+    """Return the error of `second` minus that of `first` on the seeds of both, uncorrected; `None` if there are none.
+
+    Args:
+        setting: The condition, and the split whose errors are compared.
+        first: Name and runs by seed.
+        second: Name and runs by seed.
+    """
+    (first_arm, before), (second_arm, after) = first, second
+    points: dict[int, float] = {}
+    for seed in sorted(before.keys() & after.keys()):
+        errors = error_pct(before[seed], setting.split), error_pct(after[seed], setting.split)
+        if errors[0] is not None and errors[1] is not None:
+            points[seed] = errors[1] - errors[0]
+    if not points:
+        return None
+    paired = [runs[seed] for runs in (before, after) for seed in points]
+    mean, std = statistics.fmean(points.values()), None
+    if len(points) > 1:
+        # Errors come in steps of one image: seeds that agree by chance do not show a smaller deviation.
+        std = max(statistics.stdev(points.values()), *(_one_image_pct(run, setting.split) for run in paired))
+    return Contrast(
+        setting=setting,
+        first=first_arm,
+        second=second_arm,
+        points=points,
+        num_diverged=sum(run.status == "diverged" for run in paired),
+        mean=mean,
+        std=std,
+        p=None if std is None else p_value(mean, std, len(points)),
+    )
+
+
+def _one_image_pct(run: Run, split: str) -> float:
+    """Return the share of one image in the split, in %; 0 if its size is not recorded."""
+    count = run.start.get("data", {}).get(f"num_{split}")
+    return 100 / count if count else 0.0
+
+
+def _family(contrast: Contrast) -> tuple[str, str]:
+    return contrast.setting.data, contrast.setting.split
+
+
+def _corrected(contrast: Contrast, family: Sequence[float]) -> Contrast:
+    if contrast.p is None:
+        return contrast
+    return replace(contrast, p_holm=holm(contrast.p, family), num_comparisons=len(family))
+
+
+MOST_SEEDS = 100
+"""Seeds above which a difference counts as too small to look for."""
+
+
+def seeds_needed(contrast: Contrast, most: int = MOST_SEEDS) -> int | None:
+    """Return the seeds from which a tie would be clear if mean and deviation stayed; `None` if above `most`.
+
+    The correction is taken at its strictest: p times the number of comparisons.
+    """
+    if contrast.std is None or contrast.mean == 0:
+        return None
+    counts = range(len(contrast.points) + 1, most + 1)
+    p_values: Mapping[int, float] = {count: p_value(contrast.mean, contrast.std, count) for count in counts}
+    return next((count for count, p in p_values.items() if p * contrast.num_comparisons < LEVEL), None)

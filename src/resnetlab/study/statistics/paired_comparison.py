@@ -1,0 +1,200 @@
+"""Comparisons of two networks that differ in depth or number of training images, paired by seed.
+
+Verdicts accept only such comparisons as evidence. A comparison is clear only if every seed and the 99 % interval agree,
+so the verdict depends on which run has which label: it disappears when the labels are shuffled. A run that ended in NaN
+counts as the worst result, an error of 100 %; it is no measurement, so there is no interval then, and nothing is clear.
+"""
+
+import itertools
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from resnetlab.study.arms import CAPPED, ordered_arms
+from resnetlab.study.results import Run
+from resnetlab.study.run_metrics import train_error, unseen_error
+from resnetlab.study.statistics.seed_stats import interval_95, interval_99
+
+WORST_ERROR_PCT = 100.0
+"""Error, in %, that a run which ended in NaN counts as."""
+
+RunsBySeed = Mapping[int, Run]
+"""Seed to run: the networks of one arm, depth and number of training images."""
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """Differences of one metric between two networks, seed by seed."""
+
+    points: dict[int, float]
+    """Seed to difference, in the unit of the metric (percentage points for errors)."""
+    num_diverged: int = 0
+    """Runs among them that ended in NaN and count as `WORST_ERROR_PCT`."""
+
+    @property
+    def mean(self) -> float:
+        """Mean difference over seeds."""
+        return statistics.fmean(self.points.values())
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of the mean (paired t over seeds); `None` with one seed, or if a run ended in NaN."""
+        return None if self.num_diverged else interval_95(list(self.points.values()))
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the difference is above zero in every seed, and its 99 % interval too.
+
+        The 95 % interval, which reports give, would call one in forty differences without a cause clear.
+        """
+        interval = None if self.num_diverged else interval_99(list(self.points.values()))
+        return interval is not None and interval[0] > 0 and all(d > 0 for d in self.points.values())
+
+    @property
+    def sign_text(self) -> str:
+        """The sign of the difference in each seed, in the order of the seeds: `+ + −`."""
+        return " ".join("+" if d > 0 else "−" if d < 0 else "0" for _, d in sorted(self.points.items()))
+
+    @property
+    def interval_text(self) -> str:
+        """The interval for display, `−0.1 to 0.4`, or why there is none: `one seed`, `1 run ended in NaN`."""
+        if self.num_diverged:
+            return f"{self.num_diverged} {'run' if self.num_diverged == 1 else 'runs'} ended in NaN"
+        if self.interval is None:
+            return "one seed"
+        return " to ".join(f"{end:.1f}".replace("-", "−") for end in self.interval)
+
+
+def compare_pairs(
+    first: RunsBySeed, second: RunsBySeed, metric: Callable[[Run], float | None]
+) -> PairedComparison | None:
+    """Return metric of `second` minus metric of `first` for every seed that has both; `None` if no seed has."""
+    points: dict[int, float] = {}
+    for seed in sorted(first.keys() & second.keys()):
+        before, after = metric(first[seed]), metric(second[seed])
+        if before is not None and after is not None:
+            points[seed] = after - before
+    return PairedComparison(points) if points else None
+
+
+def compare_errors(
+    first: RunsBySeed, second: RunsBySeed, error: Callable[[Run], float | None]
+) -> PairedComparison | None:
+    """Compare as `compare_pairs`, with `WORST_ERROR_PCT` for every run that ended in NaN."""
+
+    def or_worst(run: Run) -> float | None:
+        return WORST_ERROR_PCT if run.status == "diverged" else error(run)
+
+    compared = compare_pairs(first, second, or_worst)
+    if compared is None:
+        return None
+    runs = [runs[seed] for runs in (first, second) for seed in compared.points]
+    return PairedComparison(compared.points, sum(run.status == "diverged" for run in runs))
+
+
+class DepthExtremes(NamedTuple):
+    """Two networks of a group that differ in depth, by default the shallowest and the deepest."""
+
+    shallow: RunsBySeed
+    deep: RunsBySeed
+
+
+@dataclass(frozen=True)
+class DepthEffect:
+    """Errors of an arm's deepest networks minus those of its shallowest, paired by seed."""
+
+    data: str
+    arm: str
+    shallow: int
+    deep: int
+    train_images: int | None
+    train: PairedComparison
+    """Difference of the final training error; above 0 the deeper network fits worse."""
+    unseen: PairedComparison | None
+    """Difference of the final test error, or of the validation error if there is no test split."""
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """Runs of one arm on one data set that started from random weights and ended, also those that ended in NaN."""
+
+    data: str
+    arm: str
+    runs: tuple[Run, ...]
+    control: "RunGroup | None" = None
+    """The runs of the same networks with a limit on the step of each layer (`arms.CAPPED`)."""
+
+    @property
+    def train_sizes(self) -> list[int | None]:
+        """Numbers of training images in ascending order; `None`, all images, is last."""
+        sizes = {run.train_images for run in self.runs}
+        return sorted(sizes, key=lambda size: (size is None, size or 0))
+
+    def depths(self, train_images: int | None) -> list[int]:
+        """Return the depths trained on this number of images, in ascending order."""
+        return sorted({run.depth for run in self.runs if run.train_images == train_images})
+
+    def by_seed(self, depth: int, train_images: int | None) -> RunsBySeed:
+        """Return seed to run for one depth and number of training images."""
+        return {run.seed: run for run in self.runs if (run.depth, run.train_images) == (depth, train_images)}
+
+    def extremes(self, train_images: int | None = None) -> DepthExtremes | None:
+        """Return the shallowest and the deepest networks, or `None` if there is one depth only.
+
+        Args:
+            train_images: Number of training images; the largest if `None`.
+        """
+        size = self.train_sizes[-1] if train_images is None else train_images
+        depths = self.depths(size)
+        return None if len(depths) < 2 else DepthExtremes(self.by_seed(depths[0], size), self.by_seed(depths[-1], size))
+
+    def depth_pairs(self) -> list[DepthExtremes]:
+        """Return every two depths trained on the same number of images, the shallower network first."""
+        return [
+            DepthExtremes(self.by_seed(shallow, size), self.by_seed(deep, size))
+            for size in self.train_sizes
+            for shallow, deep in itertools.combinations(self.depths(size), 2)
+        ]
+
+    def depth_effects(self) -> list[DepthEffect]:
+        """Compare the deepest with the shallowest networks, for each number of training images."""
+        effects = []
+        for size in self.train_sizes:
+            depths = self.depths(size)
+            if len(depths) < 2:
+                continue
+            shallow, deep = self.by_seed(depths[0], size), self.by_seed(depths[-1], size)
+            train = compare_errors(shallow, deep, train_error)
+            if train is None:
+                continue
+            effects.append(
+                DepthEffect(
+                    data=self.data,
+                    arm=self.arm,
+                    shallow=depths[0],
+                    deep=depths[-1],
+                    train_images=size,
+                    train=train,
+                    unseen=compare_errors(shallow, deep, unseen_error),
+                )
+            )
+        return effects
+
+
+def group_runs(runs: Sequence[Run]) -> list[RunGroup]:
+    """Return the runs grouped by data set and arm, without those that failed, were killed or started from a file."""
+    ended = [run for run in runs if run.status in ("done", "diverged") and not run.is_from_file]
+    by_arm: dict[tuple[str, str], list[Run]] = {}
+    for run in ended:
+        by_arm.setdefault((run.data, run.arm), []).append(run)
+    return [
+        RunGroup(data, arm, tuple(by_arm[data, arm]), _control(data, arm, by_arm))
+        for data in sorted({run.data for run in ended})
+        for arm in ordered_arms(run.arm for run in ended if run.data == data)
+    ]
+
+
+def _control(data: str, arm: str, by_arm: Mapping[tuple[str, str], Sequence[Run]]) -> RunGroup | None:
+    runs = by_arm.get((data, arm + CAPPED))
+    return None if runs is None else RunGroup(data, arm + CAPPED, tuple(runs))

@@ -1,0 +1,1 @@
+"""From the runs of an arm to its verdict: rules, evidence for and against, and the sentences that state it."""

@@ -1,0 +1,205 @@
+"""The sentence of `not enough evidence`: why no other verdict holds, and the command that adds what lacks."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from resnetlab.study.arms import CAPPED, family_of
+from resnetlab.study.run_metrics import train_error, unseen_error
+from resnetlab.study.statistics.paired_comparison import RunGroup, compare_errors
+from resnetlab.study.study_command import Additions, study_command, two_depths
+from resnetlab.study.verdicts.degradation import DepthResult, is_too_short, is_under_way, main_depth_result
+from resnetlab.study.verdicts.overfitting import gaps_with_fewer_images
+from resnetlab.study.verdicts.rules import DEGRADATION_POINTS, OVERFITTING_POINTS
+from resnetlab.study.verdicts.run_checks import has_learnt, has_sound_gradients, run_issues
+from resnetlab.study.verdicts.sentences import effect_text, gradients_text, metric_range, network_name
+from resnetlab.study.verdicts.training_progress import loss_fall_before_drop
+
+ONE_DEPTH = "there are runs of one depth only"
+"""The first words of the sentence on an arm of one depth."""
+MORE_SEEDS = 2
+"""Factor on the number of seeds where an effect is within their variation."""
+LONGER = 2
+"""Factor on the length of runs that ended too early."""
+
+
+class MissingEvidence(NamedTuple):
+    """Why no verdict holds, and what to add."""
+
+    sentence: str
+    command: str
+    """The `resnetlab study` command that adds it."""
+
+
+def missing_evidence(group: RunGroup, groups: Sequence[RunGroup] = ()) -> MissingEvidence:
+    """Return why no verdict holds for a group, the issues of its single runs, and the command that adds what lacks.
+
+    Args:
+        group: The runs of one arm.
+        groups: All arms: those of one depth get the same command, which adds a depth to all of them.
+    """
+    reason, added = _reason(group)
+    if reason.startswith(ONE_DEPTH):
+        others = [other for other in groups if other.data == group.data and other.extremes() is None]
+        added = replace(added, arms=tuple(other.arm for other in others) or None)
+    return MissingEvidence(reason + _issue_counts(group), study_command(group.runs, added))
+
+
+def _reason(group: RunGroup) -> tuple[str, Additions]:
+    result, extremes = main_depth_result(group), group.extremes()
+    if extremes is None:
+        reason = f"{ONE_DEPTH}, {group.runs[0].network}; name another with --depths."
+        return reason, Additions(
+            depths=two_depths(group.depths(group.train_sizes[-1]), family_of(group.runs[0].config.model)),
+            num_seeds=_at_least_three(group),
+        )
+    if result is None:
+        names = network_name(extremes.shallow), network_name(extremes.deep)
+        return f"{names[0]} and {names[1]} have no seed in common that finished.", Additions()
+    if result.effect.interval is None:
+        reason = f"{effect_text(*result)}, from one seed; use --seeds 3 or more."
+        return reason, Additions(num_seeds=_at_least_three(group))
+    for explain, remedy in REASONS:
+        if text := explain(group, result):
+            return text, remedy(group)
+    return f"{effect_text(*result)}, which allows more than one explanation; add seeds with --seeds.", _seeds(group)
+
+
+def _at_least_three(group: RunGroup) -> int:
+    return max(3, *(run.seed + 1 for run in group.runs))
+
+
+def _seeds(group: RunGroup) -> Additions:
+    return Additions(num_seeds=MORE_SEEDS * max(run.seed + 1 for run in group.runs))
+
+
+def _longer(_: RunGroup) -> Additions:
+    return Additions(longer=LONGER)
+
+
+def _again(_: RunGroup) -> Additions:
+    return Additions(again=True)
+
+
+def _control(group: RunGroup) -> Additions:
+    if group.control is None and not group.arm.endswith(CAPPED):
+        return Additions(arms=(group.arm, group.arm + CAPPED))
+    return _seeds(group)
+
+
+def _no_gradients(group: RunGroup, result: DepthResult) -> str | None:
+    if all(has_sound_gradients(run) is not None for run in group.runs):
+        return None
+    return f"{effect_text(*result)}, but no gradients were recorded, so it is unknown whether they vanish or explode."
+
+
+def _too_short(_: RunGroup, result: DepthResult) -> str | None:
+    if not is_too_short(result.extremes):
+        return None
+    if is_under_way(result.extremes.deep):
+        falls = metric_range(lambda run: 100 * (loss_fall_before_drop(run) or 0), result.extremes.deep.values())
+        return (
+            f"{effect_text(*result)}, but {network_name(result.extremes.deep)} was still learning when the learning "
+            f"rate was lowered (its loss fell by {falls} % over the last quarter of the steps before), so it may only "
+            "need more steps; train longer with --epochs or --steps."
+        )
+    return (
+        f"{effect_text(*result)}, but the networks are under-trained: {network_name(result.extremes.shallow)} ends at "
+        f"{metric_range(train_error, result.extremes.shallow.values())} % training error, and the loss still fell "
+        "before the learning rate was lowered (or the record is too short to tell), so longer training may change "
+        "this; train longer with --epochs or --steps."
+    )
+
+
+def _not_learnt(_: RunGroup, result: DepthResult) -> str | None:
+    extremes = result.extremes
+    if not all(map(has_learnt, extremes.shallow.values())):
+        errors = metric_range(train_error, extremes.shallow.values())
+        either = "" if any(map(has_learnt, extremes.deep.values())) else " either"
+        return (
+            f"{effect_text(*result)}, but {network_name(extremes.shallow)} has not learnt{either} (training error "
+            f"{errors} %), so this says nothing about depth."
+        )
+    if result.effect.mean >= DEGRADATION_POINTS or all(map(has_learnt, extremes.deep.values())):
+        return None
+    errors = metric_range(train_error, extremes.deep.values())
+    return f"{effect_text(*result)}, but the deeper networks have not learnt either (training error {errors} %)."
+
+
+def _unsound_gradients(group: RunGroup, result: DepthResult) -> str | None:
+    unsound = [run for run in group.runs if has_sound_gradients(run) is False]
+    if not unsound:
+        return None
+    example = group.by_seed(unsound[-1].depth, unsound[-1].train_images)
+    text = (
+        f"{effect_text(*result)}, and gradients are not sound in {len(unsound)} of {len(group.runs)} runs: in "
+        f"{network_name(example)}, {gradients_text(list(example.values()))}."
+    )
+    if group.arm.endswith(CAPPED):
+        return f"{text} The limit on the step of each layer does not make them sound."
+    if group.control is None:
+        arms = f"--arms {group.arm} {group.arm}{CAPPED}"
+        return f"{text} Whether that is the cause is decided by a limit on the step of each layer: {arms}."
+    return f"{text} The control arm {group.control.arm} does not decide whether that is the cause; add seeds."
+
+
+def _other_depths(group: RunGroup, result: DepthResult) -> str | None:
+    """Return a sentence on two depths, not both at the ends, of which the deeper is not as good as the shallower."""
+    for extremes in group.depth_pairs():
+        train = compare_errors(*extremes, train_error)
+        if train is not None and not DepthResult(extremes, train).is_as_good and extremes != result.extremes:
+            return (
+                f"{effect_text(extremes, train)}, while {effect_text(*result)}: no rule says what depth does here; add "
+                "depths between them, or seeds."
+            )
+    return None
+
+
+def _unseen_rises(group: RunGroup, result: DepthResult) -> str | None:
+    for extremes in group.depth_pairs():
+        unseen = compare_errors(*extremes, unseen_error)
+        if unseen is not None and unseen.mean >= OVERFITTING_POINTS:
+            return (
+                f"{effect_text(*result)}, but {network_name(extremes.deep)} errs by {unseen.mean:.1f} points more on "
+                f"unseen images than {network_name(extremes.shallow)} (interval: {unseen.interval_text}); whether it "
+                "overfits is not clear. Add seeds, or train until both fit their training set."
+            )
+    return None
+
+
+def _wider_gap(group: RunGroup, result: DepthResult) -> str | None:
+    for few, _, wider in gaps_with_fewer_images(group):
+        if wider.mean >= OVERFITTING_POINTS:
+            return (
+                f"{effect_text(*result)}, but the gap to unseen images of {network_name(few)} is {wider.mean:.1f} "
+                f"points wider than with more images (interval: {wider.interval_text}); whether it overfits is not "
+                "clear. Add seeds."
+            )
+    return None
+
+
+def _uncertain(_: RunGroup, result: DepthResult) -> str | None:
+    if result.effect.is_clear or result.is_as_good:
+        return None
+    return f"{effect_text(*result)}: the seeds vary too much for a verdict; add seeds with --seeds."
+
+
+REASONS: tuple[tuple[Callable[[RunGroup, DepthResult], str | None], Callable[[RunGroup], Additions]], ...] = (
+    (_no_gradients, _again),
+    (_too_short, _longer),
+    (_not_learnt, _longer),
+    (_unsound_gradients, _control),
+    (_uncertain, _seeds),
+    (_other_depths, _seeds),
+    (_unseen_rises, _seeds),
+    (_wider_gap, _seeds),
+)
+"""Explanations of a missing verdict, and what to add for each; the first that applies is given."""
+
+
+def _issue_counts(group: RunGroup) -> str:
+    """Return the issues of single runs with their counts: no evidence on depth, but hints for the reader."""
+    counts = Counter(issue.kind for run in group.runs for issue in run_issues(run))
+    issues = [f"{kind} ({count} of {len(group.runs)})" for kind, count in counts.most_common()]
+    return f" Single runs show signs of: {', '.join(issues)}." if issues else ""

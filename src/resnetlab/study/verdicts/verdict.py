@@ -1,0 +1,88 @@
+"""Verdicts of a study: sentences that state which effects of depth its runs show, with their numbers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from resnetlab.study.results import Run
+from resnetlab.study.run_metrics import train_error, unseen_error
+from resnetlab.study.statistics.paired_comparison import RunGroup, compare_errors, group_runs
+from resnetlab.study.verdicts.degradation import DepthResult, is_too_short, main_depth_result
+from resnetlab.study.verdicts.detectors import DETECTORS
+from resnetlab.study.verdicts.missing_evidence import ONE_DEPTH, missing_evidence
+from resnetlab.study.verdicts.overfitting import gaps_with_fewer_images
+from resnetlab.study.verdicts.rules import DEGRADATION_POINTS, OVERFITTING_POINTS
+from resnetlab.study.verdicts.run_checks import has_learnt, has_sound_gradients
+from resnetlab.study.verdicts.sentences import effect_text, gradients_text
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Verdict on one arm and data set, with the numbers that it rests on. Field names are keys of `results.json`."""
+
+    data: str
+    arm: str
+    kind: str
+    """A `kind` of `rules.RULES`."""
+    sentence: str
+    command: str | None = None
+    """The command that adds what is missing for a verdict; `None` if there is one."""
+
+
+def verdicts(runs: Sequence[Run]) -> list[Verdict]:
+    """Return the verdicts on every arm and data set.
+
+    Returns:
+        All failing kinds that hold for an arm; if none does, `healthy` or `not enough evidence`.
+    """
+    found, groups = [], group_runs(runs)
+    for group in groups:
+        sentences = {kind: sentence for kind, detect in DETECTORS.items() if (sentence := detect(group))}
+        if not sentences and (healthy := _healthy(group)):
+            sentences = {"healthy": healthy}
+        found += [Verdict(group.data, group.arm, kind, sentence) for kind, sentence in sentences.items()]
+        if not sentences:
+            found.append(Verdict(group.data, group.arm, "not enough evidence", *missing_evidence(group, groups)))
+    return found
+
+
+def without_repetition(found: Sequence[Verdict]) -> list[Verdict]:
+    """Return the verdicts with those that only lack a second depth merged into one for each data set, at the end.
+
+    A study of several arms at one depth compares the arms; it has one thing to say about depth, not one for each arm.
+    """
+    open_verdicts: dict[tuple[str, str], list[Verdict]] = {}
+    others = []
+    for verdict in found:
+        if verdict.command is not None and verdict.sentence.startswith(ONE_DEPTH):
+            open_verdicts.setdefault((verdict.data, verdict.command), []).append(verdict)
+        else:
+            others.append(verdict)
+    for group in open_verdicts.values():
+        if len(group) > 1:
+            sentence = f"{ONE_DEPTH} of each arm, so nothing is said about depth; name another with --depths."
+            merged = replace(group[0], arm=", ".join(verdict.arm for verdict in group), sentence=sentence)
+            others.append(merged)
+        else:
+            others += group
+    return others
+
+
+def _healthy(group: RunGroup) -> str | None:
+    """Return a sentence if every two depths, not only the end depths, show no failure of the deeper one."""
+    main = main_depth_result(group)
+    if main is None or not all(has_learnt(run) and has_sound_gradients(run) for run in group.runs):
+        return None
+    for extremes in group.depth_pairs():
+        train, unseen = compare_errors(*extremes, train_error), compare_errors(*extremes, unseen_error)
+        if train is None or not DepthResult(extremes, train).is_as_good or is_too_short(extremes):
+            return None
+        if unseen is not None and unseen.mean >= OVERFITTING_POINTS:
+            return None
+    if any(wider.mean >= OVERFITTING_POINTS for _, _, wider in gaps_with_fewer_images(group)):
+        return None
+    deep = [main.extremes.deep[seed] for seed in main.effect.points]
+    better = " Deeper is better." if main.effect.interval and main.effect.interval[1] < 0 else ""
+    return (
+        f"{effect_text(*main)}; {DEGRADATION_POINTS:g} points or more are ruled out for every two depths, and "
+        f"gradients are sound in every run: {gradients_text(deep)}.{better}"
+    )

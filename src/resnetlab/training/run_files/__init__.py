@@ -1,0 +1,1 @@
+"""The files of a run directory: record, checkpoints, provenance, and their comparison."""

@@ -1,0 +1,125 @@
+"""The run directory: a new run, a run to resume, or an error that says why it is refused."""
+
+import dataclasses
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from resnetlab.config import ConfigError, RunConfig, read_config
+from resnetlab.models.model_card import OWN_WEIGHTS
+from resnetlab.serialization import differences, to_json
+from resnetlab.system.atomic_files import write_atomic
+from resnetlab.training.run_files.checkpoint import Checkpoint, load_checkpoint
+from resnetlab.training.run_files.record import read_record
+
+CONFIG, RECORD, MODEL, CHECKPOINT = "config.json", "record.jsonl", "model.safetensors", "checkpoint"
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """The point where a run continues: the start, a checkpoint, or its end."""
+
+    checkpoint: Checkpoint | None = None
+    result: dict[str, Any] | None = None
+    """The record's `result` line if the run is done."""
+    changed: tuple[str, ...] = ()
+    """Differences from the configuration that the run had before."""
+    before: RunConfig | None = None
+    """That configuration, if there are differences."""
+    earlier_result: dict[str, Any] = field(default_factory=dict)
+    """The record's last `result` line under that configuration; empty if there is none."""
+
+    @property
+    def record_bytes(self) -> int:
+        """Length of the record at the checkpoint; later lines are written again."""
+        return self.checkpoint.state["record_bytes"] if self.checkpoint else 0
+
+
+def open_run_dir(out: Path, config: RunConfig, *, resume: bool, fresh: bool, allow_config_change: bool) -> ResumePoint:
+    """Read a locked run directory, write its configuration, and return where the run continues.
+
+    `fresh` deletes the run in the directory, and no other files.
+
+    Raises:
+        FileExistsError: if it holds a run and `resume` is off.
+        ConfigError: if its run has another configuration, or would diverge again.
+        CheckpointError, RecordError: if its checkpoint or record is damaged.
+    """
+    changed: tuple[str, ...] = ()
+    checkpoint, before, result = None, None, {}
+    if fresh:
+        _clear(out)
+    if (out / RECORD).exists() or (out / CHECKPOINT).exists():
+        if not resume:
+            raise FileExistsError(f"{out}: holds a run already; choose another folder or delete it")
+        before = read_config(out / CONFIG)
+        changed = tuple(differences(before, config))
+        if changed and (checkpoint := load_checkpoint(out / CHECKPOINT)):
+            _refuse_another_run(out, before, config)
+        if changed and not allow_config_change:
+            raise ConfigError(
+                f"{out} holds a run with another configuration ({'; '.join(changed)}); add "
+                "--allow-config-change to continue it anyway, --fresh to start over, or another folder with --out"
+            )
+        result = read_result(out)
+        if not changed and result.get("status") == "done":
+            return ResumePoint(result=result)
+        if not changed and result.get("status") == "diverged":
+            raise ConfigError(
+                f"{out}: this run diverged, and would diverge again ({result.get('error')}); change it, "
+                "for example with --lr, and add --allow-config-change to continue from its last checkpoint"
+            )
+        checkpoint = checkpoint or load_checkpoint(out / CHECKPOINT)
+    write_atomic(out / CONFIG, json.dumps(to_json(config), indent=2) + "\n")
+    if not changed or before is None:
+        return ResumePoint(checkpoint)
+    return ResumePoint(checkpoint, None, changed, before, result)
+
+
+def remove_unstarted(out: Path) -> None:
+    """Delete the files of a run that never started, so that a mistake in the call leaves nothing behind."""
+    started = (out / CHECKPOINT).exists() or any(line["kind"] == "run" for line in read_record(out / RECORD))
+    if not started:
+        _clear(out)
+
+
+def read_result(out: Path) -> dict[str, Any]:
+    """Return the `result` line of a run directory; empty if there is none yet.
+
+    Raises:
+        RecordError: where the record is damaged.
+    """
+    if not (out / RECORD).exists():
+        return {}
+    lines = read_record(out / RECORD)
+    return next((line for line in reversed(lines) if line["kind"] == "result"), {})
+
+
+def _clear(out: Path) -> None:
+    for name in (CONFIG, RECORD, MODEL, OWN_WEIGHTS):
+        (out / name).unlink(missing_ok=True)
+    for name in (CHECKPOINT, "tensorboard", "states"):
+        shutil.rmtree(out / name, ignore_errors=True)
+
+
+def _refuse_another_run(out: Path, before: RunConfig, config: RunConfig) -> None:
+    """Raise if network, data or start weights differ: --allow-config-change cannot allow that after the first step."""
+    same = dataclasses.replace(config, model=dataclasses.replace(config.model, name=before.model.name))
+    instead = "add --fresh to start over, or choose another folder with --out"
+    if (same.model, _data_read(same)) != (before.model, _data_read(before)):
+        raise ConfigError(f"another network or other data cannot continue the run in {out}; {instead}")
+    start, other = (config.weights and str(Path(config.weights).resolve()) for config in (before, config))
+    if start != other:
+        first, now = (weights or "random weights" for weights in (before.weights, config.weights))
+        raise ConfigError(
+            f"the run in {out} started from {first}, and {now} cannot continue it; to continue it give "
+            f"--resume --out {out} without --from, {instead}"
+        )
+
+
+def _data_read(config: RunConfig) -> tuple[str | None, ...]:
+    """Return what decides which images are read, and their classes."""
+    data = config.data
+    return data.name, data.split_folders, data.image_column, data.label_column, data.color_profiles
