@@ -18,7 +18,8 @@ from resnetlab.cli.main import main
 from resnetlab.config import ConfigError, DataConfig, Recipe, RunConfig
 from resnetlab.evaluation.bn_recalibration import recalibrate_bn
 from resnetlab.evaluation.class_matching import match_classes
-from resnetlab.evaluation.evaluator import evaluate_members, open_members, resolve_data_config
+from resnetlab.evaluation.evaluator import evaluate_members, open_members
+from resnetlab.evaluation.member_data import resolve_data_config
 from resnetlab.evaluation.metrics import compute_metrics
 from resnetlab.evaluation.options import EvaluationOptions
 from resnetlab.evaluation.predictions import merge_predictions

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
     from torch import Tensor
 
+    from resnetlab.data.images.decode import Header
     from resnetlab.data.images.encoded import EncodedImages
     from resnetlab.data.listing import DatasetListing
 
@@ -206,24 +207,27 @@ def _scan_files(dataset: "DatasetListing", config: DataConfig, workers: int | No
                 skip_damaged_shards=True,
             )
             bad += split_bad
-            for name, labels, result in zip(listing.names, listing.labels_by_image(), results, strict=True):
-                if result is not None:
-                    header, digest, profile = result
-                    images.append(
-                        ImageInfo(
-                            split=split,
-                            name=name,
-                            labels=labels,
-                            height=header.height,
-                            width=header.width,
-                            mode=header.mode,
-                            format=header.format,
-                            digest=digest,
-                            color_profile=profile,
-                        )
-                    )
+            rows = zip(listing.names, listing.labels_by_image(), results, strict=True)
+            images += [_image_info(split, name, labels, *result) for name, labels, result in rows if result is not None]
     return DatasetReport(
         dataset.classes, tuple(dataset.splits), images, bad=bad, warnings=dataset.warnings, listing=dataset
+    )
+
+
+def _image_info(
+    split: str, name: str, labels: tuple[int, ...], header: "Header", digest: bytes, profile: str
+) -> ImageInfo:
+    """Return what a report lists of an image of a file."""
+    return ImageInfo(
+        split=split,
+        name=name,
+        labels=labels,
+        height=header.height,
+        width=header.width,
+        mode=header.mode,
+        format=header.format,
+        digest=digest,
+        color_profile=profile,
     )
 
 

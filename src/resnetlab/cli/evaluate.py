@@ -15,8 +15,10 @@ from resnetlab.serialization import check
 
 if TYPE_CHECKING:
     from resnetlab.data.eval_dataset import EvalDataset
+    from resnetlab.evaluation.evaluator import EnsembleMember
     from resnetlab.evaluation.metrics import Evaluation
     from resnetlab.evaluation.options import EvaluationOptions
+    from resnetlab.evaluation.predictions import Predictions
     from resnetlab.evaluation.summary import EvaluationSummary
 
 PAGE_SUFFIXES = (".html", ".htm")
@@ -86,18 +88,12 @@ def run(options: Options) -> int:
     """Evaluate, print the metrics and write the page; of several processes only the first one prints and writes."""
     files, data = _check_arguments(options)
 
-    from resnetlab.cli.console import open_console
-    from resnetlab.cli.evaluate_multi_label import print_multi_label
-    from resnetlab.cli.evaluate_output import print_evaluation
+    from resnetlab.cli.evaluate_multi_label import evaluate_labels
     from resnetlab.cli.evaluate_progress import ProgressBar
     from resnetlab.cli.evaluate_temperature import fit_and_log
-    from resnetlab.evaluation.evaluate_multi_label import check_multi_label_evaluation, predict_member
     from resnetlab.evaluation.evaluator import evaluate_members, open_members
-    from resnetlab.evaluation.metrics import compute_metrics
     from resnetlab.evaluation.predictions import merge_predictions
-    from resnetlab.evaluation.summary import summarise
     from resnetlab.inference.rejection import check_reject_below
-    from resnetlab.models.pretrained.resolve import output_base
     from resnetlab.training.distributed import join_process_group
 
     evaluation_options = build_evaluation_options(options)
@@ -115,20 +111,33 @@ def run(options: Options) -> int:
                 process_group=process_group,
             )
             if members[0].is_multi_label:
-                check_multi_label_evaluation(evaluation_options, len(members))
                 check(options.page is None, "--page is for one class an image; use --json for several labels")
-                labels = predict_member(members[0], evaluation_options, process_group=process_group)
-                if process_group.is_first:
-                    print_multi_label(members[0], labels, open_console(highlight=False), json=options.json)
-                return 0
+                return evaluate_labels(members, evaluation_options, process_group, json=options.json)
             check_reject_below(options.reject_below, len(members[0].card.classes))
             bar.start_evaluation(len(members) * -(-len(members[0].labels) // world_size))
             part = evaluate_members(
                 members, evaluation_options, rank=rank, world_size=world_size, on_progress=bar.advance
             )
         predictions = merge_predictions(process_group.all_gather(part))
-    if not process_group.is_first:
-        return 0
+    if process_group.is_first:
+        _write_results(options, evaluation_options, members, predictions, files[0])
+    return 0
+
+
+def _write_results(
+    options: Options,
+    evaluation_options: "EvaluationOptions",
+    members: "Sequence[EnsembleMember]",
+    predictions: "Predictions",
+    file: Path,
+) -> None:
+    """Compute the metrics, print them, and write the page of the first network, which is in `file`."""
+    from resnetlab.cli.console import open_console
+    from resnetlab.cli.evaluate_output import print_evaluation
+    from resnetlab.evaluation.metrics import compute_metrics
+    from resnetlab.evaluation.summary import summarise
+    from resnetlab.models.pretrained.resolve import output_base
+
     evaluation = compute_metrics(
         predictions,
         members[0].card.classes,
@@ -140,12 +149,11 @@ def run(options: Options) -> int:
         print_json(as_json(evaluation, summary))
     else:
         print_evaluation(evaluation, summary, open_console(highlight=False))
-    page = options.page or (None if options.json else default_page_path(output_base(options.models[0], files[0])))
+    page = options.page or (None if options.json else default_page_path(output_base(options.models[0], file)))
     if page is not None:
         _write_page(page, evaluation, summary, members[0].dataset)
         if not options.json:
             print(f"page: {page}")
-    return 0
 
 
 def default_page_path(file: Path) -> Path:

@@ -1,21 +1,40 @@
 """Output of `resnetlab evaluate` for a network that gives an image several labels: a table of labels, or JSON."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 
+from resnetlab.cli.console import open_console
 from resnetlab.cli.tables import table
 from resnetlab.cli.terminal import print_json
 from resnetlab.data.left_out import shorten
-from resnetlab.evaluation.evaluate_multi_label import label_metrics
+from resnetlab.evaluation.evaluate_multi_label import check_multi_label_evaluation, label_metrics, predict_member
 from resnetlab.evaluation.evaluator import EnsembleMember
 from resnetlab.evaluation.label_metrics import MultiLabelEvaluation
 from resnetlab.evaluation.multi_label import LabelPredictions
+from resnetlab.evaluation.options import EvaluationOptions
+from resnetlab.system.process_group import ProcessGroup
 
 NAME_WIDTH = 20
 """Characters of a label in the terminal."""
 MAX_LABELS = 20
 """Labels in the terminal, the least precise first; --json has all."""
+
+
+def evaluate_labels(
+    members: Sequence[EnsembleMember], options: EvaluationOptions, process_group: ProcessGroup, *, json: bool
+) -> int:
+    """Evaluate an opened network; the first process prints the metrics.
+
+    Raises:
+        ConfigError: if there are several networks, or the options need one class an image.
+    """
+    check_multi_label_evaluation(options, len(members))
+    labels = predict_member(members[0], options, process_group=process_group)
+    if process_group.is_first:
+        print_multi_label(members[0], labels, open_console(highlight=False), json=json)
+    return 0
 
 
 def print_multi_label(

@@ -26,8 +26,10 @@ from resnetlab.config import ConfigError, DataConfig, ModelConfig, RunConfig, re
 from resnetlab.system.process_group import local_world_size, process_group_from_env, restart_count
 
 if TYPE_CHECKING:
-    from resnetlab.training.runtime_options import RuntimeOptions
+    from rich.console import Console
 
+    from resnetlab.training.reports import TrainResult
+    from resnetlab.training.runtime_options import RuntimeOptions
 
 MAX_UNASKED_S = 86_400.0
 """Expected time in seconds beyond which a run needs --yes, unless its length or recipe is given."""
@@ -179,7 +181,6 @@ def run(options: Options) -> int:
 
     from resnetlab.cli.console import open_console
     from resnetlab.cli.progress import TrainDisplay
-    from resnetlab.cli.train_output import print_next_commands, print_nothing_trained, print_result
     from resnetlab.cli.train_plan_output import RunSummary
     from resnetlab.system.allocator import use_huge_pages
 
@@ -212,19 +213,27 @@ def run(options: Options) -> int:
         saved = f"saved in {out}, the same command continues" if (out / "checkpoint").exists() else "nothing was saved"
         console.print(f"{stopped}; {saved}", soft_wrap=True, highlight=False)
         return stopped.status
-    if trained.was_finished and first:
+    if first:
+        _print_end(trained, config, out, console, json=options.json)
+    return 0
+
+
+def _print_end(trained: "TrainResult", config: RunConfig, out: Path, console: "Console", *, json: bool) -> None:
+    """Print the result of a run, and the commands that use the network; or JSON alone, on standard output."""
+    from resnetlab.cli.train_output import print_next_commands, print_nothing_trained, print_result
+
+    if trained.was_finished:
         print_nothing_trained(out, config, console)
     scaling = trained.card.temperature_scaling
-    if options.json and first:
+    if json:
         print_json({"out": str(out), **trained.result, **({"temperature": scaling.temperature} if scaling else {})})
-    elif first:
-        print_result(trained.result, out, console, batch_size=config.recipe.batch_size)
-        if scaling:
-            from resnetlab.evaluation.summary import describe_temperature
+        return
+    print_result(trained.result, out, console, batch_size=config.recipe.batch_size)
+    if scaling:
+        from resnetlab.evaluation.summary import describe_temperature
 
-            console.print(f"temperature {describe_temperature(scaling)}", soft_wrap=True, highlight=False)
-        print_next_commands(out, config.data, console)
-    return 0
+        console.print(f"temperature {describe_temperature(scaling)}", soft_wrap=True, highlight=False)
+    print_next_commands(out, config.data, console)
 
 
 def resolve_run(options: Options) -> tuple[RunConfig, Path]:

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnetlab.config import ConfigError, DataConfig, RunConfig
+from resnetlab.config import ConfigError, DataConfig
 from resnetlab.data.dataset import Split
-from resnetlab.data.eval_dataset import EvalDataset, open_eval_dataset, original_images
-from resnetlab.data.registry import dataset_path, dataset_title
+from resnetlab.data.eval_dataset import EvalDataset, original_images
 from resnetlab.evaluation.bn_recalibration import recalibrate_bn
 from resnetlab.evaluation.class_matching import check_channels, match_classes
 from resnetlab.evaluation.crops import multi_scale_sides, ten_crop_side
+from resnetlab.evaluation.member_data import open_member_data, reorder_samples, resolve_data_config
 from resnetlab.evaluation.options import EvaluationOptions
 from resnetlab.evaluation.predictions import Predictions
 from resnetlab.evaluation.protocols import (
@@ -33,7 +33,6 @@ from resnetlab.inference.formats.exported_file import is_exported_file
 from resnetlab.inference.open_engine import open_engine
 from resnetlab.models.model_file import ModelCard, load_model
 from resnetlab.models.resnet import ResNet
-from resnetlab.serialization import from_json
 from resnetlab.system.process_group import ProcessGroup
 
 
@@ -133,7 +132,7 @@ def _open_member(
 ) -> EnsembleMember:
     """Open the data for a network, in the sample and class order of the first network; recalibrate if requested."""
     config = replace(resolve_data_config(card, data, file), on_bad_image=options.on_bad_image)
-    dataset = _open_dataset(card, config, options, on_progress)
+    dataset = open_member_data(card, config, options, on_progress)
     dataset = replace(dataset, split=dataset.split.with_channels(card.model.in_channels))
     check_channels(card, dataset.split.channels, dataset.title)
     _check_same_kind(card, dataset, file)
@@ -151,7 +150,7 @@ def _open_member(
     elif first is None:
         labels, class_order = class_indices[dataset.split.labels], torch.arange(len(card.classes))
     else:
-        dataset = replace(dataset, split=_reorder_samples(dataset, first.dataset, file, first.file))
+        dataset = replace(dataset, split=reorder_samples(dataset, first.dataset, file, first.file))
         labels = first.labels
         class_order = match_classes(card.classes, first.card.classes, model_name=file.name, data_name=first.file.name)
     disagreement = None
@@ -159,7 +158,7 @@ def _open_member(
         disagreement = contradiction(model, card, dataset.split, workers=options.workers)
     num_images = 0
     if options.recalibrate_bn and isinstance(model, ResNet):
-        train = _open_dataset(card, dataset.config, replace(options, split="train"), on_progress).split
+        train = open_member_data(card, dataset.config, replace(options, split="train"), on_progress).split
         train = train.with_channels(card.model.in_channels).to(torch.device(options.device))
         num_images = recalibrate_bn(model, train, card.preprocessing, workers=options.workers)
     return EnsembleMember(
@@ -213,32 +212,6 @@ def evaluate_members(
     return replace(predictions, positions=samples.numpy()[predictions.positions])
 
 
-READING_FIELDS = ("split_folders", "image_column", "label_column", "color_profiles")
-"""Fields of `DataConfig` that replace those of the training data if they are given."""
-
-
-def resolve_data_config(card: ModelCard, data: DataConfig | None, file: Path) -> DataConfig:
-    """Return the data to open: `data` with the split seed of training, or the training data of the network.
-
-    Raises:
-        ConfigError: if neither is known.
-    """
-    trained = card.provenance.get("config")
-    training_data = from_json(RunConfig, trained).data if trained else None
-    if data is None:
-        if training_data is None:
-            raise ConfigError(f"{file} does not name its training data; name images with --data")
-        return training_data
-    if training_data is None:
-        return data
-    same_title = (data.name, dataset_title(data)) == (training_data.name, dataset_title(training_data))
-    if same_title or dataset_path(data.name) == dataset_path(training_data.name):
-        names = READING_FIELDS
-        given = {name: value for name in names if (value := getattr(data, name)) is not None}
-        return replace(training_data, root=data.root or training_data.root, **given)
-    return replace(data, split_seed=training_data.split_seed)
-
-
 def load_images(dataset: EvalDataset, positions: Sequence[int]) -> list[np.ndarray]:
     """Return images of a split, cropped as for the network: uint8 (height, width, channels)."""
     images = dataset.split.subset(torch.tensor(positions, dtype=torch.int64)).images
@@ -261,42 +234,3 @@ def _load_network(
     device = "cpu" if is_exported_file(file) and file.suffix.lower() != ".pt2" else options.device
     cores = torch.get_num_threads()  # below the number of cores if torchrun's processes share them
     return open_engine(file, backend=options.backend, cores=cores, device=device, log=log, process_group=process_group)
-
-
-def _open_dataset(
-    card: ModelCard,
-    config: DataConfig,
-    options: EvaluationOptions,
-    on_progress: Callable[[str, int, int], None] | None,
-) -> EvalDataset:
-    provenance = card.provenance
-    crop = provenance.get("config", {}).get("recipe", {}).get("crop", "pad")
-    return open_eval_dataset(
-        config,
-        card.preprocessing,
-        options.split,
-        trained_on=provenance.get("data", {}).get("fingerprint"),
-        keep_encoded=crop != "pad",
-        on_progress=on_progress,
-        cache_gib=options.cache_gib,
-    )
-
-
-def _reorder_samples(dataset: EvalDataset, first: EvalDataset, file: Path, first_file: Path) -> Split:
-    """Return the split of `dataset` with its samples in the order of `first`.
-
-    Raises:
-        ConfigError: if they are not the same samples.
-    """
-    names, first_names = dataset.split.names, first.split.names
-    same_length = len(dataset.split) == len(first.split)
-    if dataset.split_name != first.split_name or sorted(names) != sorted(first_names) or not same_length:
-        raise ConfigError(
-            f"{file} and {first_file} would be evaluated on different images of {dataset.title}; name a split of the "
-            "data set itself, such as --split test"
-        )
-    if names == first_names:
-        return dataset.split
-    index_of = {name: index for index, name in enumerate(names)}
-    order = torch.tensor([index_of[name] for name in first_names])
-    return replace(dataset.split.subset(order), names=first_names)

@@ -24,7 +24,7 @@ from resnetlab.data.open_dataset import open_data
 from resnetlab.data.registry import dataset_title
 from resnetlab.data.sampler import sample_order
 from resnetlab.evaluation.class_matching import check_channels, check_one_class, match_classes
-from resnetlab.evaluation.evaluator import resolve_data_config
+from resnetlab.evaluation.member_data import resolve_data_config
 from resnetlab.evaluation.metrics import compute_metrics
 from resnetlab.evaluation.predictions import Predictions, merge_predictions
 from resnetlab.evaluation.protocols import LogProbBatches, collect_predictions, one_crop

@@ -1,1 +1,1 @@
-"""The way to compute a step: precision, layout, threads, compilation, CUDA graphs, and their selection by measurement."""
+"""The way to compute a step: precision, layout, threads, compilation or CUDA graphs, selected by measurement."""

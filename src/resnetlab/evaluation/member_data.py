@@ -1,0 +1,87 @@
+"""Images of an evaluation: which data set, in which preprocessing, and in the same order for several networks."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from resnetlab.config import ConfigError, DataConfig, RunConfig
+from resnetlab.data.dataset import Split
+from resnetlab.data.eval_dataset import EvalDataset, open_eval_dataset
+from resnetlab.data.registry import dataset_path, dataset_title
+from resnetlab.evaluation.options import EvaluationOptions
+from resnetlab.models.model_card import ModelCard
+from resnetlab.serialization import from_json
+
+READING_FIELDS = ("split_folders", "image_column", "label_column", "color_profiles")
+"""Fields of `DataConfig` that replace those of the training data if they are given."""
+
+
+def resolve_data_config(card: ModelCard, data: DataConfig | None, file: Path) -> DataConfig:
+    """Return the data to open: `data` with the split seed of training, or the training data of the network.
+
+    Raises:
+        ConfigError: if neither is known.
+    """
+    trained = card.provenance.get("config")
+    training_data = from_json(RunConfig, trained).data if trained else None
+    if data is None:
+        if training_data is None:
+            raise ConfigError(f"{file} does not name its training data; name images with --data")
+        return training_data
+    if training_data is None:
+        return data
+    same_title = (data.name, dataset_title(data)) == (training_data.name, dataset_title(training_data))
+    if same_title or dataset_path(data.name) == dataset_path(training_data.name):
+        names = READING_FIELDS
+        given = {name: value for name in names if (value := getattr(data, name)) is not None}
+        return replace(training_data, root=data.root or training_data.root, **given)
+    return replace(data, split_seed=training_data.split_seed)
+
+
+def open_member_data(
+    card: ModelCard,
+    config: DataConfig,
+    options: EvaluationOptions,
+    on_progress: Callable[[str, int, int], None] | None,
+) -> EvalDataset:
+    """Open the images of an evaluation in the preprocessing of a network.
+
+    Args:
+        card: The network's card; it says which images were trained on.
+        config: The data set.
+        options: Split and cache.
+        on_progress: Called with a stage, the number of images done and their total.
+    """
+    provenance = card.provenance
+    crop = provenance.get("config", {}).get("recipe", {}).get("crop", "pad")
+    return open_eval_dataset(
+        config,
+        card.preprocessing,
+        options.split,
+        trained_on=provenance.get("data", {}).get("fingerprint"),
+        keep_encoded=crop != "pad",
+        on_progress=on_progress,
+        cache_gib=options.cache_gib,
+    )
+
+
+def reorder_samples(dataset: EvalDataset, first: EvalDataset, file: Path, first_file: Path) -> Split:
+    """Return the split of `dataset` with its samples in the order of `first`.
+
+    Raises:
+        ConfigError: if they are not the same samples.
+    """
+    names, first_names = dataset.split.names, first.split.names
+    same_length = len(dataset.split) == len(first.split)
+    if dataset.split_name != first.split_name or sorted(names) != sorted(first_names) or not same_length:
+        raise ConfigError(
+            f"{file} and {first_file} would be evaluated on different images of {dataset.title}; name a split of the "
+            "data set itself, such as --split test"
+        )
+    if names == first_names:
+        return dataset.split
+    index_of = {name: index for index, name in enumerate(names)}
+    order = torch.tensor([index_of[name] for name in first_names])
+    return replace(dataset.split.subset(order), names=first_names)
