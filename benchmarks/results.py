@@ -72,7 +72,7 @@ def write_curves(study: Path, record: Path) -> None:
             ],
         }
         for run in read_runs(study)
-        if not run.is_from_file
+        if not run.is_from_file and run.status in ("done", "diverged")
     ]
     record.write_text("[\n" + ",\n".join(json.dumps(run, separators=(",", ":")) for run in stored) + "\n]\n")
 

@@ -124,6 +124,14 @@ def test_the_legend_of_the_error_curves_has_both_lines_as_drawn(tall):
         assert isinstance(legend.get_legend_handler_map()[tuple], HandlerTuple)
 
 
+@pytest.mark.parametrize(("error", "top"), [(3.0, 20), (12.0, 30), (30.0, 60), (49.0, 100), (85.0, 100)])
+def test_the_axis_of_the_curves_ends_at_twice_the_highest_final_error(error, top):
+    runs = [synthetic_run("plain", 20, 0, 2.0), synthetic_run("plain", 56, 0, error)]
+    figure = plot_error_curves(runs, False)
+    assert figure is not None
+    assert figure.axes[0].get_ylim() == pytest.approx((-0.02 * top, 1.02 * top))
+
+
 def test_curves_at_0_and_100_pct_are_whole():
     (axes, *_) = drawn(plot_error_curves(default_study(), False)).axes
     low, high = axes.get_ylim()

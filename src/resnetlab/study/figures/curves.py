@@ -1,5 +1,6 @@
 """Error curves, as in the paper's Figure 6: errors against steps, one panel for each arm, bands over seeds."""
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -26,6 +27,7 @@ def plot_error_curves(runs: Sequence[Run], tall: bool) -> Figure | None:
         return None
     arms = ordered_arms(run.arm for run in runs)
     depths = sorted({run.depth for run in runs})
+    top = highest_error(runs)
     columns = 3 if len(arms) == 1 and not tall else 1
     height = 3.2 + LEGEND_ROW * -(-len(depths) // columns)
     figure, panels = create_panels(len(arms), tall=tall, across=3, height=height, sharey=True)
@@ -45,7 +47,7 @@ def plot_error_curves(runs: Sequence[Run], tall: bool) -> Figure | None:
         set_panel_title(axes, f"{arm} networks")
         axes.set_xlabel("steps")
         axes.set_ylabel("error, %")
-        axes.set_ylim(-2, 102)  # lines at 0 and 100 % are drawn in full width
+        axes.set_ylim(-0.02 * top, 1.02 * top)  # lines at both ends are drawn in full width
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.grid(axis="y", alpha=0.25)
         add_legend_below(
@@ -60,6 +62,15 @@ def plot_error_curves(runs: Sequence[Run], tall: bool) -> Figure | None:
     several = any(len(group) > 1 for group in groups)
     add_caption(figure, ("dashed: training error, solid: validation error", band if several else "one seed"), tall=tall)
     return figure
+
+
+def highest_error(runs: Sequence[Run]) -> int:
+    """Return the upper end of the axis in %: twice the highest final error, in tens, from 20 to 100.
+
+    The first steps of every network err near chance; the ends, which a study compares, would else be close together.
+    """
+    ends = [errors[-1] for run in runs for _, errors in (run.train_curve(), run.val_curve()) if errors]
+    return min(100, max(20, 10 * math.ceil(2 * max(ends, default=50) / 10)))
 
 
 def _plot_band(axes: Axes, curves: Sequence[Points], *, colour: str, line: str) -> Line2D:
