@@ -87,7 +87,8 @@ def run(options: Options) -> int:
     from resnetlab.cli.console import open_console
     from resnetlab.cli.evaluate_progress import ProgressBar
     from resnetlab.cli.landscape_output import print_landscapes
-    from resnetlab.evaluation.landscapes.landscape_models import LandscapeOptions, measure_landscape, record_path
+    from resnetlab.evaluation.landscapes.landscape_models import LandscapeOptions
+    from resnetlab.evaluation.landscapes.landscape_networks import measure_cases
     from resnetlab.evaluation.lesions.lesion_models import open_networks
     from resnetlab.evaluation.options import EvaluationOptions
     from resnetlab.system.dir_lock import lock_dir
@@ -108,15 +109,8 @@ def run(options: Options) -> int:
     start_s = time.perf_counter()
     with lock_dir(out, "landscape"):
         cases, num_points = prepare(members, options, measured, out=out, console=console)
-        results = []
         with ProgressBar(enabled=True) as bar:
-            for index, (case, label) in enumerate(zip(cases, labels, strict=True)):
-
-                def report(stage: str, done: int, total: int, name: str = label) -> None:
-                    bar.update(f"{name}: {stage}", done, total)
-
-                path = record_path(out, index)
-                results.append(measure_landscape(case, measured, path, num_points=num_points, on_progress=report))
+            results = measure_cases(cases, labels, measured, out, num_points=num_points, on_progress=bar.update)
         figures = write_figures(results, labels, out, title=f"{images.title}, {images.split} split")
     if options.json:
         print_json(as_json(results, labels, images, figures=figures))

@@ -77,19 +77,38 @@ def landscape(
     config = DataConfig(data) if isinstance(data, str) else data
     members, _ = open_networks(files, config, EvaluationOptions(split=split, device=device, backend="torch"))
     cases = landscape_cases(members, max_images, [Path(state) for state in states])
-    report = on_progress or (lambda *_: None)
+    names = [member.card.model.name for member in members]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) if out is None else Path(out)
         with lock_dir(folder, "landscape"):
-            points, results = choose_points(cases, options, folder), []
-            for index, case in enumerate(cases):
-
-                def progress(stage: str, done: int, total: int, name: str = case.model.config.name) -> None:
-                    report(f"{name}: {stage}", done, total)
-
-                path = record_path(folder, index)
-                results.append(measure_landscape(case, options, path, num_points=points, on_progress=progress))
+            points = choose_points(cases, options, folder)
+            results = measure_cases(cases, names, options, folder, num_points=points, on_progress=on_progress)
     return tuple(results)
+
+
+def measure_cases(
+    cases: Sequence[LandscapeCase],
+    names: Sequence[str],
+    options: LandscapeOptions,
+    folder: Path,
+    *,
+    num_points: int,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> list[LandscapeResult]:
+    """Measure networks one after the other; `folder` has the points that were measured before.
+
+    `on_progress` is called with a network's name and the stage, the number of points done and their total.
+    """
+    report = on_progress or (lambda *_: None)
+    results = []
+    for index, (case, name) in enumerate(zip(cases, names, strict=True)):
+
+        def progress(stage: str, done: int, total: int, name: str = name) -> None:
+            report(f"{name}: {stage}", done, total)
+
+        path = record_path(folder, index)
+        results.append(measure_landscape(case, options, path, num_points=num_points, on_progress=progress))
+    return results
 
 
 def check_states(num_states: int, num_models: int, dimensions: int) -> None:
