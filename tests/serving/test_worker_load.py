@@ -86,7 +86,7 @@ def test_waiting_in_the_worker_is_no_hang(clock):
         load.add(image)
     for image in images:  # the last one is sent 40 s before its reply
         clock.now += 1
-        load.begin_stage(image.id)
+        load.begin_stage([image.id], "decode")
         assert not load.is_hung()
         clock.now += 1
         load.remove(image.id)
@@ -108,11 +108,11 @@ def test_one_image_that_never_ends_is_a_hang_although_others_do(clock):
     load = WorkerLoad(Limits(timeout_s=1))
     stuck = pending(load, SMALL)
     load.add(stuck)
-    load.begin_stage(stuck.id)
+    load.begin_stage([stuck.id], "decode")
     for _ in range(7):
         other = pending(load, SMALL)
         load.add(other)
-        load.begin_stage(other.id)
+        load.begin_stage([other.id], "decode")
         clock.now += 0.5
         load.remove(other.id)
     assert load.is_hung()
@@ -120,11 +120,42 @@ def test_one_image_that_never_ends_is_a_hang_although_others_do(clock):
     assert not load.is_hung()
 
 
+def test_a_decoded_image_that_waits_for_the_network_is_no_hang(clock):
+    load = WorkerLoad(Limits(timeout_s=1))
+    waiting, others = pending(load, SMALL), [pending(load, SMALL) for _ in range(7)]
+    for image in (waiting, *others):
+        load.add(image)
+    load.begin_stage([waiting.id], "decode")
+    load.begin_stage([waiting.id], module.WAITING)
+    for other in others:
+        load.begin_stage([other.id], "inference")
+        clock.now += 0.9
+        assert not load.is_hung()
+        load.remove(other.id)
+    load.begin_stage([waiting.id], "inference")
+    clock.now += 2.9
+    assert not load.is_hung()
+    clock.now += 0.3
+    assert load.is_hung()
+
+
+def test_a_batch_may_take_twice_as_long_as_in_the_warm_up(clock):
+    load = WorkerLoad(Limits(timeout_s=1))
+    load.batch_s = 5.0
+    image = pending(load, SMALL)
+    load.add(image)
+    load.begin_stage([image.id], "inference")
+    clock.now += 12.9
+    assert not load.is_hung()
+    clock.now += 0.3
+    assert load.is_hung()
+
+
 def test_a_large_image_may_take_as_long_as_its_size_needs(clock):
     load = WorkerLoad(Limits(timeout_s=1))
     image = pending(load, LARGE)
     load.add(image)
-    load.begin_stage(image.id)
+    load.begin_stage([image.id], "decode")
     clock.now += 3 + image.memory / module.SLOWEST_DECODING - 0.5
     assert not load.is_hung()
     clock.now += 1

@@ -13,6 +13,7 @@ from types import FrameType
 
 from resnetlab.config import ConfigError
 from resnetlab.system.cores import usable_cores
+from resnetlab.system.python_command import python_module
 
 STARTED = "RESNETLAB_LOCAL_PROCESSES"
 """Environment variable of the processes that were started here."""
@@ -75,7 +76,7 @@ def run_processes(num_processes: int, words: Sequence[str]) -> int:
 
 def _start(words: Sequence[str], environment: Mapping[str, str], rank: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "resnetlab", *words],
+        [*python_module("resnetlab"), *words],
         env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
         start_new_session=True,  # Ctrl-C reaches them once, from here
         preexec_fn=_end_with_parent if sys.platform == "linux" else None,

@@ -3,7 +3,6 @@
 import random
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from resnetlab.cli.terminal import print_json
 from resnetlab.config import ConfigError
+from resnetlab.system.python_command import python_module
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,7 @@ def train_command(options: Options, out: Path) -> list[str]:
     data_root = [] if options.data_root is None else ["--data-root", str(options.data_root)]
     recipe = "digits" if options.data == "digits" else "cifar-paper"
     return [
-        sys.executable,
-        "-m",
-        "resnetlab",
+        *python_module("resnetlab"),
         "train",
         "--model",
         options.model,

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -23,6 +23,7 @@ import numpy as np
 from resnetlab.config import ConfigError
 from resnetlab.serving.batcher import DynamicBatcher
 from resnetlab.serving.ipc import encode_message, read_message
+from resnetlab.serving.worker_load import WAITING
 from resnetlab.system.cores import usable_cores
 
 if TYPE_CHECKING:
@@ -116,10 +117,11 @@ class Worker:
         start = time.perf_counter()
         with reservation:
             try:
-                self._write(encode_message({"id": header["id"], "stage": "decode"}))
+                self._begin_stage([header], "decode")
                 self._check_memory(header, data)
                 pixels = self._predictor.preprocess(data)
                 times_ms = {"decode": 1000 * (time.perf_counter() - start)}
+                self._begin_stage([header], WAITING)
                 self._batcher.put(DecodedRequest(header, data if header["explain"] else b"", pixels, times_ms))
             except TooLargeError as error:
                 self._write_error(header, 413, f"the image {error}")
@@ -132,6 +134,7 @@ class Worker:
 
     def _run_batch(self, batch: list[DecodedRequest]) -> None:
         start = time.perf_counter()
+        self._begin_stage([request.header for request in batch], "inference")
         try:
             probabilities = self._predictor.predict_probabilities(np.stack([request.pixels for request in batch]))
         except Exception as error:  # for example non-finite outputs, or out of memory
@@ -144,6 +147,7 @@ class Worker:
             request.times_ms["inference"] = inference_ms
             prediction = self._predictor.rank_classes(row[None], min(request.header["top"], len(row)))[0]
             if request.header["explain"]:
+                self._begin_stage([request.header], WAITING)
                 self._pool(request.header).submit(self._explain, request, prediction, len(batch))
             else:
                 replies.append(self._encode_reply(request, prediction, len(batch)))
@@ -151,7 +155,7 @@ class Worker:
 
     def _explain(self, request: DecodedRequest, prediction: "Prediction", batch_size: int) -> None:
         start = time.perf_counter()
-        self._write(encode_message({"id": request.header["id"], "stage": "explain"}))
+        self._begin_stage([request.header], "explain")
         try:
             from resnetlab.inference.explain import render_overlay
 
@@ -178,6 +182,10 @@ class Worker:
             "batch_size": batch_size,
         }
         return encode_message(header, overlay_png)
+
+    def _begin_stage(self, headers: Sequence[Mapping[str, Any]], stage: str) -> None:
+        """Report that a stage of some images begins, so that the supervisor knows that they make progress."""
+        self._write(encode_message({"ids": [header["id"] for header in headers], "stage": stage}))
 
     def _write_error(self, header: Mapping[str, Any], status: int, detail: str) -> None:
         self._write(
@@ -212,7 +220,7 @@ def main(settings: Mapping[str, Any]) -> None:
     threading.Thread(target=read_requests, name="read-requests", daemon=True).start()
     num_threads = settings["cores"] or usable_cores()
     try:
-        predictor = _load_predictor(settings, num_threads)
+        predictor, batch_s = _load_predictor(settings, num_threads)
         worker = Worker(
             predictor,
             output,
@@ -225,13 +233,17 @@ def main(settings: Mapping[str, Any]) -> None:
         output.flush()
         os._exit(1)
     worker_ready.set_result(worker)
-    output.write(encode_message({"ready": _model_info(predictor), "min_side": min_side(predictor)}))
+    output.write(encode_message({"ready": _model_info(predictor), "min_side": min_side(predictor), "batch_s": batch_s}))
     output.flush()
     worker.run()
 
 
-def _load_predictor(settings: Mapping[str, Any], num_threads: int) -> "Predictor":
-    """Load the model and warm it up with the largest and the smallest batch: first runs are slow."""
+def _load_predictor(settings: Mapping[str, Any], num_threads: int) -> "tuple[Predictor, float]":
+    """Load the model and warm it up with the largest and the smallest batch: first runs are slow.
+
+    Returns:
+        The predictor, and the seconds of the largest batch.
+    """
     from resnetlab.inference.predictor import load
     from resnetlab.inference.probe_images import check_file_channels
 
@@ -246,9 +258,11 @@ def _load_predictor(settings: Mapping[str, Any], num_threads: int) -> "Predictor
     predictor.max_pixels = settings["max_pixels"]
     check_file_channels(predictor.card.model.in_channels)
     shape = (*predictor.preprocessing.input_size, predictor.card.model.in_channels)
-    for batch_size in (settings["max_batch"], 1):
-        predictor.predict_probabilities(np.zeros((batch_size, *shape), np.uint8))
-    return predictor
+    start_s = time.perf_counter()
+    predictor.predict_probabilities(np.zeros((settings["max_batch"], *shape), np.uint8))
+    batch_s = time.perf_counter() - start_s
+    predictor.predict_probabilities(np.zeros((1, *shape), np.uint8))
+    return predictor, batch_s
 
 
 def min_side(predictor: "Predictor") -> int:

@@ -2,17 +2,20 @@
 
 Large images have a budget of memory of their own, so that others pass them: a few images of a hundred megapixels delay
 small ones by the one that is being decoded, not by all of them. A worker counts as hung from its last message, and an
-image from the start of its current stage, never from the moment at which it was sent: a long list of large images is
-work, not a hang.
+image from the start of its current stage, never from the moment at which it was sent or while it waits for its turn: a
+long list of large images is work, not a hang.
 """
 
 import asyncio
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from resnetlab.data.images.decode_memory import decode_memory, read_claim
 from resnetlab.serving.limits import Limits
 
+WAITING = "waiting"
+"""The stage of an image that waits for the network or for a thread, which may take as long as others need."""
 HANG_GRACE_S = 2.0
 """Seconds beyond the deadline of an image after which a worker without progress counts as hung."""
 SLOWEST_DECODING = 50e6
@@ -51,7 +54,7 @@ class PendingRequest:
     sent_at: float | None = None
     """`time.monotonic()` when the worker got it; `None` while it is queued."""
     stage_at: float | None = None
-    """`time.monotonic()` when the worker reported that it began with a stage; `None` before."""
+    """`time.monotonic()` when the worker reported that it began with a stage; `None` before, and while it waits."""
     memory: int = -1
     """Bytes that decoding may take; 0 if the worker will reject the image before it decodes it, -1 if not yet known."""
 
@@ -67,6 +70,8 @@ class WorkerLoad:
         """The images by id, in the order in which they were sent."""
         self.min_side = 1
         """Pixels that the shorter side of a JPEG keeps when it is decoded; the worker reports it."""
+        self.batch_s = 0.0
+        """Seconds of the largest batch while the worker warmed up, in which it sends no message; it reports them."""
 
     def reserve(self, pending: PendingRequest) -> None:
         """Set the memory that an image may take, from its header; all that is allowed if the header is not readable."""
@@ -92,10 +97,11 @@ class WorkerLoad:
             self._progress_at = pending.sent_at
         self.sent[pending.id] = pending
 
-    def begin_stage(self, request_id: int) -> None:
-        """Note that the worker begins with the next stage of an image."""
+    def begin_stage(self, request_ids: Iterable[int], stage: str) -> None:
+        """Note that the worker begins with the next stage of some images, or that they are `WAITING`."""
         self._progress_at = time.monotonic()
-        self.sent[request_id].stage_at = self._progress_at
+        for request_id in request_ids:
+            self.sent[request_id].stage_at = None if stage == WAITING else self._progress_at
 
     def remove(self, request_id: int) -> PendingRequest:
         """Remove and return an image to which the worker replied."""
@@ -106,11 +112,11 @@ class WorkerLoad:
         """Return whether the worker, or one of its images, makes no progress any more."""
         if not self.sent:
             return False
-        now = time.monotonic()
+        now, max_age_s = time.monotonic(), self._max_age_s + 2 * self.batch_s
         slowest_s = max(image.memory for image in self.sent.values()) / SLOWEST_DECODING
-        if now - self._progress_at > self._max_age_s + slowest_s:
+        if now - self._progress_at > max_age_s + slowest_s:
             return True
         return any(
-            image.stage_at is not None and now - image.stage_at > self._max_age_s + image.memory / SLOWEST_DECODING
+            image.stage_at is not None and now - image.stage_at > max_age_s + image.memory / SLOWEST_DECODING
             for image in self.sent.values()
         )

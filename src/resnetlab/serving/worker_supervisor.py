@@ -11,7 +11,7 @@ import itertools
 import json
 import math
 import os
-import sys
+import signal
 import time
 from asyncio.subprocess import PIPE, Process
 from collections import deque
@@ -21,11 +21,12 @@ from typing import Any
 
 from resnetlab.config import ConfigError
 from resnetlab.serving.errors import RequestError
-from resnetlab.serving.ipc import Message, encode_header, receive_message
+from resnetlab.serving.ipc import encode_header, receive_message
 from resnetlab.serving.limits import Limits
 from resnetlab.serving.metrics import ServerMetrics
 from resnetlab.serving.service_time import ServiceTime
 from resnetlab.serving.worker_load import PendingRequest, WorkerLoad, WorkerReply
+from resnetlab.system.python_command import python_module
 
 HANG_CHECK_INTERVAL_S = 0.25
 MAX_WAIT_SHARE = 0.7
@@ -152,23 +153,32 @@ class WorkerSupervisor:
 
     async def _run_worker(self, on_ready: Callable[[ModelInfo], None]) -> float:
         """Start a worker and handle its replies until it exits; return for how many seconds it was ready."""
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "resnetlab.serving.worker",
-            json.dumps(self._settings),
-            stdin=PIPE,
-            stdout=PIPE,
-            env={**PASSIVE_OPENMP, **os.environ},
-        )
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *python_module("resnetlab.serving.worker"),
+                json.dumps(self._settings),
+                stdin=PIPE,
+                stdout=PIPE,
+                env={**PASSIVE_OPENMP, **os.environ},
+                start_new_session=True,  # Ctrl-C in the terminal is for the server, which drains first
+            )
+        except OSError as error:  # no memory, or no file descriptors, for another process
+            self._handle_startup_failure(f"no process can be started: {error.strerror}")
+            return 0.0
         reader = self._process.stdout
         assert reader is not None
         try:
             startup = await receive_message(reader)
-            if startup is None or "ready" not in startup[0]:
-                self._handle_startup_failure(startup)
+            if startup is None:
+                self._handle_startup_failure(
+                    f"the worker {_describe_exit(await self._process.wait())} before it was ready"
+                )
                 return 0.0
-            model_info, self._load.min_side = startup[0]["ready"], startup[0]["min_side"]
+            if "ready" not in startup[0]:
+                self._handle_startup_failure(startup[0]["error"], is_config_error=startup[0]["is_config_error"])
+                return 0.0
+            model_info = startup[0]["ready"]
+            self._load.min_side, self._load.batch_s = startup[0]["min_side"], startup[0]["batch_s"]
             self.unavailable_reason, self._loadable = None, True
             if self.model_info is None:
                 on_ready(model_info)
@@ -184,11 +194,10 @@ class WorkerSupervisor:
             await self.stop()
             self._fail_sent(self._process)
 
-    def _handle_startup_failure(self, message: Message | None) -> None:
+    def _handle_startup_failure(self, reason: str, *, is_config_error: bool = False) -> None:
         """Raise if the first worker failed to start; store the reason if a later one did."""
-        reason = "the worker exited before it was ready" if message is None else message[0]["error"]
         if self.model_info is None:
-            raise ConfigError(reason) if message is not None and message[0]["is_config_error"] else RuntimeError(reason)
+            raise ConfigError(reason) if is_config_error else RuntimeError(reason)
         self.unavailable_reason, self._loadable = f"the model could not be reloaded ({reason})", False
 
     def _send_queued(self) -> None:
@@ -218,7 +227,7 @@ class WorkerSupervisor:
     def _handle_reply(self, header: dict[str, Any], overlay_png: bytes) -> None:
         """Resolve the pending request of one reply, and update the metrics."""
         if "stage" in header:
-            self._load.begin_stage(header["id"])
+            self._load.begin_stage(header["ids"], header["stage"])
             return
         pending = self._load.remove(header["id"])
         self._service_time.add_reply()
@@ -277,4 +286,6 @@ def _restart_delay_s(failures: int) -> float:
 
 
 def _describe_exit(status: int | None) -> str:
+    if status == -signal.SIGKILL:
+        return "was killed by signal 9 (the machine may lack memory)"
     return f"was killed by signal {-status}" if status is not None and status < 0 else f"exited with status {status}"
