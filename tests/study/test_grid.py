@@ -73,6 +73,14 @@ def test_invalid_grid(changes, message):
         grid(**changes)
 
 
+@pytest.mark.parametrize("arms", [("plain",), ("plain-capped", "residual"), ("preact",)])
+def test_a_limit_on_the_steps_is_the_control_arms_alone(arms):
+    training = recipe("digits", max_update=0.02)
+    message = f"max_update=0.02 in the recipe of a study: .* the arm {arms[0].removesuffix('-capped')}-capped"
+    with pytest.raises(ConfigError, match=message):
+        Grid((StudyData(DataConfig(), training),), depths=(20,), arms=arms, num_seeds=1)
+
+
 def test_same_command_repeats_no_run(copy, without_figures):
     before = record_times(copy)
     status, out, _ = without_figures("study", *TINY, "--out", copy)

@@ -1,11 +1,12 @@
 """Comparison with published numbers: reproductions, deviations from the protocol, and runs that are not comparable."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
 import pytest
 
-from resnetlab.config import DataConfig, Recipe, RunConfig
+from resnetlab.config import ConfigError, DataConfig, Recipe, RunConfig
 from resnetlab.data.registry import CIFAR10
 from resnetlab.literature.paper import CIFAR
 from resnetlab.literature.protocol import BEST_ON_TEST, Protocol
@@ -19,6 +20,7 @@ from resnetlab.study.reports.published import (
 )
 from resnetlab.study.reports.run_protocol import COVERED_FIELDS, protocol_of
 from resnetlab.study.results import Run, read_runs
+from resnetlab.training.optimizers.lr_schedule import register_schedule
 from resnetlab.training.recipes import recipe
 
 SPLITS = {"num_train": 45_000, "num_val": 5_000, "num_test": 10_000}
@@ -161,6 +163,8 @@ def test_one_seed():
         ({"milestones": (0.3, 0.6)}, "lr divided by 10 at 30 % and 60 % instead of divided by 10 at 50 % and 75 %"),
         ({"milestones": ()}, "lr constant instead of divided by 10 at 50 % and 75 %"),
         ({"warmup_steps": 400}, "lr rising over 400 steps instead of no warm-up"),
+        ({"warmup_epochs": 2.5}, "lr rising over 2.5 epochs instead of no warm-up"),
+        ({"schedule": "constant"}, "lr constant instead of divided by 10 at 50 % and 75 %"),
         ({"initial_lr": 0.01}, "lr 0.01 until the training error is below 80 % instead of no warm-up"),
         ({"normalise": "channel"}, "mean and deviation per channel instead of mean per pixel"),
         ({"keep": "best"}, "tested the best epoch on validation instead of the last epoch"),
@@ -175,6 +179,13 @@ def test_deviations_are_listed(changes, deviation):
     assert not found.is_reproduction
     assert found.agrees
     assert found.sentence.endswith(f"; not a reproduction: {deviation}.")
+
+
+def test_a_registered_schedule_has_its_name():
+    with contextlib.suppress(ConfigError):  # another test of this process has registered it
+        register_schedule("sawtooth", lambda at: at.recipe.lr)
+    found = single_comparison([cifar_run(schedule="sawtooth")])
+    assert found.deviations == ("lr by the schedule sawtooth instead of divided by 10 at 50 % and 75 %",)
 
 
 def test_other_crops_and_another_split():

@@ -10,7 +10,7 @@ from typing import Protocol
 from resnetlab.config import ConfigError, DataConfig, ModelConfig, Norm, Precision, Recipe, RunConfig
 from resnetlab.data.registry import dataset_title
 from resnetlab.serialization import differences
-from resnetlab.study.arms import Family, arm_network, arm_norm, arm_of, arm_recipe, family_of
+from resnetlab.study.arms import CAPPED, MAX_UPDATE, Family, arm_network, arm_norm, arm_of, arm_recipe, family_of
 from resnetlab.study.executors.local_pool import Event, RunEnded, RunStarted, RunTask, run_tasks
 from resnetlab.study.results import MODEL, RUNS, Run, read_run, read_runs
 from resnetlab.system.dir_lock import is_locked, lock_dir
@@ -40,7 +40,8 @@ class Grid:
     """Runs of a study: every data set with every depth, arm and seed.
 
     Raises:
-        ConfigError: for an axis that is empty, has a value twice, or has a value that does not exist.
+        ConfigError: for an axis that is empty, has a value twice, or has a value that does not exist; for a recipe with
+            `max_update`, which only control arms have.
     """
 
     datasets: tuple[StudyData, ...]
@@ -62,6 +63,12 @@ class Grid:
         _check_axis("depth", self.depths)
         _check_axis("arm", self.arms)
         _check_axis("data", [(dataset_title(dataset.data), dataset.data.train_images) for dataset in self.datasets])
+        if limited := [dataset.recipe for dataset in self.datasets if dataset.recipe.max_update is not None]:
+            example = f"{self.arms[0].removesuffix(CAPPED)}{CAPPED}"
+            raise ConfigError(
+                f"max_update={limited[0].max_update:g} in the recipe of a study: leave it out, and name the arm "
+                f"{example}, which limits each step to {MAX_UPDATE:g}"
+            )
         if {"residual", "A"} <= set(self.arms):
             raise ConfigError("arms residual and A are the same network, option A; name one of them")
         if self.num_seeds < 1:

@@ -96,14 +96,20 @@ def _schedule_text(recipe: Recipe) -> str:
     if recipe.schedule == "step" and recipe.milestones:
         return f"divided by 10 at {' and '.join(f'{100 * milestone:g} %' for milestone in recipe.milestones)}"
     return {
+        "constant": "constant",
+        "step": "constant",
         "plateau": f"divided by 10 after {recipe.patience} epochs without a lower validation error",
         "linear": "falling to 0 along a line",
         "cosine": "falling to 0 along a cosine",
-    }.get(recipe.schedule, "constant")
+    }.get(recipe.schedule, f"by the schedule {recipe.schedule}")
 
 
 def _warmup_text(recipe: Recipe) -> str:
-    phases = [f"lr rising over {recipe.warmup_steps} steps"] if recipe.warmup_steps else []
+    phases = []
+    if recipe.warmup_steps:
+        phases.append(f"lr rising over {recipe.warmup_steps} steps")
+    elif recipe.warmup_epochs:  # config.json has the recipe as it was given, before epochs become steps
+        phases.append(f"lr rising over {recipe.warmup_epochs:g} epochs")
     if recipe.initial_lr is not None:
         phases.append(f"lr {recipe.initial_lr:g} until the training error is below {recipe.initial_lr_until_pct:g} %")
     return " and ".join(phases) or "no warm-up"
