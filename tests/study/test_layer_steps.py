@@ -3,9 +3,17 @@
 import dataclasses
 import math
 
+import pytest
+
 from helpers.synthetic_runs import layer_stats, synthetic_run
+from resnetlab.study.run_metrics import first_update, movement
 from resnetlab.study.verdicts.layer_steps import layer_steps
-from resnetlab.study.verdicts.run_checks import has_exploding_gradients, has_sound_gradients, has_vanishing_gradients
+from resnetlab.study.verdicts.run_checks import (
+    has_exploding_gradients,
+    has_sound_gradients,
+    has_vanishing_gradients,
+    run_issues,
+)
 
 NUM_SAMPLES = 16
 
@@ -103,6 +111,18 @@ def test_layers_of_zeros_are_left_out():
     steps = layer_steps(dataclasses.replace(base, layer_stats=stats))
     assert steps is not None
     assert (steps.overwritten, steps.stalled) == ((), ())
+
+
+@pytest.mark.parametrize(
+    "recipe", [{"optimizer": "adamw"}, {"optimizer": "muon"}, {"optimizer": "lamb"}, {"clip_grad_norm": 1.0}], ids=str
+)
+def test_gradients_tell_the_steps_of_sgd_alone(recipe):
+    for samples in ([(1700.0, 0.2, 0.3)] + [SOUND] * 15, [(1e-12,) * 3] * 16, [SOUND] * 16):
+        run = with_gradients(*samples, **recipe)
+        assert (layer_steps(run), movement(run), first_update(run)) == (None, None, None)
+        assert has_sound_gradients(run) is None
+        assert not has_vanishing_gradients(run)
+    assert not {"vanishing", "exploding"} & {issue.kind for issue in run_issues(run)}
 
 
 def test_without_statistics_nothing_is_known():

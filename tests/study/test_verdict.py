@@ -38,6 +38,11 @@ def sentence(runs):
     return finding.sentence
 
 
+def with_recipe(run, **changes):
+    recipe = dataclasses.replace(run.config.recipe, **changes)
+    return dataclasses.replace(run, config=dataclasses.replace(run.config, recipe=recipe))
+
+
 DEGRADED = grid("plain", [1.0, 2.0, 1.5], [70.0, 72.0, 75.0])
 VANISHED = grid("plain", [1.0, 2.0, 1.5], [90.0, 90.0, 89.9], gradient=1e-9, losses=(2.3,) * 8)
 EXPLODED = [
@@ -187,6 +192,23 @@ def test_degradation_needs_layer_stats():
     runs = [dataclasses.replace(run, layer_stats=()) for run in DEGRADED]
     assert kinds(runs) == [("plain", "not enough evidence")]
     assert "no gradients were recorded" in sentence(runs)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb", "muon"])
+def test_no_verdict_reads_the_steps_of_other_optimizers_from_gradients(name):
+    """Of these runs, SGD's would give degradation, vanishing, healthy and long steps."""
+    good = grid("plain", [0.5, 0.6, 0.7], [0.3, 0.4, 0.6])
+    steep, control = with_control([1.2, 2.1, 1.4])
+    for runs in (DEGRADED, VANISHED, good, [*steep, *control]):
+        for verdict in verdicts([with_recipe(run, optimizer=name) for run in runs]):
+            assert (verdict.kind, verdict.command) == ("not enough evidence", None)
+            assert f"but with optimizer {name} the gradients do not tell the steps of the layers" in verdict.sentence
+    deep = [synthetic_run("plain", 56, seed, None, status="diverged") for seed in range(3)]
+    rising = [with_recipe(run, optimizer=name) for run in (*grid("plain", [1.0, 2.0, 1.5], []), *deep)]
+    (verdict,) = verdicts(rising)
+    assert verdict.kind == "learning rate too high"
+    assert "unknown" not in verdict.sentence
+    assert verdict.sentence.endswith("(at the start 0.1 of the weights). Try lr 0.001.")
 
 
 def test_vanishing():

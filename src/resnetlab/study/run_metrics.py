@@ -46,6 +46,17 @@ def steepest_gradient(run: Run) -> float | None:
     return math.inf if ratios is None else max(ratios)
 
 
+def unknown_steps_reason(run: Run) -> str | None:
+    """Return the setting by which a run's steps do not follow from its recorded gradients; `None` for plain SGD.
+
+    Only of SGD a step is lr x gradient, summed with momentum. The gradients of a record are those before clipping.
+    """
+    recipe = run.config.recipe
+    if recipe.optimizer != "sgd":
+        return f"optimizer {recipe.optimizer}"
+    return None if recipe.clip_grad_norm is None else f"clip_grad_norm {recipe.clip_grad_norm:g}"
+
+
 def movement(run: Run) -> float | None:
     """Return an upper bound on the movement of the median layer in the whole run, in units of its weights' norm.
 
@@ -54,18 +65,21 @@ def movement(run: Run) -> float | None:
     below a threshold proves that the true movement is below it too.
 
     Returns:
-        The bound, or `None` without layer stats or steps (a measured model file).
+        The bound, or `None` without layer stats or steps (a measured model file), or if gradients do not tell the steps
+        (`unknown_steps_reason`).
     """
     num_steps = total_steps(run)
-    if not run.layer_stats or num_steps == 0:
+    if not run.layer_stats or num_steps == 0 or unknown_steps_reason(run):
         return None
     largest = max(stats["lr"] * median_gradient(stats) for stats in run.layer_stats)
     return largest * num_steps / (1 - run.config.recipe.momentum)
 
 
 def first_update(run: Run) -> float | None:
-    """Return ||first update|| / ||weights|| of the median layer; `None` without layer stats."""
-    return run.layer_stats[0]["lr"] * median_gradient(run.layer_stats[0]) if run.layer_stats else None
+    """Return ||first update|| / ||weights|| of the median layer; `None` if it is unknown, as for `movement`."""
+    if not run.layer_stats or unknown_steps_reason(run):
+        return None
+    return run.layer_stats[0]["lr"] * median_gradient(run.layer_stats[0])
 
 
 def total_steps(run: Run) -> int:
@@ -92,7 +106,12 @@ def generalisation_gap(run: Run) -> float | None:
 
 
 def guessing_error_pct(run: Run) -> float:
-    """Return the error of guessing among equally frequent classes, in %; 90 if the classes are not recorded."""
+    """Return the training error of always answering the most frequent class, in %, if the run has recorded it.
+
+    If not, that of guessing among equally frequent classes; 90 if the classes are not recorded either.
+    """
+    if recorded := (run.result.get("chance") or {}).get("train"):
+        return recorded["error_pct"]
     return 100 * (1 - 1 / len(run.start["data"]["classes"])) if "data" in run.start else 90.0
 
 

@@ -88,11 +88,19 @@ def _lr_too_high(group: RunGroup) -> str | None:
     ):
         return None
     lr = deep[0].config.recipe.lr
+    seen = [
+        f"{name} is {metric_range(metric, deep)} {unit}"
+        for name, metric, unit in (
+            ("the first step", first_update, "of the weights"),
+            ("the highest running loss", loss_rise, "times the first"),
+        )
+        if any(metric(run) is not None for run in deep)
+    ]
+    with_lr = f" With lr {lr:g} {', and '.join(seen)}." if seen else ""
     return (
         f"{network_name(runs)} does not learn in any of {len(deep)} seeds ({diverged_text(runs)}) although the "
         f"gradient of its median layer does not explode (at the start {metric_range(first_gradient, deep)} of the "
-        f"weights). With lr {lr:g} the first step is {metric_range(first_update, deep)} of the weights, and the "
-        f"highest running loss is {metric_range(loss_rise, deep)} times the first. Try lr {lower_lr(lr):g}."
+        f"weights).{with_lr} Try lr {lower_lr(lr):g}."
     )
 
 

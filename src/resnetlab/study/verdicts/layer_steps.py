@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from resnetlab.study.results import Run
-from resnetlab.study.run_metrics import total_steps
+from resnetlab.study.run_metrics import total_steps, unknown_steps_reason
 from resnetlab.study.verdicts.rules import MIN_MOVEMENT, OVERWRITING_UPDATE, SOUND_SHARE
 
 FITTED_LOSS = 0.1
@@ -25,7 +25,8 @@ class LayerSteps:
 
     num_layers: int
     longest: float
-    """Longest step of a layer (lr x gradient), in units of the norm of its weights; infinite if not finite."""
+    """Longest step of a layer, in units of the norm of its weights; infinite if not finite. It is learning rate x
+    gradient, without momentum, at the sampled steps."""
     longest_layer: str
     longest_step: int
     """The training step of `longest`, counted from 1."""
@@ -52,9 +53,12 @@ class LayerSteps:
 
 
 def layer_steps(run: Run) -> LayerSteps | None:
-    """Return the steps of every layer of a run; `None` without layer statistics or steps."""
+    """Return the steps of every layer of a run.
+
+    `None` without layer statistics or steps, or if gradients do not tell the steps (`unknown_steps_reason`).
+    """
     num_steps = total_steps(run)
-    if not run.layer_stats or num_steps == 0:
+    if not run.layer_stats or num_steps == 0 or unknown_steps_reason(run):
         return None
     names = run.layer_stats[0]["layers"]
     limit = run.config.recipe.max_update

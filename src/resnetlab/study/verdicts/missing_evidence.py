@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from resnetlab.study.arms import CAPPED, family_of
-from resnetlab.study.run_metrics import train_error, unseen_error
+from resnetlab.study.run_metrics import train_error, unknown_steps_reason, unseen_error
 from resnetlab.study.statistics.paired_comparison import RunGroup, compare_errors
 from resnetlab.study.study_command import Additions, study_command, two_depths
 from resnetlab.study.verdicts.degradation import DepthResult, is_too_short, is_under_way, main_depth_result
@@ -28,8 +28,8 @@ class MissingEvidence(NamedTuple):
     """Why no verdict holds, and what to add."""
 
     sentence: str
-    command: str
-    """The `resnetlab study` command that adds it."""
+    command: str | None
+    """The `resnetlab study` command that adds it; `None` if no run would."""
 
 
 def missing_evidence(group: RunGroup, groups: Sequence[RunGroup] = ()) -> MissingEvidence:
@@ -40,13 +40,14 @@ def missing_evidence(group: RunGroup, groups: Sequence[RunGroup] = ()) -> Missin
         groups: All arms: those of one depth get the same command, which adds a depth to all of them.
     """
     reason, added = _reason(group)
-    if reason.startswith(ONE_DEPTH):
+    if added is not None and reason.startswith(ONE_DEPTH):
         others = [other for other in groups if other.data == group.data and other.extremes() is None]
         added = replace(added, arms=tuple(other.arm for other in others) or None)
-    return MissingEvidence(reason + _issue_counts(group), study_command(group.runs, added))
+    command = None if added is None else study_command(group.runs, added)
+    return MissingEvidence(reason + _issue_counts(group), command)
 
 
-def _reason(group: RunGroup) -> tuple[str, Additions]:
+def _reason(group: RunGroup) -> tuple[str, Additions | None]:
     result, extremes = main_depth_result(group), group.extremes()
     if extremes is None:
         reason = f"{ONE_DEPTH}, {group.runs[0].network}; name another with --depths."
@@ -82,10 +83,24 @@ def _again(_: RunGroup) -> Additions:
     return Additions(again=True)
 
 
+def _nothing(_: RunGroup) -> None:
+    return None
+
+
 def _control(group: RunGroup) -> Additions:
     if group.control is None and not group.arm.endswith(CAPPED):
         return Additions(arms=(group.arm, group.arm + CAPPED))
     return _seeds(group)
+
+
+def _unknown_steps(group: RunGroup, result: DepthResult) -> str | None:
+    setting = next(filter(None, map(unknown_steps_reason, group.runs)), None)
+    if setting is None:
+        return None
+    return (
+        f"{effect_text(*result)}, but with {setting} the gradients do not tell the steps of the layers, so it is "
+        "unknown whether gradients are sound; the verdicts that need this hold for SGD alone."
+    )
 
 
 def _no_gradients(group: RunGroup, result: DepthResult) -> str | None:
@@ -185,7 +200,8 @@ def _uncertain(_: RunGroup, result: DepthResult) -> str | None:
     return f"{effect_text(*result)}: the seeds vary too much for a verdict; add seeds with --seeds."
 
 
-REASONS: tuple[tuple[Callable[[RunGroup, DepthResult], str | None], Callable[[RunGroup], Additions]], ...] = (
+REASONS: tuple[tuple[Callable[[RunGroup, DepthResult], str | None], Callable[[RunGroup], Additions | None]], ...] = (
+    (_unknown_steps, _nothing),
     (_no_gradients, _again),
     (_too_short, _longer),
     (_not_learnt, _longer),

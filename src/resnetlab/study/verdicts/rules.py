@@ -15,7 +15,8 @@ VANISHING_SHARE = 0.5
 EXPLODING_GRADIENT = 100.0
 """Gradient of the median layer at the first step, in units of its weights, from which it counts as exploding."""
 LEARNT_SHARE = 0.5
-"""A network has learnt something when its training error is below this share of the error of guessing."""
+"""A network has learnt something when its training error is below this share of the error of guessing
+(`run_metrics.guessing_error_pct`)."""
 LARGE_UPDATE = 0.1
 """First update of the median layer, in units of its weights, that is a sign of too high a learning rate. A common rule
 of thumb for a sound step is 0.1 % of the weights (Stanford's CS231n)."""
@@ -73,8 +74,9 @@ FAILING: tuple[VerdictRule, ...] = (
         f"at the first step the gradient of the median layer is {EXPLODING_GRADIENT:g} times its weights or more, or "
         "not finite, in the deepest networks, which do not learn, and not in the shallowest; this holds in every seed, "
         "and the 99 % interval of the difference is above zero; or the deepest networks end worse, a step overwrites "
-        f"some of their layers ({OVERWRITING_UPDATE:g} times the weights or more), and the control arm, which limits "
-        "the steps, trains them as well as the shallowest. Not if the control arm degrades too",
+        f"some of their layers (learning rate x gradient, at the sampled steps, is {OVERWRITING_UPDATE:g} times the "
+        "weights or more), and the control arm, which limits the steps, trains them as well as the shallowest. Not if "
+        "the control arm degrades too",
         "the phenomenon: Glorot and Bengio 2010; the threshold: ours, below 10 in every network tried that learns",
     ),
     VerdictRule(
@@ -109,8 +111,9 @@ FAILING: tuple[VerdictRule, ...] = (
 
 HEALTHY = VerdictRule(
     "healthy",
-    "none of the above holds; every network has learnt with sound gradients (no step overwrites a layer, at most "
-    f"{100 * SOUND_SHARE:g} % of the layers stall); for every two depths the 95 % interval rules out a rise of "
+    "none of the above holds; every network has learnt with sound gradients (in no layer learning rate x gradient, at "
+    f"the sampled steps, is {OVERWRITING_UPDATE:g} times the weights or more, and at most {100 * SOUND_SHARE:g} % of "
+    "the layers stall); for every two depths the 95 % interval rules out a rise of "
     f"{DEGRADATION_POINTS:g} points of training error, and the error on unseen images (with fewer images: the "
     f"gap to it) rises by less than {OVERFITTING_POINTS:g} points on average",
     "He et al., section 4.1",
@@ -118,9 +121,12 @@ HEALTHY = VerdictRule(
 NOT_ENOUGH = VerdictRule(
     "not enough evidence",
     f"no other verdict holds: too few seeds (below {MIN_SEEDS}), one depth, an effect within the variation over seeds, "
-    "or no recorded gradients",
+    "no recorded gradients, or steps that do not follow from them (another optimizer than sgd, or clip_grad_norm)",
     "one seed cannot support a claim",
 )
 RULES: tuple[VerdictRule, ...] = (*FAILING, HEALTHY, NOT_ENOUGH)
 
-LEARNT_RULE = f"a network has learnt when its training error is below {100 * LEARNT_SHARE:g} % of the error of guessing"
+LEARNT_RULE = (
+    f"a network has learnt when its training error is below {100 * LEARNT_SHARE:g} % of the error of guessing: that of "
+    "always answering the most frequent class"
+)
