@@ -1,12 +1,14 @@
 """Comparisons paired by seed, and the statistics that they use."""
 
 import dataclasses
+import statistics
 
 import pytest
 
 from helpers.synthetic_runs import synthetic_run
-from resnetlab.study.run_metrics import steps_to_error, train_error
-from resnetlab.study.statistics.paired_comparison import PairedComparison, compare_pairs, group_runs
+from resnetlab.study.run_metrics import first_gradient, generalisation_gap, steps_to_error, train_error, unseen_error
+from resnetlab.study.statistics.contrasts import Setting, compare
+from resnetlab.study.statistics.paired_comparison import PairedComparison, compare_errors, compare_pairs, group_runs
 from resnetlab.study.statistics.seed_stats import format_range, seed_stats, two_figures
 
 
@@ -35,6 +37,52 @@ def test_clear_needs_every_seed_and_the_interval():
     assert PairedComparison({0: 69.0, 1: 70.0, 2: 73.5}).interval == pytest.approx(
         (70.8333 - 5.866, 70.8333 + 5.866), abs=0.01
     )
+
+
+def with_sizes(run, **sizes):
+    return dataclasses.replace(run, start={"data": {**run.start["data"], **sizes}})
+
+
+SIZES = {"num_train": 50, "num_val": 100, "num_test": 200}
+
+
+@pytest.mark.parametrize(
+    ("metric", "step"), [(train_error, 2.0), (unseen_error, 0.5), (generalisation_gap, 2.0), (first_gradient, 0.0)]
+)
+def test_seeds_that_agree_vary_by_one_image(metric, step):
+    """50 training images: errors are multiples of 2 points, so two seeds with +4 points show little."""
+    shallow, deep = (
+        by_seed(*(with_sizes(synthetic_run("plain", depth, seed, error, test=error), **SIZES) for seed in (0, 1)))
+        for depth, error in ((20, 0.0), (56, 4.0))
+    )
+    for found in (compare_pairs(shallow, deep, metric), compare_errors(shallow, deep, metric)):
+        assert found is not None
+        assert found.smallest_step == step
+        assert found.interval is not None
+        assert found.interval[1] - found.mean == pytest.approx(12.706 * step / 2**0.5, abs=1e-3)
+        assert not found.is_clear
+
+
+def test_the_validation_image_counts_without_a_test_split():
+    run = with_sizes(synthetic_run("plain", 20, 0, 1.0), **SIZES)
+    without = dataclasses.replace(run, result={**run.result, "test_error_pct": None})
+    found = compare_pairs(by_seed(without), by_seed(without), unseen_error)
+    assert found is not None
+    assert found.smallest_step == 1.0
+
+
+def test_intervals_of_a_verdict_and_of_a_contrast_are_one():
+    """Also beyond the ten seeds of a printed table: 97.5 % of Student's t with 20 degrees of freedom is 2.086."""
+    first = {seed: synthetic_run("plain", 20, seed, 1.0 + 0.1 * (seed % 3)) for seed in range(21)}
+    second = {seed: synthetic_run("residual", 20, seed, 2.0 + seed / 10) for seed in range(21)}
+    paired = compare_pairs(first, second, train_error)
+    contrast = compare(Setting("digits", 20, None, "train"), ("plain", first), ("residual", second))
+    assert paired is not None
+    assert contrast is not None
+    assert paired.interval == contrast.interval
+    assert paired.interval is not None
+    half = 2.086 * statistics.stdev(paired.points.values()) / 21**0.5
+    assert paired.interval[1] - paired.mean == pytest.approx(half, rel=1e-3)
 
 
 def test_depth_effects_for_each_number_of_images():

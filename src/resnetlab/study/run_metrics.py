@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from resnetlab.study.results import Run
@@ -103,6 +103,24 @@ def generalisation_gap(run: Run) -> float | None:
     """Return the error on unseen images minus the training error, in percentage points; `None` if unknown."""
     train, unseen = run.result.get("train_error_pct"), unseen_error(run)
     return None if train is None or unseen is None else unseen - train
+
+
+def one_image_pct(run: Run, split: str) -> float:
+    """Return the share of one image in `train`, `val` or `test`, in %; 0 if its size is not recorded."""
+    count = run.start.get("data", {}).get(f"num_{split}")
+    return 100 / count if count else 0.0
+
+
+def _unseen_image_pct(run: Run) -> float:
+    return one_image_pct(run, "val" if run.result.get("test_error_pct") is None else "test")
+
+
+SMALLEST_STEP: dict[Callable[[Run], float | None], Callable[[Run], float]] = {
+    train_error: lambda run: one_image_pct(run, "train"),
+    unseen_error: _unseen_image_pct,
+    generalisation_gap: lambda run: max(one_image_pct(run, "train"), _unseen_image_pct(run)),
+}
+"""Error to the smallest difference that two runs can show, in percentage points: one image."""
 
 
 def guessing_error_pct(run: Run) -> float:

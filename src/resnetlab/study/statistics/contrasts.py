@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from resnetlab.study.results import Run
+from resnetlab.study.run_metrics import one_image_pct
 from resnetlab.study.statistics.multiple_comparisons import holm, mean_interval, p_value
 from resnetlab.study.statistics.paired_comparison import WORST_ERROR_PCT, RunsBySeed, group_runs
-from resnetlab.study.statistics.seed_stats import SeedStats, seed_stats
+from resnetlab.study.statistics.seed_stats import SeedStats, paired_std, seed_stats
 
 SPLITS = {"train": "training error", "val": "validation error", "test": "test error"}
 """Splits whose errors are compared, with the words for them."""
@@ -249,10 +250,8 @@ def compare(setting: Setting, first: tuple[str, RunsBySeed], second: tuple[str, 
     if not points:
         return None
     paired = [runs[seed] for runs in (before, after) for seed in points]
-    mean, std = statistics.fmean(points.values()), None
-    if len(points) > 1:
-        # Errors come in steps of one image: seeds that agree by chance do not show a smaller deviation.
-        std = max(statistics.stdev(points.values()), *(_one_image_pct(run, setting.split) for run in paired))
+    mean = statistics.fmean(points.values())
+    std = paired_std(points.values(), (one_image_pct(run, setting.split) for run in paired))
     return Contrast(
         setting=setting,
         first=first_arm,
@@ -263,12 +262,6 @@ def compare(setting: Setting, first: tuple[str, RunsBySeed], second: tuple[str, 
         std=std,
         p=None if std is None else p_value(mean, std, len(points)),
     )
-
-
-def _one_image_pct(run: Run, split: str) -> float:
-    """Return the share of one image in the split, in %; 0 if its size is not recorded."""
-    count = run.start.get("data", {}).get(f"num_{split}")
-    return 100 / count if count else 0.0
 
 
 def _family(contrast: Contrast) -> tuple[str, str]:

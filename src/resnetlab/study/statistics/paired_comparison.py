@@ -8,13 +8,14 @@ counts as the worst result, an error of 100 %; it is no measurement, so there is
 import itertools
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from resnetlab.study.arms import CAPPED, ordered_arms
 from resnetlab.study.results import Run
-from resnetlab.study.run_metrics import train_error, unseen_error
-from resnetlab.study.statistics.seed_stats import interval_95, interval_99
+from resnetlab.study.run_metrics import SMALLEST_STEP, train_error, unseen_error
+from resnetlab.study.statistics.multiple_comparisons import mean_interval
+from resnetlab.study.statistics.seed_stats import paired_std
 
 WORST_ERROR_PCT = 100.0
 """Error, in %, that a run which ended in NaN counts as."""
@@ -31,6 +32,8 @@ class PairedComparison:
     """Seed to difference, in the unit of the metric (percentage points for errors)."""
     num_diverged: int = 0
     """Runs among them that ended in NaN and count as `WORST_ERROR_PCT`."""
+    smallest_step: float = 0.0
+    """Smallest difference that these runs can show, that of one image; the deviation over seeds counts as no less."""
 
     @property
     def mean(self) -> float:
@@ -40,7 +43,7 @@ class PairedComparison:
     @property
     def interval(self) -> tuple[float, float] | None:
         """95 % interval of the mean (paired t over seeds); `None` with one seed, or if a run ended in NaN."""
-        return None if self.num_diverged else interval_95(list(self.points.values()))
+        return self._interval(level=0.05)
 
     @property
     def is_clear(self) -> bool:
@@ -48,8 +51,14 @@ class PairedComparison:
 
         The 95 % interval, which reports give, would call one in forty differences without a cause clear.
         """
-        interval = None if self.num_diverged else interval_99(list(self.points.values()))
+        interval = self._interval(level=0.01)
         return interval is not None and interval[0] > 0 and all(d > 0 for d in self.points.values())
+
+    def _interval(self, level: float) -> tuple[float, float] | None:
+        std = paired_std(self.points.values(), [self.smallest_step])
+        if std is None or self.num_diverged:
+            return None
+        return mean_interval(self.mean, std, len(self.points), level=level)
 
     @property
     def sign_text(self) -> str:
@@ -70,12 +79,23 @@ def compare_pairs(
     first: RunsBySeed, second: RunsBySeed, metric: Callable[[Run], float | None]
 ) -> PairedComparison | None:
     """Return metric of `second` minus metric of `first` for every seed that has both; `None` if no seed has."""
+    return _compare(first, second, metric, SMALLEST_STEP.get(metric))
+
+
+def _compare(
+    first: RunsBySeed,
+    second: RunsBySeed,
+    metric: Callable[[Run], float | None],
+    smallest_step: Callable[[Run], float] | None,
+) -> PairedComparison | None:
     points: dict[int, float] = {}
     for seed in sorted(first.keys() & second.keys()):
         before, after = metric(first[seed]), metric(second[seed])
         if before is not None and after is not None:
             points[seed] = after - before
-    return PairedComparison(points) if points else None
+    runs = [runs[seed] for runs in (first, second) for seed in points]
+    steps = map(smallest_step, runs) if smallest_step else ()
+    return PairedComparison(points, smallest_step=max(steps, default=0.0)) if points else None
 
 
 def compare_errors(
@@ -86,11 +106,11 @@ def compare_errors(
     def or_worst(run: Run) -> float | None:
         return WORST_ERROR_PCT if run.status == "diverged" else error(run)
 
-    compared = compare_pairs(first, second, or_worst)
+    compared = _compare(first, second, or_worst, SMALLEST_STEP.get(error))
     if compared is None:
         return None
     runs = [runs[seed] for runs in (first, second) for seed in compared.points]
-    return PairedComparison(compared.points, sum(run.status == "diverged" for run in runs))
+    return replace(compared, num_diverged=sum(run.status == "diverged" for run in runs))
 
 
 class DepthExtremes(NamedTuple):

@@ -1,17 +1,9 @@
-"""Statistics of one metric over seeds: mean, standard deviation and 95 % interval, and number formatting."""
+"""Statistics of one metric over seeds: mean and standard deviation, and number formatting."""
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-
-T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-"""97.5 % quantile of Student's t by degrees of freedom (any table).
-
-Beyond nine degrees the last value is used, which gives a slightly wider interval."""
-
-T_995 = {1: 63.657, 2: 9.925, 3: 5.841, 4: 4.604, 5: 4.032, 6: 3.707, 7: 3.499, 8: 3.355, 9: 3.250}
-"""99.5 % quantile, as `T_975`."""
 
 
 @dataclass(frozen=True)
@@ -40,23 +32,13 @@ def seed_stats(values: Sequence[float | None]) -> SeedStats | None:
     return SeedStats(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, len(known))
 
 
-def interval_95(values: Sequence[float]) -> tuple[float, float] | None:
-    """Return the 95 % interval of the mean (Student's t), or `None` for fewer than two values."""
-    return _interval(values, T_975)
+def paired_std(differences: Collection[float], smallest_steps: Iterable[float]) -> float | None:
+    """Return the standard deviation of differences over seeds, or `None` for fewer than two.
 
-
-def interval_99(values: Sequence[float]) -> tuple[float, float] | None:
-    """Return the 99 % interval of the mean (Student's t), or `None` for fewer than two values."""
-    return _interval(values, T_995)
-
-
-def _interval(values: Sequence[float], quantiles: Mapping[int, float]) -> tuple[float, float] | None:
-    if len(values) < 2:
-        return None
-    quantile = quantiles[min(len(values) - 1, max(quantiles))]
-    half = quantile * statistics.stdev(values) / math.sqrt(len(values))
-    mean = statistics.fmean(values)
-    return mean - half, mean + half
+    It is at least the largest of `smallest_steps`: errors come in steps of one image, so seeds that agree by chance do
+    not show a smaller deviation.
+    """
+    return max(statistics.stdev(differences), *smallest_steps, 0.0) if len(differences) > 1 else None
 
 
 def two_figures(value: float) -> str:

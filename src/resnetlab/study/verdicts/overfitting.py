@@ -64,7 +64,10 @@ def gaps_with_fewer_images(group: RunGroup) -> list[tuple[RunsBySeed, RunsBySeed
 def _mean_over_depths(compared: Sequence[PairedComparison]) -> PairedComparison:
     """Return the mean of several comparisons for each seed that all of them have."""
     seeds = set.intersection(*(set(wider.points) for wider in compared))
-    return PairedComparison({seed: statistics.fmean(wider.points[seed] for wider in compared) for seed in seeds})
+    return PairedComparison(
+        {seed: statistics.fmean(wider.points[seed] for wider in compared) for seed in seeds},
+        smallest_step=max(wider.smallest_step for wider in compared),
+    )
 
 
 def _with_depth(group: RunGroup) -> str | None:
