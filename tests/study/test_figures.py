@@ -314,10 +314,79 @@ def test_unfinished_runs_were_not_evaluated_on_the_test_set():
 
 
 def test_networks_without_a_curve_or_point_are_named():
-    ended = replace(synthetic_run("plain", 56, 0, None, status="diverged"), epochs=())
+    ended = replace(synthetic_run("plain", 56, 0, None, status="failed"), epochs=())
     runs = [synthetic_run("plain", 20, 0, 1.0), ended]
     assert "plain-56 ended before the first epoch did, so there is no curve." in training_caption(runs, "digits")
     assert "plain-56 did not finish and has no point." in depth_caption(runs, "digits")
+
+
+def with_epochs(run, num_epochs, error):
+    """Return the run with epochs of 100 steps, and a point of its curve at every tenth."""
+    epochs = tuple(
+        {
+            "step": 100 * number,
+            "val_error_pct": error,
+            "curve": {
+                "step": list(range(100 * number - 90, 100 * number + 1, 10)),
+                "loss": [1.0] * 10,
+                "train_error_pct": [error] * 10,
+            },
+        }
+        for number in range(1, num_epochs + 1)
+    )
+    return replace(run, epochs=epochs)
+
+
+def one_ended_in_nan():
+    """Return three seeds of two depths; one deep run ends in NaN in its second epoch of four."""
+    shallow = [with_epochs(synthetic_run("plain", 20, seed, 2.0), 4, 2.0) for seed in range(3)]
+    deep = [with_epochs(synthetic_run("plain", 56, seed, 10.0), 4, 10.0 + 10 * seed) for seed in range(2)]
+    return [*shallow, *deep, with_epochs(synthetic_run("plain", 56, 2, None, status="diverged"), 1, 90.0)]
+
+
+def test_a_run_that_ended_in_nan_does_not_cut_the_curves_of_the_others():
+    runs = one_ended_in_nan()
+    figure = drawn(plot_error_curves(runs, False))
+    thick = [line for line in figure.axes[0].lines if line.get_linewidth() > 1]
+    thin = [line for line in figure.axes[0].lines if line.get_linewidth() < 1]
+    assert [line.get_xdata()[-1] for line in thick] == [400] * 4
+    assert {line.get_ydata()[-1] for line in thick} == {2.0, 15.0}  # the mean of 10 and 20
+    assert [(line.get_xdata()[-1], line.get_ydata()[-1]) for line in thin] == [(100, 90.0)] * 2
+    assert "mean of 2 to 3 seeds" in figure.get_suptitle()
+    assert figure.get_suptitle().endswith("thin: one run")
+    caption = training_caption(runs, "digits")
+    assert "a thin line is one run that did not finish" in caption
+    assert "Ended in NaN: 1 of 3 runs of plain-56." in caption
+    assert "thin" not in training_caption(default_study(), "digits")
+    assert "thin" not in drawn(plot_error_curves(default_study(), False)).get_suptitle()
+
+
+def test_a_run_that_stopped_early_does_not_cut_the_curves_of_the_others():
+    runs = [with_epochs(synthetic_run("plain", 20, seed, 2.0), seed + 2, 2.0 + seed) for seed in range(3)]
+    figure = drawn(plot_error_curves(runs, False))
+    dashed = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+    assert [(line.get_xdata()[0], line.get_xdata()[-1]) for line in dashed] == [(10, 200), (200, 300), (200, 400)]
+    assert "thin line is one run" in training_caption(runs, "digits")
+
+
+def test_a_network_whose_runs_all_ended_in_nan_has_curves():
+    runs = [with_epochs(synthetic_run("plain", 56, seed, None, status="diverged"), 1, 90.0) for seed in range(2)]
+    figure = drawn(plot_error_curves(runs, False))
+    assert len(figure.axes[0].lines) == 4
+    assert "seed" not in figure.get_suptitle()
+    assert plot_depth(runs, False) is None
+
+
+def test_a_run_that_ended_in_nan_counts_as_the_worst_against_depth():
+    runs = one_ended_in_nan()
+    figure = drawn(plot_depth(runs, False))
+    (bar,) = [item for item in figure.axes[0].containers if isinstance(item, ErrorbarContainer)]
+    assert np.asarray(bar.lines[0].get_ydata()).tolist() == [2.0, 40.0]  # of 10, 10 and 100
+    assert_whole(figure)
+    caption = depth_caption(runs, "digits")
+    assert "A run that ended in NaN counts as 100 %: 1 of 3 runs of plain-56." in caption
+    assert "did not finish" not in caption
+    assert "NaN" not in depth_caption(default_study(), "digits")
 
 
 def test_the_number_of_seeds_is_that_of_each_network():

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from resnetlab.study.figures.curves import has_thin_lines
 from resnetlab.study.figures.depth import ERRORS, measured_errors
 from resnetlab.study.figures.gradients import COLOUR_TICKS, gradient_maps
 from resnetlab.study.figures.responses import (
@@ -16,6 +17,7 @@ from resnetlab.study.figures.responses import (
 )
 from resnetlab.study.figures.selection import enumerate_words, recorded_networks
 from resnetlab.study.results import Run
+from resnetlab.study.statistics.paired_comparison import WORST_ERROR_PCT
 from resnetlab.study.statistics.seed_stats import two_figures
 
 
@@ -31,6 +33,13 @@ def training_caption(runs: Sequence[Run], title: str) -> str:
         sentences.append(
             "Early validation errors can be high because batch normalisation's running averages lag behind the weights."
         )
+    if any(has_thin_lines(group) for group in _by_network(drawn).values()):
+        sentences.append(
+            "The mean is over finished runs; a thin line is one run that did not finish, or steps of one run that "
+            "others do not have."
+        )
+    if diverged := _diverged(drawn):
+        sentences.append(f"Ended in NaN: {diverged}.")
     missing = _names(runs, [run for run in runs if run not in drawn and not run.is_from_file], without=drawn)
     if missing:
         sentences.append(f"{missing} ended before the first epoch did, so there is no curve.")
@@ -41,8 +50,10 @@ def training_caption(runs: Sequence[Run], title: str) -> str:
 
 def depth_caption(runs: Sequence[Run], title: str) -> str:
     """Return the caption of the errors against depth."""
-    drawn = [run for run in runs if run.status == "done" and not run.is_from_file]
+    drawn = [run for run in runs if run.status in ("done", "diverged") and not run.is_from_file]
     sentences = [f"Final error on {title} against depth: if a line falls to the right, deeper is better."]
+    if diverged := _diverged(drawn):
+        sentences.append(f"A run that ended in NaN counts as {WORST_ERROR_PCT:g} %: {diverged}.")
     missing = _names(runs, [run for run in runs if run not in drawn and not run.is_from_file], without=drawn)
     if missing:
         sentences.append(f"{missing} did not finish and has no point.")
@@ -139,6 +150,23 @@ def _only_deepest(runs: Sequence[Run]) -> list[str]:
     """Return the sentence that shallower networks were left out, if they were."""
     recorded = [run for run in runs if run.layer_stats]
     return ["Of each arm only the deepest network is drawn."] if len(recorded_networks(runs)) < len(recorded) else []
+
+
+def _by_network(runs: Sequence[Run]) -> dict[tuple[str, int], list[Run]]:
+    """Return the runs of each arm and depth."""
+    found: dict[tuple[str, int], list[Run]] = {}
+    for run in runs:
+        found.setdefault((run.arm, run.depth), []).append(run)
+    return found
+
+
+def _diverged(runs: Sequence[Run]) -> str:
+    """Return how many runs of each network ended in NaN: `1 of 3 runs of plain-56`; empty if none did."""
+    words = []
+    for (arm, depth), group in _by_network(runs).items():
+        if count := sum(run.status == "diverged" for run in group):
+            words.append(f"{count} of {len(group)} run{'s' * (len(group) != 1)} of {arm}-{depth}")
+    return enumerate_words(words) if words else ""
 
 
 def _names(runs: Sequence[Run], selected: Sequence[Run], *, without: Sequence[Run]) -> str:

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -41,8 +41,8 @@ def plot_error_curves(runs: Sequence[Run], tall: bool) -> Figure | None:
             colour = network_colour(arm, depth, depths)
             if group:
                 groups.append(group)
-                dashed = _plot_band(axes, [run.train_curve() for run in group], colour=colour, line="--")
-                solid = _plot_band(axes, [run.val_curve() for run in group], colour=colour, line="-")
+                dashed = _plot_network(axes, group, Run.train_curve, colour=colour, line="--")
+                solid = _plot_network(axes, group, Run.val_curve, colour=colour, line="-")
                 entries[f"{arm}-{depth}"] = (dashed, solid)
         set_panel_title(axes, f"{arm} networks")
         axes.set_xlabel("steps")
@@ -58,10 +58,20 @@ def plot_error_curves(runs: Sequence[Run], tall: bool) -> Figure | None:
             handler_map={tuple: HandlerTuple(ndivide=None)},
             handlelength=5,
         )
-    band = f"line: {over_seeds(groups)}, band: lowest to highest"
-    several = any(len(group) > 1 for group in groups)
-    add_caption(figure, ("dashed: training error, solid: validation error", band if several else "one seed"), tall=tall)
+    sentences = ["dashed: training error, solid: validation error", *_line_sentences(groups)]
+    add_caption(figure, sentences, tall=tall)
     return figure
+
+
+def _line_sentences(groups: Sequence[Sequence[Run]]) -> Iterator[str]:
+    """Yield what a line stands for; the groups are the runs of each network."""
+    finished = [done for group in groups if (done := [run for run in group if run.status == "done"])]
+    if any(len(done) > 1 for done in finished):
+        yield f"line: {over_seeds(finished)}, band: lowest to highest"
+    elif finished:
+        yield "one seed"
+    if any(map(has_thin_lines, groups)):
+        yield "thin: one run"
 
 
 def highest_error(runs: Sequence[Run]) -> int:
@@ -73,9 +83,44 @@ def highest_error(runs: Sequence[Run]) -> int:
     return min(100, max(20, 10 * math.ceil(2 * max(ends, default=50) / 10)))
 
 
+def has_thin_lines(runs: Sequence[Run]) -> bool:
+    """Return whether some curves of one network are drawn for one run alone."""
+    return any(_single_curves(runs, curve) for curve in (Run.train_curve, Run.val_curve))
+
+
+def _single_curves(runs: Sequence[Run], curve: Callable[[Run], Points]) -> list[Points]:
+    """Return the curves of runs that did not finish, and the steps of finished ones that the others do not have.
+
+    In a mean with them, a run that ended in NaN or stopped early would cut the curves of all seeds.
+    """
+    finished = [curve(run) for run in runs if run.status == "done"]
+    shared = _shared_steps(finished)
+    found = [curve(run) for run in runs if run.status != "done"]
+    for steps, errors in finished:
+        start = steps.index(shared[-1]) if shared else 0
+        if steps[start + 1 :] or not shared:
+            found.append((steps[start:], errors[start:]))
+    return [points for points in found if points[0]]
+
+
+def _shared_steps(curves: Sequence[Points]) -> list[int]:
+    return sorted(set.intersection(*(set(steps) for steps, _ in curves))) if curves else []
+
+
+def _plot_network(
+    axes: Axes, runs: Sequence[Run], curve: Callable[[Run], Points], *, colour: str, line: str
+) -> Line2D:
+    """Plot the curves of one network over seeds, and return the line for the legend."""
+    finished = [curve(run) for run in runs if run.status == "done"]
+    lines = [_plot_band(axes, finished, colour=colour, line=line)] if _shared_steps(finished) else []
+    for steps, errors in _single_curves(runs, curve):
+        lines += axes.plot(steps, errors, line, color=colour, linewidth=0.8)
+    return lines[0]
+
+
 def _plot_band(axes: Axes, curves: Sequence[Points], *, colour: str, line: str) -> Line2D:
     """Plot the mean of several curves, and the band between the lowest and the highest, at the steps they share."""
-    shared = sorted(set.intersection(*(set(steps) for steps, _ in curves)))
+    shared = _shared_steps(curves)
     errors_at = [dict(zip(*curve, strict=True)) for curve in curves]
     columns = [[errors[step] for errors in errors_at] for step in shared]
     (mean,) = axes.plot(shared, [statistics.fmean(c) for c in columns], line, color=colour, linewidth=1.6)

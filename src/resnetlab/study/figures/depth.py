@@ -18,6 +18,7 @@ from resnetlab.study.arms import ordered_arms
 from resnetlab.study.figures.colours import arm_colour
 from resnetlab.study.figures.selection import over_seeds
 from resnetlab.study.results import Run
+from resnetlab.study.statistics.contrasts import error_pct
 
 ERRORS = {"train_error_pct": "training error", "test_error_pct": "test error", "val_error_pct": "validation error"}
 """Key to title of a panel; the first two that were measured are drawn: validation error only without a test split."""
@@ -30,12 +31,14 @@ DODGE = 0.012
 
 
 def plot_depth(runs: Sequence[Run], tall: bool) -> Figure | None:
-    """Return the figure of one data set, or `None` if there is one depth only."""
-    runs = [run for run in runs if run.status == "done"]
-    depths = sorted({run.depth for run in runs})
-    if len(depths) < 2:
+    """Return the figure of one data set, or `None` if there is one depth only, or no error.
+
+    A run that ended in NaN is drawn at 100 %, as contrasts and verdicts count it.
+    """
+    runs = [run for run in runs if run.status in ("done", "diverged")]
+    depths, measured = sorted({run.depth for run in runs}), measured_errors(runs)
+    if len(depths) < 2 or not measured:
         return None
-    measured = measured_errors(runs)
     arms = ordered_arms(run.arm for run in runs)
     columns = legend_columns(arms, 2 if tall else 3)
     height = 2.9 + LEGEND_ROW * -(-len(arms) // columns)
@@ -73,8 +76,8 @@ def _plot_arm(axes: Axes, runs: Sequence[Run], key: str, *, arm: str, dodge: flo
     """Plot one arm with its depths multiplied by `dodge`; return the highest error, in %."""
     values: dict[int, list[float]] = {}
     for run in runs:
-        if run.result.get(key) is not None:
-            values.setdefault(run.depth, []).append(run.result[key])
+        if (error := error_pct(run, key.removesuffix("_error_pct"))) is not None:
+            values.setdefault(run.depth, []).append(error)
     if not values:
         return 0.0
     depths = sorted(values)
