@@ -9,14 +9,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from resnetlab.study.results import Run
-from resnetlab.study.statistics.paired_comparison import PairedComparison
+from resnetlab.study.run_metrics import one_image_pct
+from resnetlab.study.statistics.paired_comparison import WORST_ERROR_PCT, PairedComparison
 from resnetlab.study.statistics.seed_stats import SeedStats, seed_stats
 from resnetlab.study.verdicts.rules import DEGRADATION_POINTS
 
 
 @dataclass(frozen=True)
 class IdentityInitResult:
-    """Four training errors, in %, over the seeds for which all four were measured."""
+    """Four training errors, in %, over the seeds that have all four runs; a run that ended in NaN counts as 100 %."""
 
     data_label: str
     """The training images, as `Run.data_label`."""
@@ -42,21 +43,29 @@ class IdentityInitResult:
     @property
     def sentence(self) -> str:
         """The argument in words, with its numbers."""
-        is_worse = self.excess.is_clear and self.excess.mean >= DEGRADATION_POINTS
         deep = f"{self.arm}-{self.deep}"
         return (
             f"On {self.data_label}, {self.arm}-{self.shallow} ends with {self.shallow_error} % training error. With "
             f"identity layers inserted it is a {deep} that computes the same (logits differ by "
             f"{self.max_logit_difference:.2g} at most) and has {self.deepened_error} %; so a {deep} of the same "
             f"quality exists. Trained further it has {self.further_error} %. The same network trained from random "
-            f"weights ends with {self.scratch_error} % ({self._excess_text})"
-            f"{', so the optimiser does not find that solution.' if is_worse else ', which is not clearly worse.'}"
+            f"weights ends with {self.scratch_error} % ({self._excess_text}){self._conclusion}"
         )
+
+    @property
+    def _conclusion(self) -> str:
+        interval = self.excess.interval
+        if self.excess.is_clear and self.excess.mean >= DEGRADATION_POINTS:
+            return ", so the optimiser does not find that solution."
+        if interval is not None and interval[1] < DEGRADATION_POINTS:
+            return ", which is not clearly worse."
+        return "; that is too little to say whether the optimiser finds that solution."
 
     @property
     def _excess_text(self) -> str:
         if self.excess.interval is None:
-            return f"{self.excess.mean:+.1f} points, {self.excess.interval_text}".replace("-", "−")
+            counted = f" and counts as {WORST_ERROR_PCT:g} %" if self.excess.num_diverged else ""
+            return f"{self.excess.mean:+.1f} points, {self.excess.interval_text}{counted}".replace("-", "−")
         return f"difference over {len(self.seeds)} seeds: 95 % interval {self.excess.interval_text} points"
 
     def as_json(self) -> dict[str, Any]:
@@ -79,16 +88,16 @@ class IdentityInitResult:
 
 def identity_init_results(runs: Sequence[Run]) -> list[IdentityInitResult]:
     """Return one result for each data set, arm and pair of depths that has deepened runs."""
-    done = [run for run in runs if run.status == "done"]
+    ended = [run for run in runs if run.status in ("done", "diverged")]
     deepened = {
-        (run.data_label, run.arm, run.deepened_from, run.depth) for run in done if run.deepened_from is not None
+        (run.data_label, run.arm, run.deepened_from, run.depth) for run in ended if run.deepened_from is not None
     }
-    return [result for key in sorted(deepened) if (result := _over_seeds(done, *key))]
+    return [result for key in sorted(deepened) if (result := _over_seeds(ended, *key))]
 
 
-def _over_seeds(done: Sequence[Run], data_label: str, arm: str, shallow: int, deep: int) -> IdentityInitResult | None:
+def _over_seeds(ended: Sequence[Run], data_label: str, arm: str, shallow: int, deep: int) -> IdentityInitResult | None:
     """Return the result over the seeds that have all three runs; `None` if no seed has."""
-    group = [run for run in done if (run.data_label, run.arm) == (data_label, arm)]
+    group = [run for run in ended if (run.data_label, run.arm) == (data_label, arm)]
     trained = {run.seed: run for run in group if run.depth == shallow and not run.is_from_file}
     deepened = {run.seed: run for run in group if (run.deepened_from, run.depth) == (shallow, deep)}
     scratch = {run.seed: run for run in group if run.depth == deep and not run.is_from_file}
@@ -97,20 +106,28 @@ def _over_seeds(done: Sequence[Run], data_label: str, arm: str, shallow: int, de
         return None
     starts = {seed: deepened[seed].start["start"] for seed in seeds}
     start_errors = {seed: start["train_error_pct"] for seed, start in starts.items()}
-    scratch_errors = {seed: scratch[seed].result["train_error_pct"] for seed in seeds}
+    scratch_errors = {seed: _final_error(scratch[seed]) for seed in seeds}
     return IdentityInitResult(
         data_label=data_label,
         arm=arm,
         shallow=shallow,
         deep=deep,
         seeds=tuple(seeds),
-        shallow_error=_stats(trained[seed].result["train_error_pct"] for seed in seeds),
+        shallow_error=_stats(_final_error(trained[seed]) for seed in seeds),
         deepened_error=_stats(start_errors.values()),
-        further_error=_stats(deepened[seed].result["train_error_pct"] for seed in seeds),
+        further_error=_stats(_final_error(deepened[seed]) for seed in seeds),
         scratch_error=_stats(scratch_errors.values()),
-        excess=PairedComparison({seed: scratch_errors[seed] - start_errors[seed] for seed in seeds}),
+        excess=PairedComparison(
+            {seed: scratch_errors[seed] - start_errors[seed] for seed in seeds},
+            num_diverged=sum(scratch[seed].status == "diverged" for seed in seeds),
+            smallest_step=max(one_image_pct(scratch[seed], "train") for seed in seeds),
+        ),
         max_logit_difference=max(start["max_logit_difference"] for start in starts.values()),
     )
+
+
+def _final_error(run: Run) -> float:
+    return WORST_ERROR_PCT if run.status == "diverged" else run.result["train_error_pct"]
 
 
 def _stats(values: Iterable[float]) -> SeedStats:

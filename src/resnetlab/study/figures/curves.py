@@ -114,7 +114,8 @@ def _plot_network(
     finished = [curve(run) for run in runs if run.status == "done"]
     lines = [_plot_band(axes, finished, colour=colour, line=line)] if _shared_steps(finished) else []
     for steps, errors in _single_curves(runs, curve):
-        lines += axes.plot(steps, errors, line, color=colour, linewidth=0.8)
+        marker = "." if len(steps) == 1 else ""  # a line of one point is invisible
+        lines += axes.plot(steps, errors, line, color=colour, linewidth=0.8, marker=marker)
     return lines[0]
 
 
