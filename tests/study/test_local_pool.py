@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +19,7 @@ from resnetlab.study.grid import Grid, StudyData, run_study
 from resnetlab.study.reports import report
 from resnetlab.study.reports.report import write_report
 from resnetlab.system.cores import usable_cores
+from resnetlab.training.execution import select_execution
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run_files.record import read_record
 
@@ -108,6 +111,26 @@ def test_run_that_cannot_start_sets_the_exit_status(tmp_path, without_figures):
     assert "failed: digits-plain-8-seed0: " in out
     assert "File exists" in out
     assert [row["arm"] for row in json.loads((tmp_path / "results.json").read_text())["runs"]] == ["residual"]
+
+
+def test_a_worker_measures_no_numbers_of_threads(monkeypatch, tmp_path):
+    """On a machine with more cores than workers too: the rounding of a run does not depend on --jobs."""
+    from resnetlab.study.executors import worker
+
+    seen = []
+
+    def fit(config, out, **options):
+        timer = SimpleNamespace(images=SimpleNamespace(is_cuda=False))
+        seen.append(select_execution._thread_counts(config, timer, SimpleNamespace(is_shared=False)))
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "")  # restored afterwards
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(select_execution, "thread_counts", lambda current: (1, 8))
+    for name, stub in {"fit": fit, "use_huge_pages": lambda: None, "StopSignal": lambda _: nullcontext()}.items():
+        monkeypatch.setattr(worker, name, stub)
+    monkeypatch.setattr(worker.signal, "signal", lambda *_: None)
+    worker.run_task(RunConfig(), tmp_path, SimpleNamespace(send=lambda message: None))
+    assert seen == [()]
 
 
 def test_usable_cores():

@@ -8,6 +8,7 @@ from resnetlab.cli.study import Options, build_grid, default_folder
 from resnetlab.config import ConfigError
 from resnetlab.literature.ablations import ABLATIONS, published_ablations
 from resnetlab.study.grid import run_name
+from resnetlab.study import api
 from resnetlab.study.presets import PRESETS, get_preset
 from resnetlab.study.verdicts.rules import FAILING
 
@@ -70,6 +71,37 @@ def test_overfitting_compares_numbers_of_images():
     assert {run.data.train_images for run in runs} == {50, None}
     assert "digits-residual-56-50images-seed0" in {run_name(run) for run in runs}
     assert len({run_name(run) for run in runs}) == len(runs) == 12
+
+
+class Planned(Exception):
+    """Carries the grid of a study that is not executed."""
+
+
+@pytest.mark.parametrize(
+    ("preset", "recipe", "length"),
+    [
+        ("overfitting", None, (300, None)),
+        ("overfitting", "finetune", (None, 20)),
+        ("overfitting", "cifar-paper", (64_000, None)),
+        ("vanishing", None, (None, 10)),
+        ("vanishing", "finetune", (None, 20)),
+        ("degradation", "finetune", (None, 20)),
+    ],
+)
+def test_a_recipe_that_is_named_has_its_own_length(monkeypatch, preset, recipe, length):
+    """On the command line as in Python."""
+
+    def execute(planned, *_, **options):
+        raise Planned(planned)
+
+    monkeypatch.setattr(api, "_execute", execute)
+    with pytest.raises(Planned) as caught:
+        api.study(preset=preset, recipe=recipe, depths=[8, 14], arms=["residual"])
+    for planned in (grid(preset=preset, recipe=recipe, depths=(8, 14), arms=("residual",)), caught.value.args[0]):
+        (training,) = {dataset.recipe for dataset in planned.datasets}
+        assert (training.steps, training.steps is None and training.epochs) == (length[0], length[1] or False)
+    longer = grid(preset=preset, recipe=recipe, epochs=3)
+    assert {(dataset.recipe.steps, dataset.recipe.epochs) for dataset in longer.datasets} == {(None, 3)}
 
 
 def test_options_override_a_preset():

@@ -61,11 +61,12 @@ class Options:
     50, 101, 152; 18 34 if not given."""
     arms: tuple[str, ...] | None = None
     """Arms of the experiment: plain, residual (zero-padding shortcuts, which add no parameters), A, B, C (the paper's
-    options), bottleneck; plain residual if not given."""
+    options), bottleneck, and every block by its name, each also with -capped; those of the preset if not given (plain
+    plain-capped residual without one)."""
     seeds: int | None = None
     """Repetitions, with seeds 0, 1, 2 …; 3 if not given (preset shortcuts: 5)."""
     epochs: int | None = None
-    """Passes over the training images; the recipe's own number if not given."""
+    """Passes over the training images; the preset's number if it has one and --recipe is not given, else the recipe's."""
     steps: int | None = None
     """Length of each run in steps, instead of epochs."""
     lr: float | None = None
@@ -228,7 +229,7 @@ def build_grid(options: Options, preset: "Preset") -> "Grid":
     if options.train_images is not None:
         sizes = tuple(size or None for size in options.train_images)
     changes = recipe_changes({name: getattr(options, name) for name in ("epochs", "steps", "lr")}, options.set)
-    if changes.keys().isdisjoint(("epochs", "steps")):
+    if options.recipe is None and changes.keys().isdisjoint(("epochs", "steps")):
         length = {"epochs": preset.epochs, "steps": preset.steps}
         changes |= {name: value for name, value in length.items() if value is not None}
     root = None if options.data_root is None else str(options.data_root)

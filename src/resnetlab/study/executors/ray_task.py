@@ -68,7 +68,9 @@ def run_task(
 
         with contextlib.suppress(OSError):
             os.chdir(cwd)
-        torch.set_num_threads(max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1))))
+        threads = max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
+        torch.set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # no run measures numbers of threads beside the others
         callback = _progress_callback(progress_actor, task_index)
         with contextlib.suppress(Timeout, OSError), FileLock(out / LOCK, timeout=LOCK_TIMEOUT_S):
             pass  # a previous attempt that still writes has lost its machine, or ends itself at its next report

@@ -24,6 +24,7 @@ torch.optim.SGD([torch.zeros(1)])  # the first optimiser makes PyTorch load more
 def run_task(config: RunConfig, out: Path, pipe: Connection) -> None:
     """Execute one run into `out`; send its progress through `pipe`, then `None` or the cause of a failure."""
     torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # no run measures numbers of threads: beside the other runs they would mislead
     use_huge_pages()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the study, which stops its workers
     try:
