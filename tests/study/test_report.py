@@ -194,7 +194,7 @@ def test_a_study_without_a_test_set_does_not_claim_one(copy):
     write_report(copy)
     page = (copy / "report.html").read_text()
     assert "There is no test set." in page
-    assert "evaluated once" not in page
+    assert "evaluated at the end" not in page
     assert "Final training error and validation error on digits" in page
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from resnetlab.config import RunConfig
 from resnetlab.models.zoo import model_config
+from resnetlab.study.results import read_run
 from resnetlab.training.fit import fit
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run_files.record import read_record
@@ -44,6 +45,7 @@ def test_more_epochs_stretch_the_schedule(finished, tmp_path):
         "the learning rate goes back up from 0.0001 to 0.01, since the schedule is stretched from 6 to 18 steps"
     )
     assert warnings[1].startswith("the test split had been measured already (")
+    assert (read_run(finished).num_test_evaluations, read_run(tmp_path / "run").num_test_evaluations) == (1, 2)
     assert len(warnings) == 2
     assert [epoch["lr"] for epoch in epochs][1:3] == pytest.approx([0.0001, 0.01])
 

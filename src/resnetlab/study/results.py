@@ -1,11 +1,13 @@
 """Run directories read into `Run` objects, from which a report is made."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from resnetlab.config import RunConfig, read_config
 from resnetlab.study.arms import arm_of, arm_position
+from resnetlab.training.config_changes import TESTED_BEFORE
 from resnetlab.training.run_files.record import RecordError, read_record_content
 from resnetlab.training.run_files.record_chain import record_notes
 
@@ -52,7 +54,7 @@ class Run:
     layer_stats: tuple[dict[str, Any], ...] = ()
     """The record's `signal` lines: statistics of gradients and activations of every layer."""
     num_test_evaluations: int = 0
-    """Evaluations on the test set: one when a run is done, one more each time it was continued."""
+    """Evaluations on the test set: one when a run is done, one more each time it was continued after that."""
     record_notes: tuple[str, ...] = ()
     """Sentences on the record itself: that it was cut, or has no checksums."""
 
@@ -171,9 +173,7 @@ def read_run(directory: Path) -> Run:
             epochs=tuple(_read_epoch(line) for line in lines if line["kind"] == "epoch"),
             result=result,
             layer_stats=tuple(_select(line, LAYER_STATS_FIELDS) for line in lines if line["kind"] == "signal"),
-            num_test_evaluations=sum(
-                line["kind"] == "result" and line.get("test_error_pct") is not None for line in lines
-            ),
+            num_test_evaluations=_num_test_evaluations(lines, result),
             record_notes=record_notes(directory, content) if content else (),
         )
     except (KeyError, TypeError, AttributeError) as error:
@@ -203,6 +203,12 @@ def network_label(config: RunConfig, deepened_from: int | None = None) -> str:
     file = " from a file" if config.weights and deepened_from is None else ""
     family = "" if config.architecture is None else f"{config.architecture.name}-"
     return f"{family}{arm_of(config)}-{before}{config.depth}{file}{images}"
+
+
+def _num_test_evaluations(lines: Sequence[dict[str, Any]], result: dict[str, Any]) -> int:
+    """Return how often the test set was evaluated; a run that goes on drops its result, and warns of it."""
+    repeated = sum(line["kind"] == "warning" and line["message"].startswith(TESTED_BEFORE) for line in lines)
+    return repeated + (result.get("test_error_pct") is not None)
 
 
 def _sort_key(run: Run) -> tuple[Any, ...]:

@@ -10,6 +10,9 @@ from resnetlab.training.optimizers.lr_schedule import lr_at, num_lr_drops
 if TYPE_CHECKING:
     from resnetlab.training.trainer import Trainer
 
+TESTED_BEFORE = "the test split had been measured already"
+"""First words of the line on a finished run that is continued and tested again; a record keeps it as a warning."""
+
 
 def describe_changes(
     trainer: "Trainer", before: RunConfig, saved: Mapping[str, Any], result: Mapping[str, Any]
@@ -87,6 +90,6 @@ def _tested(trainer: "Trainer", result: Mapping[str, Any]) -> list[str]:
     if result.get("status") != "done" or error is None or not len(trainer.data.splits["test"]):
         return []
     return [
-        f"the test split had been measured already ({error:.2f} % error) and is measured again; do not choose between "
+        f"{TESTED_BEFORE} ({error:.2f} % error) and is measured again; do not choose between "
         "the two results"
     ]

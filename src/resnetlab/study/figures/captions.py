@@ -142,8 +142,11 @@ def _test_sentence(runs: Sequence[Run]) -> str:
     if counts == {0}:
         return "There is no test set."
     if max(counts) == 1:
-        return "The test set was evaluated once for each network, at the end."
-    return f"The test set was evaluated at the end, and up to {max(counts)} times because finished runs were continued."
+        return "The test set was evaluated at the end of each run."
+    return (
+        f"The test set was evaluated at the end of each run, and up to {max(counts)} times because finished runs were "
+        "continued."
+    )
 
 
 def _only_deepest(runs: Sequence[Run]) -> list[str]:
