@@ -12,10 +12,11 @@ from helpers.synthetic_runs import synthetic_run
 from resnetlab.cli.contrast_output import print_contrasts
 from resnetlab.cli.main import parse
 from resnetlab.cli.study import Options, build_grid
+from resnetlab.study.architectures import architecture_effects
 from resnetlab.study.presets import get_preset
 from resnetlab.study.reports.report import StudyReport, render_page
 from resnetlab.study.statistics.contrast_evidence import contrast_evidence
-from resnetlab.study.statistics.contrasts import arm_contrasts, rankings, seeds_needed
+from resnetlab.study.statistics.contrasts import RULE, arm_contrasts, rankings, seeds_needed
 from resnetlab.study.statistics.multiple_comparisons import holm
 
 
@@ -167,7 +168,23 @@ def test_what_is_missing_is_a_command():
 
 def test_equal_arms_need_no_more_seeds():
     same = evidence([*arm("A", A), *arm("B", A)])
-    assert (same.command, "more seeds would show no smaller one" in same.sentence) == (None, True)
+    assert same.command is None
+    assert same.sentence.endswith("100 seeds separate no pair by training error or test error.")
+
+
+def test_seeds_that_contradict_each_other_rule_little_out():
+    """Two seeds, +1 and −1: the interval is wide, and nothing is said about smaller differences."""
+    wide = evidence([*arm("A", [10.0, 12.0]), *arm("B", [11.0, 11.0])])
+    assert wide.command is None
+    assert wide.sentence == (
+        "3 of 3 comparisons are ties. At 95 %, each comparison alone, no difference of a tie exceeds 12.7 points. If "
+        "mean and deviation stay as they are, 100 seeds separate no pair by training error or test error."
+    )
+
+
+def test_the_rules_name_what_repeated_looks_do():
+    for rule in (RULE, architecture_effects.RULE):
+        assert "a number of seeds that was fixed before the results were seen" in rule
 
 
 def test_report_and_terminal_show_the_contrasts():

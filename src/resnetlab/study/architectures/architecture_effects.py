@@ -9,6 +9,7 @@ from typing import Any
 from resnetlab.study.architectures.architecture_grid import ARCHITECTURE_SETTINGS
 from resnetlab.study.results import Run
 from resnetlab.study.statistics.contrasts import (
+    FIXED_SEEDS,
     LEVEL,
     SPLITS,
     Contrast,
@@ -32,7 +33,7 @@ RULE = (
     f"{DEGRADATION_POINTS:g} points. The addition cures depth if it clearly lowers the error of the deep networks, and "
     f"the interval of the rise with it ends below {DEGRADATION_POINTS:g} points; otherwise it cures depth in part. It "
     "does not cure depth if it raises the error, or if its interval excludes half of the rise. A run that ended in NaN "
-    "counts as 100 %."
+    f"counts as 100 %. {FIXED_SEEDS}"
 )
 """The rule in words, for reports."""
 

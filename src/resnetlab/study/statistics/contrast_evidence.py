@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from resnetlab.study.arms import ordered_arms
 from resnetlab.study.results import Run
-from resnetlab.study.statistics.contrasts import SPLITS, Contrast, seeds_needed
+from resnetlab.study.statistics.contrasts import MOST_SEEDS, SPLITS, Contrast, seeds_needed
 from resnetlab.study.statistics.paired_comparison import group_runs
 from resnetlab.study.study_command import Additions, study_command
 
@@ -54,8 +54,10 @@ def _tie_evidence(runs: Sequence[Run], ties: Sequence[Contrast], num: int) -> tu
     needed = [(count, tie) for tie in ties if tie.setting.split in shown and (count := seeds_needed(tie))]
     if not needed:
         widest = max(abs(end) for contrast in ties for end in contrast.interval or ())
+        errors = " or ".join(words for split, words in SPLITS.items() if split in shown & splits)
         return (
-            f"{text} Differences above {widest:.1f} points are ruled out; more seeds would show no smaller one.",
+            f"{text} At 95 %, each comparison alone, no difference of a tie exceeds {widest:.1f} points. If mean and "
+            f"deviation stay as they are, {MOST_SEEDS} seeds separate no pair by {errors}.",
             None,
         )
     num_seeds, contrast = min(needed, key=lambda item: item[0])

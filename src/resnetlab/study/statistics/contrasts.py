@@ -23,11 +23,17 @@ SPLITS = {"train": "training error", "val": "validation error", "test": "test er
 LEVEL = 0.05
 """Corrected p below which a difference counts as clear."""
 
+FIXED_SEEDS = (
+    "Values of p and intervals hold for a number of seeds that was fixed before the results were seen; seeds that are added until "
+    "a difference is clear find one too often."
+)
+"""What repeated looks at the results do to a test."""
+
 RULE = (
     f"A difference is clear if its p (paired Student's t over seeds, two-sided) is below {100 * LEVEL:g} % after "
     "Holm's correction for all comparisons of one data set and one error; otherwise the two arms tie. The interval is "
     "that of a single comparison, without the correction. An arm's rank is 1 plus the number of arms that are clearly "
-    f"better. A run that ended in NaN counts as {WORST_ERROR_PCT:g} %."
+    f"better. A run that ended in NaN counts as {WORST_ERROR_PCT:g} %. {FIXED_SEEDS}"
 )
 """The rule in words, for reports."""
 
