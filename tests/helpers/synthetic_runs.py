@@ -61,14 +61,14 @@ def synthetic_run(
     lr: float = 0.01,
     family: Family = "cifar",
 ) -> Run:
-    """Return a run of 400 steps with momentum 0.9; with gradient 0.1 its layers could move by 4 times their length.
+    """Return a run of one epoch of 400 steps with momentum 0.9; with gradient 0.1 its layers could move by 4 times their length.
 
     The losses are those of the first 200 steps, before the learning rate is divided; the last one stays to the end.
     """
     config = RunConfig(
         model=arm_network(arm, depth, family=family),
         data=DataConfig(data, train_images=train_images),
-        recipe=recipe("digits", lr=lr),
+        recipe=recipe("digits", lr=lr, epochs=1),
         seed=seed,
     )
     result: dict[str, Any] = {"status": status, "steps": 400}

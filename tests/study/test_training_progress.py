@@ -44,6 +44,39 @@ def test_the_fall_is_that_before_the_rate_is_lowered(losses, recipe, expected):
     assert loss_fall_before_drop(with_curve(losses, **recipe)) == pytest.approx(expected)
 
 
+def ended_early(losses, *, planned, **recipe):
+    """Return a run whose first of `planned` epochs, of 100 steps, have these losses, eight for each."""
+    base = synthetic_run("plain", 20, 0, 50.0)
+    epochs = tuple(
+        {
+            "step": 100 * (number + 1),
+            "lr": 0.01,
+            "val_error_pct": 50.0,
+            "curve": {
+                "step": [round(100 * number + 12.5 * (index + 1)) for index in range(8)],
+                "loss": losses[8 * number : 8 * (number + 1)],
+                "train_error_pct": [50.0] * 8,
+            },
+        }
+        for number in range(len(losses) // 8)
+    )
+    length = {"epochs": planned} if recipe.pop("by_epochs", True) else {"steps": 100 * planned}
+    config = dataclasses.replace(base.config, recipe=dataclasses.replace(base.config.recipe, **length, **recipe))
+    result = {**base.result, "steps": epochs[-1]["step"]}
+    return dataclasses.replace(base, config=config, epochs=epochs, result=result)
+
+
+@pytest.mark.parametrize("by_epochs", [True, False])
+@pytest.mark.parametrize("schedule", ["step", "cosine", "linear"])
+def test_the_schedule_has_its_planned_length_in_a_run_that_ended_early(schedule, by_epochs):
+    """After 2 of 8 epochs the rate is still high, so the fall at the end of the second counts."""
+    options = {"planned": 8, "schedule": schedule, "by_epochs": by_epochs}
+    assert loss_fall_before_drop(ended_early([*FLAT, *[1.0] * 4, *[0.5] * 4], **options)) == pytest.approx(0.5)
+    assert loss_fall_before_drop(ended_early([2.0] * 4 + [1.0] * 4 + FLAT, **options)) == pytest.approx(0.0)
+    whole = {**options, "planned": 2}
+    assert loss_fall_before_drop(ended_early([*FLAT, *[1.0] * 4, *[0.5] * 4], **whole)) == pytest.approx(0.0)
+
+
 def test_the_fall_after_a_drop_does_not_count():
     """A division by 10 lowers the loss at once; that is no sign of too short a run."""
     dropped = halves(FLAT, [0.2] * 8)

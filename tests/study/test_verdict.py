@@ -314,8 +314,14 @@ def test_effect_within_the_variation_is_not_enough():
 def test_one_seed_is_not_enough_for_anything():
     for runs in (DEGRADED, VANISHED, EXPLODED, OVERFITTED):
         (kind,) = {finding.kind for finding in verdicts([run for run in runs if run.seed == 0])}
-        assert kind == ("unstable" if runs is EXPLODED else "not enough evidence")
-    assert "from one seed; use --seeds 3 or more" in sentence([run for run in DEGRADED if run.seed == 0])
+        assert kind == "not enough evidence"
+    for runs in (DEGRADED, EXPLODED):
+        assert "from one seed; use --seeds 3 or more" in sentence([run for run in runs if run.seed == 0])
+    nan = synthetic_run("plain", 56, 0, None, status="diverged")
+    calm = [run for run in DEGRADED if run.depth == 20]
+    assert kinds([*calm, nan]) == [("plain", "not enough evidence")]
+    again = synthetic_run("plain", 56, 1, 1.0)
+    assert kinds([*calm, nan, again]) == [("plain", "unstable")]
 
 
 def test_one_depth_is_not_enough():
@@ -346,7 +352,7 @@ def added_grid(command):
     [
         (grid("plain", [1.0], [70.0]), {"num_seeds": 3}),
         (grid("plain", [1.0, 2.0, 1.5], [1.0, 9.0, 20.0]), {"num_seeds": 6}),
-        (grid("plain", [1.0, 2.0, 1.5], [40.0, 42.0, 41.0], losses=FALLING), {"epochs": 10}),
+        (grid("plain", [1.0, 2.0, 1.5], [40.0, 42.0, 41.0], losses=FALLING), {"epochs": 2}),
         (with_control([60.0] * 3)[0], {"arms": ("plain", "plain-capped")}),
     ],
 )
@@ -354,7 +360,7 @@ def test_missing_evidence_is_a_command_that_adds_it(runs, added):
     (finding,) = verdicts(runs)
     assert finding.kind == "not enough evidence"
     grid = added_grid(finding.command)
-    expected = {"num_seeds": len({run.seed for run in runs}), "arms": ("plain",), "epochs": 5, **added}
+    expected = {"num_seeds": len({run.seed for run in runs}), "arms": ("plain",), "epochs": 1, **added}
     (dataset,) = grid.datasets
     found = {"num_seeds": grid.num_seeds, "arms": grid.arms, "epochs": dataset.recipe.epochs}
     assert (found, grid.depths, grid.identity_init) == (expected, (20, 56), False)

@@ -105,7 +105,7 @@ def _lr_too_high(group: RunGroup) -> str | None:
 
 
 def _unstable(group: RunGroup) -> str | None:
-    """Return a sentence if a run ended in NaN: the worst result there is, whatever the other seeds did."""
+    """Return a sentence if a run of several seeds ended in NaN: the worst result there is, whatever the others did."""
     diverged = [run for run in group.runs if run.status == "diverged"]
     if not diverged or _exploding(group) or _lr_too_high(group):
         return None
@@ -113,10 +113,12 @@ def _unstable(group: RunGroup) -> str | None:
     for size in group.train_sizes:
         for depth in group.depths(size):
             runs = group.by_seed(depth, size)
-            if any(run.status == "diverged" for run in runs.values()):
+            if len(runs) >= MIN_SEEDS and any(run.status == "diverged" for run in runs.values()):
                 done = [run for run in runs.values() if run.status == "done"]
                 others = f", the others end at {metric_range(train_error, done)} % training error" if done else ""
                 counts.append(f"{network_name(runs)}: {diverged_text(runs)}{others}")
+    if not counts:
+        return None
     return (
         f"{'; '.join(counts)}. A run that ends in NaN is the worst result, so nothing is said about depth; try lr "
         f"{lower_lr(diverged[0].config.recipe.lr):g} or a warm-up."

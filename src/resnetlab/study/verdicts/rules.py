@@ -88,7 +88,7 @@ FAILING: tuple[VerdictRule, ...] = (
     ),
     VerdictRule(
         "unstable",
-        "a run ends in NaN, and neither exploding gradients nor the learning rate explains all of the arm's failures; "
+        f"a run of a network with {MIN_SEEDS} seeds or more ends in NaN, and neither exploding gradients nor the learning rate explains all of the arm's failures; "
         "a run that ends in NaN counts as the worst result, so that no verdict on depth is given",
         "a run that diverges in one seed of three is no evidence that the other two are sound",
     ),

@@ -42,14 +42,17 @@ def loss_fall_before_drop(run: Run) -> float | None:
 
 def _steps_at_high_lr(run: Run) -> range:
     """Return the steps, counted from 1, at which the learning rate is high; for `plateau` whole epochs."""
-    recipe, total = run.config.recipe, total_steps(run)
+    recipe, taken = run.config.recipe, total_steps(run)
     if recipe.schedule == "plateau":
         high = [e["step"] for e in run.epochs if e.get("lr") is not None and e["lr"] >= HIGH_LR * recipe.lr]
         return range(1, max(high, default=0) + 1)
-    epoch_steps = run.epochs[0]["step"] if run.epochs else 0
+    if not run.epochs:
+        return range(0)
+    epoch_steps = run.epochs[0]["step"]
+    planned = recipe.steps or recipe.epochs * epoch_steps  # the schedule's length; a run may have ended before
     start = recipe.warmup_steps or round(recipe.warmup_epochs * epoch_steps)
     recipe = dataclasses.replace(recipe, warmup_steps=start)
-    lowered = next((s for s in range(start, total) if lr_at(s, total, recipe) < HIGH_LR * recipe.lr), total)
+    lowered = next((s for s in range(start, taken) if lr_at(s, planned, recipe) < HIGH_LR * recipe.lr), taken)
     return range(start + 1, lowered + 1)
 
 
