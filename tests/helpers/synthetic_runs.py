@@ -61,9 +61,10 @@ def synthetic_run(
     lr: float = 0.01,
     family: Family = "cifar",
 ) -> Run:
-    """Return a run of one epoch of 400 steps with momentum 0.9; with gradient 0.1 its layers could move by 4 times their length.
+    """Return a run of one epoch of 400 steps.
 
-    The losses are those of the first 200 steps, before the learning rate is divided; the last one stays to the end.
+    With momentum 0.9 and gradient 0.1 its layers could move by 4 times their length. The losses are those of the first
+    200 steps, before the learning rate is divided; the last one stays to the end.
     """
     config = RunConfig(
         model=arm_network(arm, depth, family=family),

@@ -2,6 +2,7 @@
 
 import pickle
 import sys
+from dataclasses import replace
 
 import pytest
 from matplotlib.figure import Figure
@@ -77,6 +78,16 @@ def test_short_repr_and_rich_repr(tiny, tiny_study):
     assert page.count("<tr>") == 1 + len(tiny.table)
     assert "residual-14" in page
     assert "Holm" in page
+
+
+def test_arms_without_an_ended_run_are_left_out(tiny_study):
+    study = Study(tiny_study)
+    study.runs = [replace(run, status="unfinished", result={}) if run.arm == "plain" else run for run in study.runs]
+    assert study.arms == ["residual"]
+    study = Study(tiny_study)
+    study.runs = [replace(run, status="failed", result={}) for run in study.runs]
+    assert study.arms == []
+    assert repr(study).endswith("no run has ended; 8, 14 layers; 2 seeds; 10 of 10 runs did not finish)")
 
 
 def test_names_are_escaped_in_the_rich_repr(tiny, monkeypatch):

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 from helpers.synthetic_runs import synthetic_run
 from resnetlab.study.reports.chance_levels import chance_levels
+from resnetlab.study.run_metrics import guessing_error_pct
+from resnetlab.study.verdicts.run_checks import has_learnt
 
 
 def run(arm, seed, *, better, data="digits", test=True):
@@ -35,3 +37,17 @@ def test_old_records_and_failed_runs_have_none():
         chance_levels([synthetic_run("plain", 20, 0, 1.0), synthetic_run("plain", 20, 1, None, status="diverged")])
         == []
     )
+
+
+def test_a_constant_answer_has_not_learnt():
+    """90 of 100 images are of one class: a network that always answers it errs by 10 %."""
+    made = synthetic_run("plain", 20, 0, 10.0)
+    two_classes = {"data": {"classes": ["cat", "dog"]}}
+    known = {"train": {"error_pct": 10.0, "class": "cat", "better_than_chance": False}, "val": None}
+    old = replace(made, start=two_classes)
+    new = replace(old, result={**made.result, "chance": known})
+    assert (guessing_error_pct(old), guessing_error_pct(new)) == (50.0, 10.0)
+    assert has_learnt(old)
+    assert not has_learnt(new)
+    assert has_learnt(replace(new, result={**new.result, "train_error_pct": 4.0}))
+    assert guessing_error_pct(replace(old, result={**made.result, "chance": {"train": None}})) == 50.0

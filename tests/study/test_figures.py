@@ -346,11 +346,11 @@ def one_ended_in_nan():
 def test_a_run_that_ended_in_nan_does_not_cut_the_curves_of_the_others():
     runs = one_ended_in_nan()
     figure = drawn(plot_error_curves(runs, False))
-    thick = [line for line in figure.axes[0].lines if line.get_linewidth() > 1]
-    thin = [line for line in figure.axes[0].lines if line.get_linewidth() < 1]
-    assert [line.get_xdata()[-1] for line in thick] == [400] * 4
-    assert {line.get_ydata()[-1] for line in thick} == {2.0, 15.0}  # the mean of 10 and 20
-    assert [(line.get_xdata()[-1], line.get_ydata()[-1]) for line in thin] == [(100, 90.0)] * 2
+    thick = [np.asarray(line.get_xydata()) for line in figure.axes[0].lines if line.get_linewidth() > 1]
+    thin = [np.asarray(line.get_xydata()) for line in figure.axes[0].lines if line.get_linewidth() < 1]
+    assert [points[-1, 0] for points in thick] == [400] * 4
+    assert {points[-1, 1] for points in thick} == {2.0, 15.0}  # the mean of 10 and 20
+    assert [points[-1].tolist() for points in thin] == [[100, 90.0]] * 2
     assert "mean of 2 to 3 seeds" in figure.get_suptitle()
     assert figure.get_suptitle().endswith("thin: one run")
     caption = training_caption(runs, "digits")
@@ -363,8 +363,8 @@ def test_a_run_that_ended_in_nan_does_not_cut_the_curves_of_the_others():
 def test_a_run_that_stopped_early_does_not_cut_the_curves_of_the_others():
     runs = [with_epochs(synthetic_run("plain", 20, seed, 2.0), seed + 2, 2.0 + seed) for seed in range(3)]
     figure = drawn(plot_error_curves(runs, False))
-    dashed = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
-    assert [(line.get_xdata()[0], line.get_xdata()[-1]) for line in dashed] == [(10, 200), (200, 300), (200, 400)]
+    dashed = [np.asarray(line.get_xdata()) for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+    assert [(steps[0], steps[-1]) for steps in dashed] == [(10, 200), (200, 300), (200, 400)]
     assert "thin line is one run" in training_caption(runs, "digits")
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -120,8 +121,9 @@ def test_a_worker_measures_no_numbers_of_threads(monkeypatch, tmp_path):
     seen = []
 
     def fit(config, out, **options):
-        timer = SimpleNamespace(images=SimpleNamespace(is_cuda=False))
-        seen.append(select_execution._thread_counts(config, timer, SimpleNamespace(is_shared=False)))
+        timer: Any = SimpleNamespace(images=SimpleNamespace(is_cuda=False))
+        load: Any = SimpleNamespace(is_shared=False)
+        seen.append(select_execution._thread_counts(config, timer, load))
 
     monkeypatch.setenv("OMP_NUM_THREADS", "")  # restored afterwards
     monkeypatch.delenv("OMP_NUM_THREADS")
@@ -129,7 +131,8 @@ def test_a_worker_measures_no_numbers_of_threads(monkeypatch, tmp_path):
     for name, stub in {"fit": fit, "use_huge_pages": lambda: None, "StopSignal": lambda _: nullcontext()}.items():
         monkeypatch.setattr(worker, name, stub)
     monkeypatch.setattr(worker.signal, "signal", lambda *_: None)
-    worker.run_task(RunConfig(), tmp_path, SimpleNamespace(send=lambda message: None))
+    pipe: Any = SimpleNamespace(send=lambda message: None)
+    worker.run_task(RunConfig(), tmp_path, pipe)
     assert seen == [()]
 
 

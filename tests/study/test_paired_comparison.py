@@ -6,6 +6,8 @@ import statistics
 import pytest
 
 from helpers.synthetic_runs import synthetic_run
+from resnetlab.study.reports.report_table import table_rows
+from resnetlab.study.results import data_folder_name
 from resnetlab.study.run_metrics import first_gradient, generalisation_gap, steps_to_error, train_error, unseen_error
 from resnetlab.study.statistics.contrasts import Setting, compare
 from resnetlab.study.statistics.paired_comparison import PairedComparison, compare_errors, compare_pairs, group_runs
@@ -135,3 +137,29 @@ def test_steps_to_error():
     )
     run = dataclasses.replace(synthetic_run("plain", 20, 0, 1.0), epochs=epochs)
     assert [steps_to_error(run, pct) for pct in (90, 50, 20, 19)] == [2, 4, 6, None]
+
+
+@pytest.mark.parametrize(("ends", "median"), [([4], 4), ([4, 8], 6), ([4, 8, 40], 8), ([4, 7], 5.5)])
+def test_the_table_has_the_median_number_of_steps(ends, median):
+    runs = []
+    for seed, end in enumerate(ends):
+        run = synthetic_run("plain", 20, seed, 1.0)
+        curve = {"step": [end], "loss": [1.0], "train_error_pct": [40.0]}
+        result = {**run.result, "time_s": 1.0}
+        epochs = ({"step": end, "val_error_pct": 9.0, "curve": curve},)
+        runs.append(dataclasses.replace(run, epochs=epochs, result=result))
+    (row,) = table_rows(runs)
+    assert (row.steps_to[50], row.steps_to[20]) == ((median, len(ends)), None)
+
+
+@pytest.mark.parametrize("name", [".", "..", "photos/.."])
+def test_a_path_that_says_nothing_has_the_name_of_the_record(name, tmp_path, monkeypatch):
+    """A report that is made in another folder has the same name."""
+    (tmp_path / "shapes" / "photos").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "shapes")
+    unstarted = synthetic_run("plain", 20, 0, 1.0, data=name)
+    assert unstarted.data == data_folder_name(unstarted.config.data) != ""
+    started = dataclasses.replace(unstarted, start={"data": {**unstarted.start["data"], "name": "shapes"}})
+    monkeypatch.chdir(tmp_path)
+    assert (started.data, started.data_label) == ("shapes", "shapes")
+    assert synthetic_run("plain", 20, 0, 1.0, data="some/photos").data == "photos"

@@ -7,8 +7,8 @@ import pytest
 from resnetlab.cli.study import Options, build_grid, default_folder
 from resnetlab.config import ConfigError
 from resnetlab.literature.ablations import ABLATIONS, published_ablations
-from resnetlab.study.grid import run_name
 from resnetlab.study import api
+from resnetlab.study.grid import run_name
 from resnetlab.study.presets import PRESETS, get_preset
 from resnetlab.study.verdicts.rules import FAILING
 
@@ -73,7 +73,7 @@ def test_overfitting_compares_numbers_of_images():
     assert len({run_name(run) for run in runs}) == len(runs) == 12
 
 
-class Planned(Exception):
+class PlannedError(Exception):
     """Carries the grid of a study that is not executed."""
 
 
@@ -92,10 +92,10 @@ def test_a_recipe_that_is_named_has_its_own_length(monkeypatch, preset, recipe, 
     """On the command line as in Python."""
 
     def execute(planned, *_, **options):
-        raise Planned(planned)
+        raise PlannedError(planned)
 
     monkeypatch.setattr(api, "_execute", execute)
-    with pytest.raises(Planned) as caught:
+    with pytest.raises(PlannedError) as caught:
         api.study(preset=preset, recipe=recipe, depths=[8, 14], arms=["residual"])
     for planned in (grid(preset=preset, recipe=recipe, depths=(8, 14), arms=("residual",)), caught.value.args[0]):
         (training,) = {dataset.recipe for dataset in planned.datasets}

@@ -287,20 +287,6 @@ def test_guessing_error_depends_on_the_number_of_classes():
     assert (kinds(base), kinds(two)) == ([], ["not learnt"])
 
 
-def test_a_constant_answer_has_not_learnt():
-    """90 of 100 images are of one class: a network that always answers it errs by 10 %."""
-    run = synthetic_run("plain", 20, 0, 10.0)
-    two_classes = {"data": {"classes": ["cat", "dog"]}}
-    known = {"train": {"error_pct": 10.0, "class": "cat", "better_than_chance": False}, "val": None}
-    old = dataclasses.replace(run, start=two_classes)
-    new = dataclasses.replace(old, result={**run.result, "chance": known})
-    assert (guessing_error_pct(old), guessing_error_pct(new)) == (50.0, 10.0)
-    assert has_learnt(old)
-    assert not has_learnt(new)
-    assert has_learnt(dataclasses.replace(new, result={**new.result, "train_error_pct": 4.0}))
-    assert guessing_error_pct(dataclasses.replace(old, result={**run.result, "chance": {"train": None}})) == 50.0
-
-
 def test_means_are_over_known_values_of_the_last_sample():
     base = with_stats(run(), {}, {"dead_relu_pct": [10.0, None, 30.0], "residual_ratio": [0.5, 1.5, None]})
     assert (dead_relus_pct(base), residual_ratio(base)) == (20.0, 1.0)

@@ -66,7 +66,7 @@ class Options:
     seeds: int | None = None
     """Repetitions, with seeds 0, 1, 2 …; 3 if not given (preset shortcuts: 5)."""
     epochs: int | None = None
-    """Passes over the training images; the preset's number if it has one and --recipe is not given, else the recipe's."""
+    """Passes over the training images; if not given, the preset's number (without --recipe), or else the recipe's."""
     steps: int | None = None
     """Length of each run in steps, instead of epochs."""
     lr: float | None = None
@@ -261,7 +261,7 @@ def build_grid(options: Options, preset: "Preset") -> "Grid":
 
 def default_folder(options: Options) -> Path:
     """Return the folder of a study without --out: `studies/digits`, `studies/digits-vanishing`."""
-    from resnetlab.study.grid import data_folder_name
+    from resnetlab.study.results import data_folder_name
 
     names = [data_folder_name(DataConfig(name)) for name in options.data]
     parts = ["+".join(names), *([options.preset] if options.preset else [])]

@@ -12,8 +12,9 @@ from resnetlab.serialization import one_of
 from resnetlab.study.arms import Family
 from resnetlab.study.executors.local_pool import RunEnded, RunTask, run_tasks
 from resnetlab.study.executors.own_code import can_reach_workers, registered_code, run_here
-from resnetlab.study.grid import IMAGENET_DEPTHS, Grid, StudyData, data_folder_name, default_recipe, run_study
+from resnetlab.study.grid import IMAGENET_DEPTHS, Grid, StudyData, default_recipe, run_study
 from resnetlab.study.presets import get_preset
+from resnetlab.study.results import data_folder_name
 from resnetlab.study.study_results import Study
 from resnetlab.system.cores import usable_cores
 from resnetlab.training.recipe_settings import named_recipe

@@ -12,7 +12,7 @@ from resnetlab.data.registry import dataset_title
 from resnetlab.serialization import differences
 from resnetlab.study.arms import CAPPED, MAX_UPDATE, Family, arm_network, arm_norm, arm_of, arm_recipe, family_of
 from resnetlab.study.executors.local_pool import Event, RunEnded, RunStarted, RunTask, run_tasks
-from resnetlab.study.results import MODEL, RUNS, Run, read_run, read_runs
+from resnetlab.study.results import MODEL, RUNS, Run, data_folder_name, read_run, read_runs
 from resnetlab.system.dir_lock import is_locked, lock_dir
 from resnetlab.training.recipes import for_network
 from resnetlab.training.run_files.record import Record
@@ -108,7 +108,7 @@ class Grid:
         """
         if run.config.architecture is not None or family_of(run.config.model) != self.family:
             return None
-        dataset = next((d for d in self.datasets if Path(d.data.name).name == run.data), None)
+        dataset = next((d for d in self.datasets if data_folder_name(d.data) == run.data), None)
         return replace(
             run.config,
             model=replace(run.config.model, norm=arm_norm(run.arm, self.norm), init_scale=self.init_scale),
@@ -217,12 +217,6 @@ def run_name(config: RunConfig, deepened_from: int | None = None) -> str:
     parts += [] if config.data.train_images is None else [f"{config.data.train_images}images"]
     parts += [] if deepened_from is None else [f"from-{deepened_from}"]
     return "-".join([*parts, f"seed{config.seed}"])
-
-
-def data_folder_name(data: DataConfig) -> str:
-    """Return the name of a data set in names of folders: that of its path, also for `.`."""
-    name = Path(data.name).name
-    return name if name not in ("", "..") else dataset_title(data)
 
 
 def _deepened_task(shallow: RunConfig, deep: RunConfig, out: Path) -> RunTask:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resnetlab.config import RunConfig, read_config
+from resnetlab.config import DataConfig, RunConfig, read_config
+from resnetlab.data.registry import dataset_title
 from resnetlab.study.arms import arm_of, arm_position
 from resnetlab.training.config_changes import TESTED_BEFORE
 from resnetlab.training.run_files.record import RecordError, read_record_content
@@ -16,6 +17,9 @@ RUNS = "runs"
 
 MODEL = "model.safetensors"
 """Model file in a run directory."""
+
+NAMELESS = ("", "..")
+"""Last parts of the paths `.` and `..`, which say nothing."""
 
 EPOCH_FIELDS = ("step", "val_error_pct")
 CURVE_FIELDS = ("step", "loss", "train_error_pct")
@@ -60,8 +64,11 @@ class Run:
 
     @property
     def data(self) -> str:
-        """Name of the data set; the last part of a path."""
-        return Path(self.config.data.name).name
+        """Name of the data set; the last part of a path, also of `.` when the run started."""
+        name = Path(self.config.data.name).name
+        if name not in NAMELESS:
+            return name
+        return self.start.get("data", {}).get("name") or data_folder_name(self.config.data)
 
     @property
     def data_label(self) -> str:
@@ -189,6 +196,12 @@ def read_runs(out: Path) -> list[Run]:
     directories = sorted(path for path in (out / RUNS).glob("*") if path.is_dir())
     runs = [read_run(directory) for directory in directories if (directory / "config.json").exists()]
     return sorted(runs, key=_sort_key)
+
+
+def data_folder_name(data: DataConfig) -> str:
+    """Return the name of a data set in names of folders: that of its path, also for `.`."""
+    name = Path(data.name).name
+    return name if name not in NAMELESS else dataset_title(data)
 
 
 def network_label(config: RunConfig, deepened_from: int | None = None) -> str:

@@ -124,7 +124,7 @@ SMALLEST_STEP: dict[Callable[[Run], float | None], Callable[[Run], float]] = {
 
 
 def guessing_error_pct(run: Run) -> float:
-    """Return the training error of always answering the most frequent class, in %, if the run has recorded it.
+    """Return the training error of always predicting the most frequent class, in %, if the run has recorded it.
 
     If not, that of guessing among equally frequent classes; 90 if the classes are not recorded either.
     """

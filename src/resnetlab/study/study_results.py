@@ -66,7 +66,9 @@ class Study:
     @property
     def arms(self) -> list[str]:
         """The arms that have ended runs, in the order of tables."""
-        return list(dict.fromkeys(row.arm for row in sorted(self.table, key=lambda row: row.depth)))
+        ended = {run.arm for run in self.runs if run.status in ("done", "diverged")}
+        rows = sorted(self.table, key=lambda row: row.depth)
+        return list(dict.fromkeys(row.arm for row in rows if row.arm in ended))
 
     def contrast(
         self, first: str, second: str, *, split: str | None = None, depth: int | None = None, data: str | None = None
@@ -126,7 +128,7 @@ class Study:
         seeds = len({run.seed for run in self.runs})
         depths = ", ".join(str(depth) for depth in sorted({run.depth for run in self.runs}))
         failed = sum(run.status not in ("done", "diverged") for run in self.runs)
-        parts = [", ".join(self.arms), f"{depths} layers", f"{seeds} seed{'s' * (seeds != 1)}"]
+        parts = [", ".join(self.arms) or "no run has ended", f"{depths} layers", f"{seeds} seed{'s' * (seeds != 1)}"]
         parts += [f"{failed} of {len(self.runs)} runs did not finish"] if failed else []
         return f"Study({str(self.folder)!r}: {'; '.join(parts)})"
 

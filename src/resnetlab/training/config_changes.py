@@ -89,7 +89,4 @@ def _tested(trainer: "Trainer", result: Mapping[str, Any]) -> list[str]:
     error = result.get("test_error_pct")
     if result.get("status") != "done" or error is None or not len(trainer.data.splits["test"]):
         return []
-    return [
-        f"{TESTED_BEFORE} ({error:.2f} % error) and is measured again; do not choose between "
-        "the two results"
-    ]
+    return [f"{TESTED_BEFORE} ({error:.2f} % error) and is measured again; do not choose between the two results"]

@@ -107,9 +107,7 @@ def _shared_steps(curves: Sequence[Points]) -> list[int]:
     return sorted(set.intersection(*(set(steps) for steps, _ in curves))) if curves else []
 
 
-def _plot_network(
-    axes: Axes, runs: Sequence[Run], curve: Callable[[Run], Points], *, colour: str, line: str
-) -> Line2D:
+def _plot_network(axes: Axes, runs: Sequence[Run], curve: Callable[[Run], Points], *, colour: str, line: str) -> Line2D:
     """Plot the curves of one network over seeds, and return the line for the legend."""
     finished = [curve(run) for run in runs if run.status == "done"]
     lines = [_plot_band(axes, finished, colour=colour, line=line)] if _shared_steps(finished) else []

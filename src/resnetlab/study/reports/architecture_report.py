@@ -1,13 +1,10 @@
 """Report of the preset `everywhere`: effects of the addition on each architecture, made from run directories alone."""
 
-import base64
 import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from resnetlab import __version__
 from resnetlab.config import ConfigError
@@ -16,7 +13,7 @@ from resnetlab.study.architectures.architecture_grid import ARCHITECTURE_SETTING
 from resnetlab.study.figures.all_figures import FigureFile
 from resnetlab.study.figures.architectures import draw_architectures
 from resnetlab.study.reports.chance_levels import chance_levels
-from resnetlab.study.reports.report import contrast_cells, machines, recipe_of, render_csv
+from resnetlab.study.reports.report import contrast_cells, machines, page_template, recipe_of, render_csv
 from resnetlab.study.reports.report_table import table_rows
 from resnetlab.study.results import Run
 from resnetlab.study.statistics.contrasts import SPLITS
@@ -76,16 +73,8 @@ class ArchitectureReport:
 
     def page(self, figures: Sequence[FigureFile]) -> str:
         """Return the report as one HTML page that embeds its figures and loads nothing else."""
-        environment = jinja2.Environment(
-            loader=jinja2.PackageLoader("resnetlab", "."),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        environment.filters["base64"] = lambda path: base64.b64encode(path.read_bytes()).decode()
         first = {name: next((run for run in self.runs if run.architecture == name), None) for name in self._names()}
-        return environment.get_template("study/reports/architectures.html.j2").render(
+        return page_template("architectures.html.j2").render(
             title=TITLE,
             report=self,
             names=self._names(),

@@ -143,19 +143,10 @@ def _neutral_cell(value: Any) -> Any:
 
 def render_page(study: StudyReport, figures: Sequence[FigureFile]) -> str:
     """Return the report as one HTML page that embeds its figures and loads nothing else."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("resnetlab", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["two_figures"] = _format_mean
-    environment.filters["base64"] = lambda path: base64.b64encode(path.read_bytes()).decode()
     runs = study.runs
     has_capped = any(run.arm.endswith(CAPPED) for run in runs)
     first_runs = {run.data_label: run for run in reversed(runs) if run.start}
-    return environment.get_template("study/reports/report.html.j2").render(
+    return page_template("report.html.j2").render(
         title=TITLE,
         study=study,
         runs=runs,
@@ -176,6 +167,20 @@ def render_page(study: StudyReport, figures: Sequence[FigureFile]) -> str:
         learnt_rule=LEARNT_RULE,
         version=__version__,
     )
+
+
+def page_template(name: str) -> jinja2.Template:
+    """Return the template of a page in this folder; it escapes names."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("resnetlab", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["two_figures"] = _format_mean
+    environment.filters["base64"] = lambda path: base64.b64encode(path.read_bytes()).decode()
+    return environment.get_template(f"study/reports/{name}")
 
 
 def recipe_of(run: Run) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Table of a report: one row for each data set and network, with each metric aggregated over seeds."""
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -101,5 +102,5 @@ def _row(group: Sequence[Run]) -> TableRow:
 
 
 def _median_steps_to(runs: Sequence[Run], error_pct: float) -> tuple[float, int] | None:
-    steps = sorted(step for run in runs if (step := steps_to_error(run, error_pct)) is not None)
-    return (steps[len(steps) // 2], len(steps)) if steps else None
+    steps = [step for run in runs if (step := steps_to_error(run, error_pct)) is not None]
+    return (statistics.median(steps), len(steps)) if steps else None

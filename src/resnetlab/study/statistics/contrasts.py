@@ -24,10 +24,10 @@ LEVEL = 0.05
 """Corrected p below which a difference counts as clear."""
 
 FIXED_SEEDS = (
-    "Values of p and intervals hold for a number of seeds that was fixed before the results were seen; seeds that are added until "
-    "a difference is clear find one too often."
+    "Values of p and intervals hold for a number of seeds that was fixed before the results were seen; seeds that are "
+    "added until a difference is clear find one too often."
 )
-"""What repeated looks at the results do to a test."""
+"""The effect of repeated looks at the results on a test, in words."""
 
 RULE = (
     f"A difference is clear if its p (paired Student's t over seeds, two-sided) is below {100 * LEVEL:g} % after "

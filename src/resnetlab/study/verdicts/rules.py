@@ -88,8 +88,9 @@ FAILING: tuple[VerdictRule, ...] = (
     ),
     VerdictRule(
         "unstable",
-        f"a run of a network with {MIN_SEEDS} seeds or more ends in NaN, and neither exploding gradients nor the learning rate explains all of the arm's failures; "
-        "a run that ends in NaN counts as the worst result, so that no verdict on depth is given",
+        f"a run of a network with {MIN_SEEDS} seeds or more ends in NaN, and neither exploding gradients nor the "
+        "learning rate explains all of the arm's failures; a run that ends in NaN counts as the worst result, so that "
+        "no verdict on depth is given",
         "a run that diverges in one seed of three is no evidence that the other two are sound",
     ),
     VerdictRule(
@@ -128,5 +129,5 @@ RULES: tuple[VerdictRule, ...] = (*FAILING, HEALTHY, NOT_ENOUGH)
 
 LEARNT_RULE = (
     f"a network has learnt when its training error is below {100 * LEARNT_SHARE:g} % of the error of guessing: that of "
-    "always answering the most frequent class"
+    "always predicting the most frequent class"
 )
