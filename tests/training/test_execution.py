@@ -13,6 +13,7 @@ from resnetlab.training.execution import step_timer
 from resnetlab.training.execution.execution import Execution, default_execution, kept_threads, make_forward
 from resnetlab.training.execution.select_execution import StepLoad, select_execution
 from resnetlab.training.fit import fit
+from resnetlab.training.loss import make_loss
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run_files.checkpoint import Checkpoint
 from resnetlab.training.runtime_options import RuntimeOptions
@@ -78,6 +79,38 @@ def test_a_long_run_takes_the_fastest_by_a_margin(step_times, bf16, selected):
     open_ways = dataclasses.replace(CONFIG, compile="off")
     way, _ = select_execution(open_ways, build_model(CONFIG.model), batch, load=LOAD)
     assert (way.precision, way.layout, way.images_per_s) == (selected, "channels_last", images_of(speeds))
+
+
+@pytest.mark.parametrize(("load", "compiled"), [(LOAD, "off"), (SHORT, "on")])
+def test_every_measured_step_has_the_loss_of_the_run(monkeypatch, load, compiled):
+    """Images with several labels have a matrix of truth values, which cross-entropy does not take."""
+    seen = []
+
+    def time_step(timer, way, forward, num_images=None):
+        logits, labels = torch.zeros(2, 10), torch.ones(2, 10, dtype=torch.bool)
+        seen.append(float(timer.loss(logits, labels)))
+        return 1e-10
+
+    monkeypatch.setattr(step_timer.StepTimer, "time_step", time_step)
+    monkeypatch.setattr(select_execution_module, "make_forward", lambda *_: print)
+    config = dataclasses.replace(CONFIG, compile=compiled)
+    select_execution(config, build_model(CONFIG.model), batch, load=load, loss=make_loss(CONFIG.recipe))
+    assert seen
+    assert seen == pytest.approx([0.6931] * len(seen), abs=1e-4)
+
+
+def test_images_with_several_labels_are_measured(monkeypatch):
+    """The steps of a long run on a processor are taken, not replaced."""
+    monkeypatch.setattr(step_timer, "STEP_S", 1e-3)
+    monkeypatch.setattr(select_execution_module, "LAYER_S", 1.0)
+    network = build_model(model_config("resnet8", num_classes=3))
+    way, _ = select_execution(
+        dataclasses.replace(CONFIG, precision="fp32", layout="channels_last", compile="off", threads=1),
+        network,
+        lambda num_images: step_timer.random_batch(network, num_images, 8, multi_label=True),
+        load=dataclasses.replace(LOAD, macs=1, total_steps=100, batch_size=4),
+    )
+    assert way.images_per_s
 
 
 def test_a_slow_execution_is_left_after_its_first_steps(step_times):

@@ -108,9 +108,9 @@ def select_execution(
     on_gpu = device.type == "cuda"
     log("measuring the speed of this machine …")
     with unchanged(model):
-        num_images = (
-            load.share_size if on_gpu else _num_images(model, start, batch, batch_size=load.share_size, log=log)
-        )
+        num_images = load.share_size
+        if not on_gpu:
+            num_images = _num_images(model, start, batch, batch_size=load.share_size, loss=loss, log=log)
         timer = StepTimer(model, *batch(num_images), loss=loss, log=log)
         best, speeds = _compare_eager(config, timer, load, log=log)
         forward = timer.forward(best)
@@ -131,13 +131,19 @@ def select_execution(
 
 
 def _num_images(
-    model: ResNet, way: Execution, batch: Callable[[int], tuple[Tensor, Tensor]], *, batch_size: int, log: Log
+    model: ResNet,
+    way: Execution,
+    batch: Callable[[int], tuple[Tensor, Tensor]],
+    *,
+    batch_size: int,
+    loss: LossFunction,
+    log: Log,
 ) -> int:
     """Return how many images a measured step has on a processor, by the time of steps of few."""
     eager = replace(way, compile=False, cuda_graph=False)
 
     def step_s(num_images: int) -> float:
-        timer = StepTimer(model, *batch(num_images), log=log)
+        timer = StepTimer(model, *batch(num_images), loss=loss, log=log)
         seconds = num_images / timer.images_per_s(eager, rounds=1)
         timer.restore_threads()
         return seconds
@@ -231,7 +237,7 @@ def _compiled_or_refused(
         images, labels = batch()
         try:
             with unchanged(model):
-                StepTimer(model, images, labels).images_per_s(way, forward, rounds=1)
+                StepTimer(model, images, labels, loss=loss).images_per_s(way, forward, rounds=1)
         except Exception as error:
             raise _refusal(way, error) from error
     return forward

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from resnetlab.models.resnet import ResNet
@@ -73,7 +72,7 @@ class StepTimer:
         images: Tensor,
         labels: Tensor,
         *,
-        loss: LossFunction = F.cross_entropy,
+        loss: LossFunction,
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.model, self.images, self.labels, self.loss = model, images, labels, loss
