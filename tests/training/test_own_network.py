@@ -111,6 +111,22 @@ def test_it_resumes_bit_for_bit(run, tmp_path):
         resnetlab.fit(config(), tmp_path / "r", options=resume)  # without the module
 
 
+@pytest.mark.parametrize("changes", [{}, {"ema_decay": 0.9}, {"optimizer": "adamw", "lr": 0.001}])
+def test_frozen_parameters_stay_as_they_are(changes):
+    model, before = mlp(), mlp().state_dict()
+    model.conv.requires_grad_(False)
+    model.hidden.bias.requires_grad_(False)
+    recipe = resnetlab.recipe("digits", steps=4, weight_decay=0.1, **changes)
+    run_config = RunConfig(recipe=recipe, layer_stats_steps=2)
+    trainer = resnetlab.Trainer(run_config, model=model)
+    result = trainer.fit()
+    frozen = {"conv.weight", "conv.bias", "hidden.bias"}
+    for trained in (model, result.model):
+        same = {name for name, value in trained.state_dict().items() if torch.equal(value.cpu(), before[name])}
+        assert same == frozen
+        assert {name for name, p in trained.named_parameters() if not p.requires_grad} == frozen
+
+
 def test_a_finished_run_gives_its_weights_back(run):
     out, model, result = run
     fresh = Mlp()

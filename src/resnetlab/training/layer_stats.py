@@ -157,12 +157,12 @@ class LayerStats:
 
         Gradients are `None` if the loss was not finite, as there was no backward pass then.
         """
-        grads = [grad for layer in self.layers if (grad := layer.conv.weight.grad) is not None]
-        if math.isfinite(loss):
-            weights = [layer.conv.weight.detach() for layer in self.layers]
+        learning = [(layer, grad) for layer in self.layers if (grad := layer.conv.weight.grad) is not None]
+        if math.isfinite(loss) and learning:
             norm = torch._foreach_norm  # pyright: ignore[reportPrivateImportUsage]  # one call for all
-            sizes = zip(self.layers, norm(grads), norm(weights), strict=True)
-            for layer, gradient, weight in sizes:
+            gradients = norm([grad for _, grad in learning])
+            weights = norm([layer.conv.weight.detach() for layer, _ in learning])
+            for (layer, _), gradient, weight in zip(learning, gradients, weights, strict=True):
                 self._values[layer.name, "grad_norm"] = gradient
                 self._values[layer.name, "grad_to_weight"] = gradient / weight
         numbers = dict(zip(self._values, torch.stack(list(self._values.values())).tolist(), strict=True))

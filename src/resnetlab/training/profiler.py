@@ -99,7 +99,7 @@ def measure_stages(
     """
     on_stage("opening the data")
     trainer = Trainer(config, options=RuntimeOptions(workers=workers, cache_gib=cache_gib))
-    set_mode(trainer.model, config.recipe, 0)
+    set_mode(trainer.model, config.recipe, 0, frozen=trainer.frozen)
     data = trainer.data
     batch_size = data.config.recipe.batch_size
     if data.device.type == "cpu" and data.image_size(0) >= LARGE:

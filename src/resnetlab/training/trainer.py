@@ -17,6 +17,7 @@ from resnetlab.models.resnet import ResNet
 from resnetlab.training import reports
 from resnetlab.training.execution.execution import in_own_precision
 from resnetlab.training.metrics import StepMetrics
+from resnetlab.training.optimizers.optimizer import unfreeze
 from resnetlab.training.own_network import OwnNetwork
 from resnetlab.training.reports import TrainResult
 from resnetlab.training.train_step import MAX_NON_FINITE_STEPS, forward_backward, update_weights
@@ -190,7 +191,8 @@ class Trainer(TrainerComponents):
         if self.config.recipe.keep == "best" and self.best.weights:  # none if no epoch was trained since it was set
             epoch = self.best.epoch
             self.eval_model.load_state_dict(self.best.weights)
-        self.eval_model.requires_grad_()
+        for network in (self.model, self.eval_model):
+            unfreeze(network, self.frozen)
         self.call("on_last_evaluation", epoch, reports.evaluation_time_s(self))
         scores = {name: self.evaluate(name) if len(split) else None for name, split in self.data.splits.items()}
         self.gather_skipped_images()

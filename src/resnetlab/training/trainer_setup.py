@@ -29,7 +29,7 @@ from resnetlab.training.layer_stats import LayerStatsHook, sampling_interval
 from resnetlab.training.loss import make_loss
 from resnetlab.training.metrics import ProgressMeter
 from resnetlab.training.optimizers.lr_schedule import lr_at, num_lr_drops
-from resnetlab.training.optimizers.optimizer import make_optimizer, set_mode
+from resnetlab.training.optimizers.optimizer import frozen_parameters, make_optimizer, set_mode
 from resnetlab.training.optimizers.weight_average import WeightAverage
 from resnetlab.training.own_network import OwnLayerStatsHook, OwnNetwork, own_config, own_module
 from resnetlab.training.reports import bn_batch_warning
@@ -65,6 +65,8 @@ class TrainerComponents:
         self.config = self.data.config
         self.total_steps, self.steps_per_epoch = self.data.total_steps, self.data.steps_per_epoch
         self.model, self.start = _build_network(self.config, self.data, checkpoint, model)
+        self.frozen = frozen_parameters(self.model)
+        """Names of the parameters that never learn: the module came with them frozen."""
         self.macs = _count_macs(self.model, self.data.preprocessing.image_size)
         self.model.activation_checkpointing = self.config.activation_checkpointing
         self.execution, self.forward = resolve_execution(
@@ -209,7 +211,7 @@ class TrainerComponents:
         if self._ready_epoch == self.state.epochs_done:
             return
         self._ready_epoch = self.state.epochs_done
-        set_mode(self.model, self.config.recipe, self.state.epochs_done)
+        set_mode(self.model, self.config.recipe, self.state.epochs_done, frozen=self.frozen)
         self._average_gradients()
         self.meter = ProgressMeter(self.epoch_steps())
         self.buffers = BufferSnapshot(self.model)

@@ -4,7 +4,7 @@ Layers near the images learn general features, layers near the head those of the
 transferable are features in deep neural networks?"). Fine-tuning therefore lowers the learning rate towards the images.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 import torch
@@ -112,17 +112,28 @@ def parameter_groups(model: ResNet, config: RunConfig) -> list[dict[str, Any]]:
     ]
 
 
-def set_mode(model: ResNet, recipe: Recipe, epoch: int) -> None:
+def frozen_parameters(model: nn.Module) -> frozenset[str]:
+    """Return the names of the parameters that require no gradient."""
+    return frozenset(name for name, parameter in model.named_parameters() if not parameter.requires_grad)
+
+
+def unfreeze(model: nn.Module, frozen: Set[str]) -> None:
+    """Let every parameter require gradients but those named in `frozen`."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+
+
+def set_mode(model: ResNet, recipe: Recipe, epoch: int, *, frozen: Set[str]) -> None:
     """Put a network into the recipe's training mode for an epoch, counted from 0.
 
-    Frozen parameters get no gradient, so weight decay and momentum do not change them. Frozen batch normalisation uses
-    its running statistics and does not update them.
+    Frozen parameters get no gradient, so weight decay and momentum do not change them; those named in `frozen` never
+    learn. Frozen batch normalisation uses its running statistics and does not update them.
     """
     model.train()
     head_only, norms = epoch < recipe.frozen_epochs, _norm_parameters(model)
     for name, parameter in model.named_parameters():
-        is_head = name.startswith(HEAD)
-        parameter.requires_grad_(is_head or not (head_only or (recipe.freeze_bn and name in norms)))
+        learns = name.startswith(HEAD) or not (head_only or (recipe.freeze_bn and name in norms))
+        parameter.requires_grad_(learns and name not in frozen)
     if head_only or recipe.freeze_bn:
         for module in model.modules():
             if isinstance(module, _BatchNorm):
