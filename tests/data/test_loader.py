@@ -142,6 +142,11 @@ def test_a_batch_larger_than_the_data_is_refused():
         next(train_batches(DATA.train, DATA.preprocessing, Recipe(batch_size=2000), seed=0, epoch=0))
 
 
+def test_a_negative_first_step_is_refused():
+    with pytest.raises(ConfigError, match="first_step must be at least 0, not -1"):
+        next(train_batches(DATA.train, DATA.preprocessing, RECIPE, seed=0, epoch=0, first_step=-1))
+
+
 def resident_split(size: int, count: int = 60) -> Split:
     images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=make_generator(0, "images"))
     return Split(images, torch.arange(count))

@@ -7,6 +7,7 @@ import pytest
 from resnetlab.config import RunConfig
 from resnetlab.models.zoo import model_config
 from resnetlab.study.results import read_run
+from resnetlab.training.callbacks import Callback
 from resnetlab.training.fit import fit
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run_files.record import read_record
@@ -24,14 +25,14 @@ def finished(tmp_path_factory):
     return out
 
 
-def continued(finished, tmp_path, **changes) -> tuple[list[str], list[dict]]:
+def continued(finished, tmp_path, callbacks=(), **changes) -> tuple[list[str], list[dict]]:
     """Continue a copy of the run; return its new warnings after the one that lists the differences, and its epochs."""
     import shutil
 
     out = tmp_path / "run"
     shutil.copytree(finished, out)
     config = dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, **changes))
-    fit(config, out, options=CHANGE)
+    fit(config, out, options=CHANGE, callbacks=callbacks)
     lines = read_record(out / "record.jsonl")
     warnings = [line["message"] for line in lines if line["kind"] == "warning"]
     assert warnings[0].startswith("continued with another configuration: recipe.")
@@ -48,6 +49,44 @@ def test_more_epochs_stretch_the_schedule(finished, tmp_path):
     assert (read_run(finished).num_test_evaluations, read_run(tmp_path / "run").num_test_evaluations) == (1, 2)
     assert len(warnings) == 2
     assert [epoch["lr"] for epoch in epochs][1:3] == pytest.approx([0.0001, 0.01])
+
+
+CUT = dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, steps=5))
+"""The second of its epochs ends after 2 of 3 steps."""
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "cut"
+    fit(CUT, out)
+    return out
+
+
+@pytest.mark.parametrize("steps", [7, 9])
+def test_a_partial_epoch_counts_as_done_where_others_follow(cut, tmp_path, steps):
+    class Batches(Callback):
+        positions = []
+
+        def on_step(self, trainer, metrics):
+            self.positions.append((metrics.epoch, metrics.step))
+
+    seen = Batches()
+    warnings, epochs = continued(cut, tmp_path, callbacks=[seen], steps=steps, milestones=(0.3, 0.5))
+    assert warnings[0] == (
+        "epoch 2 ended after 2 of its 3 steps and is done: after 5 steps the run continues at the start of epoch 3, "
+        "which is counted as step 6"
+    )
+    assert [epoch["step"] for epoch in epochs] == [3, 5, steps]
+    assert seen.positions == [(3, step) for step in range(7, steps + 1)]
+
+
+def test_the_last_epoch_that_was_cut_is_not_filled_up(cut, tmp_path):
+    warnings, epochs = continued(cut, tmp_path, steps=6)
+    assert warnings[0] == (
+        "nothing is left to train: 2 epochs are done, the last after 2 of its 3 steps, and the new length is 2; "
+        "the network stays as it is"
+    )
+    assert len(epochs) == 2
 
 
 def test_a_schedule_that_goes_on_is_not_mentioned(finished, tmp_path):

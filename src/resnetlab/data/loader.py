@@ -26,6 +26,7 @@ from resnetlab.data.images.encoded import Decoded
 from resnetlab.data.mixing import draw_mix, is_mixing, mix_pairs, mix_params, whole_pairs
 from resnetlab.data.sampler import epoch_order, train_order
 from resnetlab.data.transforms import crop_boxes, normalise, resize_boxes
+from resnetlab.serialization import check
 from resnetlab.system.process_group import ProcessGroup
 
 PREFETCH_BATCHES = 3
@@ -95,10 +96,12 @@ def train_batches(
         of a recipe that mixes images are the share of each class, float32 (batch, num_classes).
 
     Raises:
-        ConfigError: If the batch size is larger than the split, or fewer than 2 images of a micro-batch are left.
+        ConfigError: If the batch size is larger than the split, `first_step` is negative, or fewer than 2 images of a
+            micro-batch are left.
         BadImageError: If an image cannot be decoded, unless such images are left out.
     """
     num_steps, batch_size = steps_per_epoch(len(split), recipe.batch_size), recipe.batch_size
+    check(first_step >= 0, f"first_step must be at least 0, not {first_step}")
     num_shares = process_group.size * micro_batches
     order = train_order(split, recipe, seed=seed, epoch=epoch)
     params = recipe_params(recipe, seed=seed, epoch=epoch, num_samples=len(split))

@@ -36,18 +36,23 @@ def describe_changes(
 def _position(trainer: "Trainer", before: RunConfig, saved: Mapping[str, Any]) -> list[str]:
     lines = []
     now, then, step = trainer.steps_per_epoch, saved["epoch_steps"], saved["run"]["step"]
+    done = trainer.state.epochs_done
+    taken = step - (done - 1) * then  # in the last epoch that is done
+    is_cut = done > 0 and taken < then
+    position = (
+        f"after {count_text(step, 'step')} the run continues at the start of epoch {done + 1:,}, which is counted as "
+        f"step {trainer.state.step:,}"
+    )
     if now != then:
-        epoch = trainer.state.epochs_done + 1
-        lines.append(
-            f"an epoch has {count_text(now, 'step')} instead of {then:,}: after {count_text(step, 'step')} the run "
-            f"continues at the start of epoch {epoch:,}, which is counted as step {trainer.state.step:,}"
-        )
+        lines.append(f"an epoch has {count_text(now, 'step')} instead of {then:,}: {position}")
+    elif is_cut and trainer.state.step != step:
+        lines.append(f"epoch {done:,} ended after {taken:,} of its {count_text(then, 'step')} and is done: {position}")
     elif before.recipe.batch_size != trainer.config.recipe.batch_size:
         lines.append(f"a step has {trainer.config.recipe.batch_size:,} images instead of {before.recipe.batch_size:,}")
-    done = trainer.state.epochs_done
     if done >= trainer.data.num_epochs:
+        cut = f", the last after {taken:,} of its {count_text(then, 'step')}" if is_cut else ""
         lines.append(
-            f"nothing is left to train: {count_text(done, 'epoch')} {'is' if done == 1 else 'are'} done, and the "
+            f"nothing is left to train: {count_text(done, 'epoch')} {'is' if done == 1 else 'are'} done{cut}, and the "
             f"new length is {trainer.data.num_epochs:,}; the network stays as it is"
         )
     return lines

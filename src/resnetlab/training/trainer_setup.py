@@ -142,6 +142,8 @@ class TrainerComponents:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; with another number of steps an epoch, the current epoch starts again.
 
+        A last epoch that the length of the run cut short counts as done where further epochs follow now.
+
         Raises:
             RuntimeError: if the tensors do not fit the network.
         """
@@ -160,7 +162,9 @@ class TrainerComponents:
         if self.best.with_weights and not self.best.weights:  # the run kept the last epoch until now
             self.best = BestWeights(with_weights=True)
         self.state = TrainState.from_json(saved["run"])
-        if saved["epoch_steps"] != self.steps_per_epoch:
+        done = self.state.epochs_done
+        was_cut = self.state.step < done * self.steps_per_epoch and done < self.data.num_epochs
+        if saved["epoch_steps"] != self.steps_per_epoch or was_cut:
             self.state = self.state.restart_epoch(self.steps_per_epoch)
         self._start_s = time.perf_counter() - self.state.time_s
 

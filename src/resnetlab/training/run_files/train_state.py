@@ -70,7 +70,7 @@ class TrainState:
         self.epoch_start_s, self.epoch_start_wait_s = self.train_time_s, self.data_wait_s
 
     def restart_epoch(self, steps_per_epoch: int) -> "TrainState":
-        """Return the state at the start of the current epoch, which has another number of steps now."""
+        """Return the state at the start of the current epoch, if epochs have `steps_per_epoch` steps."""
         return TrainState(
             step=self.epochs_done * steps_per_epoch,
             epochs_done=self.epochs_done,
