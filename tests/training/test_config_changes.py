@@ -1,10 +1,11 @@
 """A run that continues with another configuration says what that changes."""
 
 import dataclasses
+import shutil
 
 import pytest
 
-from resnetlab.config import RunConfig
+from resnetlab.config import ConfigError, RunConfig, read_config
 from resnetlab.models.zoo import model_config
 from resnetlab.study.results import read_run
 from resnetlab.training.callbacks import Callback
@@ -12,6 +13,7 @@ from resnetlab.training.fit import fit
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run_files.record import read_record
 from resnetlab.training.runtime_options import RuntimeOptions
+from resnetlab.training.signal_handling import InterruptedRunError
 
 CONFIG = RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=2, batch_size=400))
 """Three steps an epoch; the rate falls by 10 after 3 of 6 steps and again after 5."""
@@ -27,8 +29,6 @@ def finished(tmp_path_factory):
 
 def continued(finished, tmp_path, callbacks=(), **changes) -> tuple[list[str], list[dict]]:
     """Continue a copy of the run; return its new warnings after the one that lists the differences, and its epochs."""
-    import shutil
-
     out = tmp_path / "run"
     shutil.copytree(finished, out)
     config = dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, **changes))
@@ -131,3 +131,71 @@ def test_without_a_further_epoch_the_last_is_kept(finished, tmp_path):
     continued(finished, tmp_path, keep="best")
     result = read_record(tmp_path / "run" / "record.jsonl")[-1]
     assert (result["kept"], result["best_val_error_pct"]) == ("last", None)
+
+
+def files_of(out):
+    return {path.relative_to(out): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"recipe": dataclasses.replace(CONFIG.recipe, batch_size=5000)},
+        {"recipe": dataclasses.replace(CONFIG.recipe, lr=0.1), "device": "cuda"},
+    ],
+)
+def test_a_change_that_cannot_start_leaves_a_finished_run_as_it_was(finished, tmp_path, monkeypatch, changes):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    before = files_of(out)
+    with pytest.raises(ConfigError):
+        fit(dataclasses.replace(CONFIG, **changes), out, options=CHANGE)
+    assert files_of(out) == before
+
+
+@pytest.mark.parametrize("error", [InterruptedRunError(2), KeyboardInterrupt(), OSError("the disk is gone")])
+def test_an_end_while_loading_leaves_a_finished_run_as_it_was(finished, tmp_path, monkeypatch, error):
+    def open_run_data(*_):
+        raise error
+
+    monkeypatch.setattr("resnetlab.training.trainer_setup.open_run_data", open_run_data)
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    before = files_of(out)
+    longer = dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, epochs=5))
+    with pytest.raises(type(error)):
+        fit(longer, out, options=CHANGE)
+    assert files_of(out) == before
+
+
+def test_a_finished_run_without_checkpoint_cannot_be_changed(finished, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    shutil.rmtree(out / "checkpoint")
+    before = files_of(out)
+    longer = dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, epochs=5))
+    with pytest.raises(ConfigError, match=r"finished run without its checkpoint, .*epochs: 2 -> 5.* add --fresh"):
+        fit(longer, out, options=CHANGE)
+    assert files_of(out) == before
+    assert fit(CONFIG, out, options=CHANGE).was_finished
+
+
+def test_a_run_that_starts_over_is_not_continued(finished, tmp_path):
+    """It was killed before its first checkpoint."""
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    shutil.rmtree(out / "checkpoint")
+    (out / "record.jsonl").write_bytes((out / "record.jsonl").read_bytes().partition(b"\n")[0] + b"\n")
+    other = dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, epochs=1))
+    fit(other, out, options=CHANGE)
+    lines = read_record(out / "record.jsonl")
+    assert [line["kind"] for line in lines if line["kind"] != "signal"] == ["run", "epoch", "result"]
+    assert read_config(out / "config.json") == other
+
+
+def test_a_wrong_call_keeps_a_model_file_of_the_folder(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"theirs")
+    with pytest.raises(ConfigError, match="batch size 5000"):
+        fit(dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, batch_size=5000)), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} - {".lock"} == {"model.safetensors"}

@@ -180,3 +180,22 @@ def test_deeply_nested_lines_are_damage(path):
     path.write_bytes(b"[" * 100_000 + b"\n")
     with pytest.raises(RecordError, match="line 1: not JSON"):
         read_record(path)
+
+
+def test_a_held_record_stays_as_it_is_until_its_release(tmp_path):
+    path = tmp_path / "r"
+    with Record(path) as record:
+        record.write("run", seed=1)
+        kept = record.num_bytes
+        record.write("result", status="done")
+    before = path.read_bytes()
+    with Record(path, keep_bytes=kept, hold=True) as record:
+        record.write("result", status="failed")
+        record.flush(sync=True)
+    assert path.read_bytes() == before
+    with Record(path, keep_bytes=kept, hold=True) as record:
+        record.write("warning", message="first")
+        record.release()
+        record.write("result", status="done")
+        assert record.num_bytes == len(path.read_bytes())
+    assert [line["kind"] for line in read_record(path)] == ["run", "warning", "result"]

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -27,7 +27,15 @@ from resnetlab.training.reports import TrainResult, run_line
 from resnetlab.training.run_files.checkpoint import Checkpoint
 from resnetlab.training.run_files.checkpoint_manager import CheckpointManager, UnsavedError
 from resnetlab.training.run_files.record import Record
-from resnetlab.training.run_files.run_dir import CHECKPOINT, MODEL, RECORD, ResumePoint, open_run_dir, remove_unstarted
+from resnetlab.training.run_files.run_dir import (
+    CHECKPOINT,
+    MODEL,
+    RECORD,
+    ResumePoint,
+    open_run_dir,
+    remove_unstarted,
+    write_config,
+)
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
 from resnetlab.training.tensorboard import open_logger
@@ -85,7 +93,7 @@ def fit(
                 return _finished(folder, resume.result, group, model)
         own = out if group.is_first else None  # the other processes write nothing
         try:
-            with Record(own and own / RECORD, keep_bytes=resume.record_bytes) as record:
+            with Record(own and own / RECORD, keep_bytes=resume.record_bytes, hold=resume.exists) as record:
                 run = _Run(own, record, resume, options, callbacks, stop_signal, model)
                 return run.train(config)
         except (ConfigError, InterruptedRunError, RemoteError):
@@ -110,12 +118,17 @@ def _open(out: Path, config: RunConfig, options: RuntimeOptions, stack: contextl
 
 
 class _RunLog(Callback):
-    """Writes the lines of the record while a run goes on."""
+    """Writes the lines of the record while a run goes on.
 
-    def __init__(self, record: Record) -> None:
-        self._record = record
+    A run that continues changes its files from `on_start` on, not before: loading may fail, and the old run stays.
+    """
+
+    def __init__(self, record: Record, write_config: Callable[[], None]) -> None:
+        self._record, self._write_config = record, write_config
 
     def on_start(self, trainer: TrainerComponents) -> None:
+        self._record.release()
+        self._write_config()
         if not trainer.is_resumed:
             self._record.write("run", **run_line(trainer))
 
@@ -165,7 +178,7 @@ class _Run:
     def _train(self, config: RunConfig, stack: contextlib.ExitStack) -> TrainResult:
         trainer = Trainer(
             config,
-            [_RunLog(self.record), *self.callbacks],
+            [_RunLog(self.record, lambda: self._write_config(config)), *self.callbacks],
             options=self.options,
             checkpoint=self.resume.checkpoint,
             stop_signal=self.stop_signal,
@@ -173,7 +186,7 @@ class _Run:
         )
         logger = open_logger(self.out and self.options.track, self.out or Path(), trainer.state.step, trainer.warn)
         trainer.callbacks.append(stack.enter_context(logger))
-        if self.resume.changed:
+        if self.resume.changed and trainer.is_resumed:
             trainer.warnings.append(f"continued with another configuration: {'; '.join(self.resume.changed)}")
         if self.resume.before is not None and (saved := self.resume.checkpoint) is not None:
             result = self.resume.earlier_result
@@ -186,6 +199,11 @@ class _Run:
         if self.out is not None:
             self._write_result(self.out, result, trainer.checkpoints)
         return result
+
+    def _write_config(self, config: RunConfig) -> None:
+        """Write a configuration that is not the run's own any more; after the record has lost its earlier end."""
+        if self.out is not None and self.resume.changed:
+            write_config(self.out, config)
 
     def _checkpoints(self, trainer: Trainer, folder: Path) -> CheckpointManager:
         """Return the manager that saves the trainer's state, and how long the record is at that moment."""

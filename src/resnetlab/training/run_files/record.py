@@ -21,10 +21,11 @@ class Record:
     `path=None` keeps nothing: for a run that leaves no files.
     """
 
-    def __init__(self, path: Path | None, *, keep_bytes: int | None = None) -> None:
+    def __init__(self, path: Path | None, *, keep_bytes: int | None = None, hold: bool = False) -> None:
         """Open or create `path` for appending, after cutting it to its first `keep_bytes` bytes.
 
-        Without `keep_bytes`, only an incomplete last line is cut off.
+        Without `keep_bytes`, only an incomplete last line is cut off. With `hold`, the file stays as it is until
+        `release`: lines wait, and are dropped if it is closed before.
 
         Raises:
             RecordError: where the file is shorter than `keep_bytes`, or the lines that stay are damaged.
@@ -32,6 +33,7 @@ class Record:
         """
         self._file = None if path is None else path.open("ab", buffering=0)
         self._waiting = b""
+        self._is_held = hold
         self._checksum = ""
         self.problem: str | None = None
         self.num_bytes = 0
@@ -45,7 +47,7 @@ class Record:
             raise
 
     def _continue(self, path: Path, keep_bytes: int | None) -> None:
-        """Check the lines that stay, and cut off the others."""
+        """Check the lines that stay, and cut off the others unless the file is held."""
         assert self._file is not None
         data = _read(path)
         if keep_bytes is not None and len(data) < keep_bytes:
@@ -55,7 +57,16 @@ class Record:
             raise RecordError(f"{path}: has no line end at byte {keep_bytes}, and the checkpoint expects one; {AGAIN}")
         self._checksum = content.checksum
         self.num_bytes = len(data[:keep_bytes]) - content.num_cut_bytes
-        os.ftruncate(self._file.fileno(), self.num_bytes)
+        if not self._is_held:
+            os.ftruncate(self._file.fileno(), self.num_bytes)
+
+    def release(self) -> None:
+        """Cut a held file, and write the lines that wait; does nothing to one that is not held."""
+        if self._is_held and self._file is not None:
+            self._is_held = False
+            os.ftruncate(self._file.fileno(), self.num_bytes)
+            with suppress(OSError):
+                self.flush()
 
     def write(self, kind: str, /, **values: Any) -> None:
         """Append one line; numbers that are not finite become `null`."""
@@ -75,7 +86,7 @@ class Record:
         Raises:
             OSError: where that fails; the file ends with a whole line, the others wait.
         """
-        if self._file is None:
+        if self._file is None or self._is_held:
             return
         try:
             if self._waiting:

@@ -15,12 +15,15 @@ from resnetlab.training.run_files.checkpoint import Checkpoint, load_checkpoint
 from resnetlab.training.run_files.record import read_record
 
 CONFIG, RECORD, MODEL, CHECKPOINT = "config.json", "record.jsonl", "model.safetensors", "checkpoint"
+INSTEAD = "add --fresh to start over, or choose another folder with --out"
 
 
 @dataclass(frozen=True)
 class ResumePoint:
     """The point where a run continues: the start, a checkpoint, or its end."""
 
+    exists: bool = False
+    """Whether the directory holds a run, which keeps its configuration and record until the trainer is ready."""
     checkpoint: Checkpoint | None = None
     result: dict[str, Any] | None = None
     """The record's `result` line if the run is done."""
@@ -38,19 +41,20 @@ class ResumePoint:
 
 
 def open_run_dir(out: Path, config: RunConfig, *, resume: bool, fresh: bool, allow_config_change: bool) -> ResumePoint:
-    """Read a locked run directory, write its configuration, and return where the run continues.
+    """Read a locked run directory and return where the run continues; write the configuration of a new run.
 
-    `fresh` deletes the run in the directory, and no other files.
+    `fresh` deletes the run in the directory, and no other files. The files of a run that continues stay as they are.
 
     Raises:
         FileExistsError: if it holds a run and `resume` is off.
-        ConfigError: if its run has another configuration, or would diverge again.
+        ConfigError: if its run has another configuration, or would diverge again; or if it is done, has another
+            configuration and no checkpoint.
         CheckpointError, RecordError: if its checkpoint or record is damaged.
     """
     changed: tuple[str, ...] = ()
     checkpoint, before, result = None, None, {}
     if fresh:
-        _clear(out)
+        _remove(out, (CONFIG, RECORD, MODEL, OWN_WEIGHTS), (CHECKPOINT, "tensorboard", "states"))
     if (out / RECORD).exists() or (out / CHECKPOINT).exists():
         if not resume:
             raise FileExistsError(f"{out}: holds a run already; choose another folder or delete it")
@@ -58,31 +62,41 @@ def open_run_dir(out: Path, config: RunConfig, *, resume: bool, fresh: bool, all
         changed = tuple(differences(before, config))
         if changed and (checkpoint := load_checkpoint(out / CHECKPOINT)):
             _refuse_another_run(out, before, config)
+        result = read_result(out)
+        if changed and checkpoint is None and result.get("status") == "done":
+            raise ConfigError(
+                f"{out} holds a finished run without its checkpoint, which another configuration "
+                f"({'; '.join(changed)}) cannot continue; {INSTEAD}"
+            )
         if changed and not allow_config_change:
             raise ConfigError(
                 f"{out} holds a run with another configuration ({'; '.join(changed)}); add "
                 "--allow-config-change to continue it anyway, --fresh to start over, or another folder with --out"
             )
-        result = read_result(out)
         if not changed and result.get("status") == "done":
-            return ResumePoint(result=result)
+            return ResumePoint(True, result=result)
         if not changed and result.get("status") == "diverged":
             raise ConfigError(
                 f"{out}: this run diverged, and would diverge again ({result.get('error')}); change it, "
                 "for example with --lr, and add --allow-config-change to continue from its last checkpoint"
             )
         checkpoint = checkpoint or load_checkpoint(out / CHECKPOINT)
+    if before is None:
+        write_config(out, config)
+        return ResumePoint()
+    return ResumePoint(True, checkpoint, None, changed, before, result) if changed else ResumePoint(True, checkpoint)
+
+
+def write_config(out: Path, config: RunConfig) -> None:
+    """Write the configuration of a run directory."""
     write_atomic(out / CONFIG, json.dumps(to_json(config), indent=2) + "\n")
-    if not changed or before is None:
-        return ResumePoint(checkpoint)
-    return ResumePoint(checkpoint, None, changed, before, result)
 
 
 def remove_unstarted(out: Path) -> None:
     """Delete the files of a run that never started, so that a mistake in the call leaves nothing behind."""
     started = (out / CHECKPOINT).exists() or any(line["kind"] == "run" for line in read_record(out / RECORD))
     if not started:
-        _clear(out)
+        _remove(out, (CONFIG, RECORD), ("tensorboard",))
 
 
 def read_result(out: Path) -> dict[str, Any]:
@@ -97,25 +111,24 @@ def read_result(out: Path) -> dict[str, Any]:
     return next((line for line in reversed(lines) if line["kind"] == "result"), {})
 
 
-def _clear(out: Path) -> None:
-    for name in (CONFIG, RECORD, MODEL, OWN_WEIGHTS):
+def _remove(out: Path, files: tuple[str, ...], folders: tuple[str, ...]) -> None:
+    for name in files:
         (out / name).unlink(missing_ok=True)
-    for name in (CHECKPOINT, "tensorboard", "states"):
+    for name in folders:
         shutil.rmtree(out / name, ignore_errors=True)
 
 
 def _refuse_another_run(out: Path, before: RunConfig, config: RunConfig) -> None:
     """Raise if network, data or start weights differ: --allow-config-change cannot allow that after the first step."""
     same = dataclasses.replace(config, model=dataclasses.replace(config.model, name=before.model.name))
-    instead = "add --fresh to start over, or choose another folder with --out"
     if (same.model, _data_read(same)) != (before.model, _data_read(before)):
-        raise ConfigError(f"another network or other data cannot continue the run in {out}; {instead}")
+        raise ConfigError(f"another network or other data cannot continue the run in {out}; {INSTEAD}")
     start, other = (config.weights and str(Path(config.weights).resolve()) for config in (before, config))
     if start != other:
         first, now = (weights or "random weights" for weights in (before.weights, config.weights))
         raise ConfigError(
             f"the run in {out} started from {first}, and {now} cannot continue it; to continue it give "
-            f"--resume --out {out} without --from, {instead}"
+            f"--resume --out {out} without --from, {INSTEAD}"
         )
 
 
