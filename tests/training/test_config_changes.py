@@ -142,6 +142,7 @@ def files_of(out):
     [
         {"recipe": dataclasses.replace(CONFIG.recipe, batch_size=5000)},
         {"recipe": dataclasses.replace(CONFIG.recipe, lr=0.1), "device": "cuda"},
+        {"recipe": dataclasses.replace(CONFIG.recipe, epochs=5), "precision": "tf32"},
     ],
 )
 def test_a_change_that_cannot_start_leaves_a_finished_run_as_it_was(finished, tmp_path, monkeypatch, changes):

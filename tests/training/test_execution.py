@@ -6,7 +6,7 @@ import itertools
 import pytest
 import torch
 
-from resnetlab.config import ModelConfig, RunConfig
+from resnetlab.config import ConfigError, ModelConfig, RunConfig
 from resnetlab.models.zoo import build_model, model_config
 from resnetlab.training.execution import select_execution as select_execution_module
 from resnetlab.training.execution import step_timer
@@ -176,6 +176,42 @@ def test_a_resumed_run_has_the_threads_of_its_start(tmp_path):
         resumed = Trainer(config, checkpoint=saved)
         assert (resumed.execution.threads, torch.get_num_threads()) == (2, 2)
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize(
+    ("saved", "changes", "expected"),
+    [
+        ({}, {}, {}),
+        ({"precision": "bf16", "compile": True, "threads": 1}, {}, {}),
+        ({"precision": "bf16"}, {"precision": "fp32"}, {"precision": "fp32"}),
+        ({}, {"precision": "bf16"}, {"precision": "bf16"}),
+        ({}, {"layout": "contiguous"}, {"layout": "contiguous"}),
+        ({"threads": 2}, {"threads": 1}, {"threads": 1}),
+        ({"compile": True}, {"compile": "off"}, {"compile": False}),
+        ({"compile": True, "layout": "contiguous"}, {"compile": "on", "layout": "contiguous"}, {}),
+        ({"cuda_graph": True}, {"compile": "cuda-graph"}, {"cuda_graph": False}),  # there is none on a processor
+    ],
+)
+def test_a_resumed_run_is_computed_as_the_configuration_says_now(monkeypatch, saved, changes, expected):
+    """What is not set stays as the run had it."""
+    monkeypatch.setattr(torch, "compile", lambda forward, **_: forward)
+    state = Trainer(CONFIG).state_dict()
+    execution = Execution(**saved)
+    checkpoint = Checkpoint({**state["state"], "execution": execution.as_json()}, state["tensors"])
+    with kept_threads():
+        resumed = Trainer(dataclasses.replace(CONFIG, **changes), checkpoint=checkpoint)
+    assert resumed.execution == dataclasses.replace(execution, **expected)
+
+
+def test_a_compilation_that_fails_ends_a_resumed_run_in_one_line(monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("no compiler\nhere")
+
+    checkpoint = Checkpoint(**Trainer(CONFIG).state_dict())
+    monkeypatch.setattr(torch, "compile", lambda forward, **_: forward)
+    monkeypatch.setattr(step_timer.StepTimer, "images_per_s", broken)
+    with pytest.raises(ConfigError, match=r"^--compile on does not work here \(no compiler\); leave it out"):
+        Trainer(dataclasses.replace(CONFIG, compile="on"), checkpoint=checkpoint)
 
 
 def test_what_is_set_by_hand_is_kept(step_times):

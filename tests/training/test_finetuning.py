@@ -14,6 +14,7 @@ from resnetlab.models.model_file import ModelCard, load_model, save_model
 from resnetlab.models.zoo import build_model
 from resnetlab.training.callbacks import Callback
 from resnetlab.training.fit import fit
+from resnetlab.training.run_files.checkpoint import Checkpoint
 from resnetlab.training.run_files.compare_runs import run_differences
 from resnetlab.training.run_files.record import read_record
 from resnetlab.training.runtime_options import RuntimeOptions
@@ -173,6 +174,24 @@ def test_a_resumed_run_goes_on_seeing_as_the_file_did_without_it(two_phases, unb
     theirs = load_model(unbroken)[0].state_dict()
     assert all(torch.equal(value, theirs[key]) for key, value in fitted.model.state_dict().items())
     assert fitted.card.preprocessing == dataclasses.replace(AS_SEEN, image_size=8)
+
+
+@pytest.mark.parametrize(("first", "then", "size"), [(None, 8, 8), (8, 24, 24), (8, None, 8), (8, 8, 8)])
+def test_a_resumed_run_has_the_image_size_that_is_asked_for(file, photographs, first, then, size):
+    """Of images that are decoded for each batch; those in memory are others at another size."""
+    config = starting(file, DataConfig(str(photographs), image_size=first, resident_mib=0))
+    checkpoint = Checkpoint(**Trainer(config).state_dict())
+    changed = dataclasses.replace(config, data=dataclasses.replace(config.data, image_size=then))
+    resumed = Trainer(changed, checkpoint=checkpoint)
+    assert resumed.data.preprocessing == dataclasses.replace(AS_SEEN, image_size=size)
+
+
+def test_a_resumed_run_cannot_read_resident_images_at_another_size(file, photographs):
+    config = starting(file, DataConfig(str(photographs), image_size=8))
+    checkpoint = Checkpoint(**Trainer(config).state_dict())
+    changed = dataclasses.replace(config, data=dataclasses.replace(config.data, image_size=24))
+    with pytest.raises(ConfigError, match="or are read at another size; start over"):
+        Trainer(changed, checkpoint=checkpoint)
 
 
 def test_weights_that_were_never_read_cannot_continue_a_run(two_phases, tmp_path):

@@ -38,8 +38,8 @@ def source_preprocessing(config: RunConfig, checkpoint: Checkpoint | None) -> Pr
 
     Colour profiles are treated as in the file, unless the configuration of the data says otherwise.
 
-    A resumed run reads it from its checkpoint and does not need the file. At another image size than the file's, a
-    mean for each pixel becomes a mean for each channel.
+    A resumed run reads it from its checkpoint and does not need the file; the configuration may have another image size
+    now. At another image size than the stored one, a mean for each pixel becomes a mean for each channel.
 
     Raises:
         ModelFileError: if the file cannot be read.
@@ -47,7 +47,10 @@ def source_preprocessing(config: RunConfig, checkpoint: Checkpoint | None) -> Pr
     """
     if checkpoint is not None:
         saved = checkpoint.state.get("preprocessing")
-        return None if saved is None else from_json(Preprocessing, saved)
+        if saved is None:
+            return None
+        resumed = from_json(Preprocessing, saved)
+        return _at_size(resumed, config.data.image_size or resumed.image_size)
     if config.weights is None:
         return None
     stored = read_card(config.weights).preprocessing
@@ -60,6 +63,11 @@ def source_preprocessing(config: RunConfig, checkpoint: Checkpoint | None) -> Pr
             f"{config.weights} reads images of {stored.size_text} pixels, and training crops squares; give a side with "
             "--image-size",
         )
+    return _at_size(stored, size)
+
+
+def _at_size(stored: Preprocessing, size: int) -> Preprocessing:
+    """Return a preprocessing for squares of `size` pixels."""
     if stored.pixel_mean and (size, size) != stored.input_size:
         pixels = len(stored.pixel_mean) // len(stored.mean)
         channels = [stored.pixel_mean[start : start + pixels] for start in range(0, len(stored.pixel_mean), pixels)]

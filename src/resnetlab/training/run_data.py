@@ -141,7 +141,8 @@ def open_run_data(config: RunConfig, options: RuntimeOptions, checkpoint: Checkp
         check_multi_label_options(config, dataset.name)
     if checkpoint and checkpoint.state["fingerprint"] != dataset.fingerprint:
         raise ConfigError(
-            f"the images of {dataset.name} are not those that the run was started with; start over (--fresh)"
+            f"the images of {dataset.name} are not those that the run was started with, or are read at another size; "
+            "start over (--fresh)"
         )
     preprocessing = dataset.preprocessing
     if config.recipe.normalise == "pixel" and stored is None:

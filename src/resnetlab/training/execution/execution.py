@@ -140,6 +140,20 @@ def default_execution(config: RunConfig) -> Execution:
     )
 
 
+def with_configured(execution: Execution, config: RunConfig) -> Execution:
+    """Return an execution with the options that a configuration sets, in place of those that were chosen before."""
+    changes: dict[str, Any] = {}
+    if config.precision != "auto":
+        changes["precision"] = config.precision
+    if config.layout != "auto":
+        changes["layout"] = config.layout
+    if config.compile != "auto":
+        changes |= {"compile": config.compile == "on", "cuda_graph": config.compile == "cuda-graph"}
+    if config.threads is not None:
+        changes["threads"] = config.threads
+    return dataclasses.replace(execution, **changes)
+
+
 def check_execution(execution: Execution, device: torch.device, *, is_shared: bool = False) -> None:
     """Raise unless a device can compute steps in this way.
 

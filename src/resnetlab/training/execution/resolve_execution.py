@@ -7,8 +7,14 @@ from torch import Tensor
 from resnetlab.config import RunConfig
 from resnetlab.models.resnet import ResNet
 from resnetlab.models.sync_batchnorm import convert_sync_batchnorm
-from resnetlab.training.execution.execution import Execution, Forward, check_execution, make_forward
-from resnetlab.training.execution.select_execution import StepLoad, select_execution
+from resnetlab.training.execution.execution import (
+    Execution,
+    Forward,
+    check_execution,
+    make_forward,
+    with_configured,
+)
+from resnetlab.training.execution.select_execution import StepLoad, compiled_or_refused, select_execution
 from resnetlab.training.execution.step_timer import random_batch
 from resnetlab.training.loss import make_loss
 from resnetlab.training.run_data import RunData
@@ -20,11 +26,13 @@ def resolve_execution(
 ) -> tuple[Execution, Forward]:
     """Return how steps are computed: as the checkpoint stores it, or as a measurement by the first process selects.
 
+    What the configuration sets is used in both cases; it may have changed since the checkpoint.
     The network gets the memory format of the execution, and synchronised batch normalisation if configured. PyTorch
     gets its number of threads.
     """
     loss, group = make_loss(config.recipe, data.class_weights), data.options.process_group
     shares = group.size * config.grad_accum_steps
+    load = StepLoad(macs, data.total_steps, config.recipe.batch_size, config.model.depth, shares)
 
     def sample_batch(num_images: int) -> tuple[Tensor, Tensor]:
         multi_label = data.dataset.train.is_multi_label
@@ -35,17 +43,21 @@ def resolve_execution(
             config,
             model,
             sample_batch,
-            load=StepLoad(macs, data.total_steps, config.recipe.batch_size, config.model.depth, shares),
+            load=load,
             loss=loss,
             log=data.options.log or (lambda line: None),
         )
 
     if checkpoint:
-        execution = Execution(**checkpoint.state["execution"])
+        saved = Execution(**checkpoint.state["execution"])
+        execution = with_configured(saved, config)
         if shares > 1 or data.device.type != "cuda":  # a graph replays the same kernels; others go without
             execution = dataclasses.replace(execution, cuda_graph=False)
         check_execution(execution, data.device)
-        forward = make_forward(model, execution, loss)
+        if execution.compile and not saved.compile:
+            forward = compiled_or_refused(model, execution, lambda: sample_batch(load.share_size), loss)
+        else:
+            forward = make_forward(model, execution, loss)
     elif data.options.execution is not None:
         execution = data.options.execution
         forward = make_forward(model, execution, loss)

@@ -104,7 +104,7 @@ def select_execution(
     device = model.fc.weight.device
     check_execution(start, device, is_shared=load.is_shared)
     if load.slow_s < LONG_RUN_S:
-        return start, _compiled_or_refused(model, start, lambda: batch(load.share_size), loss)
+        return start, compiled_or_refused(model, start, lambda: batch(load.share_size), loss)
     on_gpu = device.type == "cuda"
     log("measuring the speed of this machine …")
     with unchanged(model):
@@ -228,7 +228,7 @@ def _others(config: RunConfig, way: Execution) -> Iterator[Execution]:
                 yield replace(way, precision=precision, layout=layout)
 
 
-def _compiled_or_refused(
+def compiled_or_refused(
     model: ResNet, way: Execution, batch: Callable[[], tuple[Tensor, Tensor]], loss: LossFunction
 ) -> Forward:
     """Return the forward pass of an execution; a compiled one is run once, so that a failure is found here."""
