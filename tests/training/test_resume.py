@@ -9,6 +9,7 @@ import signal
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from helpers.killed_runs import in_a_child, killed_at_step
@@ -19,6 +20,7 @@ from resnetlab.training.callbacks import Callback
 from resnetlab.training.fit import fit
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run_files import checkpoint_manager
+from resnetlab.training.run_files.checkpoint import load_checkpoint
 from resnetlab.training.run_files.checkpoint_manager import UnsavedError
 from resnetlab.training.run_files.compare_runs import run_differences
 from resnetlab.training.run_files.record import read_record
@@ -196,6 +198,28 @@ def test_a_signal_before_the_first_step_saves_after_it(unbroken, tmp_path):
     assert json.loads((saved / "state.json").read_text())["run"]["step"] == 1
     fit(DIGITS, out, options=RuntimeOptions(resume=True))
     assert run_differences(unbroken, out) == []
+
+
+def test_a_signal_while_the_best_weights_are_measured_keeps_the_last_ones(tmp_path):
+    class Last(Callback):
+        """Makes the first epoch the best one, stores the last weights, and stops the run at its last evaluation."""
+
+        def on_epoch(self, trainer, line):
+            if line["epoch"] == 1:
+                trainer.best.error_pct = -1.0
+            self.weights = {key: value.clone() for key, value in trainer.model.state_dict().items()}
+
+        def on_last_evaluation(self, trainer, epoch, expected_s):
+            assert epoch == 1
+            raise InterruptedRunError(signal.SIGINT)
+
+    last = Last()
+    with pytest.raises(InterruptedRunError):
+        fit(DIGITS, tmp_path, callbacks=[last])
+    saved = load_checkpoint(tmp_path / "checkpoint")
+    assert saved is not None
+    assert all(torch.equal(value, saved.tensors[f"model.{key}"]) for key, value in last.weights.items())
+    assert not torch.equal(saved.tensors["model.fc.weight"], saved.tensors["best.fc.weight"])
 
 
 def test_a_finished_run_is_not_made_again(unbroken):

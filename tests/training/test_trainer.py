@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 import torch
@@ -12,15 +13,17 @@ from resnetlab.config import ConfigError, DataConfig, ModelConfig, RunConfig, re
 from resnetlab.data.loader import train_batches
 from resnetlab.data.open_dataset import open_data
 from resnetlab.data.rng import make_generator
-from resnetlab.evaluation.protocols import score_split
+from resnetlab.evaluation.protocols import SplitScore, score_split
 from resnetlab.models.model_file import load_model
 from resnetlab.models.zoo import build_model, model_config
+from resnetlab.training import trainer as trainer_module
 from resnetlab.training.callbacks import Callback
 from resnetlab.training.describe_run import length_text
 from resnetlab.training.fit import fit
 from resnetlab.training.metrics import Progress
 from resnetlab.training.optimizers.lr_schedule import lr_at
 from resnetlab.training.recipes import recipe
+from resnetlab.training.run_data import RunData
 from resnetlab.training.run_files.compare_runs import without_times
 from resnetlab.training.run_files.record import read_record
 from resnetlab.training.run_files.train_state import BestWeights
@@ -215,6 +218,43 @@ def test_ten_in_a_row_stop_the_run_and_nine_do_not():
     assert (state.num_skipped, state.num_skipped_in_row) == (9, 0)
     with pytest.raises(DivergedError, match="at steps 4 to 13 of 14"):
         train_on(range(3, 13), 14)
+
+
+def ending(monkeypatch, bad_steps):
+    """Train three epochs of four steps, those in `bad_steps` on an infinite pixel; return the result."""
+    seen = iter(range(12))
+    take = Trainer.train_step
+
+    def train_step(trainer, batches):
+        def broken():
+            for batch, labels in batches:
+                yield (torch.full_like(batch, math.inf) if next(seen) in bad_steps else batch), labels
+
+        return take(trainer, broken())
+
+    monkeypatch.setattr(Trainer, "train_step", train_step)
+    model = model_config("resnet8", stage_blocks=(1, 1), stage_channels=(4, 8))
+    settings = recipe("digits", epochs=3, batch_size=300, schedule="cosine")
+    return fit(dataclasses.replace(CONFIG, model=model, recipe=settings)).result
+
+
+@pytest.mark.parametrize("bad_steps", [range(11, 12), range(9, 12), range(3, 12)])
+def test_a_run_whose_last_steps_were_skipped_ends_as_others(monkeypatch, bad_steps):
+    result = ending(monkeypatch, bad_steps)
+    assert (result["status"], result["steps"], result["skipped_steps"]) == ("done", 12, len(bad_steps))
+
+
+def test_the_end_of_a_run_that_gives_no_finite_loss(monkeypatch):
+    """The message has the rate and the loss of the last step that was taken."""
+    monkeypatch.setattr(RunData, "score", lambda *_: SplitScore(270, 243, math.nan))
+    with pytest.raises(DivergedError, match=r"the loss is nan at steps 11 to 12 of 12, learning rate 0.00017\d*;"):
+        ending(monkeypatch, [10, 11])
+
+
+def test_a_run_without_any_finite_loss_has_diverged(monkeypatch):
+    monkeypatch.setattr(trainer_module, "MAX_NON_FINITE_STEPS", 100)
+    with pytest.raises(DivergedError, match=r"the loss is nan at steps 1 to 12 of 12, learning rate 0.00017\d*;"):
+        ending(monkeypatch, range(12))
 
 
 def test_the_initial_learning_rate_ends_with_the_error_below_80():

@@ -44,7 +44,8 @@ class Trainer(TrainerComponents):
         """Train the remaining epochs, evaluate every split, and return the selected network.
 
         Raises:
-            DivergedError: if the loss is not finite in 10 consecutive steps.
+            DivergedError: if the loss is not finite in 10 consecutive steps, or in every step of a shorter end of the
+                run and of the validation.
             InterruptedRunError: after a stop signal; the checkpoint is saved.
             UnsavedError: if the checkpoint of a stopped run could not be written.
         """
@@ -55,6 +56,7 @@ class Trainer(TrainerComponents):
                     self.train_epoch()
                     self.finish_epoch()
                 self.checkpoints.save()
+                self.is_trained = True
             with self.stop_signal.immediate():
                 result = self.finish()
         self.call("on_end", result.result)
@@ -84,20 +86,18 @@ class Trainer(TrainerComponents):
                         one_by_one = range(state.step, state.step + num_steps)
                         break  # their batches come from a new iterator
                     self._log_steps(taken)
-        if state.num_skipped_in_row and state.step == self.total_steps:
-            raise reports.diverged_error(self, math.nan, self.lr())
 
     def _log_steps(self, taken: Iterable[StepMetrics]) -> None:
         """Call callbacks with the steps that were just taken; then stop, save or give up if it is time to."""
-        last = math.nan, self.lr()
         for metrics in taken:
             self.call("on_step", metrics)
-            last = metrics.loss, metrics.lr
+            self.last_step = metrics.loss, metrics.lr
         self.stop_signal.check()
-        if self.state.num_skipped_in_row == 0:  # weights that give no finite loss are not worth a checkpoint
-            self.checkpoints.after_step(self.state.step)
-        if self.state.num_skipped_in_row == MAX_NON_FINITE_STEPS:
-            raise reports.diverged_error(self, *last)
+        state = self.state
+        if state.num_skipped_in_row == 0:  # weights that give no finite loss are not worth a checkpoint
+            self.checkpoints.after_step(state.step)
+        if state.num_skipped_in_row == MAX_NON_FINITE_STEPS or state.num_skipped == self.total_steps:
+            raise reports.diverged_error(self, *self.last_step)
 
     @in_own_precision
     def train_step(self, batches: Iterator[tuple[Tensor, Tensor]]) -> StepMetrics:
@@ -169,6 +169,9 @@ class Trainer(TrainerComponents):
         """Validate, compare with the best epoch, and return the record's `epoch` line.
 
         A stop signal during the validation leaves the state as it was before.
+
+        Raises:
+            DivergedError: if the run ends with steps whose loss was not finite, and that of the validation is not.
         """
         self.share_bn_statistics()
         decoded_per_s = self.data.decoded_images_per_s()  # before the validation images are decoded
@@ -176,6 +179,8 @@ class Trainer(TrainerComponents):
         with self.stop_signal.immediate():
             val = self.evaluate("val")
         self.val_time_s = time.perf_counter() - start_s
+        if self.state.num_skipped_in_row and self.state.step == self.total_steps and not math.isfinite(val.loss):
+            raise reports.diverged_error(self, *self.last_step)
         self.state.epochs_done += 1
         self.state.val_errors.append(val.selection_pct)
         self.best.update(self.state.epochs_done, val.selection_pct, self.eval_model)

@@ -1,6 +1,7 @@
 """Everything that a training loop works with: built from a configuration, saved to a checkpoint and restored."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -91,6 +92,10 @@ class TrainerComponents:
         self.snapshot = StateSnapshot()
         self._learning: list[bool] = []
         self._ready_epoch = -1
+        self.last_step = math.nan, self.lr()
+        """Loss and learning rate of the last step."""
+        self.is_trained = False
+        """Whether the last checkpoint was saved; the selected weights, of an earlier epoch, may be loaded then."""
         self.val_time_s: float | None = None
         """Seconds of the last validation."""
         self.is_resumed = checkpoint is not None
@@ -222,7 +227,7 @@ class TrainerComponents:
 
     @contextmanager
     def saving_when_interrupted(self) -> Iterator[None]:
-        """Save a checkpoint if the body raises `InterruptedRunError`.
+        """Save a checkpoint if the body raises `InterruptedRunError` before the last one was saved.
 
         Raises:
             UnsavedError: if that checkpoint could not be written.
@@ -231,7 +236,7 @@ class TrainerComponents:
             yield
         except InterruptedRunError:
             self.gather_skipped_images()
-            if self.state.num_skipped_in_row == 0:
+            if self.state.num_skipped_in_row == 0 and not self.is_trained:
                 self.checkpoints.save()
             self.process_group.all_gather(None)  # torchrun ends the others when one leaves; the first is still writing
             self.checkpoints.raise_if_unsaved("stopped, the last good one stays")
