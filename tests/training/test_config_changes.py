@@ -5,15 +5,19 @@ import shutil
 
 import pytest
 
-from resnetlab.config import ConfigError, RunConfig, read_config
+from resnetlab.architecture_config import ArchitectureConfig
+from resnetlab.config import ConfigError, Recipe, RunConfig, read_config
 from resnetlab.models.zoo import model_config
 from resnetlab.study.results import read_run
 from resnetlab.training.callbacks import Callback
 from resnetlab.training.fit import fit
 from resnetlab.training.recipes import recipe
+from resnetlab.training.run_files.checkpoint import Checkpoint
 from resnetlab.training.run_files.record import read_record
+from resnetlab.training.run_files.run_dir import open_run_dir, write_config
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.signal_handling import InterruptedRunError
+from resnetlab.training.trainer import Trainer
 
 CONFIG = RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=2, batch_size=400))
 """Three steps an epoch; the rate falls by 10 after 3 of 6 steps and again after 5."""
@@ -180,6 +184,67 @@ def test_a_finished_run_without_checkpoint_cannot_be_changed(finished, tmp_path)
         fit(longer, out, options=CHANGE)
     assert files_of(out) == before
     assert fit(CONFIG, out, options=CHANGE).was_finished
+
+
+OWN = "theirs.Net"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (
+            {},
+            {"optimizer": "adamw"},
+            r"the optimizer of the run in .* is sgd, and adamw cannot continue it; add --fresh",
+        ),
+        ({}, {"ema_decay": 0.9}, r"the run in .* has no average of the weights, and ema_decay needs one; add --fresh"),
+        ({}, {"architecture": ArchitectureConfig("mlp", 20)}, "another network or other data cannot continue"),
+        (
+            {"architecture": ArchitectureConfig("mlp", 20)},
+            {"architecture": ArchitectureConfig("mlp", 32)},
+            "another network or other data cannot continue",
+        ),
+        ({}, {"own_model": OWN}, rf"the network of the run in .* is a ResNet, and {OWN} cannot continue it"),
+        ({"own_model": OWN}, {"own_model": "a.B"}, rf"the network of the run in .* is {OWN}, and a.B cannot"),
+    ],
+)
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_checkpoint_that_cannot_be_continued_is_refused(finished, tmp_path, before, after, message, allowed):
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    first, second = (
+        dataclasses.replace(
+            CONFIG,
+            recipe=dataclasses.replace(
+                CONFIG.recipe, **{name: value for name, value in fields.items() if hasattr(Recipe(), name)}
+            ),
+            **{name: value for name, value in fields.items() if not hasattr(Recipe(), name)},
+        )
+        for fields in (before, after)
+    )
+    write_config(out, first)
+    files = files_of(out)
+    with pytest.raises(ConfigError, match=message) as raised:
+        open_run_dir(out, second, resume=True, fresh=False, allow_config_change=allowed)
+    assert "--allow-config-change" not in str(raised.value)
+    assert files_of(out) == files
+
+
+@pytest.mark.parametrize("changes", [{"ema_decay": 0.0}, {"momentum": 0.0}, {"nesterov": True}])
+def test_a_part_of_the_checkpoint_may_go(finished, tmp_path, changes):
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    write_config(out, dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, ema_decay=0.9)))
+    other = dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, **changes))
+    assert open_run_dir(out, other, resume=True, fresh=False, allow_config_change=True).checkpoint
+
+
+def test_a_checkpoint_of_another_network_is_one_line():
+    """The class has the same name as before, and other layers."""
+    checkpoint = Checkpoint(**Trainer(CONFIG).state_dict())
+    with pytest.raises(ConfigError, match=r"^the checkpoint is of another network \(.*\); start over") as raised:
+        Trainer(dataclasses.replace(CONFIG, model=model_config("resnet14")), checkpoint=checkpoint)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_run_that_starts_over_is_not_continued(finished, tmp_path):

@@ -1,15 +1,20 @@
 """AdamW, LAMB and Muon as recipes name them, and gradient clipping, against their formulas."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
 from torch import nn
 
 from resnetlab.config import ConfigError, ModelConfig, Recipe, RunConfig
+from resnetlab.training import trainer_setup
+from resnetlab.training.fit import fit
 from resnetlab.training.optimizers.lamb import Lamb
 from resnetlab.training.optimizers.muon import ConvMuon
+from resnetlab.training.optimizers.optimizer import parameter_groups
 from resnetlab.training.run_files.checkpoint import Checkpoint
+from resnetlab.training.run_files.record import read_record
 from resnetlab.training.train_step import update_weights
 from resnetlab.training.trainer import Trainer
 
@@ -151,3 +156,46 @@ def test_an_undone_first_step_leaves_nothing_behind(name):
             other.train_step(again)
     expected = fresh.state_dict()["tensors"]
     assert all(torch.equal(tensor, expected[key]) for key, tensor in trainer.state_dict()["tensors"].items())
+
+
+class Counting(torch.optim.Optimizer):
+    """Steps that shrink with their number, which is kept as an int, with a float beside it."""
+
+    def __init__(self, groups):
+        super().__init__(groups, {"lr": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                state["step"] = state.get("step", 0) + 1
+                state["mean"] = 0.1 * float(parameter.grad.mean()) + 0.9 * state.get("mean", 0.0)
+                parameter -= group["lr"] / state["step"] * (parameter.grad + state["mean"])
+
+
+@pytest.fixture
+def counting(monkeypatch):
+    monkeypatch.setattr(
+        trainer_setup, "make_optimizer", lambda model, config: Counting(parameter_groups(model, config))
+    )
+
+
+def test_numbers_of_a_registered_optimizer_are_stored(counting):
+    test_a_run_resumes_bit_for_bit("sgd", set())
+    trainer = Trainer(RunConfig(TINY, recipe=RECIPE))
+    trainer.train_step(trainer.data.batches(0))
+    state = json.loads(json.dumps(trainer.state_dict()["state"]))
+    assert {value for name, value in state["optimizer"].items() if name.startswith("step.")} == {1}
+
+
+def test_numbers_of_undone_steps_leave_nothing_behind(counting):
+    test_an_undone_first_step_leaves_nothing_behind("sgd")
+
+
+def test_an_optimizer_that_cannot_be_stored_is_refused_at_its_first_step(counting, monkeypatch, tmp_path):
+    message = "optimizer Counting has a state 'step' of type list, which a checkpoint cannot store"
+    monkeypatch.setattr(Counting, "step", lambda self: self.state[self.param_groups[0]["params"][0]].update(step=[1]))
+    with pytest.raises(ConfigError, match=message):
+        fit(RunConfig(TINY, recipe=RECIPE), tmp_path / "run")
+    assert read_record(tmp_path / "run" / "record.jsonl")[-1]["status"] == "failed"

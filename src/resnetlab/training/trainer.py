@@ -20,6 +20,7 @@ from resnetlab.training.metrics import StepMetrics
 from resnetlab.training.optimizers.optimizer import unfreeze
 from resnetlab.training.own_network import OwnNetwork
 from resnetlab.training.reports import TrainResult
+from resnetlab.training.run_files.train_state import optimizer_numbers
 from resnetlab.training.train_step import MAX_NON_FINITE_STEPS, forward_backward, update_weights
 from resnetlab.training.trainer_setup import TrainerComponents
 from resnetlab.training.unread_steps import num_unread_steps, take_unread_steps
@@ -39,6 +40,8 @@ class Trainer(TrainerComponents):
     Raises:
         ConfigError: if data or machine do not allow the configuration, or the checkpoint does not fit.
     """
+
+    _is_optimizer_checked = False
 
     def fit(self) -> TrainResult:
         """Train the remaining epochs, evaluate every split, and return the selected network.
@@ -94,6 +97,9 @@ class Trainer(TrainerComponents):
             self.last_step = metrics.loss, metrics.lr
         self.stop_signal.check()
         state = self.state
+        if self.checkpoints.folder is not None and not self._is_optimizer_checked:
+            self._is_optimizer_checked = True
+            optimizer_numbers(self.model, self.optimizer)  # raises now what the first save would raise
         if state.num_skipped_in_row == 0:  # weights that give no finite loss are not worth a checkpoint
             self.checkpoints.after_step(state.step)
         if state.num_skipped_in_row == MAX_NON_FINITE_STEPS or state.num_skipped == self.total_steps:

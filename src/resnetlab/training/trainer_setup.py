@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from resnetlab.config import RunConfig
+from resnetlab.config import ConfigError, RunConfig
 from resnetlab.data.rng import make_generator
 from resnetlab.models.cost import cost_of_config
 from resnetlab.models.pretrained.convert import weights_title
@@ -37,7 +37,13 @@ from resnetlab.training.reports import bn_batch_warning
 from resnetlab.training.run_data import RunData, open_run_data
 from resnetlab.training.run_files.checkpoint import Checkpoint
 from resnetlab.training.run_files.checkpoint_manager import CheckpointManager
-from resnetlab.training.run_files.train_state import BestWeights, TrainState, load_optimizer_tensors, optimizer_tensors
+from resnetlab.training.run_files.train_state import (
+    BestWeights,
+    TrainState,
+    load_optimizer_state,
+    optimizer_numbers,
+    optimizer_tensors,
+)
 from resnetlab.training.run_time import refuse_long_run
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
@@ -100,7 +106,11 @@ class TrainerComponents:
         """Seconds of the last validation."""
         self.is_resumed = checkpoint is not None
         if checkpoint:
-            self.load_state_dict({"state": checkpoint.state, "tensors": checkpoint.tensors})
+            try:
+                self.load_state_dict({"state": checkpoint.state, "tensors": checkpoint.tensors})
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())
+                raise ConfigError(f"the checkpoint is of another network ({reason}); start over (--fresh)") from error
             self.warnings = list(filter(None, [bn_batch_warning(self, checkpoint.state)]))
         refuse_long_run(self)
 
@@ -130,6 +140,7 @@ class TrainerComponents:
         if self.average:
             tensors |= {f"average.{key}": value for key, value in self.average.state_dict().items()}
         tensors |= {f"best.{key}": value for key, value in self.best.weights.items()}
+        numbers = optimizer_numbers(self.model, self.optimizer)
         best = {"epoch": self.best.epoch, "error_pct": self.best.error_pct if self.best.epoch else None}
         from_file = self.config.weights is not None
         state = {
@@ -139,6 +150,7 @@ class TrainerComponents:
             "processes": self.grad_sync.size,
             "micro_batches": self.grad_sync.micro_batches,
             **({"preprocessing": to_json(self.data.preprocessing)} if from_file else {}),
+            **({"optimizer": numbers} if numbers else {}),
             "run": dataclasses.asdict(self.state),
             "best": best,
         }
@@ -160,7 +172,7 @@ class TrainerComponents:
         self.model.load_state_dict(by_kind["model"])
         if self.average:
             self.average.load_state_dict(by_kind["average"])
-        load_optimizer_tensors(self.model, self.optimizer, by_kind["optimizer"])
+        load_optimizer_state(self.model, self.optimizer, by_kind["optimizer"], saved.get("optimizer", {}))
         best = saved["best"]
         self.best.epoch, self.best.weights = best["epoch"], by_kind["best"]
         self.best.error_pct = float("inf") if best["error_pct"] is None else best["error_pct"]

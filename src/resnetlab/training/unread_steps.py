@@ -16,6 +16,7 @@ from torch import Tensor
 
 from resnetlab.training.execution.execution import in_own_precision
 from resnetlab.training.metrics import StepMetrics
+from resnetlab.training.run_files.train_state import load_optimizer_state, optimizer_numbers
 
 if TYPE_CHECKING:
     from resnetlab.training.trainer import Trainer
@@ -29,10 +30,12 @@ class StateSnapshot:
 
     def __init__(self) -> None:
         self._copies: dict[str, Tensor] = {}
+        self._numbers: dict[str, float | None] = {}
 
     def save(self, trainer: "Trainer") -> None:
         """Copy the tensors of a trainer; the memory of the last copy is used again."""
         tensors = _changing_tensors(trainer)
+        self._numbers = optimizer_numbers(trainer.model, trainer.optimizer)
         if self._copies.keys() == tensors.keys():
             _copy(tensors, self._copies)
         else:
@@ -43,9 +46,12 @@ class StateSnapshot:
         tensors = _changing_tensors(trainer)
         _copy(self._copies, tensors)
         parameters = dict(trainer.model.named_parameters())
-        for added in tensors.keys() - self._copies.keys():
-            _, key, name = added.split(".", 2)
+        now = optimizer_numbers(trainer.model, trainer.optimizer)
+        added = [name.partition(".")[2] for name in tensors.keys() - self._copies.keys()]
+        for full_name in [*added, *(now.keys() - self._numbers.keys())]:
+            key, _, name = full_name.partition(".")
             del trainer.optimizer.state[parameters[name]][key]
+        load_optimizer_state(trainer.model, trainer.optimizer, {}, self._numbers)
 
 
 def num_unread_steps(trainer: "Trainer") -> int:

@@ -41,7 +41,7 @@ def register_optimizer(name: str, make: MakeOptimizer) -> None:
         name: A new name.
         make: Called with the parameter groups (each a dict with `params`, `lr_scale` and, where it differs from the
             recipe's, `weight_decay`) and the recipe. The trainer sets each group's `lr` before every step, and
-            stores the tensors of the optimizer's state in checkpoints.
+            stores the tensors and numbers of the optimizer's state in checkpoints, not those in groups.
 
     Raises:
         ConfigError: if the name is taken.

@@ -30,7 +30,7 @@ class CheckpointManager:
 
         Save every `every_steps` steps if given; else every `every_s` seconds, less often if a save takes long.
         """
-        self._folder, self._get_state, self._warn = folder, get_state, warn
+        self.folder, self._get_state, self._warn = folder, get_state, warn
         self._every_s, self._every_steps = every_s, every_steps
         self._last_s = time.perf_counter()
         self._cost_s = 0.0
@@ -48,13 +48,13 @@ class CheckpointManager:
 
     def save(self) -> None:
         """Save now; report a failure as a warning instead of raising."""
-        if self._folder is None:
+        if self.folder is None:
             return
         start_s = time.perf_counter()
         try:
-            save_checkpoint(self._folder, self._get_state())
+            save_checkpoint(self.folder, self._get_state())
         except OSError as error:
-            self.problem = f"{self._folder}: the checkpoint cannot be saved ({error.strerror or error})"
+            self.problem = f"{self.folder}: the checkpoint cannot be saved ({error.strerror or error})"
             self._warn(f"{self.problem}; training goes on, the last good one stays, and the next save tries again")
         else:
             self.problem = None

@@ -119,10 +119,25 @@ def _remove(out: Path, files: tuple[str, ...], folders: tuple[str, ...]) -> None
 
 
 def _refuse_another_run(out: Path, before: RunConfig, config: RunConfig) -> None:
-    """Raise if network, data or start weights differ: --allow-config-change cannot allow that after the first step."""
+    """Raise if what a checkpoint cannot continue differs: --allow-config-change cannot allow that after the first step.
+
+    That is the network, the data, the start weights, the optimizer, and an average of the weights that is new.
+    """
     same = dataclasses.replace(config, model=dataclasses.replace(config.model, name=before.model.name))
-    if (same.model, _data_read(same)) != (before.model, _data_read(before)):
-        raise ConfigError(f"another network or other data cannot continue the run in {out}; {INSTEAD}")
+    others = [(other.model, other.architecture, _data_read(other)) for other in (before, same)]
+    if others[0] != others[1]:
+        changed = [text for text in differences(before, same) if text.startswith(("model", "architecture", "data"))]
+        raise ConfigError(
+            f"another network or other data cannot continue the run in {out} ({'; '.join(changed)}); {INSTEAD}"
+        )
+    for own, now, name in (
+        (before.own_model or "a ResNet", config.own_model or "a ResNet", "the network"),
+        (before.recipe.optimizer, config.recipe.optimizer, "the optimizer"),
+    ):
+        if own != now:
+            raise ConfigError(f"{name} of the run in {out} is {own}, and {now} cannot continue it; {INSTEAD}")
+    if config.recipe.ema_decay and not before.recipe.ema_decay:
+        raise ConfigError(f"the run in {out} has no average of the weights, and ema_decay needs one; {INSTEAD}")
     start, other = (config.weights and str(Path(config.weights).resolve()) for config in (before, config))
     if start != other:
         first, now = (weights or "random weights" for weights in (before.weights, config.weights))

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from resnetlab.models.resnet import ResNet
+from resnetlab.serialization import check
 from resnetlab.training.metrics import MetricWindow
 
 
@@ -99,9 +100,36 @@ def optimizer_tensors(model: ResNet, optimizer: Optimizer) -> dict[str, Tensor]:
     }
 
 
-def load_optimizer_tensors(model: ResNet, optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put the tensors of `optimizer_tensors` back into an optimizer that has not taken a step."""
+def optimizer_numbers(model: ResNet, optimizer: Optimizer) -> dict[str, float | None]:
+    """Return the values of the optimizer's state that are no tensors, as `STATE_KEY.PARAMETER` → number.
+
+    The optimizers of this package have none; a registered one may count its steps so.
+
+    Raises:
+        ConfigError: for a value that is no number either.
+    """
+    numbers: dict[str, float | None] = {}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                continue
+            check(
+                value is None or isinstance(value, bool | int | float),
+                f"optimizer {type(optimizer).__name__} has a state {key!r} of type {type(value).__name__}, which a "
+                "checkpoint cannot store; let it be a tensor or a number",
+            )
+            numbers[f"{key}.{name}"] = value
+    return numbers
+
+
+def load_optimizer_state(
+    model: ResNet, optimizer: Optimizer, tensors: dict[str, Tensor], numbers: dict[str, float | None]
+) -> None:
+    """Put what `optimizer_tensors` and `optimizer_numbers` returned back into an optimizer that has not taken a step."""
     by_name = dict(model.named_parameters())
+    for full_name, number in numbers.items():
+        key, _, name = full_name.partition(".")
+        optimizer.state[by_name[name]][key] = number
     for full_name, tensor in tensors.items():
         key, _, name = full_name.partition(".")
         parameter = by_name[name]
