@@ -54,6 +54,13 @@ def test_states_are_the_weights_of_their_epochs(kept):
     assert state_files(out / "checkpoint") == []
 
 
+def test_states_are_in_the_order_of_their_epochs(tmp_path):
+    names = ["epoch-0000", "epoch-9999", "epoch-10000", "epoch-100000", "epoch-best"]
+    for name in names:
+        (tmp_path / f"{name}.safetensors").touch()
+    assert [file.stem for file in state_files(tmp_path)] == names
+
+
 def test_a_killed_run_keeps_the_same_states(kept, tmp_path):
     out, _ = kept
     assert killed_at_step(CONFIG, tmp_path / "broken", 11, OPTIONS) == signal.SIGKILL

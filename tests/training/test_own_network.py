@@ -8,8 +8,13 @@ import torch.nn.functional as F
 from torch import nn
 
 import resnetlab
+from resnetlab.architecture_config import ArchitectureConfig
 from resnetlab.config import ConfigError, RunConfig
 from resnetlab.models.model_card import read_card
+from resnetlab.system.process_group import ProcessGroup
+from resnetlab.training import distributed, own_network
+from resnetlab.training.execution.execution import Execution
+from resnetlab.training.own_network import OwnNetwork
 from resnetlab.training.run_files.record import read_record
 
 
@@ -150,6 +155,35 @@ def test_a_module_that_cannot_be_trained(model, message, tmp_path):
         resnetlab.fit(config(), tmp_path / "r", model=model)
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "r" / "record.jsonl").exists()
+
+
+def test_states_of_a_module_are_refused(tmp_path):
+    for own, run_config in ((mlp(), config()), (None, config(architecture=ArchitectureConfig("mlp", 20)))):
+        with pytest.raises(ConfigError, match="keep_states_epochs writes model files"):
+            resnetlab.fit(run_config, tmp_path / "r", options=resnetlab.RuntimeOptions(keep_states_epochs=1), model=own)
+    assert not (tmp_path / "r").exists()
+
+
+def test_the_images_that_try_a_module_are_on_its_device(monkeypatch):
+    """The memory of a meta tensor is none, so that shared memory is not looked for here."""
+    monkeypatch.setattr(own_network, "_check_shared", lambda module: None)
+    network = OwnNetwork(mlp().to("meta"), resnetlab.ModelConfig(num_classes=10, in_channels=1), 8)
+    assert network.macs == 4 * 9 * 64 + 256 * 16 + 16 * 10
+
+
+def test_several_processes_start_with_images_of_the_size_of_the_run(monkeypatch):
+    """The module takes images of 8 pixels only."""
+    seen = []
+
+    def wrap(model, **_):
+        model.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
+        return model
+
+    monkeypatch.setattr(distributed, "DistributedDataParallel", wrap)
+    options = resnetlab.RuntimeOptions(process_group=ProcessGroup(0, 2), execution=Execution())
+    trainer = resnetlab.Trainer(config(), options=options, model=mlp())
+    trainer.begin_epoch()
+    assert seen == [(2, 1, 8, 8)]
 
 
 @pytest.mark.parametrize(

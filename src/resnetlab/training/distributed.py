@@ -35,7 +35,7 @@ GLOO_MESSAGES = (
 )
 """Parts of the messages of gloo's errors, which have no class of their own."""
 SIDE = 32
-"""Side in pixels of an image that every network accepts."""
+"""Side in pixels of an image that every network of this package accepts."""
 
 __all__ = [
     "ProcessGroup",
@@ -103,8 +103,10 @@ def pick_device(device: str) -> torch.device:
     return torch.device(device, number)
 
 
-def wrap_ddp(model: ResNet, process_group: ProcessGroup) -> nn.Module:
+def wrap_ddp(model: ResNet, process_group: ProcessGroup, image_size: int = SIDE) -> nn.Module:
     """Return the module of the forward pass: the network, wrapped so that several processes average gradients.
+
+    A module of the user's own may accept images of `image_size` only.
 
     DDP sums the parameters that learn at this moment, so wrap again when others learn. The statistics of batch
     normalisation are those of the first process, unless SyncBN is used.
@@ -113,11 +115,11 @@ def wrap_ddp(model: ResNet, process_group: ProcessGroup) -> nn.Module:
         return model
     devices = [model.fc.weight.device] if model.fc.weight.is_cuda else None
     network = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
-    _warm_up_ddp(network, model)
+    _warm_up_ddp(network, model, image_size)
     return network
 
 
-def _warm_up_ddp(network: nn.Module, model: ResNet) -> None:
+def _warm_up_ddp(network: nn.Module, model: ResNet, image_size: int) -> None:
     """Run one forward and backward pass, and restore the network.
 
     After the first backward pass PyTorch rebuilds the buckets in which it sums gradients. The position in a bucket
@@ -126,7 +128,7 @@ def _warm_up_ddp(network: nn.Module, model: ResNet) -> None:
     """
     buffers = list(model.buffers())
     before = [buffer.clone() for buffer in buffers]
-    images = torch.zeros(2, model.config.in_channels, SIDE, SIDE, device=model.fc.weight.device)
+    images = torch.zeros(2, model.config.in_channels, image_size, image_size, device=model.fc.weight.device)
     network(images).sum().backward()
     model.zero_grad()
     for buffer, value in zip(buffers, before, strict=True):

@@ -22,7 +22,7 @@ from resnetlab.training.config_changes import describe_changes
 from resnetlab.training.execution.execution import kept_threads
 from resnetlab.training.kept_states import STATES, KeepStates
 from resnetlab.training.metrics import StepMetrics
-from resnetlab.training.own_network import load_own_weights, own_config, own_module
+from resnetlab.training.own_network import check_own_options, load_own_weights, own_config, own_module
 from resnetlab.training.reports import TrainResult, run_line
 from resnetlab.training.run_files.checkpoint import Checkpoint
 from resnetlab.training.run_files.checkpoint_manager import CheckpointManager, UnsavedError
@@ -81,6 +81,7 @@ def fit(
     model = own_module(config, model)
     config = own_config(config, model)
     options, stop_signal = options or RuntimeOptions(), stop_signal or StopSignal()
+    check_own_options(model, options)
     group = options.process_group
     stop_signal.shared = group.size > 1
     with contextlib.ExitStack() as stack:

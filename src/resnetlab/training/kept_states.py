@@ -1,5 +1,6 @@
 """Weights of a run at several epochs, as model files: the path of the run, for `resnetlab landscape --states`."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,4 +57,10 @@ class KeepStates(Callback):
 def state_files(path: Path) -> list[Path]:
     """Return the kept states of a run directory or of a folder of states, in order; a file is itself."""
     folder = path / STATES if (path / STATES).is_dir() else path
-    return sorted(folder.glob("epoch-*.safetensors")) if folder.is_dir() else [path]
+    return sorted(folder.glob("epoch-*.safetensors"), key=_epoch) if folder.is_dir() else [path]
+
+
+def _epoch(path: Path) -> tuple[float, str]:
+    """Return the epoch of a kept state, by which states are in order; other files come last, by name."""
+    digits = path.stem.removeprefix("epoch-")
+    return int(digits) if digits.isdecimal() else math.inf, path.name

@@ -25,6 +25,7 @@ from resnetlab.models.model_card import OWN_WEIGHTS, ModelCard, read_card
 from resnetlab.models.resnet import ResNet
 from resnetlab.serialization import check
 from resnetlab.training.layer_stats import DIGITS, NUM_IMAGES, QUANTITIES, LayerStatsHook
+from resnetlab.training.runtime_options import RuntimeOptions
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
 """Layers whose multiply-adds are counted, and whose statistics are recorded."""
@@ -46,7 +47,8 @@ class OwnNetwork(ResNet):
         self.config = config
         self.activation_checkpointing = False
         self.module = module
-        images = torch.zeros(2, config.in_channels, image_size, image_size)
+        device = next((parameter.device for parameter in module.parameters()), None)
+        images = torch.zeros(2, config.in_channels, image_size, image_size, device=device)
         expected = (2, config.num_classes)
         wanted = f"it must map float images {tuple(images.shape)} to logits {expected}"
         was_training = module.training
@@ -164,6 +166,19 @@ def check_own_config(model: object, config: RunConfig) -> None:
     check(config.weights is None, "weights is for networks of resnetlab; load them into the module before fit")
     check(not config.activation_checkpointing, "activation_checkpointing needs the blocks of a ResNet")
     check(config.recipe.layer_decay == 1, "layer_decay needs the stages of a ResNet")
+
+
+def check_own_options(model: nn.Module | None, options: RuntimeOptions) -> None:
+    """Raise unless a run of a module, if there is one, can have the options.
+
+    Raises:
+        ConfigError: for `keep_states_epochs`.
+    """
+    kept = options.keep_states_epochs is not None
+    check(
+        model is None or not kept,
+        "keep_states_epochs writes model files, which a module of one's own has none of; leave it out",
+    )
 
 
 class OwnLayerStatsHook(LayerStatsHook):

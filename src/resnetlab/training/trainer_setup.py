@@ -259,7 +259,7 @@ class TrainerComponents:
         learning = [parameter.requires_grad for parameter in self.model.parameters()]
         if self.process_group.size == 1 or learning == self._learning:
             return
-        network = wrap_ddp(self.model, self.process_group)
+        network = wrap_ddp(self.model, self.process_group, self.data.preprocessing.image_size)
         self.grad_sync.network, self._learning = network, learning
         self.forward = self._make_forward(network)
         self.layer_stats = dataclasses.replace(self.layer_stats, forward=self._make_forward(network, uncompiled=True))
