@@ -5,12 +5,14 @@ import itertools
 import math
 
 import pytest
+import torch
 
 from resnetlab.config import ConfigError, DataConfig, Recipe, RunConfig
 from resnetlab.models.zoo import model_config
 from resnetlab.training.callbacks import Callback
 from resnetlab.training.lr_finder import LrCurve, LrSweep, find_lr, has_diverged, smooth, sweep_config
 from resnetlab.training.optimizers.lr_schedule import register_schedule
+from resnetlab.training.profiler import measure_stages
 from resnetlab.training.recipes import recipe
 from resnetlab.training.trainer import Trainer
 
@@ -106,3 +108,22 @@ def test_what_belongs_to_another_length_is_left_out():
     assert (short.steps, short.schedule, short.warmup_epochs, short.ema_decay) == (30, "constant", 0, 0)
     assert (short.early_stop_epochs, short.keep, short.train_sizes) == (None, "last", ((0, 24),))
     assert (short.weight_decay, short.label_smoothing, short.class_weights) == (0.1, 0.1, "balanced")
+
+
+def stop(at):
+    if not isinstance(at, str) or at.startswith("augmentation"):  # the trainer is built
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda config: find_lr(config, SWEEP, on_start=stop),
+        lambda config: measure_stages(config, workers=0, on_stage=stop),
+    ],
+)
+def test_the_threads_of_the_process_stay(work):
+    before = torch.get_num_threads()
+    with pytest.raises(KeyboardInterrupt):
+        work(dataclasses.replace(CONFIG, threads=before + 1))
+    assert torch.get_num_threads() == before

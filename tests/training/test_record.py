@@ -1,5 +1,6 @@
 import itertools
 import json
+import os
 import random
 import resource
 
@@ -199,3 +200,12 @@ def test_a_held_record_stays_as_it_is_until_its_release(tmp_path):
         record.write("result", status="done")
         assert record.num_bytes == len(path.read_bytes())
     assert [line["kind"] for line in read_record(path)] == ["run", "warning", "result"]
+
+
+def test_a_name_that_is_not_utf_8_is_kept(tmp_path):
+    names = {"data": os.fsdecode(b"/photos/caf\xe9"), "plain": "caf\u00e9"}
+    with Record(tmp_path / "r") as record:
+        record.write("run", **names)
+        record.write("warning", message="caf\u00e9")
+    assert read_record(tmp_path / "r") == [{"kind": "run", **names}, {"kind": "warning", "message": "caf\u00e9"}]
+    assert "caf\u00e9".encode() in (tmp_path / "r").read_bytes()

@@ -159,6 +159,19 @@ def test_the_resolved_configuration_is_described(run):
     assert max(map(len, run[2].lines)) <= 80
 
 
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"warmup_epochs": 1.5}, "1.47 epochs of warm-up"),
+        ({"warmup_epochs": 8, "warmup_steps": 19}, ", 1 epoch of warm-up"),
+    ],
+)
+def test_the_warm_up_is_the_one_that_is_used(settings, text):
+    """Steps that are given replace epochs; 19 steps are an epoch."""
+    changed = dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, **settings))
+    assert text in "\n".join(Trainer(changed).describe())
+
+
 def test_the_curve_has_the_epochs_mean(run):
     epoch = next(line for line in read_record(run[0] / "record.jsonl") if line["kind"] == "epoch")
     assert epoch["curve"]["step"] == list(range(1, 20))

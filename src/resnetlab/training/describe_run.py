@@ -74,8 +74,9 @@ def _schedule(recipe: Recipe, total_steps: int, steps_per_epoch: int) -> str:
     }.get(recipe.schedule, recipe.schedule)
     if recipe.initial_lr is not None:
         schedule += f", {recipe.initial_lr:g} until the training error is below {recipe.initial_lr_until_pct:g} %"
-    if warmup := max(recipe.warmup_epochs, recipe.warmup_steps / steps_per_epoch):
-        schedule += f", {warmup:.3g} epochs of warm-up"
+    if warmup := recipe.warmup_steps / steps_per_epoch:  # `warmup_epochs` in steps, unless those are given
+        number = f"{warmup:.3g}"
+        schedule += f", {number} epoch{'s' * (number != '1')} of warm-up"
     return schedule
 
 

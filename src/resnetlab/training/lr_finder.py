@@ -15,6 +15,7 @@ import numpy as np
 
 from resnetlab.config import Recipe, RunConfig
 from resnetlab.serialization import at_least, check
+from resnetlab.training.execution.execution import kept_threads
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.trainer import Trainer
 
@@ -98,6 +99,7 @@ class LrCurve:
         }
 
 
+@kept_threads()
 def find_lr(
     config: RunConfig,
     sweep: LrSweep | None = None,

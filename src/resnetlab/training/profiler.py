@@ -18,6 +18,7 @@ from resnetlab.data.images.storage import drop_page_cache, read_image_bytes
 from resnetlab.data.loader import thread_pool
 from resnetlab.data.shards.remote import CACHE_GIB, RemoteShard
 from resnetlab.data.transforms import crop_boxes
+from resnetlab.training.execution.execution import kept_threads
 from resnetlab.training.optimizers.optimizer import set_mode
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.trainer import Trainer
@@ -75,6 +76,7 @@ class StageSpeeds:
         return min(stages, key=lambda name: stages[name])
 
 
+@kept_threads()
 def measure_stages(
     config: RunConfig,
     *,

@@ -74,8 +74,12 @@ class Record:
             raise ValueError(f"record kind {kind!r} is unknown; known: {', '.join(KINDS)}")
         if self._file is None:
             return
-        line = json.dumps({"kind": kind, **replace_non_finite(values)}, ensure_ascii=False, allow_nan=False)
-        sealed, self._checksum = seal_line(line.encode(), self._checksum)
+        content = {"kind": kind, **replace_non_finite(values)}
+        try:
+            line = json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
+        except UnicodeEncodeError:  # a path that is not UTF-8
+            line = json.dumps(content, allow_nan=False).encode()
+        sealed, self._checksum = seal_line(line, self._checksum)
         self._waiting += sealed + b"\n"
         with suppress(OSError):
             self.flush(sync=kind in ("run", "result"))
