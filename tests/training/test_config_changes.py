@@ -69,7 +69,8 @@ def cut(tmp_path_factory):
 @pytest.mark.parametrize("steps", [7, 9])
 def test_a_partial_epoch_counts_as_done_where_others_follow(cut, tmp_path, steps):
     class Batches(Callback):
-        positions = []
+        def __init__(self):
+            self.positions = []
 
         def on_step(self, trainer, metrics):
             self.positions.append((metrics.epoch, metrics.step))

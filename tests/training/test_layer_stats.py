@@ -279,7 +279,7 @@ def test_a_layer_without_a_number_has_no_share_of_dead_relus():
 def test_a_frozen_layer_has_no_gradient():
     model, images, labels = network(TINY), *batch()
     expected = measure_layer_stats(model, images, labels)
-    model.layer2[0].conv1.requires_grad_(False)
+    model.get_submodule("layer2.0.conv1").requires_grad_(False)
     frozen = measure_layer_stats(model, images, labels)
     at = expected["layers"].index("layer2.0.conv1")
     assert frozen["grad_norm"] == [*expected["grad_norm"][:at], None, *expected["grad_norm"][at + 1 :]]

@@ -96,8 +96,7 @@ def train_batches(
         of a recipe that mixes images are the share of each class, float32 (batch, num_classes).
 
     Raises:
-        ConfigError: If the batch size is larger than the split, `first_step` is negative, or fewer than 2 images of a
-            micro-batch are left.
+        ConfigError: If batch size or `first_step` are out of range, or fewer than 2 images of a micro-batch are left.
         BadImageError: If an image cannot be decoded, unless such images are left out.
     """
     num_steps, batch_size = steps_per_epoch(len(split), recipe.batch_size), recipe.batch_size

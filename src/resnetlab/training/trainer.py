@@ -41,6 +41,8 @@ class Trainer(TrainerComponents):
         ConfigError: if data or machine do not allow the configuration, or the checkpoint does not fit.
     """
 
+    last_step = math.nan, math.nan
+    """Loss and learning rate of the last step of this process."""
     _is_optimizer_checked = False
 
     def fit(self) -> TrainResult:

@@ -1,7 +1,6 @@
 """Everything that a training loop works with: built from a configuration, saved to a checkpoint and restored."""
 
 import dataclasses
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -54,6 +53,9 @@ from resnetlab.training.unread_steps import StateSnapshot
 class TrainerComponents:
     """The parts of a `Trainer`, which documents the arguments: data, network, optimizer, state, callbacks."""
 
+    is_trained = False
+    """Whether the last checkpoint was saved; the selected weights, of an earlier epoch, may be loaded then."""
+
     def __init__(
         self,
         config: RunConfig,
@@ -72,8 +74,7 @@ class TrainerComponents:
         self.config = self.data.config
         self.total_steps, self.steps_per_epoch = self.data.total_steps, self.data.steps_per_epoch
         self.model, self.start = _build_network(self.config, self.data, checkpoint, model)
-        self.frozen = frozen_parameters(self.model)
-        """Names of the parameters that never learn: the module came with them frozen."""
+        self.frozen = frozen_parameters(self.model)  # of a module that came with them: they never learn
         self.macs = _count_macs(self.model, self.data.preprocessing.image_size)
         self.model.activation_checkpointing = self.config.activation_checkpointing
         self.execution, self.forward = resolve_execution(
@@ -98,19 +99,11 @@ class TrainerComponents:
         self.snapshot = StateSnapshot()
         self._learning: list[bool] = []
         self._ready_epoch = -1
-        self.last_step = math.nan, self.lr()
-        """Loss and learning rate of the last step."""
-        self.is_trained = False
-        """Whether the last checkpoint was saved; the selected weights, of an earlier epoch, may be loaded then."""
         self.val_time_s: float | None = None
         """Seconds of the last validation."""
         self.is_resumed = checkpoint is not None
         if checkpoint:
-            try:
-                self.load_state_dict({"state": checkpoint.state, "tensors": checkpoint.tensors})
-            except RuntimeError as error:
-                reason = " ".join(str(error).split())
-                raise ConfigError(f"the checkpoint is of another network ({reason}); start over (--fresh)") from error
+            self.load_state_dict({"state": checkpoint.state, "tensors": checkpoint.tensors})
             self.warnings = list(filter(None, [bn_batch_warning(self, checkpoint.state)]))
         refuse_long_run(self)
 
@@ -162,16 +155,20 @@ class TrainerComponents:
         A last epoch that the length of the run cut short counts as done where further epochs follow now.
 
         Raises:
-            RuntimeError: if the tensors do not fit the network.
+            ConfigError: if the tensors do not fit the network.
         """
         saved = state_dict["state"]
         by_kind: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}, "best": {}}
         for name, tensor in state_dict["tensors"].items():
             kind, _, key = name.partition(".")
             by_kind[kind][key] = tensor
-        self.model.load_state_dict(by_kind["model"])
-        if self.average:
-            self.average.load_state_dict(by_kind["average"])
+        try:
+            self.model.load_state_dict(by_kind["model"])
+            if self.average:
+                self.average.load_state_dict(by_kind["average"])
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"the checkpoint is of another network ({reason}); start over (--fresh)") from error
         load_optimizer_state(self.model, self.optimizer, by_kind["optimizer"], saved.get("optimizer", {}))
         best = saved["best"]
         self.best.epoch, self.best.weights = best["epoch"], by_kind["best"]

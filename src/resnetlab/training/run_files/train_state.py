@@ -125,7 +125,7 @@ def optimizer_numbers(model: ResNet, optimizer: Optimizer) -> dict[str, float | 
 def load_optimizer_state(
     model: ResNet, optimizer: Optimizer, tensors: dict[str, Tensor], numbers: dict[str, float | None]
 ) -> None:
-    """Put what `optimizer_tensors` and `optimizer_numbers` returned back into an optimizer that has not taken a step."""
+    """Put what `optimizer_tensors` and `optimizer_numbers` returned back into an optimizer without a step."""
     by_name = dict(model.named_parameters())
     for full_name, number in numbers.items():
         key, _, name = full_name.partition(".")
