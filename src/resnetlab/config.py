@@ -246,6 +246,10 @@ class DataConfig:
         at_least(2, self, "train_images")
 
 
+READING_FIELDS = ("split_folders", "image_column", "label_column", "color_profiles")
+"""Fields of `DataConfig` that say how one's own data are read; options of every command that takes data."""
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """The preprocessing of an image; training, prediction and serving use the same object.

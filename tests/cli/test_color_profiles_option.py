@@ -135,3 +135,28 @@ def test_data_check_counts_profiles(data, tmp_path, capsys):
     assert main(["data", "check", str(tmp_path), "--json"]) == 0
     splits = json.loads(capsys.readouterr().out)["splits"]
     assert splits["all"]["color_profiles"] == {"unusable": 4, "sRGB": 1}
+
+
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [
+        (("evaluate",), lambda output: output["loss"]),
+        (("lesion", "--repeats", "1", "--paths", "2"), lambda output: output["networks"][0]["paths"]),
+        (("diagnose",), lambda output: output["signals"][0]["loss"]),
+    ],
+)
+def test_the_training_data_are_read_as_the_options_say(models, data, tmp_path, capsys, monkeypatch, command, number):
+    monkeypatch.setattr("resnetlab.study.figures.all_figures.draw_layer_stats", lambda *_: [])
+    monkeypatch.setattr("resnetlab.evaluation.lesions.lesion_figures.draw_lesions", lambda *_: [])
+    network = str(models / "apply" / "model.safetensors")
+
+    def measured(*words):
+        assert main([*command, network, *words, "--json"]) == 0
+        return number(json.loads(capsys.readouterr().out))
+
+    assert measured("--color-profiles", "apply") == measured() != measured("--color-profiles", "ignore")
+    assert measured("--color-profiles", "ignore") == measured("--color-profiles", "ignore", "--data", str(data))
+    assert main([*command, network, "--image-column", "pixels"]) == 2
+    assert "--image-column is for parquet files" in capsys.readouterr().err
+    assert main([*command, network, "--split-folders", "train=nowhere"]) == 2
+    assert "nowhere" in capsys.readouterr().err

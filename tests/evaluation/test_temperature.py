@@ -165,8 +165,11 @@ def test_wrong_calls_change_nothing(run, tmp_path, capsys):
     network = resnetlab.build_model("resnet8", 10, in_channels=1, stage_channels=(4, 4, 4))
     save_model(file, network, ModelCard(network.config, tuple("0123456789"), Preprocessing(8, (0.5,), (0.5,))))
     (tmp_path / "net.onnx").write_bytes(b"x")
-    before = file.read_bytes()
+    trained = tmp_path / "trained.safetensors"
+    trained.write_bytes((run / "plain" / "model.safetensors").read_bytes())
+    before = file.read_bytes(), trained.read_bytes()
     fit, reject = "--fit-temperature", "--reject-below"
+    known = (trained, fit)
     for words, message in [
         ([file, run / "plain", fit, "--data", "digits"], "--fit-temperature is for one network, not 2"),
         ([tmp_path / "net.onnx", fit], "net.onnx is an export; fit it in the model file"),
@@ -174,12 +177,16 @@ def test_wrong_calls_change_nothing(run, tmp_path, capsys):
         ([file, fit], "does not name its training data; name images with --data"),
         ([file, reject, "80", "--data", "digits"], "reject-below must be above 0 and below 1, not 80"),
         ([file, reject, "0.1", "--data", "digits"], "reject-below 0.1 rejects no image"),
+        ([*known, reject, "0.05"], "reject-below 0.05 rejects no image"),
+        ([*known, "--protocol", "ten-crop", "--shorter-sides", "4"], "crops of 8 pixels cannot be cut"),
+        ([*known, "--protocol", "multi-scale", "--shorter-sides", "0"], "at least 1 pixel each, not 0"),
+        ([*known, "--protocol", "multi-scale", "--backend", "onnxruntime"], "multi-scale needs a model file and PyTo"),
     ]:
         assert main(["evaluate", *map(str, words)]) == 2, words
         printed = capsys.readouterr()
         assert message in printed.err
         assert (printed.err.count("\n"), printed.out) == (1, "")
-    assert file.read_bytes() == before
+    assert (file.read_bytes(), trained.read_bytes()) == before
 
 
 def test_images_that_a_network_may_know_are_refused(run, tmp_path, capsys):

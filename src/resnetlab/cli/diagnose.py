@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from resnetlab.cli.data_options import reading_options
+from resnetlab.cli.data_options import training_data_changes
 from resnetlab.cli.terminal import print_json
 from resnetlab.config import ConfigError, DataConfig, RunConfig
 
@@ -213,21 +213,18 @@ def open_batch(path: Path, options: Options) -> ModelBatch:
     from resnetlab.data.loader import sample_images
     from resnetlab.data.open_dataset import open_data
     from resnetlab.evaluation.class_matching import check_channels, check_one_class, match_classes
+    from resnetlab.evaluation.member_data import resolve_data_config
     from resnetlab.models.model_file import load_model
     from resnetlab.serialization import from_json
 
     model, card = load_model(path)
     saved_config = card.provenance.get("config")
     config = from_json(RunConfig, saved_config) if saved_config else RunConfig()
-    data = config.data
-    if options.data is not None:
-        root = None if options.data_root is None else str(options.data_root)
-        if options.data != data.name:
-            data = DataConfig(options.data, image_size=card.preprocessing.image_size)
-        given = {name: value for name, value in reading_options(options).items() if value is not None}
-        data = replace(data, root=root, on_bad_image=options.on_bad_image, **given)
-    elif not saved_config:
-        raise ConfigError(f"{path} does not record its training data; name images with --data")
+    changes = training_data_changes(options)
+    given = DataConfig(options.data, image_size=card.preprocessing.image_size, **changes) if options.data else None
+    data = resolve_data_config(card, given, path, changes)
+    if options.on_bad_image == "skip":
+        data = replace(data, on_bad_image="skip")
     dataset = open_data(data, preprocessing=card.preprocessing)
     check_one_class(multi_label=dataset.train.is_multi_label, name=dataset.name, use="diagnose of a model file")
     class_indices = match_classes(

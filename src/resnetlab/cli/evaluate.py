@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from resnetlab.cli.data_options import reading_options
+from resnetlab.cli.data_options import reading_options, training_data_changes
+from resnetlab.cli.evaluate_checks import check_networks, check_page
 from resnetlab.cli.terminal import print_json
 from resnetlab.config import ConfigError, DataConfig, Device
-from resnetlab.serialization import check
 
 if TYPE_CHECKING:
     from resnetlab.data.eval_dataset import EvalDataset
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from resnetlab.evaluation.options import EvaluationOptions
     from resnetlab.evaluation.predictions import Predictions
     from resnetlab.evaluation.summary import EvaluationSummary
-
-PAGE_SUFFIXES = (".html", ".htm")
 
 
 @dataclass(frozen=True)
@@ -93,10 +91,10 @@ def run(options: Options) -> int:
     from resnetlab.cli.evaluate_temperature import fit_and_log
     from resnetlab.evaluation.evaluator import evaluate_members, open_members
     from resnetlab.evaluation.predictions import merge_predictions
-    from resnetlab.inference.rejection import check_reject_below
     from resnetlab.training.distributed import join_process_group
 
     evaluation_options = build_evaluation_options(options)
+    check_networks(files, evaluation_options, page=options.page, fit_temperature=options.fit_temperature)
     with join_process_group() as process_group:
         rank, world_size = process_group.rank, process_group.size
         with ProgressBar(enabled=process_group.is_first) as bar:
@@ -111,9 +109,7 @@ def run(options: Options) -> int:
                 process_group=process_group,
             )
             if members[0].is_multi_label:
-                check(options.page is None, "--page is for one class an image; use --json for several labels")
                 return evaluate_labels(members, evaluation_options, process_group, json=options.json)
-            check_reject_below(options.reject_below, len(members[0].card.classes))
             bar.start_evaluation(len(members) * -(-len(members[0].labels) // world_size))
             part = evaluate_members(
                 members, evaluation_options, rank=rank, world_size=world_size, on_progress=bar.advance
@@ -186,6 +182,7 @@ def build_evaluation_options(options: Options) -> "EvaluationOptions":
         device="cpu" if needs_cpu else str(pick_device(options.device)),
         workers=workers,
         backend=options.backend,
+        training_data_changes=training_data_changes(options),
         cache_gib=options.cache_gib,
         reject_below=options.reject_below,
     )
@@ -271,27 +268,10 @@ def _check_arguments(options: Options) -> tuple[list[Path], DataConfig | None]:
         if not is_exported_file(file):
             read_card(file)
     if options.page is not None:
-        _check_page(options.page, files)
+        check_page(options.page, files)
     if options.data is None:
         return files, None
     root = None if options.data_root is None else str(options.data_root)
     data = DataConfig(options.data, root, **reading_options(options))
     detect_kind(data)
     return files, data
-
-
-def _check_page(page: Path, files: Sequence[Path]) -> None:
-    """Raise if the page cannot be written to a path, or would overwrite an evaluated file.
-
-    Raises:
-        ConfigError: in these cases; the message names an alternative.
-    """
-    if page.is_dir():
-        raise ConfigError(f"--page {page} is a folder; name a file in it: {page / 'evaluation.html'}")
-    parent = next((folder for folder in page.parents if folder.exists()), None)
-    if parent is not None and not parent.is_dir():
-        raise ConfigError(f"--page {page}: {parent} is a file, not a folder; name a file in a folder")
-    if page.suffix.lower() not in PAGE_SUFFIXES:
-        raise ConfigError(f"--page {page}: the page is an HTML file; name it {page.with_suffix('.html')}")
-    if page.exists() and any(page.samefile(file) for file in files):
-        raise ConfigError(f"--page {page} is an evaluated file, and would be overwritten; name another file")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from resnetlab.cli.data_options import READING_FIELDS, reading_options
+from resnetlab.cli.data_options import reading_options
 from resnetlab.cli.terminal import print_json
-from resnetlab.config import ConfigError, DataConfig
+from resnetlab.config import READING_FIELDS, ConfigError, DataConfig
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from resnetlab.cli.data_options import training_data_changes
 from resnetlab.cli.network_arguments import network_arguments, network_labels
 from resnetlab.cli.terminal import print_json
 from resnetlab.config import ConfigError, DataConfig, Device
@@ -100,6 +101,7 @@ def run(options: Options) -> int:
     evaluation = EvaluationOptions(
         split=options.split,
         on_bad_image=options.on_bad_image,
+        training_data_changes=training_data_changes(options),
         device=str(pick_device(options.device)),
         backend="torch",
     )

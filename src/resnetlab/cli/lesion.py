@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from resnetlab.cli.data_options import training_data_changes
 from resnetlab.cli.network_arguments import network_arguments, network_labels
 from resnetlab.cli.terminal import print_json
 from resnetlab.config import Device
@@ -87,6 +88,7 @@ def run(options: Options) -> int:
     evaluation = EvaluationOptions(
         split=options.split,
         on_bad_image=options.on_bad_image,
+        training_data_changes=training_data_changes(options),
         device=str(pick_device(options.device)),
         backend="torch",
     )

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from resnetlab.cli.data_options import READING_FIELDS
 from resnetlab.cli.terminal import print_json
 from resnetlab.cli.train_plan import (
     check_plan_options,
@@ -22,7 +21,7 @@ from resnetlab.cli.train_plan import (
     plan_request,
     with_plan,
 )
-from resnetlab.config import ConfigError, DataConfig, ModelConfig, RunConfig, read_config
+from resnetlab.config import READING_FIELDS, ConfigError, DataConfig, ModelConfig, RunConfig, read_config
 from resnetlab.system.process_group import local_world_size, process_group_from_env, restart_count
 
 if TYPE_CHECKING:

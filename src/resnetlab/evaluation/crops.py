@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from resnetlab.config import Preprocessing
+from resnetlab.config import ConfigError, Preprocessing
 from resnetlab.data.images.encoded import EncodedImages
 from resnetlab.data.images.eval_view import EvalView
 from resnetlab.data.images.resample import resize_for
@@ -27,6 +27,22 @@ def ten_crop_side(preprocessing: Preprocessing) -> int:
     """Return the shorter side, in pixels, of the images that ten crops are cut from: 256 for crops of 224."""
     ratio = 1 / preprocessing.crop_ratio
     return round(preprocessing.image_size * (ratio if ratio > 1 else RESIZE_RATIO))
+
+
+def check_ten_crops(preprocessing: Preprocessing, side: int) -> None:
+    """Raise unless ten crops can be cut from images whose shorter side is `side`.
+
+    Raises:
+        ConfigError: if `side` is smaller than a crop, or the network's input is not square.
+    """
+    size = preprocessing.image_size
+    if preprocessing.input_size != (size, size):
+        raise ConfigError(
+            f"ten crops are square, and the network reads {size} x {preprocessing.image_width} pixels; use --protocol "
+            "one-crop"
+        )
+    if side < size:
+        raise ConfigError(f"crops of {size} pixels cannot be cut from a shorter side of {side}; use {size} or more")
 
 
 def multi_scale_sides(preprocessing: Preprocessing) -> tuple[int, ...]:

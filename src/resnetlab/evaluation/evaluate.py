@@ -12,7 +12,6 @@ from resnetlab.evaluation.metrics import Evaluation, compute_metrics
 from resnetlab.evaluation.options import EvaluationOptions, Protocol
 from resnetlab.evaluation.predictions import merge_predictions
 from resnetlab.inference.engines.base import Backend
-from resnetlab.inference.rejection import check_reject_below
 
 
 def evaluate(
@@ -80,7 +79,6 @@ def evaluate(
     )
     members = open_members(files, DataConfig(data) if isinstance(data, str) else data, options)
     check_one_class(multi_label=members[0].is_multi_label, name=members[0].dataset.title, use="evaluate")
-    check_reject_below(reject_below, len(members[0].card.classes))
     predictions = merge_predictions([evaluate_members(members, options)])
     held_out = not any(member.dataset.seen_in_training for member in members)
     return compute_metrics(predictions, members[0].card.classes, reject_below=reject_below, held_out=held_out)

@@ -14,7 +14,7 @@ from resnetlab.data.dataset import Split
 from resnetlab.data.eval_dataset import EvalDataset, original_images
 from resnetlab.evaluation.bn_recalibration import recalibrate_bn
 from resnetlab.evaluation.class_matching import check_channels, match_classes
-from resnetlab.evaluation.crops import multi_scale_sides, ten_crop_side
+from resnetlab.evaluation.crops import check_ten_crops, multi_scale_sides, ten_crop_side
 from resnetlab.evaluation.member_data import open_member_data, reorder_samples, resolve_data_config
 from resnetlab.evaluation.options import EvaluationOptions
 from resnetlab.evaluation.predictions import Predictions
@@ -31,6 +31,7 @@ from resnetlab.inference.backend_selection import engine_name
 from resnetlab.inference.engines.base import Engine
 from resnetlab.inference.formats.exported_file import is_exported_file
 from resnetlab.inference.open_engine import open_engine
+from resnetlab.inference.rejection import check_reject_below
 from resnetlab.models.model_file import ModelCard, load_model
 from resnetlab.models.resnet import ResNet
 from resnetlab.system.process_group import ProcessGroup
@@ -115,6 +116,7 @@ def open_members(
     members: list[EnsembleMember] = []
     for file in files:
         model, card = _load_network(file, options, log, process_group)
+        check_network(file, card, options)
         first = members[0] if members else None
         members.append(_open_member(file, model, card, first, data=data, options=options, on_progress=on_progress))
     return members
@@ -131,7 +133,8 @@ def _open_member(
     on_progress: Callable[[str, int, int], None] | None,
 ) -> EnsembleMember:
     """Open the data for a network, in the sample and class order of the first network; recalibrate if requested."""
-    config = replace(resolve_data_config(card, data, file), on_bad_image=options.on_bad_image)
+    config = resolve_data_config(card, data, file, options.training_data_changes)
+    config = replace(config, on_bad_image=options.on_bad_image)
     dataset = open_member_data(card, config, options, on_progress)
     dataset = replace(dataset, split=dataset.split.with_channels(card.model.in_channels))
     check_channels(card, dataset.split.channels, dataset.title)
@@ -171,6 +174,31 @@ def _open_member(
         num_recalibration_images=num_images,
         contradiction=disagreement,
     )
+
+
+def check_network(file: Path, card: ModelCard, options: EvaluationOptions) -> None:
+    """Raise unless runtime, protocol and rejection fit a network, which needs no images.
+
+    Raises:
+        ConfigError: if they do not.
+    """
+    _check_runtime(file, options)
+    if options.protocol == "ten-crop":
+        side = options.sides[0] if options.sides else ten_crop_side(card.preprocessing)
+        check_ten_crops(card.preprocessing, side)
+    if card.multi_label is None:
+        check_reject_below(options.reject_below, len(card.classes))
+
+
+def _check_runtime(file: Path, options: EvaluationOptions) -> None:
+    """Raise if a runtime that computes a fixed graph is to change its input or its layers."""
+    if options.backend in (None, "torch") and not is_exported_file(file):
+        return
+    source = "an exported file" if is_exported_file(file) else f"--backend {options.backend}"
+    if options.protocol == "multi-scale":
+        raise ConfigError(f"multi-scale needs a model file and PyTorch: {source} has a fixed image size")
+    if options.recalibrate_bn:
+        raise ConfigError(f"--recalibrate-bn needs a model file and PyTorch: {source} has no batch normalisation left")
 
 
 def _check_same_kind(card: ModelCard, dataset: EvalDataset, file: Path) -> None:
@@ -226,11 +254,7 @@ def _load_network(
     if options.backend in (None, "torch") and not is_exported_file(file):
         model, card = load_model(file)
         return model.to(torch.device(options.device)), card
-    source = "an exported file" if is_exported_file(file) else f"--backend {options.backend}"
-    if options.protocol == "multi-scale":
-        raise ConfigError(f"multi-scale needs a model file and PyTorch: {source} has a fixed image size")
-    if options.recalibrate_bn:
-        raise ConfigError(f"--recalibrate-bn needs a model file and PyTorch: {source} has no batch normalisation left")
+    _check_runtime(file, options)
     device = "cpu" if is_exported_file(file) and file.suffix.lower() != ".pt2" else options.device
     cores = torch.get_num_threads()  # below the number of cores if torchrun's processes share them
     return open_engine(file, backend=options.backend, cores=cores, device=device, log=log, process_group=process_group)

@@ -1,12 +1,12 @@
 """Images of an evaluation: which data set, in which preprocessing, and in the same order for several networks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from resnetlab.config import ConfigError, DataConfig, RunConfig
+from resnetlab.config import READING_FIELDS, ConfigError, DataConfig, RunConfig
 from resnetlab.data.dataset import Split
 from resnetlab.data.eval_dataset import EvalDataset, open_eval_dataset
 from resnetlab.data.registry import dataset_path, dataset_title
@@ -14,12 +14,17 @@ from resnetlab.evaluation.options import EvaluationOptions
 from resnetlab.models.model_card import ModelCard
 from resnetlab.serialization import from_json
 
-READING_FIELDS = ("split_folders", "image_column", "label_column", "color_profiles")
-"""Fields of `DataConfig` that replace those of the training data if they are given."""
 
-
-def resolve_data_config(card: ModelCard, data: DataConfig | None, file: Path) -> DataConfig:
+def resolve_data_config(
+    card: ModelCard, data: DataConfig | None, file: Path, changes: Mapping[str, str] | None = None
+) -> DataConfig:
     """Return the data to open: `data` with the split seed of training, or the training data of the network.
+
+    Args:
+        card: The network's card.
+        data: The data set; the network's training data if not given.
+        file: The network's file, for the message.
+        changes: Fields that replace those of the training data (`EvaluationOptions.training_data_changes`).
 
     Raises:
         ConfigError: if neither is known.
@@ -29,13 +34,12 @@ def resolve_data_config(card: ModelCard, data: DataConfig | None, file: Path) ->
     if data is None:
         if training_data is None:
             raise ConfigError(f"{file} does not name its training data; name images with --data")
-        return training_data
+        return replace(training_data, **(changes or {}))
     if training_data is None:
         return data
     same_title = (data.name, dataset_title(data)) == (training_data.name, dataset_title(training_data))
     if same_title or dataset_path(data.name) == dataset_path(training_data.name):
-        names = READING_FIELDS
-        given = {name: value for name in names if (value := getattr(data, name)) is not None}
+        given = {name: value for name in READING_FIELDS if (value := getattr(data, name)) is not None}
         return replace(training_data, root=data.root or training_data.root, **given)
     return replace(data, split_seed=training_data.split_seed)
 

@@ -1,7 +1,8 @@
 """Options of an evaluation."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from resnetlab.config import ConfigError
@@ -40,6 +41,8 @@ class EvaluationOptions:
     """Threads that decode images."""
     backend: Backend | Literal["auto"] | None = None
     """Runtime; if not given, PyTorch for a model file, and the format's own runtime for an exported file."""
+    training_data_changes: Mapping[str, str] = field(default_factory=dict)
+    """Values of `DataConfig.root` and of `READING_FIELDS` that replace those of a network's training data."""
     cache_gib: float = CACHE_GIB
     """Maximum size of the cache for remote shards, in GiB."""
     reject_below: float | None = None
@@ -50,6 +53,8 @@ class EvaluationOptions:
             raise ConfigError(f"shorter sides are only for ten-crop and multi-scale, not for {self.protocol}")
         if len(self.sides) > 1 and self.protocol == "ten-crop":
             raise ConfigError(f"ten-crop takes one shorter side, not {len(self.sides)}; several are for multi-scale")
+        if min(self.sides, default=1) < 1:
+            raise ConfigError(f"shorter sides must be at least 1 pixel each, not {', '.join(map(str, self.sides))}")
         if not 0 < self.cache_gib < math.inf:
             raise ConfigError(f"cache-gib must be a number above 0, not {self.cache_gib:g}")
         check_reject_below(self.reject_below)

@@ -16,7 +16,13 @@ from resnetlab.config import ConfigError, Preprocessing
 from resnetlab.data.dataset import Split
 from resnetlab.data.loader import thread_pool
 from resnetlab.evaluation.chance import chance_entry, macro_error_pct
-from resnetlab.evaluation.crops import normalise_images, resize_shorter_side, ten_crops, uncropped_images
+from resnetlab.evaluation.crops import (
+    check_ten_crops,
+    normalise_images,
+    resize_shorter_side,
+    ten_crops,
+    uncropped_images,
+)
 from resnetlab.evaluation.logits import (
     MAX_PIXELS,
     Network,
@@ -175,14 +181,8 @@ def ten_crop(
     Raises:
         ConfigError: if `side` is smaller than a crop, or the network's input is not square.
     """
+    check_ten_crops(preprocessing, side)
     size = preprocessing.image_size
-    if preprocessing.input_size != (size, size):
-        raise ConfigError(
-            f"ten crops are square, and the network reads {size} x {preprocessing.image_width} pixels; use --protocol "
-            "one-crop"
-        )
-    if side < size:
-        raise ConfigError(f"crops of {size} pixels cannot be cut from a shorter side of {side}; use {size} or more")
     batch_size = max(1, min(MAX_WHOLE_IMAGES, MAX_PIXELS // (10 * size * size)))
     with evaluation_mode(model), thread_pool(workers) as pool:
         for positions, images in uncropped_images(originals.images, batch_size, 2 * side, pool=pool):
