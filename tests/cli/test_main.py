@@ -1,5 +1,6 @@
 """The command line: help, errors, exit statuses, and output within 80 columns."""
 
+import contextlib
 import importlib
 import json
 import statistics
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from resnetlab.cli.main import COMMANDS, RENAMED_OPTIONS, UsageError, main, parse
+from resnetlab.cli.main import COMMANDS, RENAMED_OPTIONS, WITHOUT_READER, UsageError, main, parse
 
 from conftest import resnetlab
 
@@ -137,10 +138,41 @@ def test_errors_of_tyro_become_one_line(encoding):
 
 
 def test_debug_prints_the_traceback(capsys):
-    assert main(["study", "--seeds", "0", "--debug"]) == 1
+    assert main(["study", "--seeds", "0", "--debug"]) == 2
     stderr = capsys.readouterr().err
     assert "Traceback" in stderr
     assert "ConfigError" in stderr
+
+
+def test_debug_keeps_the_status_of_failed_work(monkeypatch, capsys):
+    monkeypatch.setattr("resnetlab.cli.report.run", lambda _: Path("/nowhere/report").read_text())
+    assert main(["--debug", "report", "nothing"]) == 1
+    assert "FileNotFoundError" in capsys.readouterr().err
+
+
+def test_options_of_every_command_stand_anywhere(monkeypatch):
+    started = []
+    monkeypatch.setattr("resnetlab.cli.local_processes.run_processes", lambda number, words: started.append(words) or 0)
+    for name in ("WORLD_SIZE", "RESNETLAB_LOCAL_PROCESSES", "RESNETLAB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    assert main(["--cache-dir", "c", "--debug", "train", "--processes", "2"]) == 0
+    assert started == [["train", "--processes", "2", "--debug"]]
+
+
+@pytest.mark.parametrize("option", [("--cache-dir", "c"), ("--cache-dir=c",), ("--cache_dir=c",), ("--debug",)])
+@pytest.mark.parametrize("command", ["train", "evaluate", "models"])
+def test_a_lost_reader_means_the_same_after_options_of_every_command(monkeypatch, option, command):
+    policies = []
+
+    def protected(policy):
+        policies.append(policy)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr("resnetlab.cli.main.protected", protected)
+    monkeypatch.setattr("resnetlab.cli.main.dispatch", lambda *_: 0)
+    monkeypatch.setenv("RESNETLAB_CACHE", "before")
+    assert main([*option, command]) == main([command, *option]) == main([command]) == 0
+    assert set(policies) == {WITHOUT_READER.get(command, "stop")}
 
 
 def test_a_failed_command_returns_1(monkeypatch, capsys):

@@ -188,4 +188,20 @@ def test_another_landscape_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="line 1: no header of a landscape"):
         LandscapeRecord(path, HEADER)
     assert path.read_text() == "mine\n"
+    header = json.dumps({"version": 1, **HEADER})
+    for foreign in (
+        "mine, without a line end",
+        "mine\ntwo",
+        "[1, 2]\n{",
+        '{"version": 1, "points": 5}\n{"col',
+        header + "\nx\ny",
+    ):
+        path.write_text(foreign)
+        with pytest.raises(ConfigError):
+            LandscapeRecord(path, HEADER)
+        assert path.read_text() == foreign
+    for cut_off in ("", header[:9], header):
+        path.write_text(cut_off)
+        LandscapeRecord(path, HEADER).__exit__(None, None, None)
+        assert path.read_text() == header + "\n"
     assert stored_header(tmp_path / "nothing") is None

@@ -15,9 +15,9 @@ import time
 import traceback
 import typing
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from resnetlab.cli.global_options import GlobalOptions, take_global_options
 from resnetlab.cli.terminal import ReaderGoneError, WhenReaderLeaves, protected
 
 COMMANDS = {
@@ -77,15 +77,13 @@ class UsageError(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return 0, 1 if it failed, 2 for an invalid call, 130 after Ctrl-C."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
+    words, shared = take_global_options(sys.argv[1:] if arguments is None else arguments)
     os.environ["MPLBACKEND"] = "agg"  # figures are files; a notebook's backend may be unknown to this environment
     # scikit-learn loads joblib, which is not used here, and warns where shared memory cannot be written.
     os.environ.setdefault("JOBLIB_MULTIPROCESSING", "0")
     try:
         with protected(_when_reader_leaves(words)):
-            return _run(words, debug)
+            return _run(words, shared)
     except ReaderGoneError:
         return 0
 
@@ -96,10 +94,11 @@ def _when_reader_leaves(words: Sequence[str]) -> WhenReaderLeaves:
     return WITHOUT_READER.get(words[0], "stop") if words else "stop"
 
 
-def _run(words: Sequence[str], debug: bool) -> int:
+def _run(words: Sequence[str], shared: GlobalOptions) -> int:
     """Run one command and print its error, if any; return the exit status."""
     try:
-        status = dispatch(_set_cache_folder(words))
+        shared.set_cache_folder()
+        status = dispatch(words, shared)
         with contextlib.suppress(ReaderGoneError):  # the work is done
             sys.stdout.flush()
         return status
@@ -108,40 +107,17 @@ def _run(words: Sequence[str], debug: bool) -> int:
     except UsageError as error:
         return _fail(str(error), 2, wait_s=ERROR_DELAY_S)
     except Exception as error:
-        if debug:
+        status = 2 if _is_invalid_input(error) else 1
+        if shared.debug:
             traceback.print_exc()
-            return 1
+            return status
         from resnetlab.system.process_group import LostProcessError
 
         wait_s = 0 if isinstance(error, LostProcessError) else ERROR_DELAY_S  # each survivor's report differs
-        return _fail(str(error) or type(error).__name__, 2 if _is_invalid_input(error) else 1, wait_s=wait_s)
+        return _fail(str(error) or type(error).__name__, status, wait_s=wait_s)
 
 
-def _set_cache_folder(words: Sequence[str]) -> list[str]:
-    """Set the folder for downloaded files from `--cache-dir FOLDER`, and return the other words.
-
-    Raises:
-        UsageError: if the folder is missing, or is a file.
-    """
-    from resnetlab.system.cache_folder import VARIABLE
-
-    rest: list[str] = []
-    remaining = iter(words)
-    for word in remaining:
-        option, equals, value = word.partition("=")
-        if option not in ("--cache-dir", "--cache_dir"):
-            rest.append(word)
-            continue
-        folder = value if equals else next(remaining, "")
-        if not folder or folder.startswith("--"):
-            raise UsageError("--cache-dir has no value; it must be a folder for downloaded files")
-        if Path(folder).is_file():
-            raise UsageError(f"--cache-dir {folder} is a file; name a folder")
-        os.environ[VARIABLE] = folder
-    return rest
-
-
-def dispatch(words: Sequence[str]) -> int:
+def dispatch(words: Sequence[str], shared: GlobalOptions) -> int:
     """Parse the options of a command and run it; return its exit status."""
     if not words or words[0] in ("-h", "--help"):
         print(overview())
@@ -162,7 +138,7 @@ def dispatch(words: Sequence[str]) -> int:
         from resnetlab.cli.local_processes import needs_processes, run_processes
 
         if needs_processes(options.processes):
-            return run_processes(options.processes, words)
+            return run_processes(options.processes, [*words, *(["--debug"] if shared.debug else [])])
     return command.run(options)
 
 

@@ -44,14 +44,14 @@ class LandscapeRecord:
             raise
 
     def _read(self, path: Path, header: dict[str, Any]) -> None:
-        lines = path.read_bytes().split(b"\n")
-        whole = b"\n".join(lines[:-1]) + b"\n" if len(lines) > 1 else b""
-        os.ftruncate(self._file.fileno(), len(whole))
-        if not whole:
+        content = path.read_bytes()
+        *lines, cut_off = content.split(b"\n")
+        if not lines and _line(header).startswith(cut_off):  # empty, or a header that was cut off
+            os.ftruncate(self._file.fileno(), 0)
             self._append(header)
             return
         try:
-            stored = json.loads(lines[0])
+            stored = json.loads(lines[0]) if lines else None
         except ValueError:
             stored = None
         if not isinstance(stored, dict):
@@ -63,7 +63,7 @@ class LandscapeRecord:
                 f"{path} holds another landscape: its {name.replace('_', ' ')} is {stored.get(name)}, not "
                 f"{header.get(name)}; choose another --out, or delete the file"
             )
-        for number, line in enumerate(lines[1:-1], start=2):
+        for number, line in enumerate(lines[1:], start=2):
             try:
                 values = json.loads(line)
                 point = Point(
@@ -72,6 +72,7 @@ class LandscapeRecord:
             except (ValueError, KeyError, TypeError) as error:
                 raise ConfigError(f"{path}, line {number}: no point of a landscape; delete the file") from error
             self.points[point.column, point.row] = point
+        os.ftruncate(self._file.fileno(), len(content) - len(cut_off))  # only now: the file is no other program's
 
     def add(self, point: Point) -> None:
         """Append one point; a loss that is not finite becomes `null`."""
@@ -80,7 +81,7 @@ class LandscapeRecord:
         self.points[point.column, point.row] = point
 
     def _append(self, values: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(values).encode() + b"\n")
+        self._file.write(_line(values))
 
     def __enter__(self) -> "LandscapeRecord":
         return self
@@ -99,6 +100,10 @@ def stored_header(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return header if isinstance(header, dict) else None
+
+
+def _line(values: Mapping[str, Any]) -> bytes:
+    return json.dumps(values).encode() + b"\n"
 
 
 def _number(value: float | None) -> float:
