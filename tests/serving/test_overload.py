@@ -14,6 +14,7 @@ from resnetlab.serving import service_time
 from resnetlab.serving.errors import RequestError
 from resnetlab.serving.limits import Limits
 from resnetlab.serving.metrics import ServerMetrics
+from resnetlab.serving.routes import submit_batch
 from resnetlab.serving.service_time import WINDOW, ServiceTime
 from resnetlab.serving.worker_supervisor import WorkerSupervisor
 
@@ -121,3 +122,28 @@ def test_service_time_is_the_inverse_of_the_throughput(monkeypatch):
     now += 0.1
     measured.add_reply()
     assert measured.seconds == pytest.approx(0.1, rel=0.3)
+
+
+def test_a_failed_image_cancels_the_others_of_its_batch():
+    cancelled = []
+
+    class Supervisor:
+        def submit(self, data, **_):
+            return data
+
+        async def result(self, item):
+            try:
+                await asyncio.sleep(0.001 if item == b"failing" else 30)
+            except asyncio.CancelledError:
+                cancelled.append(item)
+                raise
+            raise RequestError(500, "the model failed")
+
+    async def batch():
+        supervisor = cast("WorkerSupervisor", Supervisor())
+        with pytest.raises(RequestError, match="the model failed"):
+            await submit_batch(supervisor, [b"first", b"failing", b"last"], top=1, explain=False)
+        await asyncio.sleep(0)
+
+    asyncio.run(asyncio.wait_for(batch(), 5))
+    assert cancelled == [b"first", b"last"]

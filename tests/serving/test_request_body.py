@@ -141,6 +141,23 @@ def test_a_parser_rejects_a_body_before_its_end():
     assert raised.value.headers["connection"] == "close"
 
 
+@pytest.mark.parametrize("limits", [{"max_bytes": 3}, {"budget_bytes": 3}, {"parser": True}])
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_the_connection_closes_only_if_more_of_the_body_is_to_come(limits, is_complete):
+    """A body that was read to its end leaves nothing to wait for."""
+    incoming = ChunkedRequest(b"ab", b"cd", *(() if is_complete else (b"e",)))
+    reader = RequestBodyReader(5, limits.get("budget_bytes", 1000))
+    parser = RejectingParser() if "parser" in limits else WholeBody()
+
+    async def read_body() -> None:
+        async with reader.read(incoming.request, limits.get("max_bytes", 100), parser):
+            raise AssertionError("the body is rejected")
+
+    with pytest.raises(RequestError) as raised:
+        asyncio.run(read_body())
+    assert ("connection" in raised.value.headers) == (not is_complete)
+
+
 @pytest.mark.parametrize(
     ("data", "media_type", "hint"),
     [

@@ -13,7 +13,7 @@ from resnetlab.config import ConfigError
 from resnetlab.serving.metrics import ServerMetrics
 from resnetlab.serving.middleware import RequestMiddleware
 from resnetlab.serving.request_policy import RequestPolicy
-from resnetlab.serving.server import ListenOptions, allowed_hosts
+from resnetlab.serving.server import ListenOptions, allowed_hosts, open_socket
 
 
 def scope(method: str = "POST", path: str = "/v1/predict", **headers: str) -> dict[str, Any]:
@@ -75,6 +75,9 @@ def test_a_root_path_must_be_a_path(root_path):
         ("0.0.0.0", (), ["localhost", "192.168.1.7:8000", "[fe80::1]"], ["evil.example", "7.evil.example"]),
         ("0.0.0.0", ("Cats.example",), ["cats.example", "CATS.EXAMPLE:8000", "10.0.0.1"], ["dogs.example"]),
         ("cats.example", (), ["cats.example"], ["dogs.example"]),
+        ("0.0.0.0", ("App.example:8000",), ["app.example:8000", "app.example", "app.example.:9"], ["app.examples"]),
+        ("0.0.0.0", ("app.example.",), ["app.example", "app.example.", "APP.example:"], ["8000", "app"]),
+        ("Cats.example.", (), ["cats.example:80"], ["cats.example.evil.example"]),
         ("::", ("*",), ["anything.example"], []),
     ],
 )
@@ -83,6 +86,20 @@ def test_names_that_could_be_bound_to_the_address_are_rejected(host, allowed, ac
     policy = RequestPolicy(allowed_hosts(ListenOptions(host=host, allow_hosts=allowed)))
     assert [status(policy, host=name) for name in accepted] == [200] * len(accepted)
     assert [status(policy, host=name) for name in rejected] == [421] * len(rejected)
+
+
+def test_the_name_in_the_message_is_the_one_to_allow():
+    for host in ("App.Example.:8000", "[x]:1", "a:b:1"):
+        error = RequestPolicy(allowed_hosts(ListenOptions())).rejection(scope(host=host))
+        assert error is not None
+        name = error.detail.split("'")[1]
+        assert status(RequestPolicy(allowed_hosts(ListenOptions(allow_hosts=(name,)))), host=host) == 200
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64, "no such host"])
+def test_a_host_that_is_no_name(host):
+    with pytest.raises(ConfigError, match=r"cannot listen on .* port 0 \(.+\); choose others with --host"):
+        open_socket(ListenOptions(host=host, port=0))
 
 
 def send(middleware: RequestMiddleware, request: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:

@@ -66,16 +66,16 @@ class RequestBodyReader:
         size = 0
         try:
             async with asyncio.timeout(self._timeout_s):
-                async for chunk in _stream(request):
+                async for chunk, more in _stream(request):
                     size += len(chunk)
                     self.held_bytes += len(chunk)
                     if size > max_bytes:
-                        raise _too_large(max_bytes)
+                        raise _too_large(max_bytes, close=more)
                     if self.held_bytes > self._budget_bytes:
                         raise RequestError(
-                            503, "the server holds too many request bodies; retry in 1 s", retry_after_s=1, close=True
+                            503, "the server holds too many request bodies; retry in 1 s", retry_after_s=1, close=more
                         )
-                    _feed(parser, chunk)
+                    _feed(parser, chunk, more=more)
             yield parser.finish()
         except TimeoutError:
             raise RequestError(
@@ -85,12 +85,12 @@ class RequestBodyReader:
             self.held_bytes -= size
 
 
-def _feed(parser: BodyParser[object], chunk: bytes) -> None:
-    """Parse a part of a body; a body that is rejected may not have been read to its end."""
+def _feed(parser: BodyParser[object], chunk: bytes, *, more: bool) -> None:
+    """Parse a part of a body; one that is rejected with `more` to come is not read to its end."""
     try:
         parser.feed(chunk)
     except RequestError as error:
-        raise RequestError(error.status, error.detail, close=True) from None
+        raise RequestError(error.status, error.detail, close=more) from None
 
 
 def _check_headers(request: Request, max_bytes: int) -> None:
@@ -102,11 +102,11 @@ def _check_headers(request: Request, max_bytes: int) -> None:
         )
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > max_bytes:
-        raise _too_large(max_bytes, int(length))
+        raise _too_large(max_bytes, int(length), close=True)
 
 
-async def _stream(request: Request) -> AsyncGenerator[bytes]:
-    """Yield the chunks of a body."""
+async def _stream(request: Request) -> AsyncGenerator[tuple[bytes, bool]]:
+    """Yield the chunks of a body, and whether there is more to come after each."""
     more = True
     while more:
         message = await request.receive()
@@ -114,9 +114,9 @@ async def _stream(request: Request) -> AsyncGenerator[bytes]:
             raise ClientDisconnectedError
         more = message.get("more_body", False)
         if chunk := message.get("body", b""):
-            yield chunk
+            yield chunk, more
 
 
-def _too_large(max_bytes: int, length: int | None = None) -> RequestError:
+def _too_large(max_bytes: int, length: int | None = None, *, close: bool) -> RequestError:
     size = "the body has" if length is None else f"the body has {length:,} bytes,"
-    return RequestError(413, f"{size} more than {max_bytes / MIB:.4g} MiB; send a smaller image", close=True)
+    return RequestError(413, f"{size} more than {max_bytes / MIB:.4g} MiB; send a smaller image", close=close)

@@ -28,7 +28,7 @@ class RequestPolicy:
     """
 
     allowed_hosts: frozenset[str] | None = None
-    """Names in lower case, besides IP addresses; `None` for any."""
+    """Names as `host_name` returns them, besides IP addresses; `None` for any."""
     allowed_origins: frozenset[str] = frozenset()
     """Origins of other web pages that may send images, such as `https://app.example`."""
 
@@ -83,7 +83,9 @@ class RequestPolicy:
         if self.allowed_hosts is None or host is None or is_allowed_host(host, self.allowed_hosts):
             return None
         return RequestError(
-            421, f"host {host[:80]!r} is not allowed; to allow it, start the server with --allow-host", close=True
+            421,
+            f"host {host_name(host)[:80]!r} is not allowed; to allow it, start the server with --allow-host",
+            close=True,
         )
 
     def _origin_error(self, scope: Scope, headers: Headers) -> RequestError | None:
@@ -112,13 +114,19 @@ class RequestPolicy:
         )
 
 
+def host_name(host: str) -> str:
+    """Return the name in a `Host` header or an option: in lower case, without port and last dot."""
+    name, colon, port = host.strip().rpartition(":")
+    has_port = colon and (port.isdecimal() or not port) and (":" not in name or name.endswith("]"))  # or IPv6
+    return (name if has_port else host.strip()).lower().rstrip(".")
+
+
 def is_allowed_host(host: str, allowed_hosts: frozenset[str]) -> bool:
     """Return whether a `Host` header may be served.
 
     IP addresses are always allowed: DNS rebinding needs a name that it can bind to another address.
     """
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
-    name = name.lower().rstrip(".")
+    name = host_name(host)
     if name in allowed_hosts:
         return True
     try:

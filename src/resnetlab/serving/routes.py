@@ -238,7 +238,12 @@ def submit_batch(
             return error.problem_details()
 
     async def results() -> list[dict[str, Any]]:
-        return await asyncio.gather(*map(result, submitted))
+        tasks = [asyncio.ensure_future(result(item)) for item in submitted]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:  # after a failure, the images of this request need no results
+                task.cancel()
 
     return results()
 

@@ -24,7 +24,7 @@ from resnetlab.serving.limits import Limits
 from resnetlab.serving.metrics import ServerMetrics
 from resnetlab.serving.middleware import RequestMiddleware
 from resnetlab.serving.request_body import RequestBodyReader
-from resnetlab.serving.request_policy import ANY, RequestPolicy
+from resnetlab.serving.request_policy import ANY, RequestPolicy, host_name
 from resnetlab.serving.routes import make_router
 from resnetlab.serving.web_page import install_pages
 from resnetlab.serving.worker_supervisor import ModelInfo, WorkerSupervisor
@@ -124,8 +124,10 @@ def open_socket(listen: ListenOptions) -> socket.socket:
     try:
         family = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((listen.host, listen.port), family=family, backlog=2048)
-    except OSError as error:  # `create_server` makes its message long, and name resolution has negative errno values
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+    except (OSError, UnicodeError) as error:
+        reason = "not a host name"  # that DNS can encode
+        if isinstance(error, OSError):  # `create_server` makes its message long; name resolution: negative errno values
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise ConfigError(
             f"cannot listen on {listen.host} port {listen.port} ({reason}); choose others with --host and --port "
             "(--port 0: any free port)"
@@ -137,16 +139,17 @@ def open_socket(listen: ListenOptions) -> socket.socket:
 
 
 def allowed_hosts(listen: ListenOptions) -> frozenset[str] | None:
-    """Return the host names that the server accepts in lower case; `None` for any.
+    """Return the host names that the server accepts, without ports; `None` for any.
 
     A web page could reach a server through a name that it binds to the server's address (DNS rebinding). So only
     `allow_hosts`, the name that was given to listen on, and the names of this machine are accepted besides addresses.
     """
-    names = frozenset(name.lower() for name in listen.allow_hosts)
+    names = frozenset(map(host_name, listen.allow_hosts))
     if ANY in names:
         return None
-    own = set() if is_loopback(listen.host) else {socket.gethostname().lower(), f"{socket.gethostname().lower()}.local"}
-    return LOOPBACK_HOSTS | names | own | {listen.host.lower()}
+    machine = host_name(socket.gethostname())
+    own = set() if is_loopback(listen.host) else {machine, f"{machine}.local"}
+    return LOOPBACK_HOSTS | names | own | {host_name(listen.host)}
 
 
 def is_loopback(host: str) -> bool:
