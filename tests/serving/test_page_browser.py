@@ -252,6 +252,75 @@ def test_requests_are_retried_while_the_queue_is_full(browser, model, images):
         assert page.texts("article h2") == [prediction.label for prediction in load(model)(list(images))]
 
 
+class HeldRequests:
+    """Holds the page's requests until the test answers them."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        page.js(
+            """window.held = [];
+            window.fetch = (url, { signal }) => new Promise((resolve, reject) => {
+                const request = { url, resolve, aborted: false };
+                held.push(request);
+                signal.addEventListener("abort", () => { request.aborted = true; reject(signal.reason); });
+            });"""
+        )
+
+    def wait_for(self, number: int) -> None:
+        self.page.wait_until(lambda: self.page.js("return held.length") == number)
+
+    def answer(self, index: int, status: int = 200, **content: object) -> None:
+        best = {"class": "cat", "probability": 0.9}
+        body = {"label": "cat", "probability": 0.9, "top": [best], "times_ms": {"inference": 1}, **content}
+        self.page.js(
+            "held[arguments[0]].resolve(new Response(arguments[1], { status: arguments[2] }))",
+            *(index, json.dumps(body), status),
+        )
+
+
+def test_a_second_attempt_is_counted_once(page, images):
+    requests = HeldRequests(page)
+    page.select_files(*images[:3])
+    requests.wait_for(3)
+    requests.answer(0, 503, detail="busy")
+    page.wait_until(lambda: page.find_all(".message.error"))
+    next(button for button in page.find_all(".retry") if button.is_displayed()).click()
+    requests.wait_for(4)
+    for index in (1, 2, 3):
+        requests.answer(index)
+    assert page.wait_until_idle() == "3 images classified"
+
+
+def test_a_failed_heat_map_is_no_failed_image(page, images):
+    requests = HeldRequests(page)
+    page.select_files(*images[:2])
+    requests.wait_for(2)
+    requests.answer(0)
+    page.wait_until(lambda: page.find_all(".bars li"))
+    button = next(button for button in page.find_all(".explain") if button.is_displayed())
+    button.click()
+    assert button.text == "Computing …"
+    requests.wait_for(3)
+    requests.answer(2, 500, detail="the heat map failed")
+    page.wait_until(lambda: page.texts(".message.error") == ["the heat map failed"])
+    assert button.text == "Heat map"
+    requests.answer(1)
+    page.wait_until(lambda: page.find("#status").text == "2 images classified")
+
+
+def test_removed_images_stop_their_requests(page, images):
+    requests = HeldRequests(page)
+    page.select_files(*images[:6])  # more than are sent at a time
+    requests.wait_for(4)
+    page.find("#clear").click()
+    assert page.js("return held.map((request) => request.aborted)") == [True] * 4
+    page.select_files(images[6])
+    requests.wait_for(5)
+    requests.answer(4)
+    assert page.wait_until_idle() == f"{images[6].name}: cat, 90.0 %"
+    assert page.js("return held.length") == 5
+
+
 def test_the_page_works_with_the_keyboard(page, images):
     def focused():
         return page.driver.switch_to.active_element
@@ -383,6 +452,9 @@ def test_an_unknown_image_lists_its_candidates(browser, model, images):
         assert page.texts("article h2") == ["unknown"]
         assert page.texts(".message") == [f"{images[0].name}: no class is probable enough; the candidates are"]
         assert page.texts(".bars bdi") == [name for name, _ in expected.top]
+        page.find(".explain").click()
+        page.wait_until(lambda: page.find(".explain").get_attribute("aria-pressed") == "true")
+        assert page.texts(".message") == [f"{images[0].name}: no class is probable enough; the candidates are"]
         assert (
             page.find(".explain").get_attribute("aria-label") == f"Heat map: {expected.top[0][0]} in {images[0].name}"
         )

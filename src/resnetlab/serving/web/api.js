@@ -14,10 +14,11 @@ class ApiError extends Error { // the message is for the user; `retryable`: anot
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-async function post(file, query) {
+async function post(file, query, signal) {
   try {
-    return await fetch(`v1/predict?${new URLSearchParams(query)}`, { method: "POST", body: file });
+    return await fetch(`v1/predict?${new URLSearchParams(query)}`, { method: "POST", body: file, signal });
   } catch {
+    signal.throwIfAborted();
     throw new ApiError("The server does not respond. Is it still running?", true);
   }
 }
@@ -32,12 +33,14 @@ async function errorDetail(response) {
 }
 
 // Send until there is a prediction. A full queue (429) and a restart (503) set Retry-After, which pauses all requests.
-async function predict(file, query) {
+// `signal` ends it: the image was removed.
+async function predict(file, query, signal) {
   await checkFile(file);
   const deadline = Date.now() + RETRY_LIMIT_MS;
   for (;;) {
     while (Date.now() < resumeAt) await sleep(resumeAt - Date.now());
-    const response = await post(file, query);
+    signal.throwIfAborted();
+    const response = await post(file, query, signal);
     if (response.ok) return response.json();
     const wait = Number(response.headers.get("Retry-After")) * 1000;
     const busy = response.status === 429 || response.status === 503;

@@ -5,6 +5,7 @@ const byId = (id) => document.getElementById(id);
 
 let round = []; // cards started since the queue was last empty: the status line summarises them
 const urls = []; // object URLs of the images, to revoke
+let removal = new AbortController(); // of all cards on the page: ends their requests
 
 // ---- cards: one image and its prediction
 
@@ -14,7 +15,7 @@ function newCard(file) {
   urls.push(url);
   const find = (selector) => article.querySelector(selector);
   const card = {
-    file, article, url, prediction: null, overlay: null, done: false,
+    file, article, url, prediction: null, overlay: null, done: false, failure: null, removed: removal.signal,
     image: find("img"), title: find("h2"), name: find("h2 bdi"), message: find(".message"), bars: find(".bars"),
     explain: find(".explain"), retry: find(".retry"), time: find(".time"),
   };
@@ -28,11 +29,12 @@ function newCard(file) {
 
 function start(card) {
   card.done = false;
+  card.failure = null;
   if (document.activeElement === card.retry) card.title.focus();
   card.retry.hidden = true;
   setTitle(card, card.file.name, true);
   setMessage(card, "queued …");
-  round.push(card);
+  if (!round.includes(card)) round.push(card); // a second attempt may belong to the same round
   enqueue(() => classify(card));
   updateStatus();
 }
@@ -41,9 +43,10 @@ async function classify(card) {
   setMessage(card, "classifying …");
   try {
     const startMs = performance.now();
-    card.prediction = await predict(card.file, { top: TOP });
+    card.prediction = await predict(card.file, { top: TOP }, card.removed);
     showPrediction(card, performance.now() - startMs);
   } catch (error) {
+    if (card.removed.aborted) return;
     showError(card, error);
   }
   card.done = true;
@@ -51,14 +54,19 @@ async function classify(card) {
 }
 
 function showPrediction(card, totalMs) {
-  const { top, unknown, times_ms: times } = card.prediction;
+  const { top, times_ms: times } = card.prediction;
   const best = top[0].class;
   setTitle(card, answer(card.prediction), false);
-  setMessage(card, unknown ? `${card.file.name}: no class is probable enough; the candidates are` : card.file.name);
+  showPredictionMessage(card);
   card.bars.replaceChildren(...top.map(newBar));
   card.explain.hidden = false;
   card.explain.setAttribute("aria-label", `Heat map: ${best} in ${card.file.name}`);
   card.time.textContent = `network ${formatDuration(times.inference)} · total ${formatDuration(totalMs)}`;
+}
+
+function showPredictionMessage(card) {
+  const { file: { name }, prediction: { unknown } } = card;
+  setMessage(card, unknown ? `${name}: no class is probable enough; the candidates are` : name);
 }
 
 // The class, or the labels where an image may have several.
@@ -77,7 +85,8 @@ function newBar({ class: name, probability }) {
 function showError(card, error) {
   const expected = error instanceof ApiError;
   setTitle(card, card.file.name, true);
-  setMessage(card, expected ? error.message : `The page failed: ${error.message}`, true);
+  card.failure = expected ? error.message : `The page failed: ${error.message}`;
+  setMessage(card, card.failure, true);
   card.retry.hidden = expected && !error.retryable;
   card.retry.setAttribute("aria-label", `Try again: ${card.file.name}`);
 }
@@ -109,15 +118,18 @@ async function toggleHeatMap(card) {
   if (!card.overlay) {
     if (card.explain.getAttribute("aria-busy") === "true") return;
     card.explain.setAttribute("aria-busy", "true");
+    card.explain.textContent = "Computing …";
     try {
-      card.overlay = (await predict(card.file, { top: 1, explain: 1 })).overlay;
-      setMessage(card, card.file.name);
+      card.overlay = (await predict(card.file, { top: 1, explain: 1 }, card.removed)).overlay;
+      showPredictionMessage(card);
     } catch (error) {
+      if (card.removed.aborted) return;
       setMessage(card, error.message, true);
       byId("status").textContent = `${card.file.name}: ${error.message}`;
       return;
     } finally {
       card.explain.removeAttribute("aria-busy");
+      card.explain.textContent = "Heat map";
     }
   }
   setHeatMap(card, true);
@@ -145,10 +157,10 @@ const countImages = (number) => `${number} ${number === 1 ? "image" : "images"}`
 
 function summary() {
   if (!round.length) return "";
-  const failed = round.filter((card) => card.message.classList.contains("error"));
+  const failed = round.filter((card) => card.failure !== null);
   if (round.length === 1) {
-    const [{ file, prediction, message }] = round;
-    if (failed.length) return `${file.name}: ${message.textContent}`;
+    const [{ file, prediction, failure }] = round;
+    if (failed.length) return `${file.name}: ${failure}`;
     const { label, labels, probability, unknown } = prediction;
     return `${file.name}: ${unknown || labels ? answer(prediction) : `${label}, ${formatPercent(probability)}`}`;
   }
@@ -192,6 +204,8 @@ document.addEventListener("drop", (event) => {
 });
 
 byId("clear").onclick = () => {
+  removal.abort();
+  removal = new AbortController();
   queue.length = round.length = 0;
   urls.splice(0).forEach(URL.revokeObjectURL);
   byId("gallery").replaceChildren();
@@ -212,7 +226,8 @@ async function loadModelInfo() {
 
 function showModelInfo(info) {
   model = info;
-  const classes = `${model.classes.length.toLocaleString("en")} classes`;
+  const number = model.classes.length;
+  const classes = `${number.toLocaleString("en")} ${number === 1 ? "class" : "classes"}`;
   byId("lead").textContent = `Add images to classify them into ${classes}.`;
   byId("model").textContent = `${model.name}, ${classes}, ${model.runtime}.`;
 }
