@@ -147,6 +147,7 @@ def test_wrong_calls_are_refused(tmp_path):
         (("--to", 15, "--out", out), "depth 15 is not of the form 6n[+]2; the nearest are 14 and 20"),
         (("--blocks", 2, 2, "--out", out), "resnet8 has 3; give 3 numbers"),
         (("--to", 14, "--data", "digit", "--out", out), "did you mean digits[?]"),
+        (("--to", 14, "--data-root", tmp_path, "--out", out), "--data-root requires --data; add it, or leave"),
     ]:
         with pytest.raises(ConfigError, match=message):
             run(path, *words)

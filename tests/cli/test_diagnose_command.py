@@ -170,7 +170,7 @@ def test_model_file_without_training_data(trained, tmp_path, capsys, undrawn):
     model, card = load_model(trained / "model.safetensors")
     bare = tmp_path / "bare.safetensors"
     save_model(bare, model, dataclasses.replace(card, provenance={}, error={}))
-    assert "does not record its training data; name images with --data" in diagnose(capsys, bare, status=2)
+    assert "does not name its training data; name images with --data" in diagnose(capsys, bare, status=2)
     output = diagnose(capsys, bare, "--data", "digits")
     assert output.startswith("B-8, measured: no errors known\n")
     expected = measure_layer_stats(model, *sample_images(open_data(CONFIG.data).train, card.preprocessing, 128))
@@ -248,6 +248,15 @@ def test_errors_are_one_line_with_a_remedy(run, tmp_path, capsys):
             "classes differ: only pets has cat, dog; only model.safetensors has 0, 1",
         ),
         ([file, "--data", "digit"], "did you mean digits?"),
+        (
+            [run, "--batch-size", 64],
+            "--batch-size requires --data, since the layer statistics of this run are recorded",
+        ),
+        (
+            [run, "--color-profiles", "ignore", "--on-bad-image", "skip"],
+            "--color-profiles, --on-bad-image require --data, since the layer statistics of this run are recorded; add",
+        ),
+        ([run, "--shattering", "--layers"], "--layers is for layer statistics, which --shattering replaces"),
     ]:
         output = diagnose(capsys, *arguments, status=2)
         assert message in output

@@ -148,3 +148,8 @@ def test_wrong_calls(words, message, capsys, monkeypatch):
     printed = capsys.readouterr()
     assert message in printed.err
     assert (printed.out, printed.err.count("\n")) == ("", 1)
+
+
+def test_images_after_the_query_are_pointed_out(capsys):
+    assert run("--nearest", 1, "--query", "a.jpg", "photos") == 2
+    assert "no images besides those of --query, which takes all words after it; put the im" in capsys.readouterr().err

@@ -256,6 +256,7 @@ def test_wrong_calls_are_refused(checkpoint, tmp_path):
     three = (0.5,) * 3
     for words, message in [
         (("--mean", 0.5), "--mean requires --save FILE, the model file to write"),
+        (("--data-root", tmp_path), "--data-root requires --data; add it, or leave --data-root out"),
         (("--image-size", 32), "--image-size requires --save FILE"),
         ((*saving,), r"add --classes \(10 names, .*; --mean \(3 values\) or --pixel-mean FILE.npy; --std \(3 values\)"),
         ((*saving, *MEAN_STD), r"add --classes \(10 names, a file of them, or a data set such as cifar10\)$"),

@@ -126,7 +126,8 @@ def test_overlays(folder, capsys):
         assert capsys.readouterr().out.splitlines()[-1] == "overlays: why"
         assert sorted(path.name for path in (folder / "why").iterdir()) == ["a-2.png", "a.png"]
     run("pets/b.png", "--explain", "--out", "why", "--json")
-    assert json.loads(capsys.readouterr().out)["drawing"] == "why/b.png"
+    record = json.loads(capsys.readouterr().out)
+    assert record["overlay"] == record["drawing"] == "why/b.png"
     with Image.open(folder / "why" / "b.png") as overlay:
         assert overlay.size == (448, 484)
 
@@ -162,6 +163,7 @@ def test_a_prediction_is_printed_before_its_overlay_fails(folder, capsys, monkey
         (["a", "--workers", -1], "workers must be at least 1, not -1"),
         (["a", "--max-megapixels", 0], "max-megapixels must be at least 1, not 0"),
         (["a", "--explain", "--out", "bad.jpg/x"], "bad.jpg/x cannot be created"),
+        (["a", "--out", "preds.json"], "--out requires --explain; add it, or leave --out out"),
     ],
 )
 def test_usage_errors(arguments, message):

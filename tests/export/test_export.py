@@ -217,6 +217,8 @@ def test_wrong_arguments_raise(net):
     assert "--int8 requires images" in error_of(net, "--int8")
     assert "torch-export has fp32" in error_of(net, "--int8", "--calibrate", "digits", "--format", "torch-export")
     assert "--calibrate requires --int8" in error_of(net, "--calibrate", "digits")
+    unused = "--label-column", "x", "--on-bad-image", "skip"
+    assert "--label-column, --on-bad-image require --int8; add it, or leave them out" in error_of(net, *unused)
     assert "at least 0, not -1" in error_of(net, "--int8", "--calibrate", "digits", "--allow-loss", "-1")
     assert "no such model file" in error_of(net.with_name("x.safetensors"))
     net.with_suffix(".onnx").mkdir()

@@ -9,7 +9,8 @@ import tyro
 
 from resnetlab.cli.data_options import reading_options
 from resnetlab.cli.terminal import print_json
-from resnetlab.config import ConfigError, DataConfig, ModelConfig
+from resnetlab.cli.unused_options import refuse_unused
+from resnetlab.config import READING_FIELDS, ConfigError, DataConfig, ModelConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -196,6 +197,7 @@ def _check_options(options: Options) -> tuple[int | tuple[int, ...], Path, DataC
     if options.out.exists():
         raise ConfigError(f"{options.out} exists already; choose another --out, or delete it")
     if options.data is None:
+        refuse_unused(options, (*READING_FIELDS, "data_root", "on_bad_image"), "--data")
         return to, options.out, None
     root = None if options.data_root is None else str(options.data_root)
     data = DataConfig(options.data, root, on_bad_image=options.on_bad_image, **reading_options(options))

@@ -9,7 +9,8 @@ import tyro
 
 from resnetlab.cli.data_options import training_data_changes
 from resnetlab.cli.terminal import print_json
-from resnetlab.config import ConfigError, DataConfig, RunConfig
+from resnetlab.cli.unused_options import refuse_unused
+from resnetlab.config import READING_FIELDS, ConfigError, DataConfig, RunConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +51,7 @@ class Options:
     """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
     are. As in the model file if not given."""
     batch_size: int = 128
-    """Images to measure a model file on, at least 2."""
+    """Images to measure a model file on, at least 2; a run with recorded statistics needs --data."""
     shattering: bool = False
     """Measure instead how gradients at neighbouring inputs correlate (Balduzzi et al., 2017): of the trained network,
     at initial weights with and without shortcuts, and of white and brown noise."""
@@ -65,6 +66,8 @@ class Options:
 def run(options: Options) -> int:
     """Print and draw the layer statistics of one network, and print its issues."""
     if options.shattering:
+        if options.layers:
+            raise ConfigError("--layers is for layer statistics, which --shattering replaces; leave one of them out")
         return shattering(options)
     run, out = find_layer_stats(options)
     from resnetlab.cli.console import open_console
@@ -149,6 +152,8 @@ def find_layer_stats(options: Options) -> "tuple[Run, Path]":
         raise ConfigError(f"{path}: no run here (no config.json); name a run directory or a model file")
     run = read_run(path)
     if run.layer_stats and options.data is None:
+        measuring = (*READING_FIELDS, "data_root", "on_bad_image", "batch_size")
+        refuse_unused(options, measuring, "--data, since the layer statistics of this run are recorded")
         return run, path / DIAGNOSIS
     if run.layer_stats and not (path / MODEL).exists():
         raise ConfigError(f"{path}: no {MODEL} to measure on {options.data}; leave out --data to read the record")

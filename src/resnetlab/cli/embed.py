@@ -46,9 +46,10 @@ class Options:
     nearest: int | None = None
     """Print this many nearest images for each image, at least 1."""
     query: tuple[str, ...] = ()
-    """Images whose neighbours among the others are printed; every image if not given."""
+    """Images whose neighbours among the others are printed; every image if not given. It takes all words
+    after it: put the images before --query."""
     json: bool = False
-    """Print JSON: with --nearest one object a line and query, path and nearest; else one object on the file."""
+    """Print JSON: with --nearest one object per query, with path and nearest; else one object on the file."""
     backend: Literal["auto", "torch", "onnxruntime", "openvino"] | None = None
     """Runtime, as in `resnetlab predict`; PyTorch computes the network once an image, the others twice."""
     batch_size: int | None = None
@@ -87,12 +88,16 @@ def run(options: Options) -> int:
 def _check(options: Options) -> None:
     from resnetlab.inference.embedding_files import check_feature_file
 
+    if options.query and options.nearest is None:
+        raise ConfigError("--query needs the number of neighbours; add --nearest 5")
+    if options.query and not options.paths:
+        raise ConfigError(
+            "no images besides those of --query, which takes all words after it; put the images before it"
+        )
     if not options.paths:
         raise ConfigError("no images; name files, folders, quoted globs such as 'photos/*.jpg', or - for a list")
     if options.out is None and options.nearest is None:
         raise ConfigError("name a file with --out features.parquet, or print neighbours with --nearest 5")
-    if options.query and options.nearest is None:
-        raise ConfigError("--query needs the number of neighbours; add --nearest 5")
     for name in ("nearest", "batch_size", "workers", "max_megapixels"):
         value = getattr(options, name)
         if value is not None and value < 1:

@@ -13,7 +13,9 @@ import tyro
 
 from resnetlab.cli.data_options import reading_options
 from resnetlab.cli.terminal import print_json
+from resnetlab.cli.unused_options import refuse_unused
 from resnetlab.config import READING_FIELDS, ConfigError, DataConfig
+from resnetlab.system.count_text import count_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -109,9 +111,10 @@ def print_export(description: dict[str, Any]) -> None:
     """Print files, network and agreement in at most 80 columns, except for paths."""
     agreement, int8 = description["agreement"], description["int8"]
     print(f"export     {', '.join(description['files'])}")
+    classes = count_text(description["num_classes"], "class")
     print(
-        f"network    {description['network']}, {description['num_classes']} classes; {description['format']}, "
-        f"{description['precision']}, {description['num_bytes'] / 1e6:.2f} MB"
+        f"network    {description['network']}, {classes}; {description['format']}, {description['precision']}, "
+        f"{description['num_bytes'] / 1e6:.2f} MB"
     )
     batches = ", ".join(f"{difference:.1e} at batch {size}" for size, difference in agreement["by_batch"].items())
     print(f"logits     differ by up to {batches}")
@@ -141,11 +144,7 @@ def _check_arguments(options: Options) -> tuple["Format", Path, DataConfig | Non
     read_card(options.model)
     kind, out = _output_file(options, find_model_file(options.model))
     if not options.int8:
-        for name in ("calibrate", "allow_loss", "data_root", *READING_FIELDS):
-            if getattr(options, name) is not None:
-                raise ConfigError(f"--{name.replace('_', '-')} requires --int8; add it, or leave both out")
-        if options.on_bad_image != "fail":
-            raise ConfigError("--on-bad-image requires --int8; add it, or leave both out")
+        refuse_unused(options, ("calibrate", "allow_loss", "data_root", *READING_FIELDS, "on_bad_image"), "--int8")
         return kind, out, None
     if kind == "torch-export":
         raise ConfigError("int8 is only for onnx and openvino; torch-export has fp32")

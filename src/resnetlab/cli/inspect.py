@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from resnetlab.cli.unused_options import refuse_unused
 from resnetlab.config import ConfigError, ModelConfig, block_properties
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Options:
     """Images of the kind that the network was trained on, without labels: a folder, parquet files, shards, or the name
     of a data set. Each assumption is tried on them; --save takes what they show clearly."""
     data_root: Path | None = None
-    """Folder of the archives of a named data set."""
+    """Folder of the archives of a named data set; requires --data."""
     tensors: str | None = None
     """Key of the network to read, of several in one file: such as ema, or state_dict.teacher."""
     json: bool = False
@@ -281,6 +282,8 @@ def _check_options(options: Options) -> None:
     Raises:
         ConfigError: for options that contradict each other, and for an output file that exists or has a wrong suffix.
     """
+    if options.data is None:
+        refuse_unused(options, ("data_root",), "--data")
     given = [name for name in CARD_OPTIONS if getattr(options, name) is not None]
     given = [name for name in given if options.data is None or name not in CHECK_OPTIONS]
     if options.save is None and given:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from resnetlab.cli.inspect_check import check_lines
+from resnetlab.system.count_text import count_text
 
 WIDTH = 80
 SHORTCUTS = {
@@ -65,7 +66,10 @@ def _format_network(network: dict[str, Any]) -> Iterator[str]:
         yield from _entry("", "projections read averages of 2x2 positions")
     stem = {"imagenet": "7x7 stem", "cifar": "3x3 stem", "deep": "stem of three 3x3"}[net["stem"]]
     norm = "" if net["norm"] == "batch" else "; no batch normalisation"
-    yield from _entry("", f"{stem}; {net['in_channels']} channels in, {net['num_classes']} classes out{norm}")
+    yield from _entry(
+        "",
+        f"{stem}; {count_text(net['in_channels'], 'channel')} in, {count_text(net['num_classes'], 'class')} out{norm}",
+    )
 
 
 def _format_import(result: dict[str, Any]) -> Iterator[str]:

@@ -12,6 +12,7 @@ import tyro
 
 from resnetlab.cli.predict_output import PredictProgress, print_line
 from resnetlab.cli.terminal import escape
+from resnetlab.cli.unused_options import refuse_unused
 from resnetlab.config import ConfigError
 from resnetlab.inference.rejection import check_reject_below
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from resnetlab.inference.open_engine import BackendOption
     from resnetlab.inference.overlay_writer import OverlayWriter
     from resnetlab.inference.predictor import Prediction, Predictor
+
+OVERLAYS = Path("explained")
+"""Folder of the overlays if none is given."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +48,15 @@ class Options:
     """Classes an image, at least 1. A terminal shows as many as fit; --json and files have all of them."""
     json: bool = False
     """Print one JSON object a line and image: path, label, probability, top; or path, error. A network for several
-    labels an image adds labels: those above their thresholds."""
+    labels an image adds labels: those above their thresholds; --explain adds overlay: the file."""
     reject_below: float | None = None
     """Answer unknown, and list the candidates, if the most probable class has a lower probability; above 1 / number of
     classes and below 1, such as 0.8. With --json, unknown is true or false. `resnetlab evaluate --fit-temperature
     --reject-below` shows what a threshold does."""
     explain: bool = False
     """Draw the regions of each image that speak for its class (Grad-CAM)."""
-    out: Path = Path("explained")
-    """Folder for these overlays; other files in it are not overwritten."""
+    out: Path | None = None
+    """Folder for these overlays, explained if not given; other files in it are not overwritten."""
     backend: Literal["auto", "torch", "onnxruntime", "openvino"] | None = None
     """Runtime. auto measures once which one with the same predictions is the fastest here, and stores the result beside
     the model. The default is the stored result, or else PyTorch or the runtime that reads the exported file."""
@@ -97,7 +101,7 @@ def run(options: Options) -> int:
                 raise write_error
     progress.end(left_out.lines())
     if writer is not None and not options.json:
-        console.print(f"overlays: {options.out}", soft_wrap=True, highlight=False)
+        console.print(f"overlays: {options.out or OVERLAYS}", soft_wrap=True, highlight=False)
     return int(progress.num_failed > 0)
 
 
@@ -116,7 +120,7 @@ def json_line(result: "BatchResult", overlay: Path | None, *, rejects: bool = Fa
             record["labels"] = list(result.prediction.labels)
         record |= {"unknown": result.prediction.is_unknown, "top": top} if rejects else {"top": top}
     if overlay is not None:
-        record["drawing"] = str(overlay)
+        record |= {"overlay": str(overlay), "drawing": str(overlay)}  # drawing: the name of older versions
     return escape(json.dumps(record, ensure_ascii=False))
 
 
@@ -124,6 +128,8 @@ def _check(options: Options) -> None:
     if not options.paths:
         raise ConfigError("no images; name files, folders, quoted globs such as 'photos/*.jpg', or - for a list")
     check_reject_below(options.reject_below)
+    if not options.explain:
+        refuse_unused(options, ("out",), "--explain")
     for name in ("top", "batch_size", "workers", "max_megapixels"):
         value = getattr(options, name)
         if value is not None and value < 1:
@@ -204,7 +210,7 @@ def _overlay_writer(options: Options, predictor: "Predictor") -> "OverlayWriter 
     from resnetlab.inference.overlay_writer import OverlayWriter
 
     require_packages(predictor.engine)  # reports a missing package before the folder is created
-    return OverlayWriter(options.out)
+    return OverlayWriter(options.out or OVERLAYS)
 
 
 def _log(line: str) -> None:

@@ -113,8 +113,8 @@ def run(options: Options) -> int:
 
 def print_ready(url: str, model_info: dict[str, Any]) -> None:
     """Print the model and the address of the server."""
-    classes, runtime = len(model_info["classes"]), model_info["runtime"]
-    print(f"serving {model_info['name']}, {classes} classes, {runtime} on {url}", flush=True)
+    classes, runtime = count_text(len(model_info["classes"]), "class"), model_info["runtime"]
+    print(f"serving {model_info['name']}, {classes}, {runtime} on {url}", flush=True)
 
 
 def print_note(line: str) -> None:

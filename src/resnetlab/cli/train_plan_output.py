@@ -71,7 +71,7 @@ def _subject(trainer: "TrainerComponents") -> str:
     start = f"{name} from {weights or 'random weights'}"
     if weights is not None and weights.startswith(f"{name}."):
         start = weights
-    return f"{start} on {dataset.name}: {len(dataset.train):,} images, {len(dataset.classes):,} classes"
+    return f"{start} on {dataset.name}: {len(dataset.train):,} images, {count_text(len(dataset.classes), 'class')}"
 
 
 def _method(trainer: "TrainerComponents") -> str:

@@ -30,7 +30,7 @@ def describe_run(trainer: "TrainerComponents") -> list[str]:
         if config.own_model
         else f"network  {model.name}: {model.arm}, {model.depth} layers, shortcut {model.shortcut}",
         f"data     {dataset.name}: {sizes}",
-        f"         {len(dataset.classes)} classes; {' then '.join(sides)} pixels; "
+        f"         {count_text(len(dataset.classes), 'class')}; {' then '.join(sides)} pixels; "
         f"{'mean per pixel' if preprocessing.pixel_mean else 'mean and deviation per channel'}"
         f"{'' if config.weights is None else ', as in the file'}",
         *(f"         {line}" for line in dataset.reading),
