@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import reprlib
 import types
 import typing
@@ -140,3 +141,14 @@ def _parse_union(name: str, hints: tuple[Any, ...], value: Any) -> Any:
         with contextlib.suppress(ConfigError):
             return _parse(name, hint, value)
     return _parse(name, others[-1], value)
+
+
+def replace_non_finite(value: Any) -> Any:
+    """Return JSON values with `None` in place of numbers that are not finite, which JSON cannot represent."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: replace_non_finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [replace_non_finite(item) for item in value]
+    return value

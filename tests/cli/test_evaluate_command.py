@@ -10,8 +10,10 @@ import torch
 from rich.cells import cell_len
 from rich.console import Console
 
+from resnetlab.cli.console import EscapedConsole
 from resnetlab.cli.evaluate_output import print_classes, print_evaluation
 from resnetlab.cli.main import main
+from resnetlab.cli.tables import table
 from resnetlab.config import Preprocessing
 from resnetlab.evaluation.metrics import compute_metrics
 from resnetlab.evaluation.predictions import Predictions
@@ -43,7 +45,7 @@ def evaluation_of(names, loss=1.0):
 
 
 def printed(print_to, width=80):
-    console = Console(file=io.StringIO(), width=width)
+    console = EscapedConsole(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
     print_to(console)
     return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -61,6 +63,28 @@ def test_wide_class_names_do_not_cut_numbers(width):
     assert len(rows) == 10
     assert all(" 4 75.00 30.06 to 95.44 " in " ".join(row.split()) for row in rows)
     assert all(cell_len(line) <= width for line in lines)
+
+
+def test_top_k_of_all_classes_is_not_printed():
+    for names, expected in (["ab", False], ["abc", True]):
+        text = printed(lambda console, names=names: print_evaluation(evaluation_of(list(names)), SUMMARY, console))
+        assert ("top-2 error" in text) == expected
+        assert "top-1 error" in text
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+@pytest.mark.parametrize("width", [20, 60, 80])
+def test_no_table_cuts_a_number(is_terminal, width):
+    """In a file or pipe it cuts no name either."""
+    listing = table("class", *(f"number {index}" for index in range(6)), "more", left=1)
+    listing.add_row("long-name-" * 4, *["1,234,567.89"] * 7)
+    listing.add_row("b", *["1,234,567.89"] * 7)
+    out = io.StringIO()
+    EscapedConsole(file=out, width=width, force_terminal=is_terminal, color_system=None).print(listing)
+    _, _, first, second = out.getvalue().splitlines()
+    assert first.split()[1:] == second.split()[1:] == ["1,234,567.89"] * 7
+    assert ("…" in first) == is_terminal
+    assert is_terminal or first.startswith("long-name-" * 4)
 
 
 @pytest.mark.parametrize("is_terminal", [False, True])

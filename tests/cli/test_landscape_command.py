@@ -125,6 +125,11 @@ def test_script_of_the_page(tmp_path):
     assert seen["reading"] == "steps 0.0, 0.0: loss 0.500, error 50.0 %"
     assert seen["turned"] == pytest.approx(0.5)
     assert seen["recoloured"]
+    assert seen["turnedAfterCancel"] == pytest.approx(0.05)
+    assert not seen["stillFromAbove"]
+    assert seen["fromAboveByKey"]
+    assert seen["role"] == "application"  # arrow keys turn it
+    assert seen["places"]  # although no loss is finite
 
 
 def test_a_killed_measurement_ends_as_an_undisturbed_one(files, tmp_path, capsys, undrawn):

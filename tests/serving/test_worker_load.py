@@ -1,7 +1,9 @@
 """`WorkerLoad`: large images have a budget of their own, and a worker counts as hung from its last progress."""
 
 import asyncio
+import io
 import itertools
+from typing import Any, cast
 
 import pytest
 
@@ -11,6 +13,7 @@ pytest.importorskip("fastapi")
 
 from resnetlab.serving import worker_load as module
 from resnetlab.serving.limits import Limits
+from resnetlab.serving.worker import Worker
 from resnetlab.serving.worker_load import PendingRequest, WorkerLoad
 
 SMALL = encode_as("png")
@@ -160,3 +163,20 @@ def test_a_large_image_may_take_as_long_as_its_size_needs(clock):
     assert not load.is_hung()
     clock.now += 1
     assert load.is_hung()
+
+
+@pytest.mark.parametrize(("cores", "small"), [(1, 1), (4, 4), (64, 8)])
+def test_small_images_take_at_most_the_memory_of_the_large_ones(monkeypatch, cores, small):
+    """Images up to an eighth of the budget are not counted, so their threads are."""
+    monkeypatch.setattr("resnetlab.serving.worker.min_side", lambda _: 1)
+    limits = Limits()
+    settings = {
+        "max_batch": 1,
+        "max_wait_s": 0,
+        "max_decode_bytes": limits.max_decode_bytes,
+        "large_decode_bytes": limits.large_decode_bytes,
+    }
+    worker = Worker(cast("Any", None), io.BytesIO(), settings=settings, num_threads=cores)
+    threads = {size: pool._max_workers for size, pool in worker._pools.items()}
+    assert threads == {"small": small, "large": cores}
+    assert threads["small"] * limits.large_decode_bytes <= limits.max_decode_bytes

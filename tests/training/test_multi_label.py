@@ -147,6 +147,9 @@ def test_printed_metrics(run, capsys):
     print_multi_label(member, predictions, console, json=True)
     output = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in output["per_label"]] == ["blue", "green", "red"]
+    diverged = dataclasses.replace(predictions, probabilities=np.full_like(predictions.probabilities, np.nan))
+    print_multi_label(member, diverged, console, json=True)
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["loss"] is None
     print_line("a.png", load(run)(np.full((8, 8, 3), 250, np.uint8)), member.card.classes, console=console)
     assert "a.png" in capsys.readouterr().out
 

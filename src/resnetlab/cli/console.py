@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
 
 from resnetlab.cli.terminal import IN_TEXT, encodable, escape, unescaped
@@ -26,6 +27,12 @@ def open_console(*, stderr: bool = False, **options: Any) -> Console:
 
 class EscapedConsole(Console):
     """A console that escapes control characters in every text; only rich's own control sequences reach the output."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print objects. A table says itself what it cuts to the width of a terminal."""
+        if any(isinstance(item, Table) for item in objects):
+            options.setdefault("crop", False)
+        super().print(*objects, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Return a string as escaped `Text`. Rich calls this for strings in tables too, before it measures them."""

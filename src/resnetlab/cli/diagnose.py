@@ -123,8 +123,6 @@ def shattering(options: Options) -> int:
 
 def print_run_json(run: "Run", issues: "Sequence[RunIssue]", files: Sequence[Path], path: Path) -> None:
     """Print one JSON object; its keys are stable between versions."""
-    from resnetlab.training.run_files.record import replace_non_finite
-
     output = {
         "run": run.row() | {"directory": str(path)},
         "symptoms": [asdict(issue) for issue in issues],
@@ -132,7 +130,7 @@ def print_run_json(run: "Run", issues: "Sequence[RunIssue]", files: Sequence[Pat
         "signals": run.layer_stats,
         "figures": [str(file) for file in files],
     }
-    print_json(replace_non_finite(output))
+    print_json(output)
 
 
 def find_layer_stats(options: Options) -> "tuple[Run, Path]":

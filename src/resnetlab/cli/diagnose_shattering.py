@@ -32,7 +32,6 @@ def run_shattering(model: "ResNet", images: "Tensor", *, out: Path, path: Path, 
     from resnetlab.cli.evaluate_progress import ProgressBar
     from resnetlab.evaluation.shattering import measure_shattering
     from resnetlab.evaluation.shattering_figure import draw_shattering
-    from resnetlab.training.run_files.record import replace_non_finite
 
     with ProgressBar(enabled=True) as bar:
         curves = measure_shattering(model, images, on_progress=bar.update)
@@ -40,7 +39,7 @@ def run_shattering(model: "ResNet", images: "Tensor", *, out: Path, path: Path, 
     if as_json:
         rows = [{**asdict(curve), "half_lag": curve.half_lag} for curve in curves]
         output = {"network": model.config.name, "path": str(path), "autocorrelation": rows}
-        print_json(replace_non_finite({**output, "figures": [str(file) for file in files]}))
+        print_json({**output, "figures": [str(file) for file in files]})
         return 0
     print_curves(model.config.name, curves)
     for file in files:

@@ -1,6 +1,5 @@
 """`resnetlab embed`: the features of images as a file, and the nearest images of each."""
 
-import json
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from resnetlab.cli.predict_output import PredictProgress
-from resnetlab.cli.terminal import escape, escape_name, print_json
+from resnetlab.cli.terminal import escape_name, print_json
 from resnetlab.config import ConfigError
 
 if TYPE_CHECKING:
@@ -218,7 +217,7 @@ def _print_nearest(
         pairs = [(names[row], similarity) for row, similarity in zip(neighbours, similarities, strict=True)]
         if options.json:
             near = [{"path": name, "similarity": similarity} for name, similarity in pairs]
-            print(escape(json.dumps({"path": query, "nearest": near}, ensure_ascii=False)), flush=True)
+            print_json({"path": query, "nearest": near})
         else:
             text = ", ".join(f"{escape_name(name)} {similarity:.3f}" for name, similarity in pairs)
             print(f"{escape_name(query)}: {text or 'no other image'}", flush=True)

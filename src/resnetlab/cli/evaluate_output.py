@@ -23,7 +23,9 @@ def print_evaluation(evaluation: Evaluation, summary: EvaluationSummary, console
     headline = f"{summary.title}, {split}: {evaluation.num_samples:,} images, {summary.protocol}{runtimes}"
     console.print(headline, width=width)
     console.print()
-    rates = {"top-1 error": evaluation.top1, f"top-{evaluation.top_k} error": evaluation.top5}
+    rates = {"top-1 error": evaluation.top1}
+    if len(evaluation.classes) > evaluation.top_k:  # else no image is wrong
+        rates[f"top-{evaluation.top_k} error"] = evaluation.top5
     for name, rate in rates.items():
         console.print(f"{name}  {rate.pct:6.2f} %   95 % interval {_format_interval(rate.interval_95_pct)}")
     _print_chance(evaluation, console, width)
@@ -80,8 +82,6 @@ def print_classes(evaluation: Evaluation, console: Console) -> None:
             _shorten(confusion.predicted, 18) if confusion else "",
         )
     listing.columns[-1].justify = "left"
-    for column in listing.columns[1:-1]:  # a narrow terminal cuts names, not numbers
-        column.min_width = max(map(len, map(str, (column.header, *column.cells))))
     console.print()
     console.print(listing)
     if len(rows) > MAX_CLASSES:

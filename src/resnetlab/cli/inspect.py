@@ -3,7 +3,6 @@
 Longer than 300 lines because each of the options carries its help text.
 """
 
-import json
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from resnetlab.cli.terminal import print_json
 from resnetlab.cli.unused_options import refuse_unused
 from resnetlab.config import ConfigError, ModelConfig, block_properties
 
@@ -102,7 +102,6 @@ def run(options: Options) -> int:
     from resnetlab.cli.inspect_output import format_lines
     from resnetlab.inference.formats.exported_file import is_exported_file
     from resnetlab.models.model_card import find_model_file, has_card
-    from resnetlab.training.run_files.record import replace_non_finite
 
     if is_exported_file(options.file):
         _refuse_options(options, "an export of resnetlab")
@@ -113,7 +112,7 @@ def run(options: Options) -> int:
     else:
         result = inspect_weights(path, options)
     if options.json:
-        print(json.dumps(replace_non_finite(result), ensure_ascii=False))
+        print_json(result)
     else:
         for line in format_lines(result):
             print(line)

@@ -17,7 +17,7 @@ from resnetlab.data.registry import KNOWN_DATASETS
 from resnetlab.models.importing.import_weights import ImportedModel
 from resnetlab.models.importing.weight_checks import bn_variance_ratio
 from resnetlab.models.model_file import ModelCard
-from resnetlab.training.run_files.record import replace_non_finite
+from resnetlab.serialization import replace_non_finite
 
 MAX_PIXEL = 255
 """Value of a pixel of full scale in an image file."""

@@ -186,14 +186,13 @@ def write_figures(results: "Sequence[LandscapeResult]", labels: Sequence[str], o
 def as_json(
     results: "Sequence[LandscapeResult]", labels: Sequence[str], images: "EvaluatedImages", *, figures: Sequence[Path]
 ) -> dict[str, Any]:
-    """Return the results as one JSON object; numbers that are not finite become null."""
+    """Return the results as one JSON object."""
     from resnetlab.evaluation.landscapes.landscape_models import as_json
-    from resnetlab.training.run_files.record import replace_non_finite
 
     networks = [{"label": label, **as_json(result)} for label, result in zip(labels, results, strict=True)]
     return {
         "data": images.title,
         "split": images.split,
-        "networks": replace_non_finite(networks),
+        "networks": networks,
         "figures": [str(path) for path in figures],
     }

@@ -109,13 +109,11 @@ def run(options: Options) -> int:
 def as_json(
     results: "Sequence[LesionResult]", labels: Sequence[str], images: "EvaluatedImages", *, figures: Sequence[Path]
 ) -> dict[str, object]:
-    """Return the result as one JSON object; numbers that are not finite become null."""
-    from resnetlab.training.run_files.record import replace_non_finite
-
+    """Return the result as one JSON object."""
     networks = [{"label": label, **asdict(result)} for label, result in zip(labels, results, strict=True)]
     return {
         "data": images.title,
         "split": images.split,
-        "networks": replace_non_finite(networks),
+        "networks": networks,
         "figures": [str(path) for path in figures],
     }

@@ -1,11 +1,11 @@
 """`resnetlab models`: the catalogue of networks with their cost, and the layers of one network."""
 
-import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from resnetlab.cli.terminal import print_json
 from resnetlab.config import ConfigError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def print_catalogue(options: Options) -> None:
             }
         )
     if options.json:
-        print(json.dumps({"models": rows}))
+        print_json({"models": rows})
         return
     num_paper = len(CATALOGUE)
     print_sizes(rows[:num_paper], "paper", "shortcut", "memory")
@@ -146,9 +146,7 @@ def print_layers(name: str, options: Options) -> None:
             "macs": network_cost.macs,
             "activation_bytes": network_cost.activation_bytes,
         }
-        print(
-            json.dumps({"name": name, "image_size": size, **sums, "layers": [asdict(x) for x in network_cost.layers]})
-        )
+        print_json({"name": name, "image_size": size, **sums, "layers": [asdict(x) for x in network_cost.layers]})
         return
     listing = table("layer", "kind", "output", "parameters", "MACs", f"MiB at {options.batch_size}", left=2)
     for layer in network_cost.layers:

@@ -1,11 +1,11 @@
 """`resnetlab plan`: predict what a training will need before it starts."""
 
-import json
 import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from resnetlab.cli.plan_output import print_plan, print_published
+from resnetlab.cli.terminal import print_json
 from resnetlab.config import ConfigError
 
 if TYPE_CHECKING:
@@ -103,19 +103,17 @@ def run(options: Options) -> int:
 
     prediction = plan(work, cluster)
     if options.json:
-        print(
-            json.dumps(
-                {
-                    "model": options.model,
-                    "data": options.data,
-                    "recipe": options.recipe,
-                    "device": cluster.device.name,
-                    "devices": cluster.num_devices,
-                    "batch_size": work.batch_size,
-                    "precision": work.precision,
-                    **asdict(prediction),
-                }
-            )
+        print_json(
+            {
+                "model": options.model,
+                "data": options.data,
+                "recipe": options.recipe,
+                "device": cluster.device.name,
+                "devices": cluster.num_devices,
+                "batch_size": work.batch_size,
+                "precision": work.precision,
+                **asdict(prediction),
+            }
         )
     else:
         print_plan(prediction, work, cluster, options=options)

@@ -1,6 +1,5 @@
 """`resnetlab predict`: classify images, one line an image, with Grad-CAM overlays on request."""
 
-import json
 import sys
 from collections.abc import Generator
 from contextlib import closing
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from resnetlab.cli.predict_output import PredictProgress, print_line
-from resnetlab.cli.terminal import escape
+from resnetlab.cli.terminal import json_text
 from resnetlab.cli.unused_options import refuse_unused
 from resnetlab.config import ConfigError
 from resnetlab.inference.rejection import check_reject_below
@@ -121,7 +120,7 @@ def json_line(result: "BatchResult", overlay: Path | None, *, rejects: bool = Fa
         record |= {"unknown": result.prediction.is_unknown, "top": top} if rejects else {"top": top}
     if overlay is not None:
         record |= {"overlay": str(overlay), "drawing": str(overlay)}  # drawing: the name of older versions
-    return escape(json.dumps(record, ensure_ascii=False))
+    return json_text(record)
 
 
 def _check(options: Options) -> None:

@@ -49,7 +49,8 @@ class Options:
     max_megapixels: int = Limits.max_megapixels
     """Largest image in megapixels; larger ones get 413 before memory is allocated."""
     max_decode_mib: int = Limits.max_decode_mib
-    """Memory for decoding large images at a time in MiB; an image that needs more gets 413."""
+    """Memory for decoding large images at a time in MiB; an image that needs more gets 413. Small images, of an eighth
+    of it or less each, may take as much again."""
     max_batch_images: int = Limits.max_batch_images
     """Most images in one request to /v1/predict/batch."""
     allow_host: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, TextIO, cast
 
+from resnetlab.serialization import replace_non_finite
 from resnetlab.system.proxied_streams import innermost_stream
 
 WhenReaderLeaves = Literal["stop", "finish", "warn"]
@@ -73,7 +74,12 @@ def print_lines(*lines: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print a value as one line of JSON. Letters that standard output cannot encode become codes, as JSON has them."""
-    print(escape(json.dumps(value, ensure_ascii=False)), flush=True)
+    print(json_text(value), flush=True)
+
+
+def json_text(value: Any) -> str:
+    """Return a value as one line of JSON; numbers that are not finite, which JSON lacks, become null."""
+    return escape(json.dumps(replace_non_finite(value), ensure_ascii=False, allow_nan=False))
 
 
 def unescaped(stream: TextIO) -> TextIO:

@@ -31,8 +31,8 @@ class Limits:
     max_megapixels: int = 100
     """Megapixels of one image according to its header, at least 1."""
     max_decode_mib: int = 768
-    """MiB of memory for decoding large images at a time, at least 16; an image that needs more is rejected. A machine
-    of 2 GiB has room for it."""
+    """MiB of memory for decoding large images at a time, at least 16; an image that needs more is rejected. Small ones,
+    of an eighth of it or less, may take as much again. A machine of 2 GiB and four cores has room for the default."""
     max_batch_images: int = 16
     """Images of one request to `/v1/predict/batch`, at least 1 and at most `max_queue`."""
 

@@ -55,7 +55,10 @@ class Worker:
     def __init__(
         self, predictor: "Predictor", output: BinaryIO, *, settings: Mapping[str, Any], num_threads: int
     ) -> None:
-        """Start `num_threads` decoder threads for small images and as many for large ones; `run` starts inference.
+        """Start the decoder threads; `run` starts inference.
+
+        Large images have `num_threads`, and the front process keeps their sum below `max_decode_bytes`. Small ones have
+        as many threads as can all decode the largest of them in as much memory again.
 
         Args:
             predictor: The network.
@@ -70,7 +73,11 @@ class Worker:
         self._max_memory = settings["max_decode_bytes"]
         self._large_memory = settings["large_decode_bytes"]
         self._min_side = min_side(predictor)
-        self._pools = {size: ThreadPoolExecutor(num_threads, f"decode-{size}") for size in ("small", "large")}
+        num_small = min(num_threads, max(1, self._max_memory // self._large_memory))
+        self._pools = {
+            size: ThreadPoolExecutor(number, f"decode-{size}")
+            for size, number in (("small", num_small), ("large", num_threads))
+        }
 
     def submit(self, header: Mapping[str, Any], data: bytes) -> None:
         """Queue an encoded image for decoding; its result is written later."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from resnetlab import __version__
 from resnetlab.config import ConfigError
+from resnetlab.serialization import replace_non_finite
 from resnetlab.study.architectures.architecture_effects import OUTCOMES, RULE, architecture_effects, missing_evidence
 from resnetlab.study.architectures.architecture_grid import ARCHITECTURE_SETTINGS, ArchitectureGrid
 from resnetlab.study.figures.all_figures import FigureFile
@@ -18,7 +19,6 @@ from resnetlab.study.reports.report_table import table_rows
 from resnetlab.study.results import Run
 from resnetlab.study.statistics.contrasts import SPLITS
 from resnetlab.system.atomic_files import write_atomic
-from resnetlab.training.run_files.record import replace_non_finite
 
 TITLE = "Does the addition help elsewhere?"
 

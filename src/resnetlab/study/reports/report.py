@@ -14,6 +14,7 @@ import jinja2
 from resnetlab import __version__
 from resnetlab.config import ConfigError
 from resnetlab.literature.ablations import published_ablations
+from resnetlab.serialization import replace_non_finite
 from resnetlab.study.arms import CAPPED, MAX_UPDATE
 from resnetlab.study.figures.all_figures import FIGURES, FigureFile, draw_figures
 from resnetlab.study.identity_init import identity_init_results
@@ -29,7 +30,6 @@ from resnetlab.study.statistics.seed_stats import SeedStats, two_figures
 from resnetlab.study.verdicts.rules import LEARNT_RULE, RULES
 from resnetlab.study.verdicts.verdict import verdicts, without_repetition
 from resnetlab.system.atomic_files import write_atomic
-from resnetlab.training.run_files.record import replace_non_finite
 
 TITLE = "Does depth help?"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")

@@ -2,13 +2,13 @@
 
 import errno
 import json
-import math
 import os
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from resnetlab.serialization import replace_non_finite
 from resnetlab.training.run_files.record_chain import AGAIN, KINDS, RecordContent, RecordError, parse_record, seal_line
 
 __all__ = ["KINDS", "Record", "RecordContent", "RecordError", "read_record", "read_record_content"]
@@ -143,14 +143,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def replace_non_finite(value: Any) -> Any:
-    """Return JSON values with `None` in place of numbers that are not finite, which JSON cannot represent."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: replace_non_finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [replace_non_finite(item) for item in value]
-    return value
