@@ -14,6 +14,9 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 GREY = "#555555"
 """Colour of captions and other secondary text."""
 
+MIN_RANGE_PCT = 1.0
+"""Smallest range of an error axis, in %: errors of 0 are not drawn on an axis of hundredths."""
+
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,

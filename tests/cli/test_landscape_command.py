@@ -192,7 +192,7 @@ def test_errors_are_one_line(files, tmp_path, capsys):
         ([files[0], "--points", "4"], "points must be an odd number of at least 3, not 4"),
         ([files[0], "--extent", "0"], "extent must be above 0, not 0"),
         ([files[0], "--eigenvalues", "-1"], "eigenvalues must be at least 0, not -1"),
-        ([*files, "--states", files[0]], "--states is for a plane of one network"),
+        ([*files, "--states", files[0]], "states are for a plane of one network"),
         ([files[0], "--states", files[0], "--points", "3"], "at least 3 states of the run, and there are 2"),
         (
             [files[0], "--states", str(tmp_path / "other")],

@@ -234,6 +234,9 @@ def test_the_api_documentation_loads_only_local_files(server):
         "/metrics",
     }
     assert "image/jpeg" in document["paths"]["/v1/predict"]["post"]["requestBody"]["content"]
+    for path in ("/v1/predict", "/v1/predict/batch"):
+        form = document["paths"][path]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+        assert list(form["properties"]) == form["required"] == ["file"]
 
 
 def test_concurrent_requests_are_batched(server, predictor):

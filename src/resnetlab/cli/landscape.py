@@ -129,8 +129,9 @@ def check_arguments(options: Options) -> tuple[list[Path], DataConfig | None, Pa
     Raises:
         ConfigError: as `network_arguments`, and for states of several networks or on a line.
     """
-    if options.states and (len(options.models) > 1 or options.dimensions == 1):
-        raise ConfigError("--states is for a plane of one network; leave out the others, and --dimensions 1")
+    from resnetlab.evaluation.landscapes.landscape_states import check_states
+
+    check_states(len(options.states), len(options.models), options.dimensions)
     return network_arguments(options, "landscape")
 
 

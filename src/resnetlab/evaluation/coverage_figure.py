@@ -4,10 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from resnetlab.evaluation.metrics import Evaluation
-from resnetlab.figure_style import COLOURS, GREY, add_caption, create_panels
-
-MIN_RANGE_PCT = 1.0
-"""Smallest range of the axis of errors, in %."""
+from resnetlab.figure_style import COLOURS, GREY, MIN_RANGE_PCT, add_caption, create_panels
 
 
 def draw_coverage(evaluation: Evaluation, tall: bool) -> Figure | None:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from resnetlab.evaluation.coverage_figure import draw_coverage
 from resnetlab.evaluation.metrics import Evaluation, confused_pairs
-from resnetlab.figure_style import COLOURS, GREY, STYLE, add_caption, create_panels, set_panel_title
+from resnetlab.figure_style import COLOURS, GREY, MIN_RANGE_PCT, STYLE, add_caption, create_panels, set_panel_title
 from resnetlab.fonts import text_style
 
 MAX_CLASSES = {False: 30, True: 15}
@@ -25,9 +25,6 @@ MAX_CLASSES = {False: 30, True: 15}
 
 MAX_CLASSES_WITH_COUNTS = 12
 """Maximum number of classes for which the cells of the confusion matrix have counts."""
-
-MIN_RANGE_PCT = 1.0
-"""Smallest range of the axis of errors, in %."""
 
 LABEL_COLUMNS = 24
 """Maximum width of a class name; longer names are shortened, and an East Asian character has two columns."""

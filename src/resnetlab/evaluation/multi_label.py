@@ -12,9 +12,8 @@ from resnetlab.config import ConfigError, Preprocessing
 from resnetlab.data.dataset import Split
 from resnetlab.evaluation.logits import Network, one_crop_logits
 from resnetlab.evaluation.protocols import SplitScore
+from resnetlab.inference.prediction import NO_LABEL
 from resnetlab.system.process_group import ProcessGroup
-
-NO_LABEL = "no label"
 
 
 @dataclass(frozen=True, kw_only=True)

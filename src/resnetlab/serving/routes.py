@@ -39,6 +39,8 @@ IMAGE_MEDIA_TYPES = (
     "application/octet-stream",
 )
 FORM, JSON = "multipart/form-data", "application/json"
+FILE = {"type": "string", "format": "binary"}
+"""OpenAPI schema of an encoded image."""
 FORM_BYTES = 1 << 16
 """Bytes of a form around its image."""
 SERVER_ERRORS = {500, 501, 503}
@@ -71,7 +73,10 @@ PREDICT_BODY = {
         "required": True,
         "description": f"One encoded image ({IMAGE_FORMATS}), or a form ({FORM}) with one file. Apart from that the "
         "content type is ignored; the bytes decide.",
-        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in IMAGE_MEDIA_TYPES},
+        "content": {
+            **{kind: {"schema": FILE} for kind in IMAGE_MEDIA_TYPES},
+            FORM: {"schema": {"type": "object", "required": ["file"], "properties": {"file": FILE}}},
+        },
     }
 }
 
@@ -209,7 +214,10 @@ def batch_body(limits: Limits) -> dict[str, Any]:
     schema = BatchRequest.model_json_schema()
     schema["properties"]["images"]["maxItems"] = limits.max_batch_images
     description = f"JSON with base64 (standard or URL-safe, padding optional), or a form ({FORM}) with several files."
-    return {"requestBody": {"required": True, "description": description, "content": {JSON: {"schema": schema}}}}
+    files = {"type": "array", "items": FILE, "minItems": 1, "maxItems": limits.max_batch_images}
+    form = {"type": "object", "required": ["file"], "properties": {"file": files}}
+    content = {JSON: {"schema": schema}, FORM: {"schema": form}}
+    return {"requestBody": {"required": True, "description": description, "content": content}}
 
 
 def submit_batch(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from resnetlab.config import ConfigError, DataConfig
+from resnetlab.config import DataConfig
 from resnetlab.evaluation.evaluator import EnsembleMember
 from resnetlab.evaluation.landscapes.landscape_models import (
     LandscapeCase,
@@ -15,6 +15,7 @@ from resnetlab.evaluation.landscapes.landscape_models import (
     measure_landscape,
     record_path,
 )
+from resnetlab.evaluation.landscapes.landscape_states import check_states
 from resnetlab.evaluation.lesions.lesion_models import member_images, open_networks
 from resnetlab.evaluation.options import EvaluationOptions
 from resnetlab.models.resnet import ResNet
@@ -109,16 +110,6 @@ def measure_cases(
         path = record_path(folder, index)
         results.append(measure_landscape(case, options, path, num_points=num_points, on_progress=progress))
     return results
-
-
-def check_states(num_states: int, num_models: int, dimensions: int) -> None:
-    """Check that states of a run go with a plane of one network.
-
-    Raises:
-        ConfigError: if they do not.
-    """
-    if num_states and (num_models > 1 or dimensions == 1):
-        raise ConfigError("states are for a plane of one network; leave out the others, and the dimensions 1")
 
 
 def landscape_cases(

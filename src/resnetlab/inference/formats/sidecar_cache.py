@@ -107,7 +107,7 @@ def sidecar_folder(path: Path) -> Path:
 def file_sha256(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file; for an `.xml`, of its OpenVINO weights too."""
     digest = hashlib.sha256()
-    for file_path in (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,):
+    for file_path in (path, path.with_suffix(".bin")) if path.suffix.lower() == ".xml" else (path,):
         with file_path.open("rb") as file:
             while chunk := file.read(CHUNK_BYTES):
                 digest.update(chunk)

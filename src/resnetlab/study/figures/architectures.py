@@ -8,11 +8,11 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from resnetlab.figure_style import LEGEND_ROW, STYLE, add_legend_below, create_panels, set_panel_title
+from resnetlab.figure_style import LEGEND_ROW, MIN_RANGE_PCT, STYLE, add_legend_below, create_panels, set_panel_title
 from resnetlab.study.architectures.architecture_grid import ARCHITECTURE_SETTINGS
 from resnetlab.study.figures.all_figures import FigureFile, save_figure
 from resnetlab.study.figures.colours import arm_colour
-from resnetlab.study.figures.depth import DODGE, MIN_RANGE_PCT
+from resnetlab.study.figures.depth import DODGE
 from resnetlab.study.results import Run
 from resnetlab.study.statistics.contrasts import error_pct
 

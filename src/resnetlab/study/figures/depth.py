@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from resnetlab.figure_style import (
     LEGEND_ROW,
+    MIN_RANGE_PCT,
     add_caption,
     add_legend_below,
     create_panels,
@@ -22,9 +23,6 @@ from resnetlab.study.statistics.contrasts import error_pct
 
 ERRORS = {"train_error_pct": "training error", "test_error_pct": "test error", "val_error_pct": "validation error"}
 """Key to title of a panel; the first two that were measured are drawn: validation error only without a test split."""
-
-MIN_RANGE_PCT = 1.0
-"""Smallest range of an error axis, in %: errors of 0 are not drawn on an axis of hundredths."""
 
 DODGE = 0.012
 """Distance of the points of two arms at the same depth, as a share of the depth, so that their bars do not overlap."""
