@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ from resnetlab.serialization import from_json
 
 
 def resolve_data_config(
-    card: ModelCard, data: DataConfig | None, file: Path, changes: Mapping[str, str] | None = None
+    card: ModelCard, data: DataConfig | None, file: Path, changes: Mapping[str, Any] | None = None
 ) -> DataConfig:
     """Return the data to open: `data` with the split seed of training, or the training data of the network.
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from resnetlab.config import ConfigError
 from resnetlab.data.shards.remote import CACHE_GIB
@@ -41,7 +41,7 @@ class EvaluationOptions:
     """Threads that decode images."""
     backend: Backend | Literal["auto"] | None = None
     """Runtime; if not given, PyTorch for a model file, and the format's own runtime for an exported file."""
-    training_data_changes: Mapping[str, str] = field(default_factory=dict)
+    training_data_changes: Mapping[str, Any] = field(default_factory=dict)
     """Values of `DataConfig.root` and of `READING_FIELDS` that replace those of a network's training data."""
     cache_gib: float = CACHE_GIB
     """Maximum size of the cache for remote shards, in GiB."""

@@ -55,6 +55,11 @@ def error_responses(**by_status: str) -> dict[int | str, dict[str, Any]]:
     return {int(name[1:]): {"description": text, "content": content} for name, text in by_status.items()}
 
 
+def form_schema(files: dict[str, Any]) -> dict[str, Any]:
+    """Return the OpenAPI schema of a form whose field `file` has the schema `files`."""
+    return {"type": "object", "required": ["file"], "properties": {"file": files}, "additionalProperties": False}
+
+
 PREDICT_ERRORS = error_responses(
     _400="The request cannot be parsed.",
     _403="A cross-site request from a web page.",
@@ -75,7 +80,7 @@ PREDICT_BODY = {
         "content type is ignored; the bytes decide.",
         "content": {
             **{kind: {"schema": FILE} for kind in IMAGE_MEDIA_TYPES},
-            FORM: {"schema": {"type": "object", "required": ["file"], "properties": {"file": FILE}}},
+            FORM: {"schema": form_schema(FILE)},
         },
     }
 }
@@ -215,8 +220,7 @@ def batch_body(limits: Limits) -> dict[str, Any]:
     schema["properties"]["images"]["maxItems"] = limits.max_batch_images
     description = f"JSON with base64 (standard or URL-safe, padding optional), or a form ({FORM}) with several files."
     files = {"type": "array", "items": FILE, "minItems": 1, "maxItems": limits.max_batch_images}
-    form = {"type": "object", "required": ["file"], "properties": {"file": files}}
-    content = {JSON: {"schema": schema}, FORM: {"schema": form}}
+    content = {JSON: {"schema": schema}, FORM: {"schema": form_schema(files)}}
     return {"requestBody": {"required": True, "description": description, "content": content}}
 
 
