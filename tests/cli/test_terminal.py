@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -93,6 +94,14 @@ def test_json_is_valid_in_every_encoding(encoding, monkeypatch):
         print_json(value)
     assert json.loads(raw.getvalue().decode(encoding)) == value
     assert not has_control(raw.getvalue().decode(encoding))
+
+
+def test_json_has_null_for_numbers_that_are_not_finite(capsys):
+    print_json({"loss": math.nan, "curve": [1.0, (math.inf, {"x": -math.inf})]})
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {
+        "loss": None,
+        "curve": [1, [None, {"x": None}]],
+    }
 
 
 @pytest.fixture
