@@ -134,8 +134,7 @@ def _open_member(
 ) -> EnsembleMember:
     """Open the data for a network, in the sample and class order of the first network; recalibrate if requested."""
     config = resolve_data_config(card, data, file, options.training_data_changes)
-    config = replace(config, on_bad_image=options.on_bad_image)
-    dataset = open_member_data(card, config, options, on_progress)
+    dataset = open_member_data(card, replace(config, on_bad_image=options.on_bad_image), options, on_progress)
     dataset = replace(dataset, split=dataset.split.with_channels(card.model.in_channels))
     check_channels(card, dataset.split.channels, dataset.title)
     _check_same_kind(card, dataset, file)

@@ -57,8 +57,7 @@ class Worker:
     ) -> None:
         """Start the decoder threads; `run` starts inference.
 
-        Large images have `num_threads`, and the front process keeps their sum below `max_decode_bytes`. Small ones have
-        as many threads as can all decode the largest of them in as much memory again.
+        Small images have as many threads as stay within `max_decode_bytes`; large ones are counted before they come.
 
         Args:
             predictor: The network.
@@ -73,11 +72,8 @@ class Worker:
         self._max_memory = settings["max_decode_bytes"]
         self._large_memory = settings["large_decode_bytes"]
         self._min_side = min_side(predictor)
-        num_small = min(num_threads, max(1, self._max_memory // self._large_memory))
-        self._pools = {
-            size: ThreadPoolExecutor(number, f"decode-{size}")
-            for size, number in (("small", num_small), ("large", num_threads))
-        }
+        threads = {"small": min(num_threads, max(1, self._max_memory // self._large_memory)), "large": num_threads}
+        self._pools = {size: ThreadPoolExecutor(number, f"decode-{size}") for size, number in threads.items()}
 
     def submit(self, header: Mapping[str, Any], data: bytes) -> None:
         """Queue an encoded image for decoding; its result is written later."""
@@ -228,12 +224,7 @@ def main(settings: Mapping[str, Any]) -> None:
     num_threads = settings["cores"] or usable_cores()
     try:
         predictor, batch_s = _load_predictor(settings, num_threads)
-        worker = Worker(
-            predictor,
-            output,
-            settings=settings,
-            num_threads=num_threads,
-        )
+        worker = Worker(predictor, output, settings=settings, num_threads=num_threads)
     except Exception as error:
         failure = {"error": str(error) or type(error).__name__, "is_config_error": isinstance(error, ConfigError)}
         output.write(encode_message(failure))
