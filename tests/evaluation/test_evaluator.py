@@ -16,6 +16,7 @@ from PIL import Image
 import resnetlab
 from resnetlab.cli.main import main
 from resnetlab.config import ConfigError, DataConfig, Recipe, RunConfig
+from resnetlab.data.open_dataset import open_data
 from resnetlab.evaluation.bn_recalibration import recalibrate_bn
 from resnetlab.evaluation.class_matching import match_classes
 from resnetlab.evaluation.evaluator import evaluate_members, open_members
@@ -229,6 +230,8 @@ def test_an_ensemble_of_networks_with_different_image_sizes(folder, tmp_path):
     model, card = load_model(folder / "held-out")
     provenance = json.loads(json.dumps(card.provenance))
     provenance["config"]["data"]["split_seed"] = 4
+    redrawn = open_data(DataConfig(str(folder / "unsplit"), split_seed=4), preprocessing=card.preprocessing)
+    provenance["data"]["fingerprint"] = redrawn.fingerprint
     save_model(tmp_path / "other.safetensors", model, dataclasses.replace(card, provenance=provenance))
     with pytest.raises(ConfigError, match="different images"):
         evaluate(folder / "held-out", tmp_path / "other.safetensors", split="test")

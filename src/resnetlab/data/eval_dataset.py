@@ -15,7 +15,7 @@ from resnetlab.data.images.scan import Progress
 from resnetlab.data.listing import DatasetListing
 from resnetlab.data.open_dataset import list_dataset, open_data, open_listing
 from resnetlab.data.readers.cifar_mnist import read_archive
-from resnetlab.data.registry import LISTED_KINDS, dataset_title, detect_kind
+from resnetlab.data.registry import LISTED_KINDS, dataset_title, detect_kind, is_same_data
 from resnetlab.data.residency import choose_color_profiles, choose_view
 from resnetlab.data.shards.remote import CACHE_GIB
 
@@ -55,6 +55,7 @@ def open_eval_dataset(
     split: str | None = None,
     *,
     trained_on: str | None = None,
+    training_data: DataConfig | None = None,
     keep_encoded: bool = False,
     on_progress: Progress | None = None,
     cache_gib: float = CACHE_GIB,
@@ -68,12 +69,15 @@ def open_eval_dataset(
         split: One of `SPLITS`. If not given: the test split that the data come with, else their validation split,
             else the test split that training held out if the network was trained on these data, else all images.
         trained_on: Fingerprint of the data that the network was trained on.
+        training_data: The data that the network was trained on. If `config` names them and their fingerprint is
+            another one, a split that training held out cannot be drawn again.
         keep_encoded: As for `open_data` in training, because the fingerprint depends on it.
         on_progress: As for `open_data`.
         cache_gib: As for `open_data`.
 
     Raises:
-        ConfigError: If the data set has no such split, and as for `open_data`.
+        ConfigError: If the data set has no such split, if the split was held out of data that changed since training,
+            and as for `open_data`.
     """
     config = replace(config, color_profiles=choose_color_profiles(config, preprocessing))
     kind = detect_kind(config)
@@ -93,7 +97,15 @@ def open_eval_dataset(
         cache_gib=cache_gib,
     )
     same_data = dataset.fingerprint == trained_on
-    name = name or ("test" if same_data and len(dataset.test) else "all")
+    is_trained_place = trained_on is not None and training_data is not None and is_same_data(config, training_data)
+    changed = is_trained_place and not same_data
+    name = name or ("test" if (same_data or changed) and len(dataset.test) else "all")
+    if changed and name in ("test", "val") and name not in available:
+        raise ConfigError(
+            f"{dataset.name} changed since training, or is read otherwise, so the images that training held out cannot "
+            "be drawn again; give new images in a folder of their own with --data, train again, or use --split all, "
+            "which has trained images too"
+        )
     opened = concat_splits(list(dataset.splits.values())) if name == "all" else dataset.splits[name]
     if len(opened) == 0:
         names = ", ".join(name for name, candidate in dataset.splits.items() if len(candidate))
@@ -104,7 +116,7 @@ def open_eval_dataset(
         split_name=name,
         split=opened,
         view=choose_view(NO_SIZES, config, preprocessing),
-        seen_in_training=same_data and name in ("train", "all"),
+        seen_in_training=(same_data or changed) and name in ("train", "all"),
         skipped=dataset.skipped,
         warnings=_relevant_warnings(dataset),
         listing=listing,

@@ -237,6 +237,15 @@ def dataset_title(config: DataConfig) -> str:
     return dataset_path(config.name).resolve().name if is_path(config.name) else config.name
 
 
+def is_same_data(first: DataConfig, second: DataConfig) -> bool:
+    """Return whether two configurations name one data set: equal names, or paths of one folder or file."""
+    if first.name == second.name:
+        return True
+    if any(is_url(data.name) or not is_path(data.name) for data in (first, second)):
+        return False
+    return dataset_path(first.name).resolve() == dataset_path(second.name).resolve()
+
+
 def _did_you_mean(path: Path) -> str:
     """Return a hint with the most similar name among the known data sets and the siblings of the path."""
     try:

@@ -10,7 +10,7 @@ import torch
 from resnetlab.config import READING_FIELDS, ConfigError, DataConfig, RunConfig
 from resnetlab.data.dataset import Split
 from resnetlab.data.eval_dataset import EvalDataset, open_eval_dataset
-from resnetlab.data.registry import dataset_path, dataset_title
+from resnetlab.data.registry import is_same_data
 from resnetlab.evaluation.options import EvaluationOptions
 from resnetlab.models.model_card import ModelCard
 from resnetlab.serialization import from_json
@@ -30,19 +30,22 @@ def resolve_data_config(
     Raises:
         ConfigError: if neither is known.
     """
-    trained = card.provenance.get("config")
-    training_data = from_json(RunConfig, trained).data if trained else None
+    training_data = _training_data(card)
     if data is None:
         if training_data is None:
             raise ConfigError(f"{file} does not name its training data; name images with --data")
         return replace(training_data, **(changes or {}))
     if training_data is None:
         return data
-    same_title = (data.name, dataset_title(data)) == (training_data.name, dataset_title(training_data))
-    if same_title or dataset_path(data.name) == dataset_path(training_data.name):
+    if is_same_data(data, training_data):
         given = {name: value for name in READING_FIELDS if (value := getattr(data, name)) is not None}
         return replace(training_data, root=data.root or training_data.root, **given)
     return replace(data, split_seed=training_data.split_seed)
+
+
+def _training_data(card: ModelCard) -> DataConfig | None:
+    trained = card.provenance.get("config")
+    return from_json(RunConfig, trained).data if trained else None
 
 
 def open_member_data(
@@ -58,6 +61,9 @@ def open_member_data(
         config: The data set.
         options: Split and cache.
         on_progress: Called with a stage, the number of images done and their total.
+
+    Raises:
+        ConfigError: as `open_eval_dataset`, such as for a held-out split of data that changed since training.
     """
     provenance = card.provenance
     crop = provenance.get("config", {}).get("recipe", {}).get("crop", "pad")
@@ -66,6 +72,7 @@ def open_member_data(
         card.preprocessing,
         options.split,
         trained_on=provenance.get("data", {}).get("fingerprint"),
+        training_data=_training_data(card),
         keep_encoded=crop != "pad",
         on_progress=on_progress,
         cache_gib=options.cache_gib,

@@ -1,0 +1,65 @@
+"""Splits for evaluation: held-out images of data that changed since training are refused, never drawn anew."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from resnetlab.config import ConfigError, DataConfig
+from resnetlab.data.eval_dataset import EvalDataset, open_eval_dataset
+from resnetlab.data.open_dataset import open_data
+
+
+def write_photos(root: Path, splits: tuple[str, ...] = ("",), number: int = 10) -> Path:
+    for split in splits:
+        for label, name in enumerate(("cat", "dog")):
+            (root / split / name).mkdir(parents=True)
+            for index in range(number):
+                Image.new("RGB", (9, 9), (20 * index, 120 * label, len(split))).save(
+                    root / split / name / f"{index}.png"
+                )
+    return root
+
+
+def evaluated(
+    trained: DataConfig, fingerprint: str, split: str | None, *, data: DataConfig | None = None
+) -> EvalDataset:
+    seen = open_data(trained).preprocessing
+    return open_eval_dataset(data or trained, seen, split, trained_on=fingerprint, training_data=trained)
+
+
+@pytest.mark.parametrize("change", ["add", "delete"])
+@pytest.mark.parametrize("spelling", ["as it was", "relative", "link"])
+def test_held_out_images_of_changed_data_are_not_drawn_again(tmp_path, monkeypatch, change, spelling):
+    photos = write_photos(tmp_path / "photos")
+    trained = DataConfig(str(photos))
+    fingerprint = open_data(trained).fingerprint
+    assert evaluated(trained, fingerprint, None).split_name == "test"
+    if change == "add":
+        Image.new("RGB", (9, 9), (1, 2, 3)).save(photos / "cat" / "new.png")
+    else:
+        (photos / "dog" / "3.png").unlink()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(photos)
+    again = {"as it was": trained, "relative": DataConfig("photos/."), "link": DataConfig("link")}[spelling]
+    for split in (None, "test", "val"):
+        with pytest.raises(ConfigError, match=r"changed since training.* cannot be drawn again; .*--split all"):
+            evaluated(trained, fingerprint, split, data=again)
+    for split in ("train", "all"):
+        assert evaluated(trained, fingerprint, split, data=again).seen_in_training
+
+
+def test_splits_that_the_data_come_with_and_other_data_are_evaluated(tmp_path):
+    photos = write_photos(tmp_path / "photos", ("train", "test"))
+    trained = DataConfig(str(photos))
+    fingerprint = open_data(trained).fingerprint
+    (photos / "train" / "dog" / "3.png").unlink()
+    for split in (None, "test"):
+        found = evaluated(trained, fingerprint, split)
+        assert (found.split_name, found.seen_in_training, len(found.split)) == ("test", False, 20)
+    with pytest.raises(ConfigError, match="cannot be drawn again"):
+        evaluated(trained, fingerprint, "val")  # was held out of train/
+    other = DataConfig(str(write_photos(tmp_path / "elsewhere" / "photos", number=12)))
+    whole = evaluated(trained, fingerprint, None, data=other)
+    assert (whole.split_name, whole.seen_in_training, len(whole.split)) == ("all", False, 24)
+    assert not evaluated(trained, fingerprint, "test", data=other).seen_in_training
