@@ -91,6 +91,11 @@ def find_overlays(files: Sequence[Path]) -> set[Path]:
     return {path for path in candidates if is_overlay(path)}
 
 
+def has_image_suffix(name: str) -> bool:
+    """Return whether a file's name has the suffix of an image."""
+    return _suffix(name) in KNOWN_SUFFIXES
+
+
 def may_be_image(name: str) -> bool:
     """Return whether a file may be an image, judging from its name: suffix of an image, number, or no suffix."""
     suffix = _suffix(name)
@@ -120,7 +125,7 @@ def _is_output(folder: Path, depth: int) -> bool:
                 continue
             if entry.is_dir():
                 folders.append(folder / entry.name)
-            elif _has_image_suffix(entry.name):
+            elif has_image_suffix(entry.name):
                 if not is_overlay(folder / entry.name):
                     return folder.name.endswith("diagnosis") and _is_figure(folder / entry.name)
                 has_overlay = True
@@ -137,10 +142,6 @@ def _suffix(name: str) -> str:
     """Return the suffix of a file's name in lower case."""
     start = name.rfind(".")
     return name[start:].lower() if start > 0 else ""
-
-
-def _has_image_suffix(name: str) -> bool:
-    return _suffix(name) in KNOWN_SUFFIXES
 
 
 def _has_run_config(folder: Path) -> bool:
@@ -160,5 +161,5 @@ def _is_figure(path: Path) -> bool:
 def _has_image(folder: Path) -> bool:
     """Return whether a folder or one inside it has an image, judging from names."""
     return any(
-        _has_image_suffix(name) for _, _, names in os.walk(folder) for name in names if clutter_reason(name) is None
+        has_image_suffix(name) for _, _, names in os.walk(folder) for name in names if clutter_reason(name) is None
     )

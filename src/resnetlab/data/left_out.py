@@ -30,6 +30,7 @@ HIDDEN = Reason("hidden file or folder", "hidden files and folders")
 OUTPUT = Reason("output of resnetlab", "outputs of resnetlab")
 OUTSIDE = Reason("image outside any class folder", "images outside any class folder", is_warning=True)
 FOLDER = Reason("folder that is not read", "folders that are not read", is_warning=True)
+UNNAMED = Reason("image that no row names", "images that no row names", is_warning=True)
 PARQUET = Reason(
     "file not named after a split", "files not named after a split", is_warning=True, hint="read with --split-folders"
 )

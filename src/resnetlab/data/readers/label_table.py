@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from resnetlab.config import ConfigError
+from resnetlab.data.clutter import clutter_reason, find_overlays, folder_reason, has_image_suffix
 from resnetlab.data.images.packed_sequences import PackedPaths, PackedStrings
-from resnetlab.data.left_out import shorten
+from resnetlab.data.left_out import UNNAMED, LeftOutCounter, LeftOutGroup, shorten
 from resnetlab.data.listing import DatasetListing, SplitListing, check_classes
+from resnetlab.data.readers.folder import printable_name
 from resnetlab.data.readers.table_columns import ALL, CLASS_COLUMN, SPLIT_COLUMN, find_columns, find_tables
 from resnetlab.data.split_names import SPLIT_NAMES, split_of
 
@@ -47,7 +49,8 @@ def list_label_table(path: Path) -> DatasetListing:
 
     Paths in a table are relative to its folder. A column `split` names the split of each row. Without it, and without
     a table for each split, all rows are one split, from which validation and test images are drawn. Classes are sorted
-    by name, in Unicode form NFC.
+    by name, in Unicode form NFC. Images in the folders of the rows that no row names are counted, and of a given
+    folder those in all its folders.
 
     Raises:
         ConfigError: If a table cannot be read or lacks a column, a file is missing or listed twice, a split is unknown,
@@ -66,6 +69,7 @@ def list_label_table(path: Path) -> DatasetListing:
     classes = tuple(sorted({label for part in rows.values() for _, labels in part for label in labels}))
     number = {name: index for index, name in enumerate(classes)}
     root = path if path.is_dir() else path.parent
+    left_out = _unnamed_images(root, rows, whole=path.is_dir())
     listing = DatasetListing(
         classes,
         {
@@ -73,10 +77,14 @@ def list_label_table(path: Path) -> DatasetListing:
             for split in (*SPLIT_NAMES, ALL)
             if split in rows
         },
-        _space_warning(classes, separator) if first.is_multi_label else (),
+        (
+            *(group.line for group in left_out),
+            *(_space_warning(classes, separator) if first.is_multi_label else ()),
+        ),
         kind="images in a table, " + ("several labels an image" if first.is_multi_label else "one class an image"),
         sources={split: table.path.name for split, table in tables.items() if split in rows},
         columns={"label": first.label_column},
+        left_out=left_out,
     )
     return replace(listing, warnings=listing.warnings + check_classes(listing))
 
@@ -155,9 +163,10 @@ def _rows_by_split(tables: Mapping[str, _Table], separator: str | None) -> dict[
                 raise ConfigError(f"{where}: {shorten(file)} must be relative to {table.path.parent}")
             if not (table.path.parent / file).is_file():
                 raise ConfigError(f"{where}: {shorten(file)} is no file in {table.path.parent}")
-            if file in seen:
-                raise ConfigError(f"{where}: {shorten(file)} is in {seen[file]} too; give each image one row")
-            seen[file] = f"row {index + 2} of {table.path.name}"
+            key = _plain_name(file)
+            if key in seen:
+                raise ConfigError(f"{where}: {shorten(file)} is in {seen[key]} too; give each image one row")
+            seen[key] = f"row {index + 2} of {table.path.name}"
             split = table_split
             if table.splits:
                 split = _split_of_row(table.splits[index], where)
@@ -167,6 +176,35 @@ def _rows_by_split(tables: Mapping[str, _Table], separator: str | None) -> dict[
     if rows.keys() - {ALL} and "train" not in rows:
         raise ConfigError(f"{next(iter(tables.values())).path}: no row is of split train; name the split of each row")
     return rows
+
+
+def _plain_name(file: str) -> str:
+    """Return one spelling of a relative path, whatever its dots, slashes and Unicode form: `a.jpg` for `./a.jpg`."""
+    return unicodedata.normalize("NFC", os.path.normpath(file))
+
+
+def _unnamed_images(
+    root: Path, rows: Mapping[str, Sequence[tuple[str, tuple[str, ...]]]], *, whole: bool
+) -> tuple[LeftOutGroup, ...]:
+    """Count the images that no row names, in the folders of named images and, if `whole`, anywhere in `root`."""
+    files = [file for part in rows.values() for file, _ in part]
+    named = set(map(_plain_name, files))
+    folders = {_plain_name(str(Path(file).parent)): str(Path(file).parent) for file in files}
+    if whole:
+        for folder, inside, _ in os.walk(root):
+            inside[:] = [name for name in inside if not clutter_reason(name) and not folder_reason(Path(folder, name))]
+            relative = os.path.relpath(folder, root)
+            folders.setdefault(_plain_name(relative), relative)
+    left_out = LeftOutCounter()
+    for folder in map(root.joinpath, folders.values()):
+        names = [entry.name for entry in os.scandir(folder) if has_image_suffix(entry.name) and entry.is_file()]
+        paths = [folder / name for name in sorted(names) if clutter_reason(name) is None]
+        unnamed = [path for path in paths if _plain_name(os.path.relpath(path, root)) not in named]
+        overlays = find_overlays(unnamed)
+        for path in unnamed:
+            if path not in overlays:
+                left_out.add(UNNAMED, printable_name(os.path.relpath(path, root)))
+    return left_out.summary()
 
 
 def _split_of_row(cell: str, where: str) -> str:
