@@ -300,3 +300,15 @@ def test_a_full_disk_is_reported_and_packing_continues_later(folder, tmp_path, m
     )
     assert main(arguments) == 0
     assert main(["data", "check", str(out)]) == 0
+
+
+def test_other_color_profiles_are_other_shards_if_images_are_resized(folder, tmp_path):
+    for out, max_side in ((tmp_path / "resized", 20), (tmp_path / "whole", None)):
+        applied, ignored = (PackOptions(max_side=max_side, color_profiles=mode) for mode in ("apply", "ignore"))
+        first = pack_dataset(DataConfig(str(folder)), out, applied)
+        if max_side is None:  # the files are packed as they are
+            assert pack_dataset(DataConfig(str(folder)), out, ignored) == first
+        else:
+            with pytest.raises(ConfigError, match="with color-profiles apply; give another --out"):
+                pack_dataset(DataConfig(str(folder)), out, ignored)
+            assert pack_dataset(DataConfig(str(folder)), out, applied) == first

@@ -1,6 +1,8 @@
 """A folder of limited size for downloaded files, shared by processes; least recently used files are deleted first."""
 
 import os
+import re
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -10,9 +12,11 @@ from filelock import FileLock
 
 from resnetlab.config import ConfigError
 from resnetlab.data.images.storage import stored_size
-from resnetlab.system.atomic_files import write_atomic
+from resnetlab.system.atomic_files import final_name, write_atomic
 
 PART, LOCK = ".part", ".lock"
+CACHED = re.compile(r"[0-9a-f]{64}(\.part)?")
+"""Names of the files that the cache writes, but for its locks."""
 STALE_PART_S = 86_400
 """Seconds without a change after which an unfinished file is deleted."""
 
@@ -85,15 +89,22 @@ class ShardCache:
             self.touch(path)
 
     def trim(self) -> list[Path]:
-        """Delete the least recently used files until the others fit; return the deleted paths."""
+        """Delete the least recently used files until the others fit; return the deleted paths.
+
+        Only files with the names that the cache gives count: the folder may hold files of the user.
+        """
         with FileLock(self.folder / f"trim{LOCK}", thread_local=False):
             files = []
             for path in self.folder.iterdir():
+                if not CACHED.fullmatch(final_name(path.name) or path.name):
+                    continue
                 with suppress(FileNotFoundError):
-                    status = path.stat()
+                    status = path.lstat()
+                    if not stat.S_ISREG(status.st_mode):
+                        continue
                     if path.suffix == PART and time.time() - status.st_mtime > STALE_PART_S:
                         path.unlink()
-                    elif path.suffix != LOCK:
+                    else:
                         files.append((status.st_mtime, status.st_size, path))
             total = sum(size for _, size, _ in files)
             deleted = []

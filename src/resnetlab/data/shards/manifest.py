@@ -136,9 +136,13 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 def _check_same_packing(out: Path, previous: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
     """Raise `ConfigError` if a folder was packed from other images or with other options."""
     source = previous.get("source")
-    for name in ("max_side", "shard_mib", "max_megapixels", "images"):
-        value = previous.get(name, "unknown")
-        if value != manifest[name]:
+    names = ["max_side", "shard_mib", "max_megapixels", "images"]
+    if manifest["max_side"] is not None:  # else no image is decoded
+        names.insert(1, "color_profiles")
+    for name in names:
+        default = "apply" if name == "color_profiles" else "unknown"
+        value = previous.get(name, default)
+        if value != manifest.get(name, default):
             difference = "other images" if name == "images" else f"{name.replace('_', '-')} {value}"
             raise ConfigError(f"{out} was packed from {source} with {difference}; give another --out")
     if previous.get("times") != manifest["times"]:
