@@ -139,6 +139,15 @@ def test_outputs_beside_splits(tmp_path):
     assert listing.left_out[0].line == "ignored 2 outputs of resnetlab: explained/, runs/"
 
 
+@pytest.mark.parametrize("mark", [lambda folder: (folder / "runs").mkdir(), lambda folder: add_study(folder)])
+@pytest.mark.parametrize("where", ["train", "test", "train/a"])
+def test_a_split_or_class_with_outputs_in_it_is_read(tmp_path, mark, where):
+    write_tree(tmp_path, {"train/a/left": 2, "train/a/right": 2, "train/b": 1, "test/a": 1, "test/b": 1})
+    mark(tmp_path / where)
+    listing = list_folder(tmp_path)
+    assert {split: len(part) for split, part in listing.splits.items()} == {"train": 5, "test": 2}
+
+
 def test_a_folder_with_nothing_but_outputs_has_no_class(tmp_path):
     add_run(tmp_path / "runs" / "x")
     with pytest.raises(ConfigError, match="has no image; expected class folders"):

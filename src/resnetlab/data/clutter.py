@@ -115,6 +115,8 @@ def is_shard_index(path: Path) -> bool:
 def _is_output(folder: Path, depth: int) -> bool:
     if _has_run_config(folder) or (folder / ".packing.json").is_file():
         return True
+    if folder.name == "figures" and (folder.parent / "runs").is_dir() and (folder.parent / "results.json").is_file():
+        return True  # of a study
     if (folder / "index.json").is_file() and is_shard_index(folder / "index.json"):
         return True
     folders: list[Path] = []
@@ -132,7 +134,8 @@ def _is_output(folder: Path, depth: int) -> bool:
     if folder.name in OUTPUT_FOLDERS and not has_overlay and not _has_image(folder):
         return True  # of a run that has just begun
     if depth and any(child.name == "runs" and _is_output(child, depth - 1) for child in folders):
-        return True  # a study, whose figures are images
+        # A study, unless a command wrote into a folder of images.
+        return not any(_has_image(child) and not _is_output(child, depth - 1) for child in folders)
     if folders:
         return depth > 0 and all(_is_output(child, depth - 1) for child in folders)
     return has_overlay

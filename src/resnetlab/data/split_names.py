@@ -4,8 +4,10 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 
 from resnetlab.config import ConfigError
+from resnetlab.data.left_out import shorten
 
 SPLIT_NAMES = ("train", "val", "test")
 """Splits in the order of every listing."""
@@ -108,6 +110,24 @@ def parse_split_folders(text: str | None) -> dict[str, str]:
     if len(set(chosen.values())) < len(chosen):
         raise _invalid("names one folder for two splits; give each split a folder of its own")
     return {split: chosen[split] for split in (*SPLIT_NAMES, "all") if split in chosen}
+
+
+def refuse_shared(root: Path, splits: Mapping[str, Iterable[Path]]) -> None:
+    """Raise if a folder or file belongs to two splits, perhaps in two spellings or through a link.
+
+    Raises:
+        ConfigError: If that is the case.
+    """
+    first: dict[Path, tuple[str, Path]] = {}
+    for split, paths in splits.items():
+        for path in paths:
+            other_split, other = first.setdefault(path.resolve(), (split, path))
+            if other_split != split:
+                names = [shorten(found.relative_to(root).as_posix()) for found in (other, path)]
+                raise ConfigError(
+                    f"{root}: {names[0]} of {other_split} and {names[1]} of {split} are one "
+                    f"{'folder' if path.is_dir() else 'file'}; give each split its own"
+                )
 
 
 def suggest_option(names: Iterable[str]) -> str:

@@ -170,3 +170,11 @@ def test_a_pointer_of_git_lfs(tmp_path):
         ConfigError, match=r"train.parquet: only a pointer of Git LFS; fetch the file with: git lfs pull"
     ):
         list_parquet(tmp_path)
+
+
+@pytest.mark.parametrize("given", [{}, {"train": "train.parquet", "test": "test.parquet"}])
+def test_two_names_of_one_file_are_not_two_splits(tmp_path, given):
+    write(tmp_path, "train.parquet")
+    (tmp_path / "test.parquet").symlink_to("train.parquet")
+    with pytest.raises(ConfigError, match=r"train.parquet of train and test.parquet of test are one file"):
+        list_parquet(tmp_path, given)

@@ -143,12 +143,26 @@ def test_given_classes(tmp_path):
     [
         ({"train": "train", "test": "Test"}, "--split-folders test=Test names no folder there; folders: test, train"),
         ({"train": "train", "test": "train/a"}, "names a and a folder around it"),
+        ({"train": "train", "test": "./train"}, "train of train and train of test are one folder; give each split its"),
+        ({"train": "train", "test": "x/link"}, "train of train and x/link of test are one folder"),
+        ({"train": "train", "test": "x/inner"}, "names inner and a folder around it"),
     ],
 )
 def test_given_folders_must_exist_and_be_separate(tmp_path, given, message):
     write_tree(tmp_path, {f"{name}/{cls}": 1 for name in ("train", "test") for cls in "ab"})
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/link").symlink_to("../train")
+    (tmp_path / "x/inner").symlink_to("../train/a")
+    message = message.replace("test, train", "test, train, x")
     with pytest.raises(ConfigError, match=message):
         list_folder(tmp_path, given)
+
+
+def test_two_names_of_one_folder_are_not_two_splits(tmp_path):
+    write_tree(tmp_path, {"train/a": 1, "train/b": 1})
+    (tmp_path / "test").symlink_to("train")
+    with pytest.raises(ConfigError, match="train of train and test of test are one folder"):
+        list_folder(tmp_path)
 
 
 def test_classes_that_differ_in_case_are_reported(tmp_path):

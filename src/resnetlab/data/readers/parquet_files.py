@@ -15,6 +15,7 @@ from resnetlab.data.split_names import (
     file_stem,
     has_split_word,
     is_unsure,
+    refuse_shared,
     shard_number,
     split_of,
     splits_of_files,
@@ -71,6 +72,7 @@ def find_split_files(path: Path, split_folders: Mapping[str, str]) -> ParquetFil
         return ParquetFiles({"all": [path]}, {"all": path.name}, warnings)
     files = find_parquet_files(path)
     found = _chosen(path, split_folders) if split_folders else _by_name(path, files)
+    refuse_shared(path, found.splits)
     for split_files in found.splits.values():
         _check_complete(path, split_files)
     return found

@@ -8,7 +8,7 @@ from pathlib import Path
 from resnetlab.config import ConfigError
 from resnetlab.data.clutter import clutter_reason, may_be_image
 from resnetlab.data.left_out import join_names
-from resnetlab.data.split_names import SPLIT_NAMES, is_unsure, split_of, suggest_option
+from resnetlab.data.split_names import SPLIT_NAMES, is_unsure, refuse_shared, split_of, suggest_option
 
 CLASSES_OPTION = "--split-folders all=."
 """The option that says that the folders of the root are classes."""
@@ -84,6 +84,7 @@ def find_split_folders(root: Path, folders: Sequence[Path], given: Mapping[str, 
             f"the folders with {suggest_option(path.name for path in folders)}"
         )
     _refuse_alike(root, by_split, others, contents)
+    refuse_shared(root, {split: [folder] for split, folder in by_split.items()})
     unsure = [path.name for path in by_split.values() if is_unsure(path.name)]
     warnings = [f"{name}/ is read as val; if it is the test split, say so with --split-folders" for name in unsure]
     found = {split: by_split[split] for split in SPLIT_NAMES if split in by_split}
@@ -105,9 +106,10 @@ def _given_folders(root: Path, folders: Sequence[Path], given: Mapping[str, str]
                 f"{root}: --split-folders {split}={given[split]} names no folder there; folders: "
                 f"{join_names([path.name for path in folders], 90) or 'none'}"
             )
+    refuse_shared(root, {split: [folder] for split, folder in found.items()})
     paths = list(found.values())
     for folder in paths:
-        if any(folder != other and folder.is_relative_to(other) for other in paths):
+        if any(folder != other and folder.resolve().is_relative_to(other.resolve()) for other in paths):
             raise ConfigError(f"{root}: --split-folders names {folder.name} and a folder around it; name separate ones")
     used = [folder.relative_to(root).parts for folder in paths]
     others = [path for path in folders if not any(parts[:1] in ((), (path.name,)) for parts in used)]
