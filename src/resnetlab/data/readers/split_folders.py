@@ -84,10 +84,10 @@ def find_split_folders(root: Path, folders: Sequence[Path], given: Mapping[str, 
             f"the folders with {suggest_option(path.name for path in folders)}"
         )
     _refuse_alike(root, by_split, others, contents)
-    refuse_shared(root, {split: [folder] for split, folder in by_split.items()})
     unsure = [path.name for path in by_split.values() if is_unsure(path.name)]
     warnings = [f"{name}/ is read as val; if it is the test split, say so with --split-folders" for name in unsure]
     found = {split: by_split[split] for split in SPLIT_NAMES if split in by_split}
+    refuse_shared(root, {split: [folder] for split, folder in found.items()})
     return SplitFolders(found, tuple(others), tuple(warnings))
 
 
