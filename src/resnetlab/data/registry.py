@@ -207,7 +207,10 @@ def _find_kind(config: DataConfig) -> Kind:
         if (path / PACK_PLAN_FILE).exists():
             raise ConfigError(f"{path}: packing was not finished; run the same resnetlab data pack command again")
         if path.is_dir():
-            return "parquet" if find_parquet_files(path) else "table" if find_tables(path) else "folder"
+            if find_parquet_files(path):
+                return "parquet"
+            # Given folders say that a table beside them is not meant.
+            return "table" if config.split_folders is None and find_tables(path) else "folder"
     except OSError as error:
         raise ConfigError(f"data {config.name!r} cannot be read ({error.strerror})") from error
     if path.is_file():

@@ -154,6 +154,53 @@ def test_images_that_no_row_names_are_counted(images):
     assert list_label_table(path).left_out == ()
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("train.csv val.csv eval.csv", "eval.csv and val.csv are both of val"),
+        ("train.csv train.tsv", "train.csv and train.tsv are both of train"),
+        ("train.csv test.csv labels.csv", "labels.csv and test.csv are of all images and of a split"),
+        ("labels.csv Labels.csv", "Labels.csv and labels.csv are both of all images"),
+    ],
+)
+def test_two_tables_of_one_split_are_refused(images, names, message):
+    for name in names.split():
+        write(images / name, "file,label".replace(",", "\t" if name.endswith("tsv") else ","), "images/a.png,x")
+    with pytest.raises(ConfigError, match=f"the tables {message}; rename one of them"):
+        detect_kind(DataConfig(str(images)))
+    write(images / names.split()[-1], "id,colour", "1,red")  # no table of labels
+    assert detect_kind(DataConfig(str(images))) == "table"
+
+
+def test_a_table_of_an_unsure_split_is_named(images):
+    write(images / "train.csv", "file,label", "images/a.png,x", "images/b.png,y")
+    write(images / "holdout.csv", "file,label", "images/c.png,x", "images/d.png,y")
+    assert "holdout.csv is read as val; if it is the test split, rename it" in list_label_table(images).warnings
+
+
+@pytest.mark.parametrize(
+    ("prefix", "option"), [("", "--split-folders all=."), ("train/", "--split-folders train=train")]
+)
+def test_class_folders_beside_a_table(tmp_path, prefix, option):
+    tree = write_tree(tmp_path, {f"{prefix}cat": 3, f"{prefix}dog": 3})
+    table = write(tree / "train.csv", "filename,label", f"{prefix}cat/000.png,x", f"{prefix}dog/000.png,y")
+    listing = list_dataset(DataConfig(str(tree)))
+    assert f"train.csv is read, not the folders; for those give {option}" in listing.warnings
+    chosen = DataConfig(str(tree), split_folders=option.split()[1])
+    assert detect_kind(chosen) == "folder"
+    assert list_dataset(chosen).classes == ("cat", "dog")
+    write(table, "filename,label", "000.png,x")
+    with pytest.raises(ConfigError, match=f"is no file in .*; if its folders are the classes, give {option}"):
+        list_dataset(DataConfig(str(tree)))
+
+
+def test_folders_of_splits_beside_their_tables_are_no_classes(tmp_path):
+    tree = write_tree(tmp_path, {"train": 2, "test": 2})
+    for split in ("train", "test"):
+        write(tree / f"{split}.csv", "file,label", *(f"{split}/00{number}.png,{number}" for number in range(2)))
+    assert list_label_table(tree).warnings == ()
+
+
 def test_files_that_are_no_text(images):
     (images / "t.csv").write_bytes(b"file,labels\nimages/a.png,caf\xe9\n")
     with pytest.raises(ConfigError, match="cannot be read as a table in UTF-8"):

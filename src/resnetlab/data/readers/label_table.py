@@ -19,8 +19,9 @@ from resnetlab.data.images.packed_sequences import PackedPaths, PackedStrings
 from resnetlab.data.left_out import UNNAMED, LeftOutCounter, LeftOutGroup, shorten
 from resnetlab.data.listing import DatasetListing, SplitListing, check_classes
 from resnetlab.data.readers.folder import printable_name
+from resnetlab.data.readers.split_folders import class_tree_option
 from resnetlab.data.readers.table_columns import ALL, CLASS_COLUMN, SPLIT_COLUMN, find_columns, find_tables
-from resnetlab.data.split_names import SPLIT_NAMES, split_of
+from resnetlab.data.split_names import SPLIT_NAMES, is_unsure, split_of
 
 SEPARATORS = ";|,"
 """Characters that may separate the labels of an image; a table uses one of them."""
@@ -65,7 +66,8 @@ def list_label_table(path: Path) -> DatasetListing:
                 "both label (one class) or labels (several)"
             )
     separator = _separator(list(tables.values()))
-    rows = _rows_by_split(tables, separator)
+    option = class_tree_option(path) if path.is_dir() else None
+    rows = _rows_by_split(tables, separator, f"; if its folders are the classes, give {option}" if option else "")
     classes = tuple(sorted({label for part in rows.values() for _, labels in part for label in labels}))
     number = {name: index for index, name in enumerate(classes)}
     root = path if path.is_dir() else path.parent
@@ -79,6 +81,7 @@ def list_label_table(path: Path) -> DatasetListing:
         },
         (
             *(group.line for group in left_out),
+            *_choice_warnings(tables, option),
             *(_space_warning(classes, separator) if first.is_multi_label else ()),
         ),
         kind="images in a table, " + ("several labels an image" if first.is_multi_label else "one class an image"),
@@ -146,8 +149,10 @@ def _separator(tables: Sequence[_Table]) -> str | None:
     return next(iter(used), None)
 
 
-def _rows_by_split(tables: Mapping[str, _Table], separator: str | None) -> dict[str, list[tuple[str, tuple[str, ...]]]]:
-    """Return the file and the labels of each row by split, and check each row."""
+def _rows_by_split(
+    tables: Mapping[str, _Table], separator: str | None, hint: str
+) -> dict[str, list[tuple[str, tuple[str, ...]]]]:
+    """Return the file and the labels of each row by split, and check each row; `hint` ends the error of no file."""
     rows: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
     seen: dict[str, str] = {}
     for table_split, table in tables.items():
@@ -162,7 +167,7 @@ def _rows_by_split(tables: Mapping[str, _Table], separator: str | None) -> dict[
             if Path(file).is_absolute():
                 raise ConfigError(f"{where}: {shorten(file)} must be relative to {table.path.parent}")
             if not (table.path.parent / file).is_file():
-                raise ConfigError(f"{where}: {shorten(file)} is no file in {table.path.parent}")
+                raise ConfigError(f"{where}: {shorten(file)} is no file in {table.path.parent}{hint}")
             key = _plain_name(file)
             if key in seen:
                 raise ConfigError(f"{where}: {shorten(file)} is in {seen[key]} too; give each image one row")
@@ -226,6 +231,20 @@ def _split_listing(
     for row, (_, labels) in enumerate(rows):
         matrix[row, [number[name] for name in labels]] = True
     return SplitListing(names, paths, label_matrix=matrix)
+
+
+def _choice_warnings(tables: Mapping[str, _Table], option: str | None) -> tuple[str, ...]:
+    """Return warnings about tables whose split is unsure, and about folders that look like classes beside a table.
+
+    `option` reads the folders instead; `None` if they do not look like classes.
+    """
+    names = {split: shorten(table.path.name) for split, table in tables.items()}
+    unsure = [name for split, name in names.items() if split == "val" and is_unsure(tables[split].path.stem)]
+    warnings = [f"{name} is read as val; if it is the test split, rename it" for name in unsure]
+    if option is not None:
+        read = " and ".join(names.values())
+        warnings.append(f"{read} {'is' if len(names) == 1 else 'are'} read, not the folders; for those give {option}")
+    return tuple(warnings)
 
 
 def _space_warning(classes: Sequence[str], separator: str | None) -> tuple[str, ...]:

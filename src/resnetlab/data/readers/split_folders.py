@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnetlab.config import ConfigError
-from resnetlab.data.clutter import clutter_reason, may_be_image
+from resnetlab.data.clutter import clutter_reason, folder_reason, may_be_image
 from resnetlab.data.left_out import join_names
 from resnetlab.data.split_names import SPLIT_NAMES, is_unsure, refuse_shared, split_of, suggest_option
 
@@ -96,6 +96,22 @@ def folders_in(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if entry.is_dir() and clutter_reason(entry.name) is None)
     return [folder / name for name in names]
+
+
+def class_tree_option(root: Path) -> str | None:
+    """Return the option that reads a folder as a tree of classes; `None` if fewer than two folders look like classes.
+
+    Those are folders of images in the root, but for ones named after splits, or in the folder `train`.
+    """
+    folders = folders_in(root)
+    splits = [path for path in folders if split_of(path.name) is not None]
+    for inside, option in (
+        ([path for path in folders if path not in splits], CLASSES_OPTION),
+        *((folders_in(path), suggest_option(split.name for split in splits)) for path in splits),
+    ):
+        if sum(_content(path).has_image for path in inside if folder_reason(path) is None) > 1:
+            return option
+    return None
 
 
 def _given_folders(root: Path, folders: Sequence[Path], given: Mapping[str, str]) -> SplitFolders:

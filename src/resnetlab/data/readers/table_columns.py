@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from resnetlab.config import ConfigError
-from resnetlab.data.left_out import join_names
+from resnetlab.data.left_out import join_names, shorten
 from resnetlab.data.split_names import SPLIT_NAMES, split_of
 
 SUFFIXES: Mapping[str, str] = {".csv": ",;\t", ".tsv": "\t"}
@@ -25,15 +25,31 @@ def find_tables(folder: Path) -> dict[str, Path]:
     """Return the tables of labels directly in a folder, by split: `labels.csv` (`all`), or `train.csv` and others.
 
     Tables of other names, and tables without the columns that are needed, are not tables of labels.
+
+    Raises:
+        ConfigError: If two tables are of one split, or one is of all images and another of a split.
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         split = ALL if path.stem.lower() == WHOLE else split_of(path.stem)
-        if is_table(path) and split is not None and split not in found and _has_columns(path):
-            found[split] = path
+        if not is_table(path) or split is None or not _has_columns(path):
+            continue
+        if split in found:
+            raise _two_tables(folder, found[split], path, f"both of {'all images' if split == ALL else split}")
+        found[split] = path
+    if ALL in found and len(found) > 1:
+        other = next(path for split, path in found.items() if split != ALL)
+        raise _two_tables(folder, found[ALL], other, "of all images and of a split")
     if ALL in found:
         return {ALL: found[ALL]}
     return {split: found[split] for split in SPLIT_NAMES if split in found} if "train" in found else {}
+
+
+def _two_tables(folder: Path, first: Path, second: Path, problem: str) -> ConfigError:
+    return ConfigError(
+        f"{folder}: the tables {shorten(first.name)} and {shorten(second.name)} are {problem}; rename one of them, "
+        "give one table as data, or read folders with --split-folders"
+    )
 
 
 def _has_columns(path: Path) -> bool:
