@@ -169,6 +169,14 @@ class ModelConfig:
         check(
             narrow is None, f"stage_channels {narrow} * width_per_group {self.width_per_group} / 64 must be at least 1"
         )
+        before = self.stem_width
+        for inner in self.stage_channels:
+            check(
+                self.shortcut != "pad" or inner * self.expansion >= before,
+                f'shortcut="pad" (option A) adds channels and drops none, and here they fall from {before} to '
+                f'{inner * self.expansion}; use shortcut="project", or channels that do not fall',
+            )
+            before = inner * self.expansion
         check(
             not self.average_shortcut or self.shortcut in ("project", "project_all"),
             f'average_shortcut averages in front of projections; use shortcut="project", not "{self.shortcut}"',

@@ -7,7 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from resnetlab.config import BLOCK_PROPERTIES
 from resnetlab.models.activation_checkpointing import checkpoint_segments, run_checkpointed
+from resnetlab.models.block_registry import BLOCKS, properties_of
 from resnetlab.models.blocks import BasicBlock
 from resnetlab.models.zoo import build_model
 
@@ -82,6 +84,25 @@ def test_training_is_bit_identical(name, changes, precision):
     assert list(stored) == list(recomputed)
     assert all(torch.equal(stored[key], recomputed[key]) for key in stored)
     assert any(key.endswith("running_var") for key in stored) == (model.config.norm == "batch")
+
+
+class OwnDropoutBlock(BasicBlock):
+    """A block of one's own that draws numbers as PyTorch's layers do."""
+
+    def residual(self, x):
+        return F.dropout(super().residual(x), 0.5, self.training)
+
+
+@pytest.mark.parametrize("block", ["stochastic-depth", "dropout-shortcut", "own"])
+def test_random_blocks_are_recomputed_with_the_same_numbers(monkeypatch, block):
+    """Without a trainer, which would give them the key of the step."""
+    monkeypatch.setitem(BLOCKS, "own", OwnDropoutBlock)
+    monkeypatch.setitem(BLOCK_PROPERTIES, "own", properties_of(OwnDropoutBlock))
+    model, results = seeded("resnet20", block=block), []
+    for activation_checkpointing in (False, True):
+        torch.manual_seed(0)
+        results.append(two_steps(model, activation_checkpointing))
+    assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])
 
 
 def test_training_is_bit_identical_with_channels_last():

@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 
-from resnetlab.config import ModelConfig
+from resnetlab.config import BLOCK_PROPERTIES, ModelConfig
+from resnetlab.models.block_registry import BLOCKS, properties_of
+from resnetlab.models.blocks import BasicBlock
 from resnetlab.models.cost import cost, cost_of_config
 from resnetlab.models.resnet import ResNet
 from resnetlab.models.zoo import build_model, model_config
@@ -110,6 +113,34 @@ def test_the_cost_of_a_configuration_is_that_of_its_network(changes, shortcut):
 @pytest.mark.parametrize("name", ["resnet18", "resnet50-v1", "resnet110"])
 def test_the_cost_of_a_named_network_is_that_of_the_built_one(name):
     assert cost_of_config(model_config(name), 64) == cost(build_model(name), 64)
+
+
+class OwnLayersBlock(BasicBlock):
+    """A block of one's own with a parameter, other layers, and a parameter that two layers share."""
+
+    def __init__(self, config, in_channels, channels, *, stride):
+        super().__init__(config, in_channels, channels, stride=stride)
+        self.factor = nn.Parameter(torch.zeros(3))
+        self.norm, self.rectifier = nn.GroupNorm(2, channels), nn.PReLU()
+        self.again = nn.PReLU()
+        self.again.weight = self.rectifier.weight
+        self.unused = nn.ParameterList([torch.zeros(5)])
+
+    def residual(self, x):
+        return self.again(self.rectifier(self.norm(super().residual(x)))) * self.factor.sum()
+
+
+def test_parameters_of_any_layer_are_counted(monkeypatch):
+    monkeypatch.setitem(BLOCKS, "own", OwnLayersBlock)
+    monkeypatch.setitem(BLOCK_PROPERTIES, "own", properties_of(OwnLayersBlock))
+    for blocks in ((1, 1), (3, 2)):
+        config = ModelConfig(stem="cifar", stage_blocks=blocks, stage_channels=(4, 8), block="own", shortcut="pad")
+        model = ResNet(config)
+        counted = cost(model, 8)
+        assert counted.params == sum(p.numel() for p in model.parameters())
+        assert cost_of_config(config, 8) == counted
+        own = {layer.name: layer for layer in counted.layers}["layer2.0"]
+        assert (own.kind, own.params, own.output_shape) == ("OwnLayersBlock", 3, (8, 4, 4))
 
 
 def test_the_global_random_numbers_are_left_alone():

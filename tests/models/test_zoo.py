@@ -1,10 +1,12 @@
 """Named networks: what the names mean, and errors for wrong ones."""
 
+import dataclasses
+
 import pytest
 import torch
 
-from resnetlab.config import ConfigError, ModelConfig
-from resnetlab.models.zoo import CATALOGUE, build_model, model_config, size_warning
+from resnetlab.config import BLOCK_PROPERTIES, ConfigError, ModelConfig, block_properties
+from resnetlab.models.zoo import CATALOGUE, build_model, find_name, model_config, size_warning
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
@@ -35,6 +37,30 @@ def test_a_generator_leaves_the_global_one_unchanged():
     assert torch.equal(torch.get_rng_state(), before)
     build_model("resnet8")
     assert not torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50])
+@pytest.mark.parametrize("block", [name for name in BLOCK_PROPERTIES if name not in ("basic", "bottleneck")])
+def test_the_name_of_a_block_is_the_option(depth, block):
+    expected = model_config(f"resnet{depth}").block
+    if block_properties(block).num_convs != block_properties(expected).num_convs:
+        return
+    named, chosen = model_config(f"resnet{depth}-{block}"), model_config(f"resnet{depth}", block=block)
+    assert dataclasses.replace(named, name="") == dataclasses.replace(chosen, name="")
+    assert find_name(chosen) == f"resnet{depth}-{block}"
+
+
+def test_option_a_drops_no_channels():
+    for changes, fall in (
+        ({"stage_channels": (64, 32)}, "from 64 to 32"),
+        ({"stage_channels": (16, 32), "stem_channels": 64}, "from 64 to 16"),
+        ({"stage_channels": (16, 8), "block": "bottleneck", "stem_channels": 64}, "from 64 to 32"),
+    ):
+        with pytest.raises(ConfigError, match=rf"option A\) adds channels and drops none.* {fall}; use shortcut="):
+            ModelConfig(stage_blocks=(1, 1), shortcut="pad", **changes)
+        for shortcut in ("project", "project_all", "none"):
+            ModelConfig(stage_blocks=(1, 1), shortcut=shortcut, **changes)
+    ModelConfig(stage_blocks=(1, 1), stage_channels=(16, 16), block="bottleneck", shortcut="pad", stem_channels=64)
 
 
 def test_bottleneck_depths_are_9n_plus_2():

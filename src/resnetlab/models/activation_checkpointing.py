@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from resnetlab.models.blocks import Block
+from resnetlab.models.variants.step_noise import StepNoise
 
 Segment = tuple[nn.Module, ...]
 """Consecutive blocks; of their activations, only the input of the first block is stored."""
@@ -41,7 +42,7 @@ def run_checkpointed(stages: Iterable[nn.Sequential], x: Tensor) -> Tensor:
                 segment,
                 x,
                 use_reentrant=False,
-                preserve_rng_state=False,  # the network uses no random numbers
+                preserve_rng_state=_draws_random_numbers(segment),
                 determinism_check="none",  # recording all shapes would take 5 % of a small step
                 context_fn=lambda frozen=frozen: (contextlib.nullcontext(), frozen),
             )
@@ -69,6 +70,20 @@ def checkpoint_segments(stage: nn.Sequential) -> list[Segment]:
     count = math.ceil(len(blocks) / size)
     cuts = [len(blocks) * i // count for i in range(count + 1)]
     return [tuple(blocks[cuts[i] : cuts[i + 1]]) for i in range(count)]
+
+
+def _draws_random_numbers(segment: Segment) -> bool:
+    """Return whether a forward pass may take random numbers from PyTorch's generators, which change with each pass.
+
+    Blocks of this package take none while the trainer gives them the key of the step. What other blocks do is unknown.
+    A generator cannot be read while a CUDA graph is captured.
+    """
+    noises = (getattr(block, "noise", None) for block in segment)
+    if all(type(block).__module__.startswith("resnetlab.") for block in segment) and not any(
+        isinstance(noise, StepNoise) and not noise.is_set for noise in noises
+    ):
+        return False
+    return not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
 
 
 def _run(segment: Segment, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import itertools
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +25,8 @@ PROBE_BATCH = 2
 DISTINCT_BLOCKS = 2
 """Blocks of a stage that can differ in cost: the first has the stride and the projection, all others are equal."""
 
-COUNTED_LAYERS = (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.Linear, Scale, Shift)
+LAYERS = (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.Linear, Scale, Shift)
+"""Kinds of layers that are always listed; other modules are if they have parameters of their own."""
 
 
 @dataclass(frozen=True)
@@ -78,16 +80,16 @@ def cost_of_config(config: ModelConfig, image_size: int, batch_size: int = 1) ->
         block = tuple(group)
         layers += block
         if position == DISTINCT_BLOCKS - 1:
-            old = f"layer{stage}.{position}."
+            old = f"layer{stage}.{position}"
             for further in range(DISTINCT_BLOCKS, config.stage_blocks[stage - 1]):
-                new = f"layer{stage}.{further}."
+                new = f"layer{stage}.{further}"
                 layers += [dataclasses.replace(x, name=x.name.replace(old, new, 1)) for x in block]
     return Cost(tuple(layers))
 
 
 def _block_of(layer: LayerCost) -> tuple[int, int]:
     """Return the number of a layer's stage (from 1) and of its block (from 0); (0, 0) for the stem and the head."""
-    found = re.match(r"layer(\d+)\.(\d+)\.", layer.name)
+    found = re.match(r"layer(\d+)\.(\d+)(?:\.|$)", layer.name)
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
@@ -106,7 +108,11 @@ def cost(model: ResNet, image_size: int, batch_size: int = 1) -> Cost:
     check_type("model", model, ResNet, example="resnetlab.build_model('resnet20')")
     probe = copy.deepcopy(model).cpu().float().train()
     images = torch.zeros(PROBE_BATCH, model.config.in_channels, image_size, image_size)
-    names: dict[nn.Module, str] = {m: name for name, m in probe.named_modules() if isinstance(m, COUNTED_LAYERS)}
+    names: dict[nn.Module, str] = {
+        m: name
+        for name, m in probe.named_modules()
+        if isinstance(m, LAYERS) or next(m.parameters(recurse=False), None) is not None
+    }
     shapes: dict[str, tuple[int, ...]] = {}
     stored_bytes = dict.fromkeys(names.values(), 0)
     entered = [next(iter(names.values()))]
@@ -115,8 +121,8 @@ def cost(model: ResNet, image_size: int, batch_size: int = 1) -> Cost:
     def before_layer(module: nn.Module, _inputs: object) -> None:
         entered.append(names[module])
 
-    def after_layer(module: nn.Module, _inputs: object, output: Tensor) -> None:
-        shapes[names[module]] = tuple(output.shape[1:])
+    def after_layer(module: nn.Module, _inputs: object, output: object) -> None:
+        shapes[names[module]] = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
 
     def count_stored(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -131,10 +137,29 @@ def cost(model: ResNet, image_size: int, batch_size: int = 1) -> Cost:
         module.register_forward_hook(after_layer)
     with torch.autograd.graph.saved_tensors_hooks(count_stored, lambda tensor: tensor):
         _logits = probe(images)  # the name keeps the graph and its tensors alive until the counting is done
-    return Cost(tuple(_layer_cost(module, name, shapes[name], stored_bytes[name]) for module, name in names.items()))
+    params = _count_parameters(names)
+    return Cost(
+        tuple(
+            _layer_cost(module, name, shapes.get(name, ()), params=params[module], activation_bytes=stored_bytes[name])
+            for module, name in names.items()
+        )
+    )
 
 
-def _layer_cost(module: nn.Module, name: str, shape: tuple[int, ...], activation_bytes: int) -> LayerCost:
+def _count_parameters(modules: Iterable[nn.Module]) -> dict[nn.Module, int]:
+    """Return the numbers in the parameters of each module, without those that a module before it has."""
+    seen: set[nn.Parameter] = set()
+    counts: dict[nn.Module, int] = {}
+    for module in modules:
+        own = set(module.parameters(recurse=isinstance(module, LAYERS))) - seen
+        counts[module] = sum(parameter.numel() for parameter in own)
+        seen |= own
+    return counts
+
+
+def _layer_cost(
+    module: nn.Module, name: str, shape: tuple[int, ...], *, params: int, activation_bytes: int
+) -> LayerCost:
     macs = 0
     if isinstance(module, nn.Conv2d):
         macs = module.weight.numel() * shape[1] * shape[2]
@@ -144,7 +169,7 @@ def _layer_cost(module: nn.Module, name: str, shape: tuple[int, ...], activation
         name=name,
         kind=type(module).__name__,
         output_shape=shape,
-        params=sum(p.numel() for p in module.parameters()),
+        params=params,
         macs=macs,
         activation_bytes=activation_bytes,
     )

@@ -179,13 +179,14 @@ def _imagenet_block(name: str, block: str | None, paper_block: str) -> str:
     """Return the block of an ImageNet network whose name ends with `block`, in place of Table 1's.
 
     Raises:
-        ConfigError: if no such block has as many convolutions as Table 1's.
+        ConfigError: if no such block has the convolutions and the expansion of Table 1's.
     """
     if block is None:
         return paper_block
     expected = block_properties(paper_block)
     for candidate in (block, f"{block}-{paper_block}"):
-        if BLOCK_PROPERTIES.get(candidate) == expected:
+        found = BLOCK_PROPERTIES.get(candidate)
+        if found is not None and (found.num_convs, found.expansion) == (expected.num_convs, expected.expansion):
             return candidate
     raise ConfigError(
         f"model {name!r}: block {block} has no form with {expected.num_convs} convolutions like the {paper_block} "

@@ -7,7 +7,13 @@ from torch import nn
 
 from helpers import public_resnets, rare_resnets
 from resnetlab.models.blocks import PadShortcut
-from resnetlab.models.importing.convert import BN_EPSILON, append_zero_channels, bn_of_conv, convert_state_dict
+from resnetlab.models.importing.convert import (
+    BN_EPSILON,
+    append_zero_channels,
+    bn_of_conv,
+    convert_state_dict,
+    with_bn_epsilon,
+)
 from resnetlab.models.importing.infer_architecture import infer_architecture
 from resnetlab.models.importing.zero_channels import CLEAR_SCORE, infer_zero_channels
 from resnetlab.models.zoo import build_model
@@ -106,6 +112,20 @@ def test_a_projection_without_batch_normalisation_gets_one_that_passes_on():
     plain = batch_norm(x, state, "layer2.0.downsample.1")
     torch.testing.assert_close(plain, x + projection.bias[:, None, None], rtol=0, atol=1e-6)
     torch.testing.assert_close(state["layer2.0.downsample.0.weight"], projection.weight, rtol=0, atol=0)
+
+
+def test_an_epsilon_moves_into_the_variances_of_the_file_alone():
+    net = public_resnets.randomise(rare_resnets.D2L())
+    network = infer_architecture({key: tuple(x.shape) for key, x in net.state_dict().items()}, in_order=True)
+    state = converted(net)
+    moved = with_bn_epsilon(state, 1e-3, network.keys)
+    added = "layer2.0.downsample.1.running_var"
+    changed = {key for key in state if not torch.equal(state[key], moved[key])}
+    assert changed == {key for key in state if key.endswith("running_var")} - {added}
+    x = torch.randn(2, 16, 5, 5)
+    torch.testing.assert_close(
+        batch_norm(x, moved, "layer2.0.downsample.1"), batch_norm(x, state, "layer2.0.downsample.1"), rtol=0, atol=0
+    )
 
 
 def test_projections_where_nothing_changes_make_option_c_of_it():

@@ -1,6 +1,6 @@
 """Convert the tensors of an imported network to the state dict of a `ResNet` that computes the same, exactly."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import torch
 from torch import Tensor
@@ -52,14 +52,15 @@ def with_reversed_channels(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {**state, first: state[first].flip(1).contiguous()}
 
 
-def with_bn_epsilon(state: Mapping[str, Tensor], epsilon: float) -> dict[str, Tensor]:
+def with_bn_epsilon(state: Mapping[str, Tensor], epsilon: float, in_file: Container[str]) -> dict[str, Tensor]:
     """Return weights that compute with `BN_EPSILON` what the given ones do with another epsilon.
 
-    Only the sum of variance and epsilon matters, so the difference moves into the variances.
+    Only the sum of variance and epsilon matters, so the difference moves into the variances. Those of normalisations
+    that the file does not have are neutral with `BN_EPSILON` already: only keys `in_file` change.
     """
     difference = epsilon - BN_EPSILON
-    moved = {key: (x.double() + difference).float() for key, x in state.items() if key.endswith("running_var")}
-    return {**state, **moved}
+    variances = [key for key in state if key.endswith("running_var") and key in in_file]
+    return {**state, **{key: (state[key].double() + difference).float() for key in variances}}
 
 
 def bn_of_conv(conv: str) -> str:

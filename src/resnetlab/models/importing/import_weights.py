@@ -74,7 +74,7 @@ def import_weights(
     if config.shortcut == "pad" and position == "split":
         state = append_zero_channels(state, config)
     if overrides.bn_epsilon is not None:
-        state = with_bn_epsilon(state, overrides.bn_epsilon)
+        state = with_bn_epsilon(state, overrides.bn_epsilon, network.keys)
     if overrides.channel_order == "bgr":
         state = with_reversed_channels(state)
     model.load_state_dict(state)

@@ -24,6 +24,11 @@ class StepNoise:
         self.block = 0
         self._state: Tensor | None = None  # not a buffer: DDP would give every process the first one's position
 
+    @property
+    def is_set(self) -> bool:
+        """Whether the numbers are those of a given step."""
+        return self._state is not None
+
     def set(self, key: int, first: int, device: torch.device) -> None:
         """Set the key of a step, and the position in the batch of the first image of the next pass."""
         values = torch.tensor([key, first])
