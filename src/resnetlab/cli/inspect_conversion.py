@@ -1,7 +1,6 @@
 """Build the model card of an imported network: classes, preprocessing and provenance, from the command's options."""
 
 import difflib
-import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from resnetlab.config import ConfigError, Fit, Interpolation, ModelConfig, Prepr
 from resnetlab.data.registry import KNOWN_DATASETS
 from resnetlab.models.importing.import_weights import ImportedModel
 from resnetlab.models.importing.weight_checks import bn_variance_ratio
+from resnetlab.models.importing.weights_parts import parts_digest
 from resnetlab.models.model_file import ModelCard
 from resnetlab.serialization import replace_non_finite
 
@@ -285,14 +285,9 @@ def _origin(path: Path, imported: ImportedModel) -> dict[str, Any]:
     """Return the provenance of a conversion."""
     return {
         "file": path.name,
-        "sha256": _sha256(path),
+        "sha256": parts_digest(path),
         "layout": imported.key_format.name,
         "says": replace_non_finite(dict(imported.weights.metadata)),
         "assumed": {item.subject: item.value for item in imported.assumptions},
         "odd": list(imported.warnings),
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

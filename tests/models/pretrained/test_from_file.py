@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from helpers.public_resnets import randomise
 from resnetlab.cli.main import main
@@ -64,6 +65,36 @@ def test_small_network_with_a_projection(tmp_path):
         "assumed: 32 pixels, mean 0.4914 0.4822 0.4465, deviation 0.2023 0.1994 0.201 (as in kuangliu's and "
         "chenyaofo's repositories), classes of CIFAR-10; resnetlab inspect FILE --save NEW takes other values"
     )
+
+
+def test_other_weights_in_the_file_are_named(tmp_path):
+    states = [randomise(build_model("resnet8", 10, shortcut="project")).state_dict() for _ in range(2)]
+    torch.save({"model": states[0], "model_ema": states[1], "epoch": 3}, tmp_path / "a.pth")
+    lines = converted(tmp_path / "a.pth")[1]
+    assert lines[1] == (
+        "the weights under model are taken, not model_ema; resnetlab inspect FILE --tensors NAME --save NEW takes "
+        "others"
+    )
+    save(tmp_path / "alone.pth", "resnet8", 10, shortcut="project")
+    assert not any("are taken" in line for line in converted(tmp_path / "alone.pth")[1])
+
+
+def test_each_part_of_a_file_counts(tmp_path):
+    state = randomise(build_model("resnet8", 10, shortcut="project")).state_dict()
+    keys = list(state)
+    paths = [tmp_path / f"net-0000{part}-of-00002.safetensors" for part in (1, 2)]
+
+    def made(state):
+        for path, part in zip(paths, (keys[:20], keys[20:]), strict=True):
+            save_file({key: state[key] for key in part}, path)
+        return model_file_of(str(paths[0]), lambda line: None)
+
+    first = made(state)
+    changed = made({**state, "fc.bias": state["fc.bias"] + 1})
+    assert first != changed
+    assert torch.equal(load_model(changed)[0].fc.bias, state["fc.bias"] + 1)
+    digests = {read_card(path).provenance["converted_from"]["sha256"] for path in (first, changed)}
+    assert len(digests) == 2
 
 
 def test_option_a_is_an_assumption(tmp_path):

@@ -167,6 +167,82 @@ def test_transformers_config():
 
 
 @pytest.mark.parametrize(
+    ("processor", "expected"),
+    [
+        ({}, (224, 0.875, "crop")),
+        ({"size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": {"height": 224, "width": 224}}, None),
+        ({"size": 256, "crop_size": 224}, None),
+        ({"size": {"height": 224, "width": 224}, "do_center_crop": False}, (224, 1.0, "squash")),
+        ({"size": {"height": 256, "width": 256}, "crop_size": {"height": 224, "width": 224}}, (224, 0.875, "squash")),
+        ({"size": 224, "feature_extractor_type": "ViTFeatureExtractor"}, (224, 1.0, "squash")),
+        ({"size": {"shortest_edge": 288}, "crop_pct": 0.95}, (288, 0.95, "crop")),
+        ({"size": {"shortest_edge": 384}, "image_processor_type": "ConvNextImageProcessor"}, (384, 1.0, "squash")),
+    ],
+)
+def test_views_of_transformers(processor, expected):
+    seen = read_transformers_config({"model_type": "resnet"}, processor, "a").preprocessing
+    assert (seen.image_size, seen.crop_ratio, seen.fit) == (expected or (224, 224 / 256, "crop"))
+
+
+def test_the_stride_of_transformers(hub):
+    stride_of = {True: "1x1", False: "3x3"}
+    net = randomise(build_model("resnet11", 2, block="bottleneck", shortcut="project"))
+    for first, stride in stride_of.items():
+        config = {"model_type": "resnet", "downsample_in_bottleneck": first}
+        hub.repositories[f"someone/{stride}"] = {
+            "model.safetensors": save(net.state_dict()),
+            "config.json": json.dumps(config).encode(),
+        }
+        assert load_model(f"hf://someone/{stride}")[1].model.bottleneck_stride == stride
+    basic = read_transformers_config({**config, "downsample_in_bottleneck": True, "layer_type": "basic"}, {}, "a")
+    assert basic.bottleneck_stride is None
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50d", "wide_resnet101_2", "resnext50_32x4d", "resnext50d_32x4d"])
+def test_architectures_of_timm_that_weights_determine(name):
+    assert read_timm_config({**TIMM, "architecture": name, "model_args": {"num_classes": 2}}, "a").name == "a"
+
+
+@pytest.mark.parametrize(
+    ("changes", "values", "message"),
+    [
+        *(
+            ({"architecture": name}, {}, f"architecture '{name}', whose weights may have the keys of another")
+            for name in ("resnetblur50", "resnetaa50", "resnet50_gn", "resnet26t", "seresnet50", "vit_base_patch16_224")
+        ),
+        ({"model_args": {"act_layer": "silu", "num_classes": 2}}, {}, "a network with model_args act_layer"),
+        ({"global_pool": "max"}, {}, "a network with global_pool 'max'"),
+        ({}, {"crop_mode": "border"}, "crop_mode 'border' of its images"),
+        ({}, {"input_size": [3, 128, 256]}, "a network of images of 128 x 256 pixels"),
+    ],
+)
+def test_networks_of_timm_that_compute_something_else(changes, values, message):
+    config = {**TIMM, **changes, "pretrained_cfg": {**TIMM["pretrained_cfg"], **values}}
+    with pytest.raises(ConfigError, match=f"^a: {message} cannot be converted; only ResNets"):
+        read_timm_config(config, "a")
+
+
+@pytest.mark.parametrize(
+    ("config", "processor", "message"),
+    [
+        ({"hidden_act": "gelu"}, {}, "a network with hidden_act 'gelu'"),
+        ({"downsample_in_first_stage": True}, {}, "a network with downsample_in_first_stage"),
+        ({}, {"do_resize": False}, "a preprocessing without do_resize"),
+        ({}, {"size": {"height": 128, "width": 64}}, "a preprocessing to 128 x 64"),
+        ({}, {"size": 224, "crop_size": 256}, "a crop of 256 x 256"),
+        (
+            {},
+            {"size": {"shortest_edge": 224}, "do_center_crop": False, "image_processor_type": "BitImageProcessor"},
+            "a preprocessing without a crop, in which images keep their shape,",
+        ),
+    ],
+)
+def test_networks_of_transformers_that_compute_something_else(config, processor, message):
+    with pytest.raises(ConfigError, match=f"^a: {message} cannot be converted"):
+        read_transformers_config({"model_type": "resnet", **config}, processor, "a")
+
+
+@pytest.mark.parametrize(
     ("config", "message"),
     [
         ({"pretrained_cfg": {}}, "is not one of timm"),

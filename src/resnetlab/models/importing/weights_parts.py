@@ -1,9 +1,11 @@
 """Networks that are stored in several files, such as `model-00001-of-00002.safetensors`."""
 
+import hashlib
 import re
 from pathlib import Path
 
 from resnetlab.models.model_card import ModelFileError
+from resnetlab.system.download import file_digest
 
 PART = re.compile(r"(.+)-(\d{1,6})-of-(\d{1,4}|0\d{4,5})(\.\w+)")
 """Name of one file of a network that is stored in several."""
@@ -27,3 +29,13 @@ def find_parts(path: Path) -> list[Path]:
             "folder"
         )
     return parts
+
+
+def parts_digest(path: Path) -> str:
+    """Return the SHA-256 of a file in hex; of a network in several files, that of the SHA-256s of all of them.
+
+    Raises:
+        ModelFileError: if a part is missing.
+    """
+    digests = [file_digest(part) for part in find_parts(path)]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

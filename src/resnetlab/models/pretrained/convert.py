@@ -5,15 +5,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock
 
 from resnetlab.config import ConfigError, ModelConfig, Preprocessing
+from resnetlab.models.importing.weights_parts import parts_digest
 from resnetlab.models.model_card import ModelCard, ModelFileError, read_card
 from resnetlab.serialization import differences, to_json
 from resnetlab.system.cache_folder import cache_folder
-from resnetlab.system.download import file_digest
 
 if TYPE_CHECKING:
     from resnetlab.models.importing.import_weights import ImportedModel
@@ -37,6 +37,8 @@ class Conversion:
     preprocessing: Preprocessing
     origin: Mapping[str, Any] = field(default_factory=dict)
     """Address, licence and published accuracy, for the provenance."""
+    bottleneck_stride: Literal["1x1", "3x3"] | None = None
+    """As `ModelConfig.bottleneck_stride`, where it is published; by the convention of the file's keys if `None`."""
 
 
 def weights_folder() -> Path:
@@ -53,6 +55,8 @@ def converted_path(conversion: Conversion, sha256: str) -> Path:
         "classes": conversion.classes,
         "preprocessing": to_json(conversion.preprocessing),
     }
+    if conversion.bottleneck_stride is not None:
+        parts["bottleneck_stride"] = conversion.bottleneck_stride
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in conversion.name)
     return weights_folder() / f"{name}-{digest[:8]}.safetensors"
@@ -102,10 +106,11 @@ def convert(source: Path, conversion: Conversion, sha256: str, *, imported: "Imp
 
 
 def _write(source: Path, path: Path, conversion: Conversion, *, imported: "ImportedModel | None") -> None:
+    from resnetlab.models.importing.assumptions import AssumptionOverrides
     from resnetlab.models.importing.import_weights import import_weights
     from resnetlab.models.model_file import save_model
 
-    imported = imported or import_weights(source)
+    imported = imported or import_weights(source, AssumptionOverrides(bottleneck_stride=conversion.bottleneck_stride))
     config = imported.model.config
     if imported.num_non_finite:
         raise ModelFileError(f"{source}: {imported.num_non_finite:,} numbers are not finite")
@@ -122,7 +127,7 @@ def _write(source: Path, path: Path, conversion: Conversion, *, imported: "Impor
         "converted_from": {
             **conversion.origin,
             "file": source.name,
-            "sha256": file_digest(source),
+            "sha256": parts_digest(source),
             "layout": imported.key_format.name,
             "assumed": {item.subject: item.value for item in imported.assumptions},
             "odd": list(imported.warnings),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from resnetlab.config import ModelConfig, Preprocessing
 from resnetlab.literature.class_names import CIFAR10, CIFAR100, published_classes
+from resnetlab.models.importing.weights_parts import parts_digest
 from resnetlab.models.model_card import has_card
 from resnetlab.models.pretrained.catalogue import (
     CATALOGUE,
@@ -17,7 +18,6 @@ from resnetlab.models.pretrained.catalogue import (
 )
 from resnetlab.models.pretrained.convert import Conversion, convert
 from resnetlab.models.pretrained.resolve import FILE_SUFFIXES
-from resnetlab.system.download import file_digest
 
 if TYPE_CHECKING:
     from resnetlab.models.importing.import_weights import ImportedModel
@@ -44,7 +44,7 @@ def model_file_of(text: str, log: Log) -> str:
     path = Path(text)
     if not path.is_file() or path.suffix.lower() not in WEIGHTS_SUFFIXES or has_card(path):
         return text
-    sha256 = file_digest(path)
+    sha256 = parts_digest(path)
     entry = next((entry for entry in CATALOGUE.values() if sha256.startswith(entry.file.digest)), None)
     if entry is not None:
         from resnetlab.models.pretrained.fetch import conversion_of
@@ -72,6 +72,13 @@ def assumed_conversion(path: Path, imported: "ImportedModel") -> tuple[Conversio
         " ".join(f"{value:g}" for value in preprocessing.std),
     )
     lines = [f"{config.name}, {config.num_classes:,} outputs, keys as in {imported.key_format.name}"]
+    others = imported.weights.other_state_dicts
+    if others:
+        names = ", ".join(name[:40] for name in others[:3]) + (", …" if len(others) > 3 else "")
+        lines.append(
+            f"the weights under {imported.weights.wrapper or 'no key'} are taken, not {names}; resnetlab inspect FILE "
+            "--tensors NAME --save NEW takes others"
+        )
     lines += [f"assumed: {item.subject}: {item.value} ({item.reason})" for item in imported.assumptions if item.option]
     lines += [
         f"assumed: {preprocessing.image_size} pixels, mean {numbers[0]}, deviation {numbers[1]} ({source}), classes "
