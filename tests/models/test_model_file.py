@@ -1,5 +1,6 @@
 """Model files: round trip, and errors that name the file."""
 
+import dataclasses
 import json
 
 import pytest
@@ -45,6 +46,18 @@ def test_channels_last_weights_are_saved_whole(tmp_path, saved):
     assert torch.equal(
         load_model(tmp_path / "b.safetensors")[0].get_parameter("conv1.weight"), model.get_parameter("conv1.weight")
     )
+
+
+@pytest.mark.parametrize("blocks", [(10**9, 1, 1), (1,) * 60])
+def test_a_card_with_more_blocks_than_tensors_builds_no_network(tmp_path, saved, monkeypatch, blocks):
+    monkeypatch.setattr("resnetlab.models.model_file.ResNet", pytest.fail)
+    _, model, card = saved
+    config = dataclasses.replace(card.model, stage_blocks=blocks, stage_channels=(4,) * len(blocks))
+    save_model(tmp_path / "b.safetensors", model, dataclasses.replace(card, model=config))
+    with pytest.raises(
+        ModelFileError, match=r"do not fit the network of its model card \([\d,]+ blocks, \d+ tensors\)"
+    ):
+        load_model(tmp_path / "b.safetensors")
 
 
 def test_other_files_are_refused(tmp_path, saved):

@@ -32,6 +32,8 @@ CARD_OPTIONS = (
 """The options that only a written model file needs."""
 CHECK_OPTIONS = ("mean", "std", "image_size")
 """The options of these that --data takes too, without --save."""
+BLOCK_BYTES = 64
+"""Fewest bytes of a block in an exported file, so that a damaged card builds no network of millions of blocks."""
 OTHER_SUFFIXES = (".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".onnx", ".xml", ".pt2")
 """Suffixes of other kinds of file; a model file must not have them, since some select the engine of a file."""
 
@@ -165,11 +167,14 @@ def inspect_exported_file(path: Path) -> dict[str, Any]:
     """Return the description of an exported file; the architecture is that before the export."""
     import torch
 
-    from resnetlab.inference.formats.exported_file import read_exported_file
+    from resnetlab.inference.formats.exported_file import ExportedFileError, read_exported_file
     from resnetlab.models.resnet import ResNet
 
     exported = read_exported_file(path)
     card, metadata = exported.card, exported.metadata
+    num_blocks, num_bytes = sum(card.model.stage_blocks), path.stat().st_size
+    if BLOCK_BYTES * num_blocks > num_bytes:  # before they are built
+        raise ExportedFileError(f"{path}: has no weights for the {num_blocks:,} blocks that its card has")
     with torch.device("meta"):
         params = sum(parameter.numel() for parameter in ResNet(card.model).parameters())
     return {

@@ -150,9 +150,11 @@ def backend_candidates(factory: EngineFactory) -> list[Candidate]:
 
 def _load_program_network(path: Path, card: ModelCard) -> ResNet:
     """Return the network of an exported program, with fused BN."""
+    weights = torch_program.read_weights(path, path.read_bytes())
+    if sum(card.model.stage_blocks) > len(weights):  # before they are built
+        raise ExportedFileError(f"{path}: its weights do not fit the network of its card, which has more blocks")
     with torch.device("meta"):
         network = fuse_bn(ResNet(card.model))
-    weights = torch_program.read_weights(path, path.read_bytes())
     state_dict = {
         name.removeprefix("network."): torch.tensor(array)
         for name, array in weights.items()

@@ -51,6 +51,11 @@ def load_model(path: Path | str) -> tuple[ResNet, ModelCard]:
         raise unreadable_file(path, error) from error
     check_seal(path, metadata)
     card = parse_card(metadata, path)
+    if sum(card.model.stage_blocks) > len(tensors):  # before they are built
+        raise ModelFileError(
+            f"{path}: the weights do not fit the network of its model card ({sum(card.model.stage_blocks):,} blocks, "
+            f"{len(tensors):,} tensors)"
+        )
     try:
         with torch.device("meta"):
             model = ResNet(card.model)

@@ -53,6 +53,20 @@ def logged(server, caplog) -> list[str]:
     return [re.sub(r"in 0\.\d+ s", "in SECONDS", line) for line in messages]
 
 
+def test_a_small_file_that_is_too_large_is_not_read(tmp_path, shards, monkeypatch):
+    large = shutil.copytree(shards, tmp_path / "large")
+    with (large / "train-000003.npz").open("ab") as file:
+        file.truncate(1 << 26)
+    with serve_folder(large) as server:
+        message = read_error(server, tmp_path)
+        assert re.fullmatch(r"URL/train-000003.npz: cannot be read \(it has more than [\d,]+ bytes\)", message)
+        assert server.requests["train-000003.npz"] == 1
+        monkeypatch.setattr(fetch.RemoteReader.read_small, "__defaults__", (100,))
+        for url in (server.url, large.as_uri()):
+            with pytest.raises(RemoteError, match=r"index.json: cannot be read \(it has more than 100 bytes\)"):
+                open_data(DataConfig(url, root=str(tmp_path)))
+
+
 @pytest.mark.parametrize("name", ["train-000003.tar", "train-000003.npz", "index.json"])
 def test_each_retry_is_logged(server, tmp_path, caplog, name):
     server.faulty_name, server.faults = name, ["503", "429"]

@@ -130,6 +130,17 @@ def test_optimiser_tensors_are_not_taken_for_weights(tmp_path, before):
     assert found.tensors["a"].sum() == 4
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_tensors_of_more_numbers_than_are_stored_are_refused(tmp_path, wrapped):
+    state = {"conv1.weight": torch.ones(2, 3, 3, 3), "fc.weight": torch.zeros(1).expand(1 << 20, 1 << 20)}
+    torch.save({"model": state} if wrapped else state, tmp_path / "a.pth")
+    with pytest.raises(ModelFileError, match=r"fc\.weight has 1,099,511,627,776 numbers, and the file stores fewer"):
+        read_weights(tmp_path / "a.pth")
+    whole = torch.ones(64, 64)
+    torch.save({"a.weight": whole[:2], "b.weight": whole[2:].T}, tmp_path / "views.pth")
+    assert read_weights(tmp_path / "views.pth").tensors["b.weight"].shape == (64, 62)
+
+
 def test_a_flipped_byte_is_detected(tmp_path):
     path = tmp_path / "a.pt"
     torch.save({"a": torch.ones(64, 64)}, path)

@@ -21,6 +21,8 @@ BLOCK_BYTES = 1 << 23
 """Bytes of one request, and the most that a broken connection loses."""
 MIN_BLOCK_BYTES = 1 << 16
 """A block that does not arrive in time is halved, down to this."""
+MAX_SMALL_BYTES = 1 << 28
+"""Most bytes of `index.json`: that of 100,000 shards has about a tenth of it."""
 TIMEOUT_S = 60.0
 """Seconds within which a block must arrive."""
 RETRY_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -37,6 +39,13 @@ PERMANENT_ERRORS = (
     ImportError,
 )
 """Errors after which another attempt would fail as well."""
+
+
+class TooLargeError(ValueError):
+    """A file that is larger than it may be."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(f"it has more than {max_bytes:,} bytes")
 
 
 class RemoteError(RuntimeError):
@@ -64,14 +73,14 @@ class RemoteReader:
             raise ConfigError(f"{url}: not a URL that fsspec can read ({error})") from error
         self.url = url.rstrip("/")
 
-    def read_small(self, name: str) -> bytes:
+    def read_small(self, name: str, max_bytes: int = MAX_SMALL_BYTES) -> bytes:
         """Return the content of a small file.
 
         Raises:
             FileNotFoundError: If the file does not exist.
-            RemoteError: If the file cannot be read.
+            RemoteError: If the file cannot be read, or is larger than `max_bytes`.
         """
-        return self._retry(name, lambda: self._read(name))
+        return self._retry(name, lambda: self._read(name, max_bytes))
 
     def download(
         self, name: str, partial: Path, *, num_bytes: int, sha256: str, stop: threading.Event | None = None
@@ -139,21 +148,29 @@ class RemoteReader:
 
     def _read_block(self, name: str, start: int, end: int, *, num_bytes: int) -> bytes:
         """Return bytes `start` to `end`; all remaining bytes if the server does not support ranges."""
-        block = self._read(name, start=start, end=end)
+        block = self._read(name, num_bytes, start=start, end=end)
         if len(block) == num_bytes and end - start < num_bytes:
             return block[start:]
         if not block or len(block) > end - start:
             raise OSError(f"{len(block):,} bytes received instead of {end - start:,}")
         return block
 
-    def _read(self, name: str, **byte_range: int) -> bytes:
+    def _read(self, name: str, max_bytes: int, **byte_range: int) -> bytes:
+        """Return a file, or a range of it; a server that does not support ranges may send the whole file.
+
+        Raises:
+            TooLargeError: If there are more than `max_bytes`; of a web server no more are read.
+        """
         from fsspec.asyn import AsyncFileSystem, sync
 
-        path = f"{self.root}/{name}"
-        if isinstance(self.file_system, AsyncFileSystem):
-            read = self.file_system._cat_file
-            return bytes(sync(self.file_system.loop, read, path, timeout=TIMEOUT_S, **byte_range) or b"")
-        return bytes(self.file_system.cat_file(path, **byte_range))
+        path, system = f"{self.root}/{name}", self.file_system
+        if self.url.startswith(("http://", "https://")):
+            return bytes(sync(system.loop, _get, system, path, max_bytes, timeout=TIMEOUT_S, **byte_range) or b"")
+        if not byte_range and (system.info(path).get("size") or 0) > max_bytes:
+            raise TooLargeError(max_bytes)
+        if isinstance(system, AsyncFileSystem):
+            return bytes(sync(system.loop, system._cat_file, path, timeout=TIMEOUT_S, **byte_range) or b"")
+        return bytes(system.cat_file(path, **byte_range))
 
     def _retry(self, name: str, read: Callable[[], T], stop: threading.Event | None = None) -> T:
         """Return the result of `read`; after errors that may pass, log them and try again."""
@@ -190,6 +207,24 @@ class RemoteReader:
             else "check the URL and its server, and run the same command again"
         )
         raise RemoteError(f"{self.url}/{name}: cannot be read after {attempts} attempts ({reason}); {remedy}")
+
+
+async def _get(system: Any, path: str, max_bytes: int, *, start: int = 0, end: int | None = None) -> bytes:
+    """Return bytes `start` to `end` of a file of a web server, as fsspec's `_cat_file` does, but a limited number."""
+    options = {**system.kwargs}
+    if end is not None:
+        options["headers"] = {**options.get("headers", {}), "Range": f"bytes={start}-{end - 1}"}
+    session = await system.set_session()
+    content = bytearray()
+    async with session.get(system.encode_url(path), **options) as response:
+        if response.status == 404:
+            raise FileNotFoundError(path)
+        response.raise_for_status()
+        async for block in response.content.iter_chunked(1 << 20):
+            content += block
+            if len(content) > max_bytes:
+                raise TooLargeError(max_bytes)
+    return bytes(content)
 
 
 def _is_permanent(error: Exception) -> bool:

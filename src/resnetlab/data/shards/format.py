@@ -177,8 +177,13 @@ def read_arrays(data: bytes, where: str) -> dict[str, np.ndarray]:
         ConfigError: If the content is not an `.npz` file; the message begins with `where`.
     """
     try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > len(data):
+                raise ValueError("its arrays are larger than the file")
         with NPZ_LOCK, np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
+    except MemoryError as error:  # a header claims more values than follow
+        raise ConfigError(f"{where}: damaged (an array does not fit into memory); pack it again") from error
     except (ValueError, OSError, EOFError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
         raise ConfigError(f"{where}: damaged ({error}); pack it again, or download it again") from error
 

@@ -27,6 +27,8 @@ CACHE_GIB = 10.0
 """Default size of the cache, in GiB."""
 TOUCH_INTERVAL_S = 1.0
 """Seconds between two updates of a shard's time of last use."""
+MAX_ROWS_BYTES, MAX_EMPTY_BYTES = 1 << 30, 1 << 20
+"""Most bytes of a shard's index, and of that of an empty shard: each sample needs far fewer than in the shard."""
 MAX_INDEX_DOWNLOADS = 8
 """Index files that are downloaded at the same time."""
 
@@ -264,7 +266,7 @@ def _read_rows(reader: RemoteReader, cache: ShardCache, entry: ShardEntry, *, in
     data = path.read_bytes() if path.exists() else b""
     if hashlib.sha256(data).hexdigest() != entry.index_sha256:
         try:
-            data = reader.read_small(entry.index_file)
+            data = reader.read_small(entry.index_file, min(MAX_ROWS_BYTES, entry.bytes + MAX_EMPTY_BYTES))
         except FileNotFoundError:
             raise ConfigError(f"{where}: does not exist; pack it again") from None
         rows = read_rows(data, entry, num_classes=len(index.classes), where=where)

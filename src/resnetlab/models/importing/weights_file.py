@@ -115,6 +115,7 @@ def _read_torch(path: Path, wanted: str | None, *, mmap: bool) -> WeightsFile:
     if found is None:
         raise ModelFileError(f"{path}: a PyTorch file with {_describe(content)}, and no state dict: tensors by name")
     wrapper, tensors = found
+    _check_storage(tensors, path)
     beside = _beside(content, wrapper)
     if wanted is not None:
         paths = (wanted, ".".join((*wrapper[:-1], wanted)))
@@ -125,6 +126,7 @@ def _read_torch(path: Path, wanted: str | None, *, mmap: bool) -> WeightsFile:
             whole = WeightsFile(tensors, True, "a PyTorch checkpoint", ".".join(wrapper), {}, other_state_dicts=others)
             return select_prefix(whole, wanted, path)
         wrapper, tensors = (*keys.split("."), *chosen[0]), chosen[1]
+        _check_storage(tensors, path)
         beside = _beside(content, wrapper)
     metadata = {}
     if wrapper:
@@ -140,6 +142,17 @@ def _read_torch(path: Path, wanted: str | None, *, mmap: bool) -> WeightsFile:
         metadata=metadata,
         other_state_dicts=other_networks(beside, wrapper[-1]) if wrapper else (),
     )
+
+
+def _check_storage(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise `ModelFileError` for a tensor of more numbers than the file stores: a copy of it could fill the memory."""
+    for key, tensor in tensors.items():
+        plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
+        if plain and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise ModelFileError(
+                f"{path}: {key[:80]} has {tensor.numel():,} numbers, and the file stores fewer; save a copy of it "
+                "(tensor.clone())"
+            )
 
 
 def _beside(content: Any, wrapper: Sequence[str]) -> Mapping[Any, Any]:
