@@ -7,8 +7,10 @@ import pytest
 from helpers.photographs import write_photographs
 from resnetlab.config import DataConfig
 from resnetlab.data.open_dataset import open_data
+from resnetlab.data.registry import KNOWN_DATASETS
 from resnetlab.planning import image_survey
 from resnetlab.planning.image_survey import ImageSurvey, survey_images
+from resnetlab.planning.workload import KNOWN_STATS
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,22 @@ def test_few_images_are_decoded_whatever_their_number(folders, monkeypatch):
 def test_a_known_data_set_is_not_opened():
     survey = survey_images(DataConfig("cifar100", train_images=500))
     assert (survey.num_train, survey.num_val, survey.num_classes, survey.native_side) == (500, 5_000, 100, 32)
+
+
+@pytest.mark.parametrize("name", [name for name in KNOWN_STATS if name in KNOWN_DATASETS])
+@pytest.mark.parametrize("train_images", [None, 500])
+def test_the_numbers_of_a_known_data_set_are_its_own(name, train_images):
+    survey = survey_images(DataConfig(name, train_images=train_images))
+    total = {"digits": 1797, "mnist": 70_000, "fashion-mnist": 70_000}.get(name, 60_000)
+    assert survey.num_images == total
+    left_out = 0 if train_images is None else survey_images(DataConfig(name)).num_train - 500
+    assert survey.num_evaluated == total - left_out
+
+
+def test_the_digits_are_counted_as_they_are_opened():
+    survey, opened = survey_images(DataConfig("digits")), open_data(DataConfig("digits"))
+    assert (survey.num_train, survey.num_val) == (len(opened.train), len(opened.val))
+    assert survey.num_images == sum(map(len, opened.splits.values()))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Listings of the images of a data set before any is decoded, and checks of their classes."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
@@ -147,8 +148,8 @@ def _similar_class(untrained: Sequence[str], trained: Sequence[str]) -> str:
 
 
 def _class_key(name: str) -> str:
-    """Return a class name without case and separators, for comparisons."""
-    return re.sub(r"[-_\s]+", " ", name).strip().casefold()
+    """Return a class name without case, separators and Unicode form, for comparisons."""
+    return re.sub(r"[-_\s]+", " ", unicodedata.normalize("NFC", name)).strip().casefold()
 
 
 def check_skipped(listing: DatasetListing, remaining: Mapping[str, Collection[int]]) -> None:

@@ -69,7 +69,16 @@ TIMM_A3 = Protocol(
     augmentation=("crops of random scale and aspect ratio", "flips"),
     normalise="mean and deviation per channel",
     views="1 crop",
-    extras=('optimizer="lamb"', 'loss="bce"', "mixup=0.1", "cutmix=1.0", "rand_augment=6.0", "decay_norms=false"),
+    extras=(
+        'optimizer="lamb"',
+        "clip_grad_norm=1.0",
+        'loss="bce"',
+        "bce_threshold=0.2",
+        "mixup=0.1",
+        "cutmix=1.0",
+        "rand_augment=6.0",
+        "decay_norms=false",
+    ),
 )
 TORCHVISION_V2 = Protocol(
     "IMAGENET1K_V2: validation, centre crop of 224 of the shorter side 232; the recipe torchvision-v2",
@@ -93,6 +102,7 @@ TORCHVISION_V2 = Protocol(
         "trivial_augment=true",
         "random_erasing=0.1",
         "augment_repeats=4",
+        f"ema_decay={1 - (1 - 0.99998) * 1024 / 600}",  # a step's share of its averages over 32 steps
         "decay_norms=false",
     ),
 )

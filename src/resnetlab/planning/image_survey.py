@@ -13,11 +13,13 @@ from resnetlab.data.images.scan import scan_headers
 from resnetlab.data.images.storage import ImageStorage, read_image_bytes
 from resnetlab.data.listing import DatasetListing
 from resnetlab.data.open_dataset import HELD_OUT, list_dataset
-from resnetlab.data.registry import LISTED_KINDS, detect_kind, is_url
+from resnetlab.data.registry import KNOWN_DATASETS, LISTED_KINDS, detect_kind, is_url
 from resnetlab.planning.workload import KNOWN_STATS, MAX_HEADERS
 
 MAX_DECODED, DECODING_S = 16, 1.0
 """Images that are decoded to measure the time, at most, and seconds after which no other is started."""
+DIGITS_HELD_OUT = (270, 270)
+"""Images of the digits for validation and test, as `open_data` draws them."""
 ASSUMED_DECODE_S = 0.005
 """Time of decoding an image behind an address, in seconds: it is not downloaded for the measurement."""
 
@@ -82,12 +84,19 @@ def survey_images(config: DataConfig) -> ImageSurvey:
 def _known_survey(config: DataConfig) -> ImageSurvey:
     """Return the survey of a data set that is known by name and stays decoded in memory."""
     stats = KNOWN_STATS[config.name]
-    num_val = round(stats.num_train * HELD_OUT["val"] / (1 - HELD_OUT["val"]))
+    num_known, num_test = KNOWN_DATASETS[config.name].num_images
+    num_val, num_test = DIGITS_HELD_OUT if config.name == "digits" else (num_known - stats.num_train, num_test)
     num_train = min(stats.num_train, config.train_images or stats.num_train)
     num_classes = 100 if config.name == "cifar100" else 10
     side = stats.image_size
-    number = num_train + 3 * num_val
-    return ImageSurvey(num_train, num_val, number, number, num_classes, ((side, side),))
+    return ImageSurvey(
+        num_train,
+        num_val,
+        num_images=stats.num_train + num_val + num_test,
+        num_evaluated=num_train + num_val + num_test,
+        num_classes=num_classes,
+        sizes=((side, side),),
+    )
 
 
 def _split_sizes(counts: Mapping[str, int]) -> tuple[int, int]:

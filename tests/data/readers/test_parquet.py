@@ -2,6 +2,7 @@
 
 import random
 import sys
+import unicodedata
 
 import pytest
 
@@ -40,6 +41,16 @@ def test_columns_are_listing_by_type_without_metadata(tmp_path, labels, classes)
     listing = list_parquet(write_parquet(tmp_path / "one.parquet", IMAGES[:4], labels, image="photo", label="target"))
     assert listing.classes == classes
     assert [listing.classes[label] for label in listing.splits["all"].labels] == [str(label) for label in labels]
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_class_names_are_in_unicode_form_nfc(tmp_path, as_text):
+    names = [unicodedata.normalize("NFD", name) for name in ("café", "thé")]
+    labels = [*names, unicodedata.normalize("NFC", names[0])] if as_text else [0, 1, 0]
+    write_parquet(tmp_path / "a.parquet", IMAGES[:3], labels, *([] if as_text else [names]))
+    listing = list_parquet(tmp_path)
+    assert listing.classes == tuple(unicodedata.normalize("NFC", name) for name in names)
+    assert listing.splits["all"].labels == (0, 1, 0)
 
 
 def test_images_may_be_plain_bytes(tmp_path):

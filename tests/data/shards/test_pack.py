@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -199,6 +200,14 @@ def damaged(tmp_path):
     (source / "train/ant/000.png").write_bytes(b"no image")
     (source / "train/bee/001.jpeg").write_bytes(b"")
     return source
+
+
+@pytest.mark.parametrize(("overhead", "at_least"), [(60_000, "at least "), (0, "")])
+def test_images_that_were_not_looked_at_are_not_counted(damaged, tmp_path, monkeypatch, overhead, at_least):
+    monkeypatch.setattr(packing, "SAMPLE_OVERHEAD_BYTES", overhead)
+    source = shutil.copytree(damaged / "train", tmp_path / "all")
+    with pytest.raises(BadDataError, match=rf"^{at_least}[12] of 60 images cannot be read"):
+        pack_dataset(DataConfig(str(source)), tmp_path / "out", SMALL, workers=1)
 
 
 def test_bad_images_are_reported(damaged, tmp_path):

@@ -26,13 +26,16 @@ JPEG_HEAD_BYTES = 1 << 16
 class BadDataError(ConfigError):
     """Images that cannot be read; the message has their number, the first names, and the options that help."""
 
-    def __init__(self, bad: Sequence[str], total: int, path: str) -> None:
-        """Create the error from every bad image as `NAME: REASON`, of `total` images in the data set at `path`."""
+    def __init__(self, bad: Sequence[str], total: int, path: str, *, is_complete: bool = True) -> None:
+        """Create the error from every bad image as `NAME: REASON`, of `total` images in the data set at `path`.
+
+        Unless `is_complete`, other images were not looked at.
+        """
         self.bad = tuple(bad)
         first = "; ".join(self.bad[:MAX_NAMED]) + ("; …" if len(bad) > MAX_NAMED else "")
         super().__init__(
-            f"{len(bad):,} of {total:,} images cannot be read: {first} – list all with: "
-            f"resnetlab data check {path}; skip such images with --on-bad-image skip"
+            f"{'' if is_complete else 'at least '}{len(bad):,} of {total:,} images cannot be read: {first} – list all "
+            f"with: resnetlab data check {path}; skip such images with --on-bad-image skip"
         )
 
 

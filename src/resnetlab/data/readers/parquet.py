@@ -1,5 +1,6 @@
 """Listings of parquet files in Hugging Face's layout: encoded images in one column, labels in another."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -162,6 +163,8 @@ def _check_label(label: float | str | None, columns: Columns, name: str) -> int 
                 "with --label-column"
             )
         label = int(label)
+    if isinstance(label, str):
+        return unicodedata.normalize("NFC", label)  # as class folders are
     if isinstance(label, int) and columns.classes is not None and not 0 <= label < len(columns.classes):
         raise ConfigError(f"{name}: label {label} is out of range; there are {len(columns.classes)} classes from 0")
     return label

@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,12 @@ def find_columns(file: "ParquetFile", path: Path, *, image: str | None = None, l
     image, warnings = _image_column(file, path, kinds, features, image)
     label, more = _label_column(path, schema, {name: kind for name, kind in kinds.items() if name != image}, label)
     names = features.get(label, {}).get("names") if _is_class_label(features, kinds, label) else None
-    return Columns(image, kinds[image] == "struct", label, tuple(map(str, names)) if names else None, warnings + more)
+    return Columns(image, kinds[image] == "struct", label, _class_names(names), warnings + more)
+
+
+def _class_names(names: Sequence[Any] | None) -> tuple[str, ...] | None:
+    """Return class names as text in Unicode form NFC, as folders of classes have them."""
+    return tuple(unicodedata.normalize("NFC", str(name)) for name in names) if names else None
 
 
 def column_kind(arrow_type: Any) -> str:

@@ -162,7 +162,9 @@ def _write_shards(
     try:
         return {name: list(pool.map(write, split_plans)) for name, split_plans in plans.items()}
     except BadShardError as error:
-        raise BadDataError(error.bad, total, config.name) from error
+        # Shards after the first one with bad images are not read.
+        num_shards = sum(map(len, plans.values()))
+        raise BadDataError(error.bad, total, config.name, is_complete=num_shards == 1) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
