@@ -217,7 +217,8 @@ class DataConfig:
     """The images of a run, their split, and the treatment of unreadable files."""
 
     name: str = "digits"
-    """A named data set (`data/registry.py`), or the path of a folder of images, parquet files or shards."""
+    """A named data set (`data/registry.py`), or the path of a folder of images, a table of labels, parquet
+    files or shards."""
     root: str | None = None
     """Folder of the archives of a named data set, downloaded if missing; the user's cache folder if not given."""
     split_seed: int = 0

@@ -41,7 +41,7 @@ def test_paths(tmp_path, monkeypatch):
         (
             "nothere",
             r"data 'nothere' is neither a known data set \(digits, cifar10, cifar100, mnist, fashion-mnist\) "
-            r"nor an existing folder or parquet file$",
+            r"nor an existing folder, table or parquet file$",
         ),
         ("cifar-10", r"file; did you mean cifar10\?$"),
         ("./phots", r"file; did you mean photos\?$"),

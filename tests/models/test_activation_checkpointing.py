@@ -87,7 +87,7 @@ def test_training_is_bit_identical(name, changes, precision):
 
 
 class OwnDropoutBlock(BasicBlock):
-    """A block of one's own that draws numbers as PyTorch's layers do."""
+    """A block of one's own that takes numbers as PyTorch's layers do."""
 
     def residual(self, x):
         return F.dropout(super().residual(x), 0.5, self.training)

@@ -45,8 +45,8 @@ class Options:
     action: Annotated[Literal["check", "pack"], tyro.conf.Positional]
     """Check the data, or pack them into shards."""
     path: Annotated[str, tyro.conf.Positional]
-    """A folder of images, of parquet files or of shards, a parquet file, the URL of shards, or a known name such as
-    cifar10."""
+    """A folder of images, of parquet files or of shards, a table of labels (.csv, .tsv), a parquet file, the URL of
+    shards, or a known name such as cifar10."""
     split_folders: str | None = None
     """Folders or files of the splits, such as train=Training,test=Testing; their names decide if not given. all=.
     means that the folders of the data are classes."""

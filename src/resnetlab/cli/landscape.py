@@ -35,7 +35,8 @@ class Options:
     models: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Model files, run directories, or names from `resnetlab weights`."""
     data: str | None = None
-    """Name of a data set, folder of images, parquet files or shards; the network's training data if not given."""
+    """Name of a data set, folder of images, table of labels, parquet files or shards; the network's training data if
+    not given."""
     data_root: Path | None = None
     """Folder with the archives of a named data set, or the cache of a URL."""
     split_folders: str | None = None

@@ -48,8 +48,9 @@ class Options:
     """The network, such as resnet20, resnet56, plain34 or resnet18. If not given: the network of --from, else resnet20
     for named data sets; for your own images resnet20 up to 64 pixels, above resnet18, or resnet50 on a fast machine."""
     data: str | None = None
-    """cifar10, cifar100, mnist, fashion-mnist, digits; or a folder of images, parquet files or shards (resnetlab data
-    pack); or the URL of a folder of shards, such as https://example.org/shards or s3://bucket/shards."""
+    """cifar10, cifar100, mnist, fashion-mnist, digits; or a folder of images, a table of labels (.csv, .tsv), parquet
+    files or shards (resnetlab data pack); or the URL of a folder of shards, such as https://example.org/shards or
+    s3://bucket/shards."""
     data_root: Path | None = None
     """Folder of the archives of a named data set; missing ones are downloaded."""
     split_folders: str | None = None

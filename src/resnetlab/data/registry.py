@@ -172,9 +172,9 @@ def detect_kind(config: DataConfig) -> Kind:
     """Return the kind of a data set from its name and the content of its folder.
 
     Raises:
-        ConfigError: If the name is neither known nor an existing folder or parquet file, if the packing of shards was
-            not finished, if the name is a URL with a password, or if options for splits and columns are invalid or do
-            not fit the kind.
+        ConfigError: If the name is neither known nor an existing folder, table or parquet file, if the packing of
+            shards was not finished, if the name is a URL with a password, if two tables are of one split, or if options
+            for splits and columns are invalid or do not fit the kind.
     """
     kind = _find_kind(config)
     parse_split_folders(config.split_folders)
@@ -228,8 +228,8 @@ def _find_kind(config: DataConfig) -> Kind:
             "image-net.org or Kaggle, and give the folder that holds train/ or ILSVRC/"
         )
     raise ConfigError(
-        f"data {config.name!r} is neither a known data set ({', '.join(KNOWN_DATASETS)}) nor an existing folder or "
-        f"parquet file{_did_you_mean(path)}"
+        f"data {config.name!r} is neither a known data set ({', '.join(KNOWN_DATASETS)}) nor an existing folder, table "
+        f"or parquet file{_did_you_mean(path)}"
     )
 
 

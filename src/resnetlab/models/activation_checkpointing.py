@@ -42,7 +42,7 @@ def run_checkpointed(stages: Iterable[nn.Sequential], x: Tensor) -> Tensor:
                 segment,
                 x,
                 use_reentrant=False,
-                preserve_rng_state=_draws_random_numbers(segment),
+                preserve_rng_state=_takes_random_numbers(segment),
                 determinism_check="none",  # recording all shapes would take 5 % of a small step
                 context_fn=lambda frozen=frozen: (contextlib.nullcontext(), frozen),
             )
@@ -72,7 +72,7 @@ def checkpoint_segments(stage: nn.Sequential) -> list[Segment]:
     return [tuple(blocks[cuts[i] : cuts[i + 1]]) for i in range(count)]
 
 
-def _draws_random_numbers(segment: Segment) -> bool:
+def _takes_random_numbers(segment: Segment) -> bool:
     """Return whether a forward pass may take random numbers from PyTorch's generators, which change with each pass.
 
     Blocks of this package take none while the trainer gives them the key of the step. What other blocks do is unknown.

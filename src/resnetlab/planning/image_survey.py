@@ -19,7 +19,7 @@ from resnetlab.planning.workload import KNOWN_STATS, MAX_HEADERS
 MAX_DECODED, DECODING_S = 16, 1.0
 """Images that are decoded to measure the time, at most, and seconds after which no other is started."""
 DIGITS_HELD_OUT = (270, 270)
-"""Images of the digits for validation and test, as `open_data` draws them."""
+"""Images of the digits for validation and test, as `open_data` splits them."""
 ASSUMED_DECODE_S = 0.005
 """Time of decoding an image behind an address, in seconds: it is not downloaded for the measurement."""
 

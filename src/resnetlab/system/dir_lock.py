@@ -1,5 +1,6 @@
 """A lock on an output folder, so that only one process writes into it."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -48,8 +49,17 @@ def lock_dir(out: Path, purpose: str) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
-        with suppress(OSError):
-            if [path.name for path in out.iterdir()] == [LOCK]:
-                (out / LOCK).unlink()
-                out.rmdir()
+        if os.name == "posix":  # while the lock is held: after the release it may be that of another process
+            _remove_empty(out)
+            lock.release()
+        else:  # an open file cannot be deleted
+            lock.release()
+            _remove_empty(out)
+
+
+def _remove_empty(out: Path) -> None:
+    """Remove a folder that holds nothing but the lock."""
+    with suppress(OSError):
+        if [path.name for path in out.iterdir()] == [LOCK]:
+            (out / LOCK).unlink()
+            out.rmdir()

@@ -1,1 +1,1 @@
-"""Readers of data sets: folder trees (also ILSVRC-2012), parquet files, CIFAR and MNIST archives."""
+"""Readers of data sets: folder trees (also ILSVRC-2012), tables of labels, parquet files, CIFAR and MNIST archives."""

@@ -79,7 +79,7 @@ def check_weights(
 
     Args:
         file: A file of published weights, a model file, or a run directory.
-        data: A folder of images, parquet files, shards, or the name of a data set.
+        data: A folder of images, a table of labels, parquet files, shards, or the name of a data set.
         image_size: Side of the network's input in pixels; if not given, that of the model file, else 224 after a 7x7
             stem and 32 after a 3x3 stem.
         tensors: Key of the network to read, of several in one file.
