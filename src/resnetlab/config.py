@@ -6,6 +6,7 @@ Longer than 300 lines because each field is documented beside its default.
 import json
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -169,14 +170,12 @@ class ModelConfig:
         check(
             narrow is None, f"stage_channels {narrow} * width_per_group {self.width_per_group} / 64 must be at least 1"
         )
-        before = self.stem_width
-        for inner in self.stage_channels:
-            check(
-                self.shortcut != "pad" or inner * self.expansion >= before,
-                f'shortcut="pad" (option A) adds channels and drops none, and here they fall from {before} to '
-                f'{inner * self.expansion}; use shortcut="project", or channels that do not fall',
-            )
-            before = inner * self.expansion
+        before, after = self.narrowing or (0, 0)
+        check(
+            self.shortcut != "pad" or self.narrowing is None,
+            f'shortcut="pad" (option A) adds channels and drops none, and here they fall from {before} to {after}; use '
+            'shortcut="project", or channels that do not fall',
+        )
         check(
             not self.average_shortcut or self.shortcut in ("project", "project_all"),
             f'average_shortcut averages in front of projections; use shortcut="project", not "{self.shortcut}"',
@@ -190,6 +189,12 @@ class ModelConfig:
     def stem_width(self) -> int:
         """Output channels of the stem."""
         return self.stage_channels[0] if self.stem_channels is None else self.stem_channels
+
+    @property
+    def narrowing(self) -> tuple[int, int] | None:
+        """Input and output channels of the first stage that has fewer output channels; `None` if there is none."""
+        widths = (self.stem_width, *(inner * self.expansion for inner in self.stage_channels))
+        return next(((before, after) for before, after in pairwise(widths) if after < before), None)
 
     def group_width(self, channels: int) -> int:
         """Channels of the 3x3 convolution of a bottleneck with `channels` inner channels."""

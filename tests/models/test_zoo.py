@@ -1,11 +1,13 @@
 """Named networks: what the names mean, and errors for wrong ones."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 
 from resnetlab.config import BLOCK_PROPERTIES, ConfigError, ModelConfig, block_properties
+from resnetlab.evaluation.self_check.wirings import wirings_of
 from resnetlab.models.zoo import CATALOGUE, build_model, find_name, model_config, size_warning
 
 
@@ -51,15 +53,17 @@ def test_the_name_of_a_block_is_the_option(depth, block):
 
 
 def test_option_a_drops_no_channels():
-    for changes, fall in (
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
         ({"stage_channels": (64, 32)}, "from 64 to 32"),
         ({"stage_channels": (16, 32), "stem_channels": 64}, "from 64 to 16"),
         ({"stage_channels": (16, 8), "block": "bottleneck", "stem_channels": 64}, "from 64 to 32"),
-    ):
+    )
+    for changes, fall in cases:
         with pytest.raises(ConfigError, match=rf"option A\) adds channels and drops none.* {fall}; use shortcut="):
             ModelConfig(stage_blocks=(1, 1), shortcut="pad", **changes)
         for shortcut in ("project", "project_all", "none"):
-            ModelConfig(stage_blocks=(1, 1), shortcut=shortcut, **changes)
+            config = ModelConfig(stage_blocks=(1, 1), shortcut=shortcut, **changes)
+            assert {wiring.shortcut for wiring in wirings_of(config)} == {shortcut}
     ModelConfig(stage_blocks=(1, 1), stage_channels=(16, 16), block="bottleneck", shortcut="pad", stem_channels=64)
 
 

@@ -194,7 +194,8 @@ def test_the_stride_of_transformers(hub):
             "config.json": json.dumps(config).encode(),
         }
         assert load_model(f"hf://someone/{stride}")[1].model.bottleneck_stride == stride
-    basic = read_transformers_config({**config, "downsample_in_bottleneck": True, "layer_type": "basic"}, {}, "a")
+    config = {"model_type": "resnet", "downsample_in_bottleneck": True, "layer_type": "basic"}
+    basic = read_transformers_config(config, {}, "a")
     assert basic.bottleneck_stride is None
 
 

@@ -36,7 +36,8 @@ class Wiring:
 def wirings_of(config: ModelConfig) -> Iterator[Wiring]:
     """Yield every wiring that fits weights of this architecture, all with PyTorch's epsilon."""
     free = config.shortcut in ("none", "pad")
-    shortcuts: tuple[Shortcut, ...] = ("pad", "none") if free else (config.shortcut,)
+    either = free and config.narrowing is None  # option A adds channels only
+    shortcuts: tuple[Shortcut, ...] = ("pad", "none") if either else (config.shortcut,)
     grows = config.stem_width < config.stage_channels[-1] * config.expansion
     positions: tuple[ZeroChannels, ...] = ("append", "split") if free and grows else ("append",)
     strides = (
