@@ -101,11 +101,7 @@ def open_eval_dataset(
     changed = is_trained_place and not same_data
     name = name or ("test" if (same_data or changed) and len(dataset.test) else "all")
     if changed and name in ("test", "val") and name not in available:
-        raise ConfigError(
-            f"{dataset.name} changed since training, or is read otherwise, so the images that training held out cannot "
-            "be drawn again; give new images in a folder of their own with --data, train again, or use --split all, "
-            "which has trained images too"
-        )
+        raise _cannot_draw_again(dataset.name)
     opened = concat_splits(list(dataset.splits.values())) if name == "all" else dataset.splits[name]
     if len(opened) == 0:
         names = ", ".join(name for name, candidate in dataset.splits.items() if len(candidate))
@@ -120,6 +116,15 @@ def open_eval_dataset(
         skipped=dataset.skipped,
         warnings=_relevant_warnings(dataset),
         listing=listing,
+    )
+
+
+def _cannot_draw_again(name: str) -> ConfigError:
+    """Return the error of a split that training held out of data that changed since."""
+    return ConfigError(
+        f"{name} changed since training, or is read otherwise, so the images that training held out cannot be drawn "
+        "again; give new images in a folder of their own with --data, train again, or use --split all, which has "
+        "trained images too"
     )
 
 

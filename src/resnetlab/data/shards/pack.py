@@ -88,8 +88,7 @@ def pack_dataset(
     kind = detect_kind(config)
     if kind not in LISTED_KINDS:
         raise ConfigError(
-            f"{config.name} is small and needs no packing; give a folder of images, a table of labels, parquet files "
-            "or shards"
+            f"{config.name} is small and needs no packing; give a folder or table of images, parquet files or shards"
         )
     if not is_url(config.name) and out.resolve().is_relative_to(dataset_path(config.name).resolve()):
         raise ConfigError(f"{out} lies inside {config.name}, the data to pack; give a folder outside it with --out")
