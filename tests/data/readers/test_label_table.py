@@ -1,5 +1,6 @@
 """Tables of labels: columns, splits, one class or several labels, and errors that name the row."""
 
+import errno
 import unicodedata
 
 import numpy as np
@@ -199,6 +200,16 @@ def test_folders_of_splits_beside_their_tables_are_no_classes(tmp_path):
     for split in ("train", "test"):
         write(tree / f"{split}.csv", "file,label", *(f"{split}/00{number}.png,{number}" for number in range(2)))
     assert list_label_table(tree).warnings == ()
+
+
+def test_a_folder_that_cannot_be_read_is_named(images, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    path = write(images / "labels.csv", "file,label", "images/a.png,x", "images/b.png,y")
+    monkeypatch.setattr("resnetlab.data.readers.label_table.os.scandir", refuse)
+    with pytest.raises(ConfigError, match=r"images: cannot be read \(Permission denied\)$"):
+        list_label_table(path)
 
 
 def test_files_that_are_no_text(images):

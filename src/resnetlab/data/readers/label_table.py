@@ -54,8 +54,9 @@ def list_label_table(path: Path) -> DatasetListing:
     folder those in all its folders.
 
     Raises:
-        ConfigError: If a table cannot be read or lacks a column, a file is missing or listed twice, a split is unknown,
-            the labels use several separators, an image with one class has none, or the tables differ in kind.
+        ConfigError: If a table or folder cannot be read, a table lacks a column, a file is missing or listed twice, a
+            split is unknown, the labels use several separators, an image with one class has none, or the tables differ
+            in kind.
     """
     tables = {split: _read_table(file) for split, file in (find_tables(path) if path.is_dir() else {ALL: path}).items()}
     first = next(iter(tables.values()))
@@ -66,12 +67,15 @@ def list_label_table(path: Path) -> DatasetListing:
                 "both label (one class) or labels (several)"
             )
     separator = _separator(list(tables.values()))
-    option = class_tree_option(path) if path.is_dir() else None
-    rows = _rows_by_split(tables, separator, f"; if its folders are the classes, give {option}" if option else "")
+    root = path if path.is_dir() else path.parent
+    try:
+        option = class_tree_option(path) if path.is_dir() else None
+        rows = _rows_by_split(tables, separator, f"; if its folders are the classes, give {option}" if option else "")
+        left_out = _unnamed_images(root, rows, whole=path.is_dir())
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: cannot be read ({error.strerror})") from error
     classes = tuple(sorted({label for part in rows.values() for _, labels in part for label in labels}))
     number = {name: index for index, name in enumerate(classes)}
-    root = path if path.is_dir() else path.parent
-    left_out = _unnamed_images(root, rows, whole=path.is_dir())
     listing = DatasetListing(
         classes,
         {
