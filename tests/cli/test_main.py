@@ -153,8 +153,9 @@ def test_debug_keeps_the_status_of_failed_work(monkeypatch, capsys):
 def test_options_of_every_command_stand_anywhere(monkeypatch):
     started = []
     monkeypatch.setattr("resnetlab.cli.local_processes.run_processes", lambda number, words: started.append(words) or 0)
-    for name in ("WORLD_SIZE", "RESNETLAB_LOCAL_PROCESSES", "RESNETLAB_CACHE"):
+    for name in ("WORLD_SIZE", "RESNETLAB_LOCAL_PROCESSES"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RESNETLAB_CACHE", "before")  # restored at the end, whatever the command sets
     assert main(["--cache-dir", "c", "--debug", "train", "--processes", "2"]) == 0
     assert started == [["train", "--processes", "2", "--debug"]]
 
