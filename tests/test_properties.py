@@ -133,7 +133,7 @@ recipes = st.builds(
 models = st.builds(
     ModelConfig,
     stage_blocks=st.tuples(st.integers(1, 9), st.integers(1, 9)),
-    stage_channels=st.tuples(st.integers(1, 64), st.integers(1, 64)),
+    stage_channels=st.tuples(st.integers(1, 64), st.integers(1, 64)).map(sorted).map(tuple),  # option A drops none
     shortcut=st.sampled_from(("none", "pad", "project", "project_all")),
     num_classes=st.integers(1, 1000),
 )

@@ -140,8 +140,8 @@ def test_data_check_counts_profiles(data, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("command", "number"),
     [
-        (("evaluate",), lambda output: output["loss"]),
-        (("lesion", "--repeats", "1", "--paths", "2"), lambda output: output["networks"][0]["paths"]),
+        (("evaluate", "--split", "all"), lambda output: output["loss"]),
+        (("lesion", "--split", "all", "--repeats", "1", "--paths", "2"), lambda output: output["networks"][0]["paths"]),
         (("diagnose",), lambda output: output["signals"][0]["loss"]),
     ],
 )
@@ -156,6 +156,10 @@ def test_the_training_data_are_read_as_the_options_say(models, data, tmp_path, c
 
     assert measured("--color-profiles", "apply") == measured() != measured("--color-profiles", "ignore")
     assert measured("--color-profiles", "ignore") == measured("--color-profiles", "ignore", "--data", str(data))
+    if "--split" in command:  # the images that training held out follow from the pixels
+        held_out = [word for word in command if word not in ("--split", "all")]
+        assert main([*held_out, network, "--color-profiles", "ignore"]) == 2
+        assert "is read otherwise, so the images that training held out cannot be drawn" in capsys.readouterr().err
     assert main([*command, network, "--image-column", "pixels"]) == 2
     assert "--image-column is for parquet files" in capsys.readouterr().err
     assert main([*command, network, "--split-folders", "train=nowhere"]) == 2

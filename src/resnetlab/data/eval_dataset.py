@@ -99,7 +99,10 @@ def open_eval_dataset(
     same_data = dataset.fingerprint == trained_on
     is_trained_place = trained_on is not None and training_data is not None and is_same_data(config, training_data)
     changed = is_trained_place and not same_data
-    name = name or ("test" if (same_data or changed) and len(dataset.test) else "all")
+    # Folders that training did not read have no held-out part; all of their images are meant.
+    other_folders = training_data is not None and config.split_folders != training_data.split_folders
+    holds_out = same_data or (changed and not other_folders)
+    name = name or ("test" if holds_out and len(dataset.test) else "all")
     if changed and name in ("test", "val") and name not in available:
         raise _cannot_draw_again(dataset.name)
     opened = concat_splits(list(dataset.splits.values())) if name == "all" else dataset.splits[name]
