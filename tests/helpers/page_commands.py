@@ -148,7 +148,8 @@ def _has_its_own_test(words: list[str]) -> bool:
     """Return whether another test runs the command with its options, or it needs hours and a download."""
     downloads = "--data" in words and words[words.index("--data") + 1] == "cifar10"
     downloads = downloads or any(word in CATALOGUE or word.startswith("hf://") for word in words)
-    return words == ["resnetlab", "study"] or "--preset" in words or words[1] == "verify-resume" or downloads
+    has_test = words == ["resnetlab", "study"] or {"--preset", "--family"} & set(words) or words[1] == "verify-resume"
+    return bool(has_test) or downloads
 
 
 def _environment() -> dict[str, str]:

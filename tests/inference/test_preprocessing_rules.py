@@ -31,7 +31,7 @@ from resnetlab.inference.predictor import Predictor, load
 from resnetlab.inference.probe_images import probe_images, user_images
 from resnetlab.models.model_card import ModelCard, read_card
 from resnetlab.serialization import from_json, to_json
-from resnetlab.serving.worker import min_side
+from resnetlab.serving.worker_model import min_side
 from resnetlab.training.init_weights import source_preprocessing
 
 LIKE_TIMM = replace(COLOUR, image_size=24, image_width=40, interpolation="bicubic", resize_rule="timm", fit="pad")

@@ -30,8 +30,9 @@ from resnetlab.models.zoo import model_config
 from resnetlab.serving.ipc import read_message
 from resnetlab.serving.routes import prediction_json
 from resnetlab.serving.schemas import PredictionResponse
-from resnetlab.serving.worker import Worker, _model_info
+from resnetlab.serving.worker import Worker
 from resnetlab.serving.worker_load import WorkerReply
+from resnetlab.serving.worker_model import model_info
 from resnetlab.training.callbacks import Callback
 from resnetlab.training.fit import fit
 from resnetlab.training.kept_states import state_files
@@ -173,7 +174,7 @@ def test_the_worker_sends_labels_and_thresholds(run):
     assert message[0]["labels"] == list(prediction.labels or ())
     fitted = predictor.card.multi_label
     assert fitted is not None
-    assert _model_info(predictor)["thresholds"] == list(fitted.thresholds)
+    assert model_info(predictor)["thresholds"] == list(fitted.thresholds)
 
 
 def test_a_kept_state_is_of_the_same_kind(data, tmp_path):

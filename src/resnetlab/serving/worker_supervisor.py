@@ -170,9 +170,9 @@ class WorkerSupervisor:
         try:
             startup = await receive_message(reader)
             if startup is None:
-                self._handle_startup_failure(
-                    f"the worker {_describe_exit(await self._process.wait())} before it was ready"
-                )
+                status = await self._process.wait()
+                hint = "; the machine may lack memory" if status == -signal.SIGKILL else ""
+                self._handle_startup_failure(f"the worker {_describe_exit(status)} before it was ready{hint}")
                 return 0.0
             if "ready" not in startup[0]:
                 self._handle_startup_failure(startup[0]["error"], is_config_error=startup[0]["is_config_error"])
@@ -286,6 +286,4 @@ def _restart_delay_s(failures: int) -> float:
 
 
 def _describe_exit(status: int | None) -> str:
-    if status == -signal.SIGKILL:
-        return "was killed by signal 9 (the machine may lack memory)"
     return f"was killed by signal {-status}" if status is not None and status < 0 else f"exited with status {status}"
