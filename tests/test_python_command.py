@@ -7,6 +7,8 @@ import pytest
 
 from resnetlab.system.python_command import python_module
 
+from conftest import ROOT
+
 
 @pytest.fixture
 def folder_with_a_module(tmp_path, monkeypatch):
@@ -32,3 +34,8 @@ def test_a_folder_that_this_process_looks_in_stays(folder_with_a_module, monkeyp
     assert python_module("resnetlab") == [sys.executable, "-P", "-m", "resnetlab"]
     monkeypatch.setattr(sys, "path", [str(folder_with_a_module), *sys.path])
     assert python_module("resnetlab") == [sys.executable, "-m", "resnetlab"]
+
+
+def test_every_child_process_is_started_so():
+    files = [path for path in (ROOT / "src").rglob("*.py") if "sys.executable" in path.read_text()]
+    assert [path.name for path in files] == ["python_command.py"]

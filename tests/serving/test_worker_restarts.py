@@ -1,6 +1,7 @@
 """Restarts of a worker that dies again and again: their delays, and what happens to the queue."""
 
 import asyncio
+import sys
 
 import pytest
 
@@ -43,3 +44,28 @@ def test_a_worker_that_dies_twenty_times_in_a_row(monkeypatch, uptime_s, longest
     assert len(delays_s) == NUM_KILLS
     assert delays_s == sorted(delays_s)
     assert (delays_s[0], delays_s[-1]) == (0.0, longest_s)
+
+
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_a_process_that_cannot_start_ends_the_first_start_alone(monkeypatch, is_loaded):
+    supervisor = WorkerSupervisor({}, Limits(), ServerMetrics())
+    supervisor.model_info = {"name": "resnet8"} if is_loaded else None
+
+    async def no_memory(*_: object, **__: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(module.asyncio, "create_subprocess_exec", no_memory)
+    if not is_loaded:
+        with pytest.raises(RuntimeError, match="no process can be started: Cannot allocate memory"):
+            asyncio.run(supervisor._run_worker(lambda _: None))
+        return
+    assert asyncio.run(supervisor._run_worker(lambda _: None)) == 0.0
+    assert "could not be reloaded (no process can be started" in (supervisor.unavailable_reason or "")
+
+
+def test_a_worker_that_is_killed_while_it_loads_leaves_a_reason(monkeypatch):
+    supervisor = WorkerSupervisor({}, Limits(), ServerMetrics())
+    killed = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+    monkeypatch.setattr(module, "python_module", lambda _: killed)
+    with pytest.raises(RuntimeError, match="was killed by signal 9 before it was ready; the machine may lack memory"):
+        asyncio.run(supervisor._run_worker(lambda _: None))
