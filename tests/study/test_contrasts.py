@@ -202,3 +202,20 @@ def test_report_and_terminal_show_the_contrasts():
     assert next(line.split() for line in lines if line.startswith("B minus A"))[-1] == "tie"
     assert max(len(line) for line in lines if not line.startswith("  resnetlab")) <= 80
     assert [line for line in lines if line.startswith("  resnetlab study --data digits --arms")]
+
+
+@pytest.mark.parametrize(
+    ("arms", "seeds", "note"),
+    [
+        ("plain A", 3, "p of one comparison; clear: below 5 %, else a tie"),
+        ("plain A B", 3, "p after Holm's correction for 3 comparisons; clear: below 5 %, else a tie"),
+        ("plain A", 1, None),
+    ],
+)
+def test_the_printed_rule_names_the_correction_that_was_made(arms, seeds, note):
+    runs = [run for run in FOUR if run.arm in arms.split() and run.seed < seeds]
+    study = StudyReport([dataclasses.replace(run, start={}, result={**run.result, "time_s": 1.0}) for run in runs])
+    text = io.StringIO()
+    print_contrasts(study.as_json(), Console(file=text, width=80))
+    notes = [line for line in text.getvalue().splitlines() if line.startswith("p ")]
+    assert notes == ([note] if note else [])

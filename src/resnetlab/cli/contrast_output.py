@@ -31,10 +31,8 @@ def print_contrasts(results: dict[str, Any], console: "Console") -> None:
                 console.print(ranking["sentence"], highlight=False, width=width)
         if len({(row["first"], row["second"]) for row in own}) <= MAX_PAIRS:
             console.print(_differences(own))
-            note = (
-                f"p after Holm's correction for {own[0]['num_comparisons']} comparisons; clear: below 5 %, else a tie"
-            )
-            console.print(note, style="dim", highlight=False, width=width)
+            if own[0]["p_holm"] is not None:
+                console.print(_p_note(own[0]["num_comparisons"]), style="dim", highlight=False, width=width)
     for ablation in results["published_ablations"]:
         console.print(f"\npublished: {ablation['sentence']}", highlight=False, width=width)
     for evidence in results["contrast_evidence"]:
@@ -51,6 +49,13 @@ def print_command(command: str | None, console: "Console") -> None:
 
 def _condition(row: dict[str, Any]) -> tuple[Any, ...]:
     return row["data"], row["depth"], row["train_images"]
+
+
+def _p_note(num_comparisons: int) -> str:
+    corrected = (
+        "of one comparison" if num_comparisons == 1 else f"after Holm's correction for {num_comparisons} comparisons"
+    )
+    return f"p {corrected}; clear: below 5 %, else a tie"
 
 
 def _differences(rows: list[dict[str, Any]]) -> Any:
