@@ -102,6 +102,7 @@ CONTROL_CURED: dict[int, Draw] = {20: fitted, 56: fitted}
 
 SCENARIOS: dict[str, Scenario] = {
     "deeper fits worse, gradients sound": Scenario("degradation", plain(fitted, worse)),
+    "12 / 4 / 30 % at 20 / 56 / 110 layers": Scenario("degradation", depths(12.0, 4.0, 30.0)),
     "first step overwrites layers; the control arm fails too": Scenario(
         "degradation", plain(fitted, overwritten, control=CONTROL_WORSE)
     ),
@@ -149,6 +150,9 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "every depth fits": Scenario("healthy", plain(fitted, fitted)),
     "deeper is better": Scenario("healthy", depths(9.0, 6.0, 4.0)),
+    "deeper is better, and the shallowest is still improving": Scenario(
+        "healthy", lambda rng: grid(rng, {"residual": {20: falling(30, 35), 56: near(6.0), 110: near(3.0)}}, seeds=3)
+    ),
     "a clear rise of half a point": Scenario("healthy", plain(near(0.5, 0.1), near(1.0, 0.1))),
     "every depth has the same wide gap": Scenario("healthy", plain(near(0.5, 0.3, 25), near(0.5, 0.3, 25))),
     "fitted so well that gradients are tiny": Scenario("healthy", plain(near(0.0, 0.0), near(0.0, 0.0))),
@@ -160,6 +164,12 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "fitted, and errs 2 points more on unseen images": Scenario(
         "overfitting", plain(near(0.1, 0.1, 4.0), near(0.1, 0.1, 6.5))
+    ),
+    "2 / 0.1 / 0.1 % at 20 / 56 / 110 layers, the last errs more on unseen images": Scenario(
+        "overfitting",
+        lambda rng: grid(
+            rng, {"residual": {20: near(2.0, 0.1, 6), 56: near(0.1, 0.1, 4.0), 110: near(0.1, 0.1, 7.5)}}, seeds=3
+        ),
     ),
     "fits 50 images and errs on unseen ones": Scenario("overfitting", few_images),
     "fits 50 images and errs on unseen ones, the gap varies": Scenario("overfitting", few_images_that_vary),

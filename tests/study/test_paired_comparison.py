@@ -97,8 +97,13 @@ def test_depth_effects_for_each_number_of_images():
     (group,) = group_runs(runs)
     assert group.train_sizes == [50, None]
     effects = group.depth_effects()
-    assert [(e.shallow, e.deep, e.train_images) for e in effects] == [(8, 56, 50), (8, 56, None)]
-    assert effects[0].train.points == {0: 48.0, 1: 48.0}
+    assert [(e.shallow, e.deep, e.train_images) for e in effects] == [
+        (8, 56, 50),
+        (20, 56, 50),
+        (8, 56, None),
+        (20, 56, None),
+    ]
+    assert [effect.train.points for effect in effects[:2]] == [{0: 48.0, 1: 48.0}, {0: 36.0, 1: 36.0}]
 
 
 def test_seed_stats():

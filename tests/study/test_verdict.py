@@ -302,7 +302,52 @@ def test_healthy_and_better():
     runs = grid("residual", [9.0, 9.5, 9.2], [5.0, 5.1, 5.2])
     assert kinds(runs) == [("residual", "healthy")]
     assert "4.1 points of training error below residual-20" in sentence(runs)
-    assert sentence(runs).endswith("Deeper is better.")
+    assert "Deeper is better: −4.1 points of error on unseen images (95 % interval" in sentence(runs)
+
+
+def three_depths(arm, errors, unseen=None):
+    """Three seeds of 8, 20 and 56 layers."""
+    return [
+        synthetic_run(arm, depth, seed, error + seed / 10, test=(unseen or errors)[place] + seed / 10)
+        for place, (depth, error) in enumerate(zip((8, 20, 56), errors, strict=True))
+        for seed in range(3)
+    ]
+
+
+def test_deeper_is_not_called_better_by_its_training_error_alone():
+    runs = three_depths("residual", [9.0, 6.0, 3.0], unseen=[12.0, 10.0, 10.5])
+    assert kinds(runs) == [("residual", "healthy")]
+    assert "residual-56 ends 3.0 points of training error below residual-20, the best of 2 " in sentence(runs)
+    assert "The deeper networks fit their training set better; +0.5 points of error on unseen" in sentence(runs)
+
+
+def test_error_that_falls_with_depth_and_then_rises_is_degradation():
+    """The deepest networks are no worse than the shallowest, and worse than those between (section 1)."""
+    runs = three_depths("plain", [20.0, 5.0, 20.0])
+    assert kinds(runs) == [("plain", "degradation")]
+    assert sentence(runs).startswith("plain-56 ends 15.0 points of training error above plain-20, the best of 2 ")
+
+
+def test_the_best_of_several_depths_needs_a_wider_interval():
+    """t of 2 degrees of freedom: 9.92 for the 99 % of one comparison, 14.1 for one of two."""
+    deep = [17.4, 20.0, 22.6]  # deviation 2.6, so t = 18.5 / (2.6 / √3) = 12.3
+    shallow = [synthetic_run("plain", 20, seed, 1.5) for seed in range(3)]
+    runs = shallow + [synthetic_run("plain", 56, seed, error) for seed, error in enumerate(deep)]
+    assert kinds(runs) == [("plain", "degradation")]
+    runs += [synthetic_run("plain", 8, seed, 4.0) for seed in range(3)]
+    assert kinds(runs) == [("plain", "not enough evidence")]
+    assert "the seeds vary too much" in sentence(runs)
+
+
+def test_a_shallower_network_that_has_not_learnt_leaves_it_open():
+    runs = three_depths("plain", [80.0, 1.0, 80.0])
+    assert kinds(runs) == [("plain", "not enough evidence")]
+    assert "but plain-8 has not learnt" in sentence(runs)
+
+
+def test_depths_with_fewer_seeds_are_not_chosen():
+    runs = [run for run in three_depths("plain", [20.0, 5.0, 20.0]) if (run.depth, run.seed) != (20, 2)]
+    assert "above plain-8 on average over 3 seeds" in sentence(runs) or "below plain-8" in sentence(runs)
 
 
 def test_effect_within_the_variation_is_not_enough():

@@ -51,7 +51,19 @@ class PairedComparison:
 
         The 95 % interval, which reports give, would call one in forty differences without a cause clear.
         """
-        interval = self._interval(level=0.01)
+        return self.is_clear_among(1)
+
+    @property
+    def is_clearly_below(self) -> bool:
+        """Whether the difference is below zero in every seed, and its 99 % interval too."""
+        return replace(self, points={seed: -points for seed, points in self.points.items()}).is_clear
+
+    def is_clear_among(self, num_candidates: int) -> bool:
+        """Return whether the difference is clear although it is the largest of several that could have been taken.
+
+        What 99 % leaves is divided by their number (Bonferroni), so that a choice among many is not clear by chance.
+        """
+        interval = self._interval(level=0.01 / num_candidates)
         return interval is not None and interval[0] > 0 and all(d > 0 for d in self.points.values())
 
     def _interval(self, level: float) -> tuple[float, float] | None:
@@ -113,8 +125,8 @@ def compare_errors(
     return replace(compared, num_diverged=sum(run.status == "diverged" for run in runs))
 
 
-class DepthExtremes(NamedTuple):
-    """Two networks of a group that differ in depth, by default the shallowest and the deepest."""
+class DepthPair(NamedTuple):
+    """Two networks of a group that differ in depth only."""
 
     shallow: RunsBySeed
     deep: RunsBySeed
@@ -122,7 +134,7 @@ class DepthExtremes(NamedTuple):
 
 @dataclass(frozen=True)
 class DepthEffect:
-    """Errors of an arm's deepest networks minus those of its shallowest, paired by seed."""
+    """Errors of an arm's deepest networks minus those of shallower ones, paired by seed."""
 
     data: str
     arm: str
@@ -159,7 +171,7 @@ class RunGroup:
         """Return seed to run for one depth and number of training images."""
         return {run.seed: run for run in self.runs if (run.depth, run.train_images) == (depth, train_images)}
 
-    def extremes(self, train_images: int | None = None) -> DepthExtremes | None:
+    def extremes(self, train_images: int | None = None) -> DepthPair | None:
         """Return the shallowest and the deepest networks, or `None` if there is one depth only.
 
         Args:
@@ -167,39 +179,42 @@ class RunGroup:
         """
         size = self.train_sizes[-1] if train_images is None else train_images
         depths = self.depths(size)
-        return None if len(depths) < 2 else DepthExtremes(self.by_seed(depths[0], size), self.by_seed(depths[-1], size))
+        return None if len(depths) < 2 else DepthPair(self.by_seed(depths[0], size), self.by_seed(depths[-1], size))
 
-    def depth_pairs(self) -> list[DepthExtremes]:
+    def depth_pairs(self) -> list[DepthPair]:
         """Return every two depths trained on the same number of images, the shallower network first."""
         return [
-            DepthExtremes(self.by_seed(shallow, size), self.by_seed(deep, size))
+            DepthPair(self.by_seed(shallow, size), self.by_seed(deep, size))
             for size in self.train_sizes
             for shallow, deep in itertools.combinations(self.depths(size), 2)
         ]
 
+    def below_deepest(self, train_images: int | None) -> list[DepthPair]:
+        """Return the deepest networks beside each of the shallower depths, the shallowest first.
+
+        Args:
+            train_images: Number of training images; `None` for all.
+        """
+        *shallower, deepest = self.depths(train_images)
+        deep = self.by_seed(deepest, train_images)
+        return [DepthPair(self.by_seed(depth, train_images), deep) for depth in shallower]
+
     def depth_effects(self) -> list[DepthEffect]:
-        """Compare the deepest with the shallowest networks, for each number of training images."""
-        effects = []
-        for size in self.train_sizes:
-            depths = self.depths(size)
-            if len(depths) < 2:
-                continue
-            shallow, deep = self.by_seed(depths[0], size), self.by_seed(depths[-1], size)
-            train = compare_errors(shallow, deep, train_error)
-            if train is None:
-                continue
-            effects.append(
-                DepthEffect(
-                    data=self.data,
-                    arm=self.arm,
-                    shallow=depths[0],
-                    deep=depths[-1],
-                    train_images=size,
-                    train=train,
-                    unseen=compare_errors(shallow, deep, unseen_error),
-                )
+        """Compare the deepest networks with every shallower depth, for each number of training images."""
+        return [
+            DepthEffect(
+                data=self.data,
+                arm=self.arm,
+                shallow=depth,
+                deep=self.depths(size)[-1],
+                train_images=size,
+                train=train,
+                unseen=compare_errors(*pair, unseen_error),
             )
-        return effects
+            for size in self.train_sizes
+            for depth, pair in zip(self.depths(size), self.below_deepest(size), strict=False)
+            if (train := compare_errors(*pair, train_error)) is not None
+        ]
 
 
 def group_runs(runs: Sequence[Run]) -> list[RunGroup]:

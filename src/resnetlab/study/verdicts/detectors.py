@@ -17,7 +17,7 @@ from resnetlab.study.run_metrics import (
     train_error,
     worst_gradient,
 )
-from resnetlab.study.statistics.paired_comparison import DepthExtremes, RunGroup, compare_pairs
+from resnetlab.study.statistics.paired_comparison import DepthPair, RunGroup, compare_pairs
 from resnetlab.study.verdicts.degradation import control_fails_too, detect_degradation, detect_long_steps
 from resnetlab.study.verdicts.layer_steps import layer_steps
 from resnetlab.study.verdicts.overfitting import detect_overfitting
@@ -150,7 +150,7 @@ DETECTORS: dict[str, Callable[[RunGroup], str | None]] = {
 """Failing kind to the function that detects it."""
 
 
-def _only_deep_fails(group: RunGroup, fails: Callable[[Run], bool]) -> DepthExtremes | None:
+def _only_deep_fails(group: RunGroup, fails: Callable[[Run], bool]) -> DepthPair | None:
     """Return the extremes if, in every seed, the deep network fails and has not learnt, and the shallow one is sound.
 
     Vanishing and exploding need this: a failure that all depths share is not an effect of depth.
@@ -162,7 +162,7 @@ def _only_deep_fails(group: RunGroup, fails: Callable[[Run], bool]) -> DepthExtr
     shallow, deep = ({seed: runs[seed] for seed in seeds} for runs in extremes)
     deep_fails = all(fails(run) and not has_learnt(run) for run in deep.values())
     shallow_is_sound = all(has_sound_gradients(run) and has_learnt(run) for run in shallow.values())
-    return DepthExtremes(shallow, deep) if deep_fails and shallow_is_sound else None
+    return DepthPair(shallow, deep) if deep_fails and shallow_is_sound else None
 
 
 def _stalled_pct(run: Run) -> float | None:

@@ -9,11 +9,17 @@ from resnetlab.study.arms import CAPPED, family_of
 from resnetlab.study.run_metrics import train_error, unknown_steps_reason, unseen_error
 from resnetlab.study.statistics.paired_comparison import RunGroup, compare_errors
 from resnetlab.study.study_command import Additions, study_command, two_depths
-from resnetlab.study.verdicts.degradation import DepthResult, is_too_short, is_under_way, main_depth_result
+from resnetlab.study.verdicts.depth_result import (
+    DepthResult,
+    is_under_way,
+    main_depth_result,
+    pair_results,
+    unlearnt_shallower,
+)
 from resnetlab.study.verdicts.overfitting import gaps_with_fewer_images
 from resnetlab.study.verdicts.rules import DEGRADATION_POINTS, OVERFITTING_POINTS
 from resnetlab.study.verdicts.run_checks import has_learnt, has_sound_gradients, run_issues
-from resnetlab.study.verdicts.sentences import effect_text, gradients_text, metric_range, network_name
+from resnetlab.study.verdicts.sentences import gradients_text, metric_range, network_name
 from resnetlab.study.verdicts.training_progress import loss_fall_before_drop
 
 ONE_DEPTH = "there are runs of one depth only"
@@ -59,12 +65,12 @@ def _reason(group: RunGroup) -> tuple[str, Additions | None]:
         names = network_name(extremes.shallow), network_name(extremes.deep)
         return f"{names[0]} and {names[1]} have no seed in common that finished.", Additions()
     if result.effect.interval is None:
-        reason = f"{effect_text(*result)}, from one seed; use --seeds 3 or more."
+        reason = f"{result.text}, from one seed; use --seeds 3 or more."
         return reason, Additions(num_seeds=_at_least_three(group))
     for explain, remedy in REASONS:
         if text := explain(group, result):
             return text, remedy(group)
-    return f"{effect_text(*result)}, which allows more than one explanation; add seeds with --seeds.", _seeds(group)
+    return f"{result.text}, which allows more than one explanation; add seeds with --seeds.", _seeds(group)
 
 
 def _at_least_three(group: RunGroup) -> int:
@@ -98,7 +104,7 @@ def _unknown_steps(group: RunGroup, result: DepthResult) -> str | None:
     if setting is None:
         return None
     return (
-        f"{effect_text(*result)}, but with {setting} the gradients do not tell the steps of the layers, so it is "
+        f"{result.text}, but with {setting} the gradients do not tell the steps of the layers, so it is "
         "unknown whether gradients are sound; the verdicts that need this hold for SGD alone."
     )
 
@@ -106,40 +112,44 @@ def _unknown_steps(group: RunGroup, result: DepthResult) -> str | None:
 def _no_gradients(group: RunGroup, result: DepthResult) -> str | None:
     if all(has_sound_gradients(run) is not None for run in group.runs):
         return None
-    return f"{effect_text(*result)}, but no gradients were recorded, so it is unknown whether they vanish or explode."
+    return f"{result.text}, but no gradients were recorded, so it is unknown whether they vanish or explode."
 
 
-def _too_short(_: RunGroup, result: DepthResult) -> str | None:
-    if not is_too_short(result.extremes):
+def _too_short(group: RunGroup, result: DepthResult) -> str | None:
+    short = next((found for found in (result, *pair_results(group)) if found.is_too_short), None)
+    if short is None:
         return None
-    if is_under_way(result.extremes.deep):
-        falls = metric_range(lambda run: 100 * (loss_fall_before_drop(run) or 0), result.extremes.deep.values())
+    shallow, deep = short.pair
+    if is_under_way(deep):
+        falls = metric_range(lambda run: 100 * (loss_fall_before_drop(run) or 0), deep.values())
         return (
-            f"{effect_text(*result)}, but {network_name(result.extremes.deep)} was still learning when the learning "
-            f"rate was lowered (its loss fell by {falls} % over the last quarter of the steps before), so it may only "
-            "need more steps; train longer with --epochs or --steps."
+            f"{short.text}, but {network_name(deep)} was still learning when the learning rate was lowered (its loss "
+            f"fell by {falls} % over the last quarter of the steps before), so it may only need more steps; train "
+            "longer with --epochs or --steps."
         )
     return (
-        f"{effect_text(*result)}, but the networks are under-trained: {network_name(result.extremes.shallow)} ends at "
-        f"{metric_range(train_error, result.extremes.shallow.values())} % training error, and the loss still fell "
-        "before the learning rate was lowered (or the record is too short to tell), so longer training may change "
-        "this; train longer with --epochs or --steps."
+        f"{short.text}, but the networks are under-trained: {network_name(shallow)} ends at "
+        f"{metric_range(train_error, shallow.values())} % training error, and the loss still fell before the learning "
+        "rate was lowered (or the record is too short to tell), so longer training may change this; train longer with "
+        "--epochs or --steps."
     )
 
 
-def _not_learnt(_: RunGroup, result: DepthResult) -> str | None:
-    extremes = result.extremes
-    if not all(map(has_learnt, extremes.shallow.values())):
-        errors = metric_range(train_error, extremes.shallow.values())
-        either = "" if any(map(has_learnt, extremes.deep.values())) else " either"
+def _not_learnt(group: RunGroup, result: DepthResult) -> str | None:
+    shallow, deep = result.pair
+    if result.is_worse:
+        shallow = unlearnt_shallower(group) or shallow
+    if not all(map(has_learnt, shallow.values())):
+        errors = metric_range(train_error, shallow.values())
+        either = "" if any(map(has_learnt, deep.values())) else " either"
         return (
-            f"{effect_text(*result)}, but {network_name(extremes.shallow)} has not learnt{either} (training error "
+            f"{result.text}, but {network_name(shallow)} has not learnt{either} (training error "
             f"{errors} %), so this says nothing about depth."
         )
-    if result.effect.mean >= DEGRADATION_POINTS or all(map(has_learnt, extremes.deep.values())):
+    if result.effect.mean >= DEGRADATION_POINTS or all(map(has_learnt, deep.values())):
         return None
-    errors = metric_range(train_error, extremes.deep.values())
-    return f"{effect_text(*result)}, but the deeper networks have not learnt either (training error {errors} %)."
+    errors = metric_range(train_error, deep.values())
+    return f"{result.text}, but the deeper networks have not learnt either (training error {errors} %)."
 
 
 def _unsound_gradients(group: RunGroup, result: DepthResult) -> str | None:
@@ -148,7 +158,7 @@ def _unsound_gradients(group: RunGroup, result: DepthResult) -> str | None:
         return None
     example = group.by_seed(unsound[-1].depth, unsound[-1].train_images)
     text = (
-        f"{effect_text(*result)}, and gradients are not sound in {len(unsound)} of {len(group.runs)} runs: in "
+        f"{result.text}, and gradients are not sound in {len(unsound)} of {len(group.runs)} runs: in "
         f"{network_name(example)}, {gradients_text(list(example.values()))}."
     )
     if group.arm.endswith(CAPPED):
@@ -160,24 +170,23 @@ def _unsound_gradients(group: RunGroup, result: DepthResult) -> str | None:
 
 
 def _other_depths(group: RunGroup, result: DepthResult) -> str | None:
-    """Return a sentence on two depths, not both at the ends, of which the deeper is not as good as the shallower."""
-    for extremes in group.depth_pairs():
-        train = compare_errors(*extremes, train_error)
-        if train is not None and not DepthResult(extremes, train).is_as_good and extremes != result.extremes:
+    """Return a sentence on two depths, not those of the result, of which the deeper is not as good as the shallower."""
+    for other in pair_results(group):
+        if not other.is_as_good and other.pair != result.pair:
             return (
-                f"{effect_text(extremes, train)}, while {effect_text(*result)}: no rule says what depth does here; add "
-                "depths between them, or seeds."
+                f"{other.text}, while {result.text}: no rule says what depth does here; add depths between them, or "
+                "seeds."
             )
     return None
 
 
 def _unseen_rises(group: RunGroup, result: DepthResult) -> str | None:
-    for extremes in group.depth_pairs():
-        unseen = compare_errors(*extremes, unseen_error)
+    for pair in group.depth_pairs():
+        unseen = compare_errors(*pair, unseen_error)
         if unseen is not None and unseen.mean >= OVERFITTING_POINTS:
             return (
-                f"{effect_text(*result)}, but {network_name(extremes.deep)} errs by {unseen.mean:.1f} points more on "
-                f"unseen images than {network_name(extremes.shallow)} (interval: {unseen.interval_text}); whether it "
+                f"{result.text}, but {network_name(pair.deep)} errs by {unseen.mean:.1f} points more on "
+                f"unseen images than {network_name(pair.shallow)} (interval: {unseen.interval_text}); whether it "
                 "overfits is not clear. Add seeds, or train until both fit their training set."
             )
     return None
@@ -187,7 +196,7 @@ def _wider_gap(group: RunGroup, result: DepthResult) -> str | None:
     for few, _, wider in gaps_with_fewer_images(group):
         if wider.mean >= OVERFITTING_POINTS:
             return (
-                f"{effect_text(*result)}, but the gap to unseen images of {network_name(few)} is {wider.mean:.1f} "
+                f"{result.text}, but the gap to unseen images of {network_name(few)} is {wider.mean:.1f} "
                 f"points wider than with more images (interval: {wider.interval_text}); whether it overfits is not "
                 "clear. Add seeds."
             )
@@ -195,9 +204,9 @@ def _wider_gap(group: RunGroup, result: DepthResult) -> str | None:
 
 
 def _uncertain(_: RunGroup, result: DepthResult) -> str | None:
-    if result.effect.is_clear or result.is_as_good:
+    if result.is_clear or result.is_as_good:
         return None
-    return f"{effect_text(*result)}: the seeds vary too much for a verdict; add seeds with --seeds."
+    return f"{result.text}: the seeds vary too much for a verdict; add seeds with --seeds."
 
 
 REASONS: tuple[tuple[Callable[[RunGroup, DepthResult], str | None], Callable[[RunGroup], Additions | None]], ...] = (

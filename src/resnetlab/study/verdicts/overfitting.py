@@ -4,14 +4,8 @@ import statistics
 from collections.abc import Sequence
 
 from resnetlab.study.run_metrics import generalisation_gap, train_error, unseen_error
-from resnetlab.study.statistics.paired_comparison import (
-    DepthExtremes,
-    PairedComparison,
-    RunGroup,
-    RunsBySeed,
-    compare_errors,
-    compare_pairs,
-)
+from resnetlab.study.statistics.paired_comparison import PairedComparison, RunGroup, RunsBySeed, compare_pairs
+from resnetlab.study.verdicts.depth_result import DepthResult, depth_result
 from resnetlab.study.verdicts.rules import OVERFITTING_POINTS, UNDER_TRAINED_PCT
 from resnetlab.study.verdicts.run_checks import has_fitted
 from resnetlab.study.verdicts.sentences import metric_range, network_name
@@ -74,30 +68,30 @@ def _with_depth(group: RunGroup) -> str | None:
     """Return a sentence if, for every number of training images, the deepest networks overfit more."""
     sentences = []
     for size in group.train_sizes:
-        extremes = group.extremes(size)
-        sentence = extremes and _deeper_overfits(extremes)
+        result = depth_result(group, size)
+        sentence = result and _deeper_overfits(result)
         if not sentence:
             return None
         sentences.append(sentence)
     return " ".join(sentences)
 
 
-def _deeper_overfits(extremes: DepthExtremes) -> str | None:
+def _deeper_overfits(result: DepthResult) -> str | None:
     """Return a sentence if the deep networks fit their training set as well, but err more on unseen images."""
-    unseen, gap = (compare_pairs(*extremes, metric) for metric in (unseen_error, generalisation_gap))
-    fit = compare_errors(*extremes, train_error)
-    if unseen is None or gap is None or fit is None or fit.interval is None:
+    shallow, deep = result.pair
+    unseen, gap = (compare_pairs(shallow, deep, metric) for metric in (unseen_error, generalisation_gap))
+    fit = result.effect
+    if unseen is None or gap is None or fit.interval is None:
         return None
-    worse = unseen.is_clear and gap.is_clear and min(unseen.mean, gap.mean) >= OVERFITTING_POINTS
-    fits_as_well = fit.interval[1] < OVERFITTING_POINTS and _fits_nearly(extremes.shallow, extremes.deep)
-    if not worse or not fits_as_well:
+    is_clear = all(wider.is_clear_among(result.num_candidates) for wider in (unseen, gap))
+    worse = is_clear and min(unseen.mean, gap.mean) >= OVERFITTING_POINTS
+    if not worse or fit.interval[1] >= OVERFITTING_POINTS or not _fits_nearly(shallow, deep):
         return None
     return (
-        f"both {network_name(extremes.shallow)} and {network_name(extremes.deep)} fit the training set "
-        f"({metric_range(train_error, extremes.shallow.values())} and "
-        f"{metric_range(train_error, extremes.deep.values())} %; difference {fit.interval_text}), yet the deeper errs "
-        f"by {unseen.mean:.1f} points more on unseen images on average over {len(unseen.points)} seeds (95 % interval "
-        f"{unseen.interval_text})."
+        f"both {network_name(shallow)} and {network_name(deep)} fit the training set "
+        f"({metric_range(train_error, shallow.values())} and {metric_range(train_error, deep.values())} %; difference "
+        f"{fit.interval_text}), yet the deeper errs by {unseen.mean:.1f} points more on unseen images on average over "
+        f"{len(unseen.points)} seeds (95 % interval {unseen.interval_text})."
     )
 
 

@@ -52,11 +52,12 @@ class VerdictRule:
 FAILING: tuple[VerdictRule, ...] = (
     VerdictRule(
         "degradation",
-        f"the deepest networks end at least {DEGRADATION_POINTS:g} points of training error above the shallowest, "
-        "which have learnt, on average, above them in every seed, and the 99 % interval is above zero; and their "
-        "gradients are sound, or the control arm, whose gradients are, degrades as well. Not if the shallowest have "
-        f"not fitted ({UNDER_TRAINED_PCT:g} %) and some network was still improving when the learning rate was "
-        f"lowered, or if the deepest have not and their loss still fell by {100 * UNDER_WAY_SHARE:g} % or more",
+        f"the deepest networks end at least {DEGRADATION_POINTS:g} points of training error above the best shallower "
+        "depth on average, above it in every seed, and the 99 % interval is above zero (of several shallower depths "
+        "each has its share of the 1 %); all shallower networks have learnt; and the gradients of the deepest are "
+        "sound, or the control arm, whose gradients are, degrades as well. Not if the best shallower have not fitted "
+        f"({UNDER_TRAINED_PCT:g} %) and some network was still improving when the learning rate was lowered, or if the "
+        f"deepest have not and their loss still fell by {100 * UNDER_WAY_SHARE:g} % or more",
         "He et al., sections 1 and 4.1, Figures 1 and 4; the threshold: ours, below the 3 points of test error "
         "between plain-20 and plain-56 in the closest reproduction on CIFAR-10 (nabla0001/resnet)",
     ),
@@ -75,8 +76,8 @@ FAILING: tuple[VerdictRule, ...] = (
         "not finite, in the deepest networks, which do not learn, and not in the shallowest; this holds in every seed, "
         "and the 99 % interval of the difference is above zero; or the deepest networks end worse, a step overwrites "
         f"some of their layers (learning rate x gradient, at the sampled steps, is {OVERWRITING_UPDATE:g} times the "
-        "weights or more), and the control arm, which limits the steps, trains them as well as the shallowest. Not if "
-        "the control arm degrades too",
+        "weights or more), and the control arm, which limits the steps, trains them as well as the best shallower. Not "
+        "if the control arm degrades too",
         "the phenomenon: Glorot and Bengio 2010; the threshold: ours, below 10 in every network tried that learns",
     ),
     VerdictRule(
@@ -95,8 +96,9 @@ FAILING: tuple[VerdictRule, ...] = (
     ),
     VerdictRule(
         "overfitting",
-        f"with depth: both depths end at {UNDER_TRAINED_PCT:g} % training error or less, the deeper without a rise of "
-        f"{OVERFITTING_POINTS:g} points, and its error on unseen images and the gap to it rise by as much or more; "
+        f"with depth: the deepest and the best shallower networks end at {UNDER_TRAINED_PCT:g} % training error or "
+        f"less, the deepest without a rise of {OVERFITTING_POINTS:g} points, and their error on unseen images and the "
+        "gap to it rise by as much or more; "
         f"with fewer images: the smallest set is fitted ({FITTED_PCT:g} %), and the gap rises by as much; this holds "
         "in every seed, and the 99 % interval is above zero (with fewer images: of the mean over depths)",
         "He et al., section 4.2: 1202 layers, 7.93 % test error against 6.43 % with 110, at similar training errors",
@@ -115,8 +117,9 @@ HEALTHY = VerdictRule(
     "none of the above holds; every network has learnt with sound gradients (in no layer learning rate x gradient, at "
     f"the sampled steps, is {OVERWRITING_UPDATE:g} times the weights or more, and at most {100 * SOUND_SHARE:g} % of "
     "the layers stall); for every two depths the 95 % interval rules out a rise of "
-    f"{DEGRADATION_POINTS:g} points of training error, and the error on unseen images (with fewer images: the "
-    f"gap to it) rises by less than {OVERFITTING_POINTS:g} points on average",
+    f"{DEGRADATION_POINTS:g} points of training error, and longer training would not change that (the deeper "
+    "clearly fits better, or training did not end too early, as for degradation); the error on unseen images (with "
+    f"fewer images: the gap to it) rises by less than {OVERFITTING_POINTS:g} points on average",
     "He et al., section 4.1",
 )
 NOT_ENOUGH = VerdictRule(

@@ -6,18 +6,26 @@ from collections.abc import Callable, Iterable, Sequence
 
 from resnetlab.study.results import Run
 from resnetlab.study.run_metrics import first_gradient
-from resnetlab.study.statistics.paired_comparison import DepthExtremes, PairedComparison, RunsBySeed
+from resnetlab.study.statistics.paired_comparison import DepthPair, PairedComparison, RunsBySeed
 from resnetlab.study.statistics.seed_stats import format_range, two_figures
 from resnetlab.study.verdicts.layer_steps import LayerSteps, layer_steps
 from resnetlab.study.verdicts.rules import MIN_MOVEMENT
 
 
-def effect_text(extremes: DepthExtremes, effect: PairedComparison) -> str:
-    """Return the difference between two depths in words, with its interval or the reason why there is none."""
+def effect_text(pair: DepthPair, effect: PairedComparison, num_candidates: int = 1) -> str:
+    """Return the difference between two depths in words, with its interval or the reason why there is none.
+
+    Args:
+        pair: The networks.
+        effect: The difference of their training errors.
+        num_candidates: Shallower depths of which the shallow one has the lowest error.
+    """
     text = (
-        f"{network_name(extremes.deep)} ends {abs(effect.mean):.1f} points of training error "
-        f"{'above' if effect.mean > 0 else 'below'} {network_name(extremes.shallow)}"
+        f"{network_name(pair.deep)} ends {abs(effect.mean):.1f} points of training error "
+        f"{'above' if effect.mean > 0 else 'below'} {network_name(pair.shallow)}"
     )
+    if num_candidates > 1:
+        text += f", the best of {num_candidates} shallower depths,"
     if effect.num_diverged:
         return f"{text} on average over {len(effect.points)} seeds ({effect.interval_text} and counts as 100 %)"
     if effect.interval is None:

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from resnetlab.study.results import Run
-from resnetlab.study.run_metrics import train_error, unseen_error
+from resnetlab.study.run_metrics import unseen_error
 from resnetlab.study.statistics.paired_comparison import RunGroup, compare_errors, group_runs
-from resnetlab.study.verdicts.degradation import DepthResult, is_too_short, main_depth_result
+from resnetlab.study.verdicts.depth_result import DepthResult, main_depth_result, pair_results
 from resnetlab.study.verdicts.detectors import DETECTORS
 from resnetlab.study.verdicts.missing_evidence import ONE_DEPTH, missing_evidence
 from resnetlab.study.verdicts.overfitting import gaps_with_fewer_images
 from resnetlab.study.verdicts.rules import DEGRADATION_POINTS, OVERFITTING_POINTS
 from resnetlab.study.verdicts.run_checks import has_learnt, has_sound_gradients
-from resnetlab.study.verdicts.sentences import effect_text, gradients_text
+from resnetlab.study.verdicts.sentences import gradients_text
 
 
 @dataclass(frozen=True)
@@ -72,17 +72,30 @@ def _healthy(group: RunGroup) -> str | None:
     main = main_depth_result(group)
     if main is None or not all(has_learnt(run) and has_sound_gradients(run) for run in group.runs):
         return None
-    for extremes in group.depth_pairs():
-        train, unseen = compare_errors(*extremes, train_error), compare_errors(*extremes, unseen_error)
-        if train is None or not DepthResult(extremes, train).is_as_good or is_too_short(extremes):
-            return None
-        if unseen is not None and unseen.mean >= OVERFITTING_POINTS:
-            return None
+    results = pair_results(group)
+    if len(results) < len(group.depth_pairs()) or any(found.is_too_short or not found.is_as_good for found in results):
+        return None
+    rises = [unseen.mean for pair in group.depth_pairs() if (unseen := compare_errors(*pair, unseen_error))]
+    if max(rises, default=0.0) >= OVERFITTING_POINTS:
+        return None
     if any(wider.mean >= OVERFITTING_POINTS for _, _, wider in gaps_with_fewer_images(group)):
         return None
-    deep = [main.extremes.deep[seed] for seed in main.effect.points]
-    better = " Deeper is better." if main.effect.interval and main.effect.interval[1] < 0 else ""
+    deep = [main.pair.deep[seed] for seed in main.effect.points]
     return (
-        f"{effect_text(*main)}; {DEGRADATION_POINTS:g} points or more are ruled out for every two depths, and "
-        f"gradients are sound in every run: {gradients_text(deep)}.{better}"
+        f"{main.text}; {DEGRADATION_POINTS:g} points or more are ruled out for every two depths, and gradients are "
+        f"sound in every run: {gradients_text(deep)}.{_better_text(main)}"
     )
+
+
+def _better_text(main: DepthResult) -> str:
+    """Return whether the deepest networks are better than the best shallower ones; empty if they do not fit better."""
+    if not main.is_better:
+        return ""
+    unseen = compare_errors(*main.pair, unseen_error)
+    if unseen is None or unseen.interval is None:
+        return " The deeper networks fit their training set better."
+    points = f"{unseen.mean:+.1f}".replace("-", "−")
+    on_unseen = f"{points} points of error on unseen images (95 % interval {unseen.interval_text})"
+    if unseen.is_clearly_below:
+        return f" Deeper is better: {on_unseen}."
+    return f" The deeper networks fit their training set better; {on_unseen} is no clear gain."
