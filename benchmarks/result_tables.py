@@ -3,40 +3,13 @@
 Each function returns the rows of one table as Markdown. `results.py` writes them into the pages.
 """
 
-import csv
 import re
 import statistics
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
+import depth_tables
 import table6_table
-
-ROOT = Path(__file__).parents[1]
-RECORDS = ROOT / "docs" / "results"
-
-
-def markdown(*rows: Sequence[str]) -> str:
-    """Return a table; the first row is its heading."""
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([lines[0], f"|{'---|' * len(rows[0])}", *lines[1:]]).replace("|  |", "| |").replace("|  |", "| |")
-
-
-def read(name: str) -> str:
-    """Return the text of a record."""
-    return (RECORDS / name).read_text()
-
-
-def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Return mean and standard deviation."""
-    return f"{statistics.fmean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
-
-
-def study_cells(file: str, arm: str, depth: int, splits: Sequence[str], deepened_from: str = "") -> list[str]:
-    """Return mean and deviation of each split's error for one network of a study."""
-    with (RECORDS / file).open() as lines:
-        wanted = (arm, str(depth), deepened_from)
-        rows = [row for row in csv.DictReader(lines) if (row["arm"], row["depth"], row["deepened_from"]) == wanted]
-    return [spread([float(row[f"{split}_error_pct"]) for row in rows]) for split in splits]
+from records import RECORDS, markdown, read, study_cells
 
 
 def readme() -> str:
@@ -244,5 +217,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ranks": ranks,
     "plan": plan,
     "table6": paper_table6,
+    "cifar10-errors": depth_tables.cifar10_errors,
+    "cifar10-differences": depth_tables.cifar10_differences,
 }
 """Every generated table, by the name in its marker."""

@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from result_tables import RECORDS, ROOT, TABLES
+from records import RECORDS, ROOT
+from result_tables import TABLES
 
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 BLOCK = re.compile(r"(<!-- results: (?P<name>[\w-]+) -->\n+)(?:(?!<!--).)*?(\n*<!-- end of results -->)", re.DOTALL)

@@ -317,7 +317,7 @@ def three_depths(arm, errors, unseen=None):
 def test_deeper_is_not_called_better_by_its_training_error_alone():
     runs = three_depths("residual", [9.0, 6.0, 3.0], unseen=[12.0, 10.0, 10.5])
     assert kinds(runs) == [("residual", "healthy")]
-    assert "residual-56 ends 3.0 points of training error below residual-20, the best of 2 " in sentence(runs)
+    assert "residual-56 ends 3.0 points of training error below residual-20 (the best of 2 " in sentence(runs)
     assert "The deeper networks fit their training set better; +0.5 points of error on unseen" in sentence(runs)
 
 
@@ -325,7 +325,7 @@ def test_error_that_falls_with_depth_and_then_rises_is_degradation():
     """The deepest networks are no worse than the shallowest, and worse than those between (section 1)."""
     runs = three_depths("plain", [20.0, 5.0, 20.0])
     assert kinds(runs) == [("plain", "degradation")]
-    assert sentence(runs).startswith("plain-56 ends 15.0 points of training error above plain-20, the best of 2 ")
+    assert sentence(runs).startswith("plain-56 ends 15.0 points of training error above plain-20 (the best of 2 ")
 
 
 def test_the_best_of_several_depths_needs_a_wider_interval():

@@ -25,7 +25,7 @@ def effect_text(pair: DepthPair, effect: PairedComparison, num_candidates: int =
         f"{'above' if effect.mean > 0 else 'below'} {network_name(pair.shallow)}"
     )
     if num_candidates > 1:
-        text += f", the best of {num_candidates} shallower depths,"
+        text += f" (the best of {num_candidates} shallower depths)"
     if effect.num_diverged:
         return f"{text} on average over {len(effect.points)} seeds ({effect.interval_text} and counts as 100 %)"
     if effect.interval is None:
