@@ -225,6 +225,29 @@ def test_the_users_options_win_and_a_contradiction_is_reported(plain, photograph
     assert (model.config.shortcut, card.preprocessing.mean) == ("pad", (0.5, 0.5, 0.5))
 
 
+@pytest.mark.parametrize(
+    ("given", "stored", "line"),
+    [
+        ((), 32, "stored in the model file: mean and deviation (ImageNet), image size 32"),
+        (("--image-size", "16"), 16, "contradiction: --image-size 16, and the statistics show 32"),
+        (("--image-size", "32"), 32, "stored in the model file: mean and deviation (ImageNet) network"),
+    ],
+)
+def test_a_decided_image_size_is_stored_unless_the_user_gives_one(
+    given, stored, line, plain, photographs, tmp_path, monkeypatch, capsys
+):
+    def decides_32(*arguments, **options):
+        found = check_network(*arguments, **{**options, "image_size": 16})
+        return replace(found, decided={**found.decided, "image_size": 32})
+
+    monkeypatch.setattr("resnetlab.evaluation.self_check.check_weights.check_network", decides_32)
+    out = tmp_path / "plain.safetensors"
+    words = ["inspect", plain, "--data", photographs, "--save", out, *given, "--classes", *"abcdefghij"]
+    assert main([*map(str, words)]) == 0
+    assert line in " ".join(capsys.readouterr().out.split()).replace("classes", "network")
+    assert load_model(out)[1].preprocessing.image_size == stored
+
+
 @pytest.fixture
 def misread(tmp_path):
     """A model file of a plain network as a residual one, and labelled images."""

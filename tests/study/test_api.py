@@ -5,15 +5,20 @@ import sys
 from dataclasses import replace
 
 import pytest
+import tyro
 from matplotlib.figure import Figure
 
 import resnetlab
+from resnetlab.cli.study import Options as StudyOptions
+from resnetlab.cli.study import build_grid
 from resnetlab.config import BLOCK_PROPERTIES, ConfigError
 from resnetlab.extension import OPTIMIZERS
 from resnetlab.models.block_registry import BLOCKS
 from resnetlab.models.blocks import BasicBlock
+from resnetlab.study import api
 from resnetlab.study.api import study
 from resnetlab.study.executors import own_code
+from resnetlab.study.presets import get_preset
 from resnetlab.study.study_results import Study
 
 
@@ -115,6 +120,8 @@ def test_plot_shows_each_arm_and_each_difference(tiny):
         (("plain",), {}, "arms must be a list such as \\['plain', 'residual'\\], not 'plain'"),
         ((["plain"], 20), {}, "depths must be a list such as \\[20, 56\\], not 20"),
         ((["plain"], ["20"]), {}, "depths must be a list"),
+        ((["plain"], []), {}, "no depth given; name at least one with --depths"),
+        (([], [20]), {}, "no arm given; name at least one with --arms"),
         ((["plane"], [20]), {}, "arm 'plane' is unknown"),
         ((["plain"], [20]), {"recipe": 3}, "recipe must be a Recipe or a name such as 'digits', not 3"),
         ((["plain"], [20]), {"data": 3}, "data must be a list such as 'digits', not 3"),
@@ -127,6 +134,23 @@ def test_wrong_calls_are_one_line(arguments, options, message, tmp_path):
         study(*arguments, out=tmp_path / "s", **options)
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"arms": ["plain", "residual"]}, ("--arms", "plain", "residual")),
+        ({"identity_init": False}, ("--no-identity-init",)),
+        ({"preset": "vanishing"}, ("--preset", "vanishing")),
+    ],
+)
+def test_the_runs_are_those_of_the_command(options, words, monkeypatch, tmp_path):
+    found = {}
+    monkeypatch.setattr(api, "_execute", lambda grid, *_, **__: found.update(grid=grid) or {})
+    with pytest.raises(RuntimeError, match="every run failed"):
+        study(**options, out=tmp_path / "s")
+    command = tyro.cli(StudyOptions, args=list(words))
+    assert found["grid"] == build_grid(command, get_preset(command.preset))
 
 
 def test_code_that_no_other_process_can_import_runs_here(registered, tmp_path):
@@ -168,7 +192,6 @@ def test_a_class_of_a_notebook_cannot_reach_workers(registered, monkeypatch):
 
 
 def test_every_run_failed(monkeypatch, tmp_path, registered):
-    from resnetlab.study import api
     from resnetlab.study.executors.local_pool import RunEnded, RunStarted
 
     def fail(tasks):

@@ -48,7 +48,8 @@ class Options:
     """
 
     file: Annotated[Path, tyro.conf.Positional]
-    """A file of weights (.safetensors, .pth, .pt, .th, .tar), an export (.onnx, .xml, .pt2), or a run directory."""
+    """A file of weights (safetensors or torch.save, whatever its suffix: .pth, .pt, .th, .tar, .ckpt, .bin), an export
+    (.onnx, .xml, .pt2), or a run directory."""
     save: Path | None = None
     """The model file to write; an existing file is refused."""
     classes: tuple[str, ...] | None = None

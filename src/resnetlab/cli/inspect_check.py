@@ -26,12 +26,6 @@ class CheckedFile:
     warnings: tuple[str, ...]
     """Values of the user that the statistics contradict."""
 
-    @property
-    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        """The decided mean and deviation."""
-        found = self.check.decided.get("normalisation")
-        return None if found is None else (found.mean, found.std)
-
 
 def apply_check(
     path: Path, options: "Options", given: "AssumptionOverrides"
@@ -42,12 +36,27 @@ def apply_check(
         ConfigError: as `check_file`; with `--save`, also if the statistics show a network that no model file holds.
     """
     checked = check_file(path, options, given)
-    found = checked.normalisation
+    description = describe_check(checked.check, checked.warnings)
     if options.save is not None:
         refuse_unstorable(path, checked.check)
-        if found is not None and (options.mean, options.std, options.pixel_mean) == (None, None, None):
-            options = replace(options, mean=found[0], std=found[1])
-    return options, checked.overrides, {"check": describe_check(checked.check, checked.warnings)}
+        options, description["stored"] = _fill_in(options, checked.check.decided)
+    return options, checked.overrides, {"check": description}
+
+
+def _fill_in(options: "Options", decided: Mapping[str, Any]) -> tuple["Options", list[str]]:
+    """Return the options with the decided preprocessing where the user gave none, and its values in words.
+
+    A mean for each pixel has a size of its own.
+    """
+    found, size = decided.get("normalisation"), decided.get("image_size")
+    stored = []
+    if found is not None and (options.mean, options.std, options.pixel_mean) == (None, None, None):
+        options = replace(options, mean=found.mean, std=found.std)
+        stored.append(f"mean and deviation ({found.name})")
+    if size is not None and (options.image_size, options.pixel_mean) == (None, None):
+        options = replace(options, image_size=(size,))
+        stored.append(f"image size {size}")
+    return options, stored
 
 
 def check_file(path: Path, options: "Options", given: "AssumptionOverrides") -> CheckedFile:
@@ -74,6 +83,9 @@ def check_file(path: Path, options: "Options", given: "AssumptionOverrides") -> 
     found = check.decided.get("normalisation")
     if preprocessing is not None and found is not None and not _agree(found, preprocessing):
         warnings.append(f"--mean and --std differ from what the statistics show: {found.name}")
+    shown = check.decided.get("image_size", size)
+    if options.image_size is not None and shown != size:
+        warnings.append(f"--image-size {' '.join(map(str, options.image_size))}, and the statistics show {shown}")
     return CheckedFile(check, overrides, tuple(warnings))
 
 
@@ -123,6 +135,8 @@ def check_lines(check: Mapping[str, Any]) -> Iterator[str]:
         shown = ", ".join(f"{words.get(name, name)} {score:.4f}" for name, score in ranked)
         verdict = "cannot tell" if item["decided"] is None else words.get(item["decided"], item["decided"])
         yield f"{item['what']}: {verdict} ({shown})"
+    if check.get("stored"):
+        yield f"stored in the model file: {', '.join(check['stored'])}"
     yield from (f"contradiction: {line}" for line in check["warnings"])
 
 

@@ -36,6 +36,7 @@ def study(
     steps: int | None = None,
     family: Family = "cifar",
     norm: Norm | None = None,
+    identity_init: bool = True,
     out: Path | str | None = None,
     jobs: int | None = None,
     fresh: bool = False,
@@ -61,6 +62,8 @@ def study(
         steps: Length of each run in steps, instead of the recipe's.
         family: `cifar` for the networks of section 4.2, `imagenet` for those of Table 1.
         norm: Normalisation of every network; that of the preset if `None`.
+        identity_init: False leaves out identity initialisation: each shallow plain network, deepened by identity
+            layers. Presets other than `degradation` have none.
         out: Folder of the study; `studies/DATA` or `studies/DATA-PRESET` if `None`.
         jobs: Runs at once; the number of cores if `None`.
         fresh: Delete the study in the folder first.
@@ -93,13 +96,13 @@ def study(
         datasets += [StudyData(replace(config, train_images=size), training) for size in sizes]
     grid = Grid(
         datasets=tuple(datasets),
-        depths=own_depths or (defaults.depths if family == "cifar" else IMAGENET_DEPTHS),
-        arms=own_arms or defaults.arms,
+        depths=(defaults.depths if family == "cifar" else IMAGENET_DEPTHS) if own_depths is None else own_depths,
+        arms=defaults.arms if own_arms is None else own_arms,
         num_seeds=defaults.num_seeds if seeds is None else seeds,
         family=family,
         norm=norm or defaults.norm,
         init_scale=defaults.init_scale,
-        identity_init=defaults.identity_init and arms is None,
+        identity_init=defaults.identity_init and identity_init,
     )
     folder = Path(out) if out is not None else _default_folder(grid, preset)
     failed = _execute(grid, folder, jobs=jobs, fresh=fresh, progress=progress)
