@@ -49,6 +49,15 @@ def test_held_out_images_of_changed_data_are_not_drawn_again(tmp_path, monkeypat
         assert evaluated(trained, fingerprint, split, data=again).seen_in_training
 
 
+def test_no_warning_of_evaluation_is_left_out_for_its_words(tmp_path):
+    photos = write_photos(tmp_path / "photos", ("train",))
+    few = photos / "train" / "no test split"
+    few.mkdir()
+    Image.new("RGB", (9, 9)).save(few / "1.png")
+    found = evaluated(DataConfig(str(photos)), "", "train")
+    assert found.warnings == ("too few images to split: val has no image of class no test split",)
+
+
 def test_splits_that_the_data_come_with_and_other_data_are_evaluated(tmp_path):
     photos = write_photos(tmp_path / "photos", ("train", "test"))
     trained = DataConfig(str(photos))

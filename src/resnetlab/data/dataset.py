@@ -88,7 +88,7 @@ class Dataset:
     skipped: tuple[str, ...] = ()
     """Images that were left out because they cannot be read, each as `NAME: REASON`."""
     warnings: tuple[str, ...] = ()
-    """Warnings for the user: classes that a split lacks, files that were ignored, a missing test split."""
+    """Warnings for the user: classes that a split lacks, files that were ignored."""
     reading: tuple[str, ...] = ()
     """Lines on how your own data were read: kind, splits, classes, columns, what was left out without a warning.
     Empty for known data sets."""
@@ -102,6 +102,12 @@ class Dataset:
     def channels(self) -> int:
         """Number of image channels: 1 for grey, 3 for colour."""
         return len(self.preprocessing.mean)
+
+    @property
+    def training_warnings(self) -> tuple[str, ...]:
+        """The warnings, and one on a missing test split, which matters to training only."""
+        missing = () if len(self.test) else ("there is no test split: the test error will be missing",)
+        return (*self.warnings, *missing)
 
     @cached_property
     def fingerprint(self) -> str:

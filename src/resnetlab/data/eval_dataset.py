@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from resnetlab.config import ConfigError, DataConfig, Preprocessing
-from resnetlab.data.dataset import Dataset, Split
+from resnetlab.data.dataset import Split
 from resnetlab.data.images.encoded import EncodedImages
 from resnetlab.data.images.eval_view import EvalView
 from resnetlab.data.images.packed_sequences import concatenate
@@ -117,7 +117,7 @@ def open_eval_dataset(
         view=choose_view(NO_SIZES, config, preprocessing),
         seen_in_training=(same_data or changed) and name in ("train", "all"),
         skipped=dataset.skipped,
-        warnings=_relevant_warnings(dataset),
+        warnings=dataset.warnings,
         listing=listing,
     )
 
@@ -196,8 +196,3 @@ def original_images(dataset: EvalDataset) -> Tensor | EncodedImages:
     archive = read_archive(config)
     rows = {name: row for row, name in enumerate(archive.train.names + archive.test.names)}
     return torch.cat([archive.train.images, archive.test.images])[[rows[name] for name in names]]
-
-
-def _relevant_warnings(dataset: Dataset) -> tuple[str, ...]:
-    """Return the warnings without the one about a missing test split, which matters to training only."""
-    return tuple(warning for warning in dataset.warnings if "no test split" not in warning)

@@ -243,8 +243,6 @@ def _make_dataset(
     if config.train_images is not None:
         train_order = orders["train"]
         orders["train"] = train_order[stratified_subset(opened.labels[train_order], config.train_images, seed)]
-    if "test" not in orders:
-        warnings += ("there is no test split: the test error will be missing",)
     empty = torch.empty(0, dtype=torch.int64)
     train, val, test = (opened.take(orders.get(name, empty)) for name in ("train", "val", "test"))
     return Dataset(

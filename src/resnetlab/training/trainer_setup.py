@@ -293,4 +293,4 @@ def _start_warnings(config: RunConfig, data: RunData, start: dict[str, Any]) -> 
     warning = None if config.own_model else size_warning(config.model, data.preprocessing.image_size)
     skipped = [f"left out: {bad}" for bad in data.dataset.skipped]
     contradicted = [f"{weights_title(start['file'])}: {start['contradiction']}"] if "contradiction" in start else []
-    return [*([warning] if warning else []), *contradicted, *data.dataset.warnings, *skipped]
+    return [*([warning] if warning else []), *contradicted, *data.dataset.training_warnings, *skipped]

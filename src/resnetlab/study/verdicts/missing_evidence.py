@@ -22,8 +22,6 @@ from resnetlab.study.verdicts.run_checks import has_learnt, has_sound_gradients,
 from resnetlab.study.verdicts.sentences import gradients_text, metric_range, network_name
 from resnetlab.study.verdicts.training_progress import loss_fall_before_drop
 
-ONE_DEPTH = "there are runs of one depth only"
-"""The first words of the sentence on an arm of one depth."""
 MORE_SEEDS = 2
 """Factor on the number of seeds where an effect is within their variation."""
 LONGER = 2
@@ -36,6 +34,8 @@ class MissingEvidence(NamedTuple):
     sentence: str
     command: str | None
     """The `resnetlab study` command that adds it; `None` if no run would."""
+    one_depth: bool
+    """Whether a second depth is what lacks."""
 
 
 def missing_evidence(group: RunGroup, groups: Sequence[RunGroup] = ()) -> MissingEvidence:
@@ -46,17 +46,18 @@ def missing_evidence(group: RunGroup, groups: Sequence[RunGroup] = ()) -> Missin
         groups: All arms: those of one depth get the same command, which adds a depth to all of them.
     """
     reason, added = _reason(group)
-    if added is not None and reason.startswith(ONE_DEPTH):
+    one_depth = group.extremes() is None
+    if added is not None and one_depth:
         others = [other for other in groups if other.data == group.data and other.extremes() is None]
         added = replace(added, arms=tuple(other.arm for other in others) or None)
     command = None if added is None else study_command(group.runs, added)
-    return MissingEvidence(reason + _issue_counts(group), command)
+    return MissingEvidence(reason + _issue_counts(group), command, one_depth)
 
 
 def _reason(group: RunGroup) -> tuple[str, Additions | None]:
     result, extremes = main_depth_result(group), group.extremes()
     if extremes is None:
-        reason = f"{ONE_DEPTH}, {group.runs[0].network}; name another with --depths."
+        reason = f"there are runs of one depth only, {group.runs[0].network}; name another with --depths."
         return reason, Additions(
             depths=two_depths(group.depths(group.train_sizes[-1]), family_of(group.runs[0].config.model)),
             num_seeds=_at_least_three(group),

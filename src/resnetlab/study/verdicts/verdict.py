@@ -8,7 +8,7 @@ from resnetlab.study.run_metrics import unseen_error
 from resnetlab.study.statistics.paired_comparison import RunGroup, compare_errors, group_runs
 from resnetlab.study.verdicts.depth_result import DepthResult, main_depth_result, pair_results
 from resnetlab.study.verdicts.detectors import DETECTORS
-from resnetlab.study.verdicts.missing_evidence import ONE_DEPTH, missing_evidence
+from resnetlab.study.verdicts.missing_evidence import missing_evidence
 from resnetlab.study.verdicts.overfitting import gaps_with_fewer_images
 from resnetlab.study.verdicts.rules import DEGRADATION_POINTS, OVERFITTING_POINTS
 from resnetlab.study.verdicts.run_checks import has_learnt, has_sound_gradients
@@ -26,6 +26,8 @@ class Verdict:
     sentence: str
     command: str | None = None
     """The command that adds what is missing for a verdict; `None` if there is one."""
+    one_depth: bool = False
+    """Whether a second depth is what lacks for a verdict."""
 
 
 def verdicts(runs: Sequence[Run]) -> list[Verdict]:
@@ -53,13 +55,16 @@ def without_repetition(found: Sequence[Verdict]) -> list[Verdict]:
     open_verdicts: dict[tuple[str, str], list[Verdict]] = {}
     others = []
     for verdict in found:
-        if verdict.command is not None and verdict.sentence.startswith(ONE_DEPTH):
+        if verdict.command is not None and verdict.one_depth:
             open_verdicts.setdefault((verdict.data, verdict.command), []).append(verdict)
         else:
             others.append(verdict)
     for group in open_verdicts.values():
         if len(group) > 1:
-            sentence = f"{ONE_DEPTH} of each arm, so nothing is said about depth; name another with --depths."
+            sentence = (
+                "there are runs of one depth only of each arm, so nothing is said about depth; name another with "
+                "--depths."
+            )
             merged = replace(group[0], arm=", ".join(verdict.arm for verdict in group), sentence=sentence)
             others.append(merged)
         else:
