@@ -29,6 +29,7 @@ def test_networks():
 
 
 def test_every_variant_is_on_the_page():
+    assert [name for name in VARIANTS if f"`{name}`" not in PAGE] == []
     built_in = {"basic", "bottleneck"}
     assert set(variant_tables.BLOCK_TESTS) == {name for name, block in BLOCKS.items() if is_ours(block)} - built_in
     assert set(VARIANTS) - set(LATER_NETWORK_SIZES) == {"resnet101d"}  # no published size was found

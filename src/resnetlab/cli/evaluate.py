@@ -50,8 +50,8 @@ class Options:
     cache_gib: float = 10.0
     """Maximum size of the cache for remote shards, in GiB."""
     split: Literal["test", "val", "train", "all"] | None = None
-    """Images to evaluate on; if not given, the test or else the val split that the data come with, and else all
-    images."""
+    """Images to evaluate on. If not given: the test split that the data come with, else their val split, else the test
+    images that training held out of these data, else all images."""
     protocol: Literal["one-crop", "ten-crop", "multi-scale", "ensemble"] | None = None
     """One crop (section 4.2), ten crops (Table 3), several scales (Table 4), or several networks, one crop each."""
     shorter_sides: tuple[int, ...] = ()

@@ -46,7 +46,8 @@ class Options:
     on_bad_image: Literal["fail", "skip"] = "fail"
     """Stop at images that cannot be decoded, or leave them out."""
     split: Literal["test", "val", "train", "all"] | None = None
-    """Images to evaluate on; if not given, the test or else the val split."""
+    """Images to evaluate on. If not given: the test split that the data come with, else their val split, else the test
+    images that training held out of these data, else all images."""
     images: int = 1000
     """Most images; if the split has more, a fixed draw is used."""
     most_removed: int = 10

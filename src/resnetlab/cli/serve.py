@@ -54,7 +54,8 @@ class Options:
     max_batch_images: int = Limits.max_batch_images
     """Most images in one request to /v1/predict/batch."""
     allow_host: tuple[str, ...] = ()
-    """Host names to accept besides localhost, IP addresses and the name of this machine; '*' for any."""
+    """Host names to accept besides localhost, IP addresses and that of --host (beyond this machine also its own name);
+    '*' for any."""
     allow_origin: tuple[str, ...] = ()
     """Origins of other web pages that may send images, such as https://app.example."""
     root_path: str = ""

@@ -1,4 +1,7 @@
-"""`Predictor`: images in, class names and probabilities out, with the preprocessing of evaluation, on any runtime."""
+"""`Predictor`: images in, class names and probabilities out, with the preprocessing of evaluation, on any runtime.
+
+Longer than 300 lines because each public method documents the inputs that it takes and the errors that it raises.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -115,8 +115,9 @@ FAILING: tuple[VerdictRule, ...] = (
 HEALTHY = VerdictRule(
     "healthy",
     "none of the above holds; every network has learnt with sound gradients (in no layer learning rate x gradient, at "
-    f"the sampled steps, is {OVERWRITING_UPDATE:g} times the weights or more, and at most {100 * SOUND_SHARE:g} % of "
-    "the layers stall); for every two depths the 95 % interval rules out a rise of "
+    f"the sampled steps, is {OVERWRITING_UPDATE:g} times the weights or more, the gradient of the median layer at the "
+    f"first step is below {EXPLODING_GRADIENT:g} times its weights, and at most {100 * SOUND_SHARE:g} % of the layers "
+    "stall); for every two depths the 95 % interval rules out a rise of "
     f"{DEGRADATION_POINTS:g} points of training error, and longer training would not change that (the deeper "
     "clearly fits better, or training did not end too early, as for degradation); the error on unseen images (with "
     f"fewer images: the gap to it) rises by less than {OVERFITTING_POINTS:g} points on average",

@@ -41,7 +41,8 @@ class Checkpoint:
     state: dict[str, Any]
     """JSON values; floats are restored bit for bit."""
     tensors: dict[str, Tensor]
-    """Weights (`model.NAME`), optimizer state (`optimizer.KEY.NAME`) and best weights (`best.NAME`)."""
+    """Weights (`model.NAME`), their moving average (`average.NAME`), optimizer state (`optimizer.KEY.NAME`) and best
+    weights (`best.NAME`)."""
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
