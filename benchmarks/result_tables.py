@@ -161,23 +161,30 @@ def predict_speed() -> str:
 
 def ranks() -> str:
     """Return the table of training over several processes against one; of rows measured twice the later one."""
-    first, spans = "", []
+    first, second, spans = "", [], []
     for part in read("ranks.txt").split("$ python ")[1:]:
         rows: dict[str, list[str]] = {}
         for line in part.splitlines():
             if re.match(r"\| \d", line):
                 name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
                 rows[name.partition(",")[0]] = cells
-        first = first or f"{max(float(cells[0].split(',')[0]) for cells in rows.values()):.0e}".replace("e-0", "e−")
+        steps = {name: [float(value) for value in cells[0].split(",")] for name, cells in rows.items()}
+        first = first or f"{max(values[0] for values in steps.values()):.0e}".replace("e-0", "e−")
+        rounded = steps.pop("1")
+        largest = [max(values) for values in zip(*steps.values(), strict=True)]
+        pairs = [f"{two:.1e} and {three:.1e}".replace("e-0", "e−") for _, two, three in (largest, rounded)]
         alone = [float(cell) for cell in rows.pop("1")[1:]]
         ratios = [float(cell) / one for cells in rows.values() for cell, one in zip(cells[1:], alone, strict=True)]
-        rate = re.search(r"--lr ([\d.]+)", part)
+        found = re.search(r"--lr ([\d.]+)", part)
+        rate = found[1] if found else "0.1"
+        second.append(f"{pairs[0]}, by that other layout {pairs[1]}, at lr {rate}")
         mean = statistics.fmean(ratios)
-        span = f"{min(ratios):.1f} to {max(ratios):.1f} times (mean {mean:.1f}) at lr {rate[1] if rate else '0.1'}"
+        span = f"{min(ratios):.1f} to {max(ratios):.1f} times (mean {mean:.1f}) at lr {rate}"
         spans.append(span)
     return markdown(
         ("what", "measured"),
         ("loss at the first step, relative difference", first),
+        ("at steps 2 and 3, largest; of one process with another memory layout", "; ".join(second)),
         (
             "mean difference over each tenth of the run, over that of one process against itself with another memory "
             "layout",

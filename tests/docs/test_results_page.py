@@ -1,6 +1,7 @@
 """Numbers of docs/results.md and README.md: tables are computed from the committed records, others are found there."""
 
 import csv
+import json
 import re
 import statistics
 import subprocess
@@ -123,6 +124,68 @@ def test_every_number_has_a_record(title):
     assert [number for number in numbers(section) if not is_recorded(number, values)] == []
 
 
+AT_50, AT_18 = r"resnet50, batch 1 [\s\S]*?", r"resnet18, batch 1 [\s\S]*?"
+HEADLINES = (
+    (README, "compiled, N times a plain fp32", "train-speed.txt", r"resnet20 \(bf16, compile on\).* median N"),
+    (
+        README,
+        "bf16) N ms per image, PyTorch eager N ms",
+        "inference-speed.txt",
+        f"{AT_50}  ours +N",
+        f"{AT_50}eager +N",
+    ),
+    (README, "same class on N % of", "inference-speed.txt", rf"{AT_50}  ours +\S+ +\S+ +N %"),
+    (PAGE, "int8 gives the same class on N % for ResNet-18", "inference-speed.txt", rf"{AT_18}int8 +\S+ +\S+ +N %"),
+    (
+        PAGE,
+        "same class on N % of 500 and loses N points",
+        "inference-speed.txt",
+        rf"{AT_50}int8 +\S+ +\S+ +N %",
+        "errs N p",
+    ),
+    (
+        PAGE,
+        "one client, median | N ms; decoding and network alone N ms; ratio N |",
+        *("serve-load.txt", "one client, p50.* N ms; ", "one client, p50.* ms; N", r"ms; .*\n  their ratio +N"),
+    ),
+    (
+        PAGE,
+        "32 clients | N images/s; the network alone at full batches N; ratio N;",
+        *("serve-load.txt", "32 clients; .* N/s; ", "32 clients; .*/s; N", r"/s; .*\n  their ratio +N"),
+    ),
+    (
+        PAGE,
+        "32 clients got N of the network alone (N and N images/s)",
+        *("serve-overload.txt", r"/s; .*\n  ratio +N", "32 clients; .* N/s; ", "32 clients; .*/s; N"),
+    ),
+    (PAGE, "N (0.452, 0.585, 0.594): 26.5 s", "study-speed.txt", "median N"),
+    (PAGE, "same kind N: 54 to 56 s", "study-speed.txt", r"median [\s\S]*median N"),
+    (
+        PAGE,
+        "test error | N ± N and N ± N; difference −N",
+        *("bf16-agreement.txt", *(f"test_error_pct: .*{place}" for place in ("bf16 N ±", "bf16 .*? ± N,"))),
+        *(f"test_error_pct: .*{place}" for place in ("fp32 N ±", "fp32 .*? ± N, bf16", "difference -N,")),
+    ),
+    (PAGE, "5 random blocks they err on N and N %", "lesion-cifar10.txt", r"\n5 random .* N\n", r"\n5 random \D*N "),
+)
+"""The page; the place of each number N there; the record; and the place of each N in the record."""
+
+
+def with_numbers(pattern):
+    return re.sub(r"\bN\b", lambda _: r"(\d+(?:\.\d+)?)", pattern)
+
+
+@pytest.mark.parametrize(("page", "text", "file", "places"), [(*row[:3], row[3:]) for row in HEADLINES])
+def test_a_headline_number_is_the_one_of_its_record(page, text, file, places):
+    """A number that stands elsewhere in the records of its section is none of them."""
+    found = re.search(with_numbers(re.escape(text).replace(r"\ ", r"\s+")), page)
+    assert found is not None
+    for number, place in zip(found.groups(), places, strict=True):
+        expected = re.search(with_numbers(place), record(file))
+        assert expected is not None, place
+        assert f"{float(expected[1]):.{len(number.partition('.')[2])}f}" == number
+
+
 def test_a_number_without_a_record_is_found():
     text = "took 384 and 512 MiB, 8.27 %, 1.5e−4; ResNet-20, Table 6, 2026-11-24, `x 7`"
     found = numbers(text)
@@ -180,11 +243,21 @@ def test_a_table_that_differs_is_written_again():
 def test_a_figure_is_drawn_from_its_record(record, tmp_path):
     results.draw(record, tmp_path / "figure.png")
     stored = results.FIGURES / f"{record.name.removesuffix(results.CURVES)}.png"
-    drawn, committed = (
-        np.asarray(Image.open(path).convert("L"), np.float64) for path in (tmp_path / "figure.png", stored)
-    )
-    assert drawn.shape == committed.shape
-    assert np.abs(drawn - committed).mean() < 1  # other fonts and versions round differently
+    assert changed_share(tmp_path / "figure.png", stored) < 0.02
+    runs = json.loads(record.read_text())
+    for epoch in runs[0]["epochs"]:
+        epoch["val_error_pct"] *= 0.8
+    changed = tmp_path / f"changed{results.CURVES}"
+    changed.write_text(json.dumps(runs))
+    results.draw(changed, tmp_path / "changed.png")
+    assert changed_share(tmp_path / "changed.png", stored) > 0.02
+
+
+def changed_share(*files):
+    """Return the share of the coloured pixels, which are curves, that differ; text is grey, and fonts vary."""
+    first, second = (np.asarray(Image.open(file).convert("RGB"), np.int16) for file in files)
+    coloured = np.maximum(*(np.ptp(image, axis=2) for image in (first, second))) > 40
+    return (np.abs(first - second).max(2)[coloured] > 32).mean()
 
 
 def test_the_curves_end_as_the_study_did():
