@@ -13,6 +13,7 @@ from torch import nn
 from resnetlab.config import ConfigError
 from resnetlab.models.cost import cost
 from resnetlab.models.zoo import build_model
+from resnetlab.planning import benchmark
 from resnetlab.planning.benchmark import time_training_image
 from resnetlab.planning.devices import GIB, find_device
 from resnetlab.planning.plan import (
@@ -169,7 +170,10 @@ def test_notes_about_the_batch_size():
         plan(work(batch_size=8192), cluster(5000))
 
 
-def test_the_time_of_a_local_core_is_measured():
+def test_the_time_of_a_local_core_is_measured(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: now)
+
     class SlowNetwork(nn.Module):
         """A network with a known time: 20 ms for a step of 4 images."""
 
@@ -180,9 +184,8 @@ def test_the_time_of_a_local_core_is_measured():
             self.weight = nn.Parameter(torch.zeros(10))
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            import time
-
-            time.sleep(0.02)
+            nonlocal now
+            now += 0.02
             assert torch.get_num_threads() == 1
             return self.weight.expand(len(images), 10)
 
@@ -193,6 +196,6 @@ def test_the_time_of_a_local_core_is_measured():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
-    assert 0.005 <= found < 0.02
+    assert found == pytest.approx(0.005)
     prediction = plan(work("resnet20", ((32, 1.0),), 128), cluster(2, "here", image_s=0.001))
     assert prediction.limits == {"devices": pytest.approx(2000 * 0.93)}

@@ -141,9 +141,9 @@ def test_a_long_string_is_parsed_in_short_steps(text):
     parser, slowest_s = BatchParser(16, 1 << 24), 0.0
     parser.feed(b'{"images":["')
     for _ in range(40):
-        start = time.perf_counter()
+        start = time.process_time()
         parser.feed(text * ((1 << 16) // len(text)))
-        slowest_s = max(slowest_s, time.perf_counter() - start)
+        slowest_s = max(slowest_s, time.process_time() - start)
     parser.feed(b'"]}')
     assert len(parser.finish()) == 1
     assert slowest_s < 0.2

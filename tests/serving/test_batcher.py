@@ -8,7 +8,7 @@ import pytest
 from resnetlab.serving.batcher import DynamicBatcher
 
 NEVER_S = 30.0
-"""A `max_wait_s` that would make a test fail by its duration."""
+"""A `max_wait_s` that would make a test fail: after it an item in flight arrives."""
 
 
 def put(batcher: DynamicBatcher[int], *items: int) -> None:
@@ -17,12 +17,14 @@ def put(batcher: DynamicBatcher[int], *items: int) -> None:
             batcher.put(item)
 
 
-def put_later(batcher: DynamicBatcher[int], item: int | None, delay_s: float) -> threading.Thread:
-    """Reserve now, and put the item (or drop it, for `None`) after a delay."""
+def put_later(
+    batcher: DynamicBatcher[int], item: int | None, delay_s: float, arrives: threading.Event | None = None
+) -> threading.Thread:
+    """Reserve now, and put the item (or drop it, for `None`) after a delay, or when the event says so if earlier."""
     reservation = batcher.reserve()
 
     def put_item() -> None:
-        time.sleep(delay_s)
+        (arrives or threading.Event()).wait(delay_s)
         with reservation:
             if item is not None:
                 batcher.put(item)
@@ -37,7 +39,7 @@ def test_a_single_item_does_not_wait():
     start = time.monotonic()
     put(batcher, 1)
     assert batcher.get_batch() == [1]
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < NEVER_S / 2
 
 
 def test_batches_preserve_order_and_respect_max_batch():
@@ -50,30 +52,32 @@ def test_a_batch_waits_for_items_in_flight():
     batcher = DynamicBatcher[int](16, NEVER_S)
     threads = [put_later(batcher, item, item / 50) for item in (1, 2, 3)]
     put(batcher, 0)
-    assert batcher.get_batch() == [0, 1, 2, 3]
+    assert sorted(batcher.get_batch()) == [0, 1, 2, 3]
     for thread in threads:
         thread.join()
 
 
 def test_a_full_batch_does_not_wait():
-    batcher = DynamicBatcher[int](2, NEVER_S)
-    thread = put_later(batcher, 9, 0.5)
+    batcher, arrives = DynamicBatcher[int](2, NEVER_S), threading.Event()
+    thread = put_later(batcher, 9, NEVER_S, arrives)
     put(batcher, 1, 2)
     start = time.monotonic()
     assert batcher.get_batch() == [1, 2]
-    assert time.monotonic() - start < 0.4
+    assert time.monotonic() - start < NEVER_S / 2
+    arrives.set()
     thread.join()
     assert batcher.get_batch() == [9]
 
 
 @pytest.mark.parametrize("max_wait_s", [0.0, 0.1])
 def test_the_wait_is_at_most_max_wait_s(max_wait_s):
-    batcher = DynamicBatcher[int](16, max_wait_s)
-    thread = put_later(batcher, 2, 0.6)
+    batcher, arrives = DynamicBatcher[int](16, max_wait_s), threading.Event()
+    thread = put_later(batcher, 2, NEVER_S, arrives)
     put(batcher, 1)
     start = time.monotonic()
     assert batcher.get_batch() == [1]
-    assert max_wait_s <= time.monotonic() - start < 0.5
+    assert time.monotonic() - start >= max_wait_s
+    arrives.set()
     thread.join()
     assert batcher.get_batch() == [2]
 
@@ -82,7 +86,9 @@ def test_a_dropped_item_ends_the_wait():
     batcher = DynamicBatcher[int](16, NEVER_S)
     thread = put_later(batcher, None, 0.05)
     put(batcher, 1)
+    start = time.monotonic()
     assert batcher.get_batch() == [1]
+    assert time.monotonic() - start < NEVER_S / 2
     thread.join()
 
 

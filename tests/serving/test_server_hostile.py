@@ -173,13 +173,16 @@ def test_large_images_cost_others_nothing(server):
         slow = [pool.submit(server.post, large, explain=index % 2) for index in range(8)]
         end, statuses, latencies_s = time.monotonic() + 6, [], []
         while time.monotonic() < end:
-            start = time.monotonic()
+            waiting, start = not all(response.done() for response in slow), time.monotonic()
             statuses.append(server.post(IMAGE).status_code)
-            latencies_s.append(time.monotonic() - start)
-        print(f"{len(statuses)} others: largest latency {max(latencies_s):.2f} s", end="; ")
+            if waiting:
+                latencies_s.append(time.monotonic() - start)
+        median_s = statistics.median(latencies_s)
+        print(f"{len(latencies_s)} others: latency median {median_s:.3f} s, largest {max(latencies_s):.2f} s", end="; ")
         outcomes = [response.result().status_code for response in slow]
         print(f"large ones {sorted(outcomes)}, worker +{memory_mib(worker, 'VmHWM') - idle_mib:.0f} MiB")
         assert set(statuses) == {200}
+        assert 1000 * median_s < MAX_HEALTH_MS
         assert set(outcomes) <= {200, 503}
         assert server.worker_pid() == worker
         assert server.metric("resnetlab_worker_restarts_total") == 0

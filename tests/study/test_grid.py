@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -154,7 +155,9 @@ SIX_RUNS = (*TWO_ARMS, "--depths", "8", "--seeds", "3", "--epochs", "4")
 def running_study(out):
     """Start a study of six runs; when the first run has ended, yield the process and the name of that run."""
     command = [sys.executable, "-m", "resnetlab", "study", *SIX_RUNS, "--out", str(out)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
         assert process.stdout is not None
         assert "6 runs to make" in process.stdout.readline()
         match = re.match(r"\[1/6\] (\w+)-8 seed (\d) ", process.stdout.readline())
@@ -162,16 +165,21 @@ def running_study(out):
         yield process, f"digits-{match[1]}-8-seed{match[2]}"
 
 
-def wait_for_workers(out):
-    """Wait until no worker writes."""
-    previous, deadline = None, time.monotonic() + 20
-    while time.monotonic() < deadline:
-        sizes = {path: path.stat().st_size for path in out.glob("runs/*/record.jsonl")}
-        if sizes == previous:
-            return
-        previous = sizes
-        time.sleep(1)
-    raise AssertionError("workers outlive their study")
+def wait_for_workers(session):
+    """Wait until no process of the study's session is left."""
+    deadline = time.monotonic() + 60
+    while processes_of(session):
+        assert time.monotonic() < deadline, "workers outlive their study"
+        time.sleep(0.1)
+
+
+def processes_of(session):
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            state, _, _, number, *_ = stat.read_text().rpartition(")")[2].split()
+            found += [stat.parent.name] if int(number) == session and state != "Z" else []
+    return found
 
 
 @pytest.mark.slow
@@ -212,8 +220,9 @@ def test_killed_study_ends_its_workers_and_continues(tmp_path, without_figures):
         second = resnetlab("study", *TINY, "--out", tmp_path)  # the folder is locked meanwhile
         assert second.returncode == 2
         assert "is in use by another study" in second.stderr
+        assert len(processes_of(process.pid)) > 1
         process.kill()
-    wait_for_workers(tmp_path)
+    wait_for_workers(process.pid)
     before = record_times(tmp_path)[first]
     status, output, _ = without_figures("study", *SIX_RUNS, "--out", tmp_path, "--json")
     assert status == 0

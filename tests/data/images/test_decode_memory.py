@@ -101,9 +101,9 @@ def test_a_frame_beyond_the_canvas_of_a_gif_counts():
     ],
 )
 def test_a_header_without_a_size_is_left_to_the_decoder_in_a_moment(data):
-    start = time.perf_counter()
+    start = time.process_time()
     assert read_claim(data) is None
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 def chunk(kind: bytes, content: bytes = b"") -> bytes:
@@ -124,10 +124,10 @@ def with_many_blocks(suffix: str, number: int) -> bytes:
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "ppm"])
 def test_files_that_keep_a_decoder_busy_are_found_in_a_moment(suffix):
-    start = time.perf_counter()
+    start = time.process_time()
     assert "has " in (excessive_blocks(with_many_blocks(suffix, 1_000_000)) or "")
     assert excessive_blocks(with_many_blocks(suffix, 100)) is None
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 def test_ordinary_images_have_few_blocks():
@@ -136,9 +136,9 @@ def test_ordinary_images_have_few_blocks():
 
 
 def test_what_follows_the_end_of_a_png_is_not_searched_for_an_orientation():
-    start = time.perf_counter()
+    start = time.process_time()
     read_header(encode_as("png") + bytes(15 << 20))
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 def test_the_memory_follows_from_format_and_size():
