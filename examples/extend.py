@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import resnetlab
-from resnetlab.models.blocks import BasicBlock, relu
+from resnetlab.models.blocks import BasicBlock
 
 
 class ScaledBlock(BasicBlock):
@@ -20,7 +20,11 @@ class ScaledBlock(BasicBlock):
 
     def residual(self, x: Tensor) -> Tensor:
         """Compute scale * F(x)."""
-        return self.scale * self.bn2(self.conv2(relu(self.bn1(self.conv1(x)))))
+        return self.scale * super().residual(x)
+
+    def zero_residual(self) -> None:
+        """Set the factor to 0, and not the layers too: then neither could learn."""
+        nn.init.zeros_(self.scale)
 
 
 def radam(groups: list[dict], recipe: resnetlab.Recipe) -> torch.optim.Optimizer:

@@ -1,4 +1,4 @@
-"""Compare a block and an optimizer of your own with the paper's: five seeds, paired, with a figure.
+"""Compare a block of your own with the paper's, all trained by an optimizer of your own: five seeds, and a figure.
 
 python examples/my_block.py
 """
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import resnetlab
-from resnetlab.models.blocks import BasicBlock, relu
+from resnetlab.models.blocks import BasicBlock
 
 
 class WeightedBlock(BasicBlock):
@@ -22,7 +22,11 @@ class WeightedBlock(BasicBlock):
 
     def residual(self, x: Tensor) -> Tensor:
         """Compute factor * F(x)."""
-        return self.factor * self.bn2(self.conv2(relu(self.bn1(self.conv1(x)))))
+        return self.factor * super().residual(x)
+
+    def zero_residual(self) -> None:
+        """Set the factor to 0, and not the layers too: then neither could learn."""
+        torch.nn.init.zeros_(self.factor)
 
 
 def nadam(groups: list[dict], recipe: resnetlab.Recipe) -> torch.optim.Optimizer:
@@ -41,13 +45,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--depth", type=int, default=20, help="layers, 6n+2 (default: %(default)s)")
     parser.add_argument("--out", default="studies/my-block", help="folder of the study (default: %(default)s)")
     options = parser.parse_args(words)
-    study = resnetlab.study(
-        ["plain", "residual", "mine"],
-        [options.depth],
-        recipe=resnetlab.recipe("digits", optimizer="nadam", lr=0.002, steps=options.steps),
-        seeds=5,
-        out=options.out,
-    )
+    recipe = resnetlab.recipe("digits", optimizer="nadam", lr=0.002, steps=options.steps)
+    study = resnetlab.study(["plain", "residual", "mine"], [options.depth], recipe=recipe, seeds=5, out=options.out)
     print(study.contrast("plain", "mine"))
     print(study.contrast("residual", "mine"))
     study.plot().savefig(f"{options.out}/my-block.png", dpi=120)
