@@ -6,12 +6,18 @@ recipe `fast` where this version has it. Several runs share the card, each a pro
 are replayed from a CUDA graph.
 
 After --minutes the runs are stopped and saved; the same command continues them. Each part leaves a small JSON record
-for every run that has started. The first part begins with about a minute of measurement, whose record is `speed.json`:
-images/s of 20, 56 and 110 layers in eager mode, from a CUDA graph and compiled, and the share of an eager step that is
-spent on launches. --table prints the table of the records and trains nothing.
+for every run that has started. A run whose record says that it has ended is not trained again, wherever its folder is.
+The first part begins with about a minute of measurement, whose record is `speed.json`: images/s of 20, 56 and 110
+layers in eager mode, from a CUDA graph and compiled, and the share of an eager step that is spent on launches. --table
+prints the table of the records and trains nothing.
 
     python benchmarks/table6.py --data cifar10 --data-root build/table6/data --minutes 9
     python benchmarks/table6.py --table
+
+Where each part has a machine of its own, --pack writes the records and the runs that have not ended into a folder, as
+files of at most 15 MiB (`table6_pack.py`). The next part gets that folder by --unpack:
+
+    python benchmarks/table6.py --data cifar10 --minutes 9 --unpack part1 --pack part2
 
 `table6_bundle.py` collects data and packages for a machine without a network. On the CPU, a trial:
 
@@ -19,20 +25,19 @@ spent on launches. --table prints the table of the records and trains nothing.
 """
 
 import argparse
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from resnetlab.literature.paper import CIFAR, CIFAR_DEEP
-from resnetlab.system.atomic_files import write_atomic
+from resnetlab.cli.local_processes import end_with_parent
+from table6_pack import pack, unpack
+from table6_records import BROKEN, ENDED, Job, log_of, write_record
 from table6_speed import SPEED, measure
 from table6_table import read_records, table
 
@@ -44,23 +49,6 @@ MEASURE_S = 75.0
 """Limit of the first measurement, in seconds; what is not measured by then is left out."""
 STOP_S = 30.0
 """Seconds at the end of a part in which runs save their state."""
-ENDED = ("done", "diverged")
-"""Status of a run that the next part does not continue."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training run."""
-
-    network: str
-    recipe: str
-    precision: str
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """Name of the run directory and of the record."""
-        return f"{self.network}-{self.recipe}-{self.precision}-seed{self.seed}"
 
 
 def main() -> int:
@@ -75,13 +63,23 @@ def main() -> int:
     deadline_s = time.monotonic() + 60 * options.minutes - STOP_S
     options.out.mkdir(parents=True, exist_ok=True)
     options.records.mkdir(parents=True, exist_ok=True)
+    if options.unpack:
+        try:
+            print(unpack(options.unpack, options.out, options.records), flush=True)
+        except FileNotFoundError as error:
+            print(error, file=sys.stderr)
+            return 2
     if not (options.records / SPEED).exists() and not options.no_measurement:
         measure_first(options, deadline_s)
-    jobs = [job for job in make_jobs(options) if status_of(options.out / job.name) not in ENDED]
-    Pool(options, jobs, deadline_s).run()
-    records = [write_record(job, options) for job in make_jobs(options) if (options.out / job.name).exists()]
-    print(table(records), flush=True)
-    statuses = [status_of(options.out / job.name) for job in make_jobs(options)]
+    try:
+        records = train(options, deadline_s)
+    finally:
+        if options.pack:
+            print(
+                pack(options.pack, options.out, options.records, [job.name for job in make_jobs(options)]), flush=True
+            )
+    print(table([record for record in records if record["status"] != "missing"]), flush=True)
+    statuses = [record["status"] for record in records]
     if all(status in ENDED for status in statuses):
         return 0
     print(
@@ -89,7 +87,18 @@ def main() -> int:
         "command",
         flush=True,
     )
-    return 1 if "failed" in statuses else 3
+    return 1 if any(status in BROKEN for status in statuses) else 3
+
+
+def train(options: argparse.Namespace, deadline_s: float) -> list[dict[str, Any]]:
+    """Train what has not ended until the deadline; return the record of every run."""
+    before = {job: write_record(job, options) for job in make_jobs(options)}
+    for job, record in before.items():
+        if record["status"] == "damaged":
+            report(job, record)
+    pool = Pool(options, [job for job, record in before.items() if record["status"] not in (*ENDED, "damaged")])
+    pool.run(deadline_s)
+    return [pool.records.get(job, record) for job, record in before.items()]
 
 
 def parse_options() -> argparse.Namespace:
@@ -110,6 +119,8 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument(
         "--records", type=Path, help="folder of the records (default: docs/results/table6; trials: OUT)"
     )
+    parser.add_argument("--unpack", type=Path, metavar="FOLDER", help="start from what an earlier part has packed")
+    parser.add_argument("--pack", type=Path, metavar="FOLDER", help="pack records and unfinished runs at the end")
     parser.add_argument("--no-measurement", action="store_true", help="start without the first measurement")
     parser.add_argument("--measure", action="store_true", help="measure only")
     parser.add_argument("--table", action="store_true", help="print the table of the records only")
@@ -138,24 +149,32 @@ def make_jobs(options: argparse.Namespace) -> list[Job]:
 class Pool:
     """Runs jobs side by side until the deadline, or until the process is asked to stop."""
 
-    def __init__(self, options: argparse.Namespace, jobs: Sequence[Job], deadline_s: float) -> None:
-        self._options, self._waiting, self._deadline_s = options, list(jobs), deadline_s
+    def __init__(self, options: argparse.Namespace, jobs: Sequence[Job]) -> None:
+        self._options, self._waiting = options, list(jobs)
         self._running: dict[Job, subprocess.Popen[bytes]] = {}
+        self._deadline_s = 0.0
+        self.records: dict[Job, dict[str, Any]] = {}
+        """The records of the runs that were started."""
 
-    def run(self) -> None:
-        """Start and watch the processes; return when all have ended."""
+    def run(self, deadline_s: float) -> None:
+        """Start and watch the processes; return when all have ended, whatever is raised here."""
+        self._deadline_s = deadline_s
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, self._stop_soon)
-        while (self._waiting or self._running) and time.monotonic() < self._deadline_s:
-            while self._waiting and len(self._running) < self._options.parallel:
-                job = self._waiting.pop(0)
-                self._running[job] = self._start(job)
-            for job, process in list(self._running.items()):
-                if process.poll() is not None:
-                    del self._running[job]
-                    self._report(job)
-            time.sleep(0.2)
-        self._stop()
+        try:
+            while (self._waiting or self._running) and time.monotonic() < self._deadline_s:
+                while self._waiting and len(self._running) < self._options.parallel:
+                    job = self._waiting.pop(0)
+                    self._running[job] = self._start(job)
+                for job, process in list(self._running.items()):
+                    if process.poll() is not None:
+                        del self._running[job]
+                        self._report(job, process.returncode != 0)
+                time.sleep(0.2)
+        finally:
+            self._stop()
+        for job in self._running:
+            self._report(job)
 
     def _start(self, job: Job) -> "subprocess.Popen[bytes]":
         options, out = self._options, self._options.out / job.name
@@ -172,69 +191,35 @@ class Pool:
                 stdout=log,
                 stderr=log,
                 env={"OMP_NUM_THREADS": str(threads), **os.environ},
+                start_new_session=True,  # Ctrl-C reaches a run once, from here: a second signal ends it unsaved
+                preexec_fn=end_with_parent if sys.platform == "linux" else None,
             )
 
     def _stop_soon(self, _signum: int, _frame: FrameType | None) -> None:
         self._deadline_s = 0.0
 
     def _stop(self) -> None:
+        """Let the running processes save their states, and wait for their end."""
         for process in self._running.values():
-            process.terminate()  # the run saves its state
-        for job, process in self._running.items():
+            process.terminate()
+        end_s = time.monotonic() + STOP_S
+        for process in self._running.values():
             try:
-                process.wait(STOP_S)
+                process.wait(max(0.0, end_s - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            self._report(job)
 
-    def _report(self, job: Job) -> None:
-        record = write_record(job, self._options)
-        errors = "" if record["test_error_pct"] is None else f", test error {record['test_error_pct']:.2f} %"
-        problem = f": {record['error']}" if record["error"] else ""
-        print(f"{job.name}: {record['status']} after {record['step']:,} steps{errors}{problem}", flush=True)
+    def _report(self, job: Job, has_failed: bool = False) -> None:
+        self.records[job] = write_record(job, self._options, has_failed=has_failed)
+        report(job, self.records[job])
 
 
-def log_of(out: Path) -> Path:
-    """Return the file with the output of a run."""
-    return out.with_name(f"{out.name}.log")
-
-
-def status_of(out: Path) -> str:
-    """Return the status of a run directory: `done`, `diverged`, `failed`, `unfinished`, or `missing`."""
-    from resnetlab.study.results import read_run
-
-    return read_run(out).status if (out / "config.json").exists() else "missing"
-
-
-def write_record(job: Job, options: argparse.Namespace) -> dict[str, Any]:
-    """Write the record of a run, whatever its status, and return it."""
-    from resnetlab.study.reports.published import protocol_differences
-    from resnetlab.study.reports.run_protocol import protocol_of
-    from resnetlab.study.results import read_run
-
-    out = options.out / job.name
-    if not (out / "config.json").exists():
-        lines = log_of(out).read_text(errors="replace").splitlines() if log_of(out).exists() else []
-        return {**asdict(job), "status": "failed", "step": 0, "test_error_pct": None, "error": " ".join(lines[-1:])}
-    run = read_run(out)
-    protocol = protocol_of(run) if run.status == "done" else None
-    theirs = CIFAR_DEEP if run.depth >= 110 else CIFAR
-    result = {"test_error_pct": None, "val_error_pct": None, "train_error_pct": None, **run.result}
-    record = {
-        **asdict(job),
-        "status": run.status,
-        "step": run.epochs[-1]["step"] if run.epochs else 0,
-        **{key: result[key] for key in ("test_error_pct", "val_error_pct", "train_error_pct")},
-        **{key: result.get(key) for key in ("skipped_steps", "images_per_s", "time_s", "error")},
-        "last_val_error_pct": run.epochs[-1]["val_error_pct"] if run.epochs else None,
-        "protocol_differences": None if protocol is None else list(protocol_differences(protocol, theirs)),
-        "runs_at_once": options.parallel,
-        **{key: run.start.get(key) for key in ("execution", "machine", "versions", "started")},
-    }
-    options.records.mkdir(parents=True, exist_ok=True)
-    write_atomic(options.records / f"{job.name}.json", json.dumps(record, indent=1) + "\n")
-    return record
+def report(job: Job, record: dict[str, Any]) -> None:
+    """Print one line about a run."""
+    errors = "" if record["test_error_pct"] is None else f", test error {record['test_error_pct']:.2f} %"
+    problem = f": {record['error']}" if record["error"] else ""
+    print(f"{job.name}: {record['status']} after {record['step']:,} steps{errors}{problem}", flush=True)
 
 
 def measure_first(options: argparse.Namespace, deadline_s: float) -> None:

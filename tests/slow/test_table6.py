@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,7 @@ TRIAL = (
     "2",
 )
 STEPS = 400
+NAMES = {f"{network}-cifar-paper-fp32-seed0" for network in ("resnet8", "plain8")}
 
 
 def command(out, *words):
@@ -43,10 +45,10 @@ def command(out, *words):
     ]
 
 
-def part(out):
+def part(out, *words):
     with (out.parent / f"{out.name}.log").open("a") as log:
         return subprocess.Popen(
-            command(out, "--no-measurement"),
+            command(out, "--no-measurement", *words),
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdout=log,
             stderr=log,
@@ -58,7 +60,7 @@ def records(out):
     return {path.stem: json.loads(path.read_text()) for path in (out / "records").glob("*-seed0.json")}
 
 
-def wait_until(condition, seconds=60.0):
+def wait_until(condition, seconds=300.0):  # two processes load PyTorch, beside others
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -73,23 +75,29 @@ def num_epochs(out, network):
 @pytest.mark.slow  # two networks, 400 steps each and again in parts, in ten processes that load PyTorch
 @pytest.mark.timeout(600)
 def test_a_trial_in_parts(tmp_path):
-    """The first part is killed with its runs, the second is asked to stop, the third reaches the end."""
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    """The first part is killed with its runs, the second is asked to stop, the third ends elsewhere, from its files."""
+    whole, broken, parts = tmp_path / "whole", tmp_path / "broken", tmp_path / "parts"
     assert part(whole).wait(300) == 0
 
     first = part(broken)
     wait_until(lambda: min(num_epochs(broken, network) for network in ("resnet8", "plain8")) >= 1)
-    os.killpg(first.pid, signal.SIGKILL)
+    runs = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
+    assert len(runs) == 2
+    for pid in (first.pid, *map(int, runs)):
+        os.kill(pid, signal.SIGKILL)
     first.wait()
 
-    second = part(broken)
+    second = part(broken, "--pack", str(parts))
     wait_until(lambda: num_epochs(broken, "plain8") >= 20)
     second.terminate()
     assert second.wait(60) in (0, 3)
+    assert {*records(broken)} == NAMES
     assert {record["status"] for record in records(broken).values()} <= {"unfinished", "done"}
 
-    assert part(broken).wait(300) == 0
+    broken.rename(tmp_path / "gone")
+    assert part(broken, "--unpack", str(parts)).wait(300) == 0
     assert "| resnet8 |" in (tmp_path / "broken.log").read_text()
+    assert {*records(whole)} == NAMES
     for name, record in records(whole).items():
         assert (record["status"], record["step"]) == ("done", STEPS)
         for key in ("test_error_pct", "val_error_pct", "train_error_pct"):

@@ -79,7 +79,7 @@ def _start(words: Sequence[str], environment: Mapping[str, str], rank: int) -> s
         [*python_module("resnetlab"), *words],
         env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
         start_new_session=True,  # Ctrl-C reaches them once, from here
-        preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        preexec_fn=end_with_parent if sys.platform == "linux" else None,
     )
 
 
@@ -104,6 +104,6 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
     return 128 - status if status < 0 else status
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Ask the kernel for SIGTERM when the parent dies."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,173 @@
+"""`benchmarks/table6.py`: what is trained again, what is packed, and what is reported; no network is trained."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from types import SimpleNamespace
+
+import pytest
+
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import table6
+import table6_pack
+from table6_records import Job, read_record, write_record
+
+JOB, OTHER = Job("resnet20", "cifar-paper", "bf16", 0), Job("plain20", "cifar-paper", "bf16", 0)
+
+
+@pytest.fixture(autouse=True)
+def same_handlers():
+    """Restore the signal handlers that a pool sets."""
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+@pytest.fixture
+def options(tmp_path):
+    made = Namespace(out=tmp_path / "runs", records=tmp_path / "records", parallel=2, device="cpu", data="digits")
+    made.__dict__ |= {"data_root": None, "steps": 20, "compile": "off", "networks": ["resnet20", "plain20"]}
+    made.__dict__ |= {"recipes": ["cifar-paper"], "precisions": ["bf16"], "seeds": 1}
+    for folder in (made.out, made.records):
+        folder.mkdir()
+    return made
+
+
+def write(options, job, status, **values):
+    record = {**vars(job), "status": status, "step": 64_000, "test_error_pct": 8.75, "error": None, **values}
+    (options.records / f"{job.name}.json").write_text(json.dumps(record))
+    return record
+
+
+def make_run(options, job, config="{", **files):
+    """Write a run directory, damaged unless a configuration is given."""
+    out = options.out / job.name
+    (out / "checkpoint").mkdir(parents=True)
+    for name, content in {"config.json": config, **files}.items():
+        (out / name).write_text(content)
+    return out
+
+
+def command(monkeypatch, code):
+    """Let every run be a Python process with this code."""
+    start = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda words, **rest: start([sys.executable, "-c", code], **rest))
+
+
+def test_a_run_whose_record_has_ended_is_not_trained_where_its_folder_is_missing(options, monkeypatch, capsys):
+    records = [write(options, JOB, "done"), write(options, OTHER, "diverged")]
+    monkeypatch.setattr(table6.Pool, "_start", lambda pool, job: pytest.fail(f"{job.name} is trained"))
+    assert table6.train(options, time.monotonic() + 60) == records
+
+
+@pytest.mark.parametrize("status", ["done", "diverged"])
+def test_the_record_of_a_run_that_has_ended_stays(options, status):
+    record = write(options, JOB, status)
+    make_run(options, JOB)
+    assert write_record(JOB, options, has_failed=True) == record
+    assert read_record(options.records / f"{JOB.name}.json") == record
+
+
+def test_runs_are_packed_and_unpacked_on_a_machine_without_them(options, tmp_path, monkeypatch):
+    monkeypatch.setattr(table6_pack, "MAX_PART_BYTES", 10_000)
+    done = write(options, JOB, "done")
+    write(options, OTHER, "unfinished")
+    make_run(options, JOB)
+    run = make_run(options, OTHER, tensors=os.urandom(8_000).hex())
+    (options.out / f"{OTHER.name}.log").write_text("a line")
+    (options.records / "speed.json").write_text("{}")
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    (parts / "table6-1-of-9.part").write_text("of an earlier part")
+    line = table6_pack.pack(parts, options.out, options.records, [JOB.name, OTHER.name])
+    sizes = [path.stat().st_size for path in parts.iterdir()]
+    assert f"packed 1 unfinished runs and the records: {len(sizes)} files" in line
+    assert len(sizes) >= 2
+    assert max(sizes) <= 10_000
+
+    out, records = tmp_path / "fresh", tmp_path / "fresh" / "records"
+    records.mkdir(parents=True)
+    assert OTHER.name in table6_pack.unpack(parts, out, records)
+    assert sorted(path.name for path in out.iterdir()) == sorted([OTHER.name, f"{OTHER.name}.log", "records"])
+    assert (out / OTHER.name / "tensors").read_text() == (run / "tensors").read_text()
+    assert (out / OTHER.name / "checkpoint").is_dir()
+    assert read_record(records / f"{JOB.name}.json") == done
+    assert (records / "speed.json").exists()
+
+
+def test_unpacking_keeps_what_is_there(options, tmp_path):
+    write(options, JOB, "unfinished")
+    make_run(options, OTHER, tensors="packed")
+    table6_pack.pack(tmp_path / "parts", options.out, options.records, [OTHER.name])
+    (options.out / OTHER.name / "tensors").write_text("newer")
+    done = write(options, JOB, "done")
+    assert "none that is not there already" in table6_pack.unpack(tmp_path / "parts", options.out, options.records)
+    assert (options.out / OTHER.name / "tensors").read_text() == "newer"
+    assert read_record(options.records / f"{JOB.name}.json") == done
+
+
+@pytest.mark.parametrize("missing", [1, 2])
+def test_a_missing_part_is_named(options, tmp_path, monkeypatch, missing):
+    monkeypatch.setattr(table6_pack, "MAX_PART_BYTES", 6_000)
+    write(options, JOB, "unfinished")
+    table6_pack.pack(tmp_path / "parts", options.out, options.records, [])
+    (tmp_path / "parts" / f"table6-{missing}-of-2.part").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has 1 of 2 files table6-\*\.part"):
+        table6_pack.unpack(tmp_path / "parts", options.out, options.records)
+    with pytest.raises(FileNotFoundError, match="has 0 of the files"):
+        table6_pack.unpack(options.out, options.out, options.records)
+
+
+def test_a_damaged_folder_and_a_damaged_record_are_reported_and_the_others_run(options, monkeypatch, capsys):
+    options.networks += ["resnet8"]
+    make_run(options, JOB)
+    (options.records / f"{OTHER.name}.json").write_text("{")
+    command(monkeypatch, "raise SystemExit('no such network')")
+    records = table6.train(options, time.monotonic() + 60)
+    assert [record["status"] for record in records] == ["damaged", "damaged", "failed"]
+    output = capsys.readouterr().out
+    assert f"{JOB.name}: damaged after 0 steps: " in output
+    assert f"{options.out / JOB.name / 'config.json'}" in output
+    assert f"{OTHER.name}.json: cannot be read" in output
+    assert "resnet8-cifar-paper-bf16-seed0: failed after 0 steps: no such network" in output
+
+
+WAITS = "import os, time; print(os.getpgid(0) == os.getpid(), flush=True); time.sleep(60)"
+"""Prints whether the process has a group of its own, which the signals of a terminal do not reach."""
+
+
+def run_until(pool, options, monkeypatch, stop):
+    """Run a pool, and call `stop` when both of its processes have printed."""
+
+    def sleep(_seconds, sleep=time.sleep):
+        sleep(0.05)
+        if all(path.read_text() for path in options.out.glob("*.log")):
+            stop()
+
+    monkeypatch.setattr(table6, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    pool.run(time.monotonic() + 60)
+
+
+def test_an_exception_in_the_pool_stops_the_runs(options, monkeypatch):
+    command(monkeypatch, WAITS)
+    pool = table6.Pool(options, [JOB, OTHER])
+    with pytest.raises(ZeroDivisionError):
+        run_until(pool, options, monkeypatch, lambda: 1 // 0)
+    assert [process.returncode for process in pool._running.values()] == [-signal.SIGTERM] * 2
+
+
+def test_ctrl_c_reaches_a_run_once_and_one_that_was_loading_is_missing(options, monkeypatch):
+    """The signal of a terminal goes to the whole process group; a run would get it, and SIGTERM a moment later."""
+    command(monkeypatch, WAITS)
+    pool = table6.Pool(options, [JOB, OTHER])
+    run_until(pool, options, monkeypatch, lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert [process.returncode for process in pool._running.values()] == [-signal.SIGTERM] * 2
+    assert [record["status"] for record in pool.records.values()] == ["missing", "missing"]
+    assert [path.read_text() for path in options.out.glob("*.log")] == ["True\n"] * 2
