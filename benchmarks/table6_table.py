@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,27 +36,29 @@ def table(records: Sequence[dict[str, Any]]) -> str:
 
 
 def cell(records: Sequence[dict[str, Any]], network: str, recipe: str, precision: str) -> str:
-    """Return the test error of one network in one protocol; `—` without a run."""
+    """Return the test error of one network in one protocol, and how many seeds it is of; `—` without a run."""
     key = (network, recipe, precision)
     runs = [record for record in records if (record["network"], record["recipe"], record["precision"]) == key]
     errors = [run["test_error_pct"] for run in runs if run["status"] == "done"]
+    others = Counter(run["status"] for run in runs if run["status"] != "done")
     if not errors:
-        steps = max((run["step"] for run in runs), default=0)
-        return f"{runs[0]['status']}, {steps:,} steps" if runs else "—"
+        statuses = ", ".join(others if len(runs) == 1 else (f"{count} {status}" for status, count in others.items()))
+        return f"{statuses}, {max(run['step'] for run in runs):,} steps" if runs else "—"
     spread = f" ± {statistics.stdev(errors):.2f}" if len(errors) > 1 else ""
-    return f"{statistics.fmean(errors):.2f}{spread}"
+    ended = [f"{len(errors)} of {len(runs)}", *(f"{count} {status}" for status, count in others.items())]
+    seeds = f" ({'; '.join(ended)})" if len(runs) > 1 else ""
+    return f"{statistics.fmean(errors):.2f}{spread}{seeds}"
 
 
 def notes(records: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Yield the differences of each protocol from the paper's, in words."""
+    """Yield the differences of each protocol from the paper's, in words: those that any of its runs has."""
     yield ""
     if not any(record["status"] == "done" for record in records):
         yield "No run has ended: the rows are empty."
-    seen = set()
+    by_protocol: dict[tuple[str, str], dict[str, None]] = {}
     for record in records:
-        differences = record.get("protocol_differences")
-        key = (record["recipe"], record["precision"])
-        if differences is None or key in seen:
-            continue
-        seen.add(key)
-        yield f"- {key[0]}, {key[1]}: {'; '.join(differences) or 'the same protocol'}"
+        if record.get("protocol_differences") is not None:
+            seen = by_protocol.setdefault((record["recipe"], record["precision"]), {})
+            seen |= dict.fromkeys(record["protocol_differences"])
+    for (recipe, precision), differences in by_protocol.items():
+        yield f"- {recipe}, {precision}: {'; '.join(differences) or 'the same protocol'}"

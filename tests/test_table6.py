@@ -16,6 +16,7 @@ from conftest import ROOT
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import table6
 import table6_pack
+import table6_table
 from table6_records import Job, read_record, write_record
 
 JOB, OTHER = Job("resnet20", "cifar-paper", "bf16", 0), Job("plain20", "cifar-paper", "bf16", 0)
@@ -171,3 +172,39 @@ def test_ctrl_c_reaches_a_run_once_and_one_that_was_loading_is_missing(options, 
     assert [process.returncode for process in pool._running.values()] == [-signal.SIGTERM] * 2
     assert [record["status"] for record in pool.records.values()] == ["missing", "missing"]
     assert [path.read_text() for path in options.out.glob("*.log")] == ["True\n"] * 2
+
+
+def runs_of(*rows):
+    return [
+        {
+            **vars(JOB),
+            "seed": seed,
+            "status": status,
+            "step": step,
+            "test_error_pct": error,
+            "protocol_differences": differs,
+        }
+        for seed, (status, step, error, *differs) in enumerate(rows)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([("done", 64_000, 8.75)], "8.75"),
+        ([("done", 64_000, 8.0), ("done", 64_000, 9.0)], "8.50 ± 0.71 (2 of 2)"),
+        ([("done", 64_000, 8.0), ("done", 64_000, 9.0), ("diverged", 9, None)], "8.50 ± 0.71 (2 of 3; 1 diverged)"),
+        ([("done", 64_000, 8.0), ("failed", 0, None), ("diverged", 9, None)], "8.00 (1 of 3; 1 failed; 1 diverged)"),
+        ([("unfinished", 1_200, None)], "unfinished, 1,200 steps"),
+        ([("diverged", 1_200, None), ("unfinished", 5, None)], "1 diverged, 1 unfinished, 1,200 steps"),
+        ([], "—"),
+    ],
+)
+def test_a_cell_says_how_many_seeds_its_mean_is_of(rows, expected):
+    assert table6_table.cell(runs_of(*rows), "resnet20", "cifar-paper", "bf16") == expected
+
+
+def test_a_protocol_differs_where_any_of_its_runs_does():
+    records = runs_of(("done", 1, 8.0, "bf16"), ("done", 1, 8.0, "bf16", "lr 0.01"), ("unfinished", 1, None))
+    records[2]["protocol_differences"] = None
+    assert list(table6_table.notes(records)) == ["", "- cifar-paper, bf16: bf16; lr 0.01"]
