@@ -3,14 +3,35 @@
 import argparse
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 from resnetlab.system.atomic_files import write_atomic
+from resnetlab.training.callbacks import Callback
 
 MEASURED = ("resnet20", "resnet56", "resnet110")
 SPEED = "speed.json"
 """Name of the record."""
 WARM_UP_STEPS, TIMED_STEPS = 40, 120
+
+
+class StepClock(Callback):
+    """The time at which each group of steps ended: on a GPU the losses of several steps are read together."""
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self._now = now
+        self._ends: dict[float, tuple[int, float]] = {}
+
+    def on_step(self, trainer: Any, metrics: Any) -> None:
+        """Note step and time; the steps of a group are counted after its end, where the trainer's time stands still."""
+        self._ends[trainer.state.train_time_s] = (metrics.step, self._now())
+
+    def step_s(self, warm_up: int) -> float:
+        """Return the seconds of a step, from the end of the first group after the warm-up to that of the last one."""
+        ends = list(self._ends.values())
+        first_step, first_s = next((end for end in ends[:-1] if end[0] >= warm_up), ends[-2])
+        last_step, last_s = ends[-1]
+        return (last_s - first_s) / (last_step - first_step)
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -37,21 +58,11 @@ def train_speed(network: str, way: str, options: argparse.Namespace) -> tuple[An
     """Train a network for some steps; return the trainer, and images per second without the first steps."""
     from resnetlab.config import DataConfig, RunConfig
     from resnetlab.models.zoo import model_config
-    from resnetlab.training.callbacks import Callback
     from resnetlab.training.recipes import recipe
     from resnetlab.training.trainer import Trainer
 
-    class Clock(Callback):
-        """The time at which the losses of steps were read."""
-
-        def __init__(self) -> None:
-            self.read_s: dict[int, float] = {}
-
-        def on_step(self, trainer: Any, metrics: Any) -> None:
-            self.read_s[metrics.step] = time.perf_counter()
-
     steps = options.steps or WARM_UP_STEPS + TIMED_STEPS
-    model, clock = model_config(f"{network}-cifar"), Clock()
+    model, clock = model_config(f"{network}-cifar"), StepClock()
     config = RunConfig(
         model,
         DataConfig(options.data, root=options.data_root and str(options.data_root)),
@@ -64,10 +75,7 @@ def train_speed(network: str, way: str, options: argparse.Namespace) -> tuple[An
     )
     trainer = Trainer(config, [clock])
     trainer.train_epoch()
-    last = max(clock.read_s)
-    first = min(step for step in clock.read_s if step >= min(WARM_UP_STEPS, last - 1))
-    seconds = clock.read_s[last] - clock.read_s[first]
-    return trainer, (last - first) * config.recipe.batch_size / seconds
+    return trainer, config.recipe.batch_size / clock.step_s(WARM_UP_STEPS)
 
 
 def launch_shares(speeds: dict[str, dict[str, float]]) -> dict[str, float]:

@@ -11,6 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from resnetlab.config import RunConfig
+from resnetlab.models.zoo import model_config
+from resnetlab.training.recipes import recipe
+from resnetlab.training.runtime_options import RuntimeOptions
+from resnetlab.training.trainer import Trainer
+
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -18,6 +24,7 @@ import table6
 import table6_pack
 import table6_table
 from table6_records import Job, read_record, write_record
+from table6_speed import StepClock
 
 JOB, OTHER = Job("resnet20", "cifar-paper", "bf16", 0), Job("plain20", "cifar-paper", "bf16", 0)
 
@@ -208,3 +215,22 @@ def test_a_protocol_differs_where_any_of_its_runs_does():
     records = runs_of(("done", 1, 8.0, "bf16"), ("done", 1, 8.0, "bf16", "lr 0.01"), ("unfinished", 1, None))
     records[2]["protocol_differences"] = None
     assert list(table6_table.notes(records)) == ["", "- cifar-paper, bf16: bf16; lr 0.01"]
+
+
+@pytest.mark.parametrize(("steps", "loss_steps", "num_groups"), [(160, 12, 14), (100, 5, 29), (50, 1, 50)])
+def test_the_speed_is_measured_from_group_to_group(steps, loss_steps, num_groups):
+    """Steps whose losses are read together end together; here each takes two seconds, and reading takes none."""
+    config = RunConfig(model_config("resnet8"), recipe=recipe("digits", steps=steps, batch_size=4), layer_stats_steps=0)
+    now = [0.0]
+    clock = StepClock(lambda: now[0])
+    trainer = Trainer(config, [clock], options=RuntimeOptions(loss_steps=loss_steps))
+    update = trainer.update
+
+    def timed_update(*arguments, **options):
+        update(*arguments, **options)
+        now[0] += 2.0
+
+    trainer.update = timed_update
+    trainer.train_epoch()
+    assert len(clock._ends) == num_groups
+    assert clock.step_s(40) == 2.0
