@@ -203,6 +203,29 @@ def test_a_resumed_run_is_computed_as_the_configuration_says_now(monkeypatch, sa
     assert resumed.execution == dataclasses.replace(execution, **expected)
 
 
+WAYS = ({"cuda_graph": True}, {"compile": True}, {"compile": True, "cuda_graph": True})
+
+
+def test_after_a_graph_that_cannot_be_captured_no_other_is_tried(step_times, monkeypatch):
+    times, taken = step_times
+    times.update({"fp32": 1e-2, "fp32 + compile": 1e-3})  # none for graphs: a KeyError in place of CUDA's error
+    monkeypatch.setattr(select_execution_module, "_prepared", lambda *_, **__: WAYS)
+    monkeypatch.setattr(torch, "compile", lambda forward, **_: forward)
+    config, lines = dataclasses.replace(CONFIG, precision="fp32", layout="channels_last"), []
+    way, _ = select_execution(config, build_model(CONFIG.model), batch, load=LOAD, log=lines.append)
+    assert way.name == "fp32 + compile"
+    assert "fp32 + compile + CUDA graph" not in taken
+    assert "fp32 + CUDA graph does not work here ('fp32 + CUDA graph'); going on without" in lines
+
+
+def test_a_configured_compilation_that_fails_in_a_long_run_ends_it_in_one_line(step_times, monkeypatch):
+    step_times[0].update({"fp32": 1e-2})
+    monkeypatch.setattr(torch, "compile", lambda forward, **_: forward)
+    config = dataclasses.replace(CONFIG, precision="fp32", layout="channels_last", compile="on")
+    with pytest.raises(ConfigError, match=r"^--compile on does not work here \('fp32 \+ compile'\); leave it out"):
+        select_execution(config, build_model(CONFIG.model), batch, load=LOAD)
+
+
 def test_a_compilation_that_fails_ends_a_resumed_run_in_one_line(monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("no compiler\nhere")

@@ -55,10 +55,14 @@ class GraphedForward:
             return [loss.detach(), num_wrong, *gradients]
 
         buffers = [(buffer, buffer.clone()) for buffer in self._model.buffers()]
-        outputs, replay = self._capture(step)
-        with torch.no_grad():
-            for buffer, before in buffers:  # the warm-up is no training: statistics of BN stay as they were
-                buffer.copy_(before)
+        try:
+            outputs, replay = self._capture(step)
+        finally:
+            with torch.no_grad():
+                for buffer, before in buffers:  # the warm-up is no training: statistics of BN stay as they were
+                    buffer.copy_(before)
+            for parameter in learning:
+                parameter.grad = None  # a step that fails leaves some
         return _StepGraph(replay, (images, labels), outputs, learning)
 
 
@@ -106,14 +110,17 @@ class _Loss(torch.autograd.Function):
 
 def capture_on_gpu(step: Callable[[], list[Tensor]]) -> tuple[list[Tensor], Callable[[], None]]:
     """Capture a step in a CUDA graph, after a warm-up on a stream of its own."""
-    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
-    stream.wait_stream(torch.cuda.current_stream())
+    stream, graph, before = torch.cuda.Stream(), torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    stream.wait_stream(before)
     with torch.cuda.stream(stream):
         for _ in range(WARM_UP_PASSES):
             step()
-    torch.cuda.current_stream().wait_stream(stream)
-    with torch.cuda.graph(graph, stream=stream):
-        outputs = step()
+    before.wait_stream(stream)
+    try:
+        with torch.cuda.graph(graph, stream=stream):
+            outputs = step()
+    finally:
+        torch.cuda.set_stream(before)  # PyTorch leaves its stream current where a capture fails
     return outputs, graph.replay
 
 

@@ -1,10 +1,8 @@
 """Selection of precision, memory layout, threads, compilation and CUDA graph: measured if the run is long enough."""
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -113,21 +111,51 @@ def select_execution(
             num_images = _num_images(model, start, batch, batch_size=load.share_size, loss=loss, log=log)
         timer = StepTimer(model, *batch(num_images), loss=loss, log=log)
         best, speeds = _compare_eager(config, timer, load, log=log)
-        forward = timer.forward(best)
         left_s, configured = load.num_images / speeds[best.name], start.compile or start.cuda_graph
         ways = list(_prepared(config, left_s, on_gpu=on_gpu and not load.is_shared))
         if ways:
             log("compiling the step or capturing it as a graph, which takes up to a minute …")
             timer = StepTimer(model, *batch(load.share_size), loss=loss)  # the shape is compiled in
-        for changes in ways:
-            prepared = replace(best, **{"compile": False, "cuda_graph": False, **changes})
-            with contextlib.suppress(*(() if configured else (Exception,))):  # no compiler here: do without
-                candidate = timer.forward(prepared)
-                speeds[prepared.name] = found = timer.images_per_s(prepared, candidate, rounds=PREPARED_ROUNDS)
-                if found > speeds[best.name] * WORTHWHILE or configured:
-                    best, forward = prepared, candidate
+        best, forward = _fastest_prepared(
+            timer, ways, best=(best, timer.forward(best)), speeds=speeds, is_configured=configured, log=log
+        )
         timer.restore_threads()
     return replace(best, images_per_s=speeds), forward
+
+
+def _fastest_prepared(
+    timer: StepTimer,
+    ways: list[dict[str, bool]],
+    *,
+    best: tuple[Execution, Forward],
+    speeds: dict[str, float],
+    is_configured: bool,
+    log: Log,
+) -> tuple[Execution, Forward]:
+    """Return the fastest of the best eager execution and the prepared ones, and add their speeds to `speeds`.
+
+    One that does not work here is left out, unless it is configured; after one graph that cannot be captured no other
+    is tried.
+    """
+    way, forward = best
+    can_capture = True
+    for changes in ways:
+        prepared = replace(way, **{"compile": False, "cuda_graph": False, **changes})
+        if prepared.cuda_graph and not can_capture:
+            continue
+        try:
+            candidate = timer.forward(prepared)
+            found = timer.images_per_s(prepared, candidate, rounds=PREPARED_ROUNDS)
+        except Exception as error:
+            if is_configured:
+                raise _refusal(prepared, error) from error
+            can_capture = can_capture and not prepared.cuda_graph
+            log(f"{prepared.name} does not work here ({_reason(error)}); going on without")
+            continue
+        speeds[prepared.name] = found
+        if found > speeds[way.name] * WORTHWHILE or is_configured:
+            way, forward = prepared, candidate
+    return way, forward
 
 
 def _num_images(
@@ -244,6 +272,9 @@ def compiled_or_refused(
 
 
 def _refusal(way: Execution, error: Exception) -> ConfigError:
-    reason: Any = (str(error).splitlines() or [type(error).__name__])[0]
     option = "cuda-graph" if way.cuda_graph else "on"
-    return ConfigError(f"--compile {option} does not work here ({reason}); leave it out, or use --compile off")
+    return ConfigError(f"--compile {option} does not work here ({_reason(error)}); leave it out, or use --compile off")
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from resnetlab.models.resnet import ResNet
+from resnetlab.training.block_noise import noise_of
 from resnetlab.training.execution.execution import Execution, Forward, make_forward
 from resnetlab.training.loss import LossFunction
 
@@ -79,6 +80,8 @@ class StepTimer:
         self._log, self._next_line_s = log, time.monotonic() + LINE_S
         learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._optimizer = torch.optim.SGD(learning, lr=0.0, momentum=0.9, fused=True)
+        for noise in noise_of(model):
+            noise.set(0, 0, images.device)  # a graph cannot take random numbers from the host
         self._threads = torch.get_num_threads()
         self._times: dict[str, list[float]] = {}
 
