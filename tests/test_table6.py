@@ -9,9 +9,11 @@ import time
 from argparse import Namespace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from resnetlab.config import RunConfig
+from resnetlab.config import DataConfig, RunConfig
+from resnetlab.data.readers.cifar_mnist import read_archive
 from resnetlab.models.zoo import model_config
 from resnetlab.training.recipes import recipe
 from resnetlab.training.runtime_options import RuntimeOptions
@@ -21,6 +23,7 @@ from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import table6
+import table6_bundle
 import table6_pack
 import table6_table
 from table6_records import Job, read_record, write_record
@@ -234,3 +237,27 @@ def test_the_speed_is_measured_from_group_to_group(steps, loss_steps, num_groups
     trainer.train_epoch()
     assert len(clock._ends) == num_groups
     assert clock.step_s(40) == 2.0
+
+
+def test_the_bundle_has_the_dependencies_that_the_machine_lacks():
+    names = [
+        table6_bundle.package_name(line) for line in table6_bundle.requirements(["torch", "NumPy", "scikit_learn"])
+    ]
+    assert {"scipy", "pillow", "tyro", "rich", "jinja2"} <= {*names}
+    assert not {"torch", "numpy", "scikit-learn"} & {*names}
+    wheel = "scikit_learn-1.9.1-cp312-cp312-manylinux_2_28_x86_64.whl"
+    assert table6_bundle.package_name(wheel) == "scikit-learn"
+
+
+def test_data_of_the_bundle_are_read_and_are_those_that_were_packed(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (12, 3073), np.uint8)
+    images[:, 0] %= 10
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    for number in range(1, 6):
+        (folder / f"data_batch_{number}.bin").write_text("of an earlier bundle")
+        table6_bundle.write_compressed(folder / f"data_batch_{number}.bin", images[2 * number - 2 : 2 * number])
+    table6_bundle.write_compressed(folder / "test_batch.bin", images[10:])
+    raw = read_archive(DataConfig("cifar10", root=str(tmp_path)))
+    assert raw.train.images.flatten(1).tolist() == images[:10, 1:].tolist()
+    assert raw.test.labels.tolist() == images[10:, 0].tolist()

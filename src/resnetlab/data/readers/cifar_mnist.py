@@ -77,7 +77,9 @@ FileReader = Callable[[str], tuple[str, bytes] | None]
 def _find_reader(name: str, known: KnownDataset, root: Path) -> tuple[FileReader, tuple[str, ...]]:
     """Return a reader of the unpacked folder or of the archives, which are downloaded if they are missing."""
     folders = (root, root / known.folder)
-    unpacked = next((folder for folder in folders if (folder / known.train[0]).is_file()), None)
+    # An idx file NAME.gz is the published archive, which is checked below; a CIFAR file may be compressed by the user.
+    first = [known.train[0], *([] if known.kind == "idx" else [f"{known.train[0]}.gz"])]
+    unpacked = next((folder for folder in folders if any((folder / name).is_file() for name in first)), None)
     if unpacked is not None:
         return lambda file: _read_from_folder(unpacked, file), ()
     warnings = ()
