@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from itertools import cycle
 
 import numpy as np
 import torch
@@ -19,7 +20,6 @@ from resnetlab.data.loader import thread_pool
 from resnetlab.data.shards.remote import CACHE_GIB, RemoteShard
 from resnetlab.data.transforms import crop_boxes
 from resnetlab.training.execution.execution import kept_threads
-from resnetlab.training.optimizers.optimizer import set_mode
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.trainer import Trainer
 
@@ -101,7 +101,6 @@ def measure_stages(
     """
     on_stage("opening the data")
     trainer = Trainer(config, options=RuntimeOptions(workers=workers, cache_gib=cache_gib))
-    set_mode(trainer.model, config.recipe, 0, frozen=trainer.frozen)
     data = trainer.data
     batch_size = data.config.recipe.batch_size
     if data.device.type == "cpu" and data.image_size(0) >= LARGE:
@@ -157,8 +156,9 @@ def _measure_device(trainer: Trainer, split: Split, seconds: float) -> dict[str,
     if device.type == "cuda" and isinstance(split.images, EncodedImages):
         host = batch.cpu()
         speeds["transfer"] = _rate(lambda: len(host.to(device)), seconds, device)
-    augmented = augment()
-    speeds["step"] = _rate(lambda: _step(trainer, augmented, labels), seconds, device)
+    parts = trainer.grad_sync.micro_batches
+    batches = cycle(zip(augment().chunk(parts), labels.chunk(parts), strict=True))
+    speeds["step"] = _rate(lambda: _step(trainer, batches), seconds, device)
     return speeds
 
 
@@ -235,14 +235,10 @@ def _sample_batch(split: Split, trainer: Trainer) -> tuple[Tensor, Tensor]:
     return pixels.to(trainer.data.device), labels[: len(pixels)]
 
 
-def _step(trainer: Trainer, images: Tensor, labels: Tensor) -> int:
-    trainer.optimizer.zero_grad()
-    with trainer.execution.float32_products():
-        loss, _ = trainer.forward(images, labels)
-        loss.backward()
-    loss.item()
-    trainer.optimizer.step()
-    return len(labels)
+def _step(trainer: Trainer, batches: Iterator[tuple[Tensor, Tensor]]) -> int:
+    """Take a step of the run, and its first one again after its last; return the number of images."""
+    trainer.state.step %= trainer.total_steps  # a learning rate beyond the end may be negative
+    return trainer.train_step(batches).num_images
 
 
 def _train_for(trainer: Trainer, seconds: float) -> float:
@@ -256,7 +252,7 @@ def _train_for(trainer: Trainer, seconds: float) -> float:
 
     batches = all_epochs()
     try:
-        return _rate(lambda: _step(trainer, *next(batches)), seconds, trainer.data.device)
+        return _rate(lambda: _step(trainer, batches), seconds, trainer.data.device)
     finally:
         batches.close()  # type: ignore[attr-defined]
 
