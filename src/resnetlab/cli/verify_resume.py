@@ -17,7 +17,8 @@ from resnetlab.system.python_command import python_module
 class Options:
     """Train a small run twice and compare: once uninterrupted, once killed (kill -9) at random steps and resumed.
 
-    Weights, BN statistics, momentum and record must be equal to the last bit; only times may differ.
+    Weights, BN statistics, momentum and record must be equal to the last bit; only times may differ. On a GPU two runs
+    may differ without any kill, as kernels there may add in another order each time.
     """
 
     model: str = "resnet8"

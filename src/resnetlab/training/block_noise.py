@@ -1,6 +1,6 @@
 """Random numbers of blocks that use some in training: a function of (seed, step, position of the image in the batch).
 
-A run is the same to the last bit after a resume. Several processes and micro-batches get the numbers of one process.
+They are the same to the last bit after a resume. Several processes and micro-batches get the numbers of one process.
 """
 
 import torch
