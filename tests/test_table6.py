@@ -136,6 +136,40 @@ def test_a_missing_part_is_named(options, tmp_path, monkeypatch, missing):
         table6_pack.unpack(options.out, options.out, options.records)
 
 
+def run_main(options, monkeypatch, *words):
+    """Run the command of a trial, without its measurement."""
+    command = ["table6.py", "--steps", "20", "--device", "cpu", "--networks", "resnet20", "--recipes", "cifar-paper"]
+    folders = ["--out", str(options.out), "--records", str(options.records), "--no-measurement"]
+    monkeypatch.setattr(sys, "argv", [*command, "--precisions", "bf16", *folders, *words])
+    return table6.main()
+
+
+def test_a_part_without_the_files_of_the_one_before_is_a_wrong_call(options, monkeypatch, tmp_path, capsys):
+    assert run_main(options, monkeypatch, "--unpack", str(tmp_path)) == 2
+    assert capsys.readouterr().err == f"{tmp_path}: has 0 of the files table6-*.part; copy all of them there\n"
+
+
+def test_what_was_reached_is_packed_whatever_happens(options, monkeypatch, tmp_path, capsys):
+    make_run(options, JOB, "{}")
+    monkeypatch.setattr(table6, "train", lambda *_: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        run_main(options, monkeypatch, "--pack", str(tmp_path / "parts"))
+    assert "packed 1 unfinished runs" in capsys.readouterr().out
+
+
+def test_the_exit_status_says_whether_the_same_command_helps(options, monkeypatch):
+    for status, expected in {
+        "done": 0,
+        "diverged": 0,
+        "unfinished": 3,
+        "missing": 3,
+        "failed": 1,
+        "damaged": 1,
+    }.items():
+        monkeypatch.setattr(table6, "train", lambda *_, status=status: [write(options, JOB, status)])
+        assert run_main(options, monkeypatch) == expected
+
+
 def test_a_damaged_folder_and_a_damaged_record_are_reported_and_the_others_run(options, monkeypatch, capsys):
     options.networks += ["resnet8"]
     make_run(options, JOB)
