@@ -147,6 +147,20 @@ def test_minutes_fit_image_size_and_length(folders, machine):
     assert machine["measured"][-1][1].slow_s >= 60
 
 
+def test_what_counts_epochs_follows_a_planned_length(folders, machine):
+    """Less than an epoch and one epoch: a warm-up of a fifth of the run, and all layers learn."""
+    for minutes, length, warmup_epochs in ((0.12, (5, 100), 0.2 * 5 / 8), (0.2, (None, 1), 0.2)):
+        short = plan(folders / "large", weights=SCRATCH, minutes=minutes, changes={"batch_size": 4})[0].config.recipe
+        assert (short.steps, short.epochs) == length  # an epoch has 8 steps of 4 images
+        assert short.warmup_epochs == pytest.approx(warmup_epochs)
+        assert plan(folders / "large", minutes=minutes)[0].config.recipe.frozen_epochs == 0
+    assert plan(folders / "large", changes={"steps": 3})[0].config.recipe.frozen_epochs == 0
+    assert plan(folders / "large", changes={"steps": 4})[0].config.recipe.frozen_epochs == 1
+    given = {"warmup_epochs": 0.5, "train_sizes": ((0, 24), (0.5, 32)), "frozen_epochs": 1}
+    kept = plan(folders / "large", minutes=0.12, changes=given)[0].config.recipe
+    assert {name: getattr(kept, name) for name in given} == given
+
+
 def test_minutes_fit_a_named_data_set_and_a_named_recipe(machine):
     machine["macs_per_s"] = 1e11
     request = PlanRequest(DataConfig("cifar10"), minutes=10.0)

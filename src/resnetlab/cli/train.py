@@ -353,11 +353,12 @@ def override_config(config: RunConfig, options: Options) -> RunConfig:
     """
     from resnetlab.models.zoo import model_config
     from resnetlab.training.recipe_settings import named_recipe
-    from resnetlab.training.recipes import change_recipe
+    from resnetlab.training.recipes import FITTED_FIELDS, change_recipe
 
     model: ModelConfig = model_config(options.model) if options.model else config.model
     base = named_recipe(options.recipe, model) if options.recipe else config.recipe
-    recipe = change_recipe(base, _recipe_overrides(options))
+    own = {} if options.recipe else {name: getattr(base, name) for name in FITTED_FIELDS}  # the run's own stay
+    recipe = change_recipe(base, {**own, **_recipe_overrides(options)})
     data = replace(config.data, **_given_options(options, *DATA_FIELDS))
     if options.data is not None:
         data = replace(data, name=options.data)

@@ -11,7 +11,7 @@ from resnetlab.config import DataConfig, Recipe
 from resnetlab.study.arms import Family, arm_recipe, family_of, ordered_arms
 from resnetlab.study.grid import IMAGENET_DEPTHS, default_recipe
 from resnetlab.study.results import RUNS, Run
-from resnetlab.training.recipes import RECIPES, for_network
+from resnetlab.training.recipes import FITTED_FIELDS, RECIPES, change_recipe, for_network
 
 DATA_OPTIONS = (
     "root",
@@ -108,6 +108,8 @@ def _recipe_words(run: Run, longer: int | None) -> list[str]:
         changes.setdefault("steps", own.steps)
     if "batch_size" in changes:  # it would scale the learning rate of some recipes
         changes.setdefault("lr", own.lr)
+    fitted = change_recipe(base, changes)
+    changes |= {name: getattr(own, name) for name in FITTED_FIELDS if getattr(fitted, name) != getattr(own, name)}
     words = [] if name == default else ["--recipe", name]
     for field in OWN_OPTIONS:
         if changes.get(field) is not None:

@@ -36,7 +36,7 @@ from resnetlab.training.execution.execution import Execution
 from resnetlab.training.execution.select_execution import LONG_RUN_S, StepLoad, select_execution
 from resnetlab.training.execution.step_timer import random_batch
 from resnetlab.training.recipe_settings import named_recipe
-from resnetlab.training.recipes import change_recipe, default_recipe
+from resnetlab.training.recipes import FITTED_FIELDS, change_recipe, default_recipe
 from resnetlab.training.run_time import EVAL_SHARE
 
 SCRATCH = "none"
@@ -186,7 +186,11 @@ class _Planner:
         )
         if request.changes.get("batch_size") is not None and "lr" not in request.changes:
             fields.pop("lr", None)
-        return change_recipe(change_recipe(named_recipe(name, model), fields), {"keep": "best", **request.changes})
+        recipe = change_recipe(change_recipe(named_recipe(name, model), fields), {"keep": "best", **request.changes})
+        if recipe.steps and "frozen_epochs" not in request.changes:
+            whole_epochs = recipe.steps // max(1, self.survey.num_train // recipe.batch_size)
+            recipe = replace(recipe, frozen_epochs=max(0, min(recipe.frozen_epochs, whole_epochs - 1)))
+        return recipe
 
     def work(self, network: StartNetwork) -> Work:
         """Return the images and usual epochs of a run from this network."""
@@ -242,12 +246,23 @@ class _Planner:
         if speed is None:
             return RunPlan(self.config(network, recipe, size), self.survey)
         length, execution = self.length(network, speed), speed.execution
-        recipe = change_recipe(recipe, {"steps": length.steps, "epochs": length.epochs or recipe.epochs})
+        recipe = self._fit_recipe(network, length)
         fields: dict[str, Any] = {"precision": execution.precision, "layout": execution.layout}
         if execution.threads:
             fields["threads"] = execution.threads
         config = self.config(network, recipe, length.image_size)
         return RunPlan(replace(config, **fields), self.survey, execution, length.expected_s)
+
+    def _fit_recipe(self, network: StartNetwork, length: Length) -> Recipe:
+        """Return the recipe with a planned length, and with what follows from it where the user has not set it."""
+        recipe, work, given = self.recipe(network), self.work(network), self.request.changes
+        set_fields = {name: given[name] for name in FITTED_FIELDS if name in given}
+        fitted = change_recipe(recipe, {"epochs": length.epochs or 1, **set_fields})
+        if length.steps is None:
+            return fitted
+        part = length.steps / max(1, work.num_train // work.batch_size)  # of an epoch
+        warmup_epochs = fitted.warmup_epochs * (1 if "warmup_epochs" in given else part)
+        return replace(fitted, epochs=recipe.epochs, steps=length.steps, warmup_epochs=warmup_epochs)
 
     def config(self, network: StartNetwork, recipe: Recipe, image_size: int | None = None) -> RunConfig:
         """Return a configuration; the image size is left out where file or images say the same."""

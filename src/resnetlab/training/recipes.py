@@ -12,6 +12,12 @@ from resnetlab.training.modern_recipes import MODERN_RECIPES
 INITIAL_LR_DEPTH = 110
 """Depth from which `cifar-paper` starts with lr 0.01 (section 4.2, footnote 5)."""
 
+MAX_WARMUP_SHARE = 0.2
+"""Share of a run of another length than its recipe's that a warm-up in epochs takes at most: that of `fast`."""
+WARMUP_FIELDS = {"warmup_epochs", "warmup_steps"}
+FITTED_FIELDS = (*sorted(WARMUP_FIELDS), "frozen_epochs", "train_sizes")
+"""Fields of `Recipe` that follow another length of the run where they are not given."""
+
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
@@ -196,7 +202,8 @@ def change_recipe(base: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """Return a recipe with some fields changed.
 
     `epochs` without `steps` replaces the recipe's steps. In a recipe with `scale_lr`, `batch_size` without `lr` scales
-    the learning rate.
+    the learning rate. Warm-up, epochs of the head alone and image sizes are fitted to another length where they are not
+    given (`_fitted_fields`).
 
     Raises:
         ConfigError: if a value is out of range.
@@ -211,7 +218,32 @@ def change_recipe(base: Recipe, changes: Mapping[str, Any]) -> Recipe:
         given.setdefault("steps", None)
     if given.get("scale_lr", base.scale_lr) and "batch_size" in given:
         given.setdefault("lr", base.lr * given["batch_size"] / base.batch_size)
-    return dataclasses.replace(base, **given)
+    changed = dataclasses.replace(base, **given)
+    chosen = given.keys() | (WARMUP_FIELDS if WARMUP_FIELDS & given.keys() else set())
+    fitted = {name: value for name, value in _fitted_fields(base, changed).items() if name not in chosen}
+    return dataclasses.replace(changed, **fitted)
+
+
+def _fitted_fields(base: Recipe, changed: Recipe) -> dict[str, Any]:
+    """Return the fields that follow the length of a recipe, for one whose length was changed; empty if it was not.
+
+    A warm-up in epochs stays as long as it is, but takes at most a fifth of the epochs, or its share of the recipe's
+    own length if that is more. In a run of so many steps it takes that share of them: how many steps an epoch has is
+    unknown here. At least one epoch trains all layers, and the last one has the last image size.
+    """
+    share = base.warmup_epochs / base.epochs if base.steps is None else 0.0
+    if changed.steps is not None:
+        if changed.steps == base.steps or not share or base.warmup_steps:
+            return {}
+        return {"warmup_epochs": 0.0, "warmup_steps": round(share * changed.steps)}
+    if base.steps is None and changed.epochs == base.epochs:
+        return {}
+    last = (changed.epochs - 1) / changed.epochs
+    return {
+        "warmup_epochs": min(base.warmup_epochs, max(MAX_WARMUP_SHARE, share) * changed.epochs),
+        "frozen_epochs": min(base.frozen_epochs, changed.epochs - 1),
+        "train_sizes": tuple({min(start, last): side for start, side in base.train_sizes}.items()),
+    }
 
 
 def for_network(recipe: Recipe, model: ModelConfig) -> Recipe:

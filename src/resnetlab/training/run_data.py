@@ -20,6 +20,7 @@ from resnetlab.evaluation.protocols import SplitScore, score_split
 from resnetlab.models.resnet import ResNet
 from resnetlab.training.distributed import pick_device
 from resnetlab.training.init_weights import match_channels, source_preprocessing
+from resnetlab.training.length_warnings import size_index
 from resnetlab.training.loss import balanced_class_weights
 from resnetlab.training.multi_label import check_multi_label_options
 from resnetlab.training.run_files.checkpoint import Checkpoint
@@ -70,9 +71,10 @@ class RunData:
 
     def image_size(self, epoch: int) -> int:
         """Return the side of the training images in an epoch, counted from 0, in pixels."""
-        done = epoch / self.num_epochs
-        sides = [side for start, side in self.config.recipe.train_sizes if start <= done]
-        return sides[-1] if sides else self.preprocessing.image_size
+        sizes = self.config.recipe.train_sizes
+        return (
+            sizes[size_index(self.config.recipe, epoch, self.num_epochs)][1] if sizes else self.preprocessing.image_size
+        )
 
     def order(self, epoch: int) -> Tensor:
         """Return the training sample at each position of an epoch: int64, a whole number of batches at least."""

@@ -26,6 +26,7 @@ from resnetlab.training.execution.resolve_execution import resolve_execution
 from resnetlab.training.grad_sync import GradSync
 from resnetlab.training.init_weights import init_from_file
 from resnetlab.training.layer_stats import LayerStatsHook, sampling_interval
+from resnetlab.training.length_warnings import length_warnings
 from resnetlab.training.loss import make_loss
 from resnetlab.training.metrics import ProgressMeter
 from resnetlab.training.optimizers.lr_schedule import lr_at, num_lr_drops
@@ -289,8 +290,9 @@ def _build_network(
 
 
 def _start_warnings(config: RunConfig, data: RunData, start: dict[str, Any]) -> list[str]:
-    """Return what is known before the first step: network, image size, initial weights, data, and skipped images."""
+    """Return what is known before the first step: network, image size, start, length, data, and skipped images."""
     warning = None if config.own_model else size_warning(config.model, data.preprocessing.image_size)
     skipped = [f"left out: {bad}" for bad in data.dataset.skipped]
     contradicted = [f"{weights_title(start['file'])}: {start['contradiction']}"] if "contradiction" in start else []
-    return [*([warning] if warning else []), *contradicted, *data.dataset.training_warnings, *skipped]
+    length = length_warnings(config.recipe, data.total_steps, data.num_epochs)
+    return [*([warning] if warning else []), *contradicted, *length, *data.dataset.training_warnings, *skipped]
