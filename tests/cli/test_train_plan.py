@@ -244,6 +244,8 @@ def test_weights_that_are_here_are_used_without_a_question(monkeypatch):
         (("--minutes", "0"), "minutes must be above 0"),
         (("--minutes", "5", "--epochs", "3"), "--minutes and --epochs both set the length"),
         (("--minutes", "5", "--steps", "3"), "--minutes and --steps both set the length"),
+        (("--minutes", "5", "--set", "epochs=3"), "--minutes and --set epochs both set the length"),
+        (("--minutes", "5", "--set", "lr=0.1", "steps=3"), "--minutes and --set steps both set the length"),
         (("--threads", "0"), "threads must be at least 1"),
         (("--recipe", "finetune", "--from", "none"), "recipe finetune needs trained weights"),
     ],

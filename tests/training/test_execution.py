@@ -72,6 +72,17 @@ def test_a_run_of_a_given_time_is_measured_on_a_fast_machine_too(step_times):
     assert way.precision == "bf16"
 
 
+@pytest.mark.parametrize(("most_steps", "tried"), [(LONG, {"fp32", "fp32 + compile"}), (10**5, {"fp32"})])
+def test_a_run_of_hours_tries_compilation(step_times, monkeypatch, most_steps, tried):
+    """On a fast machine too, unless its longest length is a matter of minutes there."""
+    monkeypatch.setattr(step_timer, "make_forward", lambda *_: print)
+    step_times[0].update({"fp32": 1e-5, "fp32 + compile": 1e-6})
+    load = dataclasses.replace(LOAD, total_steps=10**5, planned_s=36_000.0, most_steps=most_steps)
+    config = dataclasses.replace(CONFIG, precision="fp32", layout="channels_last", device="cpu")
+    select_execution(config, build_model(CONFIG.model), batch, load=load)
+    assert set(step_times[1]) == tried
+
+
 @pytest.mark.parametrize(("bf16", "selected"), [(500.0, "bf16"), (102.0, "fp32"), (50.0, "fp32")])
 def test_a_long_run_takes_the_fastest_by_a_margin(step_times, bf16, selected):
     speeds = {"fp32": 100.0, "fp32 + NCHW": 90.0, "bf16": bf16, "bf16 + NCHW": bf16 / 1.2}

@@ -149,16 +149,21 @@ def test_minutes_fit_image_size_and_length(folders, machine):
 
 def test_what_counts_epochs_follows_a_planned_length(folders, machine):
     """Less than an epoch and one epoch: a warm-up of a fifth of the run, and all layers learn."""
-    for minutes, length, warmup_epochs in ((0.12, (5, 100), 0.2 * 5 / 8), (0.2, (None, 1), 0.2)):
+    for minutes, has_steps in ((0.12, True), (0.2, False)):  # an epoch has 8 steps of 4 images
         short = plan(folders / "large", weights=SCRATCH, minutes=minutes, changes={"batch_size": 4})[0].config.recipe
-        assert (short.steps, short.epochs) == length  # an epoch has 8 steps of 4 images
-        assert short.warmup_epochs == pytest.approx(warmup_epochs)
+        assert (short.steps is not None, short.epochs) == (has_steps, 100 if has_steps else 1)
+        assert short.warmup_epochs == pytest.approx((short.steps or 8) / 8 / 5)
         assert plan(folders / "large", minutes=minutes)[0].config.recipe.frozen_epochs == 0
     assert plan(folders / "large", changes={"steps": 3})[0].config.recipe.frozen_epochs == 0
     assert plan(folders / "large", changes={"steps": 4})[0].config.recipe.frozen_epochs == 1
     given = {"warmup_epochs": 0.5, "train_sizes": ((0, 24), (0.5, 32)), "frozen_epochs": 1}
     kept = plan(folders / "large", minutes=0.12, changes=given)[0].config.recipe
     assert {name: getattr(kept, name) for name in given} == given
+
+
+@pytest.mark.parametrize(("minutes", "compiled"), [(60, "off"), (61, "auto"), (600, "auto")])
+def test_compilation_is_open_for_more_than_an_hour(folders, machine, minutes, compiled):
+    assert plan(folders / "large", weights=SCRATCH, minutes=minutes)[0].config.compile == compiled
 
 
 def test_minutes_fit_a_named_data_set_and_a_named_recipe(machine):

@@ -21,13 +21,17 @@ SCRATCH = "none"
 
 def check_plan_options(options: "Options") -> None:
     """Raise `ConfigError` for options of the plan that are out of range or contradict others."""
+    from resnetlab.training.recipe_settings import parse_settings
+
     if options.minutes is None:
         return
     if not 0 < options.minutes < float("inf"):
         raise ConfigError(f"minutes must be above 0, not {options.minutes:g}")
+    in_settings = parse_settings(options.set)
     for name in ("epochs", "steps"):
-        if getattr(options, name) is not None:
-            raise ConfigError(f"--minutes and --{name} both set the length of the run; give one of them")
+        if getattr(options, name) is not None or name in in_settings:
+            option = f"--set {name}" if name in in_settings else f"--{name}"
+            raise ConfigError(f"--minutes and {option} both set the length of the run; give one of them")
 
 
 def is_planned(options: "Options") -> bool:

@@ -21,6 +21,7 @@ from resnetlab.system.cores import usable_cores
 from resnetlab.training.default_plan import (
     LARGER_NETWORK_S,
     LIMIT_S,
+    MAX_FACTOR,
     SIZES,
     ImageTimes,
     Length,
@@ -33,7 +34,7 @@ from resnetlab.training.default_plan import (
 )
 from resnetlab.training.distributed import pick_device
 from resnetlab.training.execution.execution import Execution
-from resnetlab.training.execution.select_execution import LONG_RUN_S, StepLoad, select_execution
+from resnetlab.training.execution.select_execution import COMPILE_PAYS_S, LONG_RUN_S, StepLoad, select_execution
 from resnetlab.training.execution.step_timer import random_batch
 from resnetlab.training.recipe_settings import named_recipe
 from resnetlab.training.recipes import FITTED_FIELDS, change_recipe, default_recipe
@@ -222,8 +223,9 @@ class _Planner:
         if self.request.minutes is not None:  # a short run too: its length follows from the speed
             step_s = load.slow_s / total_steps
             planned_s = 60 * self.request.minutes
+            most_steps = MAX_FACTOR * total_steps
             total_steps = math.ceil(max(LONG_RUN_S, planned_s) / step_s)
-            load = replace(load, total_steps=total_steps, planned_s=planned_s)
+            load = replace(load, total_steps=total_steps, planned_s=planned_s, most_steps=most_steps)
         config = self.config(network, recipe)
         device = pick_device(config.device)
         built = build_model(model, generator=make_generator(config.seed, "weights")).to(device)
@@ -271,7 +273,7 @@ class _Planner:
         if data.image_size is None and detect_kind(data) in LISTED_KINDS and image_size != self._own_size(network):
             data = replace(data, image_size=image_size)
         fields = dict(request.run_fields)
-        if not request.has_length:  # the plan is for an hour at most; compiling takes a minute of it
+        if not request.has_length and 60 * (request.minutes or 0) <= COMPILE_PAYS_S:  # compiling takes a minute
             fields = {"compile": "off", **fields}
         return RunConfig(self.model(network), data, recipe, **fields, weights=network.weights, minutes=request.minutes)
 

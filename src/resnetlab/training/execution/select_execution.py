@@ -1,5 +1,6 @@
 """Selection of precision, memory layout, threads, compilation and CUDA graph: measured if the run is long enough."""
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -51,6 +52,8 @@ class StepLoad:
     """Processes times micro-batches that share each step."""
     planned_s: float | None = None
     """Seconds of a run whose length will follow from its time; `None` if its steps are given."""
+    most_steps: int | None = None
+    """Steps that such a run has at most."""
 
     @property
     def is_shared(self) -> bool:
@@ -68,10 +71,12 @@ class StepLoad:
         arithmetic_s = 3 * self.macs * self.batch_size / SLOW_MACS_PER_S
         return self.total_steps * max(arithmetic_s, LAYER_S * self.depth)
 
-    @property
-    def num_images(self) -> int:
-        """Images that are trained on, over all epochs."""
-        return self.total_steps * self.batch_size
+    def expected_s(self, images_per_s: float) -> float:
+        """Return the seconds of the run at a measured speed."""
+        if self.planned_s is None:
+            return self.total_steps * self.batch_size / images_per_s
+        most_s = math.inf if self.most_steps is None else self.most_steps * self.batch_size / images_per_s
+        return min(self.planned_s, most_s)
 
 
 def select_execution(
@@ -111,7 +116,7 @@ def select_execution(
             num_images = _num_images(model, start, batch, batch_size=load.share_size, loss=loss, log=log)
         timer = StepTimer(model, *batch(num_images), loss=loss, log=log)
         best, speeds = _compare_eager(config, timer, load, log=log)
-        left_s, configured = load.num_images / speeds[best.name], start.compile or start.cuda_graph
+        left_s, configured = load.expected_s(speeds[best.name]), start.compile or start.cuda_graph
         ways = list(_prepared(config, left_s, on_gpu=on_gpu and not load.is_shared))
         if ways:
             log("compiling the step or capturing it as a graph, which takes up to a minute …")
@@ -187,7 +192,7 @@ def _compare_eager(
     counts, now = _thread_counts(config, timer, load), torch.get_num_threads()
     first = replace(best, threads=now) if counts else best
     speeds = {first.name: timer.images_per_s(first, rounds=1)}
-    expected_s = load.planned_s or load.num_images / speeds[first.name]
+    expected_s = load.expected_s(speeds[first.name])
     if expected_s < LONG_RUN_S:
         return best, {best.name: speeds[first.name]}
     budget_s, best = min(MAX_BUDGET_S, BUDGET_SHARE * expected_s), first
