@@ -223,7 +223,7 @@ def test_a_second_run_on_one_directory_is_refused(tmp_path):
         (("--data", "digits", "--lr", "-1"), "lr must be above 0"),
         (("--data", "digits", "--initial-lr", "0"), "initial_lr must be above 0"),
         (("--data", "digits", "--workers", "-1"), "workers must be at least 0"),
-        (("--data", "digits", "--checkpoint-steps", "0"), "checkpoint-steps must be at least 1"),
+        (("--data", "digits", "--checkpoint-steps", "0"), "checkpoint_steps must be at least 1"),
         (("--data", "digits", "--track", "wandb"), "track 'wandb' is unknown; known: tensorboard"),
         (("--data", "digits", "--precision", "fp8"), "--precision"),
         (("--data", "digits", "--resume"), "no run to resume"),

@@ -70,11 +70,6 @@ def test_a_folder_that_cannot_be_made_is_warnings(tmp_path):
     assert "File exists" in warnings[0]
 
 
-def test_unknown_kinds_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="--track wandb is unknown; known: tensorboard"):
-        open_logger("wandb", tmp_path, 0, refuse)
-
-
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "tensorboard"]:
         monkeypatch.delitem(sys.modules, name)

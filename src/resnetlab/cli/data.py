@@ -1,6 +1,5 @@
 """`resnetlab data`: check the images of a data set, or pack them into shards."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from resnetlab.cli.data_check_output import (
 from resnetlab.cli.data_options import reading_options
 from resnetlab.cli.terminal import print_json
 from resnetlab.config import ConfigError, DataConfig
+from resnetlab.system.cache_folder import CACHE_GIB, check_cache_gib
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -73,7 +73,7 @@ class Options:
     """Threads that decode images or write shards. By default one for each usable core."""
     max_megapixels: int = 100
     """Images with more megapixels count as bad."""
-    cache_gib: float = 10.0
+    cache_gib: float = CACHE_GIB
     """Size of the cache for remote shards, in GiB. It is in --data-root."""
     json: bool = False
     """Print one JSON object instead of tables."""
@@ -98,8 +98,7 @@ def run(options: Options) -> int:
     )
     if options.workers is not None and options.workers < 1:
         raise ConfigError(f"workers must be at least 1, not {options.workers}")
-    if not 0 < options.cache_gib < math.inf:
-        raise ConfigError(f"cache-gib must be a number above 0, not {options.cache_gib:g}")
+    check_cache_gib(options.cache_gib)
     if options.action == "pack":
         return _pack(options, config)
     unused = [name for name in PACK_OPTIONS if getattr(options, name) != Options.__dataclass_fields__[name].default]

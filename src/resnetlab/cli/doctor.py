@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from resnetlab.cli.data_options import reading_options
 from resnetlab.cli.terminal import print_json
 from resnetlab.config import ConfigError, RunConfig
+from resnetlab.system.cache_folder import CACHE_GIB
 
 if TYPE_CHECKING:
     from resnetlab.training.profiler import StageSpeeds
@@ -51,7 +52,7 @@ class Options:
     """Device to measure; auto uses a GPU if one is available."""
     workers: int | None = None
     """Threads that decode images; one per core if not given."""
-    cache_gib: float = 10.0
+    cache_gib: float = CACHE_GIB
     """Size of the cache for remote shards in GiB."""
     on_bad_image: Literal["fail", "skip"] | None = None
     """Stop at an unreadable image, or skip it."""
@@ -70,12 +71,13 @@ def run(options: Options) -> int:
     from resnetlab.cli import train
     from resnetlab.system.allocator import use_huge_pages
     from resnetlab.system.cores import usable_cores
+    from resnetlab.training.runtime_options import RuntimeOptions
 
-    for name, value in (("seconds", options.seconds), ("cache-gib", options.cache_gib)):
-        if not 0 < value < math.inf:
-            raise ConfigError(f"{name} must be a finite number above 0, not {value:g}")
-    if options.workers is not None and options.workers < 0:
-        raise ConfigError(f"workers must be at least 0, not {options.workers}")
+    if not 0 < options.seconds < math.inf:
+        raise ConfigError(f"seconds must be a finite number above 0, not {options.seconds:g}")
+    cores = usable_cores()
+    workers = cores if options.workers is None else options.workers
+    runtime = RuntimeOptions(workers=workers, cache_gib=options.cache_gib)
     config = train.new_config(
         train.Options(
             data=options.data,
@@ -93,10 +95,8 @@ def run(options: Options) -> int:
     use_huge_pages()
     from resnetlab.training.profiler import measure_stages
 
-    cores = usable_cores()
-    workers = cores if options.workers is None else options.workers
     measured = measure_stages(
-        config, workers=workers, seconds=options.seconds, cache_gib=options.cache_gib, on_stage=print_stage
+        config, workers=workers, seconds=options.seconds, cache_gib=runtime.cache_gib, on_stage=print_stage
     )
     if options.json:
         print_json(to_json(measured, cores))

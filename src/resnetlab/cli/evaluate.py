@@ -12,6 +12,7 @@ from resnetlab.cli.data_options import reading_options, training_data_changes
 from resnetlab.cli.evaluate_checks import check_networks, check_page
 from resnetlab.cli.terminal import print_json
 from resnetlab.config import ConfigError, DataConfig, Device
+from resnetlab.system.cache_folder import CACHE_GIB
 
 if TYPE_CHECKING:
     from resnetlab.data.eval_dataset import EvalDataset
@@ -47,7 +48,7 @@ class Options:
     color_profiles: Literal["apply", "ignore"] | None = None
     """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
     are. As in the model file if not given."""
-    cache_gib: float = 10.0
+    cache_gib: float = CACHE_GIB
     """Maximum size of the cache for remote shards, in GiB."""
     split: Literal["test", "val", "train", "all"] | None = None
     """Images to evaluate on. If not given: the test split that the data come with, else their val split, else the test

@@ -1,6 +1,5 @@
 """`resnetlab lr-find`: training losses at rising learning rates, and the rate that they suggest."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,11 +10,13 @@ import tyro
 from resnetlab.cli.data_options import reading_options
 from resnetlab.cli.terminal import escape_name, print_json, print_lines
 from resnetlab.config import ConfigError, Recipe, RunConfig
+from resnetlab.system.cache_folder import CACHE_GIB
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from resnetlab.training.lr_finder import LrCurve
+    from resnetlab.training.runtime_options import RuntimeOptions
     from resnetlab.training.trainer import Trainer
 
 TABLE_ROWS = 13
@@ -69,7 +70,7 @@ class Options:
     """Precision of convolutions and matrix products; as in train if not given."""
     workers: int | None = None
     """Threads that decode images; one per core if not given."""
-    cache_gib: float = 10.0
+    cache_gib: float = CACHE_GIB
     """Size of the cache for remote shards in GiB."""
     min_lr: float = 1e-5
     """First learning rate, above 0."""
@@ -89,7 +90,7 @@ def run(options: Options) -> int:
     Raises:
         ConfigError: for an invalid option, as in `train`, or a loss that is not finite at the first rate.
     """
-    config, workers = _configuration(options), _workers(options)
+    config, runtime = _configuration(options), _runtime(options)
     _check_figure(options.figure)
 
     from resnetlab.cli.console import open_console
@@ -98,7 +99,6 @@ def run(options: Options) -> int:
     console, progress_console = open_console(stderr=options.json, highlight=False), open_console(stderr=True)
     progress_console.print("loading PyTorch and the images …", style="dim")
     from resnetlab.training.lr_finder import LrSweep, find_lr
-    from resnetlab.training.runtime_options import RuntimeOptions
 
     def log(line: str) -> None:
         progress_console.print(line, style="dim", highlight=False)
@@ -108,7 +108,7 @@ def run(options: Options) -> int:
         curve = find_lr(
             config,
             LrSweep(options.min_lr, options.max_lr, options.steps),
-            options=RuntimeOptions(workers=workers, cache_gib=options.cache_gib, log=log),
+            options=replace(runtime, log=log),
             on_start=lambda trainer: _print_start(trainer, console),
             on_step=progress.update,
         )
@@ -195,14 +195,13 @@ def _configuration(options: Options) -> RunConfig:
     return replace(config, recipe=recipe)
 
 
-def _workers(options: Options) -> int:
+def _runtime(options: Options) -> "RuntimeOptions":
     from resnetlab.system.cores import usable_cores
+    from resnetlab.training.runtime_options import RuntimeOptions
 
-    if options.workers is not None and options.workers < 0:
-        raise ConfigError(f"workers must be at least 0, not {options.workers}")
-    if not 0 < options.cache_gib < math.inf:
-        raise ConfigError(f"cache-gib must be a finite number above 0, not {options.cache_gib:g}")
-    return usable_cores() if options.workers is None else options.workers
+    return RuntimeOptions(
+        workers=usable_cores() if options.workers is None else options.workers, cache_gib=options.cache_gib
+    )
 
 
 def _check_figure(figure: Path | None) -> None:

@@ -17,7 +17,7 @@ from resnetlab.data.open_dataset import list_dataset, open_data, open_listing
 from resnetlab.data.readers.cifar_mnist import read_archive
 from resnetlab.data.registry import LISTED_KINDS, dataset_title, detect_kind, is_same_data
 from resnetlab.data.residency import choose_color_profiles, choose_view
-from resnetlab.data.shards.remote import CACHE_GIB
+from resnetlab.system.cache_folder import CACHE_GIB
 
 NO_SIZES = torch.empty(0, 2, dtype=torch.int64)
 SPLITS = ("test", "val", "train", "all")

@@ -25,10 +25,11 @@ from resnetlab.data.readers.parquet import list_parquet
 from resnetlab.data.registry import KIND_WORDS, dataset_path, dataset_title, detect_kind, is_url
 from resnetlab.data.residency import choose_color_profiles, resize_known
 from resnetlab.data.shards.local import list_shards
-from resnetlab.data.shards.remote import CACHE_GIB, list_remote
+from resnetlab.data.shards.remote import list_remote
 from resnetlab.data.split_names import parse_split_folders
 from resnetlab.data.splits import classes_of, stratified_label_split, stratified_split, stratified_subset
 from resnetlab.serialization import check_type
+from resnetlab.system.cache_folder import CACHE_GIB
 from resnetlab.system.cores import usable_cores
 
 HELD_OUT = {"val": 0.1}

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Literal
 
 from resnetlab.config import DataConfig
-from resnetlab.data.shards.remote import CACHE_GIB
 from resnetlab.evaluation.class_matching import check_one_class
 from resnetlab.evaluation.evaluator import evaluate_members, open_members
 from resnetlab.evaluation.metrics import Evaluation, compute_metrics
 from resnetlab.evaluation.options import EvaluationOptions, Protocol
 from resnetlab.evaluation.predictions import merge_predictions
 from resnetlab.inference.engines.base import Backend
+from resnetlab.system.cache_folder import CACHE_GIB
 
 
 def evaluate(

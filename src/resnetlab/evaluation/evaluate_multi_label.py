@@ -5,13 +5,13 @@ from typing import Literal
 
 from resnetlab.config import ConfigError, DataConfig
 from resnetlab.data.dataset import Split
-from resnetlab.data.shards.remote import CACHE_GIB
 from resnetlab.evaluation.evaluator import EnsembleMember, open_members
 from resnetlab.evaluation.label_metrics import MultiLabelEvaluation, compute_label_metrics
 from resnetlab.evaluation.multi_label import LabelPredictions, predict_labels
 from resnetlab.evaluation.options import EvaluationOptions
 from resnetlab.inference.engines.base import Backend
 from resnetlab.serialization import check
+from resnetlab.system.cache_folder import CACHE_GIB
 from resnetlab.system.process_group import ProcessGroup
 
 

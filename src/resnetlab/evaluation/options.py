@@ -1,14 +1,13 @@
 """Options of an evaluation."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from resnetlab.config import ConfigError
-from resnetlab.data.shards.remote import CACHE_GIB
 from resnetlab.inference.engines.base import Backend
 from resnetlab.inference.rejection import check_reject_below
+from resnetlab.system.cache_folder import CACHE_GIB, check_cache_gib
 
 Protocol = Literal["one-crop", "ten-crop", "multi-scale", "ensemble"]
 
@@ -55,8 +54,7 @@ class EvaluationOptions:
             raise ConfigError(f"ten-crop takes one shorter side, not {len(self.sides)}; several are for multi-scale")
         if min(self.sides, default=1) < 1:
             raise ConfigError(f"shorter sides must be at least 1 pixel each, not {', '.join(map(str, self.sides))}")
-        if not 0 < self.cache_gib < math.inf:
-            raise ConfigError(f"cache-gib must be a number above 0, not {self.cache_gib:g}")
+        check_cache_gib(self.cache_gib)
         check_reject_below(self.reject_below)
         if self.backend in ("onnxruntime", "openvino") and self.device != "cpu":
             raise ConfigError(f"{self.backend} computes on the CPU, not on {self.device}; leave out --device")

@@ -17,8 +17,9 @@ from resnetlab.data.images.encoded import EncodedImages
 from resnetlab.data.images.packed_sequences import PackedByteRanges
 from resnetlab.data.images.storage import drop_page_cache, read_image_bytes
 from resnetlab.data.loader import thread_pool
-from resnetlab.data.shards.remote import CACHE_GIB, RemoteShard
+from resnetlab.data.shards.remote import RemoteShard
 from resnetlab.data.transforms import crop_boxes
+from resnetlab.system.cache_folder import CACHE_GIB
 from resnetlab.training.execution.execution import kept_threads
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.trainer import Trainer

@@ -18,8 +18,6 @@ from resnetlab.training.metrics import StepMetrics
 if TYPE_CHECKING:
     from resnetlab.training.trainer import Trainer
 
-KINDS = ("tensorboard",)
-
 _numbers = itertools.count()
 
 
@@ -55,19 +53,17 @@ def open_logger(kind: str | None, out: Path, first_step: int, warn: Callable[[st
     """Return the metric logger of a run.
 
     Args:
-        kind: `None` for none, or one of `KINDS`.
+        kind: `None` for none, or `tensorboard`.
         out: The run directory; event files go to its folder `tensorboard`.
         first_step: Steps taken before; 0 for a new run. Later values of an earlier, interrupted process are discarded,
             since the run is about to log them again.
         warn: Called once if writing fails (a full disk); the run goes on without logging.
 
     Raises:
-        ConfigError: if the kind is unknown, or its package is not installed.
+        ConfigError: if its package is not installed.
     """
     if kind is None:
         return MetricLogger()
-    if kind not in KINDS:
-        raise ConfigError(f"--track {kind} is unknown; known: {', '.join(KINDS)}")
     try:
         return TensorBoardWriter(out / "tensorboard", first_step, warn)
     except ImportError as error:

@@ -32,7 +32,6 @@ from resnetlab.data.shards.manifest import (
     remove_temporary_files,
     start_packing,
 )
-from resnetlab.data.shards.remote import CACHE_GIB
 from resnetlab.data.shards.writer import (
     BadShardError,
     PackOptions,
@@ -43,6 +42,7 @@ from resnetlab.data.shards.writer import (
     write_shard,
 )
 from resnetlab.system.atomic_files import write_atomic
+from resnetlab.system.cache_folder import CACHE_GIB
 from resnetlab.system.cores import usable_cores
 from resnetlab.system.dir_lock import lock_dir
 

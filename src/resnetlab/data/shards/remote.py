@@ -19,12 +19,10 @@ from resnetlab.data.sampler import SHUFFLE_WINDOW
 from resnetlab.data.shards.cache import ShardCache
 from resnetlab.data.shards.fetch import LOG, RemoteError, RemoteReader
 from resnetlab.data.shards.format import ShardEntry, ShardIndex, ShardRows, build_listing, read_index, read_rows
-from resnetlab.system.cache_folder import cache_folder
+from resnetlab.system.cache_folder import CACHE_GIB, cache_folder
 
 __all__ = ["CACHE_GIB", "RemoteError", "list_remote"]
 
-CACHE_GIB = 10.0
-"""Default size of the cache, in GiB."""
 TOUCH_INTERVAL_S = 1.0
 """Seconds between two updates of a shard's time of last use."""
 MAX_ROWS_BYTES, MAX_EMPTY_BYTES = 1 << 30, 1 << 20
