@@ -1,13 +1,16 @@
 """`resnetlab lr-find`: output, figure, JSON, and what it leaves behind."""
 
+import dataclasses
 import io
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
 from rich.console import Console
 
 from helpers.images import write_tree
+from helpers.photographs import write_photographs
 from resnetlab.cli.lr_find import Options, _configuration, _print_start, print_curve
 from resnetlab.cli.main import main
 from resnetlab.config import DataConfig, Recipe, RunConfig
@@ -101,3 +104,21 @@ def test_own_images_have_the_recipe_that_train_takes(tmp_path):
     named = _configuration(Options(data=str(tmp_path / "photos"), model="resnet8", recipe="cifar-paper"))
     assert (named.recipe.name, named.recipe.batch_size) == ("cifar-paper", 128)
     assert _configuration(Options(data="digits", model="resnet8", batch_size=64)).recipe.batch_size == 64
+
+
+def test_own_images_have_the_network_and_the_weights_that_train_takes(tmp_path, monkeypatch):
+    for name, sides in (("small", (30, 40)), ("large", (100, 120))):
+        write_photographs(tmp_path / name, train=12, val=6, sides=sides)
+    here = set()
+    monkeypatch.setattr("resnetlab.models.pretrained.fetch.is_cached", lambda entry: entry.name in here)
+    for name, network, weights in (
+        ("small", "resnet20", "resnet20.akamaster_cifar10"),
+        ("large", "resnet18", "resnet18.tv_in1k"),
+    ):
+        options = Options(data=str(tmp_path / name))
+        config = _configuration(options)
+        assert (config.model.name, config.weights, config.recipe.name) == (network, None, "scratch")
+        here.add(weights)
+        config = _configuration(options)
+        assert (config.model.name, config.weights, config.recipe.name) == (network, weights, "finetune")
+        assert _configuration(dataclasses.replace(options, weights=Path("none"))).weights is None

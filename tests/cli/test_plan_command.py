@@ -86,20 +86,30 @@ def test_the_plan_is_for_the_training_that_train_starts(folder, tmp_path, monkey
     config = train.new_config(
         parse(train.Options, "train", words if "--data" in words else [*words, "--data", "imagenet"])
     )
-    assert plan.resolve_training(parse(plan.Options, "plan", words)) == (config.model, config.recipe)
+    assert plan.resolve_training(parse(plan.Options, "plan", words))[:2] == (config.model, config.recipe)
 
 
 def test_the_plan_for_ones_own_images_is_that_of_random_weights(folder):
     options = parse(plan.Options, "plan", ["--data", str(folder), "--model", "resnet34", "--set", "epochs=3"])
-    model, found = plan.resolve_training(options)
+    model, found, _ = plan.resolve_training(options)
     request = PlanRequest(DataConfig(str(folder)), "resnet34", SCRATCH, changes={"epochs": 3})
     trained = plan_run(request, lambda name: False).config
     assert found == trained.recipe
     assert (model.name, found.epochs, found.batch_size) == ("resnet34", 3, 32)
 
 
+@pytest.mark.parametrize("words", [(), ("--recipe", "fast")])
+@pytest.mark.parametrize("sides", [(30, 40), (60, 64), (100, 110)])
+def test_the_plan_has_the_network_and_size_that_train_selects(tmp_path, sides, words):
+    folder = write_photographs(tmp_path / "photos", sides=sides)
+    model, found, image_size = plan.resolve_training(parse(plan.Options, "plan", ["--data", str(folder), *words]))
+    request = PlanRequest(DataConfig(str(folder)), weights=SCRATCH, recipe=words[1] if words else None)
+    trained = plan_run(request, lambda name: False, measures=False).config
+    assert (model.name, found, image_size) == (trained.model.name, trained.recipe, trained.data.image_size)
+
+
 @pytest.mark.parametrize("name", ["digits", "FOLDER", "SQUARES"])
-def test_the_image_size_is_that_of_train(folder, tmp_path, name):
+def test_with_network_and_recipe_the_image_size_is_that_of_the_images(folder, tmp_path, name):
     for label in "ab":
         for number in range(10):
             image = Image.effect_noise((40, 40), 50)
@@ -108,7 +118,9 @@ def test_the_image_size_is_that_of_train(folder, tmp_path, name):
     data = str({"FOLDER": folder, "SQUARES": tmp_path}.get(name, name))
     side = open_data(DataConfig(data), keep_encoded=True).preprocessing.image_size
     assert (workload.KNOWN_STATS[data] if data in workload.KNOWN_STATS else count_images(data)).image_size == side
-    ((_, image_size, _),) = plan.resolve_plan(plan.Options(data=data, batch_size=2, devices=1))[1].costs
+    ((_, image_size, _),) = plan.resolve_plan(plan.Options("resnet18", data, recipe="digits", batch_size=2, devices=1))[
+        1
+    ].costs
     assert image_size == side
 
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from resnetlab.cli import train, train_plan
 from resnetlab.cli.main import main, parse
 from resnetlab.cli.train_plan_output import RunSummary
-from resnetlab.config import RunConfig, read_config
+from resnetlab.config import ConfigError, RunConfig, read_config
 from resnetlab.models.model_file import load_model
 from resnetlab.models.pretrained.catalogue import CATALOGUE
 from resnetlab.models.zoo import model_config
@@ -75,6 +75,27 @@ def test_a_folder_is_enough(run, tmp_path):
     assert (status, "recipe.epochs: 2 -> 3" in err) == (2, True)
 
 
+def test_a_named_recipe_trains_the_network_of_the_images(run, tmp_path):
+    words = ("--recipe", "cifar-paper", "--set", "normalise=channel", "--batch-size", "16", "--steps", "2")
+    for _ in range(2):  # the second call finds the run
+        status, out, _ = run(*words)
+        assert status == 0
+    assert "nothing was trained" in out
+    config = read_config(tmp_path / "runs" / "photos-seed0" / "config.json")
+    assert (config.model.name, config.recipe.name, config.recipe.batch_size) == ("resnet20", "cifar-paper", 16)
+    assert config.compile == "auto"
+    status, _, err = run("--recipe", "finetune", "--fresh")
+    assert (status, "recipe finetune needs trained weights; name a model file with --from" in err) == (2, True)
+
+
+def test_options_of_fine_tuning_wait_for_the_weights(photos):
+    """The plan looks for weights; the configuration without it has none."""
+    for words in (("--frozen-epochs", "2"), ("--freeze-bn", "on"), ("--recipe", "finetune")):
+        options = parse(train.Options, "train", ("--data", str(photos), *words))
+        assert train.new_config(options).weights is None
+        assert main(["train", "--data", str(photos), *words, "--from", "none"]) == 2
+
+
 def test_a_finished_run_says_that_nothing_was_trained(run, photos):
     _, out, _ = run("--steps", "2")
     assert "nothing was trained" not in out
@@ -102,8 +123,8 @@ def test_the_plan_is_made_once_and_stored(run, tmp_path, monkeypatch):
     assert (stored.minutes, stored.threads, stored.precision) == (0.02, 1, "fp32")
     assert "about 1 s, until" in out
     monkeypatch.setattr(plan_run, "select_execution", lambda *_, **__: pytest.fail("measured again"))
-    for words in ((), ("--minutes", "0.02")):
-        assert run(*words)[0] == 0
+    for words in ((), ("--minutes", "0.02"), ("--minutes", "0.02", "--recipe", "scratch")):
+        assert run(*words, "--out", "runs/photos-seed0")[0] == 0
     assert read_config(tmp_path / "runs" / "photos-seed0" / "config.json") == stored
     status, _, err = run("--minutes", "1")
     assert (status, "--minutes plans a new run; add --fresh" in err) == (2, True)
@@ -217,6 +238,15 @@ def test_weights_are_downloaded_with_consent_alone(monkeypatch, tmp_path, answer
             "from random weights: resnet18.tv_in1k is not on this machine; --from resnet18.tv_in1k or --yes" in printed
         )
         assert len(printed.splitlines()) == 1
+
+
+def test_a_recipe_that_needs_weights_is_refused_without_them(monkeypatch, tmp_path):
+    monkeypatch.setenv("RESNETLAB_CACHE", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    console = Console(file=io.StringIO(), width=200)
+    with pytest.raises(ConfigError, match=f"recipe finetune needs trained weights, and {WEIGHTS} is not on this machi"):
+        train_plan.consent(WEIGHTS, console, yes=False, recipe="finetune")
 
 
 def test_a_download_that_fails_is_an_error(monkeypatch, tmp_path):

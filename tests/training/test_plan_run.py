@@ -15,6 +15,7 @@ from resnetlab.models.zoo import build_model
 from resnetlab.training import plan_run as module
 from resnetlab.training.execution.execution import Execution
 from resnetlab.training.plan_run import SCRATCH, PlanRequest, plan_run
+from resnetlab.training.recipes import recipe
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +116,31 @@ def test_a_short_run_is_not_measured(folders, machine):
     config = planned.config
     assert (config.model.name, config.model.num_classes, config.data.image_size) == ("resnet20", 2, 32)
     assert (config.precision, config.threads, config.recipe.crop) == ("auto", None, "pad")
+
+
+def test_a_named_recipe_has_the_network_of_the_images(folders, machine):
+    """And the weights if it is for fine-tuning; batch and length are the recipe's, and nothing is measured."""
+    planned, asked = plan(folders / "large", recipe="finetune", changes={"batch_size": 8})
+    config = planned.config
+    assert (asked, config.model.name, config.weights) == (["resnet18.tv_in1k"], "resnet18", "resnet18.tv_in1k")
+    assert (config.recipe.name, config.recipe.epochs, config.recipe.batch_size) == ("finetune", 20, 8)
+    for folder, name, network, crop in (("small", "scratch", "resnet20", "pad"), ("large", "fast", "resnet18", "pad")):
+        planned, asked = plan(folders / folder, recipe=name)
+        config = planned.config
+        assert (asked, config.weights, config.model.name) == ([], None, network)
+        assert (config.recipe.name, config.recipe.crop, config.recipe.epochs) == (name, crop, recipe(name).epochs)
+    assert machine["measured"] == []
+
+
+def test_a_recipe_file_for_fine_tuning_gets_weights(folders, machine, tmp_path):
+    (tmp_path / "mine.toml").write_text('base = "finetune"\nepochs = 4\n')
+    planned, asked = plan(folders / "small", recipe=str(tmp_path / "mine.toml"))
+    assert (asked, planned.config.recipe.epochs) == (["resnet20.akamaster_cifar10"], 4)
+    with pytest.raises(ConfigError, match=r"needs trained weights, such as --from resnet20\.akamaster_cifar10"):
+        plan(folders / "small", recipe=str(tmp_path / "mine.toml"), agree=False)
+    for given in ({"weights": SCRATCH}, {"model": "resnet20"}):
+        with pytest.raises(ConfigError, match="recipe finetune needs trained weights; name a model file with --from"):
+            plan(folders / "small", recipe="finetune", **given)
 
 
 def test_a_length_by_hand_is_kept_and_nothing_is_measured(folders, machine):

@@ -29,15 +29,18 @@ class Options:
     """Find a learning rate: train for some steps while the rate rises, and print the loss at each rate.
 
     The steps are those of `train` with the same options, in memory: no run directory is written, no image of the
-    validation or test split is used. The suggested rate is a tenth of the one with the lowest smoothed loss.
+    validation or test split is used. Network, weights and images that train selects by the speed of the machine are
+    those without a measurement. The suggested rate is a tenth of the one with the lowest smoothed loss.
     """
 
     data: str | None = None
     """A named data set, a folder or a URL, as for train."""
     model: str | None = None
-    """The network. If not given: that of --from, else resnet20 for named data sets and resnet18 for your own images."""
+    """The network. If not given: that of --from, else resnet20 for named data sets and for your own images up to 64
+    pixels, and resnet18 above."""
     weights: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """Initial weights for fine-tuning, as for train; random weights if not given."""
+    """Initial weights, as for train; none means random ones. If not given: for your own images published weights if
+    they are on this machine, as in train, else random ones; nothing is downloaded."""
     data_root: Path | None = None
     """Folder of the archives of a named data set, or of the cache for remote shards."""
     split_folders: str | None = None
@@ -160,15 +163,11 @@ def _spread(count: int) -> Iterator[int]:
 
 
 def _configuration(options: Options) -> RunConfig:
-    """Return the configuration of `train`; for one's own images the recipe is that of their number, as there."""
+    """Return the configuration of `train`, as far as it needs no measurement."""
     from resnetlab.cli import train
-    from resnetlab.data.registry import LISTED_KINDS, detect_kind
-    from resnetlab.planning.workload import count_images
-    from resnetlab.training.default_plan import recipe_for
-    from resnetlab.training.recipe_settings import named_recipe, recipe_changes
-    from resnetlab.training.recipes import change_recipe
+    from resnetlab.cli.train_plan import unmeasured_config
 
-    config = train.new_config(
+    return unmeasured_config(
         train.Options(
             data=options.data,
             model=options.model,
@@ -186,13 +185,6 @@ def _configuration(options: Options) -> RunConfig:
             **reading_options(options),
         )
     )
-    if options.recipe is not None or detect_kind(config.data) not in LISTED_KINDS:
-        return config
-    number = options.train_images or count_images(config.data.name, reading_options(options)).num_train
-    name, fields = recipe_for(number, is_pretrained=config.weights is not None, steps_given=True)
-    changes = recipe_changes({"batch_size": options.batch_size}, options.set)
-    recipe = change_recipe(named_recipe(name, config.model), {**fields, **changes})
-    return replace(config, recipe=recipe)
 
 
 def _runtime(options: Options) -> "RuntimeOptions":

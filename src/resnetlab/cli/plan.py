@@ -11,6 +11,7 @@ from resnetlab.config import ConfigError
 if TYPE_CHECKING:
     from resnetlab.config import ModelConfig, Recipe
     from resnetlab.planning.devices import Device
+    from resnetlab.planning.image_survey import ImageSurvey
     from resnetlab.planning.plan import Cluster, Workload
 
 DECODE_MS = 1.7
@@ -36,7 +37,8 @@ class Options:
     """Predict time, memory, traffic, bottleneck and money of a training.
 
     The prediction is for the training that train starts with the same options: give --batch-size and --precision as
-    you will give them to train.
+    you will give them to train. For your own images it is that of train --from none, at the usual length: what train
+    measures, and which published weights are where it runs, is unknown here.
 
     Predictions are within 22 % of the published speeds on which the constants were set, and within 35 % of others on
     data-centre cards: --published lists all, and docs/scale.md explains them. Nothing is read or trained; --device
@@ -44,7 +46,8 @@ class Options:
     """
 
     model: str | None = None
-    """Name of a network. By default resnet20 for the small named data sets and resnet18 for others, as in train."""
+    """Name of a network. By default resnet20 for the small named data sets and for your own images up to 64 pixels, and
+    resnet18 for others."""
     data: str = "imagenet"
     """imagenet, cifar10, cifar100, mnist, fashion-mnist or digits; or a data set as for train, whose images are
     counted: a folder of images or of parquet files, shards, or the address of shards."""
@@ -56,8 +59,8 @@ class Options:
     label_column: str | None = None
     """Column of parquet files with the classes; found by name if not given."""
     recipe: str | None = None
-    """Name of a recipe, or a file such as my.toml. By default the network's own, as in train; for your own images that
-    of random weights."""
+    """Name of a recipe, or a file such as my.toml. By default that of train: the paper's for named data sets; for your
+    own images that of train --from none."""
     set: tuple[str, ...] = ()
     """Any fields of the recipe, such as batch_size=512."""
     device: str = "h100"
@@ -71,8 +74,8 @@ class Options:
     steps: int | None = None
     """Length in steps, instead of the recipe's."""
     image_size: int | None = None
-    """Side of the network's input in pixels, 8 to 2048. By default that of the images: 32 for CIFAR, 224 for ImageNet
-    and for shards."""
+    """Side of the network's input in pixels, 8 to 2048. By default that of train: 32 for CIFAR, 224 for ImageNet and
+    for shards."""
     precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
     """As for train: auto selects the faster of fp32 and bf16 for a long run and fp32 for a short one."""
     price_per_hour: float | None = None
@@ -130,15 +133,14 @@ def resolve_plan(options: Options) -> "tuple[Options, Workload, Cluster]":
     from resnetlab.planning.plan import Cluster, predict_image_s
     from resnetlab.planning.workload import build_workload, measure_local_core
 
-    device, (model, recipe) = find_device(options.device), resolve_training(options)
+    device, (model, recipe, image_size) = find_device(options.device), resolve_training(options)
     if device.name == HERE and options.devices > device.devices_per_node:
         raise ConfigError(
             f"{options.devices} devices on this machine of {device.devices_per_node} cores; use fewer --devices"
         )
     if options.cores is not None:
         device = replace(device, cores=options.cores)
-    reading = {name: getattr(options, name) for name in ("split_folders", "image_column", "label_column")}
-    work = build_workload(model, options.data, recipe, image_size=options.image_size, half=False, reading=reading)
+    work = build_workload(model, options.data, recipe, image_size=image_size, half=False, reading=_reading(options))
     cluster = Cluster(
         num_devices=options.devices,
         device=device,
@@ -158,26 +160,53 @@ def resolve_plan(options: Options) -> "tuple[Options, Workload, Cluster]":
     return replace(options, model=options.model or model.name, recipe=recipe.name), work, cluster
 
 
-def resolve_training(options: Options) -> "tuple[ModelConfig, Recipe]":
-    """Return the network and the recipe that `train` uses with the same options, including its defaults.
+def resolve_training(options: Options) -> "tuple[ModelConfig, Recipe, int | None]":
+    """Return network, recipe and image size that `train` uses with the same options, including its defaults.
 
-    For one's own images the recipe is that of random weights, for their number: what `train` measures is unknown here.
+    The size is `None` if it is that of the images. For one's own images the training is that of random weights, at the
+    usual length: what `train` measures is unknown here.
     """
     from resnetlab.models.zoo import model_config
-    from resnetlab.planning.workload import KNOWN_STATS, count_images
-    from resnetlab.training.default_plan import recipe_for
+    from resnetlab.planning.workload import KNOWN_STATS
+    from resnetlab.training.default_plan import network_for, recipe_for, small_size
     from resnetlab.training.recipe_settings import named_recipe, recipe_changes
     from resnetlab.training.recipes import change_recipe, default_recipe
 
-    large = options.data == "imagenet" or options.data not in KNOWN_STATS
-    model = model_config(options.model or ("resnet18" if large else "resnet20"))
     changes = recipe_changes({name: getattr(options, name) for name in ("batch_size", "epochs", "steps")}, options.set)
-    if options.recipe is None and options.data not in KNOWN_STATS:
-        reading = {name: getattr(options, name) for name in ("split_folders", "image_column", "label_column")}
-        number = count_images(options.data, reading).num_train
-        name, fields = recipe_for(number, is_pretrained=False, steps_given="steps" in changes)
-        return model, change_recipe(change_recipe(named_recipe(name, model), fields), changes)
-    return model, change_recipe(named_recipe(options.recipe or default_recipe(options.data, model), model), changes)
+    if options.data in KNOWN_STATS:
+        model = model_config(options.model or ("resnet18" if options.data == "imagenet" else "resnet20"))
+        named = named_recipe(options.recipe or default_recipe(options.data, model), model)
+        return model, change_recipe(named, changes), options.image_size
+    survey = _survey(options)
+    network = network_for(survey)[0]
+    model = model_config(options.model or network.model)
+    image_size = options.image_size
+    if image_size is None and (options.model is None or options.recipe is None):  # with both, train plans nothing
+        image_size = small_size(survey) if model.stem == "cifar" else network.image_size
+    if options.recipe is not None:
+        return model, change_recipe(named_recipe(options.recipe, model), changes), image_size
+    name, fields = recipe_for(survey.num_train, is_pretrained=False, steps_given="steps" in changes)
+    return model, change_recipe(change_recipe(named_recipe(name, model), fields), changes), image_size
+
+
+def _survey(options: Options) -> "ImageSurvey":
+    """Return numbers and sizes of one's own images; none is decoded."""
+    from resnetlab.planning.image_survey import ImageSurvey
+    from resnetlab.planning.workload import count_images
+
+    stats = count_images(options.data, _reading(options))
+    return ImageSurvey(
+        num_train=stats.num_train,
+        num_val=0,
+        num_images=stats.num_images,
+        num_evaluated=stats.num_images,
+        num_classes=0,
+        sizes=stats.sizes,
+    )
+
+
+def _reading(options: Options) -> dict[str, str | None]:
+    return {name: getattr(options, name) for name in ("split_folders", "image_column", "label_column")}
 
 
 def half_precisions(requested: str, work: "Workload", device: "Device") -> tuple[bool, ...]:

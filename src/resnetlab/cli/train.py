@@ -15,6 +15,7 @@ from resnetlab.cli.terminal import print_json
 from resnetlab.cli.train_plan import (
     check_plan_options,
     chooses_network,
+    chooses_weights,
     given_weights,
     is_planned,
     make_plan,
@@ -48,7 +49,8 @@ class Options:
 
     model: str | None = None
     """The network, such as resnet20, resnet56, plain34 or resnet18. If not given: the network of --from, else resnet20
-    for named data sets; for your own images resnet20 up to 64 pixels, above resnet18, or resnet50 on a fast machine."""
+    for named data sets; for your own images resnet20 up to 64 pixels, above resnet18, or on a fast machine resnet50
+    with published weights."""
     data: str | None = None
     """cifar10, cifar100, mnist, fashion-mnist, digits; or a folder of images, a table of labels (.csv, .tsv), parquet
     files or shards (resnetlab data pack); or the URL of a folder of shards, such as https://example.org/shards or
@@ -68,8 +70,9 @@ class Options:
     recipe: str | None = None
     """digits, cifar-paper (section 4.2), scratch (your own images), fast (CIFAR in 30 epochs), imagenet-paper (section
     3.4), imagenet-90 (the usual 90 epochs), imagenet-fast (16 epochs, growing images), timm-a3 and torchvision-v2
-    (ImageNet, 2021), finetune, or a file such as my.toml. If not given: the paper's for named data sets; for your own
-    images finetune or scratch, with a length by their number, within an hour if possible."""
+    (ImageNet, 2021), finetune, or a file such as my.toml. If not given: digits for digits, for other
+    named data sets cifar-paper or imagenet-paper by the network; for your own images finetune or scratch (imagenet-90
+    above 500,000 from random weights), with a length by their number, within an hour if possible."""
     set: tuple[str, ...] = ()
     """Any fields of the recipe, such as weight_decay=5e-4 schedule=cosine nesterov=true."""
     epochs: int | None = None
@@ -100,7 +103,7 @@ class Options:
     """Stop at an unreadable image, or skip it and list it in the record."""
     keep: Literal["last", "best"] | None = None
     """Weights to test and save: of the last epoch, or of the lowest validation error. If not given: best for your own
-    images and for finetune; last for the recipes of the paper, as its protocol says."""
+    images without --recipe, for finetune and for scratch; else last, as the protocol of the paper says."""
     early_stop_epochs: int | None = None
     """Epochs without a lower validation error after which the run ends; never if not given. The learning rate follows
     the schedule of the whole length."""
@@ -115,8 +118,8 @@ class Options:
     """Initial weights: published ones such as resnet50.tv2_in1k (resnetlab weights lists them) or hf://owner/name, a
     model file, a run directory, or a file of weights (.pth). Without --model the file's network is fine-tuned, with a
     head for the classes of --data. The preprocessing is the file's. none means random weights. If not given: for your
-    own images without --model and --recipe published weights that are on this machine or that you agree to download,
-    else random weights."""
+    own images without --model, and without --recipe or with finetune, published weights that are on this machine or
+    that you agree to download, else random weights."""
     frozen_epochs: int | None = None
     """Epochs at the start that update only the head; the recipe's if not given."""
     layer_decay: float | None = None
@@ -179,7 +182,7 @@ def run(options: Options) -> int:
     _check_paths(config, out)
     request = None
     if is_planned(options) and not _continues(options, out):
-        request = plan_request(options, config, _recipe_overrides(options))
+        request = plan_request(options, config, recipe_overrides(options))
 
     from resnetlab.cli.console import open_console
     from resnetlab.cli.progress import TrainDisplay
@@ -246,6 +249,7 @@ def resolve_run(options: Options) -> tuple[RunConfig, Path]:
     """
     from resnetlab.data.registry import dataset_title
     from resnetlab.models.similar_paths import suggest_path
+    from resnetlab.training.recipe_settings import named_recipe
 
     if options.resume and options.out is not None:
         if not (options.out / "config.json").exists():
@@ -258,7 +262,10 @@ def resolve_run(options: Options) -> tuple[RunConfig, Path]:
     suffix = "-finetuned" if options.model is None and config.weights is not None else ""
     out = options.out or Path("runs") / f"{dataset_title(config.data)}{network}{suffix}-seed{config.seed}"
     if is_planned(options) and _continues(options, out):
-        config = override_config(read_config(out / "config.json"), options)
+        stored = read_config(out / "config.json")
+        is_same = options.recipe is not None and named_recipe(options.recipe).name == stored.recipe.name
+        fitted = options.minutes is not None and is_same  # the recipe's length gave way to the time
+        config = override_config(stored, replace(options, recipe=None) if fitted else options)
     if options.resume and not (out / "config.json").exists():
         hint = suggest_path(out, "config.json")
         raise ConfigError(f"{out}: no run to resume{hint or '; name its directory with --out'}")
@@ -297,12 +304,15 @@ def new_config(options: Options) -> RunConfig:
     else:
         model = model_config(options.model or ("resnet18" if is_custom_data else "resnet20"))
         name = options.recipe or default_recipe(data.name, model)
-    if name == "finetune" and weights is None:
+    recipe = change_recipe(named_recipe(name, model), recipe_overrides(options))
+    if chooses_weights(options):  # the plan looks for weights
+        recipe = replace(recipe, frozen_epochs=0, freeze_bn=False)
+    elif name == "finetune" and weights is None:
         raise ConfigError("recipe finetune needs trained weights; name a model file with --from")
     return RunConfig(
         model,
         data,
-        change_recipe(named_recipe(name, model), _recipe_overrides(options)),
+        recipe,
         **_given_options(options, *RUN_FIELDS),
         weights=weights,
     )
@@ -359,7 +369,7 @@ def override_config(config: RunConfig, options: Options) -> RunConfig:
     model: ModelConfig = model_config(options.model) if options.model else config.model
     base = named_recipe(options.recipe, model) if options.recipe else config.recipe
     own = {} if options.recipe else {name: getattr(base, name) for name in FITTED_FIELDS}  # the run's own stay
-    recipe = change_recipe(base, {**own, **_recipe_overrides(options)})
+    recipe = change_recipe(base, {**own, **recipe_overrides(options)})
     data = replace(config.data, **_given_options(options, *DATA_FIELDS))
     if options.data is not None:
         data = replace(data, name=options.data)
@@ -383,7 +393,7 @@ def runtime_options(options: Options, out: Path | None = None) -> "RuntimeOption
     from resnetlab.system.cores import usable_cores
     from resnetlab.training.runtime_options import RuntimeOptions
 
-    has_length = any((options.recipe, options.minutes)) or bool({"epochs", "steps"} & _recipe_overrides(options).keys())
+    has_length = any((options.recipe, options.minutes)) or bool({"epochs", "steps"} & recipe_overrides(options).keys())
     is_agreed = options.yes or has_length or (out is not None and _continues(options, out))
     workers = max(1, usable_cores() // local_world_size()) if options.workers is None else options.workers
     if not 1 <= options.timeout <= MAX_TIMEOUT_S:
@@ -416,7 +426,8 @@ def _check_paths(config: RunConfig, out: Path) -> None:
         )
 
 
-def _recipe_overrides(options: Options) -> dict[str, Any]:
+def recipe_overrides(options: Options) -> dict[str, Any]:
+    """Return the fields of the recipe that the options give."""
     from resnetlab.training.recipe_settings import recipe_changes
 
     switches = {"freeze_bn": options.freeze_bn, "balanced_order": options.balanced_order}

@@ -1,4 +1,4 @@
-"""`resnetlab train` without a recipe on one's own images, or with --minutes: the request, the consent, the plan."""
+"""`resnetlab train` on one's own images, or with --minutes: the request, the consent, the plan."""
 
 import sys
 from dataclasses import replace
@@ -35,18 +35,30 @@ def check_plan_options(options: "Options") -> None:
 
 
 def is_planned(options: "Options") -> bool:
-    """Return whether `train` plans a new run: one's own images without a recipe, or a run of so many minutes."""
-    from resnetlab.data.registry import LISTED_KINDS, detect_kind
-
+    """Return whether `train` plans a new run: one of so many minutes, or one's own images with anything left open."""
     if options.data is None:
         return False
-    is_custom = detect_kind(DataConfig(options.data)) in LISTED_KINDS
-    return options.minutes is not None or (is_custom and options.recipe is None)
+    return options.minutes is not None or (_is_custom(options) and (options.recipe is None or _leaves_network(options)))
 
 
 def chooses_network(options: "Options") -> bool:
     """Return whether the plan chooses the network: the run's directory is then named without it."""
-    return is_planned(options) and options.recipe is None and options.model is None and given_weights(options) is None
+    return is_planned(options) and _leaves_network(options) and (options.recipe is None or _is_custom(options))
+
+
+def chooses_weights(options: "Options") -> bool:
+    """Return whether the plan may choose published weights."""
+    return chooses_network(options) and _is_custom(options) and options.weights is None
+
+
+def _is_custom(options: "Options") -> bool:
+    from resnetlab.data.registry import LISTED_KINDS, detect_kind
+
+    return options.data is not None and detect_kind(DataConfig(options.data)) in LISTED_KINDS
+
+
+def _leaves_network(options: "Options") -> bool:
+    return options.model is None and given_weights(options) is None
 
 
 def given_weights(options: "Options") -> Path | None:
@@ -76,6 +88,27 @@ def plan_request(options: "Options", config: RunConfig, changes: dict[str, Any])
     )
 
 
+def unmeasured_config(options: "Options") -> RunConfig:
+    """Return the configuration that `train` gives a new run, as far as it needs neither measurement nor download.
+
+    Published weights are used if they are on this machine. The length is the usual one.
+
+    Raises:
+        ConfigError: as `train` does.
+    """
+    from resnetlab.cli.train import new_config, recipe_overrides
+
+    config = new_config(options)
+    if not is_planned(options):
+        return config
+    from resnetlab.models.pretrained.catalogue import CATALOGUE
+    from resnetlab.models.pretrained.fetch import is_cached
+    from resnetlab.training.plan_run import plan_run
+
+    request = plan_request(options, config, recipe_overrides(options))
+    return plan_run(request, lambda name: is_cached(CATALOGUE[name]), measures=False).config
+
+
 def make_plan(
     request: "PlanRequest",
     console: "Console",
@@ -96,9 +129,14 @@ def make_plan(
     def log(line: str) -> None:
         console.print(line, style="dim", highlight=False)
 
+    needing = request.recipe if request.needs_weights else None
+
     def plan() -> "RunPlan":
         planned = plan_run(
-            request, lambda name: consent(name, console, yes=yes), log=log, num_processes=process_group.size
+            request,
+            lambda name: consent(name, console, yes=yes, recipe=needing),
+            log=log,
+            num_processes=process_group.size,
         )
         if max_expected_s is not None and (planned.expected_s or 0) > max_expected_s:
             raise ConfigError(too_long(planned.expected_s or 0))
@@ -107,12 +145,19 @@ def make_plan(
     return process_group.run_on_first(plan)
 
 
-def consent(name: str, console: "Console", *, yes: bool) -> bool:
+def consent(name: str, console: "Console", *, yes: bool, recipe: str | None = None) -> bool:
     """Return whether published weights are on this machine; they are downloaded if the user agrees.
 
     The user is asked on a terminal. Elsewhere nothing is downloaded without `--yes`; a line says how to get them.
 
+    Args:
+        name: The weights.
+        console: Where the question is asked.
+        yes: Whether the user has agreed already.
+        recipe: A recipe that cannot do without weights, if the user has set one.
+
     Raises:
+        ConfigError: if the user does not agree, and `recipe` needs them.
         DownloadError: if the user agrees, and they cannot be downloaded.
     """
     from resnetlab.models.pretrained.catalogue import CATALOGUE
@@ -133,9 +178,14 @@ def consent(name: str, console: "Console", *, yes: bool) -> bool:
         except EOFError:  # Ctrl-D
             answer = "n"
         yes = answer.strip().lower() in ("", "y", "yes")
-        if not yes:
+        if not yes and recipe is None:
             console.print("from random weights then", style="dim")
             return False
+    if not yes and recipe is not None:
+        raise ConfigError(
+            f"recipe {recipe} needs trained weights, and {name} is not on this machine; --yes downloads it ({size}from "
+            f"{host}), --from names others"
+        )
     if not yes:
         console.print(
             f"from random weights: {name} is not on this machine; --from {name} or --yes downloads it ({size}from "

@@ -1,13 +1,13 @@
 """Plan a run for a user's own images: survey them, measure the machine, and decide what the user has left open."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from resnetlab.config import DataConfig, ModelConfig, Recipe, RunConfig
+from resnetlab.config import ConfigError, ModelConfig, Recipe, RunConfig
 from resnetlab.data.registry import LISTED_KINDS, detect_kind
 from resnetlab.data.residency import MAX_NATIVE_SIZE, stays_resident
 from resnetlab.data.rng import make_generator
@@ -36,12 +36,11 @@ from resnetlab.training.distributed import pick_device
 from resnetlab.training.execution.execution import Execution
 from resnetlab.training.execution.select_execution import COMPILE_PAYS_S, LONG_RUN_S, StepLoad, select_execution
 from resnetlab.training.execution.step_timer import random_batch
+from resnetlab.training.plan_request import SCRATCH, PlanRequest, RunPlan
 from resnetlab.training.recipe_settings import named_recipe
 from resnetlab.training.recipes import FITTED_FIELDS, change_recipe, default_recipe
 from resnetlab.training.run_time import EVAL_SHARE
 
-SCRATCH = "none"
-"""The value of `--from` for random weights."""
 LARGER_FACTOR = 3.0
 """Time of a step of ResNet-50 over that of ResNet-18, before it is measured."""
 
@@ -49,42 +48,13 @@ Consent = Callable[[str], bool]
 """Receives the name of published weights; returns whether they are here, or were downloaded with the user's consent."""
 
 
-@dataclass(frozen=True)
-class PlanRequest:
-    """The values that the user has set; everything else is planned."""
-
-    data: DataConfig
-    model: str | None = None
-    weights: str | None = None
-    """Initial weights; `none` for random ones, `None` to plan them."""
-    recipe: str | None = None
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of the recipe."""
-    run_fields: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `RunConfig`, such as `seed` and `precision`."""
-    minutes: float | None = None
-    """The time that the user has."""
-
-    @property
-    def has_length(self) -> bool:
-        """Whether the user has set the length of the run."""
-        return bool({"epochs", "steps"} & self.changes.keys())
-
-
-@dataclass(frozen=True)
-class RunPlan:
-    """A planned run."""
-
-    config: RunConfig
-    survey: ImageSurvey
-    execution: Execution | None = None
-    """The execution of the steps, if it was measured."""
-    expected_s: float | None = None
-    """Expected time in seconds, if the speed was measured."""
-
-
 def plan_run(
-    request: PlanRequest, consent: Consent, *, log: Callable[[str], None] = lambda line: None, num_processes: int = 1
+    request: PlanRequest,
+    consent: Consent,
+    *,
+    log: Callable[[str], None] = lambda line: None,
+    num_processes: int = 1,
+    measures: bool = True,
 ) -> RunPlan:
     """Plan network, initial weights, recipe, image size and length of a run.
 
@@ -96,16 +66,22 @@ def plan_run(
         consent: Asked for published weights before they are used; without them the weights are random.
         log: Receives lines about the progress.
         num_processes: Processes that share each step.
+        measures: Whether the speed may be measured; the length is the usual one if not.
 
     Raises:
-        ConfigError: for data that cannot be read, and values out of range.
+        ConfigError: for data that cannot be read, values out of range, and missing weights for a recipe that needs
+            them.
     """
     log("counting the images …")
     survey = survey_images(request.data)
-    planner = _Planner(request, survey, log, num_processes)
+    planner = _Planner(request, survey, log, num_processes, measures)
     networks = planner.networks()
+    if request.needs_weights and networks[0].weights is None:
+        raise ConfigError(f"recipe {request.recipe} needs trained weights; name a model file with --from")
     chosen, speed = planner.select(networks)
     if chosen.weights is not None and request.weights is None and not consent(chosen.weights):
+        if request.needs_weights:
+            raise ConfigError(f"recipe {request.recipe} needs trained weights, such as --from {chosen.weights}")
         if chosen.model != networks[0].model:  # a large network is for pretrained weights
             speed = planner.measure(networks[0])
         chosen = replace(networks[0], weights=None)
@@ -126,6 +102,7 @@ class _Planner:
     survey: ImageSurvey
     log: Callable[[str], None]
     num_processes: int
+    measures: bool
 
     @property
     def accepted_s(self) -> float:
@@ -146,7 +123,8 @@ class _Planner:
             found = [StartNetwork(request.model, None, size)]
         if detect_kind(request.data) not in LISTED_KINDS:
             found = [StartNetwork(request.model or "resnet20", None)]
-        return [replace(found[0], weights=None)] if request.weights == SCRATCH else found
+        is_random = request.weights == SCRATCH or (request.recipe is not None and not request.needs_weights)
+        return [replace(found[0], weights=None)] if is_random else found
 
     def select(self, networks: Sequence[StartNetwork]) -> tuple[StartNetwork, _Speed | None]:
         """Return the largest network that is fast enough on this machine, and its measured speed.
@@ -218,7 +196,7 @@ class _Planner:
         total_steps = work.epochs * max(1, work.num_train // work.batch_size)
         shares = self.num_processes * self.request.run_fields.get("grad_accum_steps", 1)
         load = StepLoad(cost_of_config(model, size).macs, total_steps, recipe.batch_size, model.depth, shares)
-        if self.request.has_length or (load.slow_s < LONG_RUN_S and self.request.minutes is None):
+        if not self.measures or self.request.has_length or (load.slow_s < LONG_RUN_S and self.request.minutes is None):
             return None
         if self.request.minutes is not None:  # a short run too: its length follows from the speed
             step_s = load.slow_s / total_steps
