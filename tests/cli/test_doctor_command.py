@@ -8,11 +8,14 @@ import pytest
 from helpers.photographs import write_photographs
 from resnetlab.cli.doctor import advice
 from resnetlab.cli.main import main
+from resnetlab.config import ConfigError, RunConfig
 from resnetlab.data import augmentation
 from resnetlab.data.images import encoded
 from resnetlab.data.shards import fetch
+from resnetlab.models.zoo import model_config
 from resnetlab.training import profiler
 from resnetlab.training.profiler import STAGES, StageSpeeds
+from resnetlab.training.recipes import recipe
 
 
 @pytest.fixture(autouse=True)
@@ -166,6 +169,28 @@ def test_the_bottleneck_has_a_remedy(changes, stage, remedy):
 def test_an_invalid_call_is_refused(folder, capsys, wrong):
     assert main([*doctor_command(folder), *wrong]) == 2
     assert capsys.readouterr().err.startswith("resnetlab: ")
+
+
+def test_steps_of_all_layers_are_measured(monkeypatch):
+    """The recipe of fine-tuning begins with the head alone."""
+
+    def stop(config, **_):
+        raise ConfigError(f"frozen for {config.recipe.frozen_epochs} epochs")
+
+    monkeypatch.setattr(profiler, "Trainer", stop)
+    config = RunConfig(model_config("resnet8"), recipe=recipe("finetune"), weights="weights.safetensors")
+    with pytest.raises(ConfigError, match="frozen for 0 epochs"):
+        profiler.measure_stages(config, workers=0)
+
+
+def test_own_images_have_the_network_of_train(tmp_path, capsys, monkeypatch):
+    def stop(config, **_):
+        raise ConfigError(f"{config.model.name} at {config.data.image_size}, {config.recipe.name}, {config.precision}")
+
+    monkeypatch.setattr(profiler, "measure_stages", stop)
+    small = write_photographs(tmp_path / "small", train=6, val=3, sides=(20, 24))
+    assert main(["doctor", "--data", str(small)]) == 2
+    assert capsys.readouterr().err == "resnetlab: resnet20 at 32, scratch, fp32\n"
 
 
 def test_a_cpu_measures_large_steps_with_fewer_images(folder, capsys):

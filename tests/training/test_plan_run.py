@@ -138,9 +138,9 @@ def test_a_recipe_file_for_fine_tuning_gets_weights(folders, machine, tmp_path):
     assert (asked, planned.config.recipe.epochs) == (["resnet20.akamaster_cifar10"], 4)
     with pytest.raises(ConfigError, match=r"needs trained weights, such as --from resnet20\.akamaster_cifar10"):
         plan(folders / "small", recipe=str(tmp_path / "mine.toml"), agree=False)
-    for given in ({"weights": SCRATCH}, {"model": "resnet20"}):
+    for weights, model in ((SCRATCH, None), (None, "resnet20")):
         with pytest.raises(ConfigError, match="recipe finetune needs trained weights; name a model file with --from"):
-            plan(folders / "small", recipe="finetune", **given)
+            plan(folders / "small", recipe="finetune", weights=weights, model=model)
 
 
 def test_a_length_by_hand_is_kept_and_nothing_is_measured(folders, machine):

@@ -100,6 +100,7 @@ def measure_stages(
         BadImageError: if an image cannot be decoded, unless such images are skipped.
         RemoteError: if a remote server does not answer.
     """
+    config = replace(config, recipe=replace(config.recipe, frozen_epochs=0))  # most epochs train all layers
     on_stage("opening the data")
     trainer = Trainer(config, options=RuntimeOptions(workers=workers, cache_gib=cache_gib))
     data = trainer.data
