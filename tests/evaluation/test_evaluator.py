@@ -24,6 +24,7 @@ from resnetlab.evaluation.member_data import resolve_data_config
 from resnetlab.evaluation.metrics import compute_metrics
 from resnetlab.evaluation.options import EvaluationOptions
 from resnetlab.evaluation.predictions import merge_predictions
+from resnetlab.evaluation.summary import evaluation_notes
 from resnetlab.models.model_file import load_model, save_model
 from resnetlab.models.resnet import ResNet
 
@@ -264,6 +265,48 @@ def test_recalibration_is_the_mean_over_batches(folder):
     assert isinstance(member.model, ResNet)
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in member.model.state_dict().items())
     assert evaluate(folder / "digits", recalibrate_bn=True).loss != evaluate(folder / "digits").loss
+
+
+def recalibrated(file, data, split=None):
+    """Return the recalibrated statistics, and the note on their images."""
+    options = EvaluationOptions(recalibrate_bn=True, split=split)
+    (member,) = open_members([Path(file)], data, options)
+    metrics = compute_metrics(evaluate_members([member], options), member.card.classes)
+    assert isinstance(member.model, ResNet)
+    note = next(note for note in evaluation_notes([member], metrics) if "statistics" in note)
+    return member.model.state_dict()["bn1.running_mean"], note
+
+
+def test_other_images_are_evaluated_with_statistics_of_the_training_images(folder):
+    own, note = recalibrated(folder / "held-out", None)
+    assert note.endswith("on 12 training images")
+    for place, split in (("photos/val", None), ("photos", "val"), ("photos", "all")):
+        other, other_note = recalibrated(folder / "held-out", DataConfig(str(folder / place)), split)
+        assert torch.equal(other, own)
+        assert other_note == note
+
+
+def test_recalibration_needs_the_training_images(folder, tmp_path):
+    model, card = load_model(folder / "held-out")
+    elsewhere = DataConfig(str(folder / "photos" / "val"))
+    for changed in ("unsplit", "gone"):
+        provenance = json.loads(json.dumps(card.provenance))
+        provenance["config"]["data"]["name"] = str(folder / changed)
+        provenance["data"]["fingerprint"] = "0" * 64
+        file = tmp_path / f"{changed}.safetensors"
+        save_model(file, model, dataclasses.replace(card, provenance=provenance))
+        reason = {"unsplit": "changed since, or is read otherwise", "gone": "gone"}[changed]
+        with pytest.raises(ConfigError, match=f"needs the images that .* was trained on.*{reason}"):
+            recalibrated(file, elsewhere)
+    imported = tmp_path / "imported.safetensors"
+    save_model(imported, model, dataclasses.replace(card, provenance={}))
+    with pytest.raises(ConfigError, match="has no training split of its own"):
+        recalibrated(imported, elsewhere)
+    for split in ("train", "all"):
+        with pytest.raises(ConfigError, match="are evaluated themselves"):
+            recalibrated(imported, DataConfig(str(folder / "photos")), split)
+    note = recalibrated(imported, DataConfig(str(folder / "photos")))[1]
+    assert note.endswith("on 32 training images of photos, not those that imported.safetensors was trained on")
 
 
 def test_incompatible_options_raise():

@@ -12,7 +12,7 @@ from resnetlab.evaluation.html_report import render_page
 from resnetlab.evaluation.label_errors import MAX_EXAMPLES, find_label_errors
 from resnetlab.evaluation.metrics import compute_metrics
 from resnetlab.evaluation.predictions import Predictions
-from resnetlab.evaluation.summary import EvaluationSummary, evaluation_notes
+from resnetlab.evaluation.summary import EvaluationSummary, evaluation_notes, selection_notes
 
 CLASSES = [f"class {number}" for number in range(6)]
 SUMMARY = EvaluationSummary(
@@ -118,3 +118,24 @@ def test_a_poor_network_is_named_beside_its_label_errors(share, noted):
     assert any("the epoch that was kept was selected on this split" in note for note in notes)
     dataset.split_name = "test"
     assert not any("the epoch that was kept" in note for note in evaluation_notes([member], evaluation))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ({"keep": "best"}, ["the epoch that was kept"]),
+        ({"keep": "last", "early_stop_epochs": 3}, ["the end of the training"]),
+        ({"schedule": "plateau"}, ["the learning rate was lowered"]),
+        ({"keep": "best", "early_stop_epochs": 3}, ["the epoch that was kept", "the end of the training"]),
+        ({"keep": "last", "schedule": "step"}, []),
+    ],
+)
+def test_every_use_of_the_evaluated_split_in_training_is_named(recipe, words):
+    dataset: Any = SimpleNamespace(split_name="val", title="photos")
+    card: Any = SimpleNamespace(provenance={"config": {"recipe": recipe}, "data": {"name": "photos"}})
+    member: Any = SimpleNamespace(dataset=dataset, card=card)
+    notes = selection_notes([member, member])
+    assert len(notes) == len(words)
+    assert all(note.startswith(start) for note, start in zip(notes, words, strict=True))
+    dataset.split_name = "test"
+    assert not selection_notes([member])

@@ -14,6 +14,7 @@ from resnetlab.evaluation.evaluator import EnsembleMember
 from resnetlab.evaluation.label_metrics import MultiLabelEvaluation
 from resnetlab.evaluation.multi_label import LabelPredictions
 from resnetlab.evaluation.options import EvaluationOptions
+from resnetlab.evaluation.summary import recalibration_notes, selection_notes
 from resnetlab.system.process_group import ProcessGroup
 
 NAME_WIDTH = 20
@@ -72,7 +73,7 @@ def notes(member: EnsembleMember) -> list[str]:
         found.append("the network was trained on some of these images: the metrics on new images are probably lower")
     if fitted and fitted.num_images and fitted.split == member.dataset.split_name:
         found.append("the thresholds were fitted on this split: F1 on new images is probably lower")
-    return found
+    return [*found, *recalibration_notes([member]), *selection_notes([member])]
 
 
 def _print_labels(evaluation: MultiLabelEvaluation, console: Console) -> None:

@@ -40,6 +40,8 @@ class EvalDataset:
     skipped: tuple[str, ...] = ()
     """Images that were left out because they cannot be read, each as `NAME: REASON`."""
     warnings: tuple[str, ...] = ()
+    fingerprint: str | None = None
+    """Fingerprint of all splits of the data set; `None` if only one split that the data come with was read."""
     listing: DatasetListing | None = None
     """The listing of a folder, of parquet files or of shards; `None` for a known data set."""
 
@@ -80,9 +82,8 @@ def open_eval_dataset(
             and as for `open_data`.
     """
     config = replace(config, color_profiles=choose_color_profiles(config, preprocessing))
-    kind = detect_kind(config)
-    listing = list_dataset(config, cache_gib) if kind in LISTED_KINDS else None
-    available = tuple(listing.splits) if listing else SPLITS[:3] if kind == "digits" else ("train", "test")
+    listing = list_dataset(config, cache_gib) if detect_kind(config) in LISTED_KINDS else None
+    available = own_splits(config, listing)
     name = split or next((candidate for candidate in ("test", "val") if candidate in available), None)
     all_images = name in (None, "all") and trained_on is None
     if listing and (all_images or (name in ("test", "val") and name in available)):
@@ -118,8 +119,16 @@ def open_eval_dataset(
         seen_in_training=(same_data or changed) and name in ("train", "all"),
         skipped=dataset.skipped,
         warnings=dataset.warnings,
+        fingerprint=dataset.fingerprint,
         listing=listing,
     )
+
+
+def own_splits(config: DataConfig, listing: DatasetListing | None) -> tuple[str, ...]:
+    """Return the splits that a data set comes with; `listing` is `None` for a known data set."""
+    if listing is not None:
+        return tuple(listing.splits)
+    return SPLITS[:3] if detect_kind(config) == "digits" else ("train", "test")
 
 
 def _cannot_draw_again(name: str) -> ConfigError:

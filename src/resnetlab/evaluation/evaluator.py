@@ -15,7 +15,12 @@ from resnetlab.data.eval_dataset import EvalDataset, original_images
 from resnetlab.evaluation.bn_recalibration import recalibrate_bn
 from resnetlab.evaluation.class_matching import check_channels, match_classes
 from resnetlab.evaluation.crops import check_ten_crops, multi_scale_sides, ten_crop_side
-from resnetlab.evaluation.member_data import open_member_data, reorder_samples, resolve_data_config
+from resnetlab.evaluation.member_data import (
+    open_member_data,
+    open_recalibration_images,
+    reorder_samples,
+    resolve_data_config,
+)
 from resnetlab.evaluation.options import EvaluationOptions
 from resnetlab.evaluation.predictions import Predictions
 from resnetlab.evaluation.protocols import (
@@ -51,7 +56,8 @@ class EnsembleMember:
     class_order: Tensor
     """This network's index for each class of the first network: int64, shape (num_classes,)."""
     num_recalibration_images: int = 0
-    """Training images used to recalibrate batch normalisation; 0 without recalibration."""
+    """Training images used to recalibrate batch normalisation, those of the evaluated data if it is not known on which
+    images the network was trained; 0 without recalibration."""
     contradiction: str | None = None
     """A line on imported weights whose statistics contradict the file on these images; `None` without one."""
 
@@ -160,7 +166,7 @@ def _open_member(
         disagreement = contradiction(model, card, dataset.split, workers=options.workers)
     num_images = 0
     if options.recalibrate_bn and isinstance(model, ResNet):
-        train = open_member_data(card, dataset.config, replace(options, split="train"), on_progress).split
+        train = open_recalibration_images(card, dataset, file, options, on_progress)
         train = train.with_channels(card.model.in_channels).to(torch.device(options.device))
         num_images = recalibrate_bn(model, train, card.preprocessing, workers=options.workers)
     return EnsembleMember(

@@ -9,7 +9,7 @@ import torch
 
 from resnetlab.config import READING_FIELDS, ConfigError, DataConfig, RunConfig
 from resnetlab.data.dataset import Split
-from resnetlab.data.eval_dataset import EvalDataset, open_eval_dataset
+from resnetlab.data.eval_dataset import EvalDataset, open_eval_dataset, own_splits
 from resnetlab.data.registry import is_same_data
 from resnetlab.evaluation.options import EvaluationOptions
 from resnetlab.models.model_card import ModelCard
@@ -77,6 +77,68 @@ def open_member_data(
         on_progress=on_progress,
         cache_gib=options.cache_gib,
     )
+
+
+def open_recalibration_images(
+    card: ModelCard,
+    evaluated: EvalDataset,
+    file: Path,
+    options: EvaluationOptions,
+    on_progress: Callable[[str, int, int], None] | None,
+) -> Split:
+    """Open the images on which batch normalisation is recalibrated: those that the network was trained on.
+
+    Of imported weights the training images are not known; then those of the training split that the evaluated data come
+    with are opened, unless they are evaluated themselves.
+
+    Raises:
+        ConfigError: if there are no such images, or the training data changed since, so nothing is known of them.
+    """
+    needed = f"--recalibrate-bn needs the images that {file} was trained on"
+    fingerprint, trained = card.provenance.get("data", {}).get("fingerprint"), _training_data(card)
+    if trained is None or fingerprint is None:
+        return _open_own_train_split(card, evaluated, f"{needed}, which are not known", options, on_progress)
+    if is_same_data(evaluated.config, trained):
+        config = evaluated.config
+    else:
+        config = replace(trained, **options.training_data_changes)
+    if trained.on_bad_image == "skip":
+        config = replace(config, on_bad_image="skip")
+    try:
+        dataset = open_member_data(card, config, replace(options, split="train"), on_progress)
+    except ConfigError as error:
+        raise ConfigError(f"{needed}: {error}") from error
+    if dataset.fingerprint != fingerprint:
+        raise ConfigError(
+            f"{needed}, and {dataset.title} changed since, or is read otherwise; restore it, or leave out "
+            "--recalibrate-bn"
+        )
+    return dataset.split
+
+
+def _open_own_train_split(
+    card: ModelCard,
+    evaluated: EvalDataset,
+    problem: str,
+    options: EvaluationOptions,
+    on_progress: Callable[[str, int, int], None] | None,
+) -> Split:
+    """Open the training split that the evaluated data come with.
+
+    Raises:
+        ConfigError: if they have none, or it is evaluated itself.
+    """
+    if "train" not in own_splits(evaluated.config, evaluated.listing):
+        raise ConfigError(
+            f"{problem}, and {evaluated.title} has no training split of its own; give data that have one, or leave out "
+            "--recalibrate-bn"
+        )
+    if evaluated.split_name in ("train", "all"):
+        raise ConfigError(
+            f"{problem}, and those of {evaluated.title} are evaluated themselves; use --split val or test, or leave "
+            "out --recalibrate-bn"
+        )
+    return open_member_data(card, evaluated.config, replace(options, split="train"), on_progress).split
 
 
 def reorder_samples(dataset: EvalDataset, first: EvalDataset, file: Path, first_file: Path) -> Split:

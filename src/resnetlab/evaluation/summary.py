@@ -96,15 +96,11 @@ def evaluation_notes(members: "Sequence[EnsembleMember]", evaluation: Evaluation
     ]
     if any(member.dataset.seen_in_training for member in members):
         notes.append("the network was trained on some of these images: the error on new images is probably higher")
-    if first.num_recalibration_images:
-        notes.append(
-            f"the batch-normalisation statistics were recomputed on {first.num_recalibration_images:,} training images"
-        )
+    notes += recalibration_notes(members)
     scalings = [member.card.temperature_scaling for member in members]
     if any(scaling and scaling.split == first.dataset.split_name for scaling in scalings):
         notes.append("the temperature was fitted on this split: on new images calibration is probably worse")
-    if first.dataset.split_name == "val" and any(_kept_best_epoch(member, first.dataset.title) for member in members):
-        notes.append("the epoch that was kept was selected on this split: the error on new images is probably higher")
+    notes += selection_notes(members)
     if evaluation.label_errors and evaluation.label_errors.count and evaluation.top1.pct > MANY_ERRORS_PCT:
         notes.append(
             f"the network errs on {evaluation.top1.pct:.0f} % of these images: many likely label errors are its own "
@@ -134,11 +130,34 @@ def evaluation_notes(members: "Sequence[EnsembleMember]", evaluation: Evaluation
     return tuple(notes)
 
 
-def _kept_best_epoch(member: "EnsembleMember", data_title: str) -> bool:
-    """Return whether a network is the best epoch of a training on these data."""
+def recalibration_notes(members: "Sequence[EnsembleMember]") -> list[str]:
+    """Return on which images the statistics of batch normalisation were recomputed, if they were."""
+    notes = []
+    for member in members:
+        if member.num_recalibration_images:
+            count = f"{member.num_recalibration_images:,} training images"
+            known = is_training_data_known(member.card)
+            origin = "" if known else f" of {member.dataset.title}, not those that {member.file.name} was trained on"
+            notes.append(f"the batch-normalisation statistics were recomputed on {count}{origin}")
+    return list(dict.fromkeys(notes))
+
+
+def selection_notes(members: "Sequence[EnsembleMember]") -> list[str]:
+    """Return by what the trainings used the evaluated images, if these are the validation split."""
+    return list(dict.fromkeys(note for member in members for note in _selections(member)))
+
+
+def _selections(member: "EnsembleMember") -> list[str]:
     provenance = member.card.provenance
-    keep = provenance.get("config", {}).get("recipe", {}).get("keep")
-    return keep == "best" and provenance.get("data", {}).get("name") == data_title
+    recipe = provenance.get("config", {}).get("recipe", {})
+    if member.dataset.split_name != "val" or provenance.get("data", {}).get("name") != member.dataset.title:
+        return []
+    uses = {
+        "the epoch that was kept was selected on this split": recipe.get("keep") == "best",
+        "the end of the training was selected on this split": recipe.get("early_stop_epochs") is not None,
+        "the learning rate was lowered by the error on this split": recipe.get("schedule") == "plateau",
+    }
+    return [f"{use}: the error on new images is probably higher" for use, applies in uses.items() if applies]
 
 
 def describe_origin(member: "EnsembleMember") -> list[tuple[str, str]]:
