@@ -22,8 +22,8 @@ def print_architectures(results: dict[str, Any], out: Path, console: "Console") 
         errors.add_row(row["network"], params, *cells, str(row["num_seeds"]))
     console.print()
     console.print(errors)
-    for level in results["chance"]:
-        console.print(escape_name(level["sentence"]), highlight=False, width=width)
+    for sentence in (*(level["sentence"] for level in results["chance"]), *results["other_images"]):
+        console.print(escape_name(sentence), highlight=False, width=width)
     for effect in results["architectures"]:
         if effect["split"] == "train":
             title = f"\n{effect['title']}: {OUTCOMES[effect['outcome']]}"

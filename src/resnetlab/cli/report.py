@@ -63,6 +63,8 @@ def print_results(results: dict[str, Any], out: Path, console: "Console", *, jso
                 console.print(escape_name(level["sentence"]), highlight=False, width=min(80, console.width))
     console.print()
     width = min(80, console.width)
+    for sentence in results["other_images"]:
+        console.print(escape_name(sentence), highlight=False, width=width)
     for verdict in without_repetition([Verdict(**entry) for entry in results["findings"]]):
         subject = f"{verdict.arm} networks on {verdict.data}"
         console.print(f"{subject}: {verdict.kind}", style="bold", highlight=False)

@@ -12,6 +12,7 @@ from resnetlab.data.registry import dataset_title
 from resnetlab.serialization import differences
 from resnetlab.study.arms import CAPPED, MAX_UPDATE, Family, arm_network, arm_norm, arm_of, arm_recipe, family_of
 from resnetlab.study.executors.local_pool import Event, RunEnded, RunStarted, RunTask, run_tasks
+from resnetlab.study.image_versions import check_image_versions
 from resnetlab.study.results import MODEL, RUNS, Run, data_folder_name, read_run, read_runs
 from resnetlab.system.dir_lock import is_locked, lock_dir
 from resnetlab.training.recipes import for_network
@@ -174,7 +175,8 @@ def run_study(
         executor: Executes tasks; a pool of processes on this machine if not given.
 
     Raises:
-        ConfigError: if `out` cannot be written, is in use, or holds runs with other settings (without `fresh`).
+        ConfigError: if `out` cannot be written, is in use, or holds runs with other settings or on other images
+            (without `fresh`).
         RecordError: if a record in `out` is damaged.
     """
     with lock_dir(out, "study"):
@@ -187,6 +189,8 @@ def run_study(
         pending, deepened = (
             [task for task in tasks if not _is_complete(existing.get(task.out.name))] for tasks in (first, second)
         )
+        ended = [run for run in existing.values() if _is_complete(run)]
+        check_image_versions(ended, [task.config for task in (*pending, *deepened)], out)
         for task in (*pending, *deepened):
             # The last worker of a killed study may still hold the lock of its run.
             if not (task.out / "checkpoint").exists() and not is_locked(task.out):

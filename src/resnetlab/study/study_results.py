@@ -117,7 +117,7 @@ class Study:
         """
         from resnetlab.study.figures.contrasts import plot_contrasts
 
-        return plot_contrasts(self.runs, self.contrasts, split)
+        return plot_contrasts(self._report.compared, self.contrasts, split)
 
     def write_report(self) -> Path:
         """Write `report.html`, tables and figures into the folder; return the path of the page."""
@@ -139,6 +139,7 @@ class Study:
         )
         body = "".join(_html_row(row) for row in self.table)
         sentences = [f"{ranking.setting.title}: {ranking.sentence}" for ranking in self.rankings]
+        sentences += self._report.other_images
         sentences += [f"{v.arm} on {v.data}: {v.kind}. {v.sentence}" for v in without_repetition(self.verdicts)]
         sentences += [RULE] if self.rankings else []
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" + "".join(

@@ -13,8 +13,9 @@ from resnetlab.study.architectures.architecture_effects import OUTCOMES, RULE, a
 from resnetlab.study.architectures.architecture_grid import ARCHITECTURE_SETTINGS, ArchitectureGrid
 from resnetlab.study.figures.all_figures import FigureFile
 from resnetlab.study.figures.architectures import draw_architectures
+from resnetlab.study.image_versions import first_of_each_version, other_images, with_same_images
 from resnetlab.study.reports.chance_levels import chance_levels
-from resnetlab.study.reports.report import contrast_cells, machines, page_template, recipe_of, render_csv
+from resnetlab.study.reports.report import contrast_cells, machines, page_template, recipe_of, render_csv, versions
 from resnetlab.study.reports.report_table import table_rows
 from resnetlab.study.results import Run
 from resnetlab.study.statistics.contrasts import SPLITS
@@ -39,7 +40,7 @@ def write_architecture_report(out: Path, runs: Sequence[Run]) -> dict[str, Any]:
     write_atomic(out / "results.csv", render_csv(results["runs"]))
     if results["contrasts"]:
         write_atomic(out / "contrasts.csv", render_csv([contrast_cells(row) for row in results["contrasts"]]))
-    write_atomic(out / "report.html", report.page(draw_architectures(runs, out / "figures")))
+    write_atomic(out / "report.html", report.page(draw_architectures(report.compared, out / "figures")))
     return results
 
 
@@ -48,6 +49,8 @@ class ArchitectureReport:
 
     def __init__(self, out: Path, runs: Sequence[Run]) -> None:
         self.runs = runs
+        self.other_images = other_images(runs)
+        self.compared = runs = with_same_images(runs)
         self.rows = table_rows(runs)
         self.chance = chance_levels(runs)
         self.effects = architecture_effects(runs)
@@ -64,6 +67,7 @@ class ArchitectureReport:
             "runs": [{"architecture": run.architecture, **run.row()} for run in self.runs],
             "table": [dataclasses.asdict(row) for row in self.rows],
             "chance": [level.as_json() for level in self.chance],
+            "other_images": self.other_images,
             "architectures": [effect.as_json() for effect in self.effects],
             "contrasts": contrasts,
             "missing_evidence": self.missing and {"sentence": self.missing[0], "command": self.missing[1]},
@@ -83,8 +87,8 @@ class ArchitectureReport:
             figures={figure.kind: figure for figure in figures},
             recipes={name: recipe_of(run) for name, run in first.items() if run},
             failures=[run for run in self.runs if run.status != "done"],
-            data=next((run.start["data"] for run in self.runs if run.start), None),
-            versions=next((run.start["versions"] for run in self.runs if run.start), {}),
+            first_runs=first_of_each_version(self.runs),
+            versions=versions(self.runs),
             machines=machines(self.runs),
             started=min((run.start["started"] for run in self.runs if run.start), default=None),
             seeds=sorted({run.seed for run in self.runs}),

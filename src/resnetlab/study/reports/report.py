@@ -18,6 +18,7 @@ from resnetlab.serialization import replace_non_finite
 from resnetlab.study.arms import CAPPED, MAX_UPDATE
 from resnetlab.study.figures.all_figures import FIGURES, FigureFile, draw_figures
 from resnetlab.study.identity_init import identity_init_results
+from resnetlab.study.image_versions import first_of_each_version, other_images, with_same_images
 from resnetlab.study.reports.chance_levels import chance_levels
 from resnetlab.study.reports.published import comparison_columns, published_comparisons
 from resnetlab.study.reports.report_table import CONVERGENCE_PCT, table_rows
@@ -66,7 +67,7 @@ def write_report(out: Path) -> dict[str, Any]:
     write_atomic(out / "results.csv", render_csv(results["runs"]))
     if results["contrasts"]:
         write_atomic(out / "contrasts.csv", render_csv([contrast_cells(row) for row in results["contrasts"]]))
-    write_atomic(out / "report.html", render_page(study, draw_figures(runs, out / "figures")))
+    write_atomic(out / "report.html", render_page(study, draw_figures(study.compared, out / "figures")))
     return results
 
 
@@ -75,6 +76,8 @@ class StudyReport:
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = runs
+        self.other_images = other_images(runs)
+        self.compared = runs = with_same_images(runs)
         self.rows = table_rows(runs)
         self.chance = chance_levels(runs)
         self.verdicts = verdicts(runs)
@@ -99,6 +102,7 @@ class StudyReport:
             "runs": [{**run.row(), **comparison_columns(run, self.published)} for run in self.runs],
             "table": [dataclasses.asdict(row) for row in self.rows],
             "chance": [level.as_json() for level in self.chance],
+            "other_images": self.other_images,
             "findings": [dataclasses.asdict(verdict) for verdict in self.verdicts],
             "depth_effects": effects,
             "contrasts": [contrast.as_json() for contrast in self.contrasts],
@@ -145,7 +149,6 @@ def render_page(study: StudyReport, figures: Sequence[FigureFile]) -> str:
     """Return the report as one HTML page that embeds its figures and loads nothing else."""
     runs = study.runs
     has_capped = any(run.arm.endswith(CAPPED) for run in runs)
-    first_runs = {run.data_label: run for run in reversed(runs) if run.start}
     return page_template("report.html.j2").render(
         title=TITLE,
         study=study,
@@ -153,11 +156,12 @@ def render_page(study: StudyReport, figures: Sequence[FigureFile]) -> str:
         convergence=CONVERGENCE_PCT,
         figures={kind: [figure for figure in figures if figure.kind == kind] for kind in FIGURES},
         failures=[run for run in runs if run.status != "done"],
-        first_runs=dict(reversed(first_runs.items())),
+        first_runs=first_of_each_version(runs),
         recipe_of=recipe_of,
         capped_recipe=f"; arms ending in {CAPPED} also have max_update {MAX_UPDATE}" if has_capped else "",
         has_deepened=any(run.deepened_from is not None for run in runs),
         machines=machines(runs),
+        versions=versions(runs),
         started=min((run.start["started"] for run in runs if run.start), default=None),
         several=len({run.data for run in runs}) > 1,
         seeds=sorted({run.seed for run in runs}),
@@ -206,6 +210,12 @@ def machines(runs: Sequence[Run]) -> list[str]:
         threads = f"{machine['threads']} thread{'s' * (machine['threads'] != 1)} per run on {machine['device']}"
         words.append(f"{machine['name']}, {machine['cores']} cores, {machine['system']}; {threads}")
     return list(dict.fromkeys(words))
+
+
+def versions(runs: Sequence[Run]) -> list[str]:
+    """Return the versions of the packages with which runs were made, each distinct set once."""
+    sets = [run.start.get("versions", {}) for run in runs if run.start]
+    return list(dict.fromkeys(", ".join(f"{name} {version}" for name, version in found.items()) for found in sets))
 
 
 def _format_mean(stats: SeedStats | None) -> str:
