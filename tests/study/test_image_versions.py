@@ -34,10 +34,10 @@ def test_only_runs_on_the_images_of_most_are_compared():
     runs += [on_images(run, NEW, "2027-01-01") for run in study(arms=("C",), seeds=(0, 1))]
     report = StudyReport(runs)
     assert {arm for c in report.contrasts for arm in (c.first, c.second)} == {"plain", "residual"}
-    (sentence,) = report.other_images
+    (sentence,) = report.notes
     assert "2 runs read other images of digits" in sentence
     assert "C-8 seed 0, C-8 seed 1" in sentence
-    assert report.as_json()["other_images"] == [sentence]
+    assert report.as_json()["notes"] == [sentence]
     assert len(report.as_json()["runs"]) == 6
     assert [run.start["data"]["fingerprint"] for _, run in first_of_each_version(runs)] == [OLD, NEW]
     page = render_page(report, [])
@@ -55,7 +55,7 @@ def test_records_without_a_fingerprint_and_other_subsets_are_compared():
     runs += [on_images(run, NEW) for run in study(arms=("residual",))]
     runs += [on_images(run, OLD) for run in study(train_images=50)]
     report = StudyReport(runs)
-    assert report.other_images == []
+    assert report.notes == []
     assert list(report.compared) == runs
     assert "9 training" in render_page(report, [])
     check_image_versions(runs, [], Path("out"))

@@ -12,6 +12,7 @@ from resnetlab.literature.paper import CIFAR
 from resnetlab.literature.protocol import BEST_ON_TEST, Protocol
 from resnetlab.literature.reproductions import REPRODUCTIONS
 from resnetlab.models.zoo import model_config
+from resnetlab.study.image_versions import run_notes
 from resnetlab.study.reports.published import (
     PROTOCOL_FIELDS,
     comparison_columns,
@@ -343,3 +344,24 @@ def test_every_field_of_a_protocol_is_compared():
         field.name for field in dataclasses.fields(Protocol)
     }
     assert all(getattr(CIFAR, field) is not None for field in PROTOCOL_FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"changes": ("continued with another configuration: recipe.lr 0.01 instead of 0.1",)}, "recipe.lr 0.01"),
+        ({"changes": ("continued with 2 processes; BN over 64 images from step 9",)}, "BN over 64 images"),
+        ({"result": {"skipped_steps": 2}}, "steps that were skipped"),
+    ],
+)
+def test_a_run_that_changed_on_the_way_is_no_reproduction(change, words):
+    run = cifar_run()
+    before = single_comparison([run])
+    change = {**change, "result": {**run.result, "skipped_steps": 0, **change.get("result", {})}}
+    changed = dataclasses.replace(run, **change)
+    after = single_comparison([changed])
+    assert len(after.deviations) == len(before.deviations) + 1
+    assert not after.is_reproduction
+    assert words in after.sentence
+    assert len(run_notes([run, changed])) == 1
+    assert len(published_comparisons([run, dataclasses.replace(changed, config=run.config)])) == 2

@@ -52,6 +52,9 @@ def test_more_epochs_stretch_the_schedule(finished, tmp_path):
     assert warnings[1].startswith("the test split had been measured already (")
     assert (read_run(finished).num_test_evaluations, read_run(tmp_path / "run").num_test_evaluations) == (1, 2)
     assert len(warnings) == 2
+    (change,) = read_run(tmp_path / "run").changes
+    assert change.startswith("continued with another configuration: recipe.epochs")
+    assert read_run(finished).changes == ()
     assert [epoch["lr"] for epoch in epochs][1:3] == pytest.approx([0.0001, 0.01])
 
 

@@ -22,7 +22,7 @@ def print_architectures(results: dict[str, Any], out: Path, console: "Console") 
         errors.add_row(row["network"], params, *cells, str(row["num_seeds"]))
     console.print()
     console.print(errors)
-    for sentence in (*(level["sentence"] for level in results["chance"]), *results["other_images"]):
+    for sentence in (*(level["sentence"] for level in results["chance"]), *results["notes"]):
         console.print(escape_name(sentence), highlight=False, width=width)
     for effect in results["architectures"]:
         if effect["split"] == "train":

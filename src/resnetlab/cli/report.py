@@ -63,7 +63,7 @@ def print_results(results: dict[str, Any], out: Path, console: "Console", *, jso
                 console.print(escape_name(level["sentence"]), highlight=False, width=min(80, console.width))
     console.print()
     width = min(80, console.width)
-    for sentence in results["other_images"]:
+    for sentence in results["notes"]:
         console.print(escape_name(sentence), highlight=False, width=width)
     for verdict in without_repetition([Verdict(**entry) for entry in results["findings"]]):
         subject = f"{verdict.arm} networks on {verdict.data}"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from resnetlab.config import ConfigError, RunConfig
 from resnetlab.study.results import Run, data_folder_name
+from resnetlab.system.count_text import count_text
 
 MAX_NAMES = 5
 """Runs that a message names."""
@@ -50,6 +51,18 @@ def other_images(runs: Sequence[Run]) -> list[str]:
         f"because they changed in between, and {'is' if len(group) == 1 else 'are'} compared with none: "
         f"{_names(group)}."
         for group in _other_versions(runs)
+    ]
+
+
+def run_notes(runs: Sequence[Run]) -> list[str]:
+    """Return a sentence on each run that was not made under the same conditions from its start to its end."""
+    return [
+        *(f"{run.label} on {run.data} was {change}." for run in runs for change in run.changes),
+        *(
+            f"{run.label} on {run.data} skipped {count_text(run.num_skipped, 'step')}, because the loss was not finite."
+            for run in runs
+            if run.num_skipped
+        ),
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from resnetlab.config import DataConfig, RunConfig, read_config
 from resnetlab.data.registry import dataset_title
 from resnetlab.study.arms import arm_of, arm_position
-from resnetlab.training.config_changes import TESTED_BEFORE
+from resnetlab.training.config_changes import CONTINUED, TESTED_BEFORE
 from resnetlab.training.run_files.record import RecordError, read_record_content
 from resnetlab.training.run_files.record_chain import record_notes
 
@@ -59,8 +59,16 @@ class Run:
     """The record's `signal` lines: statistics of gradients and activations of every layer."""
     num_test_evaluations: int = 0
     """Evaluations on the test set: one when a run is done, one more each time it was continued after that."""
+    changes: tuple[str, ...] = ()
+    """What changed when the run was continued, as the record's warnings say it: its configuration, or the images of
+    batch normalisation."""
     record_notes: tuple[str, ...] = ()
     """Sentences on the record itself: that it was cut, or has no checksums."""
+
+    @property
+    def num_skipped(self) -> int:
+        """Training steps without an update, because their loss was not finite."""
+        return self.result.get("skipped_steps") or 0
 
     @property
     def data(self) -> str:
@@ -181,6 +189,7 @@ def read_run(directory: Path) -> Run:
             result=result,
             layer_stats=tuple(_select(line, LAYER_STATS_FIELDS) for line in lines if line["kind"] == "signal"),
             num_test_evaluations=_num_test_evaluations(lines, result),
+            changes=tuple(message for message in _warnings(lines) if message.startswith(CONTINUED)),
             record_notes=record_notes(directory, content) if content else (),
         )
     except (KeyError, TypeError, AttributeError) as error:
@@ -220,8 +229,12 @@ def network_label(config: RunConfig, deepened_from: int | None = None) -> str:
 
 def _num_test_evaluations(lines: Sequence[dict[str, Any]], result: dict[str, Any]) -> int:
     """Return how often the test set was evaluated; a run that goes on drops its result, and warns of it."""
-    repeated = sum(line["kind"] == "warning" and line["message"].startswith(TESTED_BEFORE) for line in lines)
+    repeated = sum(message.startswith(TESTED_BEFORE) for message in _warnings(lines))
     return repeated + (result.get("test_error_pct") is not None)
+
+
+def _warnings(lines: Sequence[dict[str, Any]]) -> list[str]:
+    return [line["message"] for line in lines if line["kind"] == "warning"]
 
 
 def _sort_key(run: Run) -> tuple[Any, ...]:

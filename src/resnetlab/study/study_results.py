@@ -139,7 +139,7 @@ class Study:
         )
         body = "".join(_html_row(row) for row in self.table)
         sentences = [f"{ranking.setting.title}: {ranking.sentence}" for ranking in self.rankings]
-        sentences += self._report.other_images
+        sentences += self._report.notes
         sentences += [f"{v.arm} on {v.data}: {v.kind}. {v.sentence}" for v in without_repetition(self.verdicts)]
         sentences += [RULE] if self.rankings else []
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" + "".join(

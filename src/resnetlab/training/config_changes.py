@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 TESTED_BEFORE = "the test split had been measured already"
 """First words of the line on a finished run that is continued and tested again; a record keeps it as a warning."""
 
+CONTINUED = "continued with "
+"""First words of the warnings on a run that went on under other conditions than it was started with."""
+
 
 def describe_changes(
     trainer: "Trainer", before: RunConfig, saved: Mapping[str, Any], result: Mapping[str, Any]

@@ -18,7 +18,7 @@ from resnetlab.system.dir_lock import lock_dir
 from resnetlab.system.process_group import ProcessGroup
 from resnetlab.training.arguments import check_arguments
 from resnetlab.training.callbacks import Callback
-from resnetlab.training.config_changes import describe_changes
+from resnetlab.training.config_changes import CONTINUED, describe_changes
 from resnetlab.training.execution.execution import kept_threads
 from resnetlab.training.kept_states import STATES, KeepStates
 from resnetlab.training.metrics import StepMetrics
@@ -188,7 +188,7 @@ class _Run:
         logger = open_logger(self.out and self.options.track, self.out or Path(), trainer.state.step, trainer.warn)
         trainer.callbacks.append(stack.enter_context(logger))
         if self.resume.changed and trainer.is_resumed:
-            trainer.warnings.append(f"continued with another configuration: {'; '.join(self.resume.changed)}")
+            trainer.warnings.append(f"{CONTINUED}another configuration: {'; '.join(self.resume.changed)}")
         if self.resume.before is not None and (saved := self.resume.checkpoint) is not None:
             result = self.resume.earlier_result
             trainer.warnings += describe_changes(trainer, self.resume.before, saved.state, result)

@@ -13,7 +13,7 @@ from resnetlab.study.architectures.architecture_effects import OUTCOMES, RULE, a
 from resnetlab.study.architectures.architecture_grid import ARCHITECTURE_SETTINGS, ArchitectureGrid
 from resnetlab.study.figures.all_figures import FigureFile
 from resnetlab.study.figures.architectures import draw_architectures
-from resnetlab.study.image_versions import first_of_each_version, other_images, with_same_images
+from resnetlab.study.image_versions import first_of_each_version, other_images, run_notes, with_same_images
 from resnetlab.study.reports.chance_levels import chance_levels
 from resnetlab.study.reports.report import contrast_cells, machines, page_template, recipe_of, render_csv, versions
 from resnetlab.study.reports.report_table import table_rows
@@ -49,7 +49,7 @@ class ArchitectureReport:
 
     def __init__(self, out: Path, runs: Sequence[Run]) -> None:
         self.runs = runs
-        self.other_images = other_images(runs)
+        self.notes = [*other_images(runs), *run_notes(runs)]
         self.compared = runs = with_same_images(runs)
         self.rows = table_rows(runs)
         self.chance = chance_levels(runs)
@@ -67,7 +67,7 @@ class ArchitectureReport:
             "runs": [{"architecture": run.architecture, **run.row()} for run in self.runs],
             "table": [dataclasses.asdict(row) for row in self.rows],
             "chance": [level.as_json() for level in self.chance],
-            "other_images": self.other_images,
+            "notes": self.notes,
             "architectures": [effect.as_json() for effect in self.effects],
             "contrasts": contrasts,
             "missing_evidence": self.missing and {"sentence": self.missing[0], "command": self.missing[1]},

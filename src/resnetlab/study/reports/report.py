@@ -18,7 +18,7 @@ from resnetlab.serialization import replace_non_finite
 from resnetlab.study.arms import CAPPED, MAX_UPDATE
 from resnetlab.study.figures.all_figures import FIGURES, FigureFile, draw_figures
 from resnetlab.study.identity_init import identity_init_results
-from resnetlab.study.image_versions import first_of_each_version, other_images, with_same_images
+from resnetlab.study.image_versions import first_of_each_version, other_images, run_notes, with_same_images
 from resnetlab.study.reports.chance_levels import chance_levels
 from resnetlab.study.reports.published import comparison_columns, published_comparisons
 from resnetlab.study.reports.report_table import CONVERGENCE_PCT, table_rows
@@ -76,7 +76,7 @@ class StudyReport:
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = runs
-        self.other_images = other_images(runs)
+        self.notes = [*other_images(runs), *run_notes(runs)]
         self.compared = runs = with_same_images(runs)
         self.rows = table_rows(runs)
         self.chance = chance_levels(runs)
@@ -102,7 +102,7 @@ class StudyReport:
             "runs": [{**run.row(), **comparison_columns(run, self.published)} for run in self.runs],
             "table": [dataclasses.asdict(row) for row in self.rows],
             "chance": [level.as_json() for level in self.chance],
-            "other_images": self.other_images,
+            "notes": self.notes,
             "findings": [dataclasses.asdict(verdict) for verdict in self.verdicts],
             "depth_effects": effects,
             "contrasts": [contrast.as_json() for contrast in self.contrasts],

@@ -83,12 +83,17 @@ def _precision_name(run: Run) -> str:
 
 
 def _extras(run: Run) -> tuple[str, ...]:
-    """Return what a run does beyond the other fields of a protocol, as a user would set it."""
+    """Return what a run does beyond the other fields of a protocol, as a user would set it, and what changed in it.
+
+    The other fields are those of the end of the run: a resumed run may have had others before.
+    """
     recipe, defaults = run.config.recipe, Recipe()
     names = [field.name for field in dataclasses.fields(Recipe) if field.name not in COVERED_FIELDS]
     changed = [name for name in names if getattr(recipe, name) != getattr(defaults, name)]
     extras = [f"{name}={json.dumps(getattr(recipe, name))}" for name in changed]
     together = run.start.get("images_normalised_together", recipe.batch_size)
+    extras += [f"a change during the run: it was {change}" for change in run.changes]
+    extras += ["steps that were skipped, because their loss was not finite"] if run.num_skipped else []
     return (*extras, *([] if together == recipe.batch_size else [f"BN over {together} images"]))
 
 
