@@ -16,8 +16,9 @@ from resnetlab.study.architectures import architecture_effects
 from resnetlab.study.presets import get_preset
 from resnetlab.study.reports.report import StudyReport, render_page
 from resnetlab.study.statistics.contrast_evidence import contrast_evidence
-from resnetlab.study.statistics.contrasts import RULE, arm_contrasts, rankings, seeds_needed
+from resnetlab.study.statistics.contrasts import RULE, arm_contrasts, seeds_needed
 from resnetlab.study.statistics.multiple_comparisons import holm
+from resnetlab.study.statistics.rankings import rankings
 
 
 def arm(name, errors, depth=20, **options):
@@ -60,6 +61,30 @@ def test_ranking_has_ties_where_no_difference_is_clear():
     ranking = rankings(FOUR, arm_contrasts(FOUR))[0]
     assert [(place.arm, place.rank) for place in ranking.places] == [("A", 1), ("B", 1), ("plain", 3), ("C", 4)]
     assert ranking.sentence == "training error: A 4.03 % and B 4.13 % rank 1; plain 9.20 % ranks 3; C 22.57 % ranks 4"
+
+
+def test_an_arm_that_is_compared_with_nothing_is_not_ranked():
+    apart = [*arm("A", A[:2]), *arm("B", B[:2]), synthetic_run("C", 20, 2, 1.0)]
+    assert of(apart, "A", "B").p_holm is not None
+    assert rankings(apart, arm_contrasts(apart)) == []
+    found = evidence(apart)
+    assert found.sentence.startswith("A and C of digits, 20 layers have no seed in common, so the arms are not ranked")
+    assert (grid_of(found.command).num_seeds, grid_of(found.command).arms) == (3, ("A", "B", "C"))
+    whole = [*apart, *arm("A", [50.0], depth=56), *arm("B", [60.0], depth=56)]
+    assert rankings(whole, arm_contrasts(whole)) == []  # another depth has one seed
+
+
+def test_ranked_errors_are_means_over_the_seeds_that_all_arms_share():
+    """A lacks seed 0, the best of the others."""
+    late = [run for run in arm("A", [0.0, 4.2, 4.0]) if run.seed]
+    runs = [*late, *arm("B", [1.0, 4.3, 4.1]), *arm("C", [1.0, 22.0, 22.4])]
+    places = {place.arm: place.error_pct for place in rankings(runs, arm_contrasts(runs))[0].places}
+    assert {name: stats.mean for name, stats in places.items()} == pytest.approx({"A": 4.1, "B": 4.2, "C": 22.2})
+    assert {stats.count for stats in places.values()} == {2}
+    cycle = {"A": (0, 1, 2, 3), "B": (2, 3, 4, 5), "C": (4, 5, 0, 1)}  # every two share two seeds, all share none
+    none = [synthetic_run(name, 20, seed, 5.0 + seed % 3) for name, seeds in cycle.items() for seed in seeds]
+    assert len(arm_contrasts(none)) == 9
+    assert rankings(none, arm_contrasts(none)) == []
 
 
 def test_the_correction_can_make_a_tie():

@@ -13,7 +13,8 @@ from resnetlab.serialization import check_type
 from resnetlab.study.reports.report import StudyReport, write_report
 from resnetlab.study.reports.report_table import TableRow
 from resnetlab.study.results import Run, read_runs
-from resnetlab.study.statistics.contrasts import RULE, SPLITS, Contrast, Ranking
+from resnetlab.study.statistics.contrasts import RULE, SPLITS, Contrast
+from resnetlab.study.statistics.rankings import Ranking
 from resnetlab.study.verdicts.verdict import Verdict, without_repetition
 
 

@@ -11,6 +11,7 @@ from resnetlab.study.results import Run
 from resnetlab.study.statistics.contrasts import (
     FIXED_SEEDS,
     LEVEL,
+    MOST_SEEDS,
     SPLITS,
     Contrast,
     Setting,
@@ -19,6 +20,7 @@ from resnetlab.study.statistics.contrasts import (
     seeds_needed,
     with_correction,
 )
+from resnetlab.study.statistics.multiple_comparisons import mean_interval
 from resnetlab.study.statistics.paired_comparison import RunsBySeed, group_runs
 from resnetlab.study.statistics.seed_stats import seed_stats
 from resnetlab.study.verdicts.rules import DEGRADATION_POINTS, UNDER_TRAINED_PCT
@@ -31,7 +33,8 @@ RULE = (
     "correction. Depth hurts if the training error of the plain networks clearly rises with it; the shallow ones must "
     f"end at {UNDER_TRAINED_PCT:g} % or less. There is nothing to cure if the interval of the rise ends below "
     f"{DEGRADATION_POINTS:g} points. The addition cures depth if it clearly lowers the error of the deep networks, and "
-    f"the interval of the rise with it ends below {DEGRADATION_POINTS:g} points; otherwise it cures depth in part. It "
+    f"the interval of the rise with it ends below {DEGRADATION_POINTS:g} points; it cures depth in part if the error "
+    "clearly rises with it, too. Between the two it lowers the error, and whether it cures depth fully is open. It "
     "does not cure depth if it raises the error, or if its interval excludes half of the rise. A run that ended in NaN "
     f"counts as 100 %. {FIXED_SEEDS}"
 )
@@ -40,6 +43,7 @@ RULE = (
 OUTCOMES = {
     "cures": "the addition cures depth",
     "cures in part": "the addition cures depth in part",
+    "lowers the error": "the addition lowers the error of the deep network; whether it cures depth fully is open",
     "does not cure": "the addition does not cure depth",
     "no degradation": "there is nothing to cure, depth does not hurt the plain network",
     "not enough evidence": "not enough evidence",
@@ -85,7 +89,9 @@ class ArchitectureEffect:
             return "not enough evidence"
         if self.addition.better != self.addition.second:
             return "does not cure"
-        return "cures" if _excludes_rise(self.residual) else "cures in part"
+        if _excludes_rise(self.residual):
+            return "cures"
+        return "cures in part" if self.residual.better == self.residual.first else "lowers the error"
 
     @property
     def undecided(self) -> Contrast | None:
@@ -94,6 +100,15 @@ class ArchitectureEffect:
             return self.plain
         low = self.addition.interval[0] if self.addition.interval else -math.inf
         return self.addition if self.addition.better is None and low <= -self.plain.mean / 2 else None
+
+    @property
+    def open_comparison(self) -> Contrast | None:
+        """The comparison that more seeds could decide; `None` if the result is open for another reason, or is not."""
+        if not self.has_learnt:
+            return None
+        if self.outcome == "not enough evidence":
+            return self.undecided
+        return self.residual if self.outcome == "lowers the error" else None
 
     @property
     def has_learnt(self) -> bool:
@@ -164,23 +179,38 @@ def missing_evidence(effects: Sequence[ArchitectureEffect], out: str, *options: 
         return f"The shallow plain networks have not learnt ({', '.join(unlearnt)}); longer runs:", shlex.join(words)
     command = shlex.join(["resnetlab", "study", "--preset", "everywhere", *options, "--out", out, "--seeds"])
     undecided = [
-        (effect.title, contrast)
+        (effect, contrast)
         for effect in effects
-        if effect.split == "train" and effect.outcome == "not enough evidence" and effect.has_learnt
-        if (contrast := effect.undecided)
+        if effect.split == "train" and (contrast := effect.open_comparison) is not None
     ]
     if any(contrast.p_holm is None for _, contrast in undecided):
         return "One seed says nothing about a difference; three or more do:", f"{command} 3"
-    needed = [(count, contrast) for _, contrast in undecided if (count := seeds_needed(contrast))]
+    needed = [(count, effect, contrast) for effect, contrast in undecided if (count := _seeds_to_decide(contrast))]
     if not needed:
         return None
-    count, contrast = min(needed, key=lambda item: item[0])
+    count, effect, contrast = min(needed, key=lambda item: item[0])
+    titles = ", ".join(effect.title for effect, _ in undecided)
+    points = f"{abs(contrast.mean):.1f} points of {SPLITS[contrast.setting.split]}"
+    decided = (
+        f"separate {contrast.first} and {contrast.second} ({points})"
+        if contrast is not effect.residual
+        else f"show whether {contrast.second} still errs more than {contrast.first} ({points})"
+    )
     return (
-        f"Seeds differ too much for a result on {', '.join(title for title, _ in undecided)}. If mean and "
-        f"deviation stay as they are, {count} seeds would separate {contrast.first} and {contrast.second} "
-        f"({abs(contrast.mean):.1f} points of {SPLITS[contrast.setting.split]}):",
+        f"Seeds differ too much for a result on {titles}. If mean and deviation stay as they are, {count} seeds would "
+        f"{decided}:",
         f"{command} {count}",
     )
+
+
+def _seeds_to_decide(contrast: Contrast) -> int | None:
+    """Return the seeds from which a difference would be clear, or a rise excluded, if mean and deviation stayed."""
+    counts = [seeds_needed(contrast)]
+    if contrast.std is not None and contrast.mean < DEGRADATION_POINTS:
+        more = range(len(contrast.points) + 1, MOST_SEEDS + 1)
+        ends = ((count, mean_interval(contrast.mean, contrast.std, count, level=LEVEL)[1]) for count in more)
+        counts.append(next((count for count, end in ends if end < DEGRADATION_POINTS), None))
+    return min(filter(None, counts), default=None)
 
 
 def longer_options(options: Sequence[str]) -> list[str]:

@@ -25,8 +25,9 @@ from resnetlab.study.reports.report_table import CONVERGENCE_PCT, table_rows
 from resnetlab.study.reports.table2 import tables_2
 from resnetlab.study.results import RUNS, Run, read_runs
 from resnetlab.study.statistics.contrast_evidence import contrast_evidence
-from resnetlab.study.statistics.contrasts import RULE, SPLITS, arm_contrasts, rankings
+from resnetlab.study.statistics.contrasts import RULE, SPLITS, arm_contrasts
 from resnetlab.study.statistics.paired_comparison import group_runs
+from resnetlab.study.statistics.rankings import rankings
 from resnetlab.study.statistics.seed_stats import SeedStats, two_figures
 from resnetlab.study.verdicts.rules import LEARNT_RULE, RULES
 from resnetlab.study.verdicts.verdict import verdicts, without_repetition

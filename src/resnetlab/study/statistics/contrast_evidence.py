@@ -7,6 +7,7 @@ from resnetlab.study.arms import ordered_arms
 from resnetlab.study.results import Run
 from resnetlab.study.statistics.contrasts import MOST_SEEDS, SPLITS, Contrast, seeds_needed
 from resnetlab.study.statistics.paired_comparison import group_runs
+from resnetlab.study.statistics.rankings import uncompared_arms
 from resnetlab.study.study_command import Additions, study_command
 
 
@@ -37,6 +38,10 @@ def contrast_evidence(runs: Sequence[Run], contrasts: Sequence[Contrast]) -> lis
 def _evidence(runs: Sequence[Run], arms: Sequence[str], contrasts: Sequence[Contrast]) -> tuple[str, str | None] | None:
     if not contrasts:
         text = f"arms {', '.join(arms)} have no depth and seed in common, so they are not compared"
+        return f"{text}; this makes every arm at every depth and seed:", study_command(runs, Additions())
+    if apart := uncompared_arms(runs, contrasts):
+        setting, first, second = apart[0]
+        text = f"{first} and {second} of {setting.title} have no seed in common, so the arms are not ranked"
         return f"{text}; this makes every arm at every depth and seed:", study_command(runs, Additions())
     if single := [contrast for contrast in contrasts if contrast.p_holm is None]:
         seeds = max(3, *(run.seed + 1 for run in runs))

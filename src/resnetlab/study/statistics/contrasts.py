@@ -15,7 +15,7 @@ from resnetlab.study.results import Run
 from resnetlab.study.run_metrics import one_image_pct
 from resnetlab.study.statistics.multiple_comparisons import holm, mean_interval, p_value
 from resnetlab.study.statistics.paired_comparison import WORST_ERROR_PCT, RunsBySeed, group_runs
-from resnetlab.study.statistics.seed_stats import SeedStats, paired_std, seed_stats
+from resnetlab.study.statistics.seed_stats import paired_std
 
 SPLITS = {"train": "training error", "val": "validation error", "test": "test error"}
 """Splits whose errors are compared, with the words for them."""
@@ -32,8 +32,9 @@ FIXED_SEEDS = (
 RULE = (
     f"A difference is clear if its p (paired Student's t over seeds, two-sided) is below {100 * LEVEL:g} % after "
     "Holm's correction for all comparisons of one data set and one error; otherwise the two arms tie. The interval is "
-    "that of a single comparison, without the correction. An arm's rank is 1 plus the number of arms that are clearly "
-    f"better. A run that ended in NaN counts as {WORST_ERROR_PCT:g} %. {FIXED_SEEDS}"
+    "that of a single comparison, without the correction. Arms are ranked if every two of them have two "
+    "seeds in common: an arm's rank is 1 plus the number of arms that are clearly better, its error the mean over the "
+    f"seeds that all arms share. A run that ended in NaN counts as {WORST_ERROR_PCT:g} %. {FIXED_SEEDS}"
 )
 """The rule in words, for reports."""
 
@@ -141,47 +142,13 @@ class Contrast:
         return {**asdict(self.setting), **numbers, **derived}
 
 
-@dataclass(frozen=True)
-class Place:
-    """The place of one arm in a ranking."""
-
-    arm: str
-    rank: int
-    """1 plus the number of arms that are clearly better; arms that tie may share it."""
-    error_pct: SeedStats
-    """Error over seeds, in %; a run that ended in NaN counts as 100 %."""
-    num_diverged: int
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Arms at equal depth in the order of their mean error."""
-
-    setting: Setting
-    places: tuple[Place, ...]
-
-    @property
-    def sentence(self) -> str:
-        """The ranking in words: `training error: A 3.90 % and B 4.10 % rank 1; C 22.10 % ranks 3`."""
-        groups = []
-        for rank, group in itertools.groupby(self.places, key=lambda place: place.rank):
-            arms = [f"{place.arm} {place.error_pct.mean:.2f} %" for place in group]
-            words = " and ".join(filter(None, [", ".join(arms[:-1]), arms[-1]]))
-            groups.append(f"{words} rank{'s' * (len(arms) == 1)} {rank}")
-        return f"{SPLITS[self.setting.split]}: {'; '.join(groups)}"
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the entry of `results.json`; its keys are stable between versions."""
-        return {**asdict(self.setting), "places": [asdict(place) for place in self.places], "sentence": self.sentence}
-
-
 def arm_contrasts(runs: Sequence[Run]) -> list[Contrast]:
     """Compare every two arms of each data set, depth, number of images and split, with Holm's correction.
 
     Runs that started from a file are left out, and so are runs that failed or are unfinished.
     """
     found: list[Contrast] = []
-    for setting, arms in _settings(runs).items():
+    for setting, arms in arms_by_setting(runs).items():
         for first, second in itertools.combinations(arms, 2):
             contrast = compare(setting, (first, arms[first]), (second, arms[second]))
             found += [] if contrast is None else [contrast]
@@ -197,30 +164,12 @@ def with_correction(contrasts: Sequence[Contrast]) -> list[Contrast]:
     return [_corrected(contrast, families.get(_family(contrast), [])) for contrast in contrasts]
 
 
-def rankings(runs: Sequence[Run], contrasts: Sequence[Contrast]) -> list[Ranking]:
-    """Return the ranking of the arms in each setting with two arms or more and two seeds or more of each pair."""
-    ranked = []
-    for setting, arms in _settings(runs).items():
-        own = [contrast for contrast in contrasts if contrast.setting == setting]
-        if not own or any(contrast.p_holm is None for contrast in own):
-            continue
-        places = []
-        for arm, by_seed in arms.items():
-            stats = seed_stats([error_pct(run, setting.split) for run in by_seed.values()])
-            if stats is not None:
-                num_better = sum(arm in (c.first, c.second) and c.better not in (arm, None) for c in own)
-                num_diverged = sum(run.status == "diverged" for run in by_seed.values())
-                places.append(Place(arm, 1 + num_better, stats, num_diverged))
-        ranked.append(Ranking(setting, tuple(sorted(places, key=lambda place: (place.rank, place.error_pct.mean)))))
-    return ranked
-
-
 def error_pct(run: Run, split: str) -> float | None:
     """Return the error of an ended run on `train`, `val` or `test`, in %: 100 if it ended in NaN."""
     return WORST_ERROR_PCT if run.status == "diverged" else run.result.get(f"{split}_error_pct")
 
 
-def _settings(runs: Sequence[Run]) -> dict[Setting, dict[str, RunsBySeed]]:
+def arms_by_setting(runs: Sequence[Run]) -> dict[Setting, dict[str, RunsBySeed]]:
     """Return the ended runs by setting, arm and seed; arms are in the order of tables."""
     found: dict[Setting, dict[str, RunsBySeed]] = {}
     for split in SPLITS:
