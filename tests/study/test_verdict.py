@@ -10,9 +10,10 @@ import pytest
 
 from helpers.synthetic_runs import layer_stats, relabelled, synthetic_run
 from resnetlab.cli.main import parse
-from resnetlab.cli.study import Options, build_grid
+from resnetlab.cli.study import Options, build_grid, selection_note
 from resnetlab.serialization import differences
 from resnetlab.study.arms import arm_network
+from resnetlab.study.image_versions import run_notes
 from resnetlab.study.presets import get_preset
 from resnetlab.study.study_command import Additions, study_command
 from resnetlab.study.verdicts.detectors import DETECTORS
@@ -441,6 +442,40 @@ def test_the_command_gives_every_setting_of_the_runs(name):
     expected = dataclasses.replace(config, layout="channels_last", compile="off")
     assert {differences(expected, dataclasses.replace(other, seed=0)) == [] for other in made} == {True}
     assert len(made) == 4
+
+
+@pytest.mark.parametrize("changes", [{"keep": "best"}, {"early_stop_epochs": 3}])
+def test_an_epoch_that_validation_selected_says_nothing_about_optimisation(changes):
+    healthy = grid("plain", [1.0, 2.0, 1.5], [1.0, 1.9, 1.4])
+    assert kinds(healthy) == [("plain", "healthy")]
+    for runs in (DEGRADED, VANISHED, healthy):
+        selected = [with_recipe(run, **changes) for run in runs]
+        (finding,) = verdicts(selected)
+        assert finding.kind == "not enough evidence"
+        assert "an epoch that validation images selected" in finding.sentence
+        options = parse(Options, "study", shlex.split(finding.command)[2:])
+        (training,) = {dataset.recipe for dataset in build_grid(options, get_preset(None)).datasets}
+        assert (training.keep, training.early_stop_epochs) == ("last", None)
+        last = {"best_epoch": 1, "epochs": 1, "stopped_early": False}  # the end was measured after all
+        ended = [dataclasses.replace(run, result={**run.result, **last}) for run in selected]
+        assert kinds(ended) == kinds(runs)
+        assert len(run_notes(selected)) == 1
+        assert run_notes(ended) == []
+
+
+def test_a_study_says_before_its_runs_that_validation_will_select_epochs():
+    def note(*words):
+        return selection_note(build_grid(parse(Options, "study", words), get_preset(None)))
+
+    assert note() is None
+    assert "--set keep=last early_stop_epochs=none" in (note("--recipe", "scratch") or "")
+    assert "no verdict" in (note("--set", "early_stop_epochs=3") or "")
+    assert note("--recipe", "scratch", "--set", "keep=last", "early_stop_epochs=none") is None
+
+
+def test_runs_that_end_in_nan_or_overfit_say_so_at_any_epoch():
+    assert kinds([with_recipe(run, keep="best") for run in EXPLODED]) == [("plain", "unstable")]
+    assert kinds([with_recipe(run, keep="best") for run in OVERFITTED]) == [("residual", "overfitting")]
 
 
 def test_killed_and_deepened_runs_are_no_evidence():

@@ -116,6 +116,8 @@ def run(options: Options) -> int:
 
     out = options.out or default_folder(options)
     console = open_console(stderr=options.json)
+    if note := selection_note(grid):
+        console.print(note, highlight=False, width=min(80, console.width))
     try:
         failed = _execute(grid, out, options, console)
     except KeyboardInterrupt:
@@ -132,6 +134,17 @@ def run(options: Options) -> int:
     for name, error in failed.items():
         console.print(f"failed: {name}: {error}", style="red", soft_wrap=True, highlight=False)
     return 1 if failed else 0
+
+
+def selection_note(grid: "StudyGrid") -> str | None:
+    """Return a warning if validation images will select the epoch of a run, which gives no verdict on optimisation."""
+    recipes = [config.recipe for config in grid.runs()]
+    if all(recipe.keep == "last" and recipe.early_stop_epochs is None for recipe in recipes):
+        return None
+    return (
+        "note: by this recipe validation images select the epoch that is measured, so there will be no verdict on "
+        "optimisation; --set keep=last early_stop_epochs=none measures the last one"
+    )
 
 
 def check_executor(options: Options) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from resnetlab.study.results import Run
-from resnetlab.study.run_metrics import one_image_pct
+from resnetlab.study.run_metrics import epoch_selection, one_image_pct
 from resnetlab.study.statistics.paired_comparison import WORST_ERROR_PCT, PairedComparison
 from resnetlab.study.statistics.seed_stats import SeedStats, seed_stats
 from resnetlab.study.verdicts.rules import DEGRADATION_POINTS
@@ -39,6 +39,8 @@ class IdentityInitResult:
     """`scratch_error` minus `deepened_error`, paired by seed."""
     max_logit_difference: float
     """Largest absolute logit difference between the shallow and the deepened network, over images and seeds."""
+    selection: str | None = None
+    """The setting by which validation images selected the epochs that were measured; `None` for the last epochs."""
 
     @property
     def sentence(self) -> str:
@@ -54,6 +56,11 @@ class IdentityInitResult:
 
     @property
     def _conclusion(self) -> str:
+        if self.selection is not None:
+            return (
+                f"; with {self.selection} these are errors of epochs that validation images selected, so nothing "
+                "follows about the optimiser."
+            )
         interval = self.excess.interval
         if self.excess.is_clear and self.excess.mean >= DEGRADATION_POINTS:
             return ", so the optimiser does not find that solution."
@@ -123,6 +130,7 @@ def _over_seeds(ended: Sequence[Run], data_label: str, arm: str, shallow: int, d
             smallest_step=max(one_image_pct(scratch[seed], "train") for seed in seeds),
         ),
         max_logit_difference=max(start["max_logit_difference"] for start in starts.values()),
+        selection=next(filter(None, (epoch_selection(scratch[seed]) for seed in seeds)), None),
     )
 
 

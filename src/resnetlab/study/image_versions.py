@@ -5,6 +5,7 @@ from pathlib import Path
 
 from resnetlab.config import ConfigError, RunConfig
 from resnetlab.study.results import Run, data_folder_name
+from resnetlab.study.run_metrics import epoch_selection
 from resnetlab.system.count_text import count_text
 
 MAX_NAMES = 5
@@ -55,8 +56,17 @@ def other_images(runs: Sequence[Run]) -> list[str]:
 
 
 def run_notes(runs: Sequence[Run]) -> list[str]:
-    """Return a sentence on each run that was not made under the same conditions from its start to its end."""
+    """Return a sentence on runs that were measured before their end, or whose conditions changed on the way."""
+    selections: dict[tuple[str, str], int] = {}
+    for run in runs:
+        if (setting := epoch_selection(run)) is not None:
+            selections[run.data, setting] = selections.get((run.data, setting), 0) + 1
     return [
+        *(
+            f"The errors of {count_text(count, 'run')} on {data} are those of an epoch that validation images selected "
+            f"({setting}), not of the end of training: no verdict on optimisation rests on them."
+            for (data, setting), count in selections.items()
+        ),
         *(f"{run.label} on {run.data} was {change}." for run in runs for change in run.changes),
         *(
             f"{run.label} on {run.data} skipped {count_text(run.num_skipped, 'step')}, because the loss was not finite."

@@ -93,6 +93,22 @@ def train_error(run: Run) -> float | None:
     return run.result.get("train_error_pct") if run.status in ("done", "measured") else None
 
 
+def epoch_selection(run: Run) -> str | None:
+    """Return the setting by which validation images selected the epoch that a finished run was measured at.
+
+    Then its training error is not that of the end of training, and says nothing about optimisation. `None` if the last
+    epoch of the whole length was measured.
+    """
+    recipe, result = run.config.recipe, run.result
+    if run.status != "done":
+        return None
+    if recipe.keep == "best" and (result.get("best_epoch") is None or result["best_epoch"] != result.get("epochs")):
+        return "keep=best"
+    if recipe.early_stop_epochs is not None and result.get("stopped_early", True):
+        return f"early_stop_epochs={recipe.early_stop_epochs}"
+    return None
+
+
 def unseen_error(run: Run) -> float | None:
     """Return the test error, in %, or the validation error if there is no test split; `None` if unknown."""
     test = run.result.get("test_error_pct")

@@ -38,6 +38,8 @@ class Additions:
     """Factor on the length of each run: another study in a folder of its own, since its runs are not comparable."""
     again: bool = False
     """The same study in a folder of its own."""
+    last_epoch: bool = False
+    """The same study in a folder of its own, measured at the last epoch, whatever the validation error."""
 
 
 def study_command(runs: Sequence[Run], added: Additions) -> str:
@@ -64,7 +66,7 @@ def study_command(runs: Sequence[Run], added: Additions) -> str:
     seeds = added.num_seeds or max(run.seed for run in runs) + 1
     words += [] if family_of(model) == "cifar" else ["--family", family_of(model)]
     words += ["--arms", *arms, "--depths", *map(str, depths), "--seeds", str(seeds)]
-    words += _recipe_words(first, added.longer)
+    words += _recipe_words(first, added)
     words += [] if model.norm == "batch" else ["--norm", model.norm]
     words += [] if model.init_scale == 1 else ["--init-scale", f"{model.init_scale:g}"]
     if first.config.precision in ("tf32", "bf16"):
@@ -84,13 +86,15 @@ def two_depths(depths: Sequence[int], family: Family) -> tuple[int, int]:
 def _folder_words(run: Run, added: Additions) -> list[str]:
     if run.directory.parent.name != RUNS:
         return []
-    suffix = "-longer" if added.longer else "-again" if added.again else ""
+    suffix = "-longer" if added.longer else "-again" if added.again else "-last" if added.last_epoch else ""
     return ["--out", f"{run.directory.parent.parent}{suffix}"]
 
 
-def _recipe_words(run: Run, longer: int | None) -> list[str]:
+def _recipe_words(run: Run, added: Additions) -> list[str]:
     """Return the options that give a run's recipe, starting from the named recipe that it resembles."""
     own, default = run.config.recipe, default_recipe(run.config.data.name, family_of(run.config.model))
+    if added.last_epoch:
+        own = dataclasses.replace(own, keep="last", early_stop_epochs=None)
     name = own.name if own.name in RECIPES else default
     base = arm_recipe(run.arm, for_network(RECIPES[name], run.config.model))
     changes = {
@@ -98,9 +102,9 @@ def _recipe_words(run: Run, longer: int | None) -> list[str]:
         for field in dataclasses.fields(Recipe)
         if getattr(own, field.name) != getattr(base, field.name)
     }
-    if longer:
+    if added.longer:
         length = "steps" if own.steps else "epochs"
-        changes[length] = longer * getattr(own, length)
+        changes[length] = added.longer * getattr(own, length)
     if own.steps is None and base.steps is not None:  # epochs alone replace the steps
         changes.pop("steps", None)
         changes.setdefault("epochs", own.epochs)

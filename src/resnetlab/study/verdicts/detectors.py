@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from resnetlab.study.results import Run
 from resnetlab.study.run_metrics import (
+    epoch_selection,
     first_gradient,
     first_update,
     loss_rise,
@@ -107,7 +108,8 @@ def _lr_too_high(group: RunGroup) -> str | None:
 def _unstable(group: RunGroup) -> str | None:
     """Return a sentence if a run of several seeds ended in NaN: the worst result there is, whatever the others did."""
     diverged = [run for run in group.runs if run.status == "diverged"]
-    if not diverged or _exploding(group) or _lr_too_high(group):
+    is_explained = not any(map(epoch_selection, group.runs)) and (_exploding(group) or _lr_too_high(group))
+    if not diverged or is_explained:  # selected epochs give neither of the two verdicts
         return None
     counts = []
     for size in group.train_sizes:

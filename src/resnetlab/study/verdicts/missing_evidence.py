@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from resnetlab.study.arms import CAPPED, family_of
-from resnetlab.study.run_metrics import train_error, unknown_steps_reason, unseen_error
+from resnetlab.study.run_metrics import epoch_selection, train_error, unknown_steps_reason, unseen_error
 from resnetlab.study.statistics.paired_comparison import RunGroup, compare_errors
 from resnetlab.study.study_command import Additions, study_command, two_depths
 from resnetlab.study.verdicts.depth_result import (
@@ -90,6 +90,10 @@ def _again(_: RunGroup) -> Additions:
     return Additions(again=True)
 
 
+def _last_epoch(_: RunGroup) -> Additions:
+    return Additions(last_epoch=True)
+
+
 def _nothing(_: RunGroup) -> None:
     return None
 
@@ -107,6 +111,17 @@ def _unknown_steps(group: RunGroup, result: DepthResult) -> str | None:
     return (
         f"{result.text}, but with {setting} the gradients do not tell the steps of the layers, so it is "
         "unknown whether gradients are sound; the verdicts that need this hold for SGD alone."
+    )
+
+
+def _selected_epochs(group: RunGroup, result: DepthResult) -> str | None:
+    setting = next(filter(None, map(epoch_selection, group.runs)), None)
+    if setting is None:
+        return None
+    return (
+        f"{result.text}, but with {setting} the errors are those of an epoch that validation images selected, not of "
+        "the end of training, so they say nothing about optimisation; measure the last epoch with --set keep=last "
+        "early_stop_epochs=none."
     )
 
 
@@ -211,6 +226,7 @@ def _uncertain(_: RunGroup, result: DepthResult) -> str | None:
 
 
 REASONS: tuple[tuple[Callable[[RunGroup, DepthResult], str | None], Callable[[RunGroup], Additions | None]], ...] = (
+    (_selected_epochs, _last_epoch),
     (_unknown_steps, _nothing),
     (_no_gradients, _again),
     (_too_short, _longer),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from resnetlab.study.results import Run
-from resnetlab.study.run_metrics import unseen_error
+from resnetlab.study.run_metrics import epoch_selection, unseen_error
 from resnetlab.study.statistics.paired_comparison import RunGroup, compare_errors, group_runs
 from resnetlab.study.verdicts.depth_result import DepthResult, main_depth_result, pair_results
 from resnetlab.study.verdicts.detectors import DETECTORS
@@ -13,6 +13,9 @@ from resnetlab.study.verdicts.overfitting import gaps_with_fewer_images
 from resnetlab.study.verdicts.rules import DEGRADATION_POINTS, OVERFITTING_POINTS
 from resnetlab.study.verdicts.run_checks import has_learnt, has_sound_gradients
 from resnetlab.study.verdicts.sentences import gradients_text
+
+WITH_SELECTED_EPOCHS = ("unstable", "overfitting")
+"""Verdicts that hold for runs measured at an epoch that validation images selected, too."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,15 @@ def verdicts(runs: Sequence[Run]) -> list[Verdict]:
     """Return the verdicts on every arm and data set.
 
     Returns:
-        All failing kinds that hold for an arm; if none does, `healthy` or `not enough evidence`.
+        All failing kinds that hold for an arm; if none does, `healthy` or `not enough evidence`. Of runs whose epoch
+        validation images selected, only `WITH_SELECTED_EPOCHS`: the others rest on the training error at the end.
     """
     found, groups = [], group_runs(runs)
     for group in groups:
-        sentences = {kind: sentence for kind, detect in DETECTORS.items() if (sentence := detect(group))}
-        if not sentences and (healthy := _healthy(group)):
+        selected = any(map(epoch_selection, group.runs))
+        detectors = {kind: detect for kind, detect in DETECTORS.items() if not selected or kind in WITH_SELECTED_EPOCHS}
+        sentences = {kind: sentence for kind, detect in detectors.items() if (sentence := detect(group))}
+        if not sentences and not selected and (healthy := _healthy(group)):
             sentences = {"healthy": healthy}
         found += [Verdict(group.data, group.arm, kind, sentence) for kind, sentence in sentences.items()]
         if not sentences:
