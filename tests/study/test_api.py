@@ -1,10 +1,12 @@
 """Studies from Python: results to ask, one-line errors, and the user's own code in every run."""
 
+import os
 import pickle
 import sys
 from dataclasses import replace
 
 import pytest
+import torch
 import tyro
 from matplotlib.figure import Figure
 
@@ -18,7 +20,9 @@ from resnetlab.models.blocks import BasicBlock
 from resnetlab.study import api
 from resnetlab.study.api import study
 from resnetlab.study.executors import own_code
+from resnetlab.study.executors.local_pool import RunEnded, RunStarted
 from resnetlab.study.presets import get_preset
+from resnetlab.study.results import read_run, read_runs
 from resnetlab.study.study_results import Study
 
 
@@ -169,6 +173,23 @@ def test_code_that_no_other_process_can_import_runs_here(registered, tmp_path):
     assert [run.result["time_s"] for run in again.runs] == [run.result["time_s"] for run in result.runs]
 
 
+def test_runs_in_this_process_have_one_thread_as_those_of_workers(tiny_study, tmp_path, monkeypatch):
+    worker = next(run for run in read_runs(tiny_study) if not run.is_from_file)
+    recipe = replace(worker.config.recipe, epochs=1, steps=1)
+    task = own_code.RunTask(replace(worker.config, recipe=recipe), tmp_path / "run")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        errors = [event.error for event in own_code.run_here([task]) if isinstance(event, RunEnded)]
+        assert (errors, torch.get_num_threads(), "OMP_NUM_THREADS" in os.environ) == ([None], 2, False)
+    finally:
+        torch.set_num_threads(before)
+    made = read_run(task.out)
+    assert made.start["machine"]["threads"] == worker.start["machine"]["threads"] == 1
+    assert made.start["execution"] == worker.start["execution"]
+
+
 def test_workers_register_what_this_process_has_registered(registered):
     resnetlab.register_block("own", OwnBlock)
     resnetlab.register_optimizer("own", own_optimizer)
@@ -192,7 +213,6 @@ def test_a_class_of_a_notebook_cannot_reach_workers(registered, monkeypatch):
 
 
 def test_every_run_failed(monkeypatch, tmp_path, registered):
-    from resnetlab.study.executors.local_pool import RunEnded, RunStarted
 
     def fail(tasks):
         for task in tasks:

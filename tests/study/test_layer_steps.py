@@ -26,7 +26,8 @@ def with_gradients(*samples, status="done", losses=None, **recipe):
         fields = {"grad_norm": list(ratios), "grad_to_weight": list(ratios), "step": 1 + 25 * number}
         fields["loss"] = 2.3 if losses is None else losses[number]
         stats.append(layer_stats(base.config.model, **fields))
-    config = dataclasses.replace(base.config, recipe=dataclasses.replace(base.config.recipe, **recipe))
+    weights = "a.safetensors" if {"frozen_epochs", "layer_decay"} & recipe.keys() else None
+    config = dataclasses.replace(base.config, recipe=dataclasses.replace(base.config.recipe, **recipe), weights=weights)
     return dataclasses.replace(base, config=config, layer_stats=tuple(stats))
 
 
@@ -114,7 +115,16 @@ def test_layers_of_zeros_are_left_out():
 
 
 @pytest.mark.parametrize(
-    "recipe", [{"optimizer": "adamw"}, {"optimizer": "muon"}, {"optimizer": "lamb"}, {"clip_grad_norm": 1.0}], ids=str
+    "recipe",
+    [
+        {"optimizer": "adamw"},
+        {"optimizer": "muon"},
+        {"optimizer": "lamb"},
+        {"clip_grad_norm": 1.0},
+        {"layer_decay": 0.5},
+        {"frozen_epochs": 1},
+    ],
+    ids=str,
 )
 def test_gradients_tell_the_steps_of_sgd_alone(recipe):
     for samples in ([(1700.0, 0.2, 0.3)] + [SOUND] * 15, [(1e-12,) * 3] * 16, [SOUND] * 16):
@@ -123,6 +133,17 @@ def test_gradients_tell_the_steps_of_sgd_alone(recipe):
         assert has_sound_gradients(run) is None
         assert not has_vanishing_gradients(run)
     assert not {"vanishing", "exploding"} & {issue.kind for issue in run_issues(run)}
+
+
+def test_frozen_layers_have_no_gradient_and_do_not_explode():
+    """Only the head learns in the first epochs, so the record has no gradient of a convolution."""
+    run = with_gradients(*[SOUND] * 16)
+    frozen = {**run.layer_stats[0], "grad_norm": [None] * 3, "grad_to_weight": [None] * 3}
+    run = dataclasses.replace(run, layer_stats=(frozen, *run.layer_stats[1:]))
+    assert has_exploding_gradients(run)
+    recipe = dataclasses.replace(run.config.recipe, frozen_epochs=1)
+    config = dataclasses.replace(run.config, recipe=recipe, weights="a.safetensors")
+    assert not has_exploding_gradients(dataclasses.replace(run, config=config))
 
 
 def test_without_statistics_nothing_is_known():

@@ -60,7 +60,7 @@ class Run:
     num_test_evaluations: int = 0
     """Evaluations on the test set: one when a run is done, one more each time it was continued after that."""
     changes: tuple[str, ...] = ()
-    """What changed when the run was continued, as the record's warnings say it: its configuration, or the images of
+    """Changes of the run when it was continued, as the record's warnings say it: its configuration, or the images of
     batch normalisation."""
     record_notes: tuple[str, ...] = ()
     """Sentences on the record itself: that it was cut, or has no checksums."""

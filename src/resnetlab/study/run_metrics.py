@@ -28,8 +28,11 @@ def median_gradient(stats: dict[str, Any]) -> float:
 
 
 def first_gradient(run: Run) -> float | None:
-    """Return `median_gradient` at the first step, where only initialisation matters; `None` without layer stats."""
-    return median_gradient(run.layer_stats[0]) if run.layer_stats else None
+    """Return `median_gradient` at the first step, where only initialisation matters.
+
+    `None` without layer stats, or if layers are frozen there.
+    """
+    return median_gradient(run.layer_stats[0]) if run.layer_stats and not run.config.recipe.frozen_epochs else None
 
 
 def worst_gradient(run: Run) -> float | None:
@@ -49,12 +52,17 @@ def steepest_gradient(run: Run) -> float | None:
 def unknown_steps_reason(run: Run) -> str | None:
     """Return the setting by which a run's steps do not follow from its recorded gradients; `None` for plain SGD.
 
-    Only of SGD a step is lr x gradient, summed with momentum. The gradients of a record are those before clipping.
+    Only of SGD a step is lr x gradient, summed with momentum. The gradients of a record are those before clipping, its
+    learning rate is that of the head, and layers that are frozen have no gradient.
     """
     recipe = run.config.recipe
     if recipe.optimizer != "sgd":
         return f"optimizer {recipe.optimizer}"
-    return None if recipe.clip_grad_norm is None else f"clip_grad_norm {recipe.clip_grad_norm:g}"
+    if recipe.clip_grad_norm is not None:
+        return f"clip_grad_norm {recipe.clip_grad_norm:g}"
+    if recipe.layer_decay < 1:
+        return f"layer_decay {recipe.layer_decay:g}"
+    return f"frozen_epochs {recipe.frozen_epochs}" if recipe.frozen_epochs else None
 
 
 def movement(run: Run) -> float | None:

@@ -4,9 +4,11 @@ A worker imports the script that started the study, but nothing else of it. So e
 pickled by name. What cannot be pickled so, such as a class of a notebook, runs in the study's own process.
 """
 
+import os
 import pickle
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from resnetlab.extension import AUGMENTATIONS, OPTIMIZERS, SCHEDULES
@@ -58,7 +60,11 @@ def can_reach_workers(codes: Sequence[OwnCode]) -> bool:
 
 
 def run_here(tasks: Sequence[RunTask]) -> Generator[Event]:
-    """Execute tasks one after the other in this process, and yield their events."""
+    """Execute tasks one after the other in this process, and yield their events.
+
+    Each has one thread, as in a worker: another number of threads adds in another order, and would choose another
+    execution. Between the events the process has its own number.
+    """
     from resnetlab.training.fit import fit
     from resnetlab.training.runtime_options import RuntimeOptions
 
@@ -66,7 +72,28 @@ def run_here(tasks: Sequence[RunTask]) -> Generator[Event]:
         yield RunStarted(task)
         error = None
         try:
-            fit(task.config, task.out, options=RuntimeOptions(resume=True))
+            with _one_thread():
+                fit(task.config, task.out, options=RuntimeOptions(resume=True))
         except Exception as failure:  # recorded by the run; the others continue
             error = str(failure) or type(failure).__name__
         yield RunEnded(task, error)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Give PyTorch one thread for the body, and let no run measure another number (`OMP_NUM_THREADS`)."""
+    import torch
+
+    from resnetlab.training.execution.execution import kept_threads
+
+    before = os.environ.get("OMP_NUM_THREADS")
+    with kept_threads():
+        torch.set_num_threads(1)
+        os.environ["OMP_NUM_THREADS"] = "1"
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["OMP_NUM_THREADS"]
+            else:
+                os.environ["OMP_NUM_THREADS"] = before

@@ -110,7 +110,7 @@ def _unknown_steps(group: RunGroup, result: DepthResult) -> str | None:
         return None
     return (
         f"{result.text}, but with {setting} the gradients do not tell the steps of the layers, so it is "
-        "unknown whether gradients are sound; the verdicts that need this hold for SGD alone."
+        "unknown whether gradients are sound; the verdicts that need this are for plain SGD, with one learning rate."
     )
 
 

@@ -126,7 +126,8 @@ HEALTHY = VerdictRule(
 NOT_ENOUGH = VerdictRule(
     "not enough evidence",
     f"no other verdict holds: too few seeds (below {MIN_SEEDS}), one depth, an effect within the variation over seeds, "
-    "no recorded gradients, or steps that do not follow from them (another optimizer than sgd, or clip_grad_norm)",
+    "no recorded gradients, or steps that do not follow from them (another optimizer than sgd, "
+    "clip_grad_norm, or layer_decay)",
     "one seed cannot support a claim",
 )
 RULES: tuple[VerdictRule, ...] = (*FAILING, HEALTHY, NOT_ENOUGH)
