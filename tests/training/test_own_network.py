@@ -15,6 +15,7 @@ from resnetlab.system.process_group import ProcessGroup
 from resnetlab.training import distributed, own_network
 from resnetlab.training.execution.execution import Execution
 from resnetlab.training.own_network import OwnNetwork
+from resnetlab.training.run_files.checkpoint import Checkpoint
 from resnetlab.training.run_files.record import read_record
 
 
@@ -52,6 +53,32 @@ def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("own") / "run"
     model = mlp()
     return out, model, resnetlab.fit(config(), out, model=model)
+
+
+def test_a_trainer_knows_its_module_as_fit_does():
+    """The network of the configuration would warn of images of 8 pixels, and be printed."""
+    run_config = RunConfig(resnetlab.model_config("resnet18"), recipe=resnetlab.recipe("digits", steps=1))
+    assert any("8-pixel images" in warning for warning in resnetlab.Trainer(run_config).warnings)
+    trainer = resnetlab.Trainer(run_config, model=mlp())
+    name = own_network.module_name(trainer.model.module)
+    assert trainer.config.own_model == name
+    assert trainer.describe()[0] == f"network  {name}"
+    assert trainer.warnings == []
+    result = trainer.fit()
+    assert result.card.provenance["config"]["own_model"] == name
+    again = resnetlab.Trainer(trainer.config, model=mlp(), checkpoint=Checkpoint(**trainer.state_dict()))
+    assert again.config == trainer.config
+
+
+def test_a_trainer_of_an_architecture_knows_its_module():
+    run_config = config(architecture=ArchitectureConfig("mlp", 4))
+    trainer = resnetlab.Trainer(run_config)
+    assert trainer.config.own_model == own_network.module_name(trainer.model.module)
+    assert trainer.describe()[0] == f"network  {trainer.config.own_model}"
+    with pytest.raises(ConfigError, match="exclude each other"):
+        resnetlab.Trainer(run_config, model=mlp())
+    with pytest.raises(ConfigError, match="give the module with"):
+        resnetlab.Trainer(config(own_model="nets.Mlp"))
 
 
 def test_it_learns_in_place_and_leaves_its_weights(run):

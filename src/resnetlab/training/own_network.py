@@ -140,6 +140,17 @@ def own_config(config: RunConfig, model: nn.Module | None) -> RunConfig:
     return replace(config, own_model=module_name(model))
 
 
+def resolve_own(config: RunConfig, model: nn.Module | None) -> tuple[RunConfig, nn.Module | None]:
+    """Return a configuration with a note of its module, and the module; `fit` gives both resolved already.
+
+    Raises:
+        ConfigError: as `own_module` and `own_config`.
+    """
+    is_resolved = model is not None and config.own_model == module_name(model)
+    model = model if is_resolved else own_module(config, model)
+    return own_config(config, model), model
+
+
 def load_own_weights(folder: Path, model: nn.Module) -> ModelCard:
     """Load the weights of a finished run into its module, and return the card of the run.
 

@@ -32,7 +32,7 @@ from resnetlab.training.metrics import ProgressMeter
 from resnetlab.training.optimizers.lr_schedule import lr_at, num_lr_drops
 from resnetlab.training.optimizers.optimizer import frozen_parameters, make_optimizer, set_mode
 from resnetlab.training.optimizers.weight_average import WeightAverage
-from resnetlab.training.own_network import OwnLayerStatsHook, OwnNetwork, own_config, own_module
+from resnetlab.training.own_network import OwnLayerStatsHook, OwnNetwork, resolve_own
 from resnetlab.training.reports import bn_batch_warning
 from resnetlab.training.run_data import RunData, open_run_data
 from resnetlab.training.run_files.checkpoint import Checkpoint
@@ -69,6 +69,7 @@ class TrainerComponents:
     ) -> None:
         self._start_s = time.perf_counter()
         check_arguments(config, callbacks, options)
+        config, model = resolve_own(config, model)
         self.callbacks, self.options = list(callbacks), options or RuntimeOptions()
         self.process_group, self.stop_signal = self.options.process_group, stop_signal or StopSignal()
         self.data = open_run_data(config, self.options, checkpoint)
@@ -278,8 +279,6 @@ def _build_network(
     config: RunConfig, data: RunData, checkpoint: Checkpoint | None, own: nn.Module | None
 ) -> tuple[ResNet, dict[str, Any]]:
     """Return the network, with random weights or those of a file, and what the record stores of that file."""
-    own = own_module(config, None) if own is None else own
-    own_config(config, own)
     if own is not None:
         return OwnNetwork(own, config.model, data.preprocessing.image_size).to(data.device), {}
     model = build_model(config.model, generator=make_generator(config.seed, "weights"))
