@@ -3,12 +3,14 @@
 import dataclasses
 import errno
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from helpers.killed_runs import killed_at_step
 from resnetlab.config import RunConfig
+from resnetlab.evaluation.landscapes.landscape_networks import states_until_kept
 from resnetlab.models.model_file import load_model
 from resnetlab.models.zoo import model_config
 from resnetlab.training.callbacks import Callback
@@ -52,6 +54,35 @@ def test_states_are_the_weights_of_their_epochs(kept):
     assert state_files(out / "states") == files
     assert state_files(files[0]) == [files[0]]
     assert state_files(out / "checkpoint") == []
+
+
+def test_states_end_as_the_network_that_the_run_saves(tmp_path):
+    """With an average of the weights the network itself is another one."""
+    training = dataclasses.replace(CONFIG.recipe, epochs=2, ema_decay=0.9)
+    weights = Weights()
+    fit(dataclasses.replace(CONFIG, recipe=training), tmp_path / "run", options=OPTIONS, callbacks=[weights])
+    first, last = (load_model(file)[0].state_dict() for file in state_files(tmp_path / "run"))
+    final, card = load_model(tmp_path / "run")
+    assert "epoch" not in card.provenance
+    assert all(torch.equal(value, last[key]) for key, value in final.state_dict().items())
+    assert not torch.equal(weights.of[2]["fc.weight"], last["fc.weight"])
+    assert torch.equal(weights.of[0]["fc.weight"], first["fc.weight"])
+
+
+def test_a_path_ends_at_the_epoch_that_the_run_kept(tmp_path):
+    training = dataclasses.replace(CONFIG.recipe, epochs=6, keep="best", lr=0.5)
+    options = RuntimeOptions(keep_states_epochs=1)
+    fitted = fit(dataclasses.replace(CONFIG, recipe=training), tmp_path / "run", options=options)
+    kept, files = fitted.result["best_epoch"], state_files(tmp_path / "run")
+    assert fitted.card.provenance["epoch"] == kept
+    members = [SimpleNamespace(model=fitted.model, card=fitted.card)]
+    for epoch in range(7):
+        members[0].card = dataclasses.replace(fitted.card, provenance={**fitted.card.provenance, "epoch": epoch})
+        assert states_until_kept(files, members[0]) == tuple(files[: epoch + 1])
+    final = load_model(tmp_path / "run")[0].state_dict()
+    assert all(torch.equal(value, final[key]) for key, value in load_model(files[kept])[0].state_dict().items())
+    members[0].card = dataclasses.replace(fitted.card, provenance={})
+    assert states_until_kept(files, members[0]) == tuple(files)
 
 
 def test_states_are_in_the_order_of_their_epochs(tmp_path):

@@ -18,6 +18,8 @@ STATES = "states"
 class KeepStates(Callback):
     """Writes the weights at the start of a run and after every few epochs to `epoch-0000.safetensors` and so on.
 
+    They are the weights that are evaluated: the average of the weights if the recipe asks for one.
+
     A file that cannot be written is a warning, as a checkpoint is: the run goes on.
     """
 
@@ -49,7 +51,7 @@ class KeepStates(Callback):
         path = self.folder / f"epoch-{epoch:04d}.safetensors"
         try:
             self.folder.mkdir(exist_ok=True)
-            save_model(path, trainer.model, card)
+            save_model(path, trainer.eval_model, card)
         except OSError as error:
             trainer.warn(f"{path}: the state cannot be saved ({error.strerror or error}); training goes on")
 

@@ -161,6 +161,8 @@ def model_card(trainer: "TrainerComponents", errors: dict[str, float | None]) ->
     """Return the card of the trained network, with a temperature if the configuration asks for one."""
     config, data = trainer.config, trainer.data
     origin = provenance(config, data.dataset, data.preprocessing)
+    if config.recipe.keep == "best" and trainer.best.weights:  # else the last epoch
+        origin["epoch"] = trainer.best.epoch
     return ModelCard(
         config.model,
         data.dataset.classes,

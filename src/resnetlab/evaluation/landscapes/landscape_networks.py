@@ -18,6 +18,7 @@ from resnetlab.evaluation.landscapes.landscape_models import (
 from resnetlab.evaluation.landscapes.landscape_states import check_states
 from resnetlab.evaluation.lesions.lesion_models import member_images, open_networks
 from resnetlab.evaluation.options import EvaluationOptions
+from resnetlab.models.model_card import read_card
 from resnetlab.models.resnet import ResNet
 from resnetlab.system.dir_lock import lock_dir
 
@@ -50,7 +51,8 @@ def landscape(
         models: Model files, run directories or names of published weights.
         data: Name of a data set, or a path; the training data of each network if not given.
         out: Folder of the points: a measurement that was stopped continues there. `None` keeps none.
-        states: Model files of one network's run, in order (`train --keep-states`): the plane goes through them.
+        states: Model files of one network's run, in order (`train --keep-states`): the plane goes through them, but not
+            through those after the epoch that the run kept.
         split: Images to measure on; training minimised the loss of those of `train`.
         max_images: Most images; if the split has more, the same ones are drawn for each network.
         dimensions: 1 for a line, 2 for a plane.
@@ -115,10 +117,23 @@ def measure_cases(
 def landscape_cases(
     members: Sequence[EnsembleMember], max_images: int, states: Sequence[Path] = ()
 ) -> list[LandscapeCase]:
-    """Return opened networks with their images, and the states of the run that the plane goes through."""
+    """Return opened networks with their images, and the states of the run that the plane goes through.
+
+    A network is the end of the path: states after the epoch that its run kept are left out.
+    """
     cases = []
     for member in members:
         assert isinstance(member.model, ResNet)  # `open_networks` raises for engines
         images, labels = member_images(member, max_images)
-        cases.append(LandscapeCase(model=member.model, images=images, labels=labels, states=tuple(states)))
+        cases.append(
+            LandscapeCase(model=member.model, images=images, labels=labels, states=states_until_kept(states, member))
+        )
     return cases
+
+
+def states_until_kept(states: Sequence[Path], member: EnsembleMember) -> tuple[Path, ...]:
+    """Return the states without those after the epoch of a network, which its card names if it is not the last one."""
+    kept = member.card.provenance.get("epoch")
+    if kept is None:
+        return tuple(states)
+    return tuple(state for state in states if read_card(state).provenance.get("epoch", 0) <= kept)
