@@ -98,9 +98,8 @@ class TrainerComponents:
         self.best = BestWeights(with_weights=self.config.recipe.keep == "best")
         self.checkpoints = CheckpointManager(None, lambda: Checkpoint(**self.state_dict()), self.warn)
         self.warnings = _start_warnings(self.config, self.data, self.start)
-        self.snapshot = StateSnapshot()
         self._learning: list[bool] = []
-        self._ready_epoch = -1
+        self._ready_epoch, self.snapshot = -1, StateSnapshot()
         self.val_time_s: float | None = None
         """Seconds of the last validation."""
         self.is_resumed = checkpoint is not None

@@ -18,7 +18,7 @@ from resnetlab.evaluation.landscapes.landscape_models import (
 from resnetlab.evaluation.landscapes.landscape_states import check_states
 from resnetlab.evaluation.lesions.lesion_models import member_images, open_networks
 from resnetlab.evaluation.options import EvaluationOptions
-from resnetlab.models.model_card import read_card
+from resnetlab.models.model_card import ModelCard, read_card
 from resnetlab.models.resnet import ResNet
 from resnetlab.system.dir_lock import lock_dir
 
@@ -126,14 +126,16 @@ def landscape_cases(
         assert isinstance(member.model, ResNet)  # `open_networks` raises for engines
         images, labels = member_images(member, max_images)
         cases.append(
-            LandscapeCase(model=member.model, images=images, labels=labels, states=states_until_kept(states, member))
+            LandscapeCase(
+                model=member.model, images=images, labels=labels, states=states_until_kept(states, member.card)
+            )
         )
     return cases
 
 
-def states_until_kept(states: Sequence[Path], member: EnsembleMember) -> tuple[Path, ...]:
+def states_until_kept(states: Sequence[Path], card: ModelCard) -> tuple[Path, ...]:
     """Return the states without those after the epoch of a network, which its card names if it is not the last one."""
-    kept = member.card.provenance.get("epoch")
+    kept = card.provenance.get("epoch")
     if kept is None:
         return tuple(states)
     return tuple(state for state in states if read_card(state).provenance.get("epoch", 0) <= kept)
