@@ -5,7 +5,7 @@ itself. Both get the same pixels.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from resnetlab.config import Preprocessing
 from resnetlab.data.dataset import Split
 from resnetlab.data.loader import eval_batches_with_positions
 from resnetlab.inference.engines.base import Engine
+from resnetlab.models.evaluation_mode import evaluation_mode
 from resnetlab.system.tf32 import float32_products
 
 MAX_PIXELS = 64 * 224 * 224
@@ -27,11 +28,11 @@ def one_crop_logits(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield positions, int64 (batch,), labels, and logits, float64 (batch, num_classes); all on the CPU.
 
-    Labels are those of the split. The model's mode is restored at the end.
+    Labels are those of the split. The mode of each submodule is restored at the end.
 
     Paper: section 4.2, the single original view.
     """
-    with evaluation_mode(model):
+    with network_evaluation_mode(model):
         for positions, images, labels in eval_batches_with_positions(
             split, external_preprocessing(model, preprocessing), workers=workers
         ):
@@ -56,15 +57,6 @@ def external_preprocessing(model: Network, preprocessing: Preprocessing) -> Prep
     return preprocessing if isinstance(model, nn.Module) else None
 
 
-@contextmanager
-def evaluation_mode(model: Network) -> Iterator[None]:
-    """Put a module into evaluation mode and restore its mode on exit; an engine has no other mode."""
-    if not isinstance(model, nn.Module):
-        yield
-        return
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
+def network_evaluation_mode(model: Network) -> AbstractContextManager[None]:
+    """Return the context of a network in evaluation mode; an engine has no other mode."""
+    return evaluation_mode(model) if isinstance(model, nn.Module) else nullcontext()

@@ -27,8 +27,8 @@ from resnetlab.evaluation.logits import (
     MAX_PIXELS,
     Network,
     compute_logits,
-    evaluation_mode,
     external_preprocessing,
+    network_evaluation_mode,
     one_crop_logits,
 )
 from resnetlab.evaluation.predictions import NO_PREDICTIONS, Predictions, merge_predictions
@@ -184,7 +184,7 @@ def ten_crop(
     check_ten_crops(preprocessing, side)
     size = preprocessing.image_size
     batch_size = max(1, min(MAX_WHOLE_IMAGES, MAX_PIXELS // (10 * size * size)))
-    with evaluation_mode(model), thread_pool(workers) as pool:
+    with network_evaluation_mode(model), thread_pool(workers) as pool:
         for positions, images in uncropped_images(originals.images, batch_size, 2 * side, pool=pool):
             crops = np.concatenate(
                 [ten_crops(resize_shorter_side(image, side, preprocessing), size) for image in images]
@@ -216,7 +216,7 @@ def multi_scale(
     """
     if min(sides, default=0) < 1:
         raise ConfigError(f"shorter sides must be at least 1 pixel each, not {', '.join(map(str, sides)) or 'none'}")
-    with evaluation_mode(model), thread_pool(workers) as pool:
+    with network_evaluation_mode(model), thread_pool(workers) as pool:
         for positions, images in uncropped_images(originals.images, MAX_WHOLE_IMAGES, 2 * max(sides), pool=pool):
             by_side = [
                 _whole_image_log_probs(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from resnetlab.config import ConfigError, ModelConfig
 from resnetlab.data.rng import make_generator
+from resnetlab.models.evaluation_mode import evaluation_mode
 from resnetlab.models.resnet import ResNet
 from resnetlab.models.zoo import build_model
 from resnetlab.system.tf32 import float32_products
@@ -135,17 +136,13 @@ def path_gradients(model: ResNet, images: Tensor, *, num_paths: int, num_points:
     projection = torch.randn(model.config.num_classes, generator=make_generator(seed, "shattering", "projection"))
     projection = (projection / projection.norm()).to(images.device)
     shares = torch.linspace(0, 1, num_points, device=images.device)[:, None, None, None]
-    was_training = model.training
-    model.eval()
     paths = []
-    try:
+    with evaluation_mode(model):
         for number in range(min(num_paths, len(images) // 2)):
             first, last = images[2 * number], images[2 * number + 1]
             inputs = ((1 - shares) * first + shares * last).requires_grad_()
             output = (model(inputs) * projection).sum()
             paths.append(torch.autograd.grad(output, inputs)[0].flatten(1).cpu())
-    finally:
-        model.train(was_training)
     return torch.stack(paths)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from resnetlab.models.blocks import Block, PadShortcut
+from resnetlab.models.evaluation_mode import evaluation_mode
 from resnetlab.models.resnet import ResNet
 from resnetlab.serialization import check
 
@@ -63,13 +64,10 @@ def block_shapes(model: ResNet, images: Tensor) -> list[BlockShape]:
         return original(x)
 
     handles = [block.register_forward_hook(observe) for block in blocks]
-    was_training = model.training
-    model.eval()
     try:
-        with replaced_residuals(blocks, count_call):
+        with evaluation_mode(model), replaced_residuals(blocks, count_call):
             model(images[:1])
     finally:
-        model.train(was_training)
         for handle in handles:
             handle.remove()
     without = next((block for block in blocks if block not in called), None)

@@ -6,8 +6,8 @@ and the other layers are copied from the learned shallower model." So depth alon
 
 import copy
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -16,6 +16,7 @@ from torch import Generator, Tensor, nn
 from resnetlab.config import ConfigError, ModelConfig
 from resnetlab.models.block_registry import BLOCKS
 from resnetlab.models.blocks import Block
+from resnetlab.models.evaluation_mode import evaluation_mode
 from resnetlab.models.resnet import ResNet
 from resnetlab.models.zoo import IMAGENET, VARIANTS, blocks_per_stage, find_name, model_config
 from resnetlab.serialization import check, check_type
@@ -92,7 +93,7 @@ def needs_calibration(config: ModelConfig) -> bool:
 @torch.no_grad()
 def max_difference(model: nn.Module, deeper: nn.Module, images: Tensor) -> float:
     """Return the largest absolute difference of two networks' logits in evaluation mode; restore their modes."""
-    with _evaluation_mode(model, deeper):
+    with evaluation_mode(model, deeper):
         return float((model(images) - deeper(images)).abs().max())
 
 
@@ -225,16 +226,3 @@ def _deeper_name(config: ModelConfig) -> str:
 
 def _join(blocks: Sequence[int]) -> str:
     return " ".join(map(str, blocks))
-
-
-@contextmanager
-def _evaluation_mode(*networks: nn.Module) -> Iterator[None]:
-    """Put networks into evaluation mode for a while; restore each module's own mode."""
-    modes = [(module, module.training) for network in networks for module in network.modules()]
-    try:
-        for network in networks:
-            network.eval()
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from resnetlab.models.blocks import Block
+from resnetlab.models.evaluation_mode import restored_modes
 from resnetlab.models.resnet import ResNet
 from resnetlab.system.tf32 import float32_products
 from resnetlab.training.block_noise import noise_of
@@ -220,19 +221,19 @@ def measure_layer_stats(model: ResNet, images: Tensor, labels: Tensor) -> dict[s
     for noise in noise_of(model):
         noise.set(0, 0, images.device)
     hook = LayerStatsHook(model, make_forward(model, Execution()), every=1, total_steps=1)
-    before, was_training = copy.deepcopy(model.state_dict()), model.training
+    before = copy.deepcopy(model.state_dict())
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     model.zero_grad()
-    model.train()
     try:
-        with hook.record(0) as stats:
-            loss, _ = hook.forward(images, labels)
-        assert stats is not None
-        if math.isfinite(loss.item()):
-            loss.backward()
+        with restored_modes(model):
+            model.train()
+            with hook.record(0) as stats:
+                loss, _ = hook.forward(images, labels)
+            assert stats is not None
+            if math.isfinite(loss.item()):
+                loss.backward()
         return stats.to_record(step=0, lr=0.0, loss=loss.item())
     finally:
-        model.train(was_training)
         model.load_state_dict(before)
         for parameter, gradient in gradients:
             parameter.grad = gradient

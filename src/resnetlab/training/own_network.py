@@ -21,6 +21,7 @@ from resnetlab.config import ConfigError, ModelConfig, RunConfig
 from resnetlab.data.rng import make_generator
 from resnetlab.models.architectures.build import build_architecture
 from resnetlab.models.blocks import Block
+from resnetlab.models.evaluation_mode import evaluation_mode
 from resnetlab.models.model_card import OWN_WEIGHTS, ModelCard, read_card
 from resnetlab.models.resnet import ResNet
 from resnetlab.serialization import check
@@ -51,15 +52,12 @@ class OwnNetwork(ResNet):
         images = torch.zeros(2, config.in_channels, image_size, image_size, device=device)
         expected = (2, config.num_classes)
         wanted = f"it must map float images {tuple(images.shape)} to logits {expected}"
-        was_training = module.training
         self.macs = 0
         try:
-            with torch.no_grad(), self._counting_macs(module):
-                output = module.eval()(images)
+            with torch.no_grad(), self._counting_macs(module), evaluation_mode(module):
+                output = module(images)
         except Exception as error:
             raise ConfigError(f"model {module_name(module)} fails: {error}; {wanted}") from error
-        finally:
-            module.train(was_training)
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         check(shape == expected, f"model {module_name(module)} returns {shape}; {wanted}")
         check(any(p.requires_grad for p in module.parameters()), f"model {module_name(module)} has nothing to learn")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from resnetlab.config import ConfigError
 from resnetlab.evaluation.landscapes.directions import Weights, flatten, moving_weights, unflatten
+from resnetlab.models.evaluation_mode import evaluation_mode
 from resnetlab.system.tf32 import float32_products
 
 BATCH_SIZE = 64
@@ -76,17 +77,13 @@ def measure_curvature(
     """
     if count < 1:
         raise ConfigError(f"the number of eigenvalues must be at least 1, not {count}")
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluation_mode(model):
         along = []
         for direction in directions:
             product = hessian_product(model, images, labels, vector=direction)
             dot = flatten(direction).double() @ flatten(product).double()
             along.append(float(dot / flatten(direction).double().square().sum()))
         values = _largest_eigenvalues(model, images, labels, count=count)
-    finally:
-        model.train(was_training)
     return Curvature(tuple(sorted(values, reverse=True)), tuple(along))
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from resnetlab.config import ConfigError
 from resnetlab.evaluation.landscapes.directions import Weights, moved
+from resnetlab.models.evaluation_mode import evaluation_mode
 from resnetlab.system.tf32 import float32_products
 
 BATCH_SIZE = 256
@@ -112,9 +113,7 @@ def measure_points(
         grid: The points.
         known: Points by (column, row) that are left out.
     """
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluation_mode(model):
         for row, y in enumerate(grid.ys):
             for column, x in enumerate(grid.xs):
                 if (column, row) in known:
@@ -122,8 +121,6 @@ def measure_points(
                 with moved(model, directions, (x, y)[: len(directions)]):
                     loss, error = loss_and_error(model, images, labels)
                 yield Point(column, row, loss, error)
-    finally:
-        model.train(was_training)
 
 
 def points_in_time(
@@ -139,13 +136,12 @@ def points_in_time(
 
     At least `FEWEST` and at most `MOST` (`MOST_ON_LINE` for a line) points, whatever the time.
     """
-    was_training = model.training
-    model.eval()
-    loss_and_error(model, images, labels)  # the first pass plans its kernels
-    start = clock()
-    loss_and_error(model, images, labels)
-    count = seconds / max(clock() - start, 1e-6)
-    model.train(was_training)
+    with evaluation_mode(model):
+        loss_and_error(model, images, labels)  # the first pass plans its kernels
+        start = clock()
+        loss_and_error(model, images, labels)
+        pass_s = clock() - start
+    count = seconds / max(pass_s, 1e-6)
     along = math.isqrt(int(count)) if dimensions == 2 else int(count)
     along = min(max(along, FEWEST), MOST if dimensions == 2 else MOST_ON_LINE)
     return along if along % 2 else along - 1

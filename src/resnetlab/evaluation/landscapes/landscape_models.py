@@ -13,6 +13,7 @@ from resnetlab.evaluation.landscapes.directions import Weights, moving_weights, 
 from resnetlab.evaluation.landscapes.hessian import Curvature, measure_curvature
 from resnetlab.evaluation.landscapes.landscape import Grid, Point, loss_and_error, measure_points, points_in_time
 from resnetlab.evaluation.landscapes.landscape_record import LandscapeRecord, stored_header
+from resnetlab.models.evaluation_mode import evaluation_mode
 from resnetlab.models.model_file import load_model
 from resnetlab.models.resnet import ResNet
 
@@ -152,10 +153,12 @@ def measure_landscape(
         curvature = measure_curvature(
             model, case.images, case.labels, directions=directions, count=options.num_eigenvalues
         )
+    with evaluation_mode(model):
+        centre = loss_and_error(model, case.images, case.labels)
     return LandscapeResult(
         network=model.config.name,
         num_images=len(case.images),
-        centre=loss_and_error(model.eval(), case.images, case.labels),
+        centre=centre,
         xs=tuple(grid.xs),
         ys=tuple(grid.ys),
         loss=_rows(points, grid, "loss"),

@@ -14,6 +14,7 @@ from resnetlab.config import ConfigError
 from resnetlab.data.rng import make_generator
 from resnetlab.evaluation.lesions.path_gradients import PathGradients, measure_path_gradients
 from resnetlab.models.block_edits import BlockShape, block_shapes, removed_blocks, reordered_blocks
+from resnetlab.models.evaluation_mode import evaluation_mode
 from resnetlab.models.resnet import ResNet
 from resnetlab.system.tf32 import float32_products
 
@@ -136,10 +137,8 @@ def measure_lesions(
         ConfigError: if a block cannot be changed.
     """
     case = _Case(model, block_shapes(model, images), images, labels, options, on_progress or (lambda *_: None))
-    was_training = model.training
-    model.eval()
-    try:
-        result = LesionResult(
+    with evaluation_mode(model):
+        return LesionResult(
             network=model.config.name,
             is_plain=model.config.shortcut == "none",
             num_images=len(images),
@@ -150,9 +149,6 @@ def measure_lesions(
             reordered=case.reordered(),
             paths=case.paths(),
         )
-    finally:
-        model.train(was_training)
-    return result
 
 
 @torch.no_grad()

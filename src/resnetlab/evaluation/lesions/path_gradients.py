@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from resnetlab.config import ConfigError
 from resnetlab.data.rng import make_generator
 from resnetlab.models.block_edits import list_blocks, routed_gradients
+from resnetlab.models.evaluation_mode import evaluation_mode
 from resnetlab.models.resnet import ResNet
 from resnetlab.system.tf32 import float32_products
 
@@ -97,17 +98,13 @@ def measure_path_gradients(
     # every length gets the same images: few images have most of the loss, and would decide between lengths
     rows = torch.arange(per_length).repeat_interleave(num_blocks + 1) % len(images)
     norms = []
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluation_mode(model):
         for batch in torch.arange(len(lengths)).split(min(MAX_BATCH, len(images))):
             chosen = rows[batch]
             gradients = input_gradients(model, images[chosen], labels[chosen], through_branch=paths[:, batch])
             norms.append(gradients.flatten(1).double().norm(dim=1).cpu())
             if on_progress:
                 on_progress(int(batch[-1]) + 1, len(lengths))
-    finally:
-        model.train(was_training)
     return _by_length(torch.cat(norms).view(per_length, num_blocks + 1).mean(0).tolist())
 
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from resnetlab.models.evaluation_mode import evaluation_mode
+
 TINY = 1e-12
 """Added to variances, so that two dead channels (variance 0 in both) agree."""
 
@@ -60,13 +62,11 @@ def bn_input_moments(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, C
         norm.register_forward_pre_hook(partial(lambda name, _, inputs: observe(name, inputs[0]), name))
         for name, norm in norms.items()
     ]
-    was_training = model.training
     try:
-        model.eval()
-        for batch in batches:
-            model(batch)
+        with evaluation_mode(model):
+            for batch in batches:
+                model(batch)
     finally:
-        model.train(was_training)
         for hook in hooks:
             hook.remove()
     moments = {}

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from resnetlab.models.evaluation_mode import restored_modes
 from resnetlab.models.resnet import ResNet
 from resnetlab.training.block_noise import noise_of
 from resnetlab.training.execution.execution import Execution, Forward, make_forward
@@ -171,12 +172,11 @@ class StepTimer:
 def unchanged(model: ResNet) -> Iterator[None]:
     """Restore state, mode and gradients of a network afterwards: a measured step changes the statistics of BN."""
     before: dict[str, Any] = copy.deepcopy(model.state_dict())
-    was_training = model.training
-    model.train()
     try:
-        yield
+        with restored_modes(model):
+            model.train()
+            yield
     finally:
-        model.train(was_training)
         model.load_state_dict(before)
         model.zero_grad()
 
