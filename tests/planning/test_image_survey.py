@@ -2,7 +2,9 @@
 
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from helpers.photographs import write_photographs
 from resnetlab.config import DataConfig
@@ -10,7 +12,7 @@ from resnetlab.data.open_dataset import open_data
 from resnetlab.data.registry import KNOWN_DATASETS
 from resnetlab.planning import image_survey
 from resnetlab.planning.image_survey import ImageSurvey, survey_images
-from resnetlab.planning.workload import KNOWN_STATS
+from resnetlab.planning.workload import KNOWN_STATS, count_images
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,24 @@ def test_the_numbers_are_those_of_the_opened_data(folders, name, train_images):
     assert survey.num_classes == 3
     assert survey.decode_s > 0
     assert all(24 <= side < 40 for size in survey.sizes for side in size)
+
+
+@pytest.mark.parametrize(
+    ("folder", "sizes"), [("", (34, 6, 6)), ("train", (40, 6, 0))], ids=["no splits", "no validation"]
+)
+def test_plan_survey_and_opened_data_agree_on_odd_numbers_of_images(tmp_path, folder, sizes):
+    """Classes of 1, 5, 15 and 25 images: 10 % of each are 0.1, 0.5, 1.5 and 2.5 images."""
+    rng = np.random.default_rng(0)
+    for label, count in enumerate((1, 5, 15, 25)):
+        path = tmp_path / folder / f"class{label}"
+        path.mkdir(parents=True)
+        for number in range(count):
+            Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path / f"{number}.png")
+    config = DataConfig(str(tmp_path))
+    survey, opened = survey_images(config), open_data(config)
+    assert (len(opened.train), len(opened.val), len(opened.test)) == sizes
+    assert (survey.num_train, survey.num_val) == sizes[:2]
+    assert count_images(str(tmp_path)).num_train == sizes[0]
 
 
 def test_few_images_are_decoded_whatever_their_number(folders, monkeypatch):

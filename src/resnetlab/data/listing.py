@@ -48,6 +48,10 @@ class SplitListing:
             return Counter(self.labels)
         return +Counter(dict(enumerate(self.label_matrix.sum(0).tolist())))
 
+    def image_counts(self) -> list[int]:
+        """Return the number of images of each class that has any; one total if an image may have several labels."""
+        return list(Counter(self.labels).values()) if self.label_matrix is None else [len(self)]
+
     def labels_by_image(self) -> Iterator[tuple[int, ...]]:
         """Yield the labels of each image: its class, or any number of labels."""
         if self.label_matrix is None:

@@ -27,13 +27,10 @@ from resnetlab.data.residency import choose_color_profiles, resize_known
 from resnetlab.data.shards.local import list_shards
 from resnetlab.data.shards.remote import list_remote
 from resnetlab.data.split_names import parse_split_folders
-from resnetlab.data.splits import classes_of, stratified_label_split, stratified_split, stratified_subset
+from resnetlab.data.splits import classes_of, draw_splits, missing_splits, stratified_subset
 from resnetlab.serialization import check_type
 from resnetlab.system.cache_folder import CACHE_GIB
 from resnetlab.system.cores import usable_cores
-
-HELD_OUT = {"val": 0.1}
-"""Fraction of the training images held out if there is no validation split: 5,000 of CIFAR-10's (section 4.2)."""
 
 
 def open_data(
@@ -229,13 +226,11 @@ def _make_dataset(
 ) -> Dataset:
     """Draw missing splits and compute the normalisation of the training split."""
     orders, seed = dict(opened.orders), config.split_seed
-    whole = orders.pop("all", None)
-    held_out = HELD_OUT | {"test": 0.1} if whole is not None else HELD_OUT if "val" not in orders else {}
+    source, held_out = missing_splits(orders)
     if held_out:
-        source = whole if whole is not None else orders["train"]
-        labels = opened.labels[source]
-        drawn = (stratified_split if labels.ndim == 1 else stratified_label_split)(labels, held_out, seed)
-        orders |= {name: source[rows] for name, rows in drawn.items()}
+        whole = orders.pop(source)
+        labels = opened.labels[whole]
+        orders |= {name: whole[rows] for name, rows in draw_splits(labels, held_out, seed).items()}
         for name in held_out:
             rare = sorted(set(classes_of(labels)) - set(classes_of(opened.labels[orders[name]])))
             if rare:

@@ -1,6 +1,6 @@
-"""Stratified splits and subsets, from labels and a seed."""
+"""Missing splits, stratified splits and subsets, from labels and a seed."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 import torch
@@ -8,6 +8,50 @@ from torch import Tensor
 
 from resnetlab.config import ConfigError
 from resnetlab.data.rng import make_generator
+
+HELD_OUT = 0.1
+"""Fraction of the images held out for each missing split: 5,000 of CIFAR-10's 50,000 (section 4.2)."""
+
+
+def missing_splits(splits: Collection[str]) -> tuple[str, dict[str, float]]:
+    """Return the split that missing ones are drawn from, and their fractions of it; empty if none is missing.
+
+    Without any split (`all`) validation and test images are drawn, without validation images those. A missing test
+    split is not drawn if the data have splits.
+    """
+    if "all" in splits:
+        return "all", {"val": HELD_OUT, "test": HELD_OUT}
+    return "train", {} if "val" in splits else {"val": HELD_OUT}
+
+
+def draw_splits(labels: Tensor, fractions: Mapping[str, float], seed: int) -> dict[str, Tensor]:
+    """Split positions as `stratified_split` does, or as `stratified_label_split` if images have several labels."""
+    return (stratified_split if labels.ndim == 1 else stratified_label_split)(labels, fractions, seed)
+
+
+def split_sizes(class_counts: Mapping[str, Iterable[int]]) -> dict[str, int]:
+    """Return the size of each split once missing ones are drawn, from the number of images of each class by split.
+
+    Exact for images with one class each. For several labels, and where only totals are known, a single number stands
+    for all classes, and a few images more or less are drawn.
+    """
+    sizes = {name: sum(counts) for name, counts in class_counts.items()}
+    source, fractions = missing_splits(sizes)
+    if fractions:
+        sizes = {"train": sizes.pop(source)} | dict.fromkeys(fractions, 0) | sizes
+        for count in class_counts[source]:
+            for name, drawn in _held_out_sizes(count, fractions).items():
+                sizes[name] += drawn
+                sizes["train"] -= drawn
+    return sizes
+
+
+def _held_out_sizes(num_images: int, fractions: Mapping[str, float]) -> dict[str, int]:
+    """Return how many images of a class each held-out split takes, the last split named first."""
+    sizes: dict[str, int] = {}
+    for name, fraction in reversed(list(fractions.items())):
+        sizes[name] = min(max(1, int(fraction * num_images + 0.5)), num_images - 1 - sum(sizes.values()))
+    return sizes
 
 
 def stratified_split(labels: Tensor, fractions: Mapping[str, float], seed: int) -> dict[str, Tensor]:
@@ -31,8 +75,7 @@ def stratified_split(labels: Tensor, fractions: Mapping[str, float], seed: int) 
         members = np.flatnonzero(numbers == label)
         members = members[torch.randperm(len(members), generator=make_generator(seed, "split", label)).numpy()]
         start = 0
-        for name, fraction in reversed(list(fractions.items())):
-            count = min(max(1, int(fraction * len(members) + 0.5)), len(members) - 1 - start)
+        for name, count in _held_out_sizes(len(members), fractions).items():
             parts[name].append(members[start : start + count])
             start += count
         parts["train"].append(members[start:])

@@ -1,7 +1,6 @@
 """A survey of a user's images before a training is planned: numbers, sizes of a sample, and the time of decoding."""
 
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -12,8 +11,9 @@ from resnetlab.data.images.eval_view import EvalView
 from resnetlab.data.images.scan import scan_headers
 from resnetlab.data.images.storage import ImageStorage, read_image_bytes
 from resnetlab.data.listing import DatasetListing
-from resnetlab.data.open_dataset import HELD_OUT, list_dataset
+from resnetlab.data.open_dataset import list_dataset
 from resnetlab.data.registry import KNOWN_DATASETS, LISTED_KINDS, detect_kind, is_url
+from resnetlab.data.splits import split_sizes
 from resnetlab.planning.workload import KNOWN_STATS, MAX_HEADERS
 
 MAX_DECODED, DECODING_S = 16, 1.0
@@ -63,8 +63,9 @@ def survey_images(config: DataConfig) -> ImageSurvey:
     if detect_kind(config) not in LISTED_KINDS:
         return _known_survey(config)
     listing = list_dataset(config)
-    counts = {name: len(split) for name, split in listing.splits.items()}
-    whole_train, num_val = _split_sizes(counts)
+    num_images = sum(map(len, listing.splits.values()))
+    sizes = split_sizes({name: split.image_counts() for name, split in listing.splits.items()})
+    whole_train = sizes["train"]
     num_train = min(whole_train, config.train_images or whole_train)
     sample = _sample(listing)
     headers, _ = scan_headers([""] * len(sample), sample, config.max_megapixels * 1_000_000)
@@ -72,9 +73,9 @@ def survey_images(config: DataConfig) -> ImageSurvey:
     decode_s = ASSUMED_DECODE_S if is_url(config.name) else _decoding_time([place for _, place in found])
     return ImageSurvey(
         num_train,
-        num_val,
-        num_images=sum(counts.values()),
-        num_evaluated=sum(counts.values()) - whole_train + num_train,
+        sizes["val"],
+        num_images=num_images,
+        num_evaluated=num_images - whole_train + num_train,
         num_classes=len(listing.classes),
         sizes=tuple((header.height, header.width) for header, _ in found) or ((224, 224),),
         decode_s=decode_s,
@@ -97,16 +98,6 @@ def _known_survey(config: DataConfig) -> ImageSurvey:
         num_classes=num_classes,
         sizes=((side, side),),
     )
-
-
-def _split_sizes(counts: Mapping[str, int]) -> tuple[int, int]:
-    """Return the numbers of training and validation images, drawn from the others where a split is missing."""
-    if "all" in counts:
-        num_val = round(counts["all"] * HELD_OUT["val"])
-        return counts["all"] - 2 * num_val, num_val
-    num_train = counts["train"]
-    num_val = counts["val"] if "val" in counts else round(num_train * HELD_OUT["val"])
-    return (num_train if "val" in counts else num_train - num_val), num_val
 
 
 def _sample(listing: DatasetListing) -> list[ImageStorage]:

@@ -9,11 +9,12 @@ import torch
 from resnetlab.config import ConfigError, DataConfig, ModelConfig, Recipe
 from resnetlab.data.images.scan import scan_headers
 from resnetlab.data.images.storage import stored_size
-from resnetlab.data.open_dataset import HELD_OUT, list_dataset
+from resnetlab.data.open_dataset import list_dataset
 from resnetlab.data.registry import INDEX_FILE, dataset_path, detect_kind, is_url
 from resnetlab.data.residency import eval_geometry, stays_resident
 from resnetlab.data.shards.fetch import RemoteReader
 from resnetlab.data.shards.format import read_index
+from resnetlab.data.splits import split_sizes
 from resnetlab.models.cost import cost_of_config
 from resnetlab.models.zoo import build_model, model_config
 from resnetlab.planning.benchmark import time_training_image
@@ -146,36 +147,35 @@ def count_images(data: str, reading: Mapping[str, Any] | None = None) -> ImageSt
             raise
         raise ConfigError(f"{error}; a plan knows {', '.join(KNOWN_STATS)} by name") from error
     splits, sizes = (_count_shards(data), []) if kind == "shards" else _count_listing(config)
-    num_listed, total_bytes = splits.get("train") or splits["all"]
-    if num_listed == 0:
+    counts, total_bytes = splits.get("train") or splits["all"]
+    if sum(counts) == 0:
         raise ConfigError(f"data {data!r}: no image to train on")
-    held_out = {**HELD_OUT, "test": 0.1} if "all" in splits else HELD_OUT if "val" not in splits else {}
     sample = tuple(sizes) or PHOTOGRAPH_SIZES
     image_size, _ = eval_geometry(torch.tensor(sample), None)
     return ImageStats(
-        num_train=round(num_listed * (1 - sum(held_out.values()))),
-        mean_bytes=total_bytes / num_listed,
+        num_train=split_sizes({name: counts for name, (counts, _) in splits.items()})["train"],
+        mean_bytes=total_bytes / sum(counts),
         image_size=image_size,
-        num_images=sum(number for number, _ in splits.values()),
+        num_images=sum(sum(counts) for counts, _ in splits.values()),
         sizes=sample,
     )
 
 
-def _count_listing(config: DataConfig) -> tuple[dict[str, tuple[int, float]], list[tuple[int, int]]]:
-    """Return the number of images and the estimated bytes of each split, and height and width of a sample."""
+def _count_listing(config: DataConfig) -> tuple[dict[str, tuple[list[int], float]], list[tuple[int, int]]]:
+    """Return the images of each class and the estimated bytes of each split, and height and width of a sample."""
     splits, sizes = {}, []
     for split, listing in list_dataset(config).splits.items():
         stride = max(1, -(-len(listing) // MAX_LENGTHS))
         lengths = [length for place in listing.storage[::stride] if (length := stored_size(place)) >= 0]
-        splits[split] = len(listing), sum(lengths) / max(1, len(lengths)) * len(listing)
+        splits[split] = listing.image_counts(), sum(lengths) / max(1, len(lengths)) * len(listing)
         sample = listing.storage[:: max(1, -(-len(listing) // MAX_HEADERS))]
         headers, _ = scan_headers([""] * len(sample), sample, config.max_megapixels * 1_000_000)
         sizes += [(header.height, header.width) for header in headers if header is not None]
     return splits, sizes
 
 
-def _count_shards(data: str) -> dict[str, tuple[int, float]]:
-    """Return the number of images and the bytes of each split, from `index.json`."""
+def _count_shards(data: str) -> dict[str, tuple[list[int], float]]:
+    """Return the number of images and the bytes of each split, from `index.json`, which does not count classes."""
     if is_url(data):
         try:
             text = RemoteReader(data).read_small(INDEX_FILE)
@@ -185,7 +185,7 @@ def _count_shards(data: str) -> dict[str, tuple[int, float]]:
         text = (dataset_path(data) / INDEX_FILE).read_bytes()
     index = read_index(text, f"{data}/{INDEX_FILE}")
     return {
-        split: (sum(entry.samples for entry in entries), sum(entry.bytes for entry in entries))
+        split: ([sum(entry.samples for entry in entries)], sum(entry.bytes for entry in entries))
         for split, entries in index.splits.items()
     }
 
