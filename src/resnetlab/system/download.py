@@ -7,7 +7,6 @@ import os
 import re
 import socket
 import ssl
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,6 +17,8 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from resnetlab.system.retry import FailedAttemptsError, describe_error, is_refusal, retry
+
 LOG = logging.getLogger(__name__)
 """Logs each retry; without a logging configuration it goes to stderr."""
 BLOCK_BYTES = 1 << 18
@@ -25,8 +26,6 @@ TIMEOUT_S = 30.0
 """Seconds without data after which a connection counts as lost."""
 RETRY_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds between attempts. Attempts count from the start again after data have arrived."""
-RETRY_STATUSES = (408, 425, 429, 500, 502, 503, 504)
-"""HTTP statuses after which another attempt may succeed."""
 MIN_PREFIX = 8
 """Fewest hex digits of a checksum that identify a file; publishers append this many to file names."""
 
@@ -156,30 +155,26 @@ def _fetch(file: RemoteFile, partial: Path, on_progress: OnProgress) -> None:
         DownloadError: if the server refuses, or no attempt succeeds.
         OSError: if the disk fails; if it is full, the partial file is deleted.
     """
-    attempts = 0
     with partial.open("ab") as output:
-        while True:
-            before = output.tell()
-            try:
-                if _receive(file.url, output, on_progress):
-                    output.flush()
-                    os.fsync(output.fileno())
-                    return
-                reason = "the connection was closed early"
-            except _DiskError as error:
-                with suppress(OSError):
-                    partial.unlink()  # a full disk hurts every other program
-                raise error.cause from error
-            except (OSError, http.client.HTTPException, ValueError) as error:
-                reason = _reason(error)
-                if _is_permanent(error):
-                    raise DownloadError(f"{file.url}: cannot be downloaded ({reason})") from error
-            attempts = 1 if output.tell() > before else attempts + 1
-            if attempts > len(RETRY_DELAYS_S):
-                raise DownloadError(f"{file.url}: cannot be downloaded after {attempts} attempts ({reason})")
-            delay_s = RETRY_DELAYS_S[attempts - 1]
-            LOG.warning("%s: %s; trying again in %g s", file.url, reason, delay_s)
-            time.sleep(delay_s)
+        try:
+            retry(
+                lambda: _receive(file.url, output, on_progress),
+                errors=(OSError, http.client.HTTPException, ValueError),
+                is_permanent=_is_permanent,
+                describe=_describe,
+                delays_s=RETRY_DELAYS_S,
+                log=lambda reason, delay_s, _: LOG.warning("%s: %s; trying again in %g s", file.url, reason, delay_s),
+                count_bytes=output.tell,
+            )
+        except _DiskError as error:
+            with suppress(OSError):
+                partial.unlink()  # a full disk hurts every other program
+            raise error.cause from error
+        except FailedAttemptsError as failure:
+            times = "" if failure.is_permanent else f" after {failure.num_attempts} attempts"
+            raise DownloadError(f"{file.url}: cannot be downloaded{times} ({failure.reason})") from failure.error
+        output.flush()
+        os.fsync(output.fileno())
 
 
 class _DiskError(Exception):
@@ -190,14 +185,14 @@ class _DiskError(Exception):
         self.cause = cause
 
 
-def _receive(url: str, output: Any, on_progress: OnProgress) -> bool:
-    """Request the bytes behind those in `output` and append them; return whether the file is complete.
+def _receive(url: str, output: Any, on_progress: OnProgress) -> None:
+    """Request the bytes behind those in `output` and append them.
 
     A server that ignores the range sends the whole file, which replaces the bytes in `output`.
 
     Raises:
         _DiskError: if the disk fails.
-        OSError: if the network fails.
+        OSError: if the network fails, or the connection ends before the file is complete.
     """
     start = output.tell()
     request = urllib.request.Request(url, headers={"User-Agent": "resnetlab", "Accept-Encoding": "identity"})
@@ -208,7 +203,7 @@ def _receive(url: str, output: Any, on_progress: OnProgress) -> bool:
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416 and start:  # the partial file is complete, or longer than the file
-            return True
+            return
         raise
     with response:
         if start and not _continues(response, start):
@@ -225,7 +220,8 @@ def _receive(url: str, output: Any, on_progress: OnProgress) -> bool:
             except OSError as error:
                 raise _DiskError(error) from error
             on_progress(output.tell(), total)
-    return total is None or output.tell() >= total
+    if total is not None and output.tell() < total:
+        raise http.client.IncompleteRead(b"", total - output.tell())
 
 
 def _continues(response: Any, start: int) -> bool:
@@ -260,21 +256,23 @@ _OPENER = urllib.request.build_opener(_Redirects)
 def _is_permanent(error: Exception) -> bool:
     """Return whether another attempt would fail as well: a refusal, or no network."""
     if isinstance(error, urllib.error.HTTPError):
-        return error.code not in RETRY_STATUSES
-    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+        return is_refusal(error.code)
+    cause = _cause(error)
     offline = (socket.gaierror, ConnectionRefusedError, ssl.SSLCertVerificationError)
     unreachable = isinstance(cause, OSError) and cause.errno in (101, 113)  # ENETUNREACH, EHOSTUNREACH
     return isinstance(cause, (ValueError, *offline)) or unreachable
 
 
-def _reason(error: Exception) -> str:
-    """Return a short description of an error of the network."""
-    if isinstance(error, urllib.error.HTTPError):
-        return f"HTTP {error.code} {error.reason}".strip()
-    cause = error.reason if isinstance(error, urllib.error.URLError) else error
-    if isinstance(cause, TimeoutError):
-        return f"no data for {TIMEOUT_S:g} s"
+def _describe(error: Exception) -> str:
+    cause = _cause(error)
     if isinstance(cause, http.client.HTTPException):
         return "the connection was closed early"
-    strerror = getattr(cause, "strerror", None)
-    return " ".join(str(strerror or cause).split()) or type(cause).__name__
+    text = None if isinstance(cause, TimeoutError) else getattr(cause, "strerror", None)
+    return " ".join(text.split()) if text else describe_error(cause, TIMEOUT_S)
+
+
+def _cause(error: Exception) -> Exception:
+    """Return the error of the network that urllib wraps."""
+    if isinstance(error, urllib.error.HTTPError) or not isinstance(error, urllib.error.URLError):
+        return error
+    return error.reason if isinstance(error.reason, Exception) else OSError(error.reason)

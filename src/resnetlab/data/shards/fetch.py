@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from resnetlab.config import ConfigError
 from resnetlab.data.registry import CREDENTIALS
 from resnetlab.data.shards.redirects import RedirectError, redirect_options
+from resnetlab.system.retry import FailedAttemptsError, describe_error, is_refusal, retry
 
 T = TypeVar("T")
 
@@ -27,10 +28,9 @@ TIMEOUT_S = 60.0
 """Seconds within which a block must arrive."""
 RETRY_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds between attempts. Up to half of each is added at random, so that many machines do not retry at once."""
-RETRY_STATUSES = (408, 425, 429)
-"""HTTP statuses below 500 after which another attempt may succeed."""
 PERMANENT_ERRORS = (
     RedirectError,
+    FileNotFoundError,
     PermissionError,
     IsADirectoryError,
     ValueError,  # an invalid address, also that of a redirect
@@ -174,39 +174,48 @@ class RemoteReader:
 
     def _retry(self, name: str, read: Callable[[], T], stop: threading.Event | None = None) -> T:
         """Return the result of `read`; after errors that may pass, log them and try again."""
-        stop, reason, attempts = stop or threading.Event(), "", 0
-        for delay in (*RETRY_DELAYS_S, None):
-            attempts += 1
-            try:
-                return read()
-            except FileNotFoundError:
-                if name.endswith(".tar"):
-                    raise RemoteError(f"{self.url}/{name}: does not exist; pack it again") from None
-                raise
-            except Exception as error:
-                reason = _reason(error)
-                if _is_permanent(error):
-                    raise RemoteError(f"{self.url}/{name}: cannot be read ({reason}){_hint(error)}") from error
-            if delay is None or stop.is_set():
-                break
-            delay_s = delay * (1 + random.SystemRandom().random() / 2)
-            LOG.warning(
-                "%s/%s: %s; trying again in %.2g s, attempt %d of %d",
-                self.url,
-                name,
-                reason,
-                delay_s,
-                attempts + 1,
-                len(RETRY_DELAYS_S) + 1,
+        address, stop = f"{self.url}/{name}", stop or threading.Event()
+
+        def log(reason: str, delay_s: float, num_attempts: int) -> None:
+            if not stop.is_set():
+                LOG.warning(
+                    "%s: %s; trying again in %.2g s, attempt %d of %d",
+                    address,
+                    reason,
+                    delay_s,
+                    num_attempts + 1,
+                    len(RETRY_DELAYS_S) + 1,
+                )
+
+        try:
+            return retry(
+                read,
+                errors=(Exception,),
+                is_permanent=_is_permanent,
+                describe=lambda error: describe_error(error, TIMEOUT_S),
+                delays_s=[delay_s * (1 + random.SystemRandom().random() / 2) for delay_s in RETRY_DELAYS_S],
+                log=log,
+                wait=stop.wait,
             )
-            if stop.wait(delay_s):
-                break
-        remedy = (
-            "the downloaded part is stored, and the same command continues from it"
-            if name.endswith(".tar")
-            else "check the URL and its server, and run the same command again"
-        )
-        raise RemoteError(f"{self.url}/{name}: cannot be read after {attempts} attempts ({reason}); {remedy}")
+        except FailedAttemptsError as failure:
+            error = failure.error
+            if isinstance(error, FileNotFoundError) and not name.endswith(".tar"):
+                raise error from None
+            raise RemoteError(f"{address}: {_describe_failure(failure, is_tar=name.endswith('.tar'))}") from error
+
+
+def _describe_failure(failure: FailedAttemptsError, *, is_tar: bool) -> str:
+    """Return why a file cannot be read, and what would help."""
+    if isinstance(failure.error, FileNotFoundError):
+        return "does not exist; pack it again"
+    if failure.is_permanent:
+        return f"cannot be read ({failure.reason}){_hint(failure.error)}"
+    remedy = (
+        "the downloaded part is stored, and the same command continues from it"
+        if is_tar
+        else "check the URL and its server, and run the same command again"
+    )
+    return f"cannot be read after {failure.num_attempts} attempts ({failure.reason}); {remedy}"
 
 
 async def _get(system: Any, path: str, max_bytes: int, *, start: int = 0, end: int | None = None) -> bytes:
@@ -231,7 +240,7 @@ def _is_permanent(error: Exception) -> bool:
     """Return whether another attempt would fail as well."""
     status: Any = getattr(error, "status", None)
     if isinstance(status, int):
-        return 400 <= status < 500 and status not in RETRY_STATUSES
+        return is_refusal(status)
     return isinstance(error, PERMANENT_ERRORS)
 
 
@@ -239,16 +248,6 @@ def _hint(error: Exception) -> str:
     """Return what helps if access is denied; for other errors nothing."""
     denied = isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403)
     return f"; check that you may read it; {CREDENTIALS}" if denied else ""
-
-
-def _reason(error: Exception) -> str:
-    """Return a short description of an error."""
-    status, message = getattr(error, "status", None), getattr(error, "message", "")
-    if isinstance(status, int):
-        return f"HTTP {status}{f' {message}' if message else ''}"
-    if isinstance(error, TimeoutError):
-        return f"no data for {TIMEOUT_S:g} s"
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _sha256_of(path: Path) -> Any:
