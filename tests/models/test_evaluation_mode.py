@@ -1,5 +1,7 @@
 """Frozen layers stay frozen: every submodule has its own mode again after evaluation mode."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -67,7 +69,7 @@ def test_modes_are_restored_after_an_exception():
 
 def test_an_interrupted_iteration_restores_the_modes():
     model, images, modes = frozen_network()
-    points = measure_points(
+    points: Any = measure_points(
         model, images, LABELS, directions=(random_direction(model, 0, 0),), grid=Grid(3, y_range=None), known={}
     )
     next(points)

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 
     from resnetlab.models.pretrained.catalogue import PretrainedWeights
 
-ACTIONS = {"fetch": "NAME", "push": "MODEL hf://owner/name"}
-"""First words that are no name, and the words after them."""
-
 
 @dataclass(frozen=True)
 class Options:

@@ -147,7 +147,6 @@ def eval_batches(
     batch_size: int = 256,
     *,
     workers: int = 0,
-    memory_format: torch.memory_format = torch.channels_last,
 ) -> Batches:
     """Yield every sample of a split once, in its order, without augmentation; `workers` is as for `train_batches`.
 
@@ -156,10 +155,7 @@ def eval_batches(
     Raises:
         BadImageError: If an image cannot be decoded, unless such images are left out.
     """
-    numbered = eval_batches_with_positions(
-        split, preprocessing, batch_size, workers=workers, memory_format=memory_format
-    )
-    for _, images, labels in numbered:
+    for _, images, labels in eval_batches_with_positions(split, preprocessing, batch_size, workers=workers):
         yield images, labels
 
 
@@ -169,7 +165,6 @@ def eval_batches_with_positions(
     batch_size: int = 256,
     *,
     workers: int = 0,
-    memory_format: torch.memory_format = torch.channels_last,
 ) -> Generated[tuple[Tensor, Tensor, Tensor], None, None]:
     """Yield the batches of `eval_batches`, each preceded by its samples' positions in the split: int64, (batch,).
 
@@ -186,7 +181,7 @@ def eval_batches_with_positions(
     for images, positions in _load(split, order, _batch_slices(len(split), batch_size), workers=workers):
         if len(images):
             if preprocessing is not None:
-                images = apply_in_chunks(normalise_chunk, images, images, memory_format=memory_format)
+                images = apply_in_chunks(normalise_chunk, images, images, memory_format=torch.channels_last)
             yield order[positions], images, split.labels[positions]
 
 

@@ -103,7 +103,6 @@ def open_listing(
     preprocessing: Preprocessing,
     *,
     keep_encoded: bool = False,
-    workers: int | None = None,
     on_progress: Progress | None = None,
 ) -> tuple[Split, tuple[str, ...]]:
     """Open all images of a listing as one split in canonical order, without holding any out.
@@ -118,7 +117,7 @@ def open_listing(
         listing,
         config,
         keep_encoded=keep_encoded,
-        workers=workers,
+        workers=None,
         on_progress=on_progress or _ignore_progress,
         preprocessing=preprocessing,
     )

@@ -44,9 +44,9 @@ class PathGradients:
         """Mean path length, weighted with `gradient_share`."""
         return sum(length * share for length, share in enumerate(self.gradient_share))
 
-    def effective_range(self, share: float = 0.95) -> tuple[int, int]:
-        """Return the shortest and the longest of the lengths between which at least `share` of the gradient lies."""
-        tail, low, high = (1 - share) / 2, 0, self.num_blocks
+    def effective_range(self) -> tuple[int, int]:
+        """Return the shortest and the longest of the lengths between which at least 95 % of the gradient lies."""
+        tail, low, high = (1 - 0.95) / 2, 0, self.num_blocks
         below = above = 0.0
         while low < high and below + self.gradient_share[low] < tail:
             below += self.gradient_share[low]

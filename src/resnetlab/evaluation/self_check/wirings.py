@@ -84,10 +84,5 @@ def build_wiring(config: ModelConfig, state: Mapping[str, Tensor], wiring: Wirin
     return model.eval()
 
 
-def can_be_stored(wiring: Wiring) -> bool:
-    """Return whether a model file can store this wiring."""
-    return wiring.stem_pool == "max" and (wiring.subsampling == "stride" or wiring.shortcut != "pad")
-
-
 def _halve(maps: Tensor) -> Tensor:
     return F.avg_pool2d(maps, 2, ceil_mode=True, count_include_pad=False)

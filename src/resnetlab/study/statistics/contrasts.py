@@ -233,13 +233,13 @@ MOST_SEEDS = 100
 """Seeds above which a difference counts as too small to look for."""
 
 
-def seeds_needed(contrast: Contrast, most: int = MOST_SEEDS) -> int | None:
-    """Return the seeds from which a tie would be clear if mean and deviation stayed; `None` if above `most`.
+def seeds_needed(contrast: Contrast) -> int | None:
+    """Return the seeds from which a tie would be clear if mean and deviation stayed; `None` if above `MOST_SEEDS`.
 
     The correction is taken at its strictest: p times the number of comparisons.
     """
     if contrast.std is None or contrast.mean == 0:
         return None
-    counts = range(len(contrast.points) + 1, most + 1)
+    counts = range(len(contrast.points) + 1, MOST_SEEDS + 1)
     p_values: Mapping[int, float] = {count: p_value(contrast.mean, contrast.std, count) for count in counts}
     return next((count for count, p in p_values.items() if p * contrast.num_comparisons < LEVEL), None)
