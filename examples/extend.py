@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import resnetlab
-from resnetlab.models.blocks import BasicBlock
 
 
-class ScaledBlock(BasicBlock):
+class ScaledBlock(resnetlab.BasicBlock):
     """A basic block with a learnt factor on its residual function, 0 at the start (Bachlechner et al., 2020)."""
 
     def __init__(self, config: resnetlab.ModelConfig, in_channels: int, channels: int, *, stride: int) -> None:

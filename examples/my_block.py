@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 import resnetlab
-from resnetlab.models.blocks import BasicBlock
 
 
-class WeightedBlock(BasicBlock):
+class WeightedBlock(resnetlab.BasicBlock):
     """A basic block whose residual function has a learnt factor, 0 at the start (Bachlechner et al., 2020)."""
 
     def __init__(self, config: resnetlab.ModelConfig, in_channels: int, channels: int, *, stride: int) -> None:

@@ -28,6 +28,8 @@ def test_it_is_short_and_uses_public_functions_only():
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "resnetlab"
     }
     assert names <= set(resnetlab.__all__)
+    assert "from resnetlab" not in text
+    assert "resnetlab.models" not in text
     assert {"register_block", "register_optimizer", "study", "recipe"} <= names
 
 

@@ -86,15 +86,39 @@ def test_at_most_three_positional_arguments(name):
     assert len(positional) <= 3, [p.name for p in positional]
 
 
-@pytest.mark.parametrize("name", CALLABLES)
-def test_types_of_signatures_are_public(name):
-    """A class of ours in a public signature is exported, so that users can name it."""
-    function = CALLABLES[name]
+INTERNAL = {"EncodedImages"}
+"""Types of fields that users pass on and do not read: the storage of a split's images."""
+
+
+def annotated():
+    """Public functions, the fields of public dataclasses, and their properties, as (label, what has annotations)."""
+    yield from CALLABLES.items()
+    for name in NAMES:
+        value = public(name)
+        if dataclasses.is_dataclass(value):
+            yield name, value
+        if inspect.isclass(value) and not issubclass(value, BaseException | torch.nn.Module):
+            for member, found in vars(value).items():
+                getter = getattr(found, "fget", None) or getattr(found, "func", None)  # a property or a cached one
+                if getter and not member.startswith("_"):
+                    yield f"{name}.{member}", getter
+
+
+ANNOTATED = dict(annotated())
+
+
+@pytest.mark.parametrize("name", ANNOTATED)
+def test_types_of_signatures_fields_and_properties_are_public(name):
+    """A class of ours that a public name takes or returns is exported, so that users can name it."""
     scope = {n: public(n) for n in NAMES} | {"Generator": torch.Generator}
-    hints = typing.get_type_hints(function, localns=scope)
+    hints = typing.get_type_hints(ANNOTATED[name], localns=scope)
     words = " ".join(str(hint) for hint in hints.values())
-    unknown = {found for found in OURS.findall(words) if found not in resnetlab.__all__}
+    unknown = {found for found in OURS.findall(words) if found not in resnetlab.__all__} - INTERNAL
     assert not unknown
+
+
+def test_fields_and_properties_are_walked():
+    assert {"RuntimeOptions", "Contrast", "Study.table", "LesionResult"} <= ANNOTATED.keys()
 
 
 def test_help_is_a_contents_page():

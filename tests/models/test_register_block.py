@@ -218,7 +218,7 @@ def test_the_models_command_lists_the_layers():
         ("basic", TripleConv, "block name 'basic' is taken by BasicBlock; choose another name"),
         ("triple", TripleConv, "block name 'triple' is taken by TripleConv"),
         ("", TripleConv, "a block needs a name of at least one letter, not ''"),
-        ("new", nn.Conv2d, "block 'new' must be a subclass of resnetlab.models.blocks.Block, not <class"),
+        ("new", nn.Conv2d, "block 'new' must be a subclass of resnetlab.Block, not <class"),
         ("new", TripleConv.residual, "block 'new' must be a subclass"),
         ("new", Block, "Block.num_convs must be an integer of at least 1, not None; declare it"),
         (

@@ -21,6 +21,7 @@ class CoveragePoint:
     threshold: float
     """Least confidence of an answered image, 0 to 1."""
     num_answered: int
+    """Images with at least this confidence."""
     coverage_pct: float
     """Share of all images that are answered, in %."""
     error: ErrorRate | None

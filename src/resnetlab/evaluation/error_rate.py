@@ -7,7 +7,7 @@ from scipy.stats import binomtest
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorRate:
-    """Share of misclassified samples, with its 95 % confidence interval."""
+    """`pct`, the share of misclassified samples among `num_samples` in %, with its 95 % confidence interval."""
 
     num_wrong: int
     num_samples: int

@@ -23,7 +23,7 @@ MAX_MISTAKES = 24
 
 @dataclass(frozen=True)
 class ClassError:
-    """Error of one class."""
+    """The error of the class `name` on its `num_samples` samples."""
 
     name: str
     num_samples: int
@@ -33,7 +33,7 @@ class ClassError:
 
 @dataclass(frozen=True, kw_only=True)
 class Confusion:
-    """Samples of one class that were predicted as another class."""
+    """A `count` of samples of the class `true` that were predicted as another class."""
 
     true: str
     predicted: str
@@ -44,7 +44,7 @@ class Confusion:
 
 @dataclass(frozen=True, kw_only=True)
 class ReliabilityBin:
-    """Samples whose confidence is in (low, high]; all values are from 0 to 1."""
+    """A `count` of samples whose confidence is in (low, high]; all other values are from 0 to 1."""
 
     low: float
     high: float
@@ -59,7 +59,7 @@ class ReliabilityBin:
 
 @dataclass(frozen=True, kw_only=True)
 class Mistake:
-    """Misclassified sample."""
+    """A sample of the class `true` that was `predicted` as another class."""
 
     position: int
     """Index of the sample in the split."""

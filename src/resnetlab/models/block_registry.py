@@ -50,7 +50,7 @@ def register_block(name: str, block_class: type[Block]) -> None:
     check(isinstance(name, str) and name != "", f"a block needs a name of at least one letter, not {name!r}")
     check(taken is None, f"block name {name!r} is taken by {getattr(taken, '__name__', '')}; choose another name")
     subclass = isinstance(block_class, type) and issubclass(block_class, Block)
-    check(subclass, f"block {name!r} must be a subclass of resnetlab.models.blocks.Block, not {block_class!r}")
+    check(subclass, f"block {name!r} must be a subclass of resnetlab.Block, not {block_class!r}")
     for field in ("num_convs", "expansion"):
         value = getattr(block_class, field, None)
         message = f"{block_class.__name__}.{field} must be an integer of at least 1, not {value!r}; declare it"

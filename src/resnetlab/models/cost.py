@@ -31,7 +31,7 @@ LAYERS = (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.Linear, Scale, Shift)
 
 @dataclass(frozen=True)
 class LayerCost:
-    """The cost of one layer.
+    """The cost of one layer: its `name` in the state dict, its class (`kind`) and its number of `params`.
 
     `output_shape` is (channels, height, width), or (features,). `macs` are for one image. `activation_bytes` are the
     bytes that autograd stores for the backward pass of the whole batch in fp32, with the ReLU and addition that follow.

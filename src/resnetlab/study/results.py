@@ -46,6 +46,7 @@ class Run:
 
     directory: Path
     config: RunConfig
+    """The configuration that the run was started with."""
     status: str
     """`done`, `diverged`, `failed`, `unfinished` (the record has no last line: interrupted or still running), or
     `measured` (a model file, not a run)."""

@@ -51,13 +51,14 @@ class HashError(DownloadError):
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A published file."""
+    """The address and the checksum of a published file."""
 
     url: str
     """Its address, with http or https."""
     digest: str
     """Checksum in hex: all digits, or the first ones (at least eight) where the publisher gives no more."""
     algorithm: Algorithm = "sha256"
+    """Algorithm of the checksum."""
 
     def __post_init__(self) -> None:
         num_digits = 2 * hashlib.new(self.algorithm, usedforsecurity=False).digest_size

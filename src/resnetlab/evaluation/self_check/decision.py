@@ -23,6 +23,7 @@ class Finding:
     """The verdict of the statistics on one property of a network."""
 
     subject: str
+    """The property in words, such as `mean and deviation`."""
     scores: Mapping[str, float]
     """Mean squared Hellinger distance for each value, 0 (agreement) to 1; the best comes first."""
     decided: str | None

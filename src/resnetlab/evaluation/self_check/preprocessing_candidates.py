@@ -28,8 +28,10 @@ class Normalisation:
     """A mean and a deviation for each channel of the images, in the order red, green, blue; for values from 0 to 1."""
 
     name: str
+    """The source of the numbers, such as `ImageNet`."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    """The deviation that divides the channels."""
 
     @property
     def is_measured(self) -> bool:
@@ -84,6 +86,7 @@ class PreprocessingScore:
     bgr: bool
     """Whether the network reads the channels in reverse order."""
     view: ViewKind
+    """The way from an image to the input of the network."""
     score: float
     """Mean squared Hellinger distance of the channels, 0 to 1."""
 

@@ -24,13 +24,17 @@ class Wiring:
     """The properties of a network that its weights do not determine."""
 
     shortcut: Shortcut
+    """Option of the shortcuts, as in `ModelConfig`."""
     zero_channels: ZeroChannels = "append"
     """Position of option A's zero channels in the file."""
     bottleneck_stride: Literal["1x1", "3x3"] = "3x3"
+    """The convolution of a bottleneck that has the stride."""
     subsampling: Literal["stride", "average"] = "stride"
     """The way in which shortcuts halve the map: every second position, or the average of 2 x 2 (as in ResNet-D)."""
     stem_pool: Literal["max", "average"] = "max"
+    """Pooling behind the first convolution of an ImageNet network."""
     bn_epsilon: float = BN_EPSILON
+    """Added to the variance in batch normalisation."""
 
 
 def wirings_of(config: ModelConfig) -> Iterator[Wiring]:

@@ -22,12 +22,15 @@ class Publisher:
     """Who published weights, under which licence, and how images are preprocessed for them."""
 
     name: str
+    """`torchvision` or `timm`."""
     page: str
     """Address of the repository."""
     licence: str
     """SPDX identifier of the repository's licence."""
     mean: tuple[float, ...] = IMAGENET_MEAN
+    """Subtracted from each channel, for values from 0 to 1."""
     std: tuple[float, ...] = IMAGENET_STD
+    """Divides each channel then."""
     interpolation: Interpolation = "bilinear"
     """Kernel that resizes images of another size, with antialiasing."""
     resize_rule: ResizeRule | None = None

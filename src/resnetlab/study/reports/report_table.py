@@ -28,17 +28,25 @@ class TableRow:
     network: str
     """Label of the network: `plain-56`, `residual-56, 50 images`."""
     arm: str
+    """Arm of the experiment, such as `plain`."""
     depth: int
+    """Layers with weights."""
     num_seeds: int
     """Finished runs."""
     num_failed: int
     """Runs that diverged, failed or are unfinished."""
     params: int | None
+    """Parameters of the network."""
     macs: int | None
+    """Multiply-adds for one image."""
     train_error_pct: SeedStats | None
+    """Training error over seeds, in %."""
     val_error_pct: SeedStats | None
+    """Validation error over seeds, in %."""
     test_error_pct: SeedStats | None
+    """Test error over seeds, in %."""
     time_s: SeedStats | None
+    """Time of a run, in seconds."""
     steps_to: dict[int, tuple[float, int] | None]
     """Training error in % to the median step that reaches it and the number of seeds that do; `None` if none does."""
     first_gradient: SeedStats | None

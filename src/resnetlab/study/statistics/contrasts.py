@@ -41,7 +41,7 @@ RULE = (
 
 @dataclass(frozen=True)
 class Setting:
-    """The condition under which arms are compared: everything but the arm is equal."""
+    """The condition under which arms are compared: data set, `depth` in layers, images and split are equal."""
 
     data: str
     depth: int

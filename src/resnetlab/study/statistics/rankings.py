@@ -13,7 +13,7 @@ from resnetlab.study.statistics.seed_stats import SeedStats, seed_stats
 
 @dataclass(frozen=True)
 class Place:
-    """The place of one arm in a ranking."""
+    """The place of one arm in a ranking; `num_diverged` of its runs ended in NaN."""
 
     arm: str
     rank: int
@@ -25,7 +25,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Arms at equal depth in the order of their mean error."""
+    """The `places` of arms in one `setting`, in the order of their mean error."""
 
     setting: Setting
     places: tuple[Place, ...]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SeedStats:
-    """Mean and sample standard deviation of one metric over seeds."""
+    """The `mean` of one metric over seeds, its sample standard deviation, and the `count` of seeds."""
 
     mean: float
     std: float | None

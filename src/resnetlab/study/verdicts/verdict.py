@@ -27,6 +27,7 @@ class Verdict:
     kind: str
     """A `kind` of `rules.RULES`."""
     sentence: str
+    """The verdict in words, with its numbers."""
     command: str | None = None
     """The command that adds what is missing for a verdict; `None` if there is one."""
     one_depth: bool = False
