@@ -8,11 +8,11 @@ Paper: sections 1 and 4.1 (are gradients and forward signals healthy?), Figure 7
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -37,39 +37,21 @@ DIGITS = 5
 """Significant digits of each recorded value."""
 
 
-@dataclass(frozen=True)
-class LayerStatsHook:
-    """Collects layer statistics on the steps that are due."""
-
-    model: ResNet
-    forward: Forward
-    """The uncompiled forward pass: hooks in a compiled one would be compiled away, or trigger a recompilation."""
-    every: int
-    """Steps between samples; 0 for none."""
-    total_steps: int
-
-    @contextmanager
-    def record(self, step: int) -> Iterator["LayerStats | None"]:
-        """Collect the statistics of the forward passes in the body if `step` is due; else yield `None`."""
-        if not self.is_due(step):
-            yield None
-            return
-        stats = LayerStats(self.model)
-        handles = [module.register_forward_hook(hook) for module, hook in stats.hooks()]
-        try:
-            yield stats
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def is_due(self, step: int) -> bool:
-        """Return whether step `step`, counted from 0, is sampled: the first, every `every`-th, and the last."""
-        return self.every > 0 and (step % self.every == 0 or step == self.total_steps - 1)
-
-
 def sampling_interval(configured: int | None, total_steps: int) -> int:
     """Return the steps between samples: as configured, else enough for `NUM_SAMPLES`, at least `LEAST_STEPS`."""
     return max(LEAST_STEPS, math.ceil(total_steps / NUM_SAMPLES)) if configured is None else configured
+
+
+class StepStats(Protocol):
+    """The statistics of one step."""
+
+    def hooks(self) -> Iterator[tuple[nn.Module, Callable[..., None]]]:
+        """Yield each module to hook and its forward hook."""
+        ...
+
+    def to_record(self, *, step: int, lr: float, loss: float) -> dict[str, Any]:
+        """Return the record's `signal` line; call it after the backward pass and before the update."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -172,25 +154,75 @@ class LayerStats:
             own, channels = channels[: len(sums)], channels[len(sums) :]
             numbers[name, "dead_relu_pct"] = math.nan if any(map(math.isnan, own)) else 100 * own.count(0.0) / len(own)
 
-        def column(quantity: str) -> list[float | None]:
-            return [_round(numbers.get((layer.name, quantity))) for layer in self.layers]
-
         def ratio(block: str) -> float | None:
             shortcut = numbers.get((block, "shortcut"))
-            return _round(numbers[block, "branch"] / shortcut) if shortcut else None
+            return numbers[block, "branch"] / shortcut if shortcut else None
 
-        names = [layer.name for layer in self.layers]
-        kernels = [layer.conv.kernel_size[0] for layer in self.layers]
-        return {
-            "step": step,
-            "lr": lr,
-            "loss": loss,
-            "layers": names,
-            "kernels": kernels,
-            **{quantity: column(quantity) for quantity in QUANTITIES},
-            "blocks": list(self.blocks),
-            "residual_ratio": [ratio(block) for block in self.blocks],
-        }
+        layers = {layer.name: layer.conv for layer in self.layers}
+        ratios = {block: ratio(block) for block in self.blocks}
+        return signal_line(layers, numbers, ratios, step=step, lr=lr, loss=loss)
+
+
+def signal_line(
+    layers: Mapping[str, nn.Module],
+    numbers: Mapping[tuple[str, str], float],
+    ratios: Mapping[str, float | None],
+    *,
+    step: int,
+    lr: float,
+    loss: float,
+) -> dict[str, Any]:
+    """Return a `signal` line of the record.
+
+    Args:
+        layers: The layers by name; one without a kernel counts as a 1x1 convolution.
+        numbers: Values by layer and quantity; those that are missing or not finite are recorded as `None`.
+        ratios: The ratio of F to the shortcut of each block.
+        step: Step, counted from 0.
+        lr: Its learning rate.
+        loss: Its loss.
+    """
+    return {
+        "step": step,
+        "lr": lr,
+        "loss": loss,
+        "layers": list(layers),
+        "kernels": [getattr(layer, "kernel_size", (1,))[0] for layer in layers.values()],
+        **{quantity: [_round(numbers.get((name, quantity))) for name in layers] for quantity in QUANTITIES},
+        "blocks": list(ratios),
+        "residual_ratio": [_round(ratio) for ratio in ratios.values()],
+    }
+
+
+@dataclass(frozen=True)
+class LayerStatsHook:
+    """Collects layer statistics on the steps that are due."""
+
+    model: ResNet
+    forward: Forward
+    """The uncompiled forward pass: hooks in a compiled one would be compiled away, or trigger a recompilation."""
+    every: int
+    """Steps between samples; 0 for none."""
+    total_steps: int
+    make_stats: Callable[[Any], StepStats] = LayerStats
+
+    @contextmanager
+    def record(self, step: int) -> Iterator[StepStats | None]:
+        """Collect the statistics of the forward passes in the body if `step` is due; else yield `None`."""
+        if not self.is_due(step):
+            yield None
+            return
+        stats = self.make_stats(self.model)
+        handles = [module.register_forward_hook(hook) for module, hook in stats.hooks()]
+        try:
+            yield stats
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def is_due(self, step: int) -> bool:
+        """Return whether step `step`, counted from 0, is sampled: the first, every `every`-th, and the last."""
+        return self.every > 0 and (step % self.every == 0 or step == self.total_steps - 1)
 
 
 QUANTITIES = ("grad_norm", "grad_to_weight", "response_std", "activation_var", "dead_relu_pct")

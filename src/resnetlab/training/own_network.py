@@ -25,7 +25,7 @@ from resnetlab.models.evaluation_mode import evaluation_mode
 from resnetlab.models.model_card import OWN_WEIGHTS, ModelCard, read_card
 from resnetlab.models.resnet import ResNet
 from resnetlab.serialization import check
-from resnetlab.training.layer_stats import DIGITS, NUM_IMAGES, QUANTITIES, LayerStatsHook
+from resnetlab.training.layer_stats import NUM_IMAGES, signal_line
 from resnetlab.training.runtime_options import RuntimeOptions
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
@@ -190,24 +190,6 @@ def check_own_options(model: nn.Module | None, options: RuntimeOptions) -> None:
     )
 
 
-class OwnLayerStatsHook(LayerStatsHook):
-    """Collects statistics of the convolutions and linear layers of an own network on the steps that are due."""
-
-    @contextmanager
-    def record(self, step: int) -> Iterator[Any]:
-        """Collect the statistics of the forward passes in the body if `step` is due; else yield `None`."""
-        if not self.is_due(step):
-            yield None
-            return
-        stats = OwnLayerStats(self.model)
-        handles = [layer.register_forward_hook(hook) for layer, hook in stats.hooks()]
-        try:
-            yield stats
-        finally:
-            for handle in handles:
-                handle.remove()
-
-
 class OwnLayerStats:
     """The statistics of one step: gradients, and the deviation of each layer's output.
 
@@ -237,20 +219,4 @@ class OwnLayerStats:
                     self._values[name, "grad_to_weight"] = norm / torch.linalg.vector_norm(layer.weight.detach())
         numbers = {key: value.item() for key, value in self._values.items()}
 
-        def column(quantity: str) -> list[float | None]:
-            return [_round(numbers.get((name, quantity))) for name in self.layers]
-
-        return {
-            "step": step,
-            "lr": lr,
-            "loss": loss,
-            "layers": list(self.layers),
-            "kernels": [getattr(layer, "kernel_size", (1,))[0] for layer in self.layers.values()],
-            **{quantity: column(quantity) for quantity in QUANTITIES},
-            "blocks": [],
-            "residual_ratio": [],
-        }
-
-
-def _round(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(f"{value:.{DIGITS}g}")
+        return signal_line(self.layers, numbers, {}, step=step, lr=lr, loss=loss)

@@ -25,14 +25,14 @@ from resnetlab.training.execution.execution import Forward, make_forward
 from resnetlab.training.execution.resolve_execution import resolve_execution
 from resnetlab.training.grad_sync import GradSync
 from resnetlab.training.init_weights import init_from_file
-from resnetlab.training.layer_stats import LayerStatsHook, sampling_interval
+from resnetlab.training.layer_stats import LayerStats, LayerStatsHook, sampling_interval
 from resnetlab.training.length_warnings import length_warnings
 from resnetlab.training.loss import make_loss
 from resnetlab.training.metrics import ProgressMeter
 from resnetlab.training.optimizers.lr_schedule import lr_at, num_lr_drops
 from resnetlab.training.optimizers.optimizer import frozen_parameters, make_optimizer, set_mode
 from resnetlab.training.optimizers.weight_average import WeightAverage
-from resnetlab.training.own_network import OwnLayerStatsHook, OwnNetwork, resolve_own
+from resnetlab.training.own_network import OwnLayerStats, OwnNetwork, resolve_own
 from resnetlab.training.reports import bn_batch_warning
 from resnetlab.training.run_data import RunData, open_run_data
 from resnetlab.training.run_files.checkpoint import Checkpoint
@@ -87,12 +87,12 @@ class TrainerComponents:
         self.average = WeightAverage(self.model, decay) if decay else None
         self.grad_sync = GradSync(self.process_group, self.config.grad_accum_steps, stop_signal=self.stop_signal)
         self.block_noise = BlockNoise(self.model, self.config, self.process_group, self.data.device)
-        hook = OwnLayerStatsHook if isinstance(self.model, OwnNetwork) else LayerStatsHook
-        self.layer_stats = hook(
+        self.layer_stats = LayerStatsHook(
             model=self.model,
             forward=self._make_forward(self.model, uncompiled=True),
             every=sampling_interval(self.config.layer_stats_steps, self.total_steps),
             total_steps=self.total_steps,
+            make_stats=OwnLayerStats if isinstance(self.model, OwnNetwork) else LayerStats,
         )
         self.state = TrainState(at_initial_lr=self.config.recipe.initial_lr is not None)
         self.best = BestWeights(with_weights=self.config.recipe.keep == "best")
