@@ -72,9 +72,9 @@ def test_each_stage_is_measured(folder, capsys):
     assert tuple(result["speeds"]) == STAGES
     assert [name for name, speed in result["speeds"].items() if speed is None] == ["transfer"]
     assert all(speed > 0 for speed in result["speeds"].values() if speed is not None)
-    assert result["together"] > 0
-    assert result["cold"]
-    assert 50 <= result["side"] <= 80
+    assert result["all_stages"] > 0
+    assert result["page_cache_dropped"]
+    assert 50 <= result["image_side"] <= 80
     assert result["workers"] == 2
 
 
@@ -215,6 +215,6 @@ def test_remote_shards_are_read_past_the_cache(folder, tmp_path, capsys, monkeyp
     monkeypatch.setattr(fetch.RemoteReader, "_read_block", delayed(fetch.RemoteReader._read_block, 0.1))
     result = run_doctor(f"file://{tmp_path / 'shards'}", capsys, "--data-root", str(tmp_path / "cache"))
     (shard,) = (tmp_path / "shards").glob("train-*.tar")
-    assert result["far"]
+    assert result["is_remote"]
     assert result["speeds"]["storage"] == pytest.approx(60 / shard.stat().st_size * result["bytes_per_s"])
     assert 0 < result["bytes_per_s"] < shard.stat().st_size / 0.1

@@ -85,11 +85,29 @@ def test_the_saved_model_file_computes_the_same(checkpoint, tmp_path, capsys):
     assert card.preprocessing == Preprocessing(32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert card.classes[:2] == ("airplane", "automobile")
     origin = card.provenance["converted_from"]
-    assert (origin["file"], origin["says"]["epoch"], len(origin["sha256"])) == ("net.pth", 12, 64)
+    assert (origin["file"], origin["metadata"]["epoch"], len(origin["sha256"])) == ("net.pth", 12, 64)
     assert origin["assumed"]["option A's zero channels"] == "behind the others"
     images = torch.randn(4, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(loaded(images), model(images))
+
+
+@pytest.mark.parametrize(
+    ("origin", "line"),
+    [
+        ({"key_format": "akamaster"}, "from     converted from net.th (akamaster)\n"),
+        ({"layout": "akamaster"}, "from     converted from net.th (akamaster)\n"),  # as older versions wrote it
+        ({}, "from     converted from net.th\n"),
+    ],
+)
+def test_the_key_format_of_a_converted_file_is_printed(checkpoint, tmp_path, capsys, origin, line):
+    _, model = checkpoint
+    names = tuple(f"class {number}" for number in range(model.config.num_classes))
+    provenance = {"converted_from": {"file": "net.th", **origin}}
+    prepared = Preprocessing(32, (0.5,) * 3, (0.25,) * 3)
+    save_model(tmp_path / "net.safetensors", model, ModelCard(model.config, names, prepared, provenance=provenance))
+    assert run(tmp_path / "net.safetensors") == 0
+    assert line in capsys.readouterr().out
 
 
 def test_a_model_file_is_described_from_its_card(checkpoint, tmp_path, capsys):
@@ -173,16 +191,16 @@ def test_json_of_published_weights(checkpoint, tmp_path, capsys):
     path, _ = checkpoint
     result = run_json(capsys, path)
     assert result["kind"] == "a PyTorch checkpoint"
-    assert (result["num_tensors"], result["under"]) == (116, "state_dict")
-    assert result["says"] == {"epoch": 12, "best": 91.5, "arch": "resnet20"}
+    assert (result["num_tensors"], result["state_dict_key"]) == (116, "state_dict")
+    assert result["metadata"] == {"epoch": 12, "best": 91.5, "arch": "resnet20"}
     network = result["network"]
     assert network["stage_blocks"] == [3, 3, 3]
     assert (network["family"], network["shortcut"], network["params"]) == ("residual", "pad", 269_722)
-    assert result["unknown"][0]["otherwise"] == "--shortcut none"
+    assert result["assumptions"][0]["other_option"] == "--shortcut none"
     saving = ("--save", tmp_path / "a.safetensors", "--classes", *"abcdefghij", *MEAN_STD)
     result = run_json(capsys, path, "--shortcut", "none", *saving)
     assert (result["network"]["family"], result["network"]["name"]) == ("plain", "plain20")
-    assert result["unknown"][0]["because"] == "given by the user"
+    assert result["assumptions"][0]["reason"] == "given by the user"
     assert result["out"] == str(tmp_path / "a.safetensors")
     assert load_model(result["out"])[0].config.shortcut == "none"
 

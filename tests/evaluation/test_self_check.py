@@ -202,7 +202,7 @@ def test_inspect_decides_and_save_uses_it(plain, photographs, tmp_path, capsys):
     words = ["inspect", plain, "--data", photographs, "--image-size", "16", "--save", out, "--classes", *"abcdefghij"]
     assert main([*map(str, words), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    decided = {item["what"]: item["decided"] for item in printed["check"]["findings"]}
+    decided = {item["property"]: item["decided"] for item in printed["check"]["findings"]}
     assert (decided["shortcuts"], decided["mean and deviation"]) == ("none", "ImageNet")
     model, card = load_model(out)
     assert model.config.shortcut == "none"

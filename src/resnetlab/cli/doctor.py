@@ -112,12 +112,12 @@ def to_json(measured: "StageSpeeds", cores: int) -> dict[str, Any]:
     """Return the object that `--json` prints."""
     return {
         "speeds": measured.speeds,
-        "together": measured.all_stages,
+        "all_stages": measured.all_stages,
         "bytes_per_s": measured.bytes_per_s,
-        "cold": measured.cold,
-        "far": measured.is_remote,
-        "side": measured.image_side,
-        "shown": measured.train_side,
+        "page_cache_dropped": measured.cold,
+        "is_remote": measured.is_remote,
+        "image_side": measured.image_side,
+        "train_side": measured.train_side,
         "batch_size": measured.batch_size,
         "measured_batch": measured.measured_batch,
         "workers": measured.workers,

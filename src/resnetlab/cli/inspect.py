@@ -160,7 +160,7 @@ def inspect_model_file(path: Path, options: Options) -> dict[str, Any]:
         **_describe_fitted(card),
         "provenance": card.provenance,
         "sealed": sealed,
-        "odd": value_warnings(model.state_dict()),
+        "warnings": value_warnings(model.state_dict()),
     } | written
 
 
@@ -189,7 +189,7 @@ def inspect_exported_file(path: Path) -> dict[str, Any]:
         "provenance": card.provenance,
         "export": asdict(metadata),
         "sealed": True,
-        "odd": [],
+        "warnings": [],
     }
 
 
@@ -221,16 +221,16 @@ def inspect_weights(path: Path, options: Options) -> dict[str, Any]:
         "file": str(path),
         "kind": weights.container,
         "num_tensors": len(weights.tensors),
-        "under": weights.wrapper,
-        "others": list(weights.other_state_dicts),
-        "says": dict(weights.metadata),
+        "state_dict_key": weights.wrapper,
+        "other_state_dicts": list(weights.other_state_dicts),
+        "metadata": dict(weights.metadata),
         "network": describe_architecture(model.config, sum(parameter.numel() for parameter in model.parameters())),
-        "layout": imported.key_format.name,
-        "unknown": [
-            {"what": item.subject, "taken": item.value, "because": item.reason, "otherwise": item.option}
+        "key_format": imported.key_format.name,
+        "assumptions": [
+            {"property": item.subject, "value": item.value, "reason": item.reason, "other_option": item.option}
             for item in imported.assumptions
         ],
-        "odd": list(imported.warnings),
+        "warnings": list(imported.warnings),
     } | checked
     return result if options.save is None else result | _save_import(options.save, path, imported, options)
 

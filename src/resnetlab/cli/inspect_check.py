@@ -117,7 +117,7 @@ def describe_check(check: "WeightCheck", warnings: tuple[str, ...] = ()) -> dict
         "view": check.preprocessing.view,
         "image_size": check.image_size,
         "findings": [
-            {"what": item.subject, "decided": item.decided, "scores": dict(item.scores)} for item in check.findings
+            {"property": item.subject, "decided": item.decided, "scores": dict(item.scores)} for item in check.findings
         ],
         "warnings": list(warnings),
     }
@@ -130,11 +130,11 @@ def check_lines(check: Mapping[str, Any]) -> Iterator[str]:
         "distances from 0 (agreement) to 1"
     )
     for item in check["findings"]:
-        words = NUMBERS.get(item["what"], {})
+        words = NUMBERS.get(item["property"], {})
         ranked = sorted(item["scores"].items(), key=lambda pair: pair[1])[:2]
         shown = ", ".join(f"{words.get(name, name)} {score:.4f}" for name, score in ranked)
         verdict = "cannot tell" if item["decided"] is None else words.get(item["decided"], item["decided"])
-        yield f"{item['what']}: {verdict} ({shown})"
+        yield f"{item['property']}: {verdict} ({shown})"
     if check.get("stored"):
         yield f"stored in the model file: {', '.join(check['stored'])}"
     yield from (f"contradiction: {line}" for line in check["warnings"])

@@ -286,8 +286,8 @@ def _origin(path: Path, imported: ImportedModel) -> dict[str, Any]:
     return {
         "file": path.name,
         "sha256": parts_digest(path),
-        "layout": imported.key_format.name,
-        "says": replace_non_finite(dict(imported.weights.metadata)),
+        "key_format": imported.key_format.name,
+        "metadata": replace_non_finite(dict(imported.weights.metadata)),
         "assumed": {item.subject: item.value for item in imported.assumptions},
-        "odd": list(imported.warnings),
+        "warnings": list(imported.warnings),
     }

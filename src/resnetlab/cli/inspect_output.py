@@ -22,7 +22,7 @@ NOT_SEALED = "not sealed: written by an older version, without checksums; change
 def format_lines(result: dict[str, Any]) -> Iterator[str]:
     """Yield the text output, in lines of at most 80 columns except for paths."""
     tensors = f", {result['num_tensors']:,} tensors" if "num_tensors" in result else ""
-    wrapper = f" under {result['under']}" if result.get("under") else ""
+    wrapper = f" under {result['state_dict_key']}" if result.get("state_dict_key") else ""
     yield f"{result['file']}: {result['kind']}{tensors}{wrapper}"
     yield from _format_network(result["network"])
     yield from _format_import(result)
@@ -46,7 +46,7 @@ def format_lines(result: dict[str, Any]) -> Iterator[str]:
     if "export" in result:
         yield from _entry("input", f"{result['export']['input']}")
         yield from _entry("agrees", _format_agreement(result["export"]))
-    for index, sentence in enumerate((*result["odd"], *result.get("notes", ()))):
+    for index, sentence in enumerate((*result["warnings"], *result.get("notes", ()))):
         yield from _entry("" if index else "note", sentence)
     if "out" in result:
         yield f"model file: {result['out']}"
@@ -74,15 +74,16 @@ def _format_network(network: dict[str, Any]) -> Iterator[str]:
 
 def _format_import(result: dict[str, Any]) -> Iterator[str]:
     """Yield the lines on a file of published weights: key format, metadata, other state dicts, assumptions."""
-    if "layout" in result:
-        yield from _entry("keys", result["layout"])
-    for key, value in result.get("says", {}).items():
+    if "key_format" in result:
+        yield from _entry("keys", result["key_format"])
+    for key, value in result.get("metadata", {}).items():
         yield from _entry("metadata", f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}")
-    for name in result.get("others", ()):
+    for name in result.get("other_state_dicts", ()):
         yield from _entry("also", f"{name}: other tensors, not read; read them with --tensors {name}")
-    for index, item in enumerate(result.get("unknown", ())):
-        otherwise = f". Otherwise: {item['otherwise']}" if item["otherwise"] else ""
-        yield from _entry("" if index else "assumed", f"{item['what']}: {item['taken']}, {item['because']}{otherwise}")
+    for index, item in enumerate(result.get("assumptions", ())):
+        otherwise = f". Otherwise: {item['other_option']}" if item["other_option"] else ""
+        text = f"{item['property']}: {item['value']}, {item['reason']}{otherwise}"
+        yield from _entry("" if index else "assumed", text)
 
 
 def _entry(label: str, text: str) -> list[str]:
@@ -111,7 +112,8 @@ def _format_provenance(provenance: dict[str, Any]) -> str:
     """Return one line on the origin of a model."""
     if "converted_from" in provenance:
         origin = provenance["converted_from"]
-        return f"converted from {origin['file']} ({origin['layout']})"
+        key_format = origin.get("key_format") or origin.get("layout")  # `layout` in files of older versions
+        return f"converted from {origin['file']}{f' ({key_format})' if key_format else ''}"
     parts = []
     with suppress(KeyError, TypeError):  # other programs may write other values here
         config = provenance["config"]

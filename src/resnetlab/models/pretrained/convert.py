@@ -128,9 +128,9 @@ def _write(source: Path, path: Path, conversion: Conversion, *, imported: "Impor
             **conversion.origin,
             "file": source.name,
             "sha256": parts_digest(source),
-            "layout": imported.key_format.name,
+            "key_format": imported.key_format.name,
             "assumed": {item.subject: item.value for item in imported.assumptions},
-            "odd": list(imported.warnings),
+            "warnings": list(imported.warnings),
         }
     }
     save_model(path, imported.model, ModelCard(config, classes, conversion.preprocessing, provenance=provenance))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 WEIGHTS_SUFFIXES = FILE_SUFFIXES[:7]
 """Suffixes of files of weights; the others are exports."""
-CIFAR_MEAN_LAYOUTS = ("kuangliu", "torchvision or timm")
+CIFAR_MEAN_KEY_FORMATS = ("kuangliu", "torchvision or timm")
 """Beginnings of the key formats whose CIFAR networks are normalised with CIFAR-10's own mean and deviation."""
 CLEAR_RATIO = 255.0
 """Ratio of variances beyond which the pixels of the training had another scale."""
@@ -94,7 +94,7 @@ def assumed_conversion(path: Path, imported: "ImportedModel") -> tuple[Conversio
     return Conversion(path.stem, None, classes, preprocessing), lines
 
 
-def _assumed_preprocessing(config: ModelConfig, layout: str) -> tuple[Preprocessing, str]:
+def _assumed_preprocessing(config: ModelConfig, key_format: str) -> tuple[Preprocessing, str]:
     """Return the usual preprocessing of such a network, and why."""
     if config.in_channels != 3:
         half = (0.5,) * config.in_channels
@@ -103,7 +103,7 @@ def _assumed_preprocessing(config: ModelConfig, layout: str) -> tuple[Preprocess
     if config.stem != "cifar":
         fields = reference_fields("bilinear", "torchvision")
         return Preprocessing(224, IMAGENET_MEAN, IMAGENET_STD, crop_ratio=0.875, **fields), "as in torchvision"
-    if layout.startswith(CIFAR_MEAN_LAYOUTS):
+    if key_format.startswith(CIFAR_MEAN_KEY_FORMATS):
         return Preprocessing(32, CIFAR10_MEAN, CIFAR10_STD), "as in kuangliu's and chenyaofo's repositories"
     return Preprocessing(32, IMAGENET_MEAN, IMAGENET_STD), "as in akamaster's repository"
 
