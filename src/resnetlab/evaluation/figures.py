@@ -1,4 +1,4 @@
-"""Figures of an evaluation as SVG: calibration, confusion matrix, errors by class; and thumbnails of images."""
+"""Figures of an evaluation as SVG: calibration, confusion matrix, coverage, errors by class; thumbnails of images."""
 
 import io
 import unicodedata
@@ -15,7 +15,6 @@ from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from PIL import Image
 
-from resnetlab.evaluation.coverage_figure import draw_coverage
 from resnetlab.evaluation.metrics import Evaluation, confused_pairs
 from resnetlab.figure_style import COLOURS, GREY, MIN_RANGE_PCT, STYLE, add_caption, create_panels, set_panel_title
 from resnetlab.fonts import text_style
@@ -181,6 +180,30 @@ def draw_class_errors(evaluation: Evaluation, tall: bool) -> Figure | None:
         (f"{selection}, dot and bar: error, line: 95 % interval", f"dashed: all images, {evaluation.top1.pct:.2f} %"),
         tall=tall,
     )
+    return figure
+
+
+def draw_coverage(evaluation: Evaluation, tall: bool) -> Figure | None:
+    """Draw the error against coverage with its 95 % interval, and the threshold `reject_below` if there is one."""
+    points = [(point.coverage_pct, point.error) for point in evaluation.coverage if point.error]
+    if len(points) < 2 or not evaluation.top1.num_wrong:
+        return None
+    figure, (axes,) = create_panels(1, tall=tall, height=3.2)
+    share, pct = [coverage for coverage, _ in points], [error.pct for _, error in points]
+    low, high = np.array([error.interval_95_pct for _, error in points]).T
+    axes.fill_between(share, low, high, color=COLOURS[0], alpha=0.15, linewidth=0)
+    axes.plot(share, pct, "o-", color=COLOURS[0], markersize=4)
+    rejection = evaluation.rejection
+    if rejection and rejection.error:
+        axes.plot(rejection.coverage_pct, rejection.error.pct, "D", color=COLOURS[1], markersize=7)
+    axes.axhline(evaluation.top1.pct, color=GREY, linestyle="--", linewidth=1.2)
+    axes.set(xlim=(0, 102), ylim=(0, 1.03 * max(high.max(), MIN_RANGE_PCT)))
+    axes.set(xlabel="images answered, %", ylabel="top-1 error of these, %")
+    axes.grid(alpha=0.25)
+    lines = ["dot: the most confident images, band: 95 % interval", f"dashed: all images, {evaluation.top1.pct:.2f} %"]
+    if rejection and rejection.error:
+        lines.append(f"diamond: rejected below {rejection.threshold:g}")
+    add_caption(figure, tuple(lines), tall=tall)
     return figure
 
 

@@ -4,13 +4,17 @@ import math
 from typing import TYPE_CHECKING
 
 from resnetlab.config import Recipe
+from resnetlab.evaluation.chance import are_unequal, chance_level, imbalance
 from resnetlab.system.count_text import count_text
-from resnetlab.training.describe_classes import describe_classes
 from resnetlab.training.init_weights import describe_init
+from resnetlab.training.multi_label import MEASURES
 from resnetlab.training.reports import sharing
 
 if TYPE_CHECKING:
     from resnetlab.training.trainer_setup import TrainerComponents
+
+MAX_COUNTS = 6
+"""Classes whose number of images is printed: the largest ones, and from more classes the smallest one."""
 
 
 def describe_run(trainer: "TrainerComponents") -> list[str]:
@@ -34,7 +38,7 @@ def describe_run(trainer: "TrainerComponents") -> list[str]:
         f"{'mean per pixel' if preprocessing.pixel_mean else 'mean and deviation per channel'}"
         f"{'' if config.weights is None else ', as in the file'}",
         *(f"         {line}" for line in dataset.reading),
-        *describe_classes(trainer),
+        *_describe_classes(trainer),
         f"recipe   {recipe.name}; seed {config.seed}",
         f"         {length_text(total_steps, steps_per_epoch, recipe.batch_size)}",
         f"         lr {recipe.lr:g}, {_schedule(recipe, total_steps, steps_per_epoch)}",
@@ -54,6 +58,35 @@ def describe_run(trainer: "TrainerComponents") -> list[str]:
     if trainer.state.step:
         lines.append(f"resumed  after step {trainer.state.step:,}")
     return lines
+
+
+def _describe_classes(trainer: "TrainerComponents") -> list[str]:
+    """Return lines on unequal classes of the training split, and on the chance level of the validation split."""
+    counts, classes = trainer.data.class_counts, trainer.data.dataset.classes
+    lines = []
+    if are_unequal(counts) and not trainer.data.dataset.train.is_multi_label:
+        largest_first = sorted(range(len(counts)), key=lambda label: -counts[label])
+        shown = [f"{classes[label]} {counts[label]:,}" for label in largest_first]
+        if len(shown) > MAX_COUNTS:
+            shown = [*shown[: MAX_COUNTS - 1], "…", shown[-1]]
+        lines.append(f"classes  images for training: {', '.join(shown).replace('…,', '…')}")
+        lines.append(f"         {imbalance(counts):.3g} to 1; {_class_correction(trainer)}")
+    val = trainer.data.dataset.val
+    if val.is_multi_label:
+        return [*lines, f"labels   {MEASURES[0]}", f"         {MEASURES[1]}"]
+    level = chance_level(val.class_counts(len(classes)))
+    if level is not None:
+        lines.append(f"chance   {level.error_pct:.2f} % val error by {level.describe(classes)}")
+    return lines
+
+
+def _class_correction(trainer: "TrainerComponents") -> str:
+    if trainer.config.recipe.balanced_order:
+        return "each class drawn equally often"
+    weights = trainer.data.class_weights
+    if weights is not None:
+        return f"loss weighted by {weights[weights > 0].min():.3g} to {weights.max():.3g}"
+    return "--class-weights balanced or --balanced-order on corrects it"
 
 
 def length_text(total_steps: int, steps_per_epoch: int, batch_size: int) -> str:
