@@ -6,6 +6,7 @@ import json
 import resource
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
@@ -106,9 +107,11 @@ def test_a_renamed_option_is_refused_with_its_new_name(command, old, new, capsys
     for words in ((old, "2"), (f"{old}=2",), (old.replace("-", "_").replace("__", "--"), "2")):
         assert main([command, *words]) == 2
         assert capsys.readouterr().err == line
-    fields = importlib.import_module(f"resnetlab.cli.{command}").Options.__dataclass_fields__
-    assert new.removeprefix("--").replace("-", "_") in fields
-    assert old.removeprefix("--").replace("-", "_") not in fields
+    hints = typing.get_type_hints(importlib.import_module(f"resnetlab.cli.{command}").Options, include_extras=True)
+    given = {name: [getattr(item, "name", None) for item in getattr(hints[name], "__metadata__", ())] for name in hints}
+    names = {f"--{next(filter(None, own), name.replace('_', '-'))}" for name, own in given.items()}
+    assert new in names
+    assert old not in names
     assert RENAMED_OPTIONS[command][old] == new
 
 

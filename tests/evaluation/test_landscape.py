@@ -121,7 +121,7 @@ def test_a_grid_is_checked():
 def test_number_of_points_follows_from_the_time(model, images, labels):
     def in_time(seconds, dimensions: Literal[1, 2] = 2):
         ticks = iter([0.0, 0.5])
-        return points_in_time(model, images, labels, seconds=seconds, dimensions=dimensions, clock=lambda: next(ticks))
+        return points_in_time(model, images, labels, time_s=seconds, dimensions=dimensions, clock=lambda: next(ticks))
 
     assert in_time(0.5 * 21 * 21) == 21
     assert in_time(0.5 * 22 * 22) == 21

@@ -86,7 +86,7 @@ USERS = {
         model, images, LABELS, options=LesionOptions(most_removed=1, most_swaps=1, repeats=1, paths=1)
     ),
     "path gradients": lambda model, images: measure_path_gradients(model, images, LABELS, per_length=1),
-    "points in time": lambda model, images: points_in_time(model, images, LABELS, seconds=0, dimensions=1),
+    "points in time": lambda model, images: points_in_time(model, images, LABELS, time_s=0, dimensions=1),
     "shattering": lambda model, images: path_gradients(model, images, num_paths=1, num_points=4, seed=0),
 }
 

@@ -192,7 +192,7 @@ def test_the_time_of_a_local_core_is_measured(monkeypatch):
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        found = time_training_image(SlowNetwork(), 32, 4, half=False, seconds=0.1)  # type: ignore[arg-type]
+        found = time_training_image(SlowNetwork(), 32, 4, half=False, time_s=0.1)  # type: ignore[arg-type]
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

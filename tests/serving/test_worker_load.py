@@ -79,7 +79,7 @@ def test_the_number_of_images_is_limited():
     ],
 )
 def test_what_the_worker_rejects_needs_no_memory_and_what_is_unknown_may_need_all(data, memory):
-    assert pending(WorkerLoad(Limits()), data).memory == memory
+    assert pending(WorkerLoad(Limits()), data).memory_bytes == memory
 
 
 def test_waiting_in_the_worker_is_no_hang(clock):
@@ -159,7 +159,7 @@ def test_a_large_image_may_take_as_long_as_its_size_needs(clock):
     image = pending(load, LARGE)
     load.add(image)
     load.begin_stage([image.id], "decode")
-    clock.now += 3 + image.memory / module.SLOWEST_DECODING - 0.5
+    clock.now += 3 + image.memory_bytes / module.SLOWEST_DECODING - 0.5
     assert not load.is_hung()
     clock.now += 1
     assert load.is_hung()

@@ -99,7 +99,7 @@ def run(options: Options) -> int:
     from resnetlab.training.profiler import measure_stages
 
     measured = measure_stages(
-        config, workers=workers, seconds=options.seconds, cache_gib=runtime.cache_gib, on_stage=print_stage
+        config, workers=workers, time_s=options.seconds, cache_gib=runtime.cache_gib, on_stage=print_stage
     )
     if options.json:
         print_json(to_json(measured, cores))

@@ -40,9 +40,9 @@ class Options:
     """Milliseconds that an image waits for others that are being decoded; an image alone never waits."""
     max_queue: int = Limits.max_queue
     """Images that may wait in the queue, at least 1; requests beyond it get 429."""
-    timeout: float = Limits.timeout_s
+    timeout_s: Annotated[float, tyro.conf.arg(name="timeout")] = Limits.timeout_s
     """Seconds from a complete request to its response; after it the request gets 503."""
-    body_timeout: float = Limits.body_timeout_s
+    body_timeout_s: Annotated[float, tyro.conf.arg(name="body-timeout")] = Limits.body_timeout_s
     """Seconds within which a request body must arrive; after it the request gets 408."""
     max_mib: int = Limits.max_mib
     """Largest encoded image in MiB; larger ones get 413."""
@@ -77,8 +77,8 @@ def run(options: Options) -> int:
         max_batch=options.max_batch,
         max_wait_ms=options.max_wait_ms,
         max_queue=options.max_queue,
-        timeout_s=options.timeout,
-        body_timeout_s=options.body_timeout,
+        timeout_s=options.timeout_s,
+        body_timeout_s=options.body_timeout_s,
         max_mib=options.max_mib,
         max_megapixels=options.max_megapixels,
         max_decode_mib=options.max_decode_mib,

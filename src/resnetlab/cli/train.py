@@ -150,7 +150,7 @@ class Options:
     """With several processes: compute batch statistics over all of them."""
     grad_accum_steps: int | None = None
     """Micro-batches per step and process; more need less memory; 1 if not given."""
-    timeout: float = 600.0
+    timeout_s: Annotated[float, tyro.conf.arg(name="timeout")] = 600.0
     """Seconds that processes wait for one that does not respond before all exit."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: a third more time, far less memory."""
@@ -162,7 +162,7 @@ class Options:
     """Threads that decode images if the data set does not fit in memory; one per core if not given."""
     cache_gib: float = CACHE_GIB
     """Size of the cache for remote shards in GiB; its folder is --data-root, or the user's cache folder."""
-    checkpoint_seconds: float = 300.0
+    checkpoint_s: Annotated[float, tyro.conf.arg(name="checkpoint-seconds")] = 300.0
     """Seconds between checkpoints, at least; checkpoints take at most 1 % of the time."""
     checkpoint_steps: int | None = None
     """Steps between checkpoints; replaces --checkpoint-seconds."""
@@ -200,7 +200,7 @@ def run(options: Options) -> int:
             from resnetlab.training.distributed import join_process_group
             from resnetlab.training.fit import fit
 
-            with join_process_group(options.timeout) as process_group:
+            with join_process_group(options.timeout_s) as process_group:
                 if request is not None:
                     limit_s = runtime.max_expected_s
                     plan = make_plan(request, console, process_group, yes=options.yes, max_expected_s=limit_s)
@@ -396,15 +396,15 @@ def runtime_options(options: Options, out: Path | None = None) -> "RuntimeOption
     has_length = any((options.recipe, options.minutes)) or bool({"epochs", "steps"} & recipe_overrides(options).keys())
     is_agreed = options.yes or has_length or (out is not None and _continues(options, out))
     workers = max(1, usable_cores() // local_world_size()) if options.workers is None else options.workers
-    if not 1 <= options.timeout <= MAX_TIMEOUT_S:
-        raise ConfigError(f"timeout must be from 1 to {MAX_TIMEOUT_S:,}, not {options.timeout:g}")
+    if not 1 <= options.timeout_s <= MAX_TIMEOUT_S:
+        raise ConfigError(f"timeout must be from 1 to {MAX_TIMEOUT_S:,}, not {options.timeout_s:g}")
     return RuntimeOptions(
         workers=workers,
         cache_gib=options.cache_gib,
         resume=True,
         fresh=options.fresh and restart_count() == 0,  # a run that torchrun restarts continues
         allow_config_change=options.allow_config_change,
-        checkpoint_s=options.checkpoint_seconds,
+        checkpoint_s=options.checkpoint_s,
         checkpoint_steps=options.checkpoint_steps,
         keep_states_epochs=options.keep_states,
         track=options.track,

@@ -13,9 +13,7 @@ MAX_BATCH_SIZES = 128, 32
 LARGE_SIDE = 64
 
 
-def time_training_image(
-    network: ResNet, image_size: int, batch_size: int, *, half: bool, seconds: float = 2.0
-) -> float:
+def time_training_image(network: ResNet, image_size: int, batch_size: int, *, half: bool, time_s: float = 2.0) -> float:
     """Return the seconds that one thread needs for a training image, measured on random pixels.
 
     Whole training steps are repeated for `seconds`, at least three times, and the median counts. The weights of the
@@ -26,7 +24,7 @@ def time_training_image(
         image_size: Side of the images, in pixels.
         batch_size: Images of a step. Larger steps than `MAX_BATCH_SIZES` are measured with that many.
         half: Whether to compute in bf16 under autocast.
-        seconds: Minimum measuring time.
+        time_s: Minimum measuring time in seconds.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -37,7 +35,7 @@ def time_training_image(
         images = torch.randn(num_images, network.config.in_channels, image_size, image_size)
         images, labels = images.contiguous(memory_format=torch.channels_last), torch.zeros(num_images, dtype=torch.long)
         times_s: list[float] = []
-        while len(times_s) < 4 or sum(times_s[1:]) < seconds:  # the first step warms up
+        while len(times_s) < 4 or sum(times_s[1:]) < time_s:  # the first step warms up
             start_s = time.perf_counter()
             optimizer.zero_grad()
             with torch.autocast("cpu", torch.bfloat16, enabled=half):

@@ -87,7 +87,7 @@ class Worker:
 
     def _pool(self, header: Mapping[str, Any]) -> ThreadPoolExecutor:
         """Return the threads for an image: small ones never wait for those that are busy with large ones."""
-        return self._pools["large" if header["memory"] > self._large_memory else "small"]
+        return self._pools["large" if header["memory_bytes"] > self._large_memory else "small"]
 
     def _check_memory(self, header: Mapping[str, Any], data: bytes) -> None:
         """Raise unless decoding takes no more memory than is allowed and than the supervisor has reserved.
@@ -112,7 +112,7 @@ class Worker:
                 f"than {self._max_memory >> 20:,}; send a smaller one, or start "
                 "the server with a larger --max-decode-mib"
             )
-        if needed > header["memory"]:
+        if needed > header["memory_bytes"]:
             raise BadImageError(f"has {size}, which its first header contradicts")
 
     def _decode(self, header: Mapping[str, Any], data: bytes, reservation: AbstractContextManager[None]) -> None:

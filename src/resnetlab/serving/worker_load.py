@@ -55,8 +55,8 @@ class PendingRequest:
     """`time.monotonic()` when the worker got it; `None` while it is queued."""
     stage_at: float | None = None
     """`time.monotonic()` when the worker reported that it began with a stage; `None` before, and while it waits."""
-    memory: int = -1
-    """Bytes that decoding may take; 0 if the worker will reject the image before it decodes it, -1 if not yet known."""
+    memory_bytes: int = -1
+    """Most memory of decoding; 0 if the worker will reject the image before it decodes it, -1 if not yet known."""
 
 
 class WorkerLoad:
@@ -75,20 +75,22 @@ class WorkerLoad:
 
     def reserve(self, pending: PendingRequest) -> None:
         """Set the memory that an image may take, from its header; all that is allowed if the header is not readable."""
-        if pending.memory >= 0:
+        if pending.memory_bytes >= 0:
             return
         claim, most = read_claim(pending.data), self._limits.max_decode_bytes
         needed = most if claim is None else decode_memory(claim, self.min_side)
-        pending.memory = needed if needed <= most else 0
+        pending.memory_bytes = needed if needed <= most else 0
 
     def fits(self, pending: PendingRequest) -> bool:
         """Return whether the worker may get an image now, after `reserve`."""
         if len(self.sent) >= self._limits.max_in_worker:
             return False
-        if pending.memory <= self._limits.large_decode_bytes:
+        if pending.memory_bytes <= self._limits.large_decode_bytes:
             return True
-        large = [image.memory for image in self.sent.values() if image.memory > self._limits.large_decode_bytes]
-        return sum(large) + pending.memory <= self._limits.max_decode_bytes
+        large = [
+            image.memory_bytes for image in self.sent.values() if image.memory_bytes > self._limits.large_decode_bytes
+        ]
+        return sum(large) + pending.memory_bytes <= self._limits.max_decode_bytes
 
     def add(self, pending: PendingRequest) -> None:
         """Store an image that is sent to the worker now."""
@@ -113,10 +115,10 @@ class WorkerLoad:
         if not self.sent:
             return False
         now, max_age_s = time.monotonic(), self._max_age_s + 2 * self.batch_s
-        slowest_s = max(image.memory for image in self.sent.values()) / SLOWEST_DECODING
+        slowest_s = max(image.memory_bytes for image in self.sent.values()) / SLOWEST_DECODING
         if now - self._progress_at > max_age_s + slowest_s:
             return True
         return any(
-            image.stage_at is not None and now - image.stage_at > max_age_s + image.memory / SLOWEST_DECODING
+            image.stage_at is not None and now - image.stage_at > max_age_s + image.memory_bytes / SLOWEST_DECODING
             for image in self.sent.values()
         )

@@ -209,7 +209,7 @@ class WorkerSupervisor:
             while self._queue and len(self._load.sent) < self._limits.max_in_worker:
                 pending = self._queue.popleft()
                 self._load.reserve(pending)
-                is_large = pending.memory > self._limits.large_decode_bytes
+                is_large = pending.memory_bytes > self._limits.large_decode_bytes
                 if (is_large and large_waits) or not self._load.fits(pending):
                     large_waits = True  # later large images do not pass this one
                     waiting.append(pending)
@@ -217,7 +217,12 @@ class WorkerSupervisor:
                 if not self._load.sent:
                     self._service_time.start()
                 self._load.add(pending)
-                header = {"id": pending.id, "top": pending.top, "explain": pending.explain, "memory": pending.memory}
+                header = {
+                    "id": pending.id,
+                    "top": pending.top,
+                    "explain": pending.explain,
+                    "memory_bytes": pending.memory_bytes,
+                }
                 pipe.write(encode_header(header, len(pending.data)))
                 pipe.write(pending.data)
                 pending.data = b""

@@ -82,16 +82,16 @@ def measure_stages(
     config: RunConfig,
     *,
     workers: int,
-    seconds: float = 1.0,
+    time_s: float = 1.0,
     cache_gib: float = CACHE_GIB,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> StageSpeeds:
-    """Measure each stage of training for about `seconds`; write nothing.
+    """Measure each stage of training for about `time_s` seconds; write nothing.
 
     Args:
         config: The run.
         workers: Threads that decode images.
-        seconds: Length of each measurement.
+        time_s: Length of each measurement in seconds.
         cache_gib: Upper limit of the cache for remote shards.
         on_stage: Called with the name of each measurement before it starts.
 
@@ -116,15 +116,15 @@ def measure_stages(
         order = data.order(0)
         on_stage("storage")
         if split.shards is None:
-            speeds["storage"], bytes_per_s, cold = _read(split.images, order, max(1, workers), seconds)
+            speeds["storage"], bytes_per_s, cold = _read(split.images, order, max(1, workers), time_s)
         else:
-            speeds["storage"], bytes_per_s = _fetch(split.images, order, seconds)
+            speeds["storage"], bytes_per_s = _fetch(split.images, order, time_s)
         on_stage("decoding")
-        speeds["decoding"] = _decode(split.images, trainer, workers, seconds)
+        speeds["decoding"] = _decode(split.images, trainer, workers, time_s)
     on_stage("augmentation, transfer and step")
-    speeds |= _measure_device(trainer, split, seconds)
+    speeds |= _measure_device(trainer, split, time_s)
     on_stage("all together")
-    all_stages = _train_for(trainer, 2 * seconds)
+    all_stages = _train_for(trainer, 2 * time_s)
     image_side = float(train_side)
     if isinstance(split.images, EncodedImages):
         image_side = float(split.images.sizes.min(1).values.float().mean())
@@ -144,7 +144,7 @@ def measure_stages(
     )
 
 
-def _measure_device(trainer: Trainer, split: Split, seconds: float) -> dict[str, float | None]:
+def _measure_device(trainer: Trainer, split: Split, time_s: float) -> dict[str, float | None]:
     """Measure the stages that run one after another: augmentation, transfer to a GPU, and the step."""
     data, recipe, device = trainer.data, trainer.data.config.recipe, trainer.data.device
     batch, labels = _sample_batch(split, trainer)
@@ -154,17 +154,17 @@ def _measure_device(trainer: Trainer, split: Split, seconds: float) -> dict[str,
     def augment() -> Tensor:
         return augment_batch(batch, data.preprocessing, recipe, params=params, memory_format=layout)
 
-    speeds: dict[str, float | None] = {"augmentation": _rate(lambda: len(augment()), seconds, device)}
+    speeds: dict[str, float | None] = {"augmentation": _rate(lambda: len(augment()), time_s, device)}
     if device.type == "cuda" and isinstance(split.images, EncodedImages):
         host = batch.cpu()
-        speeds["transfer"] = _rate(lambda: len(host.to(device)), seconds, device)
+        speeds["transfer"] = _rate(lambda: len(host.to(device)), time_s, device)
     parts = trainer.grad_sync.micro_batches
     batches = cycle(zip(augment().chunk(parts), labels.chunk(parts), strict=True))
-    speeds["step"] = _rate(lambda: _step(trainer, batches), seconds, device)
+    speeds["step"] = _rate(lambda: _step(trainer, batches), time_s, device)
     return speeds
 
 
-def _read(images: EncodedImages, order: Tensor, workers: int, seconds: float) -> tuple[float, float, bool]:
+def _read(images: EncodedImages, order: Tensor, workers: int, time_s: float) -> tuple[float, float, bool]:
     """Read images in the order of an epoch; return images and bytes per second, and whether the page cache was cold."""
     samples = order[:NUM_READ].tolist()
     places = [images.storage[sample] for sample in samples]
@@ -176,13 +176,13 @@ def _read(images: EncodedImages, order: Tensor, workers: int, seconds: float) ->
         for some in range(0, len(places), 16 * workers):
             total += sum(map(len, pool.map(read_image_bytes, places[some : some + 16 * workers])))
             count += len(places[some : some + 16 * workers])
-            if time.perf_counter() - start_s > seconds:
+            if time.perf_counter() - start_s > time_s:
                 break
         elapsed_s = time.perf_counter() - start_s
     return count / elapsed_s, total / elapsed_s, cold
 
 
-def _fetch(images: EncodedImages, order: Tensor, seconds: float) -> tuple[float, float]:
+def _fetch(images: EncodedImages, order: Tensor, time_s: float) -> tuple[float, float]:
     """Fetch shards in the order of an epoch, bypassing the cache; return images and bytes per second."""
     assert isinstance(images.storage, PackedByteRanges)
     places, count, total = images.storage, 0.0, 0
@@ -194,19 +194,19 @@ def _fetch(images: EncodedImages, order: Tensor, seconds: float) -> tuple[float,
         for block in shard.blocks():
             count, total = count + own * len(block) / shard.entry.bytes, total + len(block)
             elapsed_s = time.perf_counter() - start_s
-            if elapsed_s > seconds:
+            if elapsed_s > time_s:
                 return count / elapsed_s, total / elapsed_s
     elapsed_s = time.perf_counter() - start_s
     return count / elapsed_s, total / elapsed_s
 
 
-def _decode(images: EncodedImages, trainer: Trainer, workers: int, seconds: float) -> float:
+def _decode(images: EncodedImages, trainer: Trainer, workers: int, time_s: float) -> float:
     """Decode images in memory as training does, with as many threads; return images per second."""
     chosen = trainer.data.order(0)[:NUM_DECODED]
     kept = replace(images.subset(chosen), storage=[read_image_bytes(images.storage[at]) for at in chosen.tolist()])
     batches = _batches(len(kept), trainer.data.config.recipe.batch_size)
     with thread_pool(workers) as pool:
-        return _rate(lambda: len(_decoded(kept, trainer, next(batches), pool)), seconds)
+        return _rate(lambda: len(_decoded(kept, trainer, next(batches), pool)), time_s)
 
 
 def _batches(count: int, size: int) -> Iterator[Tensor]:
@@ -243,8 +243,8 @@ def _step(trainer: Trainer, batches: Iterator[tuple[Tensor, Tensor]]) -> int:
     return trainer.train_step(batches).num_images
 
 
-def _train_for(trainer: Trainer, seconds: float) -> float:
-    """Train for `seconds`; return images per second."""
+def _train_for(trainer: Trainer, time_s: float) -> float:
+    """Train for `time_s` seconds; return images per second."""
 
     def all_epochs() -> Iterator[tuple[Tensor, Tensor]]:
         epoch = 0
@@ -254,13 +254,13 @@ def _train_for(trainer: Trainer, seconds: float) -> float:
 
     batches = all_epochs()
     try:
-        return _rate(lambda: _step(trainer, batches), seconds, trainer.data.device)
+        return _rate(lambda: _step(trainer, batches), time_s, trainer.data.device)
     finally:
         batches.close()  # type: ignore[attr-defined]
 
 
-def _rate(work: Callable[[], int], seconds: float, device: torch.device | None = None) -> float:
-    """Repeat `work`, once unmeasured and then for `seconds`; return images per second."""
+def _rate(work: Callable[[], int], time_s: float, device: torch.device | None = None) -> float:
+    """Repeat `work`, once unmeasured and then for `time_s` seconds; return images per second."""
     cuda = device is not None and device.type == "cuda"
 
     def now() -> float:
@@ -271,7 +271,7 @@ def _rate(work: Callable[[], int], seconds: float, device: torch.device | None =
     work()
     start_s = now_s = now()
     count = 0
-    while count == 0 or now_s - start_s < seconds:
+    while count == 0 or now_s - start_s < time_s:
         count += work()
         now_s = now()
     return count / (now_s - start_s)

@@ -128,11 +128,11 @@ def points_in_time(
     images: Tensor,
     labels: Tensor,
     *,
-    seconds: float,
+    time_s: float,
     dimensions: Literal[1, 2],
     clock: Callable[[], float] = time.perf_counter,
 ) -> int:
-    """Return the odd number of points along an axis that can be measured in some seconds, from two timed passes.
+    """Return the odd number of points along an axis that can be measured in `time_s` seconds, from two timed passes.
 
     At least `FEWEST` and at most `MOST` (`MOST_ON_LINE` for a line) points, whatever the time.
     """
@@ -141,7 +141,7 @@ def points_in_time(
         start = clock()
         loss_and_error(model, images, labels)
         pass_s = clock() - start
-    count = seconds / max(pass_s, 1e-6)
+    count = time_s / max(pass_s, 1e-6)
     along = math.isqrt(int(count)) if dimensions == 2 else int(count)
     along = min(max(along, FEWEST), MOST if dimensions == 2 else MOST_ON_LINE)
     return along if along % 2 else along - 1

@@ -35,9 +35,9 @@ class LandscapeOptions:
     dimensions: Literal[1, 2] = 2
     """A line through the weights, or a plane."""
     num_points: int | None = None
-    """Points along an axis, odd; as many as `seconds` allow if not given."""
-    seconds: float = 100.0
-    """Time for all points of all networks, above 0; the number of points follows from a timed pass."""
+    """Points along an axis, odd; as many as `time_s` allow if not given."""
+    time_s: float = 100.0
+    """Time for all points of all networks in seconds, above 0; the number of points follows from a timed pass."""
     extent: float = 1.0
     """A landscape reaches from minus this to plus this many lengths of the filters, above 0."""
     seed: int = 0
@@ -46,9 +46,9 @@ class LandscapeOptions:
     """Largest eigenvalues of the Hessian at the network's weights; 0 for none."""
 
     def __post_init__(self) -> None:
-        for name in ("seconds", "extent"):
+        for name in ("time_s", "extent"):
             if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be above 0, not {getattr(self, name):g}")
+                raise ConfigError(f"{name.removesuffix('_s')} must be above 0, not {getattr(self, name):g}")
         if self.num_eigenvalues < 0:
             raise ConfigError(f"eigenvalues must be at least 0, not {self.num_eigenvalues}")
         if self.num_points is not None:
@@ -104,9 +104,9 @@ def choose_points(cases: Sequence[LandscapeCase], options: LandscapeOptions, out
     stored = stored_header(record_path(out, 0))
     if stored is not None and isinstance(stored.get("points"), int) and stored.get("dimensions") == options.dimensions:
         return stored["points"]
-    seconds = options.seconds / len(cases)
+    time_s = options.time_s / len(cases)
     return min(
-        points_in_time(case.model, case.images, case.labels, seconds=seconds, dimensions=options.dimensions)
+        points_in_time(case.model, case.images, case.labels, time_s=time_s, dimensions=options.dimensions)
         for case in cases
     )
 

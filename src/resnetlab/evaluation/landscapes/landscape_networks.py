@@ -36,7 +36,7 @@ def landscape(
     max_images: int = MAX_IMAGES,
     dimensions: Literal[1, 2] = 2,
     num_points: int | None = None,
-    seconds: float = 100.0,
+    time_s: float = 100.0,
     extent: float = 1.0,
     num_eigenvalues: int = 2,
     seed: int = 0,
@@ -56,8 +56,8 @@ def landscape(
         split: Images to measure on; training minimised the loss of those of `train`.
         max_images: Most images; if the split has more, the same ones are drawn for each network.
         dimensions: 1 for a line, 2 for a plane.
-        num_points: Points along an axis, odd; as many as fit into `seconds` if not given.
-        seconds: Time for all points of all networks, above 0.
+        num_points: Points along an axis, odd; as many as fit into `time_s` if not given.
+        time_s: Time for all points of all networks in seconds, above 0.
         extent: Reach in both directions, in lengths of the filters, above 0.
         num_eigenvalues: Largest eigenvalues of the Hessian at the weights; 0 for none.
         seed: Selects the random directions.
@@ -74,7 +74,7 @@ def landscape(
         ConfigError: if options do not fit together, the data do not fit the networks, or `out` has the points of
             another landscape.
     """
-    options = LandscapeOptions(dimensions, num_points, seconds, extent, seed, num_eigenvalues)
+    options = LandscapeOptions(dimensions, num_points, time_s, extent, seed, num_eigenvalues)
     files = [Path(models)] if isinstance(models, Path | str) else [Path(model) for model in models]
     check_states(len(states), len(files), dimensions)
     config = DataConfig(data) if isinstance(data, str) else data
