@@ -30,9 +30,9 @@ def cifar10_differences() -> str:
     pairs += [(("residual", depth), ("plain", depth)) for depth in DEPTHS]
     rows = [("difference, points", "training error", "test error")]
     for first, second in pairs:
-        cells = [_difference(first, second, split) for split in ("train", "test")]
-        if all(cells):
-            rows.append((f"{first[0]}-{first[1]} minus {second[0]}-{second[1]}", *cells))
+        train, test = (_difference(first, second, split) for split in ("train", "test"))
+        if train and test:
+            rows.append((f"{first[0]}-{first[1]} minus {second[0]}-{second[1]}", train, test))
     return markdown(*rows)
 
 

@@ -28,7 +28,7 @@ def test_steps_are_those_of_the_trainer(monkeypatch, micro_batches):
 
     monkeypatch.setattr(Trainer, "update", counted)
     monkeypatch.setattr(WeightAverage, "update", lambda *arguments: averages.append(average(*arguments)))
-    speeds = measure_stages(config, workers=0, seconds=0.05)
+    speeds = measure_stages(config, workers=0, time_s=0.05)
     assert (speeds.speeds["step"] or 0) > 0
     assert speeds.all_stages > 0
     assert len(averages) == len(rates) > 3

@@ -42,7 +42,7 @@ MAX_TIMEOUT_S = 1_000_000
 class Options:
     """Train a network by a recipe, test it, and write a run directory with a model file.
 
-    The same command continues an interrupted run. On a processor the result is the same to the last bit as without the
+    The same command continues an interrupted run. On the CPU the result is the same to the last bit as without the
     interruption; on a GPU it is up to rounding, as kernels there may add in another order each time. Ctrl-C, SIGTERM
     and a closed terminal (SIGHUP) finish the step and save.
     """
