@@ -12,13 +12,13 @@ from resnetlab.literature.paper import CIFAR
 from resnetlab.literature.protocol import BEST_ON_TEST, Protocol
 from resnetlab.literature.reproductions import REPRODUCTIONS
 from resnetlab.models.zoo import model_config
-from resnetlab.study.image_versions import run_notes
 from resnetlab.study.reports.published import (
     PROTOCOL_FIELDS,
     comparison_columns,
     protocol_differences,
     published_comparisons,
 )
+from resnetlab.study.reports.run_notes import run_notes
 from resnetlab.study.reports.run_protocol import COVERED_FIELDS, protocol_of
 from resnetlab.study.results import Run, read_runs
 from resnetlab.training.optimizers.lr_schedule import register_schedule

@@ -13,8 +13,8 @@ from resnetlab.cli.main import parse
 from resnetlab.cli.study import Options, build_grid, selection_note
 from resnetlab.serialization import differences
 from resnetlab.study.arms import arm_network
-from resnetlab.study.image_versions import run_notes
 from resnetlab.study.presets import get_preset
+from resnetlab.study.reports.run_notes import run_notes
 from resnetlab.study.study_command import Additions, study_command
 from resnetlab.study.verdicts.detectors import DETECTORS
 from resnetlab.study.verdicts.rules import FAILING, RULES

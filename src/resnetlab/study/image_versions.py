@@ -5,7 +5,6 @@ from pathlib import Path
 
 from resnetlab.config import ConfigError, RunConfig
 from resnetlab.study.results import Run, data_folder_name
-from resnetlab.study.run_metrics import epoch_selection
 from resnetlab.system.count_text import count_text
 
 MAX_NAMES = 5
@@ -48,31 +47,10 @@ def with_same_images(runs: Sequence[Run]) -> list[Run]:
 def other_images(runs: Sequence[Run]) -> list[str]:
     """Return a sentence for each data set on the runs that `with_same_images` leaves out."""
     return [
-        f"{len(group)} run{'s' * (len(group) != 1)} read other images of {group[0].data_label} than the other runs, "
+        f"{count_text(len(group), 'run')} read other images of {group[0].data_label} than the other runs, "
         f"because they changed in between, and {'is' if len(group) == 1 else 'are'} compared with none: "
         f"{_names(group)}."
         for group in _other_versions(runs)
-    ]
-
-
-def run_notes(runs: Sequence[Run]) -> list[str]:
-    """Return a sentence on runs that were measured before their end, or whose conditions changed on the way."""
-    selections: dict[tuple[str, str], int] = {}
-    for run in runs:
-        if (setting := epoch_selection(run)) is not None:
-            selections[run.data, setting] = selections.get((run.data, setting), 0) + 1
-    return [
-        *(
-            f"The errors of {count_text(count, 'run')} on {data} are those of an epoch that validation images selected "
-            f"({setting}), not of the end of training: no verdict on optimisation rests on them."
-            for (data, setting), count in selections.items()
-        ),
-        *(f"{run.label} on {run.data} was {change}." for run in runs for change in run.changes),
-        *(
-            f"{run.label} on {run.data} skipped {count_text(run.num_skipped, 'step')}, because the loss was not finite."
-            for run in runs
-            if run.num_skipped
-        ),
     ]
 
 

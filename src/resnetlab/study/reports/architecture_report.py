@@ -13,10 +13,11 @@ from resnetlab.study.architectures.architecture_effects import OUTCOMES, RULE, a
 from resnetlab.study.architectures.architecture_grid import ARCHITECTURE_SETTINGS, ArchitectureGrid
 from resnetlab.study.figures.all_figures import FigureFile
 from resnetlab.study.figures.architectures import draw_architectures
-from resnetlab.study.image_versions import first_of_each_version, other_images, run_notes, with_same_images
+from resnetlab.study.image_versions import first_of_each_version, other_images, with_same_images
 from resnetlab.study.reports.chance_levels import chance_levels
 from resnetlab.study.reports.report import contrast_cells, machines, page_template, recipe_of, render_csv, versions
 from resnetlab.study.reports.report_table import table_rows
+from resnetlab.study.reports.run_notes import run_notes
 from resnetlab.study.results import Run
 from resnetlab.study.statistics.contrasts import SPLITS
 from resnetlab.system.atomic_files import write_atomic

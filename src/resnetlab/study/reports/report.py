@@ -18,10 +18,11 @@ from resnetlab.serialization import replace_non_finite
 from resnetlab.study.arms import CAPPED, MAX_UPDATE
 from resnetlab.study.figures.all_figures import FIGURES, FigureFile, draw_figures
 from resnetlab.study.identity_init import identity_init_results
-from resnetlab.study.image_versions import first_of_each_version, other_images, run_notes, with_same_images
+from resnetlab.study.image_versions import first_of_each_version, other_images, with_same_images
 from resnetlab.study.reports.chance_levels import chance_levels
 from resnetlab.study.reports.published import comparison_columns, published_comparisons
 from resnetlab.study.reports.report_table import CONVERGENCE_PCT, table_rows
+from resnetlab.study.reports.run_notes import run_notes
 from resnetlab.study.reports.table2 import tables_2
 from resnetlab.study.results import RUNS, Run, read_runs
 from resnetlab.study.statistics.contrast_evidence import contrast_evidence
