@@ -1,7 +1,7 @@
 """Synthetic studies with a known truth: runs whose errors, losses and gradients are drawn from one cause each.
 
-`verdict_confusion.py` compares the verdicts with the truth; `tests/study/verdicts/test_verdict_confusion.py` does so for
-a part.
+`verdict_confusion.py` compares the verdicts with the truth; `tests/study/verdicts/test_verdict_confusion.py` does for a
+part.
 """
 
 import dataclasses
