@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers.records import rewrite_unsealed
+from helpers.records import rewrite_without_checksums
 from resnetlab.cli.main import main
 from resnetlab.config import ModelConfig, Preprocessing, RunConfig
 from resnetlab.data.loader import sample_images
@@ -180,7 +180,7 @@ def test_model_file_without_training_data(trained, tmp_path, capsys, undrawn):
 def test_run_is_measured_without_layer_stats_or_with_data(run, capsys, undrawn):
     named = json.loads(diagnose(capsys, run, "--data", "digits", "--json"))
     assert named["run"]["status"] == "measured"
-    rewrite_unsealed(run / "record.jsonl", without_layer_stats)
+    rewrite_without_checksums(run / "record.jsonl", without_layer_stats)
     unrecorded = json.loads(diagnose(capsys, run, "--json"))
     assert unrecorded["signals"] == named["signals"]
     assert unrecorded["figures"][0] == str(run / "diagnosis" / "gradients.png")
@@ -306,7 +306,7 @@ def test_colour_images_are_rejected_by_a_grey_network(tmp_path, capsys):
 
 def test_failed_run_has_an_issue(run, capsys, undrawn):
     failed = {"kind": "result", "status": "failed", "error": "no memory left", "time_s": 1.0}
-    rewrite_unsealed(run / "record.jsonl", lambda lines: [*lines[:-1], failed])
+    rewrite_without_checksums(run / "record.jsonl", lambda lines: [*lines[:-1], failed])
     output = diagnose(capsys, run)
     assert "no issue found" not in output
     assert "no memory left" in output
@@ -352,9 +352,9 @@ def test_a_cut_record_is_named(run, capsys, undrawn):
     ]
 
 
-def test_a_record_of_an_older_version_is_not_sealed(run, capsys, undrawn):
-    rewrite_unsealed(run / "record.jsonl")
-    assert "note: record.jsonl is not sealed" in diagnose(capsys, run)
+def test_a_record_of_an_older_version_has_no_checksums(run, capsys, undrawn):
+    rewrite_without_checksums(run / "record.jsonl")
+    assert "note: record.jsonl has no checksums" in diagnose(capsys, run)
 
 
 def test_shattering(run, tmp_path, capsys):

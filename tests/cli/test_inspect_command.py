@@ -138,14 +138,14 @@ from     trained on pets, recipe fast, seed 3; torch 9.9
     result = run_json(capsys, tmp_path)  # as a run directory
     assert result["error"] == {"test_error_pct": 8.25, "val_error_pct": None}
     assert (result["network"]["family"], result["network"]["depth"]) == ("residual", 20)
-    assert result["sealed"] is True
+    assert result["has_checksums"] is True
     state = load_file(path)
     with safe_open(path, framework="pt") as file:
         older = {"resnetlab": file.metadata()["resnetlab"]}
     save_file(state, path, older)
     assert run(path) == 0
-    assert "seal     not sealed: written by an older version" in capsys.readouterr().out
-    assert run_json(capsys, path)["sealed"] is False
+    assert "SHA-256  none: written by an older version" in capsys.readouterr().out
+    assert run_json(capsys, path)["has_checksums"] is False
     save_file(state, path, {"resnetlab": json.dumps({"format": 99})})
     with pytest.raises(ConfigError, match="newer resnetlab"):  # it is not treated as published weights
         run(path)

@@ -130,11 +130,11 @@ def inspect_model_file(path: Path, options: Options) -> dict[str, Any]:
     """
     from resnetlab.cli.inspect_conversion import rename_classes
     from resnetlab.models.importing.weight_checks import value_warnings
-    from resnetlab.models.model_card import has_seal
+    from resnetlab.models.model_card import file_has_checksums
     from resnetlab.models.model_file import load_model, save_model
 
     model, card = load_model(path)
-    sealed, written = has_seal(path), {}
+    has_checksums, written = file_has_checksums(path), {}
     if options.data is not None:
         from resnetlab.cli.inspect_check import data_config, describe_check
         from resnetlab.evaluation.self_check.check_weights import check_weights
@@ -159,7 +159,7 @@ def inspect_model_file(path: Path, options: Options) -> dict[str, Any]:
         "error": card.error,
         **_describe_fitted(card),
         "provenance": card.provenance,
-        "sealed": sealed,
+        "has_checksums": has_checksums,
         "warnings": value_warnings(model.state_dict()),
     } | written
 
@@ -188,7 +188,7 @@ def inspect_exported_file(path: Path) -> dict[str, Any]:
         **_describe_fitted(card),
         "provenance": card.provenance,
         "export": asdict(metadata),
-        "sealed": True,
+        "has_checksums": True,
         "warnings": [],
     }
 

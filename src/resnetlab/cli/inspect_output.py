@@ -16,7 +16,7 @@ SHORTCUTS = {
     "project_all": "residual, option C: projections everywhere",
 }
 
-NOT_SEALED = "not sealed: written by an older version, without checksums; changes would go unnoticed"
+WITHOUT_CHECKSUMS = "none: written by an older version; changes would go unnoticed"
 
 
 def format_lines(result: dict[str, Any]) -> Iterator[str]:
@@ -41,8 +41,8 @@ def format_lines(result: dict[str, Any]) -> Iterator[str]:
         yield from _entry("labels", _format_thresholds(result["multi_label"]))
     if "provenance" in result:
         yield from _entry("from", _format_provenance(result["provenance"]))
-    if not result.get("sealed", True):
-        yield from _entry("seal", NOT_SEALED)
+    if not result.get("has_checksums", True):
+        yield from _entry("SHA-256", WITHOUT_CHECKSUMS)
     if "export" in result:
         yield from _entry("input", f"{result['export']['input']}")
         yield from _entry("agrees", _format_agreement(result["export"]))

@@ -122,7 +122,7 @@ def fit_temperature(log_probs: LogProbs, *, split: str) -> TemperatureScaling:
 
 
 def store_temperature(file: Path, scaling: TemperatureScaling) -> None:
-    """Store a temperature in the card of a model file, with a new seal; the weights stay as they are.
+    """Store a temperature in the card of a model file, with new checksums; the weights stay as they are.
 
     Raises:
         ModelFileError: If the file is missing, damaged, or no resnetlab model file.

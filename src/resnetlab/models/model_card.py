@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from resnetlab.config import ConfigError, ModelConfig, Preprocessing
-from resnetlab.models.model_seal import CARD, PARTS, changed_parts, is_sealed
+from resnetlab.models.model_checksums import CARD, PARTS, changed_parts, has_checksums
 from resnetlab.serialization import OMIT_DEFAULT, check, check_type, from_json
 
 FORMAT_VERSION = 1
@@ -149,12 +149,12 @@ def has_card(path: Path) -> bool:
     try:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
-            return CARD in metadata or is_sealed(metadata)
+            return CARD in metadata or has_checksums(metadata)
     except (OSError, SafetensorError):
         return False
 
 
-def has_seal(path: Path | str) -> bool:
+def file_has_checksums(path: Path | str) -> bool:
     """Return whether a model file has checksums. Those of its weights are not checked.
 
     Raises:
@@ -163,7 +163,7 @@ def has_seal(path: Path | str) -> bool:
     path = find_model_file(path)
     try:
         with safe_open(path, framework="np") as file:
-            return check_seal(path, file.metadata() or {}, weights=False)
+            return check_checksums(path, file.metadata() or {}, weights=False)
     except (OSError, SafetensorError) as error:
         raise unreadable_file(path, error) from error
 
@@ -172,9 +172,9 @@ def parse_card(metadata: dict[str, str], path: Path) -> ModelCard:
     """Parse the metadata of a safetensors file into a model card; errors name `path`.
 
     Raises:
-        ModelFileError: if the metadata are not resnetlab's, of another format version, or differ from their seal.
+        ModelFileError: if the metadata are not resnetlab's, of another format version, or differ from their checksums.
     """
-    check_seal(path, metadata, weights=False)
+    check_checksums(path, metadata, weights=False)
     if CARD not in metadata:
         raise ModelFileError(
             f"{path}: a safetensors file without resnetlab's metadata; convert it: resnetlab inspect {path} --save FILE"
@@ -190,7 +190,7 @@ def parse_card(metadata: dict[str, str], path: Path) -> ModelCard:
         raise ModelFileError(f"{path}: its model card cannot be read ({error})") from error
 
 
-def check_seal(path: Path, metadata: dict[str, str], *, weights: bool = True) -> bool:
+def check_checksums(path: Path, metadata: dict[str, str], *, weights: bool = True) -> bool:
     """Check the checksums in a model file; return whether it has them. Files of older versions have none.
 
     Args:
@@ -207,14 +207,14 @@ def check_seal(path: Path, metadata: dict[str, str], *, weights: bool = True) ->
         raise unreadable_file(path, error) from error
     if changed:
         parts = " and ".join(changed)
-        rest = [part for part in PARTS if part not in changed] if weights and "seal" not in changed else []
+        rest = [part for part in PARTS if part not in changed] if weights and "checksums" not in changed else []
         intact = f" ({' and '.join(rest)} intact)" if rest else ""
         card = "; inspect --save with --classes changes class names" if changed == ("card",) else ""
         raise ModelFileError(
-            f"{path}: its {parts} {'is' if changed in (('card',), ('seal',)) else 'are'} not as written (SHA-256 "
+            f"{path}: its {parts} {'is' if changed == ('card',) else 'are'} not as written (SHA-256 "
             f"differs){intact}; copy the file again from its source, or make it again{card}"
         )
-    return is_sealed(metadata)
+    return has_checksums(metadata)
 
 
 def unreadable_file(path: Path, error: Exception) -> ModelFileError:

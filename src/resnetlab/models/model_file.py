@@ -12,12 +12,12 @@ from resnetlab.models.model_card import (
     FORMAT_VERSION,
     ModelCard,
     ModelFileError,
-    check_seal,
+    check_checksums,
     find_model_file,
     parse_card,
     unreadable_file,
 )
-from resnetlab.models.model_seal import CARD, add_seal
+from resnetlab.models.model_checksums import CARD, add_checksums
 from resnetlab.models.resnet import ResNet
 from resnetlab.serialization import to_json
 from resnetlab.system.atomic_files import write_atomic
@@ -33,7 +33,7 @@ def save_model(path: Path | str, model: ResNet, card: ModelCard) -> None:
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     metadata = {"format": "pt", CARD: json.dumps({"format": FORMAT_VERSION, **to_json(card)})}
-    write_atomic(Path(path), add_seal(save(tensors, metadata)))
+    write_atomic(Path(path), add_checksums(save(tensors, metadata)))
 
 
 def load_model(path: Path | str) -> tuple[ResNet, ModelCard]:
@@ -49,7 +49,7 @@ def load_model(path: Path | str) -> tuple[ResNet, ModelCard]:
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise unreadable_file(path, error) from error
-    check_seal(path, metadata)
+    check_checksums(path, metadata)
     card = parse_card(metadata, path)
     if sum(card.model.stage_blocks) > len(tensors):  # before they are built
         raise ModelFileError(

@@ -109,7 +109,7 @@ def test_commands_take_a_name(server, photo, tmp_path, monkeypatch, capsys):
     assert json.loads(capsys.readouterr().out)["label"] in read_card(OPTION_A).classes
     assert main(["inspect", OPTION_A, "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert (shown["network"]["name"], shown["sealed"]) == ("resnet20", True)
+    assert (shown["network"]["name"], shown["has_checksums"]) == ("resnet20", True)
     assert main(["export", OPTION_A, "--int8"]) == 2  # after the name was found
     assert "--int8 requires images" in capsys.readouterr().err
     assert requests(server) == 1

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from helpers.records import rewrite_unsealed
+from helpers.records import rewrite_without_checksums
 from resnetlab.config import RunConfig
 from resnetlab.models.zoo import model_config
 from resnetlab.study.executors.local_pool import RunEnded, RunProgress, RunStarted, RunTask, run_tasks
@@ -94,7 +94,7 @@ def test_failed_run_sets_the_exit_status(tmp_path, without_figures):
     assert without_figures(*command)[0] == 0
     record = blocked / "record.jsonl"
     failed = {"kind": "result", "status": "diverged", "error": "the loss is nan at step 3"}
-    rewrite_unsealed(record, lambda lines: [lines[0], failed])
+    rewrite_without_checksums(record, lambda lines: [lines[0], failed])
     status, out, _ = without_figures(*command)
     assert status == 1
     assert "failed: digits-plain-8-seed0: the loss is nan at step 3" in out

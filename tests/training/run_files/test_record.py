@@ -6,7 +6,7 @@ import resource
 
 import pytest
 
-from helpers.records import rewrite_unsealed
+from helpers.records import rewrite_without_checksums
 from resnetlab.training.run_files.record import Record, RecordError, read_record, read_record_content
 
 
@@ -157,16 +157,16 @@ def test_an_incomplete_last_line_goes_before_the_next(path):
     assert [line["kind"] for line in read_record(path)] == ["run", "epoch", "result", "warning"]
 
 
-def test_a_record_of_an_older_version_reads_on_as_not_sealed(path):
+def test_a_record_of_an_older_version_reads_on_without_checksums(path):
     before = read_record(path)
-    assert read_record_content(path).is_sealed
-    rewrite_unsealed(path)
+    assert read_record_content(path).has_checksums
+    rewrite_without_checksums(path)
     assert read_record(path) == before
-    assert not read_record_content(path).is_sealed
+    assert not read_record_content(path).has_checksums
     with Record(path) as record:
         record.write("warning", message="resumed")
     assert read_record(path) == [*before, {"kind": "warning", "message": "resumed"}]
-    path.write_bytes(path.read_bytes().replace(b'"epoch": 1', b'"epoch": 2'))  # sealed by the line after it
+    path.write_bytes(path.read_bytes().replace(b'"epoch": 1', b'"epoch": 2'))  # checked by the line after it
     with pytest.raises(RecordError, match="line 4: not as written"):
         read_record(path)
 

@@ -29,9 +29,9 @@ from resnetlab.serialization import from_json
 
 FORMAT = "resnetlab shards 1"
 SPLITS = ("train", "val", "test", "all")
-SEAL = "sha256"
+CHECKSUM_KEY = "sha256"
 """Key of the SHA-256 in `index.json`."""
-INDEX_KEYS = ("format", "classes", "splits", "left_out", "warnings", "packed", SEAL)
+INDEX_KEYS = ("format", "classes", "splits", "left_out", "warnings", "packed", CHECKSUM_KEY)
 COLUMNS = ("offset", "length", "label", "height", "width")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MAX_SIDE = 1 << 16
@@ -75,7 +75,7 @@ class ShardIndex:
     def to_json(self) -> str:
         """Return the text of `index.json`; it starts with the format, and ends with the SHA-256 of the other values."""
         content = json.loads(json.dumps({"format": FORMAT, **asdict(self)}))
-        return json.dumps({**content, SEAL: _content_sha256(content)}, ensure_ascii=False, indent=1) + "\n"
+        return json.dumps({**content, CHECKSUM_KEY: _content_sha256(content)}, ensure_ascii=False, indent=1) + "\n"
 
 
 @dataclass(frozen=True)
@@ -139,15 +139,15 @@ def read_index(text: bytes | str, where: str) -> ShardIndex:
             raise ConfigError(f"{where}: {entry.file} has no SHA-256")
         if min(entry.samples, entry.bytes) < 0:
             raise ConfigError(f"{where}: {entry.file} has {entry.samples} samples in {entry.bytes} bytes")
-    _check_seal({"format": found, **content}, where)
+    _check_checksum({"format": found, **content}, where)
     return index
 
 
-def _check_seal(content: dict[str, Any], where: str) -> None:
+def _check_checksum(content: dict[str, Any], where: str) -> None:
     """Raise if an index differs from its SHA-256, or has an unknown key, such as a damaged one."""
     unknown = sorted(content.keys() - set(INDEX_KEYS))
-    seal = content.pop(SEAL, None)
-    if unknown or seal not in (None, _content_sha256(content)):
+    stored = content.pop(CHECKSUM_KEY, None)
+    if unknown or stored not in (None, _content_sha256(content)):
         raise ConfigError(f"{where}: is not as it was written; pack into another folder, or copy it again")
 
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from resnetlab.models.importing.weights_parts import find_parts
-from resnetlab.models.model_card import ModelFileError, check_seal, find_model_file
+from resnetlab.models.model_card import ModelFileError, check_checksums, find_model_file
 
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params")
 """Keys under which checkpoints store the weights, the likeliest first."""
@@ -99,7 +99,7 @@ def _read_safetensors(path: Path) -> WeightsFile:
             values = file.metadata() or {}
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         raise ModelFileError(f"{path}: cannot be read as safetensors ({error})") from error
-    check_seal(path, values)
+    check_checksums(path, values)
     metadata = {key: value for key, value in values.items() if key != "format" and len(value) <= MAX_METADATA_LENGTH}
     return WeightsFile(tensors, in_order=False, container="safetensors", metadata=metadata)
 

@@ -47,7 +47,7 @@ def push_model(
         raise ConfigError(f"{target}: not an address on the Hugging Face hub; it has the form hf://owner/name")
     hub = huggingface_hub()
     path = find_model_file(model)
-    network, card = load_model(path)  # checks the seal
+    network, card = load_model(path)  # verifies its checksums
     page = hub_page(card, address, sum(parameter.numel() for parameter in network.parameters()), licence=licence)
     files = {MODEL_FILE: str(path), "README.md": page.encode()}
     try:

@@ -9,7 +9,14 @@ from types import TracebackType
 from typing import Any
 
 from resnetlab.serialization import replace_non_finite
-from resnetlab.training.run_files.record_chain import AGAIN, KINDS, RecordContent, RecordError, parse_record, seal_line
+from resnetlab.training.run_files.record_chain import (
+    AGAIN,
+    KINDS,
+    RecordContent,
+    RecordError,
+    add_checksum,
+    parse_record,
+)
 
 __all__ = ["KINDS", "Record", "RecordContent", "RecordError", "read_record", "read_record_content"]
 
@@ -79,8 +86,8 @@ class Record:
             line = json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
         except UnicodeEncodeError:  # a path that is not UTF-8
             line = json.dumps(content, allow_nan=False).encode()
-        sealed, self._checksum = seal_line(line, self._checksum)
-        self._waiting += sealed + b"\n"
+        checked, self._checksum = add_checksum(line, self._checksum)
+        self._waiting += checked + b"\n"
         with suppress(OSError):
             self.flush(sync=kind in ("run", "result"))
 

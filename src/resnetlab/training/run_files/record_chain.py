@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 KINDS = ("run", "epoch", "signal", "warning", "result")
-SEAL = "seal"
+CHECKSUM_KEY = "seal"
 """Key of a line's checksum, the first of the line."""
 DIGITS = 16
 """Hexadecimal digits of a checksum: the first 64 bits of a SHA-256."""
-SEAL_VALUE = re.compile(rf"[0-9a-f]{{{DIGITS}}}")
-_SEALED_LINE = re.compile(rf'\{{"{SEAL}": "([0-9a-f]{{{DIGITS}}})", '.encode())
+CHECKSUM_VALUE = re.compile(rf"[0-9a-f]{{{DIGITS}}}")
+_LINE_WITH_CHECKSUM = re.compile(rf'\{{"{CHECKSUM_KEY}": "([0-9a-f]{{{DIGITS}}})", '.encode())
 AGAIN = "copy the record again from its source, or start the run over with --fresh"
 
 
@@ -31,7 +31,7 @@ class RecordContent:
 
     lines: list[dict[str, Any]]
     """The lines in order, without their checksums."""
-    is_sealed: bool
+    has_checksums: bool
     """Whether every line has a checksum. Lines of older versions have none."""
     num_cut_bytes: int
     """Length of an incomplete last line, which is left out: a kill or a copy cut it off."""
@@ -39,7 +39,7 @@ class RecordContent:
     """Checksum of the last line, with which the next one continues."""
 
 
-def seal_line(line: bytes, before: str) -> tuple[bytes, str]:
+def add_checksum(line: bytes, before: str) -> tuple[bytes, str]:
     """Return a JSON object with its checksum in front, and that checksum.
 
     Args:
@@ -47,7 +47,7 @@ def seal_line(line: bytes, before: str) -> tuple[bytes, str]:
         before: The checksum of the line before; empty for the first.
     """
     checksum = _checksum(line, before)
-    return f'{{"{SEAL}": "{checksum}", '.encode() + line[1:], checksum
+    return f'{{"{CHECKSUM_KEY}": "{checksum}", '.encode() + line[1:], checksum
 
 
 def parse_record(data: bytes, path: Path) -> RecordContent:
@@ -57,24 +57,24 @@ def parse_record(data: bytes, path: Path) -> RecordContent:
         RecordError: for a line that is no JSON object with a known kind, or differs from its checksum.
     """
     *whole, last = data.split(b"\n")
-    lines, checksum, num_sealed = [], "", 0
+    lines, checksum, num_with_checksum = [], "", 0
     for number, line in enumerate(whole, start=1):
         entry = _parse_line(path, number, line)
-        sealed = _SEALED_LINE.match(line)
-        content = b"{" + line[sealed.end() :] if sealed else line
+        found = _LINE_WITH_CHECKSUM.match(line)
+        content = b"{" + line[found.end() :] if found else line
         checksum = _checksum(content, checksum)
-        if sealed and sealed[1].decode() != checksum:
+        if found and found[1].decode() != checksum:
             raise RecordError(
                 f"{path}, line {number}: not as written (its checksum differs): it was changed, or lines before it "
                 f"were removed or moved; {AGAIN}"
             )
-        if not sealed and (num_sealed or _is_damaged_seal(entry)):
+        if not found and (num_with_checksum or _is_damaged_checksum(entry)):
             raise RecordError(f"{path}, line {number}: not as written (it has no checksum); {AGAIN}")
-        num_sealed += sealed is not None
-        lines.append({key: value for key, value in entry.items() if key != SEAL})
+        num_with_checksum += found is not None
+        lines.append({key: value for key, value in entry.items() if key != CHECKSUM_KEY})
     if last and _is_whole(last):
         raise RecordError(f"{path}, line {len(whole) + 1}: not as written (its line end was changed); {AGAIN}")
-    return RecordContent(lines, num_sealed == len(lines), len(last), checksum)
+    return RecordContent(lines, num_with_checksum == len(lines), len(last), checksum)
 
 
 def record_notes(directory: Path, content: RecordContent) -> tuple[str, ...]:
@@ -91,8 +91,8 @@ def record_notes(directory: Path, content: RecordContent) -> tuple[str, ...]:
     expected, found = _expected_bytes(directory), _size(directory / "record.jsonl")
     if expected > found:
         notes.append(f"record.jsonl is cut: it has {found:,} bytes, and the checkpoint expects {expected:,}")
-    if content.lines and not content.is_sealed:
-        notes.append("record.jsonl is not sealed: lines of an older version have no checksums")
+    if content.lines and not content.has_checksums:
+        notes.append("record.jsonl has no checksums: an older version wrote it")
     return tuple(notes)
 
 
@@ -110,10 +110,12 @@ def _parse_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
     return entry
 
 
-def _is_damaged_seal(entry: dict[str, Any]) -> bool:
+def _is_damaged_checksum(entry: dict[str, Any]) -> bool:
     """Return whether a line has the key or the value of a checksum: a single changed bit leaves one of them."""
     key, value = next(iter(entry.items()))
-    return SEAL in entry or (key != "kind" and isinstance(value, str) and SEAL_VALUE.fullmatch(value) is not None)
+    return CHECKSUM_KEY in entry or (
+        key != "kind" and isinstance(value, str) and CHECKSUM_VALUE.fullmatch(value) is not None
+    )
 
 
 def _is_whole(last: bytes) -> bool:

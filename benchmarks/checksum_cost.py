@@ -1,6 +1,6 @@
 """Cost of the checksums: hashing speed, and the share of loading a model file, reading a record, and training.
 
-    python benchmarks/seal_cost.py [--model resnet50] [--repeats 7] [--photos FOLDER]
+    python benchmarks/checksum_cost.py [--model resnet50] [--repeats 7] [--photos FOLDER]
 
 Prints the median of several repetitions. Files are in the page cache. With photographs, they are packed into shards,
 and a training on them times every checksum that it computes: shards, lines of the record, checkpoints, the model file.
@@ -76,10 +76,10 @@ def training_cost(photos: Path, folder: Path, epochs: int) -> str:
     start_s = time.perf_counter()
     with (
         timed("shards", shard_checks, "find_damage"),
-        timed("record", record_module, "seal_line"),
+        timed("record", record_module, "add_checksum"),
         mock.patch.object(checkpoint, "hashlib", hashes),
         timed("checkpoints", hashes, "sha256"),
-        timed("model file", model_file, "add_seal"),
+        timed("model file", model_file, "add_checksums"),
     ):
         fit(config, run, options=RuntimeOptions(checkpoint_s=30, workers=usable_cores()))
     total_s = time.perf_counter() - start_s
@@ -107,7 +107,7 @@ def main() -> None:
         path = folder / "model.safetensors"
         model_file.save_model(path, model, card)
         with_s = median_s(lambda: model_file.load_model(path), options.repeats)
-        with mock.patch.object(model_file, "check_seal"):
+        with mock.patch.object(model_file, "check_checksums"):
             without_s = median_s(lambda: model_file.load_model(path), options.repeats)
         command = [sys.executable, "-c", f"import resnetlab; resnetlab.load_model({str(path)!r})"]
         process_s = median_s(lambda: subprocess.run(command, check=True), 3)
@@ -124,13 +124,13 @@ def main() -> None:
                 for step in range(RECORD_LINES):
                     record.write("signal", step=step, **stats)
 
-        sealed_s = median_s(write, options.repeats)
-        with mock.patch("resnetlab.training.run_files.record.seal_line", lambda line, before: (line, "")):
+        checked_s = median_s(write, options.repeats)
+        with mock.patch("resnetlab.training.run_files.record.add_checksum", lambda line, before: (line, "")):
             plain_s = median_s(write, options.repeats)
         write()
         read_s = median_s(lambda: read_record(folder / "record.jsonl"), options.repeats)
         print(
-            f"record: {1e6 * sealed_s / RECORD_LINES:.0f} µs a line, {1e6 * plain_s / RECORD_LINES:.0f} without "
+            f"record: {1e6 * checked_s / RECORD_LINES:.0f} µs a line, {1e6 * plain_s / RECORD_LINES:.0f} without "
             f"checksums; {RECORD_LINES:,} lines are read and checked in {read_s:.3f} s"
         )
         shard = folder / "train-000000.tar"

@@ -1,4 +1,4 @@
-"""The seal of a model file: every changed bit is noticed and the changed part is named."""
+"""The checksums of a model file: every changed bit is noticed and the changed part is named."""
 
 import json
 import random
@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from resnetlab.config import ConfigError, Preprocessing
 from resnetlab.models.importing.weights_file import read_weights
-from resnetlab.models.model_card import ModelCard, ModelFileError, has_seal, read_card
+from resnetlab.models.model_card import ModelCard, ModelFileError, file_has_checksums, read_card
+from resnetlab.models.model_checksums import CHECKSUMS_KEY
 from resnetlab.models.model_file import load_model, save_model
-from resnetlab.models.model_seal import SEAL
 from resnetlab.models.zoo import build_model
 
 
@@ -84,19 +84,19 @@ def test_the_changed_part_is_named(path):
 def test_a_rewritten_file_with_the_same_content_is_intact(path):
     save_file(load_file(path), path, metadata_of(path))  # another order of keys, maybe
     load_model(path)
-    assert has_seal(path)
+    assert file_has_checksums(path)
 
 
-def test_an_older_file_is_not_sealed(path):
-    metadata = {key: value for key, value in metadata_of(path).items() if key != SEAL}
+def test_an_older_file_has_no_checksums(path):
+    metadata = {key: value for key, value in metadata_of(path).items() if key != CHECKSUMS_KEY}
     save_file(load_file(path), path, metadata)
     assert load_model(path)[1].classes == ("cät", "dog")
-    assert not has_seal(path)
+    assert not file_has_checksums(path)
 
 
-def test_a_seal_of_another_kind_is_refused(path):
-    save_file(load_file(path), path, {**metadata_of(path), SEAL: json.dumps({"weights": "0"})})
-    with pytest.raises(ModelFileError, match="its seal is not as written"):
+def test_checksums_of_another_kind_are_refused(path):
+    save_file(load_file(path), path, {**metadata_of(path), CHECKSUMS_KEY: json.dumps({"weights": "0"})})
+    with pytest.raises(ModelFileError, match="its checksums are not as written"):
         load_model(path)
 
 

@@ -1,4 +1,4 @@
-"""The seal of a model file: SHA-256 of its weights and of its card, in the safetensors metadata.
+"""The checksums of a model file: SHA-256 of its weights and of its card, in the safetensors metadata.
 
 It detects damage and edits; it does not prevent forgery. `docs/formats.md` describes what each checksum covers.
 """
@@ -10,39 +10,39 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-SEAL = "resnetlab_seal"
-"""Key of the seal in the metadata."""
+CHECKSUMS_KEY = "resnetlab_seal"
+"""Key of the checksums in the metadata."""
 CARD = "resnetlab"
 """Key of the model card in the metadata."""
 PARTS = ("weights", "card")
 CHUNK_BYTES = 1 << 20
 LENGTH_BYTES = 8
 """A safetensors file starts with the length of its header, little-endian."""
-_SEAL_TEXT = re.compile(r'\{"card": "([0-9a-f]{64})", "weights": "([0-9a-f]{64})"\}')
+_CHECKSUMS_TEXT = re.compile(r'\{"card": "([0-9a-f]{64})", "weights": "([0-9a-f]{64})"\}')
 
 
-def add_seal(data: bytes) -> bytes:
-    """Return the content of a safetensors file with its seal; for the same content, the same bytes.
+def add_checksums(data: bytes) -> bytes:
+    """Return the content of a safetensors file with its checksums; for the same content, the same bytes.
 
     Args:
-        data: A file with metadata and without a seal, as `safetensors` writes it.
+        data: A file with metadata and without checksums, as `safetensors` writes it.
     """
     header, start = _parse_header(data)
     metadata = header.pop("__metadata__")
     checksums = {"card": card_sha256(metadata), "weights": _sha256_of_tensors(header, _Slices(data, start))}
-    sealed = {"__metadata__": dict(sorted({**metadata, SEAL: json.dumps(checksums)}.items())), **header}
-    text = json.dumps(sealed, ensure_ascii=False, separators=(",", ":")).encode()
+    checked = {"__metadata__": dict(sorted({**metadata, CHECKSUMS_KEY: json.dumps(checksums)}.items())), **header}
+    text = json.dumps(checked, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % LENGTH_BYTES)  # tensors start at a multiple of 8 bytes
     return b"".join((len(text).to_bytes(LENGTH_BYTES, "little"), text, memoryview(data)[start:]))
 
 
-def is_sealed(metadata: Mapping[str, str]) -> bool:
-    """Return whether a file was written with a seal. If the key of the seal is damaged, its value still shows it."""
-    return SEAL in metadata or any(_SEAL_TEXT.fullmatch(value) for value in metadata.values())
+def has_checksums(metadata: Mapping[str, str]) -> bool:
+    """Return whether a file was written with checksums. If their key is damaged, their value still shows it."""
+    return CHECKSUMS_KEY in metadata or any(_CHECKSUMS_TEXT.fullmatch(value) for value in metadata.values())
 
 
 def changed_parts(metadata: Mapping[str, str], path: Path | None = None) -> tuple[str, ...]:
-    """Return which of `weights` and `card` differ from the seal; none for a file without a seal.
+    """Return which of `weights` and `card` differ from their checksums; none for a file without any.
 
     Args:
         metadata: The metadata of the file.
@@ -51,18 +51,18 @@ def changed_parts(metadata: Mapping[str, str], path: Path | None = None) -> tupl
     Raises:
         OSError: If the file cannot be read.
     """
-    if not is_sealed(metadata):
+    if not has_checksums(metadata):
         return ()
-    seal = _SEAL_TEXT.fullmatch(metadata.get(SEAL, ""))
-    if seal is None:
-        return ("seal",)
-    changed = [] if path is None or _sha256_of_file(path) == seal[2] else ["weights"]
-    return (*changed, *(["card"] if card_sha256(metadata) != seal[1] else []))
+    stored = _CHECKSUMS_TEXT.fullmatch(metadata.get(CHECKSUMS_KEY, ""))
+    if stored is None:
+        return ("checksums",)
+    changed = [] if path is None or _sha256_of_file(path) == stored[2] else ["weights"]
+    return (*changed, *(["card"] if card_sha256(metadata) != stored[1] else []))
 
 
 def card_sha256(metadata: Mapping[str, str]) -> str:
-    """Return the SHA-256 of all metadata but the seal, in hex."""
-    values = sorted((key, value) for key, value in metadata.items() if key != SEAL)
+    """Return the SHA-256 of all metadata but the checksums, in hex."""
+    values = sorted((key, value) for key, value in metadata.items() if key != CHECKSUMS_KEY)
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
