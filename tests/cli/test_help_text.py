@@ -1,8 +1,14 @@
-"""The usage line of help, folded to the width of the terminal."""
+"""The help of a command: its usage line, and descriptions that are wrapped once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
 
 import pytest
+import tyro
 
 from resnetlab.cli.help_text import COLOUR, fold_usage
+from resnetlab.cli.main import parse
 
 USAGE = "usage: resnetlab models [-h] [NAME] [--batch-size INT] [--pixels INT]"
 
@@ -20,3 +26,43 @@ def test_colours_take_no_width(width):
     folded = fold_usage(coloured, width)
     assert COLOUR.sub("", folded) == fold_usage(USAGE, width)
     assert "".join(folded.split()) == "".join(coloured.split())
+
+
+@dataclass(frozen=True)
+class Options:
+    """Do something."""
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """The file that is read."""
+    seed: int = 0
+    """A number whose description has more words than a line of this file can hold in its hundred and twenty
+    letters, so that it goes on
+    (as here) in others.
+
+    A second paragraph."""
+    names: tuple[str, ...] = ()
+    """Any names."""
+    timeout_s: Annotated[float, tyro.conf.arg(name="timeout")] = 10.0
+    """Seconds."""
+
+
+def test_descriptions_are_wrapped_once(capsys, monkeypatch):
+    """tyro keeps the line breaks of the source."""
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        parse(Options, "something", ["--help"])
+    text = capsys.readouterr().out
+    rows = [" ".join(line.strip("│ ").split()) for line in text.splitlines()]
+    start = next(index for index, row in enumerate(rows) if row.startswith("--seed INT"))
+    assert " ".join(rows[start : start + 5]).startswith(
+        "--seed INT A number whose description has more words than a line of this file can hold in its hundred and "
+        "twenty letters, so that it goes on (as here) in others."
+    )
+    described = [row for row in rows[start : start + 8] if row]
+    assert [len(row) > 40 for row in described[1:3]] == [True, True]
+    assert any(row.startswith("A second paragraph.") and row.endswith("(default: 0)") for row in described)
+    assert "The file that is read. (required)" in text
+    assert "--names [STR [STR ...]] Any names." in rows
+    assert "(default: None)" not in text
+    assert "--timeout FLOAT" in text
+    assert parse(Options, "something", ["x", "--timeout", "3"]) == Options(Path("x"), timeout_s=3.0)

@@ -1,9 +1,18 @@
-"""The help of a command, with a usage line that fits the terminal: tyro writes it as one line of up to 108 letters."""
+"""The help of a command, with lines that fit the terminal.
 
+tyro writes the usage line as one of up to 108 letters, and breaks a description where its docstring in the source does.
+"""
+
+import ast
+import dataclasses
+import inspect
 import io
+import itertools
 import re
 import shutil
-from typing import TextIO
+import textwrap
+import typing
+from typing import Annotated, TextIO
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 INDENT = " " * 7
@@ -31,6 +40,40 @@ class HelpText(io.StringIO):
         usage, newline, rest = self.getvalue().partition("\n")
         width = min(shutil.get_terminal_size().columns, 80)
         print(f"{fold_usage(usage, width)}{newline}{rest}", end="", file=self._terminal)
+
+
+def join_description_lines(kind: type) -> None:
+    """Make the help of each option of a dataclass its docstring as one line a paragraph, which tyro then wraps."""
+    import tyro
+
+    hints = typing.get_type_hints(kind, include_extras=True)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for name, docstring in _field_docstrings(kind).items():
+        text = "\n\n".join(" ".join(paragraph.split()) for paragraph in docstring.split("\n\n"))
+        argument = tyro.conf.arg(help=text, help_behavior_hint=_default_text(fields[name]))
+        kind.__annotations__[name] = Annotated[hints[name], argument]
+
+
+def _default_text(field: "dataclasses.Field[typing.Any]") -> str | None:
+    """Return the words on a default: none for an empty one, which says nothing; `None` for those of tyro."""
+    if field.default is dataclasses.MISSING:
+        return "(required)" if field.default_factory is dataclasses.MISSING else None
+    return "" if field.default is None or field.default is False or field.default == () else None
+
+
+def _field_docstrings(kind: type) -> dict[str, str]:
+    try:
+        source = inspect.getsource(kind)
+    except OSError:  # installed without its source
+        return {}
+    (definition,) = ast.parse(textwrap.dedent(source)).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        field.target.id: text.value.value
+        for field, text in itertools.pairwise(definition.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+    }
 
 
 def fold_usage(usage: str, width: int) -> str:

@@ -171,11 +171,13 @@ def parse(kind: type, name: str, words: Sequence[str]) -> Any:
     """
     import tyro
 
-    from resnetlab.cli.help_text import HelpText
+    from resnetlab.cli.help_text import HelpText, join_description_lines
     from resnetlab.cli.option_errors import describe_invalid, split_lists, suggest_option
 
     _refuse_renamed_options(name, words)
     words = split_lists(kind, words)
+    if "--help" in words or "-h" in words:
+        join_description_lines(kind)
     stderr, help_text = io.StringIO(), HelpText(sys.stdout)
     try:
         with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(help_text):
