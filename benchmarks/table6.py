@@ -75,9 +75,7 @@ def main() -> int:
         records = train(options, deadline_s)
     finally:
         if options.pack:
-            print(
-                pack(options.pack, options.out, options.records, [job.name for job in make_jobs(options)]), flush=True
-            )
+            print(pack(options.pack, options.out, options.records), flush=True)
     print(table([record for record in records if record["status"] != "missing"]), flush=True)
     statuses = [record["status"] for record in records]
     if all(status in ENDED for status in statuses):

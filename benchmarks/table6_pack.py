@@ -9,7 +9,6 @@ import re
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from table6_records import ENDED, log_of, read_record
@@ -19,24 +18,26 @@ MAX_PART_BYTES = 15 * 2**20
 PART = re.compile(r"table6-(\d+)-of-(\d+)\.part")
 
 
-def pack(folder: Path, out: Path, records: Path, names: Sequence[str]) -> str:
-    """Write all records, and those of the named runs that have not ended, to a folder; return a line about it."""
+def pack(folder: Path, out: Path, records: Path) -> str:
+    """Write all records, and the runs that have not ended, to a folder; return a line about it."""
     folder.mkdir(parents=True, exist_ok=True)
     stream = io.BytesIO()
-    open_names = [name for name in names if read_record(records / f"{name}.json")["status"] not in ENDED]
-    runs = [out / name for name in open_names if (out / name).is_dir()]
+    started = sorted(path.parent for path in out.glob("*/config.json"))
+    runs = [run for run in started if read_record(records / f"{run.name}.json")["status"] not in ENDED]
     with tarfile.open(fileobj=stream, mode="w") as archive:
         for path in sorted(records.glob("*.json")):
             archive.add(path, f"records/{path.name}")
         for path in (path for run in runs for path in (run, log_of(run)) if path.exists()):
             archive.add(path, f"runs/{path.name}")
-    for path in _parts(folder):
-        path.unlink()  # before the first new one: parts of two archives never stand side by side
+    before = _parts(folder)
     content = stream.getbuffer()
     starts = range(0, len(content), MAX_PART_BYTES)
     for number, start in enumerate(starts, start=1):
-        part = folder / f"table6-{number}-of-{len(starts)}.part"
-        part.write_bytes(content[start : start + MAX_PART_BYTES])
+        (folder / f"{number}.new").write_bytes(content[start : start + MAX_PART_BYTES])
+    for path in before:
+        path.unlink()  # parts of two archives never stand side by side
+    for number in range(1, len(starts) + 1):
+        (folder / f"{number}.new").rename(folder / f"table6-{number}-of-{len(starts)}.part")
     return f"packed {len(runs)} unfinished runs and the records: {len(starts)} files, {len(content) / 2**20:.1f} MiB"
 
 

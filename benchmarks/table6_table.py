@@ -1,6 +1,5 @@
 """The table that `table6.py` prints from its records: the paper's test errors and ours."""
 
-import json
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.literature.paper import find_result
+from table6_records import read_record
 from table6_speed import SPEED
 
 DEPTHS = (20, 32, 44, 56, 110)
@@ -15,8 +15,9 @@ DEPTHS = (20, 32, 44, 56, 110)
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
-    """Return the records of runs in a folder; none if there is no folder."""
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json")) if path.name != SPEED]
+    """Return the records of runs in a folder, without damaged ones; none if there is no folder."""
+    found = [read_record(path) for path in sorted(folder.glob("*.json")) if path.name != SPEED]
+    return [record for record in found if record["status"] != "damaged"]
 
 
 def table(records: Sequence[dict[str, Any]]) -> str:

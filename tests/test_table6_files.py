@@ -97,7 +97,7 @@ def test_runs_are_packed_and_unpacked_on_a_machine_without_them(options, tmp_pat
     parts = tmp_path / "parts"
     parts.mkdir()
     (parts / "table6-1-of-9.part").write_text("of an earlier part")
-    line = table6_pack.pack(parts, options.out, options.records, [JOB.name, OTHER.name])
+    line = table6_pack.pack(parts, options.out, options.records)
     sizes = [path.stat().st_size for path in parts.iterdir()]
     assert f"packed 1 unfinished runs and the records: {len(sizes)} files" in line
     assert len(sizes) >= 2
@@ -116,7 +116,7 @@ def test_runs_are_packed_and_unpacked_on_a_machine_without_them(options, tmp_pat
 def test_unpacking_keeps_what_is_there(options, tmp_path):
     write(options, JOB, "unfinished")
     make_run(options, OTHER, tensors="packed")
-    table6_pack.pack(tmp_path / "parts", options.out, options.records, [OTHER.name])
+    table6_pack.pack(tmp_path / "parts", options.out, options.records)
     (options.out / OTHER.name / "tensors").write_text("newer")
     done = write(options, JOB, "done")
     assert "none that is not there already" in table6_pack.unpack(tmp_path / "parts", options.out, options.records)
@@ -128,7 +128,7 @@ def test_unpacking_keeps_what_is_there(options, tmp_path):
 def test_a_missing_part_is_named(options, tmp_path, monkeypatch, missing):
     monkeypatch.setattr(table6_pack, "MAX_PART_BYTES", 6_000)
     write(options, JOB, "unfinished")
-    table6_pack.pack(tmp_path / "parts", options.out, options.records, [])
+    table6_pack.pack(tmp_path / "parts", options.out, options.records)
     (tmp_path / "parts" / f"table6-{missing}-of-2.part").unlink()
     with pytest.raises(FileNotFoundError, match=r"has 1 of 2 files table6-\*\.part"):
         table6_pack.unpack(tmp_path / "parts", options.out, options.records)

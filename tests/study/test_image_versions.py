@@ -50,6 +50,13 @@ def test_of_equally_many_runs_the_later_images_count():
     assert {run.arm for run in StudyReport(runs).compared} == {"residual"}
 
 
+def test_runs_that_did_not_end_do_not_outvote_those_that_did():
+    """Resumed after the images changed, the unfinished runs failed; the others were trained on the new images."""
+    failed = [replace(on_images(run, OLD), status="failed", result={}) for run in study(seeds=(0, 1, 2))]
+    done = [on_images(run, NEW) for run in study(seeds=(3, 4))]
+    assert {run.status for run in StudyReport([*failed, *done]).compared} == {"done"}
+
+
 def test_records_without_a_fingerprint_and_other_subsets_are_compared():
     runs = [on_images(run, None) for run in study(arms=("plain",))]
     runs += [on_images(run, NEW) for run in study(arms=("residual",))]
@@ -67,10 +74,10 @@ def test_a_study_refuses_finished_runs_on_other_images(tiny_study):
     assert runs[0].start["data"]["fingerprint"] == open_data(DataConfig("digits")).fingerprint
     pending = [runs[0].config]
     check_image_versions(runs, pending, tiny_study)
-    for current in (pending, []):
-        changed = [on_images(runs[0], OLD), *runs[1:]]
-        with pytest.raises(ConfigError, match=r"other images of digits, which changed since \(plain-8 seed 0\)"):
-            check_image_versions(changed, current, tiny_study)
+    changed = [on_images(runs[0], OLD), *runs[1:]]
+    with pytest.raises(ConfigError, match=r"other images of digits, which changed since \(plain-8 seed 0\)"):
+        check_image_versions(changed, pending, tiny_study)
+    check_image_versions(changed, [], tiny_study)  # nothing is left to make: the report names the run
     everything = [on_images(run, OLD) for run in runs]
     check_image_versions(everything, [], tiny_study)
     with pytest.raises(ConfigError, match="and 5 more"):

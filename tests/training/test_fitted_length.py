@@ -50,6 +50,11 @@ def test_steps_have_a_warm_up_in_steps():
     assert recipe("cifar-paper", steps=100) == dataclasses.replace(RECIPES["cifar-paper"], steps=100)
 
 
+def test_a_second_length_in_steps_keeps_the_share():
+    first = recipe("fast", steps=1000)
+    assert (first.warmup_steps, change_recipe(first, {"steps": 200}).warmup_steps) == (200, 40)
+
+
 @pytest.mark.parametrize("given", [{"warmup_epochs": 4.0}, {"warmup_steps": 700}])
 @pytest.mark.parametrize("length", [{"epochs": 2}, {"steps": 9}])
 def test_what_is_given_with_a_length_stays(given, length):

@@ -136,6 +136,8 @@ def test_a_recipe_file_for_fine_tuning_gets_weights(folders, machine, tmp_path):
     (tmp_path / "mine.toml").write_text('base = "finetune"\nepochs = 4\n')
     planned, asked = plan(folders / "small", recipe=str(tmp_path / "mine.toml"))
     assert (asked, planned.config.recipe.epochs) == (["resnet20.akamaster_cifar10"], 4)
+    planned, asked = plan(folders / "small", recipe=str(tmp_path / "mine.toml"), changes={"epochs": 1})
+    assert (asked, planned.config.recipe.frozen_epochs) == (["resnet20.akamaster_cifar10"], 0)
     with pytest.raises(ConfigError, match=r"needs trained weights, such as --from resnet20\.akamaster_cifar10"):
         plan(folders / "small", recipe=str(tmp_path / "mine.toml"), agree=False)
     for weights, model in ((SCRATCH, None), (None, "resnet20")):

@@ -64,7 +64,7 @@ def _default_text(field: "dataclasses.Field[typing.Any]") -> str | None:
 def _field_docstrings(kind: type) -> dict[str, str]:
     try:
         source = inspect.getsource(kind)
-    except OSError:  # installed without its source
+    except (OSError, TypeError):  # installed without its source
         return {}
     (definition,) = ast.parse(textwrap.dedent(source)).body
     assert isinstance(definition, ast.ClassDef)

@@ -178,6 +178,7 @@ def _execute(grid: "StudyGrid", out: Path, options: Options, console: "Console")
         num_workers=num_workers,
         fresh=options.fresh,
         executor=_ray_executor(options, console) if options.executor == "ray" else None,
+        is_remote=options.executor == "ray",
     )
     failed: dict[str, str] = {}
     with closing(events), StudyDisplay(console) as display:

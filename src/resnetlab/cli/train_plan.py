@@ -198,7 +198,8 @@ def consent(name: str, console: "Console", *, yes: bool, recipe: str | None = No
     try:
         model_file(entry)
     except DownloadError as error:
-        raise DownloadError(f"{error}; --from {SCRATCH} trains from random weights") from error
+        other = "--from FILE takes other weights" if recipe else f"--from {SCRATCH} trains from random weights"
+        raise DownloadError(f"{error}; {other}") from error
     return True
 
 

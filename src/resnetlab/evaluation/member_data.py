@@ -98,12 +98,10 @@ def open_recalibration_images(
     fingerprint, trained = card.provenance.get("data", {}).get("fingerprint"), _training_data(card)
     if trained is None or fingerprint is None:
         return _open_own_train_split(card, evaluated, f"{needed}, which are not known", options, on_progress)
-    if is_same_data(evaluated.config, trained):
-        config = evaluated.config
+    if is_same_data(evaluated.config, trained):  # read as for training, however they are evaluated
+        config = replace(trained, name=evaluated.config.name, root=evaluated.config.root)
     else:
         config = replace(trained, **options.training_data_changes)
-    if trained.on_bad_image == "skip":
-        config = replace(config, on_bad_image="skip")
     try:
         dataset = open_member_data(card, config, replace(options, split="train"), on_progress)
     except ConfigError as error:

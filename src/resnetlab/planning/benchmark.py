@@ -16,7 +16,7 @@ LARGE_SIDE = 64
 def time_training_image(network: ResNet, image_size: int, batch_size: int, *, half: bool, time_s: float = 2.0) -> float:
     """Return the seconds that one thread needs for a training image, measured on random pixels.
 
-    Whole training steps are repeated for `seconds`, at least three times, and the median counts. The weights of the
+    Whole training steps are repeated for `time_s`, at least three times, and the median counts. The weights of the
     network change.
 
     Args:

@@ -159,7 +159,13 @@ class StudyPlan:
 
 
 def run_study(
-    grid: StudyGrid, out: Path, *, num_workers: int, fresh: bool = False, executor: Executor | None = None
+    grid: StudyGrid,
+    out: Path,
+    *,
+    num_workers: int,
+    fresh: bool = False,
+    executor: Executor | None = None,
+    is_remote: bool = False,
 ) -> Generator[StudyPlan | Event]:
     """Execute the grid's runs that are not in the folder yet; yield the plan, then events.
 
@@ -173,6 +179,7 @@ def run_study(
         num_workers: Runs at once, if `executor` is not given.
         fresh: Delete the study in the folder first.
         executor: Executes tasks; a pool of processes on this machine if not given.
+        is_remote: Whether other machines train: they may have the images, and this one none.
 
     Raises:
         ConfigError: if `out` cannot be written, is in use, or holds runs with other settings or on other images
@@ -190,7 +197,8 @@ def run_study(
             [task for task in tasks if not _is_complete(existing.get(task.out.name))] for tasks in (first, second)
         )
         ended = [run for run in existing.values() if _is_complete(run)]
-        check_image_versions(ended, [task.config for task in (*pending, *deepened)], out)
+        if not is_remote:
+            check_image_versions(ended, [task.config for task in (*pending, *deepened)], out)
         for task in (*pending, *deepened):
             # The last worker of a killed study may still hold the lock of its run.
             if not (task.out / "checkpoint").exists() and not is_locked(task.out):

@@ -1,6 +1,6 @@
 """Versions of a study's images: runs on images that changed between them cannot be compared."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from resnetlab.config import ConfigError, RunConfig
@@ -12,9 +12,9 @@ MAX_NAMES = 5
 
 
 def check_image_versions(runs: Iterable[Run], pending: Iterable[RunConfig], out: Path) -> None:
-    """Raise unless all ended runs of a study read the same images, which those still to make will read too.
+    """Raise unless the ended runs of a study read the images that the runs still to make will read.
 
-    The images are opened only if runs are still to be made. If they cannot be, the runs themselves say so.
+    The images are opened only if such runs are to be made. If they cannot be, the runs themselves say so.
 
     Args:
         runs: Ended runs of the folder.
@@ -26,8 +26,9 @@ def check_image_versions(runs: Iterable[Run], pending: Iterable[RunConfig], out:
     """
     to_make = {(data_folder_name(config.data), config.data.train_images): config for config in pending}
     for key, versions in _versions(runs).items():
-        current = _fingerprint(to_make[key]) if key in to_make else None
-        kept = current or max(versions, key=lambda fingerprint: len(versions[fingerprint]))
+        if key not in to_make:
+            continue
+        kept = _fingerprint(to_make[key]) or _kept_version(versions)
         if others := [run for fingerprint, group in versions.items() if fingerprint != kept for run in group]:
             raise ConfigError(
                 f"{out} holds runs on other images of {others[0].data_label}, which changed since "
@@ -38,7 +39,8 @@ def check_image_versions(runs: Iterable[Run], pending: Iterable[RunConfig], out:
 def with_same_images(runs: Sequence[Run]) -> list[Run]:
     """Return the runs without those on other images than most runs of their data set and number of images.
 
-    Of versions with equally many runs the latest is kept. Runs whose record has no fingerprint are kept.
+    Runs that have ended count first. Of versions with equally many runs the latest is kept. Runs whose record has no
+    fingerprint are kept.
     """
     others = {id(run) for group in _other_versions(runs) for run in group}
     return [run for run in runs if id(run) not in others]
@@ -49,7 +51,7 @@ def other_images(runs: Sequence[Run]) -> list[str]:
     return [
         f"{count_text(len(group), 'run')} read other images of {group[0].data_label} than the other runs, "
         f"because they changed in between, and {'is' if len(group) == 1 else 'are'} compared with none: "
-        f"{_names(group)}."
+        f"{_names(group)}. To train all on the present images, add --fresh, or give another folder with --out."
         for group in _other_versions(runs)
     ]
 
@@ -60,18 +62,28 @@ def first_of_each_version(runs: Sequence[Run]) -> list[tuple[str, Run]]:
     for run in runs:
         if run.start:
             found.setdefault((run.data_label, _recorded(run)), run)
-    return [(label, run) for (label, _), run in found.items()]
+    known = {label for label, fingerprint in found if fingerprint is not None}
+    return [(label, run) for (label, fingerprint), run in found.items() if fingerprint or label not in known]
 
 
 def _other_versions(runs: Sequence[Run]) -> list[list[Run]]:
     groups = []
     for versions in _versions(runs).values():
-        *others, _ = sorted(
-            versions.values(), key=lambda group: (len(group), max(run.start.get("started", "") for run in group))
-        )
-        if others:
-            groups.append([run for group in others for run in group])
+        kept = _kept_version(versions)
+        if others := [run for fingerprint, group in versions.items() if fingerprint != kept for run in group]:
+            groups.append(others)
     return groups
+
+
+def _kept_version(versions: Mapping[str, Sequence[Run]]) -> str:
+    """Return the fingerprint of the images that most runs read."""
+
+    def weight(fingerprint: str) -> tuple[int, int, str]:
+        group = versions[fingerprint]
+        num_ended = sum(run.status in ("done", "diverged") for run in group)
+        return num_ended, len(group), max(run.start.get("started", "") for run in group)
+
+    return max(versions, key=weight)
 
 
 def _versions(runs: Iterable[Run]) -> dict[tuple[str, int | None], dict[str, list[Run]]]:

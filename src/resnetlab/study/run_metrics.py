@@ -112,9 +112,16 @@ def epoch_selection(run: Run) -> str | None:
         return None
     if recipe.keep == "best" and (result.get("best_epoch") is None or result["best_epoch"] != result.get("epochs")):
         return "keep=best"
-    if recipe.early_stop_epochs is not None and result.get("stopped_early", True):
+    if recipe.early_stop_epochs is not None and result.get("stopped_early", _ended_before_its_length(run)):
         return f"early_stop_epochs={recipe.early_stop_epochs}"
     return None
+
+
+def _ended_before_its_length(run: Run) -> bool:
+    """Return whether a run took fewer steps than its recipe has; records of older versions do not say it."""
+    recipe = run.config.recipe
+    planned = recipe.steps or (recipe.epochs * run.epochs[0]["step"] if run.epochs else 0)
+    return total_steps(run) < planned
 
 
 def unseen_error(run: Run) -> float | None:

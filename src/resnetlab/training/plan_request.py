@@ -7,7 +7,7 @@ from typing import Any
 from resnetlab.config import DataConfig, RunConfig
 from resnetlab.planning.image_survey import ImageSurvey
 from resnetlab.training.execution.execution import Execution
-from resnetlab.training.recipe_settings import named_recipe
+from resnetlab.training.recipe_settings import base_name, named_recipe
 from resnetlab.training.recipes import change_recipe
 
 SCRATCH = "none"
@@ -43,8 +43,10 @@ class PlanRequest:
         """Whether the user has set a recipe that needs trained weights."""
         if self.recipe is None:
             return False
+        if base_name(self.recipe) == FINETUNE:  # a short run of it has no epochs of the head alone
+            return True
         recipe = change_recipe(named_recipe(self.recipe), self.changes)
-        return self.recipe == FINETUNE or recipe.frozen_epochs > 0 or recipe.freeze_bn
+        return recipe.frozen_epochs > 0 or recipe.freeze_bn
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,8 @@ def measure_stages(
         BadImageError: if an image cannot be decoded, unless such images are skipped.
         RemoteError: if a remote server does not answer.
     """
-    config = replace(config, recipe=replace(config.recipe, frozen_epochs=0))  # most epochs train all layers
+    # Most epochs train all layers, and most steps take no layer statistics: a step that does is not the compiled one.
+    config = replace(config, recipe=replace(config.recipe, frozen_epochs=0), layer_stats_steps=0)
     on_stage("opening the data")
     trainer = Trainer(config, options=RuntimeOptions(workers=workers, cache_gib=cache_gib))
     data = trainer.data

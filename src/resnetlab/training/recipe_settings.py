@@ -62,6 +62,15 @@ def named_recipe(name: str, model: ModelConfig | None = None) -> Recipe:
     return read_recipe_file(Path(name), model) if name.endswith(SUFFIX) else recipe(name, model)
 
 
+def base_name(name: str) -> str | None:
+    """Return the recipe that a recipe is or, if it is a file, starts from; `None` if the file starts from none.
+
+    Raises:
+        ConfigError: If the file cannot be read.
+    """
+    return _read_toml(Path(name)).get(BASE) if name.endswith(SUFFIX) else name
+
+
 def read_recipe_file(path: Path, model: ModelConfig | None = None) -> Recipe:
     """Return the recipe of a TOML file: fields of `Recipe`, and `base` with the name of a recipe to start from.
 
@@ -71,19 +80,23 @@ def read_recipe_file(path: Path, model: ModelConfig | None = None) -> Recipe:
     Raises:
         ConfigError: If the file cannot be read, a field or the base is unknown, or a value is invalid.
     """
+    values = _read_toml(path)
+    start = values.pop(BASE, None)
+    changes = typed_fields(values, str(path))
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        base = Recipe() if start is None else recipe(str(start), model)
+        return dataclasses.replace(change_recipe(base, changes), name=changes.get("name", path.stem))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: the recipe cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise ConfigError(f"{path}: not a recipe in TOML ({error})") from error
-    base_name = values.pop(BASE, None)
-    changes = typed_fields(values, str(path))
-    try:
-        base = Recipe() if base_name is None else recipe(str(base_name), model)
-        return dataclasses.replace(change_recipe(base, changes), name=changes.get("name", path.stem))
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
 
 
 def typed_fields(values: Mapping[str, Any], where: str) -> dict[str, Any]:

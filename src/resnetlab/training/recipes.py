@@ -232,6 +232,8 @@ def _fitted_fields(base: Recipe, changed: Recipe) -> dict[str, Any]:
     unknown here. At least one epoch trains all layers, and the last one has the last image size.
     """
     share = base.warmup_epochs / base.epochs if base.steps is None else 0.0
+    if changed.steps is not None and base.steps is not None and base.warmup_steps:
+        return {"warmup_steps": round(base.warmup_steps * changed.steps / base.steps)}
     if changed.steps is not None:
         if changed.steps == base.steps or not share or base.warmup_steps:
             return {}

@@ -450,6 +450,8 @@ def test_an_epoch_that_validation_selected_says_nothing_about_optimisation(chang
     assert kinds(healthy) == [("plain", "healthy")]
     for runs in (DEGRADED, VANISHED, healthy):
         selected = [with_recipe(run, **changes) for run in runs]
+        if "early_stop_epochs" in changes:
+            selected = [dataclasses.replace(run, result=run.result | {"stopped_early": True}) for run in selected]
         (finding,) = verdicts(selected)
         assert finding.kind == "not enough evidence"
         assert "an epoch that validation images selected" in finding.sentence

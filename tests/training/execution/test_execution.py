@@ -229,6 +229,18 @@ def test_after_a_graph_that_cannot_be_captured_no_other_is_tried(step_times, mon
     assert "fp32 + CUDA graph does not work here ('fp32 + CUDA graph'); going on without" in lines
 
 
+def test_after_a_compilation_that_fails_no_other_is_tried(step_times, monkeypatch):
+    times, _ = step_times
+    times.update({"fp32": 1e-2, "fp32 + CUDA graph": 1e-3})
+    ways = ({"compile": True}, {"cuda_graph": True}, {"compile": True, "cuda_graph": True})
+    monkeypatch.setattr(select_execution_module, "_prepared", lambda *_, **__: ways)
+    monkeypatch.setattr(torch, "compile", lambda forward, **_: forward)
+    config, lines = dataclasses.replace(CONFIG, precision="fp32", layout="channels_last"), []
+    way, _ = select_execution(config, build_model(CONFIG.model), batch, load=LOAD, log=lines.append)
+    assert way.name == "fp32 + CUDA graph"
+    assert sum("does not work here" in line for line in lines) == 1
+
+
 def test_a_configured_compilation_that_fails_in_a_long_run_ends_it_in_one_line(step_times, monkeypatch):
     step_times[0].update({"fp32": 1e-2})
     monkeypatch.setattr(torch, "compile", lambda forward, **_: forward)

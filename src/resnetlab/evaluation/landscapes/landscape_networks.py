@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from resnetlab.config import DataConfig
+from resnetlab.config import ConfigError, DataConfig
 from resnetlab.evaluation.evaluator import EnsembleMember
+from resnetlab.evaluation.landscapes.directions import MIN_STATES
 from resnetlab.evaluation.landscapes.landscape_models import (
     LandscapeCase,
     LandscapeOptions,
@@ -120,16 +121,22 @@ def landscape_cases(
     """Return opened networks with their images, and the states of the run that the plane goes through.
 
     A network is the end of the path: states after the epoch that its run kept are left out.
+
+    Raises:
+        ConfigError: if states are given, and too few remain for a plane.
     """
     cases = []
     for member in members:
         assert isinstance(member.model, ResNet)  # `open_networks` raises for engines
-        images, labels = member_images(member, max_images)
-        cases.append(
-            LandscapeCase(
-                model=member.model, images=images, labels=labels, states=states_until_kept(states, member.card)
+        kept = states_until_kept(states, member.card)
+        if len(kept) < len(states) and len(kept) + 1 < MIN_STATES:
+            raise ConfigError(
+                f"{len(states) - len(kept)} of {len(states)} states are after epoch "
+                f"{member.card.provenance['epoch']}, which the run kept; a plane needs {MIN_STATES - 1} until then: "
+                "train with --keep last, or keep states more often"
             )
-        )
+        images, labels = member_images(member, max_images)
+        cases.append(LandscapeCase(model=member.model, images=images, labels=labels, states=kept))
     return cases
 
 

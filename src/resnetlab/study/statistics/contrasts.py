@@ -32,8 +32,8 @@ FIXED_SEEDS = (
 RULE = (
     f"A difference is clear if its p (paired Student's t over seeds, two-sided) is below {100 * LEVEL:g} % after "
     "Holm's correction for all comparisons of one data set and one error; otherwise the two arms tie. The interval is "
-    "that of a single comparison, without the correction. Arms are ranked if every two of them have two "
-    "seeds in common: an arm's rank is 1 plus the number of arms that are clearly better, its error the mean over the "
+    "that of a single comparison, without the correction. Arms are ranked if all have two seeds or more in "
+    "common: an arm's rank is 1 plus the number of arms that are clearly better, its error the mean over the "
     f"seeds that all arms share. A run that ended in NaN counts as {WORST_ERROR_PCT:g} %. {FIXED_SEEDS}"
 )
 """The rule in words, for reports."""

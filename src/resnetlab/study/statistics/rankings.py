@@ -46,9 +46,9 @@ class Ranking:
 
 
 def rankings(runs: Sequence[Run], contrasts: Sequence[Contrast]) -> list[Ranking]:
-    """Return the ranking of the arms in each setting in which every two arms share two seeds or more.
+    """Return the ranking of the arms in each setting in which all arms share two seeds or more.
 
-    Errors are means over the seeds that all arms share; without such seeds there is no ranking.
+    Errors are means over these seeds.
     """
     uncompared = {setting for setting, *_ in uncompared_arms(runs, contrasts)}
     ranked = []
@@ -57,16 +57,17 @@ def rankings(runs: Sequence[Run], contrasts: Sequence[Contrast]) -> list[Ranking
         if not own or setting in uncompared or any(contrast.p_holm is None for contrast in own):
             continue
         shared = set.intersection(*(_known_seeds(by_seed, setting.split) for by_seed in arms.values()))
+        if len(shared) < 2:
+            continue
         places = []
         for arm, by_seed in arms.items():
             stats = seed_stats([error_pct(by_seed[seed], setting.split) for seed in sorted(shared)])
-            if stats is not None:
-                num_better = sum(arm in (c.first, c.second) and c.better not in (arm, None) for c in own)
-                num_diverged = sum(by_seed[seed].status == "diverged" for seed in shared)
-                places.append(Place(arm, 1 + num_better, stats, num_diverged))
-        if places:
-            places.sort(key=lambda place: (place.rank, place.error_pct.mean))
-            ranked.append(Ranking(setting, tuple(places)))
+            assert stats is not None
+            num_better = sum(arm in (c.first, c.second) and c.better not in (arm, None) for c in own)
+            num_diverged = sum(by_seed[seed].status == "diverged" for seed in shared)
+            places.append(Place(arm, 1 + num_better, stats, num_diverged))
+        places.sort(key=lambda place: (place.rank, place.error_pct.mean))
+        ranked.append(Ranking(setting, tuple(places)))
     return ranked
 
 

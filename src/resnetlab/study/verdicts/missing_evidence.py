@@ -50,6 +50,8 @@ def missing_evidence(group: RunGroup, groups: Sequence[RunGroup] = ()) -> Missin
     if added is not None and one_depth:
         others = [other for other in groups if other.data == group.data and other.extremes() is None]
         added = replace(added, arms=tuple(other.arm for other in others) or None)
+    if added is not None and any(map(epoch_selection, group.runs)):
+        added = replace(added, last_epoch=True)  # more runs of the same kind would decide nothing
     command = None if added is None else study_command(group.runs, added)
     return MissingEvidence(reason + _issue_counts(group), command, one_depth)
 

@@ -76,8 +76,8 @@ FAILING: tuple[VerdictRule, ...] = (
         "not finite, in the deepest networks, which do not learn, and not in the shallowest; this holds in every seed, "
         "and the 99 % interval of the difference is above zero; or the deepest networks end worse, a step overwrites "
         f"some of their layers (learning rate x gradient, at the sampled steps, is {OVERWRITING_UPDATE:g} times the "
-        "weights or more), and the control arm, which limits the steps, trains them as well as the best shallower. Not "
-        "if the control arm degrades too",
+        "weights or more), and the control arm, which limits the steps, trains them as well as the same shallower "
+        "ones. Not if the control arm degrades too",
         "the phenomenon: Glorot and Bengio 2010; the threshold: ours, below 10 in every network tried that learns",
     ),
     VerdictRule(
@@ -100,7 +100,8 @@ FAILING: tuple[VerdictRule, ...] = (
         f"less, the deepest without a rise of {OVERFITTING_POINTS:g} points, and their error on unseen images and the "
         "gap to it rise by as much or more; "
         f"with fewer images: the smallest set is fitted ({FITTED_PCT:g} %), and the gap rises by as much; this holds "
-        "in every seed, and the 99 % interval is above zero (with fewer images: of the mean over depths)",
+        "in every seed, and the 99 % interval is above zero (of several shallower depths each has its share of the "
+        "1 %; with fewer images: of the mean over depths)",
         "He et al., section 4.2: 1202 layers, 7.93 % test error against 6.43 % with 110, at similar training errors",
     ),
     VerdictRule(
@@ -126,8 +127,8 @@ HEALTHY = VerdictRule(
 NOT_ENOUGH = VerdictRule(
     "not enough evidence",
     f"no other verdict holds: too few seeds (below {MIN_SEEDS}), one depth, an effect within the variation over seeds, "
-    "no recorded gradients, or steps that do not follow from them (another optimizer than sgd, "
-    "clip_grad_norm, or layer_decay)",
+    "errors of an epoch that validation images selected, no recorded gradients, or steps that do not follow from them "
+    "(another optimizer than sgd, clip_grad_norm, layer_decay or frozen_epochs)",
     "one seed cannot support a claim",
 )
 RULES: tuple[VerdictRule, ...] = (*FAILING, HEALTHY, NOT_ENOUGH)

@@ -143,18 +143,21 @@ def _fastest_prepared(
     is tried.
     """
     way, forward = best
-    can_capture = True
+    can_capture, can_compile = True, True
     for changes in ways:
         prepared = replace(way, **{"compile": False, "cuda_graph": False, **changes})
-        if prepared.cuda_graph and not can_capture:
+        if (prepared.cuda_graph and not can_capture) or (prepared.compile and not can_compile):
             continue
         try:
             candidate = timer.forward(prepared)
             found = timer.images_per_s(prepared, candidate, rounds=PREPARED_ROUNDS)
         except Exception as error:
+            if is_configured and isinstance(error, torch.OutOfMemoryError | ConfigError):
+                raise
             if is_configured:
                 raise _refusal(prepared, error) from error
             can_capture = can_capture and not prepared.cuda_graph
+            can_compile = can_compile and (not prepared.compile or prepared.cuda_graph)
             log(f"{prepared.name} does not work here ({_reason(error)}); going on without")
             continue
         speeds[prepared.name] = found
