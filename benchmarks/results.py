@@ -47,8 +47,13 @@ def main() -> int:
 
 
 def written(text: str) -> str:
-    """Return a page with every table computed from the records."""
-    return BLOCK.sub(lambda found: f"{found[1]}{TABLES[found['name']]()}{found[3]}", text)
+    """Return a page with every table computed from the records; one that was empty gets a line between it and its end."""
+
+    def block(found: re.Match[str]) -> str:
+        end = found[3] if found[3].startswith("\n") else f"\n\n{found[3]}"
+        return f"{found[1]}{TABLES[found['name']]()}{end}"
+
+    return BLOCK.sub(block, text)
 
 
 def write_curves(study: Path, record: Path) -> None:
