@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def written(text: str) -> str:
-    """Return a page with every table computed from the records; one that was empty gets a line between it and its end."""
+    """Return a page with every table computed from the records; a line divides an empty one from its end."""
 
     def block(found: re.Match[str]) -> str:
         end = found[3] if found[3].startswith("\n") else f"\n\n{found[3]}"
