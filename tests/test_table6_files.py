@@ -295,3 +295,9 @@ def test_data_of_the_bundle_are_read_and_are_those_that_were_packed(tmp_path):
     raw = read_archive(DataConfig("cifar10", root=str(tmp_path)))
     assert raw.train.images.flatten(1).tolist() == images[:10, 1:].tolist()
     assert raw.test.labels.tolist() == images[10:, 0].tolist()
+
+
+def test_a_damaged_record_is_no_row(tmp_path):
+    (tmp_path / "cut.json").write_text('{"status": "do')
+    (tmp_path / "whole.json").write_text('{"status": "done"}')
+    assert table6_table.read_records(tmp_path) == [{"status": "done"}]

@@ -280,8 +280,11 @@ def recalibrated(file, data, split=None):
 def test_other_images_are_evaluated_with_statistics_of_the_training_images(folder):
     own, note = recalibrated(folder / "held-out", None)
     assert note.endswith("on 12 training images")
-    for place, split in (("photos/val", None), ("photos", "val"), ("photos", "all")):
-        other, other_note = recalibrated(folder / "held-out", DataConfig(str(folder / place)), split)
+    swapped = "train=val,test=train"  # concerns the images that are evaluated
+    cases = (("photos/val", None, None), ("photos", None, "val"), ("photos", None, "all"), ("photos", swapped, "test"))
+    for place, splits, split in cases:
+        data = DataConfig(str(folder / place), split_folders=splits)
+        other, other_note = recalibrated(folder / "held-out", data, split)
         assert torch.equal(other, own)
         assert other_note == note
 

@@ -3,13 +3,15 @@
 import dataclasses
 import errno
 import signal
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import torch
 
 from helpers.killed_runs import killed_at_step
-from resnetlab.config import RunConfig
-from resnetlab.evaluation.landscapes.landscape_networks import states_until_kept
+from resnetlab.config import ConfigError, RunConfig
+from resnetlab.evaluation.landscapes.landscape_networks import landscape_cases, states_until_kept
 from resnetlab.models.model_file import load_model
 from resnetlab.models.zoo import model_config
 from resnetlab.training.callbacks import Callback
@@ -17,6 +19,9 @@ from resnetlab.training.fit import fit
 from resnetlab.training.kept_states import state_files
 from resnetlab.training.recipes import recipe
 from resnetlab.training.runtime_options import RuntimeOptions
+
+if TYPE_CHECKING:
+    from resnetlab.evaluation.evaluator import EnsembleMember
 
 CONFIG = RunConfig(model_config("resnet8"), recipe=recipe("digits", epochs=4, batch_size=256), seed=3)
 OPTIONS = RuntimeOptions(keep_states_epochs=2, resume=True, checkpoint_steps=1)
@@ -78,6 +83,9 @@ def test_a_path_ends_at_the_epoch_that_the_run_kept(tmp_path):
         card = dataclasses.replace(fitted.card, provenance={**fitted.card.provenance, "epoch": epoch})
         assert states_until_kept(files, card) == tuple(files[: epoch + 1])
     assert states_until_kept(files, dataclasses.replace(fitted.card, provenance={})) == tuple(files)
+    early = dataclasses.replace(fitted.card, provenance={**fitted.card.provenance, "epoch": 0})
+    with pytest.raises(ConfigError, match="6 of 7 states are after epoch 0, which the run kept"):
+        landscape_cases([cast("EnsembleMember", SimpleNamespace(model=fitted.model, card=early))], 8, files)
     final = load_model(tmp_path / "run")[0].state_dict()
     assert all(torch.equal(value, final[key]) for key, value in load_model(files[kept])[0].state_dict().items())
 

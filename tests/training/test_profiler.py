@@ -23,6 +23,7 @@ def test_steps_are_those_of_the_trainer(monkeypatch, micro_batches):
 
     def counted(trainer, lr, **options):
         rates.append(lr)
+        assert trainer.config.layer_stats_steps == 0  # such a step is not the compiled one
         keys.append(trainer.block_noise._blocks[0]._state.tolist())
         update(trainer, lr, **options)
 

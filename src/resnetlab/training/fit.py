@@ -22,7 +22,7 @@ from resnetlab.training.config_changes import CONTINUED, describe_changes
 from resnetlab.training.execution.execution import kept_threads
 from resnetlab.training.kept_states import STATES, KeepStates
 from resnetlab.training.metrics import StepMetrics
-from resnetlab.training.own_network import check_own_options, load_own_weights, own_config, own_module
+from resnetlab.training.own_network import check_own_options, load_own_weights, resolve_own
 from resnetlab.training.reports import TrainResult, run_line
 from resnetlab.training.run_files.checkpoint import Checkpoint
 from resnetlab.training.run_files.checkpoint_manager import CheckpointManager, UnsavedError
@@ -78,8 +78,7 @@ def fit(
         UnsavedError: if the run is done but record or checkpoint could not be written.
     """
     check_arguments(config, callbacks, options)
-    model = own_module(config, model)
-    config = own_config(config, model)
+    config, model = resolve_own(config, model)
     options, stop_signal = options or RuntimeOptions(), stop_signal or StopSignal()
     check_own_options(model, options)
     group = options.process_group

@@ -85,6 +85,11 @@ def test_ranked_errors_are_means_over_the_seeds_that_all_arms_share():
     none = [synthetic_run(name, 20, seed, 5.0 + seed % 3) for name, seeds in cycle.items() for seed in seeds]
     assert len(arm_contrasts(none)) == 9
     assert rankings(none, arm_contrasts(none)) == []
+    one = {"A": (0, 1, 2), "B": (0, 1, 3), "C": (0, 2, 3, 1)}  # seed 0 and 1 are shared by all, then seed 0 alone
+    two = [synthetic_run(name, 20, seed, 5.0 + seed % 3) for name, seeds in one.items() for seed in seeds]
+    assert len(rankings(two, arm_contrasts(two))) == 3
+    fewer = [run for run in two if (run.arm, run.seed) != ("C", 1)]
+    assert rankings(fewer, arm_contrasts(fewer)) == []
 
 
 def test_the_correction_can_make_a_tie():

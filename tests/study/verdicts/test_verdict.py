@@ -15,6 +15,7 @@ from resnetlab.serialization import differences
 from resnetlab.study.arms import arm_network
 from resnetlab.study.presets import get_preset
 from resnetlab.study.reports.run_notes import run_notes
+from resnetlab.study.run_metrics import epoch_selection
 from resnetlab.study.study_command import Additions, study_command
 from resnetlab.study.verdicts.detectors import DETECTORS
 from resnetlab.study.verdicts.rules import FAILING, RULES
@@ -463,6 +464,24 @@ def test_an_epoch_that_validation_selected_says_nothing_about_optimisation(chang
         assert kinds(ended) == kinds(runs)
         assert len(run_notes(selected)) == 1
         assert run_notes(ended) == []
+
+
+def test_one_seed_of_a_selected_epoch_is_not_told_to_add_seeds_of_the_same_kind():
+    runs = [with_recipe(run, keep="best") for run in grid("plain", [1.0], [2.0])]
+    (finding,) = verdicts(runs)
+    assert "from one seed" in finding.sentence
+    (training,) = {
+        dataset.recipe
+        for dataset in build_grid(parse(Options, "study", shlex.split(finding.command)[2:]), get_preset(None)).datasets
+    }
+    assert training.keep == "last"
+
+
+@pytest.mark.parametrize(("steps", "stops"), [(400, False), (399, True)])
+def test_an_older_record_shows_by_its_steps_whether_a_run_stopped_early(steps, stops):
+    run = with_recipe(synthetic_run("plain", 20, 0, 1.0), early_stop_epochs=3, steps=400)
+    run = dataclasses.replace(run, result=run.result | {"steps": steps}, epochs=(), layer_stats=())
+    assert (epoch_selection(run) is not None) == stops
 
 
 def test_a_study_says_before_its_runs_that_validation_will_select_epochs():
