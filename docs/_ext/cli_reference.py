@@ -8,6 +8,7 @@ import importlib
 import re
 import types
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,20 @@ class Option:
 def command_options(command: str) -> tuple[str, list[Option]]:
     """Return the description of a command and its options, in the order of declaration."""
     kind = importlib.import_module(f"resnetlab.cli.{command.replace('-', '_')}").Options
+    return kind.__doc__ or "", list(_options(kind))
+
+
+def _options(kind: type) -> Iterator[Option]:
+    """Yield the options that a dataclass declares, and those of its groups of options, which are dataclasses too."""
     help_texts = _field_docstrings(kind)
     hints = typing.get_type_hints(kind, include_extras=True)
-    options = [_option(field, hints[field.name], help_texts[field.name]) for field in dataclasses.fields(kind)]
-    return kind.__doc__ or "", options
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        group = typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+        if dataclasses.is_dataclass(group):
+            yield from _options(typing.cast("type", group))
+        else:
+            yield _option(field, hint, help_texts[field.name])
 
 
 def _field_docstrings(kind: type) -> dict[str, str]:

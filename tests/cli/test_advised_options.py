@@ -1,15 +1,15 @@
 """An error names an option only if the command at hand has it."""
 
-import dataclasses
 import importlib
 
 import pytest
 
 from helpers.images import write_tree
+from resnetlab.cli.option_errors import option_types
 
-DATA_COMMANDS = ("train", "study", "evaluate", "deepen", "diagnose", "doctor", "export", "data")
+DATA_COMMANDS = ("train", "study", "evaluate", "deepen", "diagnose", "doctor", "export", "data", "inspect")
 """Commands that open a data set."""
-EVERYWHERE = ("on_bad_image", "data_root", "split_folders", "image_column", "label_column", "color_profiles")
+EVERYWHERE = ("on-bad-image", "data-root", "split-folders", "image-column", "label-column", "color-profiles")
 """Options that errors of data name, whatever the command."""
 BATCH_COMMANDS = ("train", "doctor", "diagnose")
 """Commands whose batch may be larger than the training set; for a study the error names --set."""
@@ -17,10 +17,9 @@ BATCH_COMMANDS = ("train", "doctor", "diagnose")
 
 @pytest.mark.parametrize("command", DATA_COMMANDS)
 def test_commands_have_the_options_that_errors_of_data_name(command):
-    options = importlib.import_module(f"resnetlab.cli.{command}").Options
-    names = {field.name for field in dataclasses.fields(options)}
+    names = option_types(importlib.import_module(f"resnetlab.cli.{command}").Options).keys()
     assert set(EVERYWHERE) <= names
-    assert command not in BATCH_COMMANDS or "batch_size" in names
+    assert command not in BATCH_COMMANDS or "batch-size" in names
 
 
 def test_the_advice_of_a_study_with_few_images_works(tmp_path, without_figures):

@@ -1,11 +1,14 @@
 """How commands say what they read, the options that say otherwise, and their own output inside the data."""
 
+import importlib
 import json
 
 import pytest
 
 from helpers.images import encode, random_images, write_parquet, write_tree
-from resnetlab.cli.main import main
+from resnetlab.cli.evaluate import reproduce_command
+from resnetlab.cli.main import COMMANDS, main, parse
+from resnetlab.cli.option_errors import option_types
 from resnetlab.config import DataConfig, read_config
 from resnetlab.data.open_dataset import open_data
 from resnetlab.training.run_files.record import read_record
@@ -23,6 +26,40 @@ def photos(tmp_path, monkeypatch):
 
 def check(*words):
     return main(["data", "check", *map(str, words)])
+
+
+def options_of(command, *words):
+    return parse(importlib.import_module(f"resnetlab.cli.{command.replace('-', '_')}").Options, command, words)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_options_on_reading_are_declared_once(command):
+    """A command has them in the group that all commands share, and none of its own with such a name."""
+    kind = importlib.import_module(f"resnetlab.cli.{command.replace('-', '_')}").Options
+    own = {name.replace("_", "-") for name in kind.__dataclass_fields__}
+    assert not own & {"split-folders", "image-column", "label-column", "on-bad-image"}
+    assert ("reading" in own) == ("split-folders" in option_types(kind))
+
+
+def test_a_page_names_the_options_on_reading():
+    command = "resnetlab evaluate net --data photos --split-folders all=. --data-root here --on-bad-image skip"
+    assert reproduce_command(options_of("evaluate", *command.split()[2:])) == command
+
+
+def test_inspect_reads_images_as_other_commands_do():
+    words = ("net.pth", "--data", "photos", "--split-folders", "train=Lernen", "--color-profiles", "ignore")
+    changes = options_of("inspect", *words).reading.changes()
+    assert DataConfig("photos", **changes) == DataConfig(
+        "photos", split_folders="train=Lernen", color_profiles="ignore"
+    )
+
+
+def test_options_on_reading_without_images_are_refused(capsys):
+    assert main(["inspect", "net.pth", "--label-column", "breed", "--on-bad-image", "skip"]) == 2
+    message = "--label-column, --on-bad-image require --data; add it, or leave them out"
+    assert message in capsys.readouterr().err
+    assert main(["study", "--preset", "everywhere", "--image-column", "photo"]) == 2
+    assert "--image-column does not apply to preset everywhere" in capsys.readouterr().err
 
 
 def test_a_check_says_what_was_read(tmp_path, capsys):

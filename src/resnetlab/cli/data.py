@@ -15,8 +15,9 @@ from resnetlab.cli.data_check_output import (
     reading_json,
     summarise,
 )
-from resnetlab.cli.data_options import reading_options
+from resnetlab.cli.data_options import Reading, ReadingOptions
 from resnetlab.cli.terminal import print_json
+from resnetlab.cli.unused_options import given_options
 from resnetlab.config import ConfigError, DataConfig
 from resnetlab.system.cache_folder import CACHE_GIB, check_cache_gib
 
@@ -47,16 +48,7 @@ class Options:
     path: Annotated[str, tyro.conf.Positional]
     """A folder of images, of parquet files or of shards, a table of labels (.csv, .tsv), a parquet file, the URL of
     shards, or a known name such as cifar10."""
-    split_folders: str | None = None
-    """Folders or files of the splits, such as train=Training,test=Testing; their names decide if not given. all=.
-    means that the folders of the data are classes."""
-    image_column: str | None = None
-    """Column of parquet files with the images; found by type and name if not given."""
-    label_column: str | None = None
-    """Column of parquet files with the classes; found by name if not given."""
-    color_profiles: Literal["apply", "ignore"] | None = None
-    """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
-    are. apply by default; check prints how many images have a profile."""
+    reading: Reading = ReadingOptions()
     out: Path | None = None
     """pack: the folder of shards, which is created."""
     max_side: int | None = None
@@ -64,11 +56,6 @@ class Options:
     stay unchanged."""
     shard_mib: int = 256
     """pack: approximate size of a shard in MiB."""
-    on_bad_image: Literal["fail", "skip"] = "fail"
-    """pack: stop if images cannot be read, or leave them out and list them in the index."""
-    data_root: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """The folder with the archives of a known data set, or with the cache of remote shards. By default the user's cache
-    folder."""
     workers: int | None = None
     """Threads that decode images or write shards. By default one for each usable core."""
     max_megapixels: int = 100
@@ -91,17 +78,15 @@ def run(options: Options) -> int:
     """
     config = DataConfig(
         options.path,
-        options.data_root,
-        on_bad_image=options.on_bad_image,
         max_megapixels=options.max_megapixels,
-        **reading_options(options),
+        **options.reading.changes(),
     )
     if options.workers is not None and options.workers < 1:
         raise ConfigError(f"workers must be at least 1, not {options.workers}")
     check_cache_gib(options.cache_gib)
     if options.action == "pack":
         return _pack(options, config)
-    unused = [name for name in PACK_OPTIONS if getattr(options, name) != Options.__dataclass_fields__[name].default]
+    unused = [name for name in PACK_OPTIONS if name in given_options(options)]
     if unused:
         raise ConfigError(f"--{unused[0].replace('_', '-')} requires pack, because check changes nothing; leave it out")
     report = scan_dataset(config, options.workers, options.cache_gib)

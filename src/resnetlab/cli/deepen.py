@@ -3,14 +3,14 @@
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from resnetlab.cli.data_options import reading_options
+from resnetlab.cli.data_options import READING_OPTIONS, Reading, ReadingOptions
 from resnetlab.cli.terminal import print_json
 from resnetlab.cli.unused_options import refuse_unused
-from resnetlab.config import READING_FIELDS, ConfigError, DataConfig, ModelConfig
+from resnetlab.config import ConfigError, DataConfig, ModelConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,20 +41,7 @@ class Options:
     data: str | None = None
     """Images for the comparison and for the calibration of BN: a name or path as for `resnetlab train`. Default:
     random pixels and no calibration."""
-    data_root: Path | None = None
-    """Folder of the archives of a named data set; missing archives are downloaded to it."""
-    split_folders: str | None = None
-    """Folders or files of the splits, such as train=Training,test=Testing; their names decide if not given. all=.
-    means that the folders of the data are classes."""
-    image_column: str | None = None
-    """Column of parquet files with the images; found by type and name if not given."""
-    label_column: str | None = None
-    """Column of parquet files with the classes; found by name if not given."""
-    on_bad_image: Literal["fail", "skip"] = "fail"
-    """Stop at an image that cannot be read, or leave it out."""
-    color_profiles: Literal["apply", "ignore"] | None = None
-    """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
-    are. As in the model file if not given."""
+    reading: Reading = ReadingOptions()
     json: bool = False
     """Print one JSON object."""
 
@@ -197,10 +184,9 @@ def _check_options(options: Options) -> tuple[int | tuple[int, ...], Path, DataC
     if options.out.exists():
         raise ConfigError(f"{options.out} exists already; choose another --out, or delete it")
     if options.data is None:
-        refuse_unused(options, (*READING_FIELDS, "data_root", "on_bad_image"), "--data")
+        refuse_unused(options, READING_OPTIONS, "--data")
         return to, options.out, None
-    root = None if options.data_root is None else str(options.data_root)
-    data = DataConfig(options.data, root, on_bad_image=options.on_bad_image, **reading_options(options))
+    data = DataConfig(options.data, **options.reading.changes())
     detect_kind(data)
     return to, options.out, data
 

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from resnetlab.cli.data_options import training_data_changes
+from resnetlab.cli.data_options import READING_OPTIONS, Reading, ReadingOptions
 from resnetlab.cli.terminal import print_json
 from resnetlab.cli.unused_options import refuse_unused
-from resnetlab.config import READING_FIELDS, ConfigError, DataConfig, RunConfig
+from resnetlab.config import ConfigError, DataConfig, RunConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,20 +36,7 @@ class Options:
     """A run directory, a model file, or the name of published weights."""
     data: str | None = None
     """Measure on these images: a named data set, or the path of your own."""
-    data_root: Path | None = None
-    """Folder with the archives of a named data set."""
-    split_folders: str | None = None
-    """Folders or files of the splits, such as train=Training,test=Testing; their names decide if not given. all=.
-    means that the folders of the data are classes."""
-    image_column: str | None = None
-    """Column of parquet files with the images; found by type and name if not given."""
-    label_column: str | None = None
-    """Column of parquet files with the classes; found by name if not given."""
-    on_bad_image: Literal["fail", "skip"] = "fail"
-    """Stop at an image that cannot be read, or leave it out."""
-    color_profiles: Literal["apply", "ignore"] | None = None
-    """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
-    are. As in the model file if not given."""
+    reading: Reading = ReadingOptions()
     batch_size: int = 128
     """Images to measure a model file on, at least 2; a run with recorded statistics needs --data."""
     shattering: bool = False
@@ -150,7 +137,7 @@ def find_layer_stats(options: Options) -> "tuple[Run, Path]":
         raise ConfigError(f"{path}: no run here (no config.json); name a run directory or a model file")
     run = read_run(path)
     if run.layer_stats and options.data is None:
-        measuring = (*READING_FIELDS, "data_root", "on_bad_image", "batch_size")
+        measuring = (*READING_OPTIONS, "batch_size")
         refuse_unused(options, measuring, "--data, since the layer statistics of this run are recorded")
         return run, path / DIAGNOSIS
     if run.layer_stats and not (path / MODEL).exists():
@@ -223,11 +210,11 @@ def open_batch(path: Path, options: Options) -> ModelBatch:
     model, card = load_model(path)
     saved_config = card.provenance.get("config")
     config = from_json(RunConfig, saved_config) if saved_config else RunConfig()
-    changes = training_data_changes(options)
+    changes = options.reading.changes()
     given = DataConfig(options.data, image_size=card.preprocessing.image_size, **changes) if options.data else None
     data = resolve_data_config(card, given, path, changes)
-    if options.on_bad_image == "skip":
-        data = replace(data, on_bad_image="skip")
+    if options.reading.on_bad_image is not None:
+        data = replace(data, on_bad_image=options.reading.on_bad_image)
     dataset = open_data(data, preprocessing=card.preprocessing)
     check_one_class(multi_label=dataset.train.is_multi_label, name=dataset.name, use="diagnose of a model file")
     class_indices = match_classes(

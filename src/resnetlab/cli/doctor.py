@@ -3,10 +3,9 @@
 import math
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from resnetlab.cli.data_options import reading_options
+from resnetlab.cli.data_options import Reading, ReadingOptions
 from resnetlab.cli.terminal import print_json
 from resnetlab.config import ConfigError, RunConfig
 from resnetlab.system.cache_folder import CACHE_GIB
@@ -27,21 +26,10 @@ class Options:
 
     data: str | None = None
     """A named data set, a folder or a URL, as for train."""
+    reading: Reading = ReadingOptions()
     model: str | None = None
     """The network. If not given: resnet20 for named data sets and for your own images up to 64 pixels, and resnet18
     above."""
-    data_root: Path | None = None
-    """Folder of the archives of a named data set, or of the cache for remote shards."""
-    split_folders: str | None = None
-    """Folders or files of the splits, such as train=Training,test=Testing; their names decide if not given. all=.
-    means that the folders of the data are classes."""
-    image_column: str | None = None
-    """Column of parquet files with the images; found by type and name if not given."""
-    label_column: str | None = None
-    """Column of parquet files with the classes; found by name if not given."""
-    color_profiles: Literal["apply", "ignore"] | None = None
-    """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
-    are. As in train."""
     recipe: str | None = None
     """A recipe by name; the default of train if not given."""
     batch_size: int | None = None
@@ -56,8 +44,6 @@ class Options:
     """Threads that decode images; one per core if not given."""
     cache_gib: float = CACHE_GIB
     """Size of the cache for remote shards in GiB."""
-    on_bad_image: Literal["fail", "skip"] | None = None
-    """Stop at an unreadable image, or skip it."""
     seconds: float = 1.0
     """Seconds of each measurement, above 0."""
     json: bool = False
@@ -85,13 +71,11 @@ def run(options: Options) -> int:
         train.Options(
             data=options.data,
             model=options.model,
-            data_root=options.data_root,
+            reading=options.reading,
             recipe=options.recipe,
             batch_size=options.batch_size,
             image_size=options.image_size,
             device=options.device,
-            on_bad_image=options.on_bad_image,
-            **reading_options(options),
         )
     )
     config = replace(config, precision=options.precision or "fp32", layout="channels_last", compile="off")

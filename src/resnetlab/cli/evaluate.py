@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from resnetlab.cli.data_options import reading_options, training_data_changes
+from resnetlab.cli.data_options import Reading, ReadingOptions
 from resnetlab.cli.evaluate_checks import check_networks, check_page
 from resnetlab.cli.terminal import print_json
+from resnetlab.cli.unused_options import given_options
 from resnetlab.config import ConfigError, DataConfig, Device
 from resnetlab.system.cache_folder import CACHE_GIB
 
@@ -36,18 +37,7 @@ class Options:
     data: str | None = None
     """Name of a data set, folder of images, table of labels, parquet files or shards, or URL of shards; the network's
     training data if not given."""
-    data_root: Path | None = None
-    """Folder with the archives of a named data set, or the cache of a URL."""
-    split_folders: str | None = None
-    """Folders or files of the splits, such as train=Training,test=Testing; their names decide if not given. all=.
-    means that the folders of the data are classes."""
-    image_column: str | None = None
-    """Column of parquet files with the images; found by type and name if not given."""
-    label_column: str | None = None
-    """Column of parquet files with the classes; found by name if not given."""
-    color_profiles: Literal["apply", "ignore"] | None = None
-    """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
-    are. As in the model file if not given."""
+    reading: Reading = ReadingOptions()
     cache_gib: float = CACHE_GIB
     """Maximum size of the cache for remote shards, in GiB."""
     split: Literal["test", "val", "train", "all"] | None = None
@@ -68,8 +58,6 @@ class Options:
     """Recompute the batch-normalisation statistics on training images, as the authors did."""
     allow_missing_classes: bool = False
     """Accept data without some of the network's classes."""
-    on_bad_image: Literal["fail", "skip"] = "fail"
-    """Stop at images that cannot be decoded, or skip and report them."""
     page: Path | None = None
     """HTML file to write; if not given, NAME-evaluation.html beside the first model, or none with --json."""
     backend: Literal["auto", "torch", "onnxruntime", "openvino"] | None = None
@@ -179,11 +167,11 @@ def build_evaluation_options(options: Options) -> "EvaluationOptions":
         sides=options.shorter_sides,
         recalibrate_bn=options.recalibrate_bn,
         allow_missing_classes=options.allow_missing_classes,
-        on_bad_image=options.on_bad_image,
+        on_bad_image=options.reading.on_bad_image or "fail",
         device="cpu" if needs_cpu else str(pick_device(options.device)),
         workers=workers,
         backend=options.backend,
-        training_data_changes=training_data_changes(options),
+        training_data_changes=options.reading.changes(),
         cache_gib=options.cache_gib,
         reject_below=options.reject_below,
     )
@@ -192,10 +180,8 @@ def build_evaluation_options(options: Options) -> "EvaluationOptions":
 def reproduce_command(options: Options) -> str:
     """Return the command line that reproduces the page."""
     arguments = ["resnetlab", "evaluate", *map(str, options.models)]
-    for name, field in Options.__dataclass_fields__.items():
-        value = getattr(options, name)
-        # a fitted temperature is in the model file
-        if name in ("models", "json", "fit_temperature") or value == field.default:
+    for name, value in given_options(options).items():
+        if name in ("models", "json", "fit_temperature"):  # a fitted temperature is in the model file
             continue
         arguments.append(f"--{name.replace('_', '-')}")
         arguments += [] if value is True else list(map(str, value)) if isinstance(value, tuple) else [str(value)]
@@ -272,7 +258,6 @@ def _check_arguments(options: Options) -> tuple[list[Path], DataConfig | None]:
         check_page(options.page, files)
     if options.data is None:
         return files, None
-    root = None if options.data_root is None else str(options.data_root)
-    data = DataConfig(options.data, root, **reading_options(options))
+    data = DataConfig(options.data, **options.reading.changes())
     detect_kind(data)
     return files, data

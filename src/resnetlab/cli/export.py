@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from resnetlab.cli.data_options import reading_options
+from resnetlab.cli.data_options import READING_OPTIONS, Reading, ReadingOptions
 from resnetlab.cli.terminal import print_json
 from resnetlab.cli.unused_options import refuse_unused
-from resnetlab.config import READING_FIELDS, ConfigError, DataConfig
+from resnetlab.config import ConfigError, DataConfig
 from resnetlab.system.count_text import count_text
 
 if TYPE_CHECKING:
@@ -51,20 +51,7 @@ class Options:
     calibrate: str | None = None
     """Images with labels for int8: name of a data set, or a folder. Training images determine the ranges, validation
     images the errors before and after."""
-    data_root: Path | None = None
-    """Folder with the archives of a named data set."""
-    split_folders: str | None = None
-    """Folders or files of the splits, such as train=Training,test=Testing; their names decide if not given. all=.
-    means that the folders of the data are classes."""
-    image_column: str | None = None
-    """Column of parquet files with the images; found by type and name if not given."""
-    label_column: str | None = None
-    """Column of parquet files with the classes; found by name if not given."""
-    on_bad_image: Literal["fail", "skip"] = "fail"
-    """Stop at an image that cannot be read, or leave it out."""
-    color_profiles: Literal["apply", "ignore"] | None = None
-    """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
-    are. As in the model file if not given."""
+    reading: Reading = ReadingOptions()
     allow_loss: float | None = None
     """Allowed increase of the top-1 error by int8, in percentage points, at least 0; 0.5 if not given."""
     json: bool = False
@@ -144,7 +131,7 @@ def _check_arguments(options: Options) -> tuple["Format", Path, DataConfig | Non
     read_card(options.model)
     kind, out = _output_file(options, find_model_file(options.model))
     if not options.int8:
-        refuse_unused(options, ("calibrate", "allow_loss", "data_root", *READING_FIELDS, "on_bad_image"), "--int8")
+        refuse_unused(options, ("calibrate", "allow_loss", *READING_OPTIONS), "--int8")
         return kind, out, None
     if kind == "torch-export":
         raise ConfigError("int8 is only for onnx and openvino; torch-export has fp32")
@@ -153,8 +140,7 @@ def _check_arguments(options: Options) -> tuple["Format", Path, DataConfig | Non
     loss = options.allow_loss
     if loss is not None and not (math.isfinite(loss) and loss >= 0):
         raise ConfigError(f"--allow-loss must be percentage points of error, at least 0, not {loss}")
-    root = None if options.data_root is None else str(options.data_root)
-    data = DataConfig(options.calibrate, root, on_bad_image=options.on_bad_image, **reading_options(options))
+    data = DataConfig(options.calibrate, **options.reading.changes())
     detect_kind(data)
     return kind, out, data
 

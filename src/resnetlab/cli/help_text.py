@@ -43,15 +43,23 @@ class HelpText(io.StringIO):
 
 
 def join_description_lines(kind: type) -> None:
-    """Make the help of each option of a dataclass its docstring as one line a paragraph, which tyro then wraps."""
+    """Make the help of each option of a dataclass its docstring as one line a paragraph, which tyro then wraps.
+
+    Its groups of options, which are dataclasses too, and its bases are changed as well.
+    """
     import tyro
 
     hints = typing.get_type_hints(kind, include_extras=True)
+    for hint in hints.values():
+        group = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+        if dataclasses.is_dataclass(group):
+            join_description_lines(typing.cast("type", group))
     fields = {field.name: field for field in dataclasses.fields(kind)}
-    for name, docstring in _field_docstrings(kind).items():
-        text = "\n\n".join(" ".join(paragraph.split()) for paragraph in docstring.split("\n\n"))
-        argument = tyro.conf.arg(help=text, help_behavior_hint=_default_text(fields[name]))
-        kind.__annotations__[name] = Annotated[hints[name], argument]
+    for declaring in (base for base in kind.__mro__ if dataclasses.is_dataclass(base)):
+        for name, docstring in _field_docstrings(declaring).items():
+            text = "\n\n".join(" ".join(paragraph.split()) for paragraph in docstring.split("\n\n"))
+            argument = tyro.conf.arg(help=text, help_behavior_hint=_default_text(fields[name]))
+            declaring.__annotations__[name] = Annotated[hints[name], argument]
 
 
 def _default_text(field: "dataclasses.Field[typing.Any]") -> str | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from resnetlab.cli.data_options import READING_OPTIONS, Reading, ReadingOptions
 from resnetlab.cli.terminal import print_json
 from resnetlab.cli.unused_options import refuse_unused
 from resnetlab.config import ConfigError, ModelConfig, block_properties
@@ -87,8 +88,7 @@ class Options:
     data: str | None = None
     """Images of the kind that the network was trained on, without labels: a folder, parquet files, shards, or the name
     of a data set. Each assumption is tried on them; --save takes what they show clearly."""
-    data_root: Path | None = None
-    """Folder of the archives of a named data set; requires --data."""
+    reading: Reading = ReadingOptions()
     tensors: str | None = None
     """Key of the network to read, of several in one file: such as ema, or state_dict.teacher."""
     json: bool = False
@@ -288,7 +288,7 @@ def _check_options(options: Options) -> None:
         ConfigError: for options that contradict each other, and for an output file that exists or has a wrong suffix.
     """
     if options.data is None:
-        refuse_unused(options, ("data_root",), "--data")
+        refuse_unused(options, READING_OPTIONS, "--data")
     given = [name for name in CARD_OPTIONS if getattr(options, name) is not None]
     given = [name for name in given if options.data is None or name not in CHECK_OPTIONS]
     if options.save is None and given:

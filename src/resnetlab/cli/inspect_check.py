@@ -92,7 +92,7 @@ def check_file(path: Path, options: "Options", given: "AssumptionOverrides") -> 
 def data_config(options: "Options") -> DataConfig:
     """Return the images of `--data`."""
     assert options.data is not None
-    return DataConfig(options.data, None if options.data_root is None else str(options.data_root))
+    return DataConfig(options.data, **options.reading.changes())
 
 
 def refuse_unstorable(path: Path, check: "WeightCheck") -> None:

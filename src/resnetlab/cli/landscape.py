@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from resnetlab.cli.data_options import training_data_changes
+from resnetlab.cli.data_options import Reading, ReadingOptions
 from resnetlab.cli.network_arguments import network_arguments, network_labels
 from resnetlab.cli.terminal import print_json
 from resnetlab.config import ConfigError, DataConfig, Device
@@ -37,20 +37,7 @@ class Options:
     data: str | None = None
     """Name of a data set, folder of images, table of labels, parquet files or shards; the network's training data if
     not given."""
-    data_root: Path | None = None
-    """Folder with the archives of a named data set, or the cache of a URL."""
-    split_folders: str | None = None
-    """Folders or files of the splits, such as train=Training,test=Testing; their names decide if not given. all=.
-    means that the folders of the data are classes."""
-    image_column: str | None = None
-    """Column of parquet files with the images; found by type and name if not given."""
-    label_column: str | None = None
-    """Column of parquet files with the classes; found by name if not given."""
-    color_profiles: Literal["apply", "ignore"] | None = None
-    """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
-    are. As in the model file if not given."""
-    on_bad_image: Literal["fail", "skip"] = "fail"
-    """Stop at images that cannot be decoded, or leave them out."""
+    reading: Reading = ReadingOptions()
     split: Literal["test", "val", "train", "all"] = "train"
     """Images on which the loss is measured; training minimised that of the train split."""
     images: int = 256
@@ -101,8 +88,8 @@ def run(options: Options) -> int:
     )
     evaluation = EvaluationOptions(
         split=options.split,
-        on_bad_image=options.on_bad_image,
-        training_data_changes=training_data_changes(options),
+        on_bad_image=options.reading.on_bad_image or "fail",
+        training_data_changes=options.reading.changes(),
         device=str(pick_device(options.device)),
         backend="torch",
     )

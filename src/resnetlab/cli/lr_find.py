@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from resnetlab.cli.data_options import reading_options
+from resnetlab.cli.data_options import Reading, ReadingOptions
 from resnetlab.cli.terminal import escape_name, print_json, print_lines
 from resnetlab.config import ConfigError, Recipe, RunConfig
 from resnetlab.system.cache_folder import CACHE_GIB
@@ -35,24 +35,13 @@ class Options:
 
     data: str | None = None
     """A named data set, a folder or a URL, as for train."""
+    reading: Reading = ReadingOptions()
     model: str | None = None
     """The network. If not given: that of --from, else resnet20 for named data sets and for your own images up to 64
     pixels, and resnet18 above."""
     weights: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Initial weights, as for train; none means random ones. If not given: for your own images published weights if
     they are on this machine, as in train, else random ones; nothing is downloaded."""
-    data_root: Path | None = None
-    """Folder of the archives of a named data set, or of the cache for remote shards."""
-    split_folders: str | None = None
-    """Folders or files of the splits, such as train=Training,test=Testing; their names decide if not given. all=.
-    means that the folders of the data are classes."""
-    image_column: str | None = None
-    """Column of parquet files with the images; found by type and name if not given."""
-    label_column: str | None = None
-    """Column of parquet files with the classes; found by name if not given."""
-    color_profiles: Literal["apply", "ignore"] | None = None
-    """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
-    are. As in train."""
     recipe: str | None = None
     """A recipe by name or file; as in train if not given. Its learning rate and schedule are not used."""
     set: tuple[str, ...] = ()
@@ -63,8 +52,6 @@ class Options:
     """Side of the network's input in pixels; as in train if not given."""
     train_images: int | None = None
     """Size of a stratified subset of the training images; all if not given."""
-    on_bad_image: Literal["fail", "skip"] | None = None
-    """Stop at an unreadable image, or skip it."""
     seed: int | None = None
     """Seed of the weights, the sample order and the augmentation; 0 if not given."""
     device: Literal["auto", "cpu", "cuda"] | None = None
@@ -172,17 +159,15 @@ def _configuration(options: Options) -> RunConfig:
             data=options.data,
             model=options.model,
             weights=options.weights,
-            data_root=options.data_root,
+            reading=options.reading,
             recipe=options.recipe,
             set=options.set,
             batch_size=options.batch_size,
             image_size=options.image_size,
             train_images=options.train_images,
-            on_bad_image=options.on_bad_image,
             seed=options.seed,
             device=options.device,
             precision=options.precision,
-            **reading_options(options),
         )
     )
 

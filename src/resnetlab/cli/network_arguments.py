@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from resnetlab.cli.data_options import reading_options
 from resnetlab.config import ConfigError, DataConfig
 
 
@@ -31,8 +30,7 @@ def network_arguments(options: Any, command: str) -> tuple[list[Path], DataConfi
         raise ConfigError(f"--out {out} is a file; name a folder")
     if options.data is None:
         return files, None, out
-    root = None if options.data_root is None else str(options.data_root)
-    data = DataConfig(options.data, root, **reading_options(options))
+    data = DataConfig(options.data, **options.reading.changes())
     detect_kind(data)
     return files, data, out
 

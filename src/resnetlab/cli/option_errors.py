@@ -40,6 +40,9 @@ def option_types(kind: type) -> dict[str, Any]:
             hint, *markers = typing.get_args(hint)
         if Positional in markers:
             continue
+        if dataclasses.is_dataclass(hint):  # a group of options
+            result |= option_types(typing.cast("type", hint))
+            continue
         renamed = next((marker.name for marker in markers if getattr(marker, "name", None)), None)
         if typing.get_origin(hint) in (types.UnionType, typing.Union):
             (hint,) = (part for part in typing.get_args(hint) if part is not type(None))

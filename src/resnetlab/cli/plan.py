@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from resnetlab.cli.data_options import SplitOptions, Splits
 from resnetlab.cli.plan_output import print_plan, print_published
 from resnetlab.cli.terminal import print_json
 from resnetlab.config import ConfigError
@@ -51,13 +52,7 @@ class Options:
     data: str = "imagenet"
     """imagenet, cifar10, cifar100, mnist, fashion-mnist or digits; or a data set as for train, whose images are
     counted: a folder of images or of parquet files, shards, or the address of shards."""
-    split_folders: str | None = None
-    """Folders or files of the splits, such as train=Training,test=Testing; their names decide if not given. all=.
-    means that the folders of the data are classes."""
-    image_column: str | None = None
-    """Column of parquet files with the images; found by type and name if not given."""
-    label_column: str | None = None
-    """Column of parquet files with the classes; found by name if not given."""
+    reading: Splits = SplitOptions()
     recipe: str | None = None
     """Name of a recipe, or a file such as my.toml. By default that of train: the paper's for named data sets; for your
     own images that of train --from none."""
@@ -140,7 +135,9 @@ def resolve_plan(options: Options) -> "tuple[Options, Workload, Cluster]":
         )
     if options.cores is not None:
         device = replace(device, cores=options.cores)
-    work = build_workload(model, options.data, recipe, image_size=image_size, half=False, reading=_reading(options))
+    work = build_workload(
+        model, options.data, recipe, image_size=image_size, half=False, reading=asdict(options.reading)
+    )
     cluster = Cluster(
         num_devices=options.devices,
         device=device,
@@ -194,7 +191,7 @@ def _survey(options: Options) -> "ImageSurvey":
     from resnetlab.planning.image_survey import ImageSurvey
     from resnetlab.planning.workload import count_images
 
-    stats = count_images(options.data, _reading(options))
+    stats = count_images(options.data, asdict(options.reading))
     return ImageSurvey(
         num_train=stats.num_train,
         num_val=0,
@@ -203,10 +200,6 @@ def _survey(options: Options) -> "ImageSurvey":
         num_classes=0,
         sizes=stats.sizes,
     )
-
-
-def _reading(options: Options) -> dict[str, str | None]:
-    return {name: getattr(options, name) for name in ("split_folders", "image_column", "label_column")}
 
 
 def half_precisions(requested: str, work: "Workload", device: "Device") -> tuple[bool, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from resnetlab.cli.data_options import reading_options
+from resnetlab.cli.data_options import Reading, ReadingOptions
 from resnetlab.config import ConfigError, DataConfig
 
 if TYPE_CHECKING:
@@ -31,20 +31,7 @@ class Options:
     and a Transformer. Options override its settings."""
     data: tuple[str, ...] = ("digits",)
     """Data sets, reported on one page: digits (1,797 real 8x8 images, no download), cifar10 …, or paths."""
-    data_root: Path | None = None
-    """Folder with the archives of a named data set; missing archives are downloaded to it."""
-    split_folders: str | None = None
-    """Folders or files of the splits, such as train=Training,test=Testing; their names decide if not given. all=.
-    means that the folders of the data are classes."""
-    image_column: str | None = None
-    """Column of parquet files with the images; found by type and name if not given."""
-    label_column: str | None = None
-    """Column of parquet files with the classes; found by name if not given."""
-    on_bad_image: Literal["fail", "skip"] = "fail"
-    """Stop at an image that cannot be read, or leave it out and list it in the record."""
-    color_profiles: Literal["apply", "ignore"] | None = None
-    """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
-    are. apply by default."""
+    reading: Reading = ReadingOptions()
     image_size: int | None = None
     """Side of the networks' input in pixels; derived from the images if not given."""
     train_images: tuple[int, ...] | None = None
@@ -246,16 +233,9 @@ def build_grid(options: Options, preset: "Preset") -> "Grid":
     if options.recipe is None and changes.keys().isdisjoint(("epochs", "steps")):
         length = {"epochs": preset.epochs, "steps": preset.steps}
         changes |= {name: value for name, value in length.items() if value is not None}
-    root = None if options.data_root is None else str(options.data_root)
     datasets = []
     for name in options.data:
-        data = DataConfig(
-            name,
-            root,
-            image_size=options.image_size,
-            on_bad_image=options.on_bad_image,
-            **reading_options(options),
-        )
+        data = DataConfig(name, image_size=options.image_size, **options.reading.changes())
         detect_kind(data)
         recipe_name = options.recipe or default_recipe(name, options.family)
         training = change_recipe(named_recipe(recipe_name), changes)

@@ -1,8 +1,8 @@
 """Options of `resnetlab study --preset everywhere`."""
 
-from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from resnetlab.cli.unused_options import given_options
 from resnetlab.config import ConfigError
 from resnetlab.training.recipe_settings import recipe_changes
 
@@ -35,11 +35,11 @@ def build_architecture_grid(options: "Options") -> "ArchitectureGrid":
     """
     from resnetlab.study.architectures.architecture_grid import ArchitectureGrid
 
-    for item in fields(options):
-        if item.name not in APPLICABLE and getattr(options, item.name) != item.default:
+    for name in given_options(options):
+        if name not in APPLICABLE:
             own = ", ".join(f"--{name}" for name in ("seeds", "epochs", "steps", "precision"))
             raise ConfigError(
-                f"--{item.name.replace('_', '-')} does not apply to preset {options.preset}, whose networks have data, "
+                f"--{name.replace('_', '-')} does not apply to preset {options.preset}, whose networks have data, "
                 f"depths and recipes of their own; leave it out, or change {own}"
             )
     length = recipe_changes({"epochs": options.epochs, "steps": options.steps}, ())

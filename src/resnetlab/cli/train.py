@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from resnetlab.cli.data_options import Reading, ReadingOptions
 from resnetlab.cli.terminal import print_json
 from resnetlab.cli.train_plan import (
     check_plan_options,
@@ -22,7 +23,7 @@ from resnetlab.cli.train_plan import (
     plan_request,
     with_plan,
 )
-from resnetlab.config import READING_FIELDS, ConfigError, DataConfig, ModelConfig, RunConfig, read_config
+from resnetlab.config import ConfigError, DataConfig, ModelConfig, RunConfig, read_config
 from resnetlab.system.cache_folder import CACHE_GIB
 from resnetlab.system.process_group import local_world_size, process_group_from_env, restart_count
 
@@ -55,18 +56,7 @@ class Options:
     """cifar10, cifar100, mnist, fashion-mnist, digits; or a folder of images, a table of labels (.csv, .tsv), parquet
     files or shards (resnetlab data pack); or the URL of a folder of shards, such as https://example.org/shards or
     s3://bucket/shards."""
-    data_root: Path | None = None
-    """Folder of the archives of a named data set; missing ones are downloaded."""
-    split_folders: str | None = None
-    """Folders or files of the splits, such as train=Training,test=Testing; their names decide if not given. all=.
-    means that the folders of the data are classes."""
-    image_column: str | None = None
-    """Column of parquet files with the images; found by type and name if not given."""
-    label_column: str | None = None
-    """Column of parquet files with the classes; found by name if not given."""
-    color_profiles: Literal["apply", "ignore"] | None = None
-    """apply converts colours to sRGB by the embedded ICC profiles, as a viewer does; ignore leaves the pixels as they
-    are. If not given: as in the file of --from, else apply."""
+    reading: Reading = ReadingOptions()
     recipe: str | None = None
     """digits, cifar-paper (section 4.2), scratch (your own images), fast (CIFAR in 30 epochs), imagenet-paper (section
     3.4), imagenet-90 (the usual 90 epochs), imagenet-fast (16 epochs, growing images), timm-a3 and torchvision-v2
@@ -99,8 +89,6 @@ class Options:
     """Seed of the validation split; 0 if not given."""
     train_images: int | None = None
     """Size of a stratified subset of the training images; all if not given."""
-    on_bad_image: Literal["fail", "skip"] | None = None
-    """Stop at an unreadable image, or skip it and list it in the record."""
     keep: Literal["last", "best"] | None = None
     """Weights to test and save: of the last epoch, or of the lowest validation error. If not given: best for your own
     images without --recipe, for finetune and for scratch; else last, as the protocol of the paper says."""
@@ -296,7 +284,7 @@ def new_config(options: Options) -> RunConfig:
     data = DataConfig(
         name=options.data,
         **_given_options(options, *DATA_FIELDS),
-        root=None if options.data_root is None else str(options.data_root),
+        **options.reading.changes(),
     )
     is_custom_data = detect_kind(data) in LISTED_KINDS
     if options.model is None and weights is not None:
@@ -329,7 +317,7 @@ def _model_file(weights: Path) -> str:
     return model_file_of(str(weights), log)
 
 
-DATA_FIELDS = ("split_seed", "train_images", "image_size", "on_bad_image", *READING_FIELDS)
+DATA_FIELDS = ("split_seed", "train_images", "image_size")
 RECIPE_FIELDS = (
     "epochs",
     "steps",
@@ -370,11 +358,9 @@ def override_config(config: RunConfig, options: Options) -> RunConfig:
     base = named_recipe(options.recipe, model) if options.recipe else config.recipe
     own = {} if options.recipe else {name: getattr(base, name) for name in FITTED_FIELDS}  # the run's own stay
     recipe = change_recipe(base, {**own, **recipe_overrides(options)})
-    data = replace(config.data, **_given_options(options, *DATA_FIELDS))
+    data = replace(config.data, **_given_options(options, *DATA_FIELDS), **options.reading.changes())
     if options.data is not None:
         data = replace(data, name=options.data)
-    if options.data_root is not None:
-        data = replace(data, root=str(options.data_root))
     values = {"model": model, "data": data, "recipe": recipe, **_given_options(options, *RUN_FIELDS)}
     if options.weights is not None:
         given = given_weights(options)

@@ -1,10 +1,22 @@
-"""Options that have no effect without another one."""
+"""The options that are given, and those of them that have no effect without another one."""
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from resnetlab.config import ConfigError
+
+
+def given_options(options: Any) -> dict[str, Any]:
+    """Return the options of a command that have not their default, by field, those of its groups of options too."""
+    given: dict[str, Any] = {}
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if is_dataclass(value):
+            given |= given_options(value)
+        elif value != field.default:
+            given[field.name] = value
+    return given
 
 
 def refuse_unused(options: Any, names: Sequence[str], needed: str) -> None:
@@ -12,14 +24,14 @@ def refuse_unused(options: Any, names: Sequence[str], needed: str) -> None:
 
     Args:
         options: The options of a command.
-        names: Fields without effect; one counts as given if it has not its default.
+        names: Fields without effect.
         needed: The missing option, and where it says more, the reason.
 
     Raises:
         ConfigError: in one line, with all of them.
     """
-    defaults = {field.name: field.default for field in fields(options)}
-    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) != defaults[name]]
+    changed = given_options(options)
+    given = [f"--{name.replace('_', '-')}" for name in names if name in changed]
     if given:
         verb, them = ("requires", given[0]) if len(given) == 1 else ("require", "them")
         raise ConfigError(f"{', '.join(given)} {verb} {needed}; add it, or leave {them} out")

@@ -41,7 +41,7 @@ class EvaluationOptions:
     backend: Backend | Literal["auto"] | None = None
     """Runtime; if not given, PyTorch for a model file, and the format's own runtime for an exported file."""
     training_data_changes: Mapping[str, Any] = field(default_factory=dict)
-    """Values of `DataConfig.root` and of `READING_FIELDS` that replace those of a network's training data."""
+    """Fields of `DataConfig` that replace those of a network's training data."""
     cache_gib: float = CACHE_GIB
     """Maximum size of the cache for remote shards, in GiB."""
     reject_below: float | None = None
