@@ -6,12 +6,12 @@ import json
 import resource
 import subprocess
 import sys
-import typing
 from pathlib import Path
 
 import pytest
 
 from resnetlab.cli.main import COMMANDS, RENAMED_OPTIONS, WITHOUT_READER, UsageError, main, parse
+from resnetlab.cli.option_errors import option_types
 
 from conftest import resnetlab
 
@@ -107,11 +107,9 @@ def test_a_renamed_option_is_refused_with_its_new_name(command, old, new, capsys
     for words in ((old, "2"), (f"{old}=2",), (old.replace("-", "_").replace("__", "--"), "2")):
         assert main([command, *words]) == 2
         assert capsys.readouterr().err == line
-    hints = typing.get_type_hints(importlib.import_module(f"resnetlab.cli.{command}").Options, include_extras=True)
-    given = {name: [getattr(item, "name", None) for item in getattr(hints[name], "__metadata__", ())] for name in hints}
-    names = {f"--{next(filter(None, own), name.replace('_', '-'))}" for name, own in given.items()}
-    assert new in names
-    assert old not in names
+    names = option_types(importlib.import_module(f"resnetlab.cli.{command}").Options)
+    assert new.removeprefix("--") in names
+    assert old.removeprefix("--") not in names
     assert RENAMED_OPTIONS[command][old] == new
 
 

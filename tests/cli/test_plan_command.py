@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from helpers.photographs import write_photographs
-from resnetlab.cli import plan, train
+from resnetlab.cli import plan, train_config, train_options
 from resnetlab.cli.main import main, parse
 from resnetlab.config import ConfigError, DataConfig
 from resnetlab.data.open_dataset import open_data
@@ -83,8 +83,8 @@ def test_the_plan_is_for_the_training_that_train_starts(folder, tmp_path, monkey
     words = [str(folder) if word == "FOLDER" else word for word in words]
     shutil.copytree(folder, tmp_path / "imagenet")
     monkeypatch.chdir(tmp_path)
-    config = train.new_config(
-        parse(train.Options, "train", words if "--data" in words else [*words, "--data", "imagenet"])
+    config = train_config.new_config(
+        parse(train_options.Options, "train", words if "--data" in words else [*words, "--data", "imagenet"])
     )
     assert plan.resolve_training(parse(plan.Options, "plan", words))[:2] == (config.model, config.recipe)
 

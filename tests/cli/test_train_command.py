@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from resnetlab.cli import train
+from resnetlab.cli.train_config import new_config, override_config, runtime_options
+from resnetlab.cli.train_options import Options, RecipeOptions, RunDirectoryOptions
 from resnetlab.cli.train_output import print_result
 from resnetlab.config import ConfigError
 from resnetlab.models.model_file import load_model
@@ -267,38 +268,38 @@ def test_verify_resume_finds_equal_runs():
 
 
 def test_initial_lr_overrides_the_recipe():
-    deep = train.Options(data="cifar10", model="resnet110")
-    assert train.new_config(deep).recipe.initial_lr == 0.01  # section 4.2
-    assert train.new_config(replace(deep, initial_lr=0.02)).recipe.initial_lr == 0.02
-    config = train.new_config(train.Options(data="digits", model="resnet8"))
+    deep = Options(data="cifar10", model="resnet110")
+    assert new_config(deep).recipe.initial_lr == 0.01  # section 4.2
+    assert new_config(replace(deep, recipe=RecipeOptions(initial_lr=0.02))).recipe.initial_lr == 0.02
+    config = new_config(Options(data="digits", model="resnet8"))
     assert config.recipe.initial_lr is None
-    assert train.override_config(config, train.Options(initial_lr=0.005, resume=True)).recipe.initial_lr == 0.005
+    assert override_config(config, Options(recipe=RecipeOptions(initial_lr=0.005))).recipe.initial_lr == 0.005
 
 
 def test_a_recipe_given_on_resume_scales_lr_with_the_batch():
-    config = train.new_config(train.Options(data="digits", model="resnet8"))
-    options = train.Options(recipe="imagenet-90", batch_size=16, resume=True)
-    assert train.override_config(config, options).recipe.lr == pytest.approx(0.256 / 16)
+    config = new_config(Options(data="digits", model="resnet8"))
+    options = Options(recipe=RecipeOptions("imagenet-90", batch_size=16))
+    assert override_config(config, options).recipe.lr == pytest.approx(0.256 / 16)
 
 
 def test_a_batch_size_given_on_resume_scales_lr():
     """Only in recipes whose lr is proportional to the batch size, and only if lr is not given."""
-    config = train.new_config(train.Options(data="digits", model="resnet8", recipe="imagenet-90", lr=0.3))
-    options = train.Options(batch_size=2048, resume=True)
-    assert train.override_config(config, options).recipe.lr == pytest.approx(0.3 * 2048 / 256)
-    assert train.override_config(config, replace(options, lr=1.0)).recipe.lr == 1.0
-    assert train.override_config(config, train.Options(epochs=3, resume=True)).recipe.lr == 0.3
-    own = train.new_config(train.Options(data="digits", model="resnet8"))
-    assert train.override_config(own, options).recipe.lr == own.recipe.lr
+    config = new_config(Options(data="digits", model="resnet8", recipe=RecipeOptions("imagenet-90", lr=0.3)))
+    options = Options(recipe=RecipeOptions(batch_size=2048))
+    assert override_config(config, options).recipe.lr == pytest.approx(0.3 * 2048 / 256)
+    assert override_config(config, replace(options, recipe=replace(options.recipe, lr=1.0))).recipe.lr == 1.0
+    assert override_config(config, Options(recipe=RecipeOptions(epochs=3))).recipe.lr == 0.3
+    own = new_config(Options(data="digits", model="resnet8"))
+    assert override_config(own, options).recipe.lr == own.recipe.lr
 
 
 def test_a_restart_by_torchrun_ignores_fresh(monkeypatch):
-    options = train.Options(fresh=True)
-    assert train.runtime_options(options).fresh
+    options = Options(run=RunDirectoryOptions(fresh=True))
+    assert runtime_options(options).fresh
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
-    assert train.runtime_options(options).fresh
+    assert runtime_options(options).fresh
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert not train.runtime_options(options).fresh
+    assert not runtime_options(options).fresh
 
 
 @pytest.mark.parametrize("seconds", ["nan", "inf", "1e20", "0", "-1"])
@@ -347,16 +348,16 @@ def test_other_processes_delay_their_error(wait_s, num_reports):
 
 def test_fields_of_the_recipe_are_set_on_the_command_line(tmp_path):
     (tmp_path / "short.toml").write_text('base = "digits"\nepochs = 2\n')
-    options = train.Options(
-        data="digits", model="resnet8", recipe=str(tmp_path / "short.toml"), lr=0.1, set=("nesterov=true", "steps=7")
-    )
-    recipe = train.new_config(options).recipe
+    recipe = RecipeOptions(str(tmp_path / "short.toml"), lr=0.1, set=("nesterov=true", "steps=7"))
+    options = Options(data="digits", model="resnet8", recipe=recipe)
+    recipe = new_config(options).recipe
     assert (recipe.name, recipe.epochs, recipe.steps, recipe.lr) == ("short", 2, 7, 0.1)
     assert (recipe.nesterov, recipe.batch_size) == (True, 16)
-    resumed = train.override_config(train.new_config(options), train.Options(set=("lr=0.2", "epochs=3"), resume=True))
+    change = Options(recipe=RecipeOptions(set=("lr=0.2", "epochs=3")))
+    resumed = override_config(new_config(options), change)
     assert (resumed.recipe.lr, resumed.recipe.epochs, resumed.recipe.steps) == (0.2, 3, None)
 
 
 def test_a_field_is_not_set_twice():
     with pytest.raises(ConfigError, match="--batch-size and --set batch_size give the same field; use one of them"):
-        train.new_config(train.Options(data="digits", batch_size=8, set=("batch_size=16",)))
+        new_config(Options(data="digits", recipe=RecipeOptions(batch_size=8, set=("batch_size=16",))))

@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from helpers.images import write_tree
-from resnetlab.cli import train
 from resnetlab.cli.main import COMMANDS, parse
+from resnetlab.cli.train_config import new_config
+from resnetlab.cli.train_options import Options, RecipeOptions
 from resnetlab.cli.train_output import next_commands, print_next_commands, print_result
 from resnetlab.config import DataConfig
 from resnetlab.training.recipes import RECIPES
@@ -121,5 +122,5 @@ def test_recipes_for_own_images_keep_the_best_epoch_and_those_of_the_paper_the_l
     assert {keep[name] for name in ("digits", "cifar-paper", "imagenet-paper", "imagenet-90", "imagenet-fast")} == {
         "last"
     }
-    fine_tuned = train.Options(data="digits", model="resnet8", recipe="digits", keep="best")
-    assert train.new_config(fine_tuned).recipe.keep == "best"
+    fine_tuned = Options(data="digits", model="resnet8", recipe=RecipeOptions("digits", keep="best"))
+    assert new_config(fine_tuned).recipe.keep == "best"

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from resnetlab.cli import train, train_plan
+from resnetlab.cli import train, train_config, train_plan
 from resnetlab.cli.main import main, parse
 from resnetlab.cli.train_plan_output import RunSummary
 from resnetlab.config import ConfigError, RunConfig, read_config
@@ -91,7 +91,7 @@ def test_options_of_fine_tuning_wait_for_the_weights(photos):
     """The plan looks for weights; the configuration without it has none."""
     for words in (("--frozen-epochs", "2"), ("--freeze-bn", "on"), ("--recipe", "finetune")):
         options = parse(train.Options, "train", ("--data", str(photos), *words))
-        assert train.new_config(options).weights is None
+        assert train_config.new_config(options).weights is None
         assert main(["train", "--data", str(photos), *words, "--from", "none"]) == 2
 
 
@@ -187,7 +187,7 @@ def test_a_run_of_days_is_refused_before_it_starts(run, tmp_path, monkeypatch):
 )
 def test_a_length_by_hand_or_yes_allows_any_time(words, limit):
     options = parse(train.Options, "train", ("--data", "digits", *words))
-    assert train.runtime_options(options).max_expected_s == limit
+    assert train_config.runtime_options(options).max_expected_s == limit
 
 
 def test_a_named_data_set_is_refused_as_well(tmp_path, monkeypatch, capsys):

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from resnetlab.cli import train
+from resnetlab.cli.train_config import override_config
+from resnetlab.cli.train_options import Options, RecipeOptions
 from resnetlab.config import Recipe, RunConfig
 from resnetlab.models.zoo import model_config
 from resnetlab.study.architectures.architecture_grid import ArchitectureGrid
@@ -91,9 +92,10 @@ def test_a_run_that_continues_keeps_its_own():
     old = dataclasses.replace(RECIPES["fast"], epochs=5)
     config = RunConfig(model_config("resnet8"), recipe=old)
     for epochs in (5, 3):
-        found = train.override_config(config, train.Options(epochs=epochs, resume=True)).recipe
+        found = override_config(config, Options(recipe=RecipeOptions(epochs=epochs))).recipe
         assert found == dataclasses.replace(old, epochs=epochs)
-    assert train.override_config(config, train.Options(recipe="fast", epochs=5, resume=True)).recipe.warmup_epochs == 1
+    fast = Options(recipe=RecipeOptions("fast", epochs=5))
+    assert override_config(config, fast).recipe.warmup_epochs == 1
 
 
 @pytest.mark.parametrize(

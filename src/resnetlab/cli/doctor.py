@@ -56,8 +56,8 @@ def run(options: Options) -> int:
     Raises:
         ConfigError: for an invalid option, as in `train`.
     """
-    from resnetlab.cli import train
-    from resnetlab.cli.train_plan import unmeasured_config
+    from resnetlab.cli import train_options
+    from resnetlab.cli.train_config import unmeasured_config
     from resnetlab.system.allocator import use_huge_pages
     from resnetlab.system.cores import usable_cores
     from resnetlab.training.runtime_options import RuntimeOptions
@@ -68,14 +68,13 @@ def run(options: Options) -> int:
     workers = cores if options.workers is None else options.workers
     runtime = RuntimeOptions(workers=workers, cache_gib=options.cache_gib)
     config = unmeasured_config(
-        train.Options(
+        train_options.Options(
             data=options.data,
-            model=options.model,
             reading=options.reading,
-            recipe=options.recipe,
-            batch_size=options.batch_size,
+            model=options.model,
             image_size=options.image_size,
-            device=options.device,
+            recipe=train_options.RecipeOptions(options.recipe, batch_size=options.batch_size),
+            execution=train_options.ExecutionOptions(device=options.device),
         )
     )
     config = replace(config, precision=options.precision or "fp32", layout="channels_last", compile="off")

@@ -151,23 +151,20 @@ def _spread(count: int) -> Iterator[int]:
 
 def _configuration(options: Options) -> RunConfig:
     """Return the configuration of `train`, as far as it needs no measurement."""
-    from resnetlab.cli import train
-    from resnetlab.cli.train_plan import unmeasured_config
+    from resnetlab.cli import train_options
+    from resnetlab.cli.train_config import unmeasured_config
 
     return unmeasured_config(
-        train.Options(
+        train_options.Options(
             data=options.data,
+            reading=options.reading,
             model=options.model,
             weights=options.weights,
-            reading=options.reading,
-            recipe=options.recipe,
-            set=options.set,
-            batch_size=options.batch_size,
             image_size=options.image_size,
             train_images=options.train_images,
             seed=options.seed,
-            device=options.device,
-            precision=options.precision,
+            recipe=train_options.RecipeOptions(options.recipe, options.set, batch_size=options.batch_size),
+            execution=train_options.ExecutionOptions(options.precision, device=options.device),
         )
     )
 

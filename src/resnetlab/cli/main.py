@@ -134,11 +134,11 @@ def dispatch(words: Sequence[str], shared: GlobalOptions) -> int:
         raise UsageError(f"there is no command {name!r}{did_you_mean(name, COMMANDS)}; commands: {', '.join(COMMANDS)}")
     command = importlib.import_module(f"resnetlab.cli.{name.replace('-', '_')}")
     options = parse(command.Options, name, rest)
-    if hasattr(options, "processes"):
+    if name == "train" and (processes := options.execution.processes) != 1:
         from resnetlab.cli.local_processes import needs_processes, run_processes
 
-        if needs_processes(options.processes):
-            return run_processes(options.processes, [*words, *(["--debug"] if shared.debug else [])])
+        if needs_processes(processes):
+            return run_processes(processes, [*words, *(["--debug"] if shared.debug else [])])
     return command.run(options)
 
 

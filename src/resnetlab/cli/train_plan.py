@@ -10,7 +10,7 @@ from resnetlab.config import ConfigError, DataConfig, RunConfig
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from resnetlab.cli.train import Options
+    from resnetlab.cli.train_options import Options
     from resnetlab.system.process_group import ProcessGroup
     from resnetlab.training.plan_run import PlanRequest, RunPlan
     from resnetlab.training.runtime_options import RuntimeOptions
@@ -27,9 +27,9 @@ def check_plan_options(options: "Options") -> None:
         return
     if not 0 < options.minutes < float("inf"):
         raise ConfigError(f"minutes must be above 0, not {options.minutes:g}")
-    in_settings = parse_settings(options.set)
+    in_settings = parse_settings(options.recipe.set)
     for name in ("epochs", "steps"):
-        if getattr(options, name) is not None or name in in_settings:
+        if getattr(options.recipe, name) is not None or name in in_settings:
             option = f"--set {name}" if name in in_settings else f"--{name}"
             raise ConfigError(f"--minutes and {option} both set the length of the run; give one of them")
 
@@ -38,12 +38,14 @@ def is_planned(options: "Options") -> bool:
     """Return whether `train` plans a new run: one of so many minutes, or one's own images with anything left open."""
     if options.data is None:
         return False
-    return options.minutes is not None or (_is_custom(options) and (options.recipe is None or _leaves_network(options)))
+    return options.minutes is not None or (
+        _is_custom(options) and (options.recipe.name is None or _leaves_network(options))
+    )
 
 
 def chooses_network(options: "Options") -> bool:
     """Return whether the plan chooses the network: the run's directory is then named without it."""
-    return is_planned(options) and _leaves_network(options) and (options.recipe is None or _is_custom(options))
+    return is_planned(options) and _leaves_network(options) and (options.recipe.name is None or _is_custom(options))
 
 
 def chooses_weights(options: "Options") -> bool:
@@ -74,39 +76,17 @@ def plan_request(options: "Options", config: RunConfig, changes: dict[str, Any])
         config: The configuration without a plan; its data and weights are used.
         changes: The fields of the recipe that the user gives.
     """
-    from resnetlab.cli.train import RUN_FIELDS
     from resnetlab.training.plan_run import PlanRequest
 
     return PlanRequest(
         data=config.data,
         model=options.model,
         weights=SCRATCH if str(options.weights) == SCRATCH else config.weights,
-        recipe=options.recipe,
+        recipe=options.recipe.name,
         changes=changes,
-        run_fields={name: getattr(config, name) for name in RUN_FIELDS if getattr(options, name) not in (None, False)},
+        run_fields={name: getattr(config, name) for name in options.run_fields()},
         minutes=options.minutes,
     )
-
-
-def unmeasured_config(options: "Options") -> RunConfig:
-    """Return the configuration that `train` gives a new run, as far as it needs neither measurement nor download.
-
-    Published weights are used if they are on this machine. The length is the usual one.
-
-    Raises:
-        ConfigError: as `train` does.
-    """
-    from resnetlab.cli.train import new_config, recipe_overrides
-
-    config = new_config(options)
-    if not is_planned(options):
-        return config
-    from resnetlab.models.pretrained.catalogue import CATALOGUE
-    from resnetlab.models.pretrained.fetch import is_cached
-    from resnetlab.training.plan_run import plan_run
-
-    request = plan_request(options, config, recipe_overrides(options))
-    return plan_run(request, lambda name: is_cached(CATALOGUE[name]), measures=False).config
 
 
 def make_plan(
