@@ -46,8 +46,8 @@ def main(words: list[str] | None = None) -> None:
     options = parser.parse_args(words)
     recipe = resnetlab.recipe("digits", optimizer="nadam", lr=0.002, steps=options.steps)
     study = resnetlab.study(["plain", "residual", "mine"], [options.depth], recipe=recipe, seeds=5, out=options.out)
-    print(study.contrast("plain", "mine"))
-    print(study.contrast("residual", "mine"))
+    print(study.compare("plain", "mine"))
+    print(study.compare("residual", "mine"))
     study.plot().savefig(f"{options.out}/my-block.png", dpi=120)
     print(f"figure: {options.out}/my-block.png; report: {options.out}/report.html")
 

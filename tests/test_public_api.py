@@ -118,7 +118,7 @@ def test_types_of_signatures_fields_and_properties_are_public(name):
 
 
 def test_fields_and_properties_are_walked():
-    assert {"RuntimeOptions", "Contrast", "Study.table", "LesionResult"} <= ANNOTATED.keys()
+    assert {"RuntimeOptions", "ArmComparison", "Study.table", "LesionResult"} <= ANNOTATED.keys()
 
 
 def test_help_is_a_contents_page():

@@ -14,7 +14,7 @@ Training
     Checkpoint, recipe, Recipe, RunConfig, ArchitectureConfig, register_optimizer, register_schedule,
     register_recipe, ScheduleInput, find_lr, LrSweep, LrCurve
 Studies
-    study, Study, Contrast, Setting, TableRow, SeedStats, Verdict, Ranking, Place, Run
+    study, Study, ArmComparison, Setting, TableRow, SeedStats, Verdict, Ranking, Place, Run
 Evaluation and prediction
     evaluate, Evaluation, ErrorRate, ClassError, Confusion, ReliabilityBin, Mistake, CoveragePoint, LabelErrors,
     LabelError, ChanceLevel, SplitScore, load, Predictor, Prediction,
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from resnetlab.study.api import study
     from resnetlab.study.reports.report_table import TableRow
     from resnetlab.study.results import Run
-    from resnetlab.study.statistics.contrasts import Contrast, Setting
+    from resnetlab.study.statistics.arm_comparisons import ArmComparison, Setting
     from resnetlab.study.statistics.rankings import Place, Ranking
     from resnetlab.study.statistics.seed_stats import SeedStats
     from resnetlab.study.study_results import Study
@@ -138,7 +138,7 @@ _MODULES = {
     "models.zoo": ("build_model", "model_config"),
     "study.reports.report_table": ("TableRow",),
     "study.results": ("Run",),
-    "study.statistics.contrasts": ("Contrast", "Setting"),
+    "study.statistics.arm_comparisons": ("ArmComparison", "Setting"),
     "study.statistics.rankings": ("Place", "Ranking"),
     "study.statistics.seed_stats": ("SeedStats",),
     "study.study_results": ("Study",),
@@ -221,7 +221,7 @@ __all__ = [
     "LrCurve",
     "study",
     "Study",
-    "Contrast",
+    "ArmComparison",
     "Setting",
     "TableRow",
     "SeedStats",

@@ -58,9 +58,9 @@ def test_the_package_is_the_function_too():
         resnetlab.study("plain")
 
 
-def test_a_contrast_has_the_direction_that_was_asked(tiny):
-    found = tiny.contrast("plain", "residual")
-    back = tiny.contrast("residual", "plain")
+def test_a_comparison_has_the_direction_that_was_asked(tiny):
+    found = tiny.compare("plain", "residual")
+    back = tiny.compare("residual", "plain")
     assert (found.first, found.second, found.setting.depth, found.setting.split) == ("plain", "residual", 14, "test")
     assert back.points == {seed: -point for seed, point in found.points.items()}
     assert (back.mean, back.p) == (-found.mean, found.p)
@@ -71,14 +71,14 @@ def test_a_contrast_has_the_direction_that_was_asked(tiny):
         if (run.depth, run.is_from_file) == (14, False)
     }
     assert found.points == {seed: errors["residual", seed] - errors["plain", seed] for seed in (0, 1)}
-    assert tiny.contrast("plain", "residual", depth=8, split="train").setting.depth == 8
+    assert tiny.compare("plain", "residual", depth=8, split="train").setting.depth == 8
 
 
-def test_a_contrast_that_does_not_exist_names_those_that_do(tiny):
+def test_a_comparison_that_does_not_exist_names_those_that_do(tiny):
     with pytest.raises(ConfigError, match="no comparison of plain and mine; this study has: plain and residual at 8"):
-        tiny.contrast("plain", "mine")
+        tiny.compare("plain", "mine")
     with pytest.raises(ConfigError, match="no comparison of plain and residual at 20 layers on split train"):
-        tiny.contrast("plain", "residual", depth=20, split="train")
+        tiny.compare("plain", "residual", depth=20, split="train")
 
 
 def test_short_repr_and_rich_repr(tiny, tiny_study):
@@ -168,7 +168,7 @@ def test_code_that_no_other_process_can_import_runs_here(registered, tmp_path):
     result = study(["plain", "local"], [8], seeds=1, steps=2, out=tmp_path / "s", progress=False)
     assert {run.arm for run in result.runs} == {"plain", "local"}
     assert [run.status for run in result.runs] == ["done"] * 2
-    assert set(result.contrast("plain", "local").points) == {0}
+    assert set(result.compare("plain", "local").points) == {0}
     again = study(["plain", "local"], [8], seeds=1, steps=2, out=tmp_path / "s", progress=False)  # trains nothing
     assert [run.result["time_s"] for run in again.runs] == [run.result["time_s"] for run in result.runs]
 

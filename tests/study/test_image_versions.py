@@ -33,7 +33,7 @@ def test_only_runs_on_the_images_of_most_are_compared():
     runs = [on_images(run, OLD) for run in study()]
     runs += [on_images(run, NEW, "2027-01-01") for run in study(arms=("C",), seeds=(0, 1))]
     report = StudyReport(runs)
-    assert {arm for c in report.contrasts for arm in (c.first, c.second)} == {"plain", "residual"}
+    assert {arm for c in report.comparisons for arm in (c.first, c.second)} == {"plain", "residual"}
     (sentence,) = report.notes
     assert "2 runs read other images of digits" in sentence
     assert "C-8 seed 0, C-8 seed 1" in sentence

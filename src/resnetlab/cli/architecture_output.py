@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetlab.cli.contrast_output import print_command
+from resnetlab.cli.comparison_output import print_command
 from resnetlab.cli.tables import table
 from resnetlab.cli.terminal import escape_name
 from resnetlab.study.architectures.architecture_effects import OUTCOMES

@@ -38,7 +38,7 @@ def run(options: Options) -> int:
 def print_results(results: dict[str, Any], out: Path, console: "Console", *, json_wanted: bool) -> None:
     """Print a study's table, its verdicts and the path of its report; or only its JSON, on standard output."""
     from resnetlab.cli.architecture_output import format_stats, print_architectures
-    from resnetlab.cli.contrast_output import print_command, print_contrasts
+    from resnetlab.cli.comparison_output import print_command, print_comparisons
     from resnetlab.cli.tables import table
     from resnetlab.study.verdicts.verdict import Verdict, without_repetition
 
@@ -70,7 +70,7 @@ def print_results(results: dict[str, Any], out: Path, console: "Console", *, jso
         console.print(f"{subject}: {verdict.kind}", style="bold", highlight=False)
         console.print(verdict.sentence, highlight=False, width=width)
         print_command(verdict.command, console)
-    print_contrasts(results, console)
+    print_comparisons(results, console)
     print_tables_2(results, console)
     # One published comparison for each network, the first; the page has all.
     first = {(entry["data"], entry["cell"]["network"]): entry for entry in reversed(results["published"])}

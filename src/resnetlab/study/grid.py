@@ -18,7 +18,7 @@ from resnetlab.system.dir_lock import is_locked, lock_dir
 from resnetlab.training.recipes import for_network
 from resnetlab.training.run_files.record import Record
 
-STUDY_FILES = (RUNS, "figures", "results.csv", "contrasts.csv", "results.json", "report.html")
+STUDY_FILES = (RUNS, "figures", "results.csv", "comparisons.csv", "results.json", "report.html")
 """Files and folders that a study writes; `fresh` deletes only these."""
 
 IMAGENET_DEPTHS = (18, 34)

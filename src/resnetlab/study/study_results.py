@@ -1,4 +1,4 @@
-"""The results of a study, read from its folder: tables, contrasts, verdicts and figures, also in a notebook."""
+"""The results of a study, read from its folder: tables, comparisons, verdicts and figures, also in a notebook."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ from resnetlab.serialization import check_type
 from resnetlab.study.reports.report import StudyReport, write_report
 from resnetlab.study.reports.report_table import TableRow
 from resnetlab.study.results import Run, read_runs
-from resnetlab.study.statistics.contrasts import RULE, SPLITS, Contrast
+from resnetlab.study.statistics.arm_comparisons import RULE, SPLITS, ArmComparison
 from resnetlab.study.statistics.rankings import Ranking
 from resnetlab.study.verdicts.verdict import Verdict, without_repetition
 
@@ -55,9 +55,9 @@ class Study:
         return self._report.verdicts
 
     @property
-    def contrasts(self) -> list[Contrast]:
+    def comparisons(self) -> list[ArmComparison]:
         """The difference of every two arms at equal depth."""
-        return self._report.contrasts
+        return self._report.comparisons
 
     @property
     def rankings(self) -> list[Ranking]:
@@ -71,9 +71,9 @@ class Study:
         rows = sorted(self.table, key=lambda row: row.depth)
         return list(dict.fromkeys(row.arm for row in rows if row.arm in ended))
 
-    def contrast(
+    def compare(
         self, first: str, second: str, *, split: str | None = None, depth: int | None = None, data: str | None = None
-    ) -> Contrast:
+    ) -> ArmComparison:
         """Return the error of `second` minus that of `first`, seed by seed; p is corrected for all arms of the study.
 
         Args:
@@ -88,21 +88,21 @@ class Study:
         """
         splits = ("test", "val") if split is None else (split,)
         found = [
-            contrast
-            for contrast in self.contrasts
-            if {contrast.first, contrast.second} == {first, second}
-            and contrast.setting.split in splits
-            and depth in (None, contrast.setting.depth)
-            and data in (None, contrast.setting.data)
+            comparison
+            for comparison in self.comparisons
+            if {comparison.first, comparison.second} == {first, second}
+            and comparison.setting.split in splits
+            and depth in (None, comparison.setting.depth)
+            and data in (None, comparison.setting.data)
         ]
         if not found:
-            pairs = dict.fromkeys(f"{c.first} and {c.second} at {c.setting.depth} layers" for c in self.contrasts)
+            pairs = dict.fromkeys(f"{c.first} and {c.second} at {c.setting.depth} layers" for c in self.comparisons)
             raise ConfigError(
                 f"no comparison of {first} and {second}"
                 f"{'' if depth is None else f' at {depth} layers'}{'' if split is None else f' on split {split}'}; "
                 f"this study has: {', '.join(pairs) or 'none'}; splits: {', '.join(SPLITS)}"
             )
-        on_data = [contrast for contrast in found if contrast.setting.data == found[0].setting.data]
+        on_data = [comparison for comparison in found if comparison.setting.data == found[0].setting.data]
         rank = {name: index for index, name in enumerate(splits)}
         best = max(on_data, key=lambda c: (c.setting.depth, c.setting.train_images is None, -rank[c.setting.split]))
         return best if best.first == first else _reversed(best)
@@ -116,9 +116,9 @@ class Study:
         Raises:
             ConfigError: if the study has no run that has ended, or no such split.
         """
-        from resnetlab.study.figures.contrasts import plot_contrasts
+        from resnetlab.study.figures.arm_comparisons import plot_comparisons
 
-        return plot_contrasts(self._report.compared, self.contrasts, split)
+        return plot_comparisons(self._report.compared, self.comparisons, split)
 
     def write_report(self) -> Path:
         """Write `report.html`, tables and figures into the folder; return the path of the page."""
@@ -154,6 +154,6 @@ def _html_row(row: TableRow) -> str:
     return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
 
 
-def _reversed(contrast: Contrast) -> Contrast:
-    points = {seed: -point for seed, point in contrast.points.items()}
-    return replace(contrast, first=contrast.second, second=contrast.first, points=points, mean=-contrast.mean)
+def _reversed(comparison: ArmComparison) -> ArmComparison:
+    points = {seed: -point for seed, point in comparison.points.items()}
+    return replace(comparison, first=comparison.second, second=comparison.first, points=points, mean=-comparison.mean)

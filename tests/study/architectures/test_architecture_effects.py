@@ -69,12 +69,12 @@ def test_one_correction_for_all_architectures():
         **four("vgg", (70.0, 66.0, 71.0), (5.0, 9.0, 6.5)),
     }
     effects = [effect for effect in architecture_effects(runs(errors)) if effect.split == "train"]
-    contrasts = [contrast for effect in effects for contrast in effect.contrasts]
-    assert {contrast.num_comparisons for contrast in contrasts} == {6}
-    tests: list[Any] = [ttest_1samp(list(contrast.points.values()), 0) for contrast in contrasts]
+    comparisons = [comparison for effect in effects for comparison in effect.comparisons]
+    assert {comparison.num_comparisons for comparison in comparisons} == {6}
+    tests: list[Any] = [ttest_1samp(list(comparison.points.values()), 0) for comparison in comparisons]
     p = sorted(test.pvalue for test in tests)
     adjusted = [max((6 - i) * p[i] for i in range(k + 1)) for k in range(6)]  # Holm (1979)
-    assert sorted(contrast.p_holm or 0 for contrast in contrasts) == pytest.approx(
+    assert sorted(comparison.p_holm or 0 for comparison in comparisons) == pytest.approx(
         [min(1, value) for value in adjusted]
     )
 

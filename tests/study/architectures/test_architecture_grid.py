@@ -115,7 +115,7 @@ def test_the_report_has_the_numbers_of_the_records(study):
     assert effect["addition"]["points"] == {
         str(seed): pytest.approx(errors["residual", 32, seed] - errors["plain", 32, seed]) for seed in (0, 1)
     }
-    with (study / "contrasts.csv").open() as file:
+    with (study / "comparisons.csv").open() as file:
         assert [row["architecture"] for row in csv.DictReader(file)] == ["mlp"] * 6
     page = (study / "report.html").read_text()
     assert effect["sentence"] in page

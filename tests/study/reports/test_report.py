@@ -43,7 +43,7 @@ def test_files_of_a_study(tiny_study):
         "figures",
         "report.html",
         "results.csv",
-        "contrasts.csv",
+        "comparisons.csv",
         "results.json",
     }
     names = {path.name for path in (tiny_study / "figures").iterdir()}
@@ -88,11 +88,11 @@ def test_csv_equals_the_json(tiny_study):
             assert {key: "" if value is None else str(value) for key, value in ours.items()} == theirs
 
 
-def test_contrasts_equal_the_records(tiny_study):
+def test_comparisons_equal_the_records(tiny_study):
     results = json.loads((tiny_study / "results.json").read_text())
-    with (tiny_study / "contrasts.csv").open() as file:
+    with (tiny_study / "comparisons.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == len(results["contrasts"]) == 2 * 3  # depths, splits
+    assert len(rows) == len(results["comparisons"]) == 2 * 3  # depths, splits
     errors = {
         (r["arm"], r["depth"], r["seed"]): r["test_error_pct"] for r in results["runs"] if r["deepened_from"] is None
     }

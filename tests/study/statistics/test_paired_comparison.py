@@ -9,7 +9,7 @@ from helpers.synthetic_runs import synthetic_run
 from resnetlab.study.reports.report_table import table_rows
 from resnetlab.study.results import data_folder_name
 from resnetlab.study.run_metrics import first_gradient, generalisation_gap, steps_to_error, train_error, unseen_error
-from resnetlab.study.statistics.contrasts import Setting, compare
+from resnetlab.study.statistics.arm_comparisons import Setting, compare
 from resnetlab.study.statistics.paired_comparison import PairedComparison, compare_errors, compare_pairs, group_runs
 from resnetlab.study.statistics.seed_stats import format_range, seed_stats, two_figures
 
@@ -73,15 +73,15 @@ def test_the_validation_image_counts_without_a_test_split():
     assert found.smallest_step == 1.0
 
 
-def test_intervals_of_a_verdict_and_of_a_contrast_are_one():
+def test_intervals_of_a_verdict_and_of_a_comparison_are_one():
     """Also beyond the ten seeds of a printed table: 97.5 % of Student's t with 20 degrees of freedom is 2.086."""
     first = {seed: synthetic_run("plain", 20, seed, 1.0 + 0.1 * (seed % 3)) for seed in range(21)}
     second = {seed: synthetic_run("residual", 20, seed, 2.0 + seed / 10) for seed in range(21)}
     paired = compare_pairs(first, second, train_error)
-    contrast = compare(Setting("digits", 20, None, "train"), ("plain", first), ("residual", second))
+    comparison = compare(Setting("digits", 20, None, "train"), ("plain", first), ("residual", second))
     assert paired is not None
-    assert contrast is not None
-    assert paired.interval == contrast.interval
+    assert comparison is not None
+    assert paired.interval == comparison.interval
     assert paired.interval is not None
     half = 2.086 * statistics.stdev(paired.points.values()) / 21**0.5
     assert paired.interval[1] - paired.mean == pytest.approx(half, rel=1e-3)

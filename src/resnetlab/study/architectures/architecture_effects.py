@@ -8,12 +8,12 @@ from typing import Any
 
 from resnetlab.study.architectures.architecture_grid import ARCHITECTURE_SETTINGS
 from resnetlab.study.results import Run
-from resnetlab.study.statistics.contrasts import (
+from resnetlab.study.statistics.arm_comparisons import (
     FIXED_SEEDS,
     LEVEL,
     MOST_SEEDS,
     SPLITS,
-    Contrast,
+    ArmComparison,
     Setting,
     compare,
     error_pct,
@@ -58,12 +58,12 @@ class ArchitectureEffect:
     architecture: str
     """A key of `ARCHITECTURE_SETTINGS`."""
     split: str
-    """A key of `contrasts.SPLITS`."""
-    plain: Contrast
+    """A key of `arm_comparisons.SPLITS`."""
+    plain: ArmComparison
     """Error of the deep plain network minus that of the shallow one."""
-    residual: Contrast
+    residual: ArmComparison
     """The same with the addition."""
-    addition: Contrast
+    addition: ArmComparison
     """Error of the deep residual network minus that of the deep plain one."""
     shallow_pct: float
     """Training error of the shallow plain networks, mean over seeds, in %."""
@@ -74,14 +74,14 @@ class ArchitectureEffect:
         return ARCHITECTURE_SETTINGS[self.architecture].title
 
     @property
-    def contrasts(self) -> tuple[Contrast, Contrast, Contrast]:
+    def comparisons(self) -> tuple[ArmComparison, ArmComparison, ArmComparison]:
         """The three comparisons."""
         return self.plain, self.residual, self.addition
 
     @property
     def outcome(self) -> str:
         """A key of `OUTCOMES`."""
-        if not self.has_learnt or any(contrast.p_holm is None for contrast in self.contrasts):
+        if not self.has_learnt or any(comparison.p_holm is None for comparison in self.comparisons):
             return "not enough evidence"
         if _excludes_rise(self.plain):
             return "no degradation"
@@ -94,7 +94,7 @@ class ArchitectureEffect:
         return "cures in part" if self.residual.better == self.residual.first else "lowers the error"
 
     @property
-    def undecided(self) -> Contrast | None:
+    def undecided(self) -> ArmComparison | None:
         """The first comparison that is a tie and leaves the result open."""
         if not _excludes_rise(self.plain) and self.plain.better is None:
             return self.plain
@@ -102,7 +102,7 @@ class ArchitectureEffect:
         return self.addition if self.addition.better is None and low <= -self.plain.mean / 2 else None
 
     @property
-    def open_comparison(self) -> Contrast | None:
+    def open_comparison(self) -> ArmComparison | None:
         """The comparison that more seeds could decide; `None` if the result is open for another reason, or is not."""
         if not self.has_learnt:
             return None
@@ -143,7 +143,7 @@ class ArchitectureEffect:
 
 def architecture_effects(runs: Sequence[Run]) -> list[ArchitectureEffect]:
     """Return the effects on training and test error of each architecture that has all four networks."""
-    compared: list[tuple[str, str, float, tuple[Contrast, Contrast, Contrast]]] = []
+    compared: list[tuple[str, str, float, tuple[ArmComparison, ArmComparison, ArmComparison]]] = []
     for name, setting in ARCHITECTURE_SETTINGS.items():
         groups = {group.arm: group for group in group_runs([run for run in runs if run.architecture == name])}
         if set(groups) < {"plain", "residual"}:
@@ -159,7 +159,7 @@ def architecture_effects(runs: Sequence[Run]) -> list[ArchitectureEffect]:
             found = _comparisons(networks, Setting(runs[0].data, setting.deep, None, split))
             if found is not None and shallow is not None:
                 compared.append((name, split, shallow.mean, found))
-    corrected = iter(with_correction([contrast for *_, contrasts in compared for contrast in contrasts]))
+    corrected = iter(with_correction([comparison for *_, comparisons in compared for comparison in comparisons]))
     return [
         ArchitectureEffect(name, split, next(corrected), next(corrected), next(corrected), shallow)
         for name, split, shallow, _ in compared
@@ -179,22 +179,22 @@ def missing_evidence(effects: Sequence[ArchitectureEffect], out: str, *options: 
         return f"The shallow plain networks have not learnt ({', '.join(unlearnt)}); longer runs:", shlex.join(words)
     command = shlex.join(["resnetlab", "study", "--preset", "everywhere", *options, "--out", out, "--seeds"])
     undecided = [
-        (effect, contrast)
+        (effect, comparison)
         for effect in effects
-        if effect.split == "train" and (contrast := effect.open_comparison) is not None
+        if effect.split == "train" and (comparison := effect.open_comparison) is not None
     ]
-    if any(contrast.p_holm is None for _, contrast in undecided):
+    if any(comparison.p_holm is None for _, comparison in undecided):
         return "One seed says nothing about a difference; three or more do:", f"{command} 3"
-    needed = [(count, effect, contrast) for effect, contrast in undecided if (count := _seeds_to_decide(contrast))]
+    needed = [(count, effect, tie) for effect, tie in undecided if (count := _seeds_to_decide(tie))]
     if not needed:
         return None
-    count, effect, contrast = min(needed, key=lambda item: item[0])
+    count, effect, comparison = min(needed, key=lambda item: item[0])
     titles = ", ".join(effect.title for effect, _ in undecided)
-    points = f"{abs(contrast.mean):.1f} points of {SPLITS[contrast.setting.split]}"
+    points = f"{abs(comparison.mean):.1f} points of {SPLITS[comparison.setting.split]}"
     decided = (
-        f"separate {contrast.first} and {contrast.second} ({points})"
-        if contrast is not effect.residual
-        else f"show whether {contrast.second} still errs more than {contrast.first} ({points})"
+        f"separate {comparison.first} and {comparison.second} ({points})"
+        if comparison is not effect.residual
+        else f"show whether {comparison.second} still errs more than {comparison.first} ({points})"
     )
     return (
         f"Seeds differ too much for a result on {titles}. If mean and deviation stay as they are, {count} seeds would "
@@ -203,12 +203,12 @@ def missing_evidence(effects: Sequence[ArchitectureEffect], out: str, *options: 
     )
 
 
-def _seeds_to_decide(contrast: Contrast) -> int | None:
+def _seeds_to_decide(comparison: ArmComparison) -> int | None:
     """Return the seeds from which a difference would be clear, or a rise excluded, if mean and deviation stayed."""
-    counts = [seeds_needed(contrast)]
-    if contrast.std is not None and contrast.mean < DEGRADATION_POINTS:
-        more = range(len(contrast.points) + 1, MOST_SEEDS + 1)
-        ends = ((count, mean_interval(contrast.mean, contrast.std, count, level=LEVEL)[1]) for count in more)
+    counts = [seeds_needed(comparison)]
+    if comparison.std is not None and comparison.mean < DEGRADATION_POINTS:
+        more = range(len(comparison.points) + 1, MOST_SEEDS + 1)
+        ends = ((count, mean_interval(comparison.mean, comparison.std, count, level=LEVEL)[1]) for count in more)
         counts.append(next((count for count, end in ends if end < DEGRADATION_POINTS), None))
     return min(filter(None, counts), default=None)
 
@@ -225,7 +225,9 @@ def longer_options(options: Sequence[str]) -> list[str]:
     return ["--epochs", str(2 * longest), *words]
 
 
-def _comparisons(networks: Mapping[str, RunsBySeed], setting: Setting) -> tuple[Contrast, Contrast, Contrast] | None:
+def _comparisons(
+    networks: Mapping[str, RunsBySeed], setting: Setting
+) -> tuple[ArmComparison, ArmComparison, ArmComparison] | None:
     plain, deep_plain, residual, deep_residual = networks.items()
     depth_plain = compare(setting, plain, deep_plain)
     depth_residual = compare(setting, residual, deep_residual)
@@ -235,14 +237,14 @@ def _comparisons(networks: Mapping[str, RunsBySeed], setting: Setting) -> tuple[
     return depth_plain, depth_residual, addition
 
 
-def _excludes_rise(contrast: Contrast) -> bool:
+def _excludes_rise(comparison: ArmComparison) -> bool:
     """Return whether the interval excludes a rise that counts as degradation."""
-    return contrast.interval is not None and contrast.interval[1] < DEGRADATION_POINTS
+    return comparison.interval is not None and comparison.interval[1] < DEGRADATION_POINTS
 
 
-def _words(contrast: Contrast) -> str:
-    mean = f"{contrast.mean:+.1f}".replace("-", "−")
-    if contrast.interval is None:
+def _words(comparison: ArmComparison) -> str:
+    mean = f"{comparison.mean:+.1f}".replace("-", "−")
+    if comparison.interval is None:
         return f"{mean} points (one seed)"
-    tie = "; a tie" if contrast.better is None else ""
-    return f"{mean} points (95 % interval {contrast.interval_text}{tie})"
+    tie = "; a tie" if comparison.better is None else ""
+    return f"{mean} points (95 % interval {comparison.interval_text}{tie})"

@@ -14,7 +14,7 @@ from resnetlab.study.figures.all_figures import FigureFile, save_figure
 from resnetlab.study.figures.colours import arm_colour
 from resnetlab.study.figures.depth import DODGE
 from resnetlab.study.results import Run
-from resnetlab.study.statistics.contrasts import error_pct
+from resnetlab.study.statistics.arm_comparisons import error_pct
 
 ARMS = {"plain": "without the addition: F(x)", "residual": "with the addition: x + F(x)"}
 PANELS = {"train": "training error", "test": "test error"}

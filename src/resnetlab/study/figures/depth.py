@@ -19,7 +19,7 @@ from resnetlab.study.arms import ordered_arms
 from resnetlab.study.figures.colours import arm_colour
 from resnetlab.study.figures.selection import over_seeds
 from resnetlab.study.results import Run
-from resnetlab.study.statistics.contrasts import error_pct
+from resnetlab.study.statistics.arm_comparisons import error_pct
 
 ERRORS = {"train_error_pct": "training error", "test_error_pct": "test error", "val_error_pct": "validation error"}
 """Key to title of a panel; the first two that were measured are drawn: validation error only without a test split."""
@@ -31,7 +31,7 @@ DODGE = 0.012
 def plot_depth(runs: Sequence[Run], tall: bool) -> Figure | None:
     """Return the figure of one data set, or `None` if there is one depth only, or no error.
 
-    A run that ended in NaN is drawn at 100 %, as contrasts and verdicts count it.
+    A run that ended in NaN is drawn at 100 %, as comparisons and verdicts count it.
     """
     runs = [run for run in runs if run.status in ("done", "diverged")]
     depths, measured = sorted({run.depth for run in runs}), measured_errors(runs)

@@ -15,18 +15,18 @@ from resnetlab.study.figures.all_figures import FigureFile
 from resnetlab.study.figures.architectures import draw_architectures
 from resnetlab.study.image_versions import first_of_each_version, other_images, with_same_images
 from resnetlab.study.reports.chance_levels import chance_levels
-from resnetlab.study.reports.report import contrast_cells, machines, page_template, recipe_of, render_csv, versions
+from resnetlab.study.reports.report import comparison_cells, machines, page_template, recipe_of, render_csv, versions
 from resnetlab.study.reports.report_table import table_rows
 from resnetlab.study.reports.run_notes import run_notes
 from resnetlab.study.results import Run
-from resnetlab.study.statistics.contrasts import SPLITS
+from resnetlab.study.statistics.arm_comparisons import SPLITS
 from resnetlab.system.atomic_files import write_atomic
 
 TITLE = "Does the addition help elsewhere?"
 
 
 def write_architecture_report(out: Path, runs: Sequence[Run]) -> dict[str, Any]:
-    """Write `results.csv`, `contrasts.csv`, `results.json`, `figures/` and `report.html`; return `results.json`.
+    """Write `results.csv`, `comparisons.csv`, `results.json`, `figures/` and `report.html`; return `results.json`.
 
     Raises:
         ConfigError: if some runs are of ResNets.
@@ -39,8 +39,8 @@ def write_architecture_report(out: Path, runs: Sequence[Run]) -> dict[str, Any]:
     results = report.as_json()
     write_atomic(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     write_atomic(out / "results.csv", render_csv(results["runs"]))
-    if results["contrasts"]:
-        write_atomic(out / "contrasts.csv", render_csv([contrast_cells(row) for row in results["contrasts"]]))
+    if results["comparisons"]:
+        write_atomic(out / "comparisons.csv", render_csv([comparison_cells(row) for row in results["comparisons"]]))
     write_atomic(out / "report.html", report.page(draw_architectures(report.compared, out / "figures")))
     return results
 
@@ -59,10 +59,10 @@ class ArchitectureReport:
 
     def as_json(self) -> dict[str, Any]:
         """Return `results.json` as plain JSON values; its keys are stable between versions."""
-        contrasts = [
-            {"architecture": effect.architecture, **contrast.as_json()}
+        comparisons = [
+            {"architecture": effect.architecture, **comparison.as_json()}
             for effect in self.effects
-            for contrast in effect.contrasts
+            for comparison in effect.comparisons
         ]
         results = {
             "runs": [{"architecture": run.architecture, **run.row()} for run in self.runs],
@@ -70,7 +70,7 @@ class ArchitectureReport:
             "chance": [level.as_json() for level in self.chance],
             "notes": self.notes,
             "architectures": [effect.as_json() for effect in self.effects],
-            "contrasts": contrasts,
+            "comparisons": comparisons,
             "missing_evidence": self.missing and {"sentence": self.missing[0], "command": self.missing[1]},
             "resnetlab": __version__,
         }

@@ -25,8 +25,8 @@ from resnetlab.study.reports.report_table import CONVERGENCE_PCT, table_rows
 from resnetlab.study.reports.run_notes import run_notes
 from resnetlab.study.reports.table2 import tables_2
 from resnetlab.study.results import RUNS, Run, read_runs
-from resnetlab.study.statistics.contrast_evidence import contrast_evidence
-from resnetlab.study.statistics.contrasts import RULE, SPLITS, arm_contrasts
+from resnetlab.study.statistics.arm_comparisons import RULE, SPLITS, arm_comparisons
+from resnetlab.study.statistics.comparison_evidence import comparison_evidence
 from resnetlab.study.statistics.paired_comparison import group_runs
 from resnetlab.study.statistics.rankings import rankings
 from resnetlab.study.statistics.seed_stats import SeedStats, two_figures
@@ -42,7 +42,7 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 def write_report(out: Path) -> dict[str, Any]:
     """Write `results.csv`, `results.json`, `figures/` and `report.html` from a study's run directories alone.
 
-    A study with several arms gets `contrasts.csv` too.
+    A study with several arms gets `comparisons.csv` too.
 
     A study of other architectures has a page and keys of its own (`architecture_report`).
 
@@ -67,14 +67,14 @@ def write_report(out: Path) -> dict[str, Any]:
     results = study.as_json()
     write_atomic(out / "results.json", json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     write_atomic(out / "results.csv", render_csv(results["runs"]))
-    if results["contrasts"]:
-        write_atomic(out / "contrasts.csv", render_csv([contrast_cells(row) for row in results["contrasts"]]))
+    if results["comparisons"]:
+        write_atomic(out / "comparisons.csv", render_csv([comparison_cells(row) for row in results["comparisons"]]))
     write_atomic(out / "report.html", render_page(study, draw_figures(study.compared, out / "figures")))
     return results
 
 
 class StudyReport:
-    """All results of a study: table, verdicts, effects of depth, contrasts, published comparisons."""
+    """All results of a study: table, verdicts, effects of depth, comparisons of arms and with published results."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = runs
@@ -85,11 +85,11 @@ class StudyReport:
         self.verdicts = verdicts(runs)
         self.shown_verdicts = without_repetition(self.verdicts)
         self.effects = [effect for group in group_runs(runs) for effect in group.depth_effects()]
-        self.contrasts = arm_contrasts(runs)
-        self.rankings = rankings(runs, self.contrasts)
-        self.contrast_evidence = contrast_evidence(runs, self.contrasts)
-        contrasted = {arm for contrast in self.contrasts for arm in (contrast.first, contrast.second)}
-        self.published_ablations = published_ablations(contrasted)
+        self.comparisons = arm_comparisons(runs)
+        self.rankings = rankings(runs, self.comparisons)
+        self.comparison_evidence = comparison_evidence(runs, self.comparisons)
+        compared_arms = {arm for comparison in self.comparisons for arm in (comparison.first, comparison.second)}
+        self.published_ablations = published_ablations(compared_arms)
         self.identity_init = identity_init_results(runs)
         self.published = published_comparisons(runs)
         self.tables_2 = tables_2(runs)
@@ -107,9 +107,9 @@ class StudyReport:
             "notes": self.notes,
             "findings": [dataclasses.asdict(verdict) for verdict in self.verdicts],
             "depth_effects": effects,
-            "contrasts": [contrast.as_json() for contrast in self.contrasts],
+            "comparisons": [comparison.as_json() for comparison in self.comparisons],
             "rankings": [ranking.as_json() for ranking in self.rankings],
-            "contrast_evidence": [dataclasses.asdict(evidence) for evidence in self.contrast_evidence],
+            "comparison_evidence": [dataclasses.asdict(evidence) for evidence in self.comparison_evidence],
             "published_ablations": [
                 {**dataclasses.asdict(ablation), "sentence": ablation.sentence} for ablation in self.published_ablations
             ],
@@ -133,8 +133,8 @@ def render_csv(rows: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def contrast_cells(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a contrast's row of `contrasts.csv`: differences by seed in one cell, the interval in two."""
+def comparison_cells(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a comparison's row of `comparisons.csv`: differences by seed in one cell, the interval in two."""
     low, high = row["interval_95"] or (None, None)
     points = "; ".join(f"{seed}: {value:g}" for seed, value in row["points"].items())
     cells = {name: value for name, value in row.items() if name != "interval_95"}
@@ -168,7 +168,7 @@ def render_page(study: StudyReport, figures: Sequence[FigureFile]) -> str:
         several=len({run.data for run in runs}) > 1,
         seeds=sorted({run.seed for run in runs}),
         rules=RULES,
-        contrast_rule=RULE,
+        comparison_rule=RULE,
         splits=SPLITS,
         learnt_rule=LEARNT_RULE,
         version=__version__,

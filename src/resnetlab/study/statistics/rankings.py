@@ -1,4 +1,4 @@
-"""Rankings of arms at equal depth, with ties, from their contrasts."""
+"""Rankings of arms at equal depth, with ties, from their comparisons."""
 
 import itertools
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from resnetlab.study.results import Run
-from resnetlab.study.statistics.contrasts import SPLITS, Contrast, Setting, arms_by_setting, error_pct
+from resnetlab.study.statistics.arm_comparisons import SPLITS, ArmComparison, Setting, arms_by_setting, error_pct
 from resnetlab.study.statistics.paired_comparison import RunsBySeed
 from resnetlab.study.statistics.seed_stats import SeedStats, seed_stats
 
@@ -45,16 +45,16 @@ class Ranking:
         return {**asdict(self.setting), "places": [asdict(place) for place in self.places], "sentence": self.sentence}
 
 
-def rankings(runs: Sequence[Run], contrasts: Sequence[Contrast]) -> list[Ranking]:
+def rankings(runs: Sequence[Run], comparisons: Sequence[ArmComparison]) -> list[Ranking]:
     """Return the ranking of the arms in each setting in which all arms share two seeds or more.
 
     Errors are means over these seeds.
     """
-    uncompared = {setting for setting, *_ in uncompared_arms(runs, contrasts)}
+    uncompared = {setting for setting, *_ in uncompared_arms(runs, comparisons)}
     ranked = []
     for setting, arms in arms_by_setting(runs).items():
-        own = [contrast for contrast in contrasts if contrast.setting == setting]
-        if not own or setting in uncompared or any(contrast.p_holm is None for contrast in own):
+        own = [comparison for comparison in comparisons if comparison.setting == setting]
+        if not own or setting in uncompared or any(comparison.p_holm is None for comparison in own):
             continue
         shared = set.intersection(*(_known_seeds(by_seed, setting.split) for by_seed in arms.values()))
         if len(shared) < 2:
@@ -71,9 +71,9 @@ def rankings(runs: Sequence[Run], contrasts: Sequence[Contrast]) -> list[Ranking
     return ranked
 
 
-def uncompared_arms(runs: Sequence[Run], contrasts: Sequence[Contrast]) -> list[tuple[Setting, str, str]]:
+def uncompared_arms(runs: Sequence[Run], comparisons: Sequence[ArmComparison]) -> list[tuple[Setting, str, str]]:
     """Return every two arms of a setting that have no seed in common, so they are not compared."""
-    compared = {(contrast.setting, contrast.first, contrast.second) for contrast in contrasts}
+    compared = {(comparison.setting, comparison.first, comparison.second) for comparison in comparisons}
     return [
         (setting, first, second)
         for setting, arms in arms_by_setting(runs).items()

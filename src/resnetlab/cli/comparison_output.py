@@ -1,4 +1,4 @@
-"""Printed contrasts between the arms of a study: rankings, differences with intervals, and what is missing."""
+"""Printed comparisons between the arms of a study: rankings, differences with intervals, and what is missing."""
 
 import itertools
 from typing import TYPE_CHECKING, Any
@@ -12,15 +12,15 @@ MAX_PAIRS = 10
 """Pairs of arms at one depth up to which the differences are printed; the report always has them."""
 
 
-def print_contrasts(results: dict[str, Any], console: "Console") -> None:
-    """Print the contrasts of `results.json`: for each data set and depth, training error and test error.
+def print_comparisons(results: dict[str, Any], console: "Console") -> None:
+    """Print the comparisons of `results.json`: for each data set and depth, training error and test error.
 
     Published comparisons of the same arms follow.
 
     The validation error stands in for a missing test error; the report has all three.
     """
-    unseen = {row["data"]: "test" for row in results["contrasts"] if row["split"] == "test"}
-    shown = [row for row in results["contrasts"] if row["split"] in ("train", unseen.get(row["data"], "val"))]
+    unseen = {row["data"]: "test" for row in results["comparisons"] if row["split"] == "test"}
+    shown = [row for row in results["comparisons"] if row["split"] in ("train", unseen.get(row["data"], "val"))]
     width = min(80, console.width)
     for (data, depth, images), rows in itertools.groupby(shown, key=_condition):
         own = list(rows)
@@ -35,7 +35,7 @@ def print_contrasts(results: dict[str, Any], console: "Console") -> None:
                 console.print(_p_note(own[0]["num_comparisons"]), style="dim", highlight=False, width=width)
     for ablation in results["published_ablations"]:
         console.print(f"\npublished: {ablation['sentence']}", highlight=False, width=width)
-    for evidence in results["contrast_evidence"]:
+    for evidence in results["comparison_evidence"]:
         console.print(f"\narms on {evidence['data']}: not enough evidence", style="bold", highlight=False)
         console.print(evidence["sentence"], highlight=False, width=width)
         print_command(evidence["command"], console)

@@ -1,4 +1,4 @@
-"""Contrasts between arms: the errors of every two arms at equal depth, paired by seed, and a ranking of the arms.
+"""Comparisons between arms: the errors of every two arms at equal depth, paired by seed, and a ranking of the arms.
 
 A difference counts as clear if its two-sided p (paired Student's t over seeds) is below 5 % after Holm's correction for
 all comparisons of one data set and one error. Everything else is a tie. A run that ended in NaN counts as an error of
@@ -58,7 +58,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Contrast:
+class ArmComparison:
     """Error of one arm minus that of another at equal depth, seed by seed."""
 
     setting: Setting
@@ -142,26 +142,26 @@ class Contrast:
         return {**asdict(self.setting), **numbers, **derived}
 
 
-def arm_contrasts(runs: Sequence[Run]) -> list[Contrast]:
+def arm_comparisons(runs: Sequence[Run]) -> list[ArmComparison]:
     """Compare every two arms of each data set, depth, number of images and split, with Holm's correction.
 
     Runs that started from a file are left out, and so are runs that failed or are unfinished.
     """
-    found: list[Contrast] = []
+    found: list[ArmComparison] = []
     for setting, arms in arms_by_setting(runs).items():
         for first, second in itertools.combinations(arms, 2):
-            contrast = compare(setting, (first, arms[first]), (second, arms[second]))
-            found += [] if contrast is None else [contrast]
+            comparison = compare(setting, (first, arms[first]), (second, arms[second]))
+            found += [] if comparison is None else [comparison]
     return with_correction(found)
 
 
-def with_correction(contrasts: Sequence[Contrast]) -> list[Contrast]:
-    """Return the contrasts with Holm's correction for all of the same data set and error."""
+def with_correction(comparisons: Sequence[ArmComparison]) -> list[ArmComparison]:
+    """Return the comparisons with Holm's correction for all of the same data set and error."""
     families: dict[tuple[str, str], list[float]] = {}
-    for contrast in contrasts:
-        if contrast.p is not None:
-            families.setdefault(_family(contrast), []).append(contrast.p)
-    return [_corrected(contrast, families.get(_family(contrast), [])) for contrast in contrasts]
+    for comparison in comparisons:
+        if comparison.p is not None:
+            families.setdefault(_family(comparison), []).append(comparison.p)
+    return [_corrected(comparison, families.get(_family(comparison), [])) for comparison in comparisons]
 
 
 def error_pct(run: Run, split: str) -> float | None:
@@ -188,7 +188,7 @@ def _size(setting: Setting) -> tuple[bool, int]:
     return setting.train_images is None, setting.train_images or 0
 
 
-def compare(setting: Setting, first: tuple[str, RunsBySeed], second: tuple[str, RunsBySeed]) -> Contrast | None:
+def compare(setting: Setting, first: tuple[str, RunsBySeed], second: tuple[str, RunsBySeed]) -> ArmComparison | None:
     """Return the error of `second` minus that of `first` on the seeds of both, uncorrected; `None` if there are none.
 
     Args:
@@ -207,7 +207,7 @@ def compare(setting: Setting, first: tuple[str, RunsBySeed], second: tuple[str, 
     paired = [runs[seed] for runs in (before, after) for seed in points]
     mean = statistics.fmean(points.values())
     std = paired_std(points.values(), (one_image_pct(run, setting.split) for run in paired))
-    return Contrast(
+    return ArmComparison(
         setting=setting,
         first=first_arm,
         second=second_arm,
@@ -219,27 +219,27 @@ def compare(setting: Setting, first: tuple[str, RunsBySeed], second: tuple[str, 
     )
 
 
-def _family(contrast: Contrast) -> tuple[str, str]:
-    return contrast.setting.data, contrast.setting.split
+def _family(comparison: ArmComparison) -> tuple[str, str]:
+    return comparison.setting.data, comparison.setting.split
 
 
-def _corrected(contrast: Contrast, family: Sequence[float]) -> Contrast:
-    if contrast.p is None:
-        return contrast
-    return replace(contrast, p_holm=holm(contrast.p, family), num_comparisons=len(family))
+def _corrected(comparison: ArmComparison, family: Sequence[float]) -> ArmComparison:
+    if comparison.p is None:
+        return comparison
+    return replace(comparison, p_holm=holm(comparison.p, family), num_comparisons=len(family))
 
 
 MOST_SEEDS = 100
 """Seeds above which a difference counts as too small to look for."""
 
 
-def seeds_needed(contrast: Contrast) -> int | None:
+def seeds_needed(comparison: ArmComparison) -> int | None:
     """Return the seeds from which a tie would be clear if mean and deviation stayed; `None` if above `MOST_SEEDS`.
 
     The correction is taken at its strictest: p times the number of comparisons.
     """
-    if contrast.std is None or contrast.mean == 0:
+    if comparison.std is None or comparison.mean == 0:
         return None
-    counts = range(len(contrast.points) + 1, MOST_SEEDS + 1)
-    p_values: Mapping[int, float] = {count: p_value(contrast.mean, contrast.std, count) for count in counts}
-    return next((count for count, p in p_values.items() if p * contrast.num_comparisons < LEVEL), None)
+    counts = range(len(comparison.points) + 1, MOST_SEEDS + 1)
+    p_values: Mapping[int, float] = {count: p_value(comparison.mean, comparison.std, count) for count in counts}
+    return next((count for count, p in p_values.items() if p * comparison.num_comparisons < LEVEL), None)

@@ -1,4 +1,4 @@
-"""Contrasts between arms on synthetic runs: against scipy's paired t test, Holm's own steps, and shuffled labels."""
+"""Comparisons between arms on synthetic runs: against scipy's paired t test, Holm's own steps, and shuffled labels."""
 
 import dataclasses
 import io
@@ -9,14 +9,14 @@ from rich.console import Console
 from scipy import stats
 
 from helpers.synthetic_runs import synthetic_run
-from resnetlab.cli.contrast_output import print_contrasts
+from resnetlab.cli.comparison_output import print_comparisons
 from resnetlab.cli.main import parse
 from resnetlab.cli.study import Options, build_grid
 from resnetlab.study.architectures import architecture_effects
 from resnetlab.study.presets import get_preset
 from resnetlab.study.reports.report import StudyReport, render_page
-from resnetlab.study.statistics.contrast_evidence import contrast_evidence
-from resnetlab.study.statistics.contrasts import RULE, arm_contrasts, seeds_needed
+from resnetlab.study.statistics.arm_comparisons import RULE, arm_comparisons, seeds_needed
+from resnetlab.study.statistics.comparison_evidence import comparison_evidence
 from resnetlab.study.statistics.multiple_comparisons import holm
 from resnetlab.study.statistics.rankings import rankings
 
@@ -30,7 +30,7 @@ FOUR = [*arm("plain", PLAIN), *arm("A", A), *arm("B", B), *arm("C", C)]
 
 
 def of(runs, first, second, split="train"):
-    (found,) = [c for c in arm_contrasts(runs) if (c.first, c.second, c.setting.split) == (first, second, split)]
+    (found,) = [c for c in arm_comparisons(runs) if (c.first, c.second, c.setting.split) == (first, second, split)]
     return found
 
 
@@ -51,14 +51,14 @@ def test_holm_step_by_step():
 
 
 def test_every_two_arms_at_one_depth_are_compared_in_every_split():
-    found = arm_contrasts(FOUR)
+    found = arm_comparisons(FOUR)
     assert len(found) == 6 * 3
     assert {c.num_comparisons for c in found} == {6}
     assert [(c.second, c.first) for c in found[:3]] == [("A", "plain"), ("B", "plain"), ("C", "plain")]
 
 
 def test_ranking_has_ties_where_no_difference_is_clear():
-    ranking = rankings(FOUR, arm_contrasts(FOUR))[0]
+    ranking = rankings(FOUR, arm_comparisons(FOUR))[0]
     assert [(place.arm, place.rank) for place in ranking.places] == [("A", 1), ("B", 1), ("plain", 3), ("C", 4)]
     assert ranking.sentence == "training error: A 4.03 % and B 4.13 % rank 1; plain 9.20 % ranks 3; C 22.57 % ranks 4"
 
@@ -66,30 +66,30 @@ def test_ranking_has_ties_where_no_difference_is_clear():
 def test_an_arm_that_is_compared_with_nothing_is_not_ranked():
     apart = [*arm("A", A[:2]), *arm("B", B[:2]), synthetic_run("C", 20, 2, 1.0)]
     assert of(apart, "A", "B").p_holm is not None
-    assert rankings(apart, arm_contrasts(apart)) == []
+    assert rankings(apart, arm_comparisons(apart)) == []
     found = evidence(apart)
     assert found.sentence.startswith("A and C of digits, 20 layers have no seed in common, so the arms are not ranked")
     assert (grid_of(found.command).num_seeds, grid_of(found.command).arms) == (3, ("A", "B", "C"))
     whole = [*apart, *arm("A", [50.0], depth=56), *arm("B", [60.0], depth=56)]
-    assert rankings(whole, arm_contrasts(whole)) == []  # another depth has one seed
+    assert rankings(whole, arm_comparisons(whole)) == []  # another depth has one seed
 
 
 def test_ranked_errors_are_means_over_the_seeds_that_all_arms_share():
     """A lacks seed 0, the best of the others."""
     late = [run for run in arm("A", [0.0, 4.2, 4.0]) if run.seed]
     runs = [*late, *arm("B", [1.0, 4.3, 4.1]), *arm("C", [1.0, 22.0, 22.4])]
-    places = {place.arm: place.error_pct for place in rankings(runs, arm_contrasts(runs))[0].places}
+    places = {place.arm: place.error_pct for place in rankings(runs, arm_comparisons(runs))[0].places}
     assert {name: stats.mean for name, stats in places.items()} == pytest.approx({"A": 4.1, "B": 4.2, "C": 22.2})
     assert {stats.count for stats in places.values()} == {2}
     cycle = {"A": (0, 1, 2, 3), "B": (2, 3, 4, 5), "C": (4, 5, 0, 1)}  # every two share two seeds, all share none
     none = [synthetic_run(name, 20, seed, 5.0 + seed % 3) for name, seeds in cycle.items() for seed in seeds]
-    assert len(arm_contrasts(none)) == 9
-    assert rankings(none, arm_contrasts(none)) == []
+    assert len(arm_comparisons(none)) == 9
+    assert rankings(none, arm_comparisons(none)) == []
     one = {"A": (0, 1, 2), "B": (0, 1, 3), "C": (0, 2, 3, 1)}  # seed 0 and 1 are shared by all, then seed 0 alone
     two = [synthetic_run(name, 20, seed, 5.0 + seed % 3) for name, seeds in one.items() for seed in seeds]
-    assert len(rankings(two, arm_contrasts(two))) == 3
+    assert len(rankings(two, arm_comparisons(two))) == 3
     fewer = [run for run in two if (run.arm, run.seed) != ("C", 1)]
-    assert rankings(fewer, arm_contrasts(fewer)) == []
+    assert rankings(fewer, arm_comparisons(fewer)) == []
 
 
 def test_the_correction_can_make_a_tie():
@@ -104,9 +104,9 @@ def test_the_correction_can_make_a_tie():
 
 def test_depths_are_compared_each_on_its_own():
     runs = [*FOUR, *arm("plain", [70.0, 72.0, 71.0], depth=56), *arm("A", [1.0, 1.2, 1.1], depth=56)]
-    deep = [c for c in arm_contrasts(runs) if c.setting.depth == 56]
+    deep = [c for c in arm_comparisons(runs) if c.setting.depth == 56]
     assert [(c.first, c.second, c.better) for c in deep if c.setting.split == "train"] == [("plain", "A", "A")]
-    assert {c.num_comparisons for c in arm_contrasts(runs)} == {7}
+    assert {c.num_comparisons for c in arm_comparisons(runs)} == {7}
 
 
 def test_a_run_that_ends_in_nan_is_the_worst_and_not_missing():
@@ -115,7 +115,7 @@ def test_a_run_that_ends_in_nan_is_the_worst_and_not_missing():
     found = of(runs, "A", "C")
     assert (found.points, found.num_diverged) == ({0: 100.0, 1: 100.0, 2: 100.0}, 3)
     assert found.better == "A"
-    ranking = rankings(runs, arm_contrasts(runs))[0]
+    ranking = rankings(runs, arm_comparisons(runs))[0]
     assert [(place.arm, place.error_pct.mean, place.num_diverged) for place in ranking.places][-1] == ("C", 100.0, 3)
     one = [*arm("A", A), *arm("C", [3.9, 4.0]), synthetic_run("C", 20, 2, None, status="diverged")]
     assert of(one, "A", "C").points[2] == 96.0
@@ -134,7 +134,7 @@ def test_failed_runs_and_runs_from_a_file_are_left_out():
     failed = dataclasses.replace(synthetic_run("B", 20, 0, 1.0), status="failed")
     deepened = synthetic_run("B", 20, 1, 1.0)
     deepened = dataclasses.replace(deepened, config=dataclasses.replace(deepened.config, weights="a.safetensors"))
-    assert arm_contrasts([*arm("A", A), failed, deepened]) == []
+    assert arm_comparisons([*arm("A", A), failed, deepened]) == []
 
 
 def test_a_split_that_does_not_exist_is_not_compared():
@@ -142,7 +142,7 @@ def test_a_split_that_does_not_exist_is_not_compared():
         dataclasses.replace(run, result={**run.result, "test_error_pct": None}) for run in [*arm("A", A), *arm("B", B)]
     ]
     nan = synthetic_run("C", 20, 0, None, status="diverged")
-    assert {c.setting.split for c in arm_contrasts([*runs, nan])} == {"train", "val"}
+    assert {c.setting.split for c in arm_comparisons([*runs, nan])} == {"train", "val"}
 
 
 def test_shuffled_arms_are_ties():
@@ -154,7 +154,7 @@ def test_shuffled_arms_are_ties():
         for index, name in enumerate(arms)
         for seed in range(3)
     ]
-    assert all(contrast.better is None for contrast in arm_contrasts(rotated))
+    assert all(comparison.better is None for comparison in arm_comparisons(rotated))
 
 
 def test_seeds_needed_separate_a_tie_whose_mean_and_deviation_stay():
@@ -171,7 +171,7 @@ def test_seeds_needed_separate_a_tie_whose_mean_and_deviation_stay():
 
 
 def evidence(runs):
-    (found,) = contrast_evidence(runs, arm_contrasts(runs))
+    (found,) = comparison_evidence(runs, arm_comparisons(runs))
     return found
 
 
@@ -193,7 +193,7 @@ def test_what_is_missing_is_a_command():
     apart = evidence([*arm("A", A), *arm("B", B, depth=56)])
     assert "no depth and seed in common" in apart.sentence
     assert set(grid_of(apart.command).depths) == {20, 56}
-    assert contrast_evidence(FOUR[:3], arm_contrasts(FOUR[:3])) == []
+    assert comparison_evidence(FOUR[:3], arm_comparisons(FOUR[:3])) == []
 
 
 def test_equal_arms_need_no_more_seeds():
@@ -217,16 +217,16 @@ def test_the_rules_name_what_repeated_looks_do():
         assert "a number of seeds that was fixed before the results were seen" in rule
 
 
-def test_report_and_terminal_show_the_contrasts():
+def test_report_and_terminal_show_the_comparisons():
     study = StudyReport([dataclasses.replace(run, start={}, result={**run.result, "time_s": 1.0}) for run in FOUR])
     results = study.as_json()
-    (row,) = [r for r in results["contrasts"] if (r["first"], r["second"], r["split"]) == ("A", "C", "test")]
+    (row,) = [r for r in results["comparisons"] if (r["first"], r["second"], r["split"]) == ("A", "C", "test")]
     assert (row["better"], row["num_comparisons"]) == ("A", 6)
     page = render_page(study, [])
     assert "A 4.03 % and B 4.13 % rank 1; plain 9.20 % ranks 3; C 22.57 % ranks 4" in page
     assert "Holm" in page
     text = io.StringIO()
-    print_contrasts(results, Console(file=text, width=80))
+    print_comparisons(results, Console(file=text, width=80))
     lines = text.getvalue().splitlines()
     assert next(line.split() for line in lines if line.startswith("C minus A"))[-1] == "clear"
     assert next(line.split() for line in lines if line.startswith("B minus A"))[-1] == "tie"
@@ -246,6 +246,6 @@ def test_the_printed_rule_names_the_correction_that_was_made(arms, seeds, note):
     runs = [run for run in FOUR if run.arm in arms.split() and run.seed < seeds]
     study = StudyReport([dataclasses.replace(run, start={}, result={**run.result, "time_s": 1.0}) for run in runs])
     text = io.StringIO()
-    print_contrasts(study.as_json(), Console(file=text, width=80))
+    print_comparisons(study.as_json(), Console(file=text, width=80))
     notes = [line for line in text.getvalue().splitlines() if line.startswith("p ")]
     assert notes == ([note] if note else [])

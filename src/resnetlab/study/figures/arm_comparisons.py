@@ -13,18 +13,18 @@ from resnetlab.fonts import text_style
 from resnetlab.study.arms import ordered_arms
 from resnetlab.study.figures.colours import arm_colour
 from resnetlab.study.results import Run
-from resnetlab.study.statistics.contrasts import SPLITS, Contrast, error_pct
+from resnetlab.study.statistics.arm_comparisons import SPLITS, ArmComparison, error_pct
 
 ROW = 0.34
 """Height of one arm or difference, in inches."""
 
 
-def plot_contrasts(runs: Sequence[Run], contrasts: Sequence[Contrast], split: str | None = None) -> Figure:
+def plot_comparisons(runs: Sequence[Run], comparisons: Sequence[ArmComparison], split: str | None = None) -> Figure:
     """Return a figure with two panels for each data set and depth: errors of every seed, and paired differences.
 
     Args:
         runs: The runs of a study.
-        contrasts: Their contrasts.
+        comparisons: Their comparisons.
         split: `train`, `val` or `test`; test if it was measured, else val.
 
     Raises:
@@ -49,7 +49,7 @@ def plot_contrasts(runs: Sequence[Run], contrasts: Sequence[Contrast], split: st
             images = group[0].train_images
             own = [
                 c
-                for c in contrasts
+                for c in comparisons
                 if (c.setting.data, c.setting.depth, c.setting.train_images, c.setting.split)
                 == (group[0].data, depth, images, chosen)
             ]
@@ -73,14 +73,14 @@ def _plot_errors(axes: Axes, runs: Sequence[Run], split: str) -> None:
     axes.grid(axis="x", alpha=0.25)
 
 
-def _plot_differences(axes: Axes, contrasts: Sequence[Contrast]) -> None:
+def _plot_differences(axes: Axes, comparisons: Sequence[ArmComparison]) -> None:
     axes.axvline(0, color=GREY, linewidth=0.8)
-    for row, contrast in enumerate(contrasts):
-        colour = GREY if contrast.better is None else arm_colour(contrast.better)
-        ends = contrast.interval or (contrast.mean, contrast.mean)
+    for row, comparison in enumerate(comparisons):
+        colour = GREY if comparison.better is None else arm_colour(comparison.better)
+        ends = comparison.interval or (comparison.mean, comparison.mean)
         axes.plot(ends, (row, row), color=colour)
-        axes.plot([contrast.mean], [row], "o", color=colour, markersize=4)
-    axes.set_yticks(range(len(contrasts)), [f"{c.second} − {c.first}: {c.outcome}" for c in contrasts])
-    axes.set_ylim(max(len(contrasts), 1) - 0.5, -0.5)
+        axes.plot([comparison.mean], [row], "o", color=colour, markersize=4)
+    axes.set_yticks(range(len(comparisons)), [f"{c.second} − {c.first}: {c.outcome}" for c in comparisons])
+    axes.set_ylim(max(len(comparisons), 1) - 0.5, -0.5)
     axes.set_xlabel("difference, percentage points")
     axes.grid(axis="x", alpha=0.25)
