@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from resnetlab.cli.study import Options, build_grid, default_folder
-from resnetlab.config import ConfigError
+from resnetlab.cli.study import Options, build_grid
+from resnetlab.config import ConfigError, DataConfig
 from resnetlab.literature.ablations import ABLATIONS, published_ablations
 from resnetlab.study import api
 from resnetlab.study.grid import run_name
+from resnetlab.study.preset_grid import default_folder
 from resnetlab.study.presets import PRESETS, get_preset
 from resnetlab.study.verdicts.rules import FAILING
 
@@ -136,15 +137,15 @@ def test_identity_init_deepens_the_shallowest_plain_network_to_the_greatest_dept
 
 
 @pytest.mark.parametrize(
-    ("options", "path"),
+    ("names", "preset", "path"),
     [
-        ({}, "studies/digits"),
-        ({"preset": "vanishing"}, "studies/digits-vanishing"),
-        ({"data": ("digits", "some/photos")}, "studies/digits+photos"),
+        (["digits"], None, "studies/digits"),
+        (["digits"], "vanishing", "studies/digits-vanishing"),
+        (["digits", "some/photos"], None, "studies/digits+photos"),
     ],
 )
-def test_default_folder(options, path):
-    assert default_folder(Options(**options)) == Path(path)
+def test_default_folder(names, preset, path):
+    assert default_folder([DataConfig(name) for name in names], preset) == Path(path)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -98,10 +98,11 @@ def run(options: Options) -> int:
         preload_torch()
     from resnetlab.cli.console import open_console  # imported while the fork server loads PyTorch
     from resnetlab.cli.report import print_results
+    from resnetlab.study.preset_grid import default_folder
     from resnetlab.study.reports.report import write_report
     from resnetlab.study.results import RUNS
 
-    out = options.out or default_folder(options)
+    out = options.out or default_folder([DataConfig(name) for name in options.data], options.preset)
     console = open_console(stderr=options.json)
     if note := selection_note(grid):
         console.print(note, highlight=False, width=min(80, console.width))
@@ -220,47 +221,27 @@ def build_grid(options: Options, preset: "Preset") -> "Grid":
         ConfigError: for a value that cannot work.
     """
     from resnetlab.data.registry import detect_kind
-    from resnetlab.study.grid import IMAGENET_DEPTHS, Grid, StudyData, default_recipe
-    from resnetlab.training.recipe_settings import named_recipe, recipe_changes
-    from resnetlab.training.recipes import change_recipe
+    from resnetlab.study.preset_grid import preset_grid
+    from resnetlab.training.recipe_settings import recipe_changes
 
-    if options.train_images is not None and min(options.train_images, default=0) < 0:
-        raise ConfigError(f"train-images must be at least 2, or 0 for all of them, not {min(options.train_images)}")
-    sizes = preset.train_images
-    if options.train_images is not None:
-        sizes = tuple(size or None for size in options.train_images)
-    changes = recipe_changes({name: getattr(options, name) for name in ("epochs", "steps", "lr")}, options.set)
-    if options.recipe is None and changes.keys().isdisjoint(("epochs", "steps")):
-        length = {"epochs": preset.epochs, "steps": preset.steps}
-        changes |= {name: value for name, value in length.items() if value is not None}
-    datasets = []
-    for name in options.data:
-        data = DataConfig(name, image_size=options.image_size, **options.reading.changes())
-        detect_kind(data)
-        recipe_name = options.recipe or default_recipe(name, options.family)
-        training = change_recipe(named_recipe(recipe_name), changes)
-        datasets += [StudyData(replace(data, train_images=size), training) for size in sizes]
-    return Grid(
-        datasets=tuple(datasets),
-        depths=_or_default(options.depths, preset.depths if options.family == "cifar" else IMAGENET_DEPTHS),
-        arms=_or_default(options.arms, preset.arms),
-        num_seeds=_or_default(options.seeds, preset.num_seeds),
+    sizes = options.train_images
+    if sizes is not None and min(sizes, default=0) < 0:
+        raise ConfigError(f"train-images must be at least 2, or 0 for all of them, not {min(sizes)}")
+    data = [DataConfig(name, image_size=options.image_size, **options.reading.changes()) for name in options.data]
+    for config in data:
+        detect_kind(config)
+    return preset_grid(
+        preset,
+        data,
+        recipe=options.recipe,
+        changes=recipe_changes({name: getattr(options, name) for name in ("epochs", "steps", "lr")}, options.set),
+        train_images=None if sizes is None else [size or None for size in sizes],
         family=options.family,
+        depths=options.depths,
+        arms=options.arms,
+        num_seeds=options.seeds,
         precision=options.precision,
-        norm=_or_default(options.norm, preset.norm),
-        init_scale=_or_default(options.init_scale, preset.init_scale),
-        identity_init=preset.identity_init and not options.no_identity_init,
+        norm=options.norm,
+        init_scale=options.init_scale,
+        identity_init=not options.no_identity_init,
     )
-
-
-def default_folder(options: Options) -> Path:
-    """Return the folder of a study without --out: `studies/digits`, `studies/digits-vanishing`."""
-    from resnetlab.study.results import data_folder_name
-
-    names = [data_folder_name(DataConfig(name)) for name in options.data]
-    parts = ["+".join(names), *([options.preset] if options.preset else [])]
-    return Path("studies") / "-".join(parts)
-
-
-def _or_default(given: Any, default: Any) -> Any:
-    return default if given is None else given

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +11,11 @@ from resnetlab.serialization import one_of
 from resnetlab.study.arms import Family
 from resnetlab.study.executors.local_pool import RunEnded, RunTask, run_tasks
 from resnetlab.study.executors.own_code import can_reach_workers, registered_code, run_here
-from resnetlab.study.grid import IMAGENET_DEPTHS, Grid, StudyData, default_recipe, run_study
+from resnetlab.study.grid import Grid, run_study
+from resnetlab.study.preset_grid import default_folder, preset_grid
 from resnetlab.study.presets import get_preset
-from resnetlab.study.results import data_folder_name
 from resnetlab.study.study_results import Study
 from resnetlab.system.cores import usable_cores
-from resnetlab.training.recipe_settings import named_recipe
-from resnetlab.training.recipes import change_recipe
 
 if TYPE_CHECKING:
     from resnetlab.study.grid import Executor
@@ -84,27 +81,19 @@ def study(
     )
     if jobs is not None and jobs < 1:
         raise ConfigError(f"jobs must be at least 1, not {jobs}")
-    changes = {name: value for name, value in (("epochs", epochs), ("steps", steps)) if value is not None}
-    if not changes and recipe is None:
-        preset_length = {"epochs": defaults.epochs, "steps": defaults.steps}
-        changes = {name: value for name, value in preset_length.items() if value is not None}
-    datasets = []
-    for item in names:
-        config = DataConfig(item) if isinstance(item, str) else item
-        training = change_recipe(_recipe(recipe, config.name, family), changes)
-        sizes = [config.train_images] if config.train_images else defaults.train_images
-        datasets += [StudyData(replace(config, train_images=size), training) for size in sizes]
-    grid = Grid(
-        datasets=tuple(datasets),
-        depths=(defaults.depths if family == "cifar" else IMAGENET_DEPTHS) if own_depths is None else own_depths,
-        arms=defaults.arms if own_arms is None else own_arms,
-        num_seeds=defaults.num_seeds if seeds is None else seeds,
+    grid = preset_grid(
+        defaults,
+        [DataConfig(item) if isinstance(item, str) else item for item in names],
+        recipe=_checked_recipe(recipe),
+        changes={name: value for name, value in (("epochs", epochs), ("steps", steps)) if value is not None},
         family=family,
-        norm=norm or defaults.norm,
-        init_scale=defaults.init_scale,
-        identity_init=defaults.identity_init and identity_init,
+        depths=own_depths,
+        arms=own_arms,
+        num_seeds=seeds,
+        norm=norm,
+        identity_init=identity_init,
     )
-    folder = Path(out) if out is not None else _default_folder(grid, preset)
+    folder = Path(out) if out is not None else default_folder([item.data for item in grid.datasets], preset)
     failed = _execute(grid, folder, jobs=jobs, fresh=fresh, progress=progress)
     result = Study(folder) if any((folder / "runs").glob("*/config.json")) else None
     if result is None or not any(run.status in ("done", "diverged") for run in result.runs):
@@ -128,17 +117,11 @@ def _names(name: str, values: Any, kind: Any, example: str) -> tuple[Any, ...] |
     raise ConfigError(f"{name} must be a list such as {example}, not {values!r}")
 
 
-def _recipe(recipe: Any, data: str, family: Family) -> Recipe:
-    if isinstance(recipe, Recipe):
+def _checked_recipe(recipe: Any) -> str | Recipe | None:
+    """Return the recipe; raise `ConfigError` if it is neither one nor a name."""
+    if recipe is None or isinstance(recipe, str | Recipe):
         return recipe
-    if recipe is not None and not isinstance(recipe, str):
-        raise ConfigError(f"recipe must be a Recipe or a name such as 'digits', not {recipe!r}")
-    return named_recipe(recipe or default_recipe(data, family))
-
-
-def _default_folder(grid: Grid, preset: str | None) -> Path:
-    names = dict.fromkeys(data_folder_name(dataset.data) for dataset in grid.datasets)
-    return Path("studies") / "-".join(["+".join(names), *([preset] if preset else [])])
+    raise ConfigError(f"recipe must be a Recipe or a name such as 'digits', not {recipe!r}")
 
 
 def _execute(grid: Grid, folder: Path, *, jobs: int | None, fresh: bool, progress: bool) -> dict[str, str]:

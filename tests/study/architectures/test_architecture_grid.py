@@ -13,13 +13,14 @@ import pytest
 import resnetlab
 from resnetlab.architecture_config import ARCHITECTURES
 from resnetlab.cli.main import main, parse
-from resnetlab.cli.study import Options, default_folder
+from resnetlab.cli.study import Options
 from resnetlab.cli.study_architectures import build_architecture_grid
-from resnetlab.config import ConfigError, RunConfig
+from resnetlab.config import ConfigError, DataConfig, RunConfig
 from resnetlab.study.architectures import architecture_grid
 from resnetlab.study.architectures.architecture_grid import ARCHITECTURE_SETTINGS, ArchitectureGrid
 from resnetlab.study.arms import arm_network
 from resnetlab.study.grid import run_name, run_study
+from resnetlab.study.preset_grid import default_folder
 from resnetlab.study.reports.architecture_report import ArchitectureReport, write_architecture_report
 from resnetlab.study.reports.report import write_report
 from resnetlab.study.results import read_runs
@@ -68,7 +69,7 @@ def test_options_change_seeds_and_length():
     runs = grid(seeds=1, epochs=1).runs()
     assert (len(runs), {run.recipe.epochs for run in runs}) == (16, {1})
     assert {run.recipe.steps for run in grid(steps=5).runs()} == {5}
-    assert str(default_folder(Options(preset="everywhere"))) == "studies/digits-everywhere"
+    assert str(default_folder([DataConfig("digits")], "everywhere")) == "studies/digits-everywhere"
 
 
 @pytest.mark.parametrize(
