@@ -258,6 +258,8 @@ def test_a_download_that_fails_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setattr("resnetlab.models.pretrained.fetch.model_file", refuse)
     with pytest.raises(DownloadError, match="no route; --from none trains from random weights"):
         train_plan.consent(WEIGHTS, Console(file=io.StringIO()), yes=True)
+    with pytest.raises(DownloadError, match="no route; --from FILE takes other weights"):  # random ones do not
+        train_plan.consent(WEIGHTS, Console(file=io.StringIO()), yes=True, recipe="finetune")
 
 
 def test_weights_that_are_here_are_used_without_a_question(monkeypatch):

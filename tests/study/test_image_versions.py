@@ -95,3 +95,22 @@ def test_the_images_are_checked_before_any_run_is_made(tiny_study, tmp_path, mon
     grid = Grid((StudyData(DataConfig("digits"), training),), depths=(8,), arms=("residual",), num_seeds=1)
     with pytest.raises(ConfigError, match="other images of digits"):
         next(run_study(grid, tmp_path / "study", num_workers=1))
+
+
+def test_images_of_a_study_on_other_machines_are_not_opened_on_this_one(tiny_study, tmp_path, monkeypatch):
+    """A head of a Ray cluster may have no images; the report compares the runs' own fingerprints."""
+    import resnetlab.study.grid as grid_module
+    import resnetlab.study.image_versions as image_versions
+
+    old = [on_images(run, OLD) for run in read_runs(tiny_study) if run.arm == "plain" and not run.is_from_file]
+    monkeypatch.setattr(grid_module, "read_runs", lambda out: old)
+    opened = []
+    monkeypatch.setattr(image_versions, "_fingerprint", opened.append)
+    grid = Grid((StudyData(DataConfig("digits"), recipe("digits", epochs=1)),), (8,), ("residual",), num_seeds=1)
+    for is_remote, count in ((True, 0), (False, 1)):
+        list(
+            run_study(
+                grid, tmp_path / "study", num_workers=1, executor=lambda tasks: (_ for _ in ()), is_remote=is_remote
+            )
+        )
+        assert len(opened) == count

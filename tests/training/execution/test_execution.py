@@ -341,3 +341,16 @@ def test_compiled_it_learns_the_same():
     eager, compiled = (fit(dataclasses.replace(config, compile=way)) for way in ("off", "on"))
     assert compiled.result["train_error_pct"] == pytest.approx(eager.result["train_error_pct"], abs=5)
     torch.testing.assert_close(eager.model.conv1.weight, compiled.model.conv1.weight, rtol=0.05, atol=0.02)
+
+
+def test_a_configured_compilation_that_runs_out_of_memory_keeps_the_error_of_pytorch(monkeypatch):
+    """It has the sizes; nothing says that --compile off would need less."""
+
+    def broken(*_, **__):
+        raise torch.OutOfMemoryError("tried to allocate 9 GiB")
+
+    checkpoint = Checkpoint(**Trainer(CONFIG).state_dict())
+    monkeypatch.setattr(torch, "compile", lambda forward, **_: forward)
+    monkeypatch.setattr(step_timer.StepTimer, "images_per_s", broken)
+    with pytest.raises(torch.OutOfMemoryError, match="9 GiB"):
+        Trainer(dataclasses.replace(CONFIG, compile="on"), checkpoint=checkpoint)

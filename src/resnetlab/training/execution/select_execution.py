@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -152,10 +153,8 @@ def _fastest_prepared(
             candidate = timer.forward(prepared)
             found = timer.images_per_s(prepared, candidate, rounds=PREPARED_ROUNDS)
         except Exception as error:
-            if is_configured and isinstance(error, torch.OutOfMemoryError | ConfigError):
-                raise
             if is_configured:
-                raise _refusal(prepared, error) from error
+                _raise_refusal(prepared, error)
             can_capture = can_capture and not prepared.cuda_graph
             can_compile = can_compile and (not prepared.compile or prepared.cuda_graph)
             log(f"{prepared.name} does not work here ({_reason(error)}); going on without")
@@ -275,13 +274,18 @@ def compiled_or_refused(
             with unchanged(model):
                 StepTimer(model, images, labels, loss=loss).images_per_s(way, forward, rounds=1)
         except Exception as error:
-            raise _refusal(way, error) from error
+            _raise_refusal(way, error)
     return forward
 
 
-def _refusal(way: Execution, error: Exception) -> ConfigError:
+def _raise_refusal(way: Execution, error: Exception) -> NoReturn:
+    """Raise `ConfigError` for an execution that does not work here; too little memory keeps PyTorch's own message."""
+    if isinstance(error, torch.OutOfMemoryError | ConfigError):
+        raise error
     option = "cuda-graph" if way.cuda_graph else "on"
-    return ConfigError(f"--compile {option} does not work here ({_reason(error)}); leave it out, or use --compile off")
+    raise ConfigError(
+        f"--compile {option} does not work here ({_reason(error)}); leave it out, or use --compile off"
+    ) from error
 
 
 def _reason(error: Exception) -> str:
