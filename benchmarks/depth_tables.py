@@ -1,4 +1,7 @@
-"""The tables of a study of depth, computed from its `results.csv`: errors of each network, and differences of two."""
+"""Tables of plain and residual networks, computed from the `results.csv` of studies.
+
+Errors of each network on CIFAR-10, differences of two of them, and plain against residual on several data sets.
+"""
 
 import statistics
 
@@ -8,6 +11,15 @@ from resnetlab.study.statistics.paired_comparison import PairedComparison
 CIFAR = "cifar10-study.csv"
 DEPTHS = (8, 20, 56)
 SPLITS = ("train", "val", "test")
+DATA_SETS = (
+    ("digits", "default-study.csv", 20),
+    ("digits", "default-study.csv", 56),
+    ("CIFAR-10", CIFAR, 20),
+    ("CIFAR-10", CIFAR, 56),
+)
+"""Data set, record and depth of each row of `data_sets`."""
+COLUMNS = ("plain", "residual", "difference")
+"""Columns of each split in `data_sets`."""
 
 
 def cifar10_errors() -> str:
@@ -30,20 +42,34 @@ def cifar10_differences() -> str:
     pairs += [(("residual", depth), ("plain", depth)) for depth in DEPTHS]
     rows = [("difference, points", "training error", "test error")]
     for first, second in pairs:
-        train, test = (_difference(first, second, split) for split in ("train", "test"))
+        train, test = (_difference(CIFAR, first, second, split) for split in ("train", "test"))
         if train and test:
             rows.append((f"{first[0]}-{first[1]} minus {second[0]}-{second[1]}", train, test))
     return markdown(*rows)
 
 
-def _difference(first: tuple[str, int], second: tuple[str, int], split: str) -> str:
+def data_sets() -> str:
+    """Return plain against residual networks of equal depth on several data sets: errors, and residual minus plain."""
+    rows = [("data set, layers", "seeds", *(f"{arm}, {split}" for split in ("train", "test") for arm in COLUMNS))]
+    for title, file, depth in DATA_SETS:
+        cells = []
+        for split in ("train", "test"):
+            cells += [study_cells(file, arm, depth, [split])[0] for arm in ("plain", "residual")]
+            cells.append(_difference(file, ("residual", depth), ("plain", depth), split))
+        rows.append((f"{title}, {depth}", str(len(study_runs(file, "plain", depth))), *cells))
+    return markdown(*rows)
+
+
+def _difference(file: str, first: tuple[str, int], second: tuple[str, int], split: str) -> str:
     """Return the mean difference of one error over the seeds that both networks have; empty if they share none."""
     errors = [
-        {run["seed"]: float(run[f"{split}_error_pct"]) for run in study_runs(CIFAR, *network)}
+        {run["seed"]: float(run[f"{split}_error_pct"]) for run in study_runs(file, *network)}
         for network in (first, second)
     ]
     points = {int(seed): errors[0][seed] - errors[1][seed] for seed in errors[0].keys() & errors[1].keys()}
     if not points:
         return ""
     compared = PairedComparison(points)
-    return f"{compared.mean:+.2f} ({compared.interval_text})".replace("-", "−")
+    ends = compared.interval
+    interval = "one seed" if ends is None else f"{ends[0]:.2f} to {ends[1]:.2f}"
+    return f"{compared.mean:+.2f} ({interval})".replace("-", "−")

@@ -226,5 +226,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "table6": paper_table6,
     "cifar10-errors": depth_tables.cifar10_errors,
     "cifar10-differences": depth_tables.cifar10_differences,
+    "data-sets": depth_tables.data_sets,
 }
 """Every generated table, by the name in its marker."""
