@@ -29,6 +29,23 @@ def test_colours_take_no_width(width):
 
 
 @dataclass(frozen=True)
+class Shared:
+    """Options of several commands."""
+
+    folder: Path | None = None
+    """The folder, in which all of the files stand whose names are given by other options of this group, and whose
+    description goes on here."""
+
+
+@dataclass(frozen=True)
+class Group(Shared):
+    """Options that belong together."""
+
+    sizes: tuple[int, ...] | None = None
+    """Sizes in pixels."""
+
+
+@dataclass(frozen=True)
 class Options:
     """Do something."""
 
@@ -42,6 +59,7 @@ class Options:
     A second paragraph."""
     names: tuple[str, ...] = ()
     """Any names."""
+    reading: Annotated[Group, tyro.conf.OmitArgPrefixes] = Group()
     timeout_s: Annotated[float, tyro.conf.arg(name="timeout")] = 10.0
     """Seconds."""
 
@@ -62,7 +80,13 @@ def test_descriptions_are_wrapped_once(capsys, monkeypatch):
     assert [len(row) > 40 for row in described[1:3]] == [True, True]
     assert any(row.startswith("A second paragraph.") and row.endswith("(default: 0)") for row in described)
     assert "The file that is read. (required)" in text
-    assert "--names [STR [STR ...]] Any names." in rows
+    assert "--names STR [STR ...] Any names." in " ".join(rows)
+    title = next(index for index, row in enumerate(rows) if "reading options" in row)
+    in_group = " ".join(rows[title:])
+    assert "Options that belong together." in in_group
+    assert "--sizes INT [INT ...] Sizes in pixels." in in_group
+    assert "whose names are given by other options of this group, and whose description goes on here." in in_group
     assert "(default: None)" not in text
     assert "--timeout FLOAT" in text
     assert parse(Options, "something", ["x", "--timeout", "3"]) == Options(Path("x"), timeout_s=3.0)
+    assert parse(Options, "something", ["x", "--sizes", "3,4"]).reading == Group(sizes=(3, 4))

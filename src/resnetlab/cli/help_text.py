@@ -11,7 +11,9 @@ import itertools
 import re
 import shutil
 import textwrap
+import types
 import typing
+from pathlib import Path
 from typing import Annotated, TextIO
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -58,8 +60,26 @@ def join_description_lines(kind: type) -> None:
     for declaring in (base for base in kind.__mro__ if dataclasses.is_dataclass(base)):
         for name, docstring in _field_docstrings(declaring).items():
             text = "\n\n".join(" ".join(paragraph.split()) for paragraph in docstring.split("\n\n"))
-            argument = tyro.conf.arg(help=text, help_behavior_hint=_default_text(fields[name]))
+            argument = tyro.conf.arg(
+                help=text, help_behavior_hint=_default_text(fields[name]), metavar=_list_metavar(hints[name])
+            )
             declaring.__annotations__[name] = Annotated[hints[name], argument]
+
+
+def _list_metavar(hint: typing.Any) -> str | None:
+    """Return the values of an option that takes several, such as `INT [INT ...]`; `None` for other options."""
+    from tyro.conf import Positional
+
+    if typing.get_origin(hint) is Annotated:
+        hint, *markers = typing.get_args(hint)
+        if Positional in markers:
+            return None
+    alternatives = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+    for kind in alternatives:
+        if typing.get_origin(kind) is tuple:
+            name = {int: "INT", float: "FLOAT", Path: "PATH"}.get(typing.get_args(kind)[0], "STR")
+            return f"{name} [{name} ...]"
+    return None
 
 
 def _default_text(field: "dataclasses.Field[typing.Any]") -> str | None:

@@ -1,98 +1,26 @@
-"""`resnetlab inspect`: the network in a file of weights, and its conversion to a model file.
-
-Longer than 300 lines because each of the options carries its help text.
-"""
+"""`resnetlab inspect`: the network in a file of weights, and its conversion to a model file."""
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import tyro
-
-from resnetlab.cli.data_options import READING_OPTIONS, Reading, ReadingOptions
+from resnetlab.cli.data_options import READING_OPTIONS
+from resnetlab.cli.inspect_options import Options
 from resnetlab.cli.terminal import print_json
-from resnetlab.cli.unused_options import refuse_unused
+from resnetlab.cli.unused_options import given_options, refuse_unused
 from resnetlab.config import ConfigError, ModelConfig, block_properties
 
 if TYPE_CHECKING:
     from resnetlab.models.importing.import_weights import ImportedModel
     from resnetlab.models.model_card import ModelCard
 
-CARD_OPTIONS = (
-    "classes",
-    "mean",
-    "std",
-    "pixel_mean",
-    "image_size",
-    "crop_ratio",
-    "interpolation",
-    "resize_rule",
-    "fit",
-)
-"""The options that only a written model file needs."""
 CHECK_OPTIONS = ("mean", "std", "image_size")
-"""The options of these that --data takes too, without --save."""
+"""The options of the card that --data takes too, without --save."""
 BLOCK_BYTES = 64
 """Fewest bytes of a block in an exported file, so that a damaged card builds no network of millions of blocks."""
 OTHER_SUFFIXES = (".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".onnx", ".xml", ".pt2")
 """Suffixes of other kinds of file; a model file must not have them, since some select the engine of a file."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """Print which network a file holds: a model file or export of resnetlab, safetensors, or a torch.save file.
-
-    The architecture follows from keys and shapes; what they do not determine is listed as an assumption. Nothing in
-    the file is executed. With --save, published weights become a model file that computes the same; this needs the
-    classes and the preprocessing. For a model file, --save writes a copy with other class names.
-    """
-
-    file: Annotated[Path, tyro.conf.Positional]
-    """A file of weights (safetensors or torch.save, whatever its suffix: .pth, .pt, .th, .tar, .ckpt, .bin), an export
-    (.onnx, .xml, .pt2), or a run directory."""
-    save: Path | None = None
-    """The model file to write; an existing file is refused."""
-    classes: tuple[str, ...] | None = None
-    """Class names in order; or a file of them (text with one a line, JSON, YAML, CSV), or a data set such as
-    cifar10."""
-    mean: tuple[float, ...] | None = None
-    """Mean of each channel, subtracted from pixels from 0 to 1, or from 0 to 255 if a value is above 1."""
-    std: tuple[float, ...] | None = None
-    """Standard deviation of each channel, on the same scale. With --pixel-mean, the default is 1 for pixels from 0 to
-    1, or for pixels from 0 to 255 if the weights were trained on such."""
-    pixel_mean: Path | None = None
-    """In place of --mean: an .npy file with the mean of each pixel, (channels, height, width) or channels last."""
-    image_size: tuple[int, ...] | None = None
-    """Side of the network's input in pixels, or its height and width; default 224 after a 7x7 stem and 32 after a 3x3
-    stem."""
-    crop_ratio: float | None = None
-    """Side of the centre crop over the shorter side of the image; default 0.875 after a 7x7 stem, else 1."""
-    interpolation: Literal["bilinear", "bicubic"] | None = None
-    """Kernel that resizes images, antialiased; default bilinear."""
-    resize_rule: Literal["resnetlab", "torchvision", "timm"] | None = None
-    """Rounding of sizes and offsets: that of resnetlab, or exactly that of another package. The default for keys of
-    torchvision after a 7x7 stem is torchvision, else resnetlab."""
-    fit: Literal["crop", "pad", "squash"] | None = None
-    """Images of another aspect ratio: crop the margins off (default), pad them with borders, or squash them."""
-    shortcut: Literal["none", "pad"] | None = None
-    """For shortcuts without weights: none (a plain network), or pad (option A)."""
-    zero_channels: Literal["append", "split"] | None = None
-    """Position of option A's zero channels: behind the others, or half in front and half behind."""
-    bottleneck_stride: Literal["1x1", "3x3"] | None = None
-    """Convolution of a bottleneck that has the stride: the first 1x1 (v1), or the 3x3 (v1.5)."""
-    channel_order: Literal["rgb", "bgr"] | None = None
-    """Order in which the network reads the channels of colour images; the conversion turns bgr into rgb."""
-    bn_epsilon: float | None = None
-    """Epsilon of batch normalisation, such as 1e-3 of Keras; default 1e-5."""
-    data: str | None = None
-    """Images of the kind that the network was trained on, without labels: a folder, parquet files, shards, or the name
-    of a data set. Each assumption is tried on them; --save takes what they show clearly."""
-    reading: Reading = ReadingOptions()
-    tensors: str | None = None
-    """Key of the network to read, of several in one file: such as ema, or state_dict.teacher."""
-    json: bool = False
-    """Print one JSON object."""
 
 
 def run(options: Options) -> int:
@@ -110,7 +38,7 @@ def run(options: Options) -> int:
         _refuse_options(options, "an export of resnetlab")
         result = inspect_exported_file(options.file)
     elif has_card(path := find_model_file(options.file)):
-        _refuse_options(options, "a model file of resnetlab", allowed=("save", "classes", "data"))
+        _refuse_options(options, "a model file of resnetlab", allowed=("save", "classes", "data", *READING_OPTIONS))
         result = inspect_model_file(path, options)
     else:
         result = inspect_weights(path, options)
@@ -141,12 +69,12 @@ def inspect_model_file(path: Path, options: Options) -> dict[str, Any]:
 
         written["check"] = describe_check(check_weights(path, data_config(options)))
     if options.save is not None:
-        if options.classes is None:
+        if options.card.classes is None:
             raise ConfigError(
                 f"{path} is a model file of resnetlab already; leave --save out, or add --classes with "
                 f"{len(card.classes)} other names"
             )
-        card = rename_classes(card, options.classes)
+        card = rename_classes(card, options.card.classes)
         options.save.parent.mkdir(parents=True, exist_ok=True)
         save_model(options.save, model, card)
         written["out"] = str(options.save)
@@ -200,17 +128,9 @@ def _describe_fitted(card: "ModelCard") -> dict[str, Any]:
 
 def inspect_weights(path: Path, options: Options) -> dict[str, Any]:
     """Return the description of a file of published weights; with `--save`, also write the model file."""
-    from resnetlab.models.importing.assumptions import AssumptionOverrides
     from resnetlab.models.importing.import_weights import import_weights
 
-    overrides = AssumptionOverrides(
-        shortcut=options.shortcut,
-        zero_channels=options.zero_channels,
-        bottleneck_stride=options.bottleneck_stride,
-        channel_order=options.channel_order,
-        bn_epsilon=options.bn_epsilon,
-    )
-    checked = {}
+    overrides, checked = options.architecture.overrides(), {}
     if options.data is not None:
         from resnetlab.cli.inspect_check import apply_check
 
@@ -237,10 +157,10 @@ def inspect_weights(path: Path, options: Options) -> dict[str, Any]:
 
 def _save_import(out: Path, path: Path, imported: "ImportedModel", options: Options) -> dict[str, Any]:
     """Write the model file of an imported network; return its description."""
-    from resnetlab.cli.inspect_conversion import CardOptions, build_card
+    from resnetlab.cli.inspect_conversion import build_card
     from resnetlab.models.model_file import save_model
 
-    card, notes = build_card(CardOptions(**{name: getattr(options, name) for name in CARD_OPTIONS}), path, imported)
+    card, notes = build_card(options.card, path, imported)
     out.parent.mkdir(parents=True, exist_ok=True)
     save_model(out, imported.model, card)
     return {
@@ -289,8 +209,7 @@ def _check_options(options: Options) -> None:
     """
     if options.data is None:
         refuse_unused(options, READING_OPTIONS, "--data")
-    given = [name for name in CARD_OPTIONS if getattr(options, name) is not None]
-    given = [name for name in given if options.data is None or name not in CHECK_OPTIONS]
+    given = [name for name in given_options(options.card) if options.data is None or name not in CHECK_OPTIONS]
     if options.save is None and given:
         raise ConfigError(f"--{given[0].replace('_', '-')} requires --save FILE, the model file to write")
     if options.save is not None and options.save.exists():
@@ -300,7 +219,7 @@ def _check_options(options: Options) -> None:
             f"{options.save}: a model file is safetensors, and {options.save.suffix} is another format; name it "
             f"{options.save.with_suffix('.safetensors')}"
         )
-    if options.mean is not None and options.pixel_mean is not None:
+    if options.card.mean is not None and options.card.pixel_mean is not None:
         raise ConfigError("give --mean (a value for each channel) or --pixel-mean (one for each pixel), not both")
 
 
@@ -310,9 +229,7 @@ def _refuse_options(options: Options, kind: str, allowed: Collection[str] = ()) 
     Raises:
         ConfigError: naming the first such option.
     """
-    importing = ("tensors", "shortcut", "zero_channels", "bottleneck_stride", "channel_order", "bn_epsilon")
-    conversion = (*importing, *CARD_OPTIONS, "save", "data")
-    given = [name for name in conversion if getattr(options, name) is not None and name not in allowed]
+    given = [name for name in given_options(options) if name not in ("file", "json", *allowed)]
     if given:
         raise ConfigError(
             f"{options.file} is {kind} already, and its metadata are complete; leave --{given[0].replace('_', '-')} out"

@@ -1,14 +1,14 @@
 """`resnetlab inspect --data`: the assumptions about a network, tried on images."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetlab.config import ConfigError, DataConfig, ModelConfig, Preprocessing
 
 if TYPE_CHECKING:
-    from resnetlab.cli.inspect import Options
+    from resnetlab.cli.inspect_options import Options
     from resnetlab.evaluation.self_check.check_weights import WeightCheck
     from resnetlab.models.importing.assumptions import AssumptionOverrides
 
@@ -50,13 +50,14 @@ def _fill_in(options: "Options", decided: Mapping[str, Any]) -> tuple["Options",
     """
     found, size = decided.get("normalisation"), decided.get("image_size")
     stored = []
-    if found is not None and (options.mean, options.std, options.pixel_mean) == (None, None, None):
-        options = replace(options, mean=found.mean, std=found.std)
+    card = options.card
+    if found is not None and (card.mean, card.std, card.pixel_mean) == (None, None, None):
+        card = replace(card, mean=found.mean, std=found.std)
         stored.append(f"mean and deviation ({found.name})")
-    if size is not None and (options.image_size, options.pixel_mean) == (None, None):
-        options = replace(options, image_size=(size,))
+    if size is not None and (card.image_size, card.pixel_mean) == (None, None):
+        card = replace(card, image_size=(size,))
         stored.append(f"image size {size}")
-    return options, stored
+    return replace(options, card=card), stored
 
 
 def check_file(path: Path, options: "Options", given: "AssumptionOverrides") -> CheckedFile:
@@ -65,7 +66,7 @@ def check_file(path: Path, options: "Options", given: "AssumptionOverrides") -> 
     Raises:
         ConfigError: if there are too few images, or the network has no batch normalisation.
     """
-    from resnetlab.cli.inspect_conversion import CardOptions, make_preprocessing
+    from resnetlab.cli.inspect_conversion import make_preprocessing
     from resnetlab.evaluation.self_check.check_weights import NUM_IMAGES, check_network, default_size
     from resnetlab.evaluation.self_check.sample_images import load_sample
     from resnetlab.models.importing.import_weights import import_file_order
@@ -73,10 +74,9 @@ def check_file(path: Path, options: "Options", given: "AssumptionOverrides") -> 
     assert options.data is not None
     model = import_file_order(path, tensors=options.tensors).model
     preprocessing = None
-    if options.mean is not None and options.std is not None:
-        values = {item.name: getattr(options, item.name) for item in fields(CardOptions)}
-        preprocessing, _ = make_preprocessing(CardOptions(**values), model.config)
-    size = options.image_size[0] if options.image_size else default_size(model.config)
+    if options.card.mean is not None and options.card.std is not None:
+        preprocessing, _ = make_preprocessing(options.card, model.config)
+    size = options.card.image_size[0] if options.card.image_size else default_size(model.config)
     images = load_sample(data_config(options), NUM_IMAGES, model.config.in_channels)
     check = check_network(model.config, model.state_dict(), images, image_size=size, given=preprocessing)
     overrides, warnings = _merge(model.config, check.decided, given)
@@ -84,8 +84,8 @@ def check_file(path: Path, options: "Options", given: "AssumptionOverrides") -> 
     if preprocessing is not None and found is not None and not _agree(found, preprocessing):
         warnings.append(f"--mean and --std differ from what the statistics show: {found.name}")
     shown = check.decided.get("image_size", size)
-    if options.image_size is not None and shown != size:
-        warnings.append(f"--image-size {' '.join(map(str, options.image_size))}, and the statistics show {shown}")
+    if options.card.image_size is not None and shown != size:
+        warnings.append(f"--image-size {' '.join(map(str, options.card.image_size))}, and the statistics show {shown}")
     return CheckedFile(check, overrides, tuple(warnings))
 
 

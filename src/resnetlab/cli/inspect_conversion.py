@@ -4,14 +4,15 @@ import difflib
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from resnetlab.cli.class_lists import read_class_list
-from resnetlab.config import ConfigError, Fit, Interpolation, ModelConfig, Preprocessing, ResizeRule
+from resnetlab.cli.inspect_options import CardOptions
+from resnetlab.config import ConfigError, ModelConfig, Preprocessing
 from resnetlab.data.registry import KNOWN_DATASETS
 from resnetlab.models.importing.import_weights import ImportedModel
 from resnetlab.models.importing.weight_checks import bn_variance_ratio
@@ -24,25 +25,6 @@ MAX_PIXEL = 255
 CLEAR_RATIO = MAX_PIXEL
 """Least ratio of variances that indicates another pixel scale. Another scale gives 255 x 255, so this is half of it in
 powers."""
-
-
-@dataclass(frozen=True)
-class CardOptions:
-    """The values that weights do not contain and a model file needs, from the user; `None` if not given."""
-
-    classes: tuple[str, ...] | None
-    """Names, or one word: a file of names, or a data set."""
-    mean: tuple[float, ...] | None
-    """Mean of each channel, for pixels from 0 to 1 or from 0 to 255."""
-    std: tuple[float, ...] | None
-    pixel_mean: Path | None
-    """An .npy file with the mean of each pixel."""
-    image_size: tuple[int, ...] | None
-    """Side of the input, or its height and width."""
-    crop_ratio: float | None
-    interpolation: Interpolation | None = None
-    resize_rule: ResizeRule | None = None
-    fit: Fit | None = None
 
 
 def build_card(options: CardOptions, path: Path, imported: ImportedModel) -> tuple[ModelCard, list[str]]:
