@@ -36,25 +36,27 @@ class Option:
     """As it would be typed; empty where nothing is set."""
     required: bool
     positional: bool
+    group: str = ""
+    """The heading of its group of options; empty for those of the command itself."""
 
 
 def command_options(command: str) -> tuple[str, list[Option]]:
-    """Return the description of a command and its options, in the order of declaration."""
+    """Return the description of a command and its options: those of the command itself, then those of each group."""
     kind = importlib.import_module(f"resnetlab.cli.{command.replace('-', '_')}").Options
-    return kind.__doc__ or "", list(_options(kind))
+    return kind.__doc__ or "", sorted(_options(kind), key=lambda option: option.group != "")
 
 
-def _options(kind: type) -> Iterator[Option]:
+def _options(kind: type, group: str = "") -> Iterator[Option]:
     """Yield the options that a dataclass declares, and those of its groups of options, which are dataclasses too."""
     help_texts = _field_docstrings(kind)
     hints = typing.get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
         hint = hints[field.name]
-        group = typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
-        if dataclasses.is_dataclass(group):
-            yield from _options(typing.cast("type", group))
+        declared = typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+        if dataclasses.is_dataclass(declared):
+            yield from _options(typing.cast("type", declared), f"{field.name.capitalize()} options")
         else:
-            yield _option(field, hint, help_texts[field.name])
+            yield dataclasses.replace(_option(field, hint, help_texts[field.name]), group=group)
 
 
 def _field_docstrings(kind: type) -> dict[str, str]:
@@ -124,7 +126,11 @@ def command_page(command: str) -> list[str]:
     lines += [f".. program:: resnetlab {command}", ""]
     for paragraph in re.split(r"\n\s*\n", description):
         lines += [_escape(" ".join(paragraph.split())), ""]
+    group = ""
     for option in options:
+        if option.group != group:
+            group = option.group
+            lines += [f".. rubric:: {group}", ""]
         lines += [f".. option:: {f'{option.name} {option.metavar}'.strip()}", ""]
         lines += [f"   {_escape(option.help)}"]
         if option.default:
