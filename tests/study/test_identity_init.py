@@ -63,7 +63,7 @@ def test_only_seeds_with_all_four_errors_count():
         for seed in range(3)
         for run in four_errors(seed, shallow=2.0, deepened=2.0, further=1.0, scratch=1.5 + 0.1 * seed)
     ]
-    assert identity_init_results(good)[0].sentence.endswith("points), which is not clearly worse.")
+    assert identity_init_results(good)[0].sentence.endswith("points), which rules out 2 points or more.")
     assert identity_init_results([synthetic_run("plain", 20, 0, 1.0), synthetic_run("plain", 56, 0, 1.0)]) == []
 
 

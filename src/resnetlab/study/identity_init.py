@@ -65,7 +65,7 @@ class IdentityInitResult:
         if self.excess.is_clear and self.excess.mean >= DEGRADATION_POINTS:
             return ", so the optimiser does not find that solution."
         if interval is not None and interval[1] < DEGRADATION_POINTS:
-            return ", which is not clearly worse."
+            return f", which rules out {DEGRADATION_POINTS:g} points or more."
         return "; that is too little to say whether the optimiser finds that solution."
 
     @property

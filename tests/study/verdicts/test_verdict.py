@@ -258,6 +258,21 @@ def test_deeper_is_not_called_better_by_its_training_error_alone():
     assert kinds(runs) == [("residual", "healthy")]
     assert "residual-56 ends 3.0 points of training error below residual-20 (the best of 2 " in sentence(runs)
     assert "The deeper networks fit their training set better; +0.5 points of error on unseen" in sentence(runs)
+    assert sentence(runs).endswith("are no gain.")
+
+
+@pytest.mark.parametrize(
+    ("rises", "doubt"),
+    [
+        ((-1.5, -1.9, -1.2), "its 99 % interval, −3.5 to 0.5, holds zero."),  # by hand: mean −1.533, s 0.351, t 9.925
+        ((-1.5, -1.9, 0.1), "its sign differs between seeds (− − +)."),
+    ],
+)
+def test_a_gain_that_is_not_clear_says_why(rises, doubt):
+    """The first one's 95 % interval, which is printed, does not hold zero."""
+    runs = [synthetic_run("residual", 20, seed, 9.0 + seed / 10, test=12.0) for seed in range(3)]
+    runs += [synthetic_run("residual", 56, seed, 5.0, test=12.0 + rise) for seed, rise in enumerate(rises)]
+    assert sentence(runs).endswith(f"are no clear gain: {doubt}")
 
 
 def test_error_that_falls_with_depth_and_then_rises_is_degradation():

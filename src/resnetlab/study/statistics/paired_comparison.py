@@ -20,6 +20,9 @@ from resnetlab.study.statistics.seed_stats import paired_std
 WORST_ERROR_PCT = 100.0
 """Error, in %, that a run which ended in NaN counts as."""
 
+CLEAR_LEVEL = 0.01
+"""Error rate of the interval of a clear difference, whose level is 99 %."""
+
 RunsBySeed = Mapping[int, Run]
 """Seed to run: the networks of one arm, depth and number of training images."""
 
@@ -63,7 +66,7 @@ class PairedComparison:
 
         What 99 % leaves is divided by their number (Bonferroni), so that a choice among many is not clear by chance.
         """
-        interval = self._interval(level=0.01 / num_candidates)
+        interval = self._interval(level=CLEAR_LEVEL / num_candidates)
         return interval is not None and interval[0] > 0 and all(d > 0 for d in self.points.values())
 
     def _interval(self, level: float) -> tuple[float, float] | None:
@@ -76,6 +79,16 @@ class PairedComparison:
     def sign_text(self) -> str:
         """The sign of the difference in each seed, in the order of the seeds: `+ + −`."""
         return " ".join("+" if d > 0 else "−" if d < 0 else "0" for _, d in sorted(self.points.items()))
+
+    @property
+    def doubt(self) -> str:
+        """Why a difference over several seeds is not clear: its sign differs, or the 99 % interval holds zero."""
+        if len({d > 0 for d in self.points.values()}) > 1:
+            return f"its sign differs between seeds ({self.sign_text})"
+        ends = self._interval(level=CLEAR_LEVEL)
+        if ends is None:
+            return "there is no interval"
+        return f"its 99 % interval, {' to '.join(f'{end:.1f}'.replace('-', '−') for end in ends)}, holds zero"
 
     @property
     def interval_text(self) -> str:

@@ -110,4 +110,5 @@ def _better_text(main: DepthResult) -> str:
     on_unseen = f"{points} points of error on unseen images (95 % interval {unseen.interval_text})"
     if unseen.is_clearly_below:
         return f" Deeper is better: {on_unseen}."
-    return f" The deeper networks fit their training set better; {on_unseen} is no clear gain."
+    gain = "no gain" if unseen.mean >= 0 else f"no clear gain: {unseen.doubt}"
+    return f" The deeper networks fit their training set better; {on_unseen} are {gain}."
