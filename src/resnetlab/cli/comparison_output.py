@@ -36,7 +36,7 @@ def print_comparisons(results: dict[str, Any], console: "Console") -> None:
     for ablation in results["published_ablations"]:
         console.print(f"\npublished: {ablation['sentence']}", highlight=False, width=width)
     for evidence in results["comparison_evidence"]:
-        console.print(f"\narms on {evidence['data']}: not enough evidence", style="bold", highlight=False)
+        console.print(f"\narms on {evidence['data']}: {evidence['kind']}", style="bold", highlight=False)
         console.print(evidence["sentence"], highlight=False, width=width)
         print_command(evidence["command"], console)
 

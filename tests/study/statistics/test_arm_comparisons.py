@@ -192,6 +192,7 @@ def test_what_is_missing_is_a_command():
     assert set(grid.arms) < {"plain", "A", "B", "C"}
     apart = evidence([*arm("A", A), *arm("B", B, depth=56)])
     assert "no depth and seed in common" in apart.sentence
+    assert (tie.kind, apart.kind) == ("ties", "not enough evidence")
     assert set(grid_of(apart.command).depths) == {20, 56}
     assert comparison_evidence(FOUR[:3], arm_comparisons(FOUR[:3])) == []
 

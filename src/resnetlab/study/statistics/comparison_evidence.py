@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from resnetlab.study.arms import ordered_arms
 from resnetlab.study.results import Run
@@ -16,6 +17,8 @@ class ComparisonEvidence:
     """Evidence that the comparisons of one data set lack. Field names are keys of `results.json`."""
 
     data: str
+    kind: Literal["not enough evidence", "ties"]
+    """Whether comparisons lack, or only some of them are ties."""
     sentence: str
     command: str | None
     """The command that adds runs; `None` if more seeds would not help."""
@@ -29,15 +32,17 @@ def comparison_evidence(runs: Sequence[Run], comparisons: Sequence[ArmComparison
         arms = ordered_arms(run.arm for run in own)
         if len(arms) < 2:
             continue
-        evidence = _evidence(own, arms, [comparison for comparison in comparisons if comparison.setting.data == data])
-        if evidence is not None:
-            found.append(ComparisonEvidence(data, *evidence))
+        compared = [comparison for comparison in comparisons if comparison.setting.data == data]
+        ties = [comparison for comparison in compared if comparison.better is None]
+        if missing := _missing(own, arms, compared):
+            found.append(ComparisonEvidence(data, "not enough evidence", *missing))
+        elif ties:
+            found.append(ComparisonEvidence(data, "ties", *_tie_evidence(own, ties, len(compared))))
     return found
 
 
-def _evidence(
-    runs: Sequence[Run], arms: Sequence[str], comparisons: Sequence[ArmComparison]
-) -> tuple[str, str | None] | None:
+def _missing(runs: Sequence[Run], arms: Sequence[str], comparisons: Sequence[ArmComparison]) -> tuple[str, str] | None:
+    """Return which comparisons lack, and the command that adds them; `None` if none does."""
     if not comparisons:
         text = f"arms {', '.join(arms)} have no depth and seed in common, so they are not compared"
         return f"{text}; this makes every arm at every depth and seed:", study_command(runs, Additions())
@@ -50,8 +55,7 @@ def _evidence(
         pair = f"{single[0].second} minus {single[0].first}"
         text = f"one seed says nothing about the difference between arms ({pair}); three or more do:"
         return text, study_command(runs, Additions(num_seeds=seeds))
-    ties = [comparison for comparison in comparisons if comparison.better is None]
-    return _tie_evidence(runs, ties, len(comparisons)) if ties else None
+    return None
 
 
 def _tie_evidence(runs: Sequence[Run], ties: Sequence[ArmComparison], num: int) -> tuple[str, str | None]:
