@@ -11,7 +11,7 @@ from helpers.photographs import write_photographs
 from resnetlab.cli import plan, train_config, train_options
 from resnetlab.cli.main import main, parse
 from resnetlab.config import ConfigError, DataConfig
-from resnetlab.data.open_dataset import open_data
+from resnetlab.data.open_dataset import list_dataset, open_data
 from resnetlab.data.shards.pack import PackOptions, pack_dataset
 from resnetlab.models.zoo import model_config
 from resnetlab.planning import workload
@@ -30,6 +30,12 @@ def terminal(monkeypatch):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return write_photographs(tmp_path_factory.mktemp("plan") / "insects", sides=(50, 80))
+
+
+def resolve(*words):
+    """Return network, recipe and image size of a plan."""
+    options = parse(plan.Options, "plan", words)
+    return plan.resolve_training(options, workload.image_stats(options.data))
 
 
 def json_plan(capsys, *words):
@@ -86,12 +92,11 @@ def test_the_plan_is_for_the_training_that_train_starts(folder, tmp_path, monkey
     config = train_config.new_config(
         parse(train_options.Options, "train", words if "--data" in words else [*words, "--data", "imagenet"])
     )
-    assert plan.resolve_training(parse(plan.Options, "plan", words))[:2] == (config.model, config.recipe)
+    assert resolve(*words)[:2] == (config.model, config.recipe)
 
 
 def test_the_plan_for_ones_own_images_is_that_of_random_weights(folder):
-    options = parse(plan.Options, "plan", ["--data", str(folder), "--model", "resnet34", "--set", "epochs=3"])
-    model, found, _ = plan.resolve_training(options)
+    model, found, _ = resolve("--data", str(folder), "--model", "resnet34", "--set", "epochs=3")
     request = PlanRequest(DataConfig(str(folder)), "resnet34", SCRATCH, changes={"epochs": 3})
     trained = plan_run(request, lambda name: False).config
     assert found == trained.recipe
@@ -102,7 +107,7 @@ def test_the_plan_for_ones_own_images_is_that_of_random_weights(folder):
 @pytest.mark.parametrize("sides", [(30, 40), (60, 64), (100, 110)])
 def test_the_plan_has_the_network_and_size_that_train_selects(tmp_path, sides, words):
     folder = write_photographs(tmp_path / "photos", sides=sides)
-    model, found, image_size = plan.resolve_training(parse(plan.Options, "plan", ["--data", str(folder), *words]))
+    model, found, image_size = resolve("--data", str(folder), *words)
     request = PlanRequest(DataConfig(str(folder)), weights=SCRATCH, recipe=words[1] if words else None)
     trained = plan_run(request, lambda name: False, measures=False).config
     assert (model.name, found, image_size) == (trained.model.name, trained.recipe, trained.data.image_size)
@@ -117,7 +122,7 @@ def test_with_network_and_recipe_the_image_size_is_that_of_the_images(folder, tm
             image.save(tmp_path / label / f"{number}.png")
     data = str({"FOLDER": folder, "SQUARES": tmp_path}.get(name, name))
     side = open_data(DataConfig(data), keep_encoded=True).preprocessing.image_size
-    assert (workload.KNOWN_STATS[data] if data in workload.KNOWN_STATS else count_images(data)).image_size == side
+    assert workload.image_stats(data).image_size == side
     ((_, image_size, _),) = plan.resolve_plan(plan.Options("resnet18", data, recipe="digits", batch_size=2, devices=1))[
         1
     ].costs
@@ -199,9 +204,8 @@ def test_resident_images_are_those_of_train(tmp_path, crop, image_size, width):
     data = open_data(DataConfig(str(tmp_path), image_size=image_size), keep_encoded=crop != "pad")
     selected = recipe("imagenet-90" if crop == "resized" else "cifar-paper", batch_size=2)
     assert selected.crop == crop
-    planned = workload.build_workload(
-        model_config("resnet20"), str(tmp_path), selected, image_size=image_size, half=False
-    )
+    stats = count_images(str(tmp_path))
+    planned = workload.build_workload(model_config("resnet20"), stats, selected, image_size=image_size, half=False)
     assert (planned.image_bytes == 0) == isinstance(data.train.images, Tensor)
 
 
@@ -215,6 +219,13 @@ def test_counts_of_folders_are_those_of_train(folder, tmp_path):
     assert count_images(str(tmp_path / "split")).num_train == 54
     (tmp_path / "flat" / "ant" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     assert count_images(str(tmp_path / "flat")).mean_bytes == pytest.approx(length, rel=0.01)
+
+
+def test_a_folder_is_listed_once(folder, monkeypatch):
+    listed = []
+    monkeypatch.setattr(workload, "list_dataset", lambda config: listed.append(config) or list_dataset(config))
+    plan.resolve_plan(plan.Options("resnet18", str(folder), recipe="digits", batch_size=2, devices=1))
+    assert len(listed) == 1
 
 
 def test_only_the_index_of_shards_is_read(folder, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from resnetlab.planning.devices import Device
     from resnetlab.planning.image_survey import ImageSurvey
     from resnetlab.planning.plan import Cluster, Workload
+    from resnetlab.planning.workload import ImageStats
 
 DECODE_MS = 1.7
 """Time of one core to decode an ImageNet photograph, cropped and resized to 224 pixels:
@@ -126,18 +127,17 @@ def resolve_plan(options: Options) -> "tuple[Options, Workload, Cluster]":
     use_huge_pages()  # as in train, before PyTorch is imported: a core of this machine may be measured
     from resnetlab.planning.devices import HERE, find_device
     from resnetlab.planning.plan import Cluster, predict_image_s
-    from resnetlab.planning.workload import build_workload, measure_local_core
+    from resnetlab.planning.workload import build_workload, image_stats, measure_local_core
 
-    device, (model, recipe, image_size) = find_device(options.device), resolve_training(options)
+    device, stats = find_device(options.device), image_stats(options.data, asdict(options.reading))
+    model, recipe, image_size = resolve_training(options, stats)
     if device.name == HERE and options.devices > device.devices_per_node:
         raise ConfigError(
             f"{options.devices} devices on this machine of {device.devices_per_node} cores; use fewer --devices"
         )
     if options.cores is not None:
         device = replace(device, cores=options.cores)
-    work = build_workload(
-        model, options.data, recipe, image_size=image_size, half=False, reading=asdict(options.reading)
-    )
+    work = build_workload(model, stats, recipe, image_size=image_size, half=False)
     cluster = Cluster(
         num_devices=options.devices,
         device=device,
@@ -157,8 +157,8 @@ def resolve_plan(options: Options) -> "tuple[Options, Workload, Cluster]":
     return replace(options, model=options.model or model.name, recipe=recipe.name), work, cluster
 
 
-def resolve_training(options: Options) -> "tuple[ModelConfig, Recipe, int | None]":
-    """Return network, recipe and image size that `train` uses with the same options, including its defaults.
+def resolve_training(options: Options, stats: "ImageStats") -> "tuple[ModelConfig, Recipe, int | None]":
+    """Return network, recipe and image size that `train` uses with the same options on images of these statistics.
 
     The size is `None` if it is that of the images. For one's own images the training is that of random weights, at the
     usual length: what `train` measures is unknown here.
@@ -174,7 +174,7 @@ def resolve_training(options: Options) -> "tuple[ModelConfig, Recipe, int | None
         model = model_config(options.model or ("resnet18" if options.data == "imagenet" else "resnet20"))
         named = named_recipe(options.recipe or default_recipe(options.data, model), model)
         return model, change_recipe(named, changes), options.image_size
-    survey = _survey(options)
+    survey = _survey(stats)
     network = network_for(survey)[0]
     model = model_config(options.model or network.model)
     image_size = options.image_size
@@ -186,12 +186,10 @@ def resolve_training(options: Options) -> "tuple[ModelConfig, Recipe, int | None
     return model, change_recipe(change_recipe(named_recipe(name, model), fields), changes), image_size
 
 
-def _survey(options: Options) -> "ImageSurvey":
-    """Return numbers and sizes of one's own images; none is decoded."""
+def _survey(stats: "ImageStats") -> "ImageSurvey":
+    """Return the statistics of one's own images as `train` has them, as far as they are known undecoded."""
     from resnetlab.planning.image_survey import ImageSurvey
-    from resnetlab.planning.workload import count_images
 
-    stats = count_images(options.data, asdict(options.reading))
     return ImageSurvey(
         num_train=stats.num_train,
         num_val=0,

@@ -63,14 +63,25 @@ KNOWN_STATS = {
 """Statistics of the data sets that a plan knows by name."""
 
 
+def image_stats(data: str, reading: Mapping[str, Any] | None = None) -> ImageStats:
+    """Return the number and size of a data set's images.
+
+    Args:
+        data: A name of `KNOWN_STATS`, or a folder, parquet files or shards as `train` takes them. Their images are
+            counted, not decoded.
+        reading: Fields of `DataConfig` that say how the data are read, such as `split_folders`.
+
+    Raises:
+        ConfigError: If `reading` is given for a known data set; as `count_images` for others.
+    """
+    given = [name for name, value in (reading or {}).items() if value is not None]
+    if data in KNOWN_STATS and given:
+        raise ConfigError(f"--{given[0].replace('_', '-')} is for your own images, and {data} is a known data set")
+    return KNOWN_STATS[data] if data in KNOWN_STATS else count_images(data, reading)
+
+
 def build_workload(
-    model: ModelConfig,
-    data: str,
-    recipe: Recipe,
-    *,
-    image_size: int | None,
-    half: bool,
-    reading: Mapping[str, Any] | None = None,
+    model: ModelConfig, stats: ImageStats, recipe: Recipe, *, image_size: int | None, half: bool
 ) -> Workload:
     """Return the workload of training a network on a data set with a recipe.
 
@@ -78,21 +89,14 @@ def build_workload(
 
     Args:
         model: The network.
-        data: A name of `KNOWN_STATS`, or a folder, parquet files or shards as `train` takes them. Their images are
-            counted, not decoded.
+        stats: Number and size of the images.
         recipe: The recipe.
         image_size: Side of the network's input in pixels; `None` for the default of `train`.
         half: Whether activations and products have 16 bits.
-        reading: Fields of `DataConfig` that say how the data are read, such as `split_folders`.
 
     Raises:
-        ConfigError: If the data set is unknown, `reading` is given for a known one, or a step needs more images than
-            it has.
+        ConfigError: If a step needs more images than there are.
     """
-    given = [name for name, value in (reading or {}).items() if value is not None]
-    if data in KNOWN_STATS and given:
-        raise ConfigError(f"--{given[0].replace('_', '-')} is for your own images, and {data} is a known data set")
-    stats = KNOWN_STATS[data] if data in KNOWN_STATS else count_images(data, reading)
     image_size = image_size or stats.image_size
     epoch_steps = stats.num_train // recipe.batch_size
     if epoch_steps == 0:
