@@ -96,6 +96,16 @@ def test_a_suggestion_fits_or_is_left_out(command, word, hint):
     assert hint is None or hint in message
 
 
+@pytest.mark.parametrize("command", ["train", "study", "plan", "doctor", "lr_find"])
+def test_images_without_their_option_are_recognised(command):
+    assert error_of(command, "photos").startswith(f"{command} has no argument 'photos'; did you mean --data photos?")
+
+
+def test_other_arguments_are_no_images():
+    assert error_of("inspect", "m.pth", "photos").startswith("inspect has no argument 'photos'; see")
+    assert error_of("models", "resnet18", "photos").startswith("models has no argument 'photos'; see")
+
+
 def test_suggested_options_exist(capsys):
     for command in ("train", "study", "predict", "evaluate", "export", "serve", "data", "doctor"):
         kind = importlib.import_module(f"resnetlab.cli.{command}").Options

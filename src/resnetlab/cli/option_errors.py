@@ -99,16 +99,17 @@ def describe_invalid(kind: type, words: Sequence[str]) -> str | None:
 
 
 def suggest_option(kind: type, word: str) -> str:
-    """Return `; did you mean --OPTION?` for an unknown option, or how to set a field of the recipe; empty if neither.
+    """Return `; did you mean --OPTION?` for an unknown word, or how to set a field of the recipe; empty if neither.
 
     Args:
         kind: The dataclass that declares the options.
-        word: The unknown word, such as `--batchsize=3`.
+        word: The unknown word, such as `--batchsize=3`; or `photos`, which a command without arguments takes by --data.
     """
     name = word.partition("=")[0].lstrip("-").replace("_", "-")
     known = list(option_types(kind))
     if not word.startswith("-"):
-        return ""
+        takes_options_only = all(field.default is not dataclasses.MISSING for field in dataclasses.fields(kind))
+        return f"; did you mean --data {word}?" if "data" in known and takes_options_only else ""
     if SYNONYMS.get(name) in known:
         return f"; did you mean --{SYNONYMS[name]}?"
     if "set" in known:
