@@ -16,6 +16,7 @@ from resnetlab.literature.paper import find_result
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
+import depth_tables
 import result_tables
 import results
 
@@ -26,7 +27,7 @@ RECORDS = ROOT / "docs" / "results"
 SECTIONS = {section.partition("\n")[0]: section for section in re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]}
 NUMBER = re.compile(r"(?<![\w.,×/-])[−-]?\d[\d,]*(?:\.\d+)?(?:e[−-]?\d+)?(?![\w]|[.,]?\d)")
 NAMES = re.compile(
-    r"\d{4}-\d\d-\d\d|\b(?:sections?|Tables?|seeds?) [\d.]+(?:(?:,| and| to) [\d.]+)*|95 %(?: interval)?|\b\w+-\d+\b"
+    r"\d{4}-\d\d-\d\d|\b(?:sections?|Tables?|seeds?) [\d.]+(?:(?:,| and| to) [\d.]+)*|9[59] %(?: interval)?|\b\w+-\d+\b"
     r"|\d+×\d+|PyTorch [\d.]+|GeForce \d+"
 )
 """Dates, references, names and conditions that contain digits."""
@@ -40,6 +41,10 @@ def column(file, name, arm, depth):
     with (RECORDS / file).open() as lines:
         rows = [row for row in csv.DictReader(lines) if (row["arm"], row["depth"]) == (arm, depth)]
     return [float(row[name]) for row in rows if not row.get("deepened_from")]
+
+
+def cifar_errors(arm, depth):
+    return column("cifar10-study.csv", "train_error_pct", arm, depth)
 
 
 def iou(row):
@@ -70,6 +75,10 @@ DERIVED = {
         statistics.stdev(old_plain_56()),
     ],
     "How often a verdict is wrong": confusion,
+    "Depth on CIFAR-10, 8,000 steps": lambda: [
+        deep - shallow  # by seed; seed 2 has no network of 56 layers yet
+        for deep, shallow in zip(cifar_errors("plain", "56"), cifar_errors("plain", "20"), strict=False)
+    ],
     "Published CIFAR-10 weights": lambda: [100 - 8.27, 100 - 6.61],
     "Training speed": lambda: [100],  # the upper end of the recipe's boxes, 8 to 100 %
     "Inference speed": lambda: [
@@ -197,7 +206,19 @@ def test_numbers_of_the_readme():
     """The prose of its results; the table is computed."""
     prose = README.split("## Results\n")[1].split("\n## ")[0]
     values = recorded(["train-speed.txt", "inference-speed.txt", "evaluate-cifar10.txt", "cifar10-study.txt"])
-    assert [number for number in numbers(prose) if not is_recorded(number, [*values, 10_000])] == []
+    computed = [float(number) for number in re.findall(r"\d+\.\d+", depth_tables.cifar10_differences())]
+    assert [number for number in numbers(prose) if not is_recorded(number, [*values, *computed, 10_000])] == []
+
+
+def test_the_effect_of_depth_in_the_readme_is_the_computed_one():
+    rows = depth_tables.cifar10_differences().splitlines()
+    row = next(row for row in rows if row.startswith("| residual-56 minus residual-20 |"))
+    train, test = re.findall(r"−([\d.]+) \(−([\d.]+) to −([\d.]+)\)", row)
+    sentence = (
+        f"residual-56 ends {train[0]} points of training error (95 % interval {train[2]} to {train[1]}) and {test[0]} "
+        f"of test error ({test[2]} to {test[1]}) below residual-20"
+    )
+    assert sentence in " ".join(README.split())
 
 
 @pytest.mark.parametrize(
