@@ -21,7 +21,8 @@ from resnetlab.cli.main import COMMANDS, main
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "docs" / "_ext"))
-command_options = pytest.importorskip("cli_reference", reason="Sphinx is not installed").command_options
+cli_reference = pytest.importorskip("cli_reference", reason="Sphinx is not installed")
+command_options = cli_reference.command_options
 
 PAGES = {path.stem: path.read_text() for path in sorted((ROOT / "docs").glob("*.md")) if path.stem != "log"}
 CONSOLE = [(page, command) for page, text in PAGES.items() for command in commands(text, "console")]
@@ -96,3 +97,16 @@ def test_the_command_line_reference_lists_the_options_of_help(command, capsys):
     named = {option.name for option in options if not option.positional}
     assert named == set(re.findall(r"^\W*(--[a-z0-9-]+)\b", help_text, re.MULTILINE)) - {"--help"}
     assert all(option.help for option in options)
+
+
+def test_the_command_line_reference_has_the_groups_of_help():
+    page = "\n".join(cli_reference.command_page("train"))
+    own, *groups = page.split(".. rubric:: ")
+    assert [group.partition("\n")[0] for group in groups] == [
+        "Reading options",
+        "Recipe options",
+        "Execution options",
+        "Run options",
+    ]
+    assert ".. option:: --minutes" in own
+    assert ".. option:: --lr" in groups[1]

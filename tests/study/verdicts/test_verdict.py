@@ -265,6 +265,7 @@ def test_deeper_is_not_called_better_by_its_training_error_alone():
     ("rises", "doubt"),
     [
         ((-1.5, -1.9, -1.2), "its 99 % interval, −3.5 to 0.5, holds zero."),  # by hand: mean −1.533, s 0.351, t 9.925
+        ((-1.5, -1.9, 0.0), "its sign differs between seeds (− − 0)."),
         ((-1.5, -1.9, 0.1), "its sign differs between seeds (− − +)."),
     ],
 )

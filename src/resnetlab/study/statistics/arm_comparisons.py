@@ -15,7 +15,7 @@ from resnetlab.study.results import Run
 from resnetlab.study.run_metrics import one_image_pct
 from resnetlab.study.statistics.multiple_comparisons import holm, mean_interval, p_value
 from resnetlab.study.statistics.paired_comparison import WORST_ERROR_PCT, RunsBySeed, group_runs
-from resnetlab.study.statistics.seed_stats import paired_std
+from resnetlab.study.statistics.seed_stats import format_interval, paired_std
 
 SPLITS = {"train": "training error", "val": "validation error", "test": "test error"}
 """Splits whose errors are compared, with the words for them."""
@@ -111,7 +111,7 @@ class ArmComparison:
     def interval_text(self) -> str:
         """The interval for display: `−0.1 to 0.4`; `one seed` if there is none."""
         ends = self.interval
-        return "one seed" if ends is None else " to ".join(f"{end:.1f}".replace("-", "−") for end in ends)
+        return "one seed" if ends is None else format_interval(ends)
 
     @property
     def p_text(self) -> str:

@@ -15,7 +15,7 @@ from resnetlab.study.arms import CAPPED, ordered_arms
 from resnetlab.study.results import Run
 from resnetlab.study.run_metrics import SMALLEST_STEP, train_error, unseen_error
 from resnetlab.study.statistics.multiple_comparisons import mean_interval
-from resnetlab.study.statistics.seed_stats import paired_std
+from resnetlab.study.statistics.seed_stats import format_interval, paired_std
 
 WORST_ERROR_PCT = 100.0
 """Error, in %, that a run which ended in NaN counts as."""
@@ -83,12 +83,12 @@ class PairedComparison:
     @property
     def doubt(self) -> str:
         """Why a difference over several seeds is not clear: its sign differs, or the 99 % interval holds zero."""
-        if len({d > 0 for d in self.points.values()}) > 1:
+        if len({(d > 0) - (d < 0) for d in self.points.values()}) > 1:
             return f"its sign differs between seeds ({self.sign_text})"
         ends = self._interval(level=CLEAR_LEVEL)
         if ends is None:
             return "there is no interval"
-        return f"its 99 % interval, {' to '.join(f'{end:.1f}'.replace('-', '−') for end in ends)}, holds zero"
+        return f"its 99 % interval, {format_interval(ends)}, holds zero"
 
     @property
     def interval_text(self) -> str:
@@ -97,7 +97,7 @@ class PairedComparison:
             return f"{self.num_diverged} {'run' if self.num_diverged == 1 else 'runs'} ended in NaN"
         if self.interval is None:
             return "one seed"
-        return " to ".join(f"{end:.1f}".replace("-", "−") for end in self.interval)
+        return format_interval(self.interval)
 
 
 def compare_pairs(

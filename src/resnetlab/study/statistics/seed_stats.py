@@ -49,6 +49,11 @@ def two_figures(value: float) -> str:
     return (f"{mantissa}e{int(exponent)}" if exponent else mantissa).replace("-", "−")
 
 
+def format_interval(ends: tuple[float, float]) -> str:
+    """Return an interval with one decimal, for display: `−0.1 to 0.4`."""
+    return " to ".join(f"{end:.1f}".replace("-", "−") for end in ends)
+
+
 def format_range(values: Iterable[float | None]) -> str:
     """Return the lowest and the highest known value as text: `1.9 to 2.4`, or `unknown` if all are `None`."""
     known = sorted(value for value in values if value is not None)
