@@ -11,10 +11,11 @@ import itertools
 import re
 import shutil
 import textwrap
-import types
 import typing
 from pathlib import Path
 from typing import Annotated, TextIO
+
+from resnetlab.cli.option_errors import unwrap_hint
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 INDENT = " " * 7
@@ -53,7 +54,7 @@ def join_description_lines(kind: type) -> None:
 
     hints = typing.get_type_hints(kind, include_extras=True)
     for hint in hints.values():
-        group = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+        group, _ = unwrap_hint(hint)
         if dataclasses.is_dataclass(group):
             join_description_lines(typing.cast("type", group))
     fields = {field.name: field for field in dataclasses.fields(kind)}
@@ -70,16 +71,11 @@ def _list_metavar(hint: typing.Any) -> str | None:
     """Return the values of an option that takes several, such as `INT [INT ...]`; `None` for other options."""
     from tyro.conf import Positional
 
-    if typing.get_origin(hint) is Annotated:
-        hint, *markers = typing.get_args(hint)
-        if Positional in markers:
-            return None
-    alternatives = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
-    for kind in alternatives:
-        if typing.get_origin(kind) is tuple:
-            name = {int: "INT", float: "FLOAT", Path: "PATH"}.get(typing.get_args(kind)[0], "STR")
-            return f"{name} [{name} ...]"
-    return None
+    kind, markers = unwrap_hint(hint)
+    if Positional in markers or typing.get_origin(kind) is not tuple:
+        return None
+    name = {int: "INT", float: "FLOAT", Path: "PATH"}.get(typing.get_args(kind)[0], "STR")
+    return f"{name} [{name} ...]"
 
 
 def _default_text(field: "dataclasses.Field[typing.Any]") -> str | None:

@@ -35,19 +35,26 @@ def option_types(kind: type) -> dict[str, Any]:
 
     result = {}
     for name, hint in typing.get_type_hints(kind, include_extras=True).items():
-        markers: list[Any] = []
-        if typing.get_origin(hint) is typing.Annotated:
-            hint, *markers = typing.get_args(hint)
+        value_type, markers = unwrap_hint(hint)
         if Positional in markers:
             continue
-        if dataclasses.is_dataclass(hint):  # a group of options
-            result |= option_types(typing.cast("type", hint))
+        if dataclasses.is_dataclass(value_type):  # a group of options
+            result |= option_types(typing.cast("type", value_type))
             continue
         renamed = next((marker.name for marker in markers if getattr(marker, "name", None)), None)
-        if typing.get_origin(hint) in (types.UnionType, typing.Union):
-            (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
-        result[renamed or name.replace("_", "-")] = hint
+        result[renamed or name.replace("_", "-")] = value_type
     return result
+
+
+def unwrap_hint(hint: Any) -> tuple[Any, list[Any]]:
+    """Return the type of an option without `None` and without tyro's markers, and the markers."""
+    markers: list[Any] = []
+    if typing.get_origin(hint) is typing.Annotated:
+        hint, *markers = typing.get_args(hint)
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        parts = [part for part in typing.get_args(hint) if part is not type(None)]
+        hint = parts[0] if len(parts) == 1 else hint
+    return hint, markers
 
 
 def split_lists(kind: type, words: Sequence[str]) -> list[str]:
