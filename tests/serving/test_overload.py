@@ -3,6 +3,7 @@
 import asyncio
 import json
 from asyncio.subprocess import Process
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 pytest.importorskip("fastapi")
 
 from helpers.odd_images import encode_as
+from helpers.simulated_time import SimulatedTimeLoop, run_in_simulated_time
 from resnetlab.serving import service_time
 from resnetlab.serving.errors import RequestError
 from resnetlab.serving.limits import Limits
@@ -19,7 +21,7 @@ from resnetlab.serving.service_time import WINDOW, ServiceTime
 from resnetlab.serving.worker_supervisor import WorkerSupervisor
 
 IMAGE = encode_as("png")
-IMAGE_S, MAX_BATCH = 0.005, 16
+IMAGE_S, MAX_BATCH, LOAD_S = 0.005, 16, 2.0
 
 
 class FakeWorker:
@@ -52,9 +54,11 @@ def supervisor_with_worker(limits):
     return supervisor, worker
 
 
-def test_four_times_the_load_leaves_the_throughput():
+def test_four_times_the_load_leaves_the_throughput(monkeypatch):
     """The queue holds more than can be computed within the timeout: without a limit in time, every result is late."""
     statuses = []
+    simulated = SimulatedTimeLoop()
+    monkeypatch.setattr(service_time, "time", SimpleNamespace(monotonic=simulated.time))
 
     async def request(supervisor):
         try:
@@ -67,18 +71,17 @@ def test_four_times_the_load_leaves_the_throughput():
     async def load():
         supervisor, worker = supervisor_with_worker(Limits(max_queue=256, timeout_s=0.6))
         running = asyncio.create_task(worker.run())
-        loop = asyncio.get_running_loop()
-        start, requests = loop.time(), []
-        while (elapsed := loop.time() - start) < 2:
-            due = int(4 * elapsed / IMAGE_S)
-            requests += [asyncio.create_task(request(supervisor)) for _ in range(due - len(requests))]
+        requests = []
+        while simulated.time() < LOAD_S:
+            requests += [asyncio.create_task(request(supervisor)) for _ in range(4)]
             await asyncio.sleep(IMAGE_S)
         await asyncio.gather(*requests)
         running.cancel()
 
-    asyncio.run(load())
+    run_in_simulated_time(simulated, load())
+    print({status: statuses.count(status) for status in set(statuses)})
     assert set(statuses) <= {200, 429, 503}
-    assert statuses.count(200) > 0.6 * 2 / IMAGE_S
+    assert statuses.count(200) > 0.6 * LOAD_S / IMAGE_S
     assert statuses.count(503) < 0.1 * statuses.count(200)
     assert statuses.count(429) > statuses.count(200)
 
