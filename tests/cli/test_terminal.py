@@ -17,7 +17,7 @@ from PIL import Image
 from rich.text import Text
 
 from resnetlab.cli.console import EscapedConsole
-from resnetlab.cli.main import main
+from resnetlab.cli.main import _when_reader_leaves, main
 from resnetlab.cli.tables import table
 from resnetlab.cli.terminal import escape, escape_name, print_json, protected
 
@@ -176,6 +176,23 @@ def piped(command, closes="true"):
 )
 def test_a_reader_that_leaves_is_no_error(command, closes):
     assert piped(command, closes) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["predict", "runs/a", "photos"], "stop"),
+        (["predict", "runs/a", "photos", "--explain"], "finish"),
+        (["data", "check", "photos"], "stop"),
+        (["data", "pack", "photos"], "finish"),
+        (["lesion", "runs/a"], "finish"),
+        (["train"], "warn"),
+        (["models"], "stop"),
+        ([], "stop"),
+    ],
+)
+def test_commands_that_write_files_finish_without_a_reader(words, expected):
+    assert _when_reader_leaves(words) == expected
 
 
 def test_the_status_tells_of_bad_images_without_a_reader(tmp_path):

@@ -124,6 +124,17 @@ def test_other_conditions_are_measured_separately(copy, monkeypatch):
         monkeypatch.setattr(module, "select_backend", not_cached)
 
 
+def test_an_export_has_a_default_runtime(exports, monkeypatch):
+    """Two runtimes read ONNX; an evaluation without a choice computes in the precision of the file."""
+    monkeypatch.setattr(module, "select_backend", not_cached)
+    monkeypatch.setattr(module, "load_selection", not_cached)
+    for name, backend in (("model.onnx", "onnxruntime"), ("model.xml", "openvino")):
+        engine, _ = open_engine(exports / name)
+        assert (engine.backend, engine.precision) == (backend, "fp32")
+    monkeypatch.setattr(optional_packages, "installed", lambda backend: backend != "onnxruntime")
+    assert open_engine(exports / "model.onnx")[0].backend == "openvino"
+
+
 def test_cached_never_measures(copy, monkeypatch):
     monkeypatch.setattr(module, "select_backend", not_cached)
     auto, _ = open_engine(copy, backend="auto")

@@ -56,13 +56,13 @@ RENAMED_OPTIONS = {
 """New names of the options that a command no longer has."""
 
 WITHOUT_READER: dict[str, WhenReaderLeaves] = {
-    "train": "warn",
-    "study": "warn",
-    "serve": "warn",
-    "evaluate": "finish",
-    "export": "finish",
+    **dict.fromkeys(("train", "study", "serve"), "warn"),
+    **dict.fromkeys(("evaluate", "embed", "export", "inspect", "diagnose", "deepen", "lesion"), "finish"),
+    **dict.fromkeys(("landscape", "lr-find", "report", "weights"), "finish"),
 }
 """Commands that go on if the reader of their output leaves, since their result is a file or a service."""
+WRITES_FILES = {"predict": "--explain", "data": "pack"}
+"""Words with which other commands write files too, and so go on."""
 
 ERROR_DELAY_S = 10.0
 """Seconds that a process waits before it reports an error if it is not the first one on its machine.
@@ -89,9 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _when_reader_leaves(words: Sequence[str]) -> WhenReaderLeaves:
-    if words[:1] == ["data"] and "pack" in words:
-        return "finish"
-    return WITHOUT_READER.get(words[0], "stop") if words else "stop"
+    command = words[0] if words else ""
+    return "finish" if WRITES_FILES.get(command) in words else WITHOUT_READER.get(command, "stop")
 
 
 def _run(words: Sequence[str], shared: GlobalOptions) -> int:

@@ -41,9 +41,10 @@ def open_engine(
 
     Args:
         path: A model file, a run directory or an exported file.
-        backend: The runtime. The default is PyTorch for a model file; of several runtimes that read an exported file,
-            the fastest. `auto` selects the fastest runtime whose predictions agree and stores the selection beside the
-            file. It measures only if no selection is stored for the present conditions.
+        backend: The runtime. The default is PyTorch for a model file, and the first installed runtime that reads an
+            exported file (ONNX: ONNX Runtime, then OpenVINO), in the precision of the file. `auto` selects the fastest
+            runtime whose predictions agree and stores the selection beside the file. It measures only if no selection
+            is stored for the present conditions.
         cores: Threads for one call. The default is PyTorch's own number; for the other runtimes, the usable cores
             divided by `callers`. For PyTorch this sets the number of threads of the whole process.
         callers: Threads that will call at the same time.
@@ -79,8 +80,8 @@ def open_engine(
     }
     if len(candidates) == 1 and not (backend == "auto" and process_group.size > 1):
         return engines[candidates[0].name](), factory.card
-    default = engines[candidates[0].name] if backend != "auto" and _has_default(candidates) else None
-    if backend is None and default is not None:
+    default = engines[candidates[0].name]
+    if backend is None:
         return default(), factory.card
     key = selection_key(list(engines), _threads_per_call(cores, callers), callers)
     if backend == "auto" and process_group.size > 1:
@@ -90,7 +91,7 @@ def open_engine(
         if log and backend == "auto":
             log(f"{selection} (measured before)")
         return _create_selected(selection, engines), factory.card
-    return (default() if default is not None else _select(factory, engines, key, log)), factory.card
+    return (default() if backend == "cached" else _select(factory, engines, key, log)), factory.card
 
 
 def _select(factory: EngineFactory, engines: dict[str, CreateEngine], key: SelectionKey, log: Log | None) -> Engine:
@@ -139,11 +140,6 @@ def _measure(
 
 def _create_selected(selection: BackendSelection, engines: dict[str, CreateEngine]) -> Engine:
     return selected_engine(selection, {name: engines[name]() for name in set(selection.fastest.values())})
-
-
-def _has_default(candidates: list[Candidate]) -> bool:
-    """Return whether a file has a default runtime: PyTorch, or the only runtime that reads it."""
-    return candidates[0].backend == "torch" or len({candidate.backend for candidate in candidates}) == 1
 
 
 def _create_engine(

@@ -284,8 +284,9 @@ def load(
     Args:
         path: The file or directory; or a name such as `resnet50.tv2_in1k` (`list_weights`), or `hf://owner/name`.
         backend: `torch`, `onnxruntime` or `openvino`. The default is PyTorch for a model file, and for an exported file
-            a runtime that reads it. `auto` measures once which runtime with the same predictions is the fastest on this
-            machine, and stores the result beside the file. `cached` uses that result, or else the default.
+            the first installed runtime that reads it (ONNX: ONNX Runtime, then OpenVINO). `auto` measures once
+            which runtime with the same predictions is the fastest on this machine, and stores the result beside the
+            file. `cached` uses that result, or else the default.
         cores: Threads for one batch. The default is PyTorch's own number; for the other runtimes, the usable cores
             divided by `callers`. For PyTorch this sets the number of threads of the whole process.
         callers: Threads that will share the predictor.
