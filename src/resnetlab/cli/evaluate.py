@@ -97,12 +97,14 @@ def run(options: Options) -> int:
                 log=bar.log if process_group.is_first else None,
                 process_group=process_group,
             )
-            if members[0].is_multi_label:
-                return evaluate_labels(members, evaluation_options, process_group, json=options.json)
-            bar.start_evaluation(len(members) * -(-len(members[0].labels) // world_size))
-            part = evaluate_members(
-                members, evaluation_options, rank=rank, world_size=world_size, on_progress=bar.advance
-            )
+            part = None
+            if not members[0].is_multi_label:
+                bar.start_evaluation(len(members) * -(-len(members[0].labels) // world_size))
+                part = evaluate_members(
+                    members, evaluation_options, rank=rank, world_size=world_size, on_progress=bar.advance
+                )
+        if part is None:  # outside of the bar, which would take what is printed on standard output
+            return evaluate_labels(members, evaluation_options, process_group, json=options.json)
         predictions = merge_predictions(process_group.all_gather(part))
     if process_group.is_first:
         _write_results(options, evaluation_options, members, predictions, files[0])

@@ -14,7 +14,7 @@ from resnetlab.evaluation.evaluator import EnsembleMember
 from resnetlab.evaluation.label_metrics import MultiLabelEvaluation
 from resnetlab.evaluation.multi_label import LabelPredictions
 from resnetlab.evaluation.options import EvaluationOptions
-from resnetlab.evaluation.summary import recalibration_notes, selection_notes
+from resnetlab.evaluation.summary import describe_protocol, recalibration_notes, selection_notes
 from resnetlab.system.process_group import ProcessGroup
 
 NAME_WIDTH = 20
@@ -63,6 +63,8 @@ def print_multi_label(
     _print_labels(evaluation, console)
     for note in notes(member):
         console.print(f"note: {note}", width=width)
+    if left_out := _num_left_out(member, evaluation):
+        console.print(f"left out, because they cannot be decoded: {left_out:,} images", width=width)
 
 
 def notes(member: EnsembleMember) -> list[str]:
@@ -101,9 +103,16 @@ def _as_json(evaluation: MultiLabelEvaluation, member: EnsembleMember) -> dict[s
     return evaluation.as_json() | {
         "models": [str(member.file)],
         "backend": [member.computed_by],
+        "temperature": [member.card.temperature],
         "data": member.dataset.title,
         "split": member.dataset.split_name,
-        "num_left_out": len(member.dataset.skipped) + len(member.dataset.split) - evaluation.num_samples,
+        "protocol": describe_protocol([member], EvaluationOptions()),  # no other protocol is accepted
+        "num_left_out": _num_left_out(member, evaluation),
         "left_out": list(member.dataset.skipped),
         "notes": notes(member),
     }
+
+
+def _num_left_out(member: EnsembleMember, evaluation: MultiLabelEvaluation) -> int:
+    """Return the number of images that cannot be decoded."""
+    return len(member.dataset.skipped) + len(member.dataset.split) - evaluation.num_samples
