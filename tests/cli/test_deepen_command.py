@@ -157,7 +157,8 @@ def test_wrong_calls_are_refused(tmp_path):
         image_path = tmp_path / "pets" / ("cat" if number % 2 else "dog") / f"{number}.png"
         image_path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((8, 8, 3), number, dtype=np.uint8)).save(image_path)
-    with pytest.raises(ConfigError, match="pets has 3-channel images, and resnet8 reads 1 channels"):
+    write_model(path, "resnet8", Preprocessing(8, (0.3,) * 2, (0.38,) * 2))
+    with pytest.raises(ConfigError, match="pets has 3-channel images, and resnet8 reads 2 channels"):
         run(path, "--to", 14, "--data", tmp_path / "pets", "--out", out)
     assert not out.exists()
 

@@ -292,16 +292,16 @@ def test_path_with_brackets_is_printed_literally(run, tmp_path, capsys, undrawn)
     assert str(tmp_path / "pets [old]") in diagnose(capsys, run, "--out", tmp_path / "pets [old]")
 
 
-def test_colour_images_are_rejected_by_a_grey_network(tmp_path, capsys):
+def test_image_files_are_rejected_by_a_network_of_other_channels(tmp_path, capsys):
     for number in range(40):
         path = tmp_path / "pets" / ("cat" if number % 2 else "dog") / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((8, 8, 3), number, dtype=np.uint8)).save(path)
-    grey = dataclasses.replace(MODEL, in_channels=1, num_classes=2)
-    card = ModelCard(grey, ("cat", "dog"), Preprocessing(8, (0.5,), (0.25,)))
-    save_model(tmp_path / "grey.safetensors", build_model(grey), card)
-    output = diagnose(capsys, tmp_path / "grey.safetensors", "--data", tmp_path / "pets", status=2)
-    assert "pets has 3-channel images, and tiny reads 1 channels" in output
+    pair = dataclasses.replace(MODEL, in_channels=2, num_classes=2)
+    card = ModelCard(pair, ("cat", "dog"), Preprocessing(8, (0.5,) * 2, (0.25,) * 2))
+    save_model(tmp_path / "pair.safetensors", build_model(pair), card)
+    output = diagnose(capsys, tmp_path / "pair.safetensors", "--data", tmp_path / "pets", status=2)
+    assert "pets has 3-channel images, and tiny reads 2 channels" in output
 
 
 def test_failed_run_has_an_issue(run, capsys, undrawn):

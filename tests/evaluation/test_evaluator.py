@@ -190,8 +190,6 @@ def test_differing_classes_are_listed(folder, tmp_path):
         evaluate(folder / "resident", data=DataConfig(str(renamed)))
     some = evaluate(folder / "resident", data=DataConfig(str(renamed)), allow_missing_classes=True)
     assert (some.num_samples, some.per_class[3].error) == (15, None)
-    with pytest.raises(ConfigError, match="unsplit has 3-channel images, and resnet8 reads 1 channels"):
-        evaluate(folder / "digits", data=DataConfig(str(folder / "unsplit")))
 
 
 @pytest.mark.parametrize("protocol", ["one-crop", "ten-crop"])

@@ -10,6 +10,10 @@ from torch import Tensor
 
 from resnetlab.config import Preprocessing
 from resnetlab.data.images.encoded import EncodedImages
+from resnetlab.data.images.luma import luma
+
+GREY_BATCH = 1024
+"""Images that become grey at a time, which needs 16 bytes for each of their pixels."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,8 @@ class Split:
 
     @property
     def channels(self) -> int:
-        """Number of image channels: 1 for grey, 3 for colour. Encoded images are decoded to colour."""
-        return self.images.shape[1] if isinstance(self.images, Tensor) else 3
+        """Number of image channels: 1 for grey, 3 for colour."""
+        return self.images.shape[1] if isinstance(self.images, Tensor) else self.images.channels
 
     @property
     def is_multi_label(self) -> bool:
@@ -50,13 +54,17 @@ class Split:
         return torch.bincount(self.labels, minlength=num_classes).tolist()
 
     def with_channels(self, channels: int) -> "Split":
-        """Return the split with grey images repeated to 3 channels if `channels` is 3; otherwise return it unchanged.
+        """Return the split with grey images repeated for 3 channels, and with the luma of colour images for 1 channel.
 
-        The caller must check that the result has the channels that the network reads.
+        These are the pixels that a prediction reads. For other numbers of channels the split is unchanged, so the
+        caller must check that the result has the channels that the network reads.
         """
-        if not isinstance(self.images, Tensor) or (self.channels, channels) != (1, 3):
-            return self
-        return replace(self, images=self.images.expand(-1, 3, -1, -1))
+        if (self.channels, channels) == (1, 3) and isinstance(self.images, Tensor):
+            return replace(self, images=self.images.expand(-1, 3, -1, -1))
+        if (self.channels, channels) == (3, 1):
+            grey = _grey(self.images) if isinstance(self.images, Tensor) else replace(self.images, channels=1)
+            return replace(self, images=grey)
+        return self
 
     def subset(self, samples: Tensor) -> "Split":
         """Return the given samples, int64 of shape (number,), in that order and without names."""
@@ -67,6 +75,12 @@ class Split:
         """Return the split with labels and resident images on a device; encoded images stay in host memory."""
         images = self.images.to(device) if isinstance(self.images, Tensor) else self.images
         return replace(self, images=images, labels=self.labels.to(device))
+
+
+def _grey(images: Tensor) -> Tensor:
+    """Return the luma of resident images, uint8 (num_samples, 3, height, width), on the CPU."""
+    pixels = images.permute(0, 2, 3, 1)
+    return torch.cat([torch.from_numpy(luma(part.numpy())) for part in pixels.split(GREY_BATCH)]).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True, kw_only=True)

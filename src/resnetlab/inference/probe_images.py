@@ -7,6 +7,7 @@ import numpy as np
 from resnetlab.config import Preprocessing
 from resnetlab.data.images.decode import BadImageError, decode_eval_view
 from resnetlab.data.images.eval_view import EvalView
+from resnetlab.data.images.luma import luma
 from resnetlab.data.images.resample import make_view
 from resnetlab.serialization import check
 
@@ -80,12 +81,6 @@ def check_file_channels(channels: int) -> None:
         f"the network reads {channels} channels, and image files are decoded to 3 (RGB) or 1 (grey); give arrays "
         f"(height, width, {channels})",
     )
-
-
-def luma(pixels: np.ndarray) -> np.ndarray:
-    """Return the brightness of uint8 RGB pixels, (..., 3) to (..., 1), by BT.601, rounded as in Pillow's mode L."""
-    red, green, blue = (pixels[..., channel].astype(np.uint32) for channel in range(3))
-    return ((19_595 * red + 38_470 * green + 7_471 * blue + 0x8000) >> 16).astype(np.uint8)[..., None]
 
 
 def _random_square(photograph: np.ndarray, rng: np.random.Generator) -> np.ndarray:

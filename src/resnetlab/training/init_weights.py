@@ -82,13 +82,12 @@ def match_channels(data: Dataset, channels: int, weights: str | None) -> dict[st
     Raises:
         ConfigError: if the images are in colour, and the network of the file `weights` reads grey ones.
     """
-    splits = {name: split.with_channels(channels) for name, split in data.splits.items()}
-    if splits["train"].channels != channels:
+    if data.train.channels != channels and (data.train.channels, channels) != (1, 3):
         raise ConfigError(
             f"the network of {weights} sees images of {channels} channel{'s' * (channels > 1)}, and those of "
             f"{data.name} have {data.train.channels}; start from a network for such images"
         )
-    return splits
+    return {name: split.with_channels(channels) for name, split in data.splits.items()}
 
 
 def init_from_file(config: RunConfig, model: ResNet, data: "RunData") -> dict[str, Any]:

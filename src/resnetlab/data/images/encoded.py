@@ -14,6 +14,7 @@ from torch import Tensor
 
 from resnetlab.data.images.decode import MAX_PIXELS, BadImageError, decode, decode_crop, decode_eval_view
 from resnetlab.data.images.eval_view import EvalView
+from resnetlab.data.images.luma import luma
 from resnetlab.data.images.packed_sequences import PackedByteRanges, take_items
 from resnetlab.data.images.storage import (
     ImageStorage,
@@ -53,7 +54,7 @@ class DecodeStats:
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """Encoded images of any size, decoded to colour on demand."""
+    """Encoded images of any size, decoded on demand: to colour, or to grey if `channels` is 1."""
 
     storage: Sequence[ImageStorage]
     names: Sequence[str]
@@ -66,6 +67,8 @@ class EncodedImages:
     skip_bad: bool = False
     """Leave out (and report) an image that cannot be decoded, instead of raising an error."""
     max_pixels: int = MAX_PIXELS
+    channels: int = 3
+    """3 for colour, 1 for the brightness of each pixel."""
     report: Callable[[str], None] = lambda message: None
     """Called with `NAME: REASON` once for each image that is left out, from the thread that waits for the batch."""
     decode_stats: DecodeStats = field(default_factory=DecodeStats, repr=False, compare=False)
@@ -114,8 +117,8 @@ class EncodedImages:
         """Decode the evaluation view of each sample, in the threads of `pool` if given.
 
         Returns:
-            uint8 (num_decoded, 3, view.height, view.width), channels last in memory; and a bool mask of the decoded
-            samples, shape (len(samples),).
+            uint8 (num_decoded, channels, view.height, view.width), channels last in memory; and a bool mask of the
+            decoded samples, shape (len(samples),).
 
         Raises:
             BadImageError: If an image cannot be decoded, unless `skip_bad`; it names the first such image.
@@ -130,7 +133,7 @@ class EncodedImages:
         return self.submit_crops(samples, boxes, pool)()
 
     def decode_full(self, samples: Tensor, min_side: int, pool: Executor | None = None) -> list[np.ndarray | None]:
-        """Decode whole images: uint8 (height, width, 3), or `None` for an image that is left out.
+        """Decode whole images: uint8 (height, width, channels), or `None` for an image that is left out.
 
         If the view reduces JPEGs, one may be decoded at a reduced size, as long as its shorter side keeps `min_side`
         pixels.
@@ -143,7 +146,7 @@ class EncodedImages:
         def decode_one(index: int) -> np.ndarray | str:
             try:
                 data = _read(self.storage[index])
-                return decode(data, self.max_pixels, least, color_profiles=self.view.color_profiles)
+                return self._in_channels(decode(data, self.max_pixels, least, color_profiles=self.view.color_profiles))
             except BadImageError as error:
                 confirm_shard_of(self.storage[index])
                 return str(error)
@@ -202,7 +205,7 @@ class EncodedImages:
         Chunks are collected in order, so the first bad image is always the same one.
         """
         indices = samples.tolist()
-        pixels = np.empty((len(indices), *size, 3), np.uint8)
+        pixels = np.empty((len(indices), *size, self.channels), np.uint8)
 
         def decode_chunk(start: int) -> dict[int, str]:
             """Return the reason for each bad image, by position."""
@@ -210,7 +213,8 @@ class EncodedImages:
             start_s, end = time.perf_counter(), min(start + CHUNK, len(indices))
             for position in range(start, end):
                 try:
-                    pixels[position] = decode_one(_read(self.storage[indices[position]]), position)
+                    image = decode_one(_read(self.storage[indices[position]]), position)
+                    pixels[position] = self._in_channels(image)
                 except BadImageError as error:
                     confirm_shard_of(self.storage[indices[position]])
                     bad[position] = str(error)
@@ -232,6 +236,10 @@ class EncodedImages:
             return (images if good.all() else images[good]).permute(0, 3, 1, 2), good
 
         return finish
+
+    def _in_channels(self, pixels: np.ndarray) -> np.ndarray:
+        """Return decoded pixels, (height, width, 3), in the channels of the images."""
+        return luma(pixels) if self.channels == 1 else pixels
 
     def _leave_out(self, name: str, reason: str) -> None:
         """Report a bad image once, or raise `BadImageError` unless `skip_bad`."""
