@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from resnetlab.config import ConfigError, DataConfig
+from helpers.images import write_parquet, write_tree
+from resnetlab.config import ConfigError, DataConfig, Preprocessing
 from resnetlab.data.eval_dataset import EvalDataset, open_eval_dataset
-from resnetlab.data.open_dataset import open_data
+from resnetlab.data.open_dataset import list_dataset, open_data
 
 
 def write_photos(root: Path, splits: tuple[str, ...] = ("",), number: int = 10) -> Path:
@@ -72,3 +73,24 @@ def test_splits_that_the_data_come_with_and_other_data_are_evaluated(tmp_path):
     whole = evaluated(trained, fingerprint, None, data=other)
     assert (whole.split_name, whole.seen_in_training, len(whole.split)) == ("all", False, 24)
     assert not evaluated(trained, fingerprint, "test", data=other).seen_in_training
+
+
+@pytest.mark.parametrize("kind", ["folder", "splits", "table", "parquet"])
+def test_images_of_one_class_are_for_evaluation_alone(tmp_path, kind):
+    """Whether the network's training data are known or not."""
+    root = {"splits": tmp_path / "splits" / "train"}.get(kind, tmp_path / kind)
+    write_tree(root, {"cat": 3})
+    path = root.parent if kind == "splits" else root
+    if kind == "table":
+        path = root / "labels.csv"
+        path.write_text("file,label\n" + "".join(f"cat/00{number}.png,cat\n" for number in range(3)))
+    if kind == "parquet":
+        images = [file.read_bytes() for file in sorted(root.glob("*/*.png"))]
+        path = write_parquet(tmp_path / "train.parquet", images, ["cat"] * 3)
+    config = DataConfig(str(path))
+    for trained_on in (None, "0" * 64):
+        found = open_eval_dataset(config, Preprocessing(8, (0.5,) * 3, (0.5,) * 3), "all", trained_on=trained_on)
+        assert (found.classes, len(found.split)) == (("cat",), 3)
+    for open_training_data in (open_data, list_dataset):
+        with pytest.raises(ConfigError, match="there is only one class, cat; a classifier needs two or more"):
+            open_training_data(config)

@@ -215,7 +215,7 @@ def open_batch(path: Path, options: Options) -> ModelBatch:
     data = resolve_data_config(card, given, path, changes)
     if options.reading.on_bad_image is not None:
         data = replace(data, on_bad_image=options.reading.on_bad_image)
-    dataset = open_data(data, preprocessing=card.preprocessing)
+    dataset = open_data(data, preprocessing=card.preprocessing, one_class=True)
     check_one_class(multi_label=dataset.train.is_multi_label, name=dataset.name, use="diagnose of a model file")
     class_indices = match_classes(
         card.classes, dataset.classes, model_name=path.name, data_name=dataset.name, allow_missing=True

@@ -82,7 +82,7 @@ def open_eval_dataset(
             and as for `open_data`.
     """
     config = replace(config, color_profiles=choose_color_profiles(config, preprocessing))
-    listing = list_dataset(config, cache_gib) if detect_kind(config) in LISTED_KINDS else None
+    listing = list_dataset(config, cache_gib, one_class=True) if detect_kind(config) in LISTED_KINDS else None
     available = own_splits(config, listing)
     name = split or next((candidate for candidate in ("test", "val") if candidate in available), None)
     all_images = name in (None, "all") and trained_on is None
@@ -96,6 +96,7 @@ def open_eval_dataset(
         preprocessing=preprocessing,
         on_progress=on_progress,
         cache_gib=cache_gib,
+        one_class=True,
     )
     same_data = dataset.fingerprint == trained_on
     is_trained_place = trained_on is not None and training_data is not None and is_same_data(config, training_data)

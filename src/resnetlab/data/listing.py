@@ -103,17 +103,25 @@ def _source(listing: DatasetListing, split: str, width: int) -> str:
     return f" from {shorten(source, max(20, width - 24))}" if source else ""
 
 
+def check_num_classes(listing: DatasetListing) -> None:
+    """Raise unless a classifier can be trained, which needs two classes, or one label if images may have several.
+
+    Raises:
+        ConfigError: If there is only one class.
+    """
+    if len(listing.classes) < 2 - listing.is_multi_label:
+        only = ", ".join(map(shorten, listing.classes))
+        raise ConfigError(f"there is only one class, {only}; a classifier needs two or more")
+
+
 def check_classes(listing: DatasetListing) -> tuple[str, ...]:
     """Return a warning for each split that lacks some classes, and for classes that differ in case alone.
 
     Raises:
-        ConfigError: If there are fewer than two classes, or a split has images of a class without training images.
+        ConfigError: If there is no class, or a split has images of a class without training images.
     """
-    if len(listing.classes) < 2 - listing.is_multi_label:
-        only = ", ".join(map(shorten, listing.classes))
-        raise ConfigError(
-            f"there is {f'only one class, {only}' if only else 'no label'}; a classifier needs two or more"
-        )
+    if not listing.classes:
+        raise ConfigError("there is no label; a classifier needs two or more")
     warnings = []
     counts = {name: split.class_counts() for name, split in listing.splits.items()}
     train = counts["train"] if "train" in counts else counts["all"]

@@ -15,7 +15,7 @@ import torch
 from resnetlab.config import DataConfig, Preprocessing
 from resnetlab.data.dataset import Dataset, Split
 from resnetlab.data.images.scan import Progress
-from resnetlab.data.listing import DatasetListing, check_skipped, describe_classes, describe_listing
+from resnetlab.data.listing import DatasetListing, check_num_classes, check_skipped, describe_classes, describe_listing
 from resnetlab.data.normalisation import channel_normalisation
 from resnetlab.data.open_images import OpenImages, canonical_orders, image_digest, open_images
 from resnetlab.data.readers.cifar_mnist import read_archive
@@ -41,6 +41,7 @@ def open_data(
     keep_encoded: bool = False,
     preprocessing: Preprocessing | None = None,
     cache_gib: float = CACHE_GIB,
+    one_class: bool = False,
 ) -> Dataset:
     """Open the data set that a configuration names.
 
@@ -60,6 +61,7 @@ def open_data(
             that crop from the original.
         preprocessing: Preprocessing of an existing network; computed from the training split if not given.
         cache_gib: Maximum size of the cache for remote shards, in GiB.
+        one_class: Accept data of a single class, on which a network can be evaluated but not trained.
 
     Raises:
         ConfigError: If the data are missing, damaged or in an unsupported layout, or a class has no training image.
@@ -72,7 +74,7 @@ def open_data(
         return _open_digits(config, workers, report, preprocessing)
     if kind in ("cifar", "idx"):
         return _open_archive(config, workers, report, preprocessing)
-    listing = list_dataset(config, cache_gib)
+    listing = list_dataset(config, cache_gib, one_class=one_class)
     opened, bad = open_images(
         listing,
         config,
@@ -124,15 +126,23 @@ def open_listing(
     return opened.take(torch.cat(list(opened.orders.values()))), tuple(bad)
 
 
-def list_dataset(config: DataConfig, cache_gib: float = CACHE_GIB) -> DatasetListing:
+def list_dataset(config: DataConfig, cache_gib: float = CACHE_GIB, *, one_class: bool = False) -> DatasetListing:
     """List the images of a folder tree, a table, parquet files or shards without decoding them.
 
-    Remote shards are cached, with at most `cache_gib` GiB.
+    Remote shards are cached, with at most `cache_gib` GiB. Data of a single class are accepted with `one_class` alone.
 
     Raises:
-        ConfigError: As for `list_folder`, `list_label_table`, `list_parquet`, `list_shards` and `list_remote`.
+        ConfigError: As for `list_folder`, `list_label_table`, `list_parquet`, `list_shards` and `list_remote`, and for
+            a single class.
         RemoteError: If a server does not respond.
     """
+    listing = _read_listing(config, cache_gib)
+    if not one_class:
+        check_num_classes(listing)
+    return listing
+
+
+def _read_listing(config: DataConfig, cache_gib: float) -> DatasetListing:
     path, kind = dataset_path(config.name), detect_kind(config)
     if kind == "shards":
         listing = list_remote(config, cache_gib) if is_url(config.name) else list_shards(path)

@@ -32,6 +32,7 @@ def match_classes(
     model_name: str,
     data_name: str,
     allow_missing: bool = False,
+    hint: str | None = None,
 ) -> Tensor:
     """Return the model's class index for each class of the data: int64, shape (len(data_classes),).
 
@@ -43,6 +44,7 @@ def match_classes(
         model_name: Name of the network in error messages.
         data_name: Name of the data in error messages.
         allow_missing: Accept data without some of the network's classes.
+        hint: What would work if names differ; advice on data, in the options of `evaluate`, if not given.
 
     Raises:
         ConfigError: if names differ (the message lists the differences), or if one side has a name twice.
@@ -59,7 +61,7 @@ def match_classes(
     if only_data or (only_model and not allow_missing):
         differences = [f"only {data_name} has {_join_names(only_data)}"] if only_data else []
         differences += [f"only {model_name} has {_join_names(only_model)}"] if only_model else []
-        hint = (
+        hint = hint or (
             "rename the folders, or the network's classes with: resnetlab inspect MODEL --save NEW --classes NAME …"
             if only_data
             else "evaluate on the others with --allow-missing-classes"

@@ -160,7 +160,13 @@ def _open_member(
     else:
         dataset = replace(dataset, split=reorder_samples(dataset, first.dataset, file, first.file))
         labels = first.labels
-        class_order = match_classes(card.classes, first.card.classes, model_name=file.name, data_name=first.file.name)
+        class_order = match_classes(
+            card.classes,
+            first.card.classes,
+            model_name=file.name,
+            data_name=first.file.name,
+            hint="give networks of the same classes",
+        )
     disagreement = None
     if isinstance(model, ResNet) and options.on_bad_image == "fail":  # else the sample may have no image
         disagreement = contradiction(model, card, dataset.split, workers=options.workers)

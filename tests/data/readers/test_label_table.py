@@ -122,7 +122,6 @@ def test_a_table_of_another_name_is_not_read_by_itself(tmp_path):
         (("file,labels,split", "images/a.png,x,fold1"), "row 2: split fold1; each row is of train, val or test"),
         (("file,labels,split", "images/a.png,x,test"), "no row is of split train"),
         (("file,labels", "images/a.png,", "images/b.png,"), "there is no label; a classifier needs"),
-        (("file,label", "images/a.png,x", "images/b.png,x"), "there is only one class, x"),
         (
             ("file,labels,split", "images/a.png,x,train", "images/b.png,y,val"),
             r"val .*has images of class y, but train",

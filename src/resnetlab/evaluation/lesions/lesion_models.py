@@ -1,7 +1,7 @@
 """`resnetlab.lesion`: errors of model files whose blocks are removed or reordered."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -82,14 +82,14 @@ def lesion(
 def open_networks(
     files: Sequence[Path], data: DataConfig | None, options: EvaluationOptions
 ) -> tuple[list[EnsembleMember], EvaluatedImages]:
-    """Load networks as PyTorch modules, with the same images for each.
+    """Load networks as PyTorch modules, with the same images for each; the data may lack some of their classes.
 
     Raises:
         ConfigError: as `open_members`, and if there is no file or an exported one, which has no blocks.
     """
     if not files:
         raise ConfigError("name at least one model file or run directory")
-    members = open_members(files, data, options)
+    members = open_members(files, data, replace(options, allow_missing_classes=True))
     for member in members:
         if not isinstance(member.model, ResNet):
             raise ConfigError(f"{member.file} is no model file: an exported network has no blocks to change")
