@@ -10,6 +10,7 @@ import pytest
 import resnetlab
 from helpers.images import write_tree
 from helpers.small_network import CLASSES
+from resnetlab.cli.evaluate import Options, build_evaluation_options
 from resnetlab.cli.main import main
 from resnetlab.config import ConfigError, DataConfig, Recipe, RunConfig
 from resnetlab.evaluation.evaluator import evaluate_members, open_members
@@ -124,6 +125,23 @@ def test_unsupported_options_of_a_runtime_raise(small_exports):
         EvaluationOptions(backend="onnxruntime", device="cuda")
     with pytest.raises(ConfigError, match="torch cannot compute an export in the format onnx"):
         evaluate([small_exports / "model.onnx"], backend="torch")
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.xml"])
+def test_an_export_for_the_cpu_is_not_computed_there_in_place_of_a_gpu(small_exports, name, monkeypatch):
+    file = small_exports / name
+    with pytest.raises(ConfigError, match=f"{name} computes on the CPU, not on cuda:0; leave out --device"):
+        evaluate([file], device="cuda:0")
+    monkeypatch.setattr("resnetlab.training.distributed.pick_device", lambda device: f"the device of {device}")
+    model = small_exports / "model.safetensors"
+    for models, device, expected in [
+        ((file,), "auto", "cpu"),
+        ((model, file), "auto", "cpu"),
+        ((model,), "auto", "the device of auto"),
+        ((small_exports / "model.pt2",), "auto", "the device of auto"),
+        ((file,), "cuda", "the device of cuda"),
+    ]:
+        assert build_evaluation_options(Options(models, device=device)).device == expected
 
 
 @pytest.mark.slow

@@ -64,7 +64,7 @@ class Options:
     """Runtime; if not given, PyTorch for a model file, and the format's own runtime for an exported file. auto measures
     once which runtime is the fastest with the same predictions."""
     device: Device = "auto"
-    """PyTorch device; auto uses a GPU if there is one."""
+    """PyTorch device; auto uses a GPU if there is one and PyTorch computes every network."""
     workers: int | None = None
     """Threads that decode images; one for each core if not given."""
     json: bool = False
@@ -155,14 +155,15 @@ def build_evaluation_options(options: Options) -> "EvaluationOptions":
     Raises:
         ConfigError: if options do not fit together.
     """
-    from resnetlab.evaluation.options import EvaluationOptions
+    from resnetlab.evaluation.options import EvaluationOptions, computes_on_cpu
     from resnetlab.system.cores import usable_cores
     from resnetlab.training.distributed import pick_device
 
     workers = usable_cores() if options.workers is None else options.workers
     if workers < 0:
         raise ConfigError(f"workers must be at least 0, not {workers}")
-    needs_cpu = options.device == "auto" and options.backend in ("onnxruntime", "openvino")
+    has_cpu_runtime = options.backend in ("onnxruntime", "openvino") or any(map(computes_on_cpu, options.models))
+    needs_cpu = options.device == "auto" and has_cpu_runtime
     return EvaluationOptions(
         protocol=options.protocol or ("ensemble" if len(options.models) > 1 else "one-crop"),
         split=options.split,

@@ -21,7 +21,7 @@ from resnetlab.evaluation.member_data import (
     reorder_samples,
     resolve_data_config,
 )
-from resnetlab.evaluation.options import EvaluationOptions
+from resnetlab.evaluation.options import EvaluationOptions, computes_on_cpu
 from resnetlab.evaluation.predictions import Predictions
 from resnetlab.evaluation.protocols import (
     LogProbBatches,
@@ -202,7 +202,7 @@ def check_network(file: Path, card: ModelCard, options: EvaluationOptions) -> No
 
 
 def _check_runtime(file: Path, options: EvaluationOptions) -> None:
-    """Raise if a runtime that computes a fixed graph is to change its input or its layers."""
+    """Raise if a runtime that computes a fixed graph is to change its input, its layers or its device."""
     if options.backend in (None, "torch") and not is_exported_file(file):
         return
     source = "an exported file" if is_exported_file(file) else f"--backend {options.backend}"
@@ -210,6 +210,10 @@ def _check_runtime(file: Path, options: EvaluationOptions) -> None:
         raise ConfigError(f"multi-scale needs a model file and PyTorch: {source} has a fixed image size")
     if options.recalibrate_bn:
         raise ConfigError(f"--recalibrate-bn needs a model file and PyTorch: {source} has no batch normalisation left")
+    if options.device != "cpu" and computes_on_cpu(file):
+        raise ConfigError(
+            f"{file} computes on the CPU, not on {options.device}; leave out --device, or name a model file"
+        )
 
 
 def _check_same_kind(card: ModelCard, dataset: EvalDataset, file: Path) -> None:
@@ -266,6 +270,7 @@ def _load_network(
         model, card = load_model(file)
         return model.to(torch.device(options.device)), card
     _check_runtime(file, options)
-    device = "cpu" if is_exported_file(file) and file.suffix.lower() != ".pt2" else options.device
     cores = torch.get_num_threads()  # below the number of cores if torchrun's processes share them
-    return open_engine(file, backend=options.backend, cores=cores, device=device, log=log, process_group=process_group)
+    return open_engine(
+        file, backend=options.backend, cores=cores, device=options.device, log=log, process_group=process_group
+    )

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from resnetlab.config import ConfigError
 from resnetlab.inference.engines.base import Backend
+from resnetlab.inference.formats.exported_file import is_exported_file
 from resnetlab.inference.rejection import check_reject_below
 from resnetlab.system.cache_folder import CACHE_GIB, check_cache_gib
 
@@ -58,3 +60,8 @@ class EvaluationOptions:
         check_reject_below(self.reject_below)
         if self.backend in ("onnxruntime", "openvino") and self.device != "cpu":
             raise ConfigError(f"{self.backend} computes on the CPU, not on {self.device}; leave out --device")
+
+
+def computes_on_cpu(file: Path) -> bool:
+    """Return whether a file is an export whose runtimes compute on the CPU alone: every one but that of PyTorch."""
+    return is_exported_file(file) and file.suffix.lower() != ".pt2"
