@@ -170,21 +170,28 @@ def _open_member(
     disagreement = None
     if isinstance(model, ResNet) and options.on_bad_image == "fail":  # else the sample may have no image
         disagreement = contradiction(model, card, dataset.split, workers=options.workers)
-    num_images = 0
-    if options.recalibrate_bn and isinstance(model, ResNet):
-        train = open_recalibration_images(card, dataset, file, options, on_progress)
-        train = train.with_channels(card.model.in_channels).to(torch.device(options.device))
-        num_images = recalibrate_bn(model, train, card.preprocessing, workers=options.workers)
-    return EnsembleMember(
+    member = EnsembleMember(
         file=file,
         model=model,
         card=card,
         dataset=dataset,
         labels=labels,
         class_order=class_order,
-        num_recalibration_images=num_images,
         contradiction=disagreement,
     )
+    return _recalibrate(member, options, on_progress) if options.recalibrate_bn else member
+
+
+def _recalibrate(
+    member: EnsembleMember, options: EvaluationOptions, on_progress: Callable[[str, int, int], None] | None
+) -> EnsembleMember:
+    """Recompute the statistics of batch normalisation in place, if the network is a module of PyTorch."""
+    if not isinstance(member.model, ResNet):
+        return member
+    train = open_recalibration_images(member.card, member.dataset, member.file, options, on_progress)
+    train = train.with_channels(member.card.model.in_channels).to(torch.device(options.device))
+    count = recalibrate_bn(member.model, train, member.card.preprocessing, workers=options.workers)
+    return replace(member, num_recalibration_images=count)
 
 
 def check_network(file: Path, card: ModelCard, options: EvaluationOptions) -> None:
