@@ -260,7 +260,7 @@ class DataConfig:
         at_least(2, self, "train_images")
 
 
-READING_FIELDS = ("split_folders", "image_column", "label_column", "color_profiles")
+READING_FIELDS = ("split_folders", "image_column", "label_column", "color_profiles", "on_bad_image")
 """Fields of `DataConfig` that say how one's own data are read; options of every command that takes data."""
 
 

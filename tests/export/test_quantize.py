@@ -12,17 +12,21 @@ import onnx
 import pytest
 import torch
 
+from helpers.images import write_tree
 from resnetlab.cli.main import main
-from resnetlab.config import ConfigError, DataConfig, RunConfig
+from resnetlab.config import ConfigError, DataConfig, Preprocessing, RunConfig
 from resnetlab.data.dataset import Dataset, Split
+from resnetlab.data.images.scan import BadDataError
 from resnetlab.data.open_dataset import open_data
-from resnetlab.export.quantize import QuantizationLossError, quantize
+from resnetlab.export.quantize import QuantizationLossError, _open_splits, quantize
 from resnetlab.inference.engines.onnx_runtime import OnnxEngine
 from resnetlab.inference.engines.openvino_runtime import OpenVinoEngine
 from resnetlab.inference.formats.onnx_graph import onnx_model
+from resnetlab.models.model_card import ModelCard
 from resnetlab.models.model_file import load_model, save_model
 from resnetlab.models.resnet import ResNet
 from resnetlab.models.zoo import model_config
+from resnetlab.serialization import to_json
 from resnetlab.training.fit import fit
 from resnetlab.training.recipes import recipe
 from resnetlab.training.reports import TrainResult
@@ -197,6 +201,20 @@ def test_no_output_and_no_files_are_left(
     assert list(tmp_path.iterdir()) == []
     assert (root.handlers, logging.root.manager.disable) == (handlers, disabled)
     assert list(dict.fromkeys(stages)) == ["calibrating", "evaluating fp32", "evaluating int8"]
+
+
+def test_damaged_training_images_are_skipped_if_the_call_says_so(tmp_path: Path):
+    """The data of training, which did not skip: what the call says about damaged files wins."""
+    folder = write_tree(tmp_path / "photos", {"cat": 6, "dog": 6})
+    (folder / "cat" / "000.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    trained = RunConfig(model_config("resnet8", num_classes=2), DataConfig(str(folder), image_size=8))
+    preprocessing = Preprocessing(8, (0.5,) * 3, (0.2,) * 3)
+    card = ModelCard(trained.model, ("cat", "dog"), preprocessing, provenance={"config": to_json(trained)})
+    again = DataConfig(str(folder / "../photos"))
+    with pytest.raises(BadDataError, match="--on-bad-image skip"):
+        _open_splits(card, again, lambda *_: None)
+    train, val, _ = _open_splits(card, dataclasses.replace(again, on_bad_image="skip"), lambda *_: None)
+    assert (len(train), len(val)) == (7, 2)  # and two test images
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ class ReadingOptions(SplitOptions):
 
     def changes(self) -> dict[str, Any]:
         """Return the fields of `DataConfig` that are given."""
-        values = {name: getattr(self, name) for name in (*READING_FIELDS, "on_bad_image")}
+        values = {name: getattr(self, name) for name in READING_FIELDS}
         values["root"] = None if self.data_root is None else str(self.data_root)
         return {name: value for name, value in values.items() if value is not None}
 
