@@ -3,15 +3,21 @@
 import asyncio
 import io
 import itertools
+import queue
+import threading
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from helpers.exported_files import metadata_text, write_export
 from helpers.odd_images import encode_as, lossless_of_size, png_of_size, tiff_of_size
 
 pytest.importorskip("fastapi")
 
+from resnetlab.inference.predictor import load
 from resnetlab.serving import worker_load as module
+from resnetlab.serving.ipc import read_message
 from resnetlab.serving.limits import Limits
 from resnetlab.serving.worker import Worker
 from resnetlab.serving.worker_load import PendingRequest, WorkerLoad
@@ -165,18 +171,65 @@ def test_a_large_image_may_take_as_long_as_its_size_needs(clock):
     assert load.is_hung()
 
 
+SETTINGS = {
+    "max_batch": 1,
+    "max_wait_s": 0,
+    "max_decode_bytes": Limits().max_decode_bytes,
+    "large_decode_bytes": Limits().large_decode_bytes,
+}
+
+
 @pytest.mark.parametrize(("cores", "small"), [(1, 1), (4, 4), (64, 8)])
 def test_small_images_take_at_most_the_memory_of_the_large_ones(monkeypatch, cores, small):
     """Images up to an eighth of the budget are not counted, so their threads are."""
     monkeypatch.setattr("resnetlab.serving.worker.min_side", lambda _: 1)
-    limits = Limits()
-    settings = {
-        "max_batch": 1,
-        "max_wait_s": 0,
-        "max_decode_bytes": limits.max_decode_bytes,
-        "large_decode_bytes": limits.large_decode_bytes,
-    }
-    worker = Worker(cast("Any", None), io.BytesIO(), settings=settings, num_threads=cores)
+    worker = Worker(cast("Any", None), io.BytesIO(), settings=SETTINGS, num_threads=cores)
     threads = {size: pool._max_workers for size, pool in worker._pools.items()}
     assert threads == {"small": small, "large": cores}
-    assert threads["small"] * limits.large_decode_bytes <= limits.max_decode_bytes
+    assert threads["small"] * SETTINGS["large_decode_bytes"] <= SETTINGS["max_decode_bytes"]
+
+
+@pytest.mark.parametrize(("name", "backend"), [("net.onnx", "onnxruntime"), ("net.xml", "openvino")])
+def test_a_model_file_that_changes_costs_the_heat_maps_only(tmp_path, name, backend):
+    """The graph of the heat maps is read when the first one is asked for; the file may be another one by then."""
+    pytest.importorskip(backend)
+    worker, messages = _running_worker(write_export(tmp_path / name, metadata_text(name)), backend)
+    for number, change in enumerate((lambda: (tmp_path / name).write_text("another file"), (tmp_path / name).unlink)):
+        change()
+        worker.submit(_header(number, explain=True), SMALL)
+        failed = _reply(messages)
+        assert (failed["id"], failed["status"]) == (number, 503)
+        assert failed["detail"].startswith("the model file has changed since the server started")
+        assert str(tmp_path) not in failed["detail"]
+    worker.submit(_header(2, explain=False), SMALL)
+    assert _reply(messages)["top"]
+
+
+def _running_worker(file: Path, backend: Any) -> tuple[Worker, "queue.Queue[bytes]"]:
+    """Return a worker in this process whose batches run in a thread, and what it writes."""
+    messages: queue.Queue[bytes] = queue.Queue()
+
+    class Output(io.RawIOBase):
+        def write(self, content: Any) -> int:
+            if content:  # nothing, of a batch whose images all get heat maps
+                messages.put(bytes(content))
+            return len(content)
+
+    predictor = load(file, backend=backend)
+    predictor.predict_probabilities(predictor.preprocess(SMALL)[None])  # as the warm-up does
+    worker = Worker(predictor, cast("Any", Output()), settings=SETTINGS, num_threads=1)
+    threading.Thread(target=worker.run, daemon=True).start()
+    return worker, messages
+
+
+def _header(number: int, *, explain: bool) -> dict[str, Any]:
+    return {"id": number, "top": 1, "explain": explain, "memory_bytes": 1 << 24}
+
+
+def _reply(messages: "queue.Queue[bytes]") -> dict[str, Any]:
+    """Return the header of the next message that is not about progress."""
+    while True:
+        message = read_message(io.BytesIO(messages.get(timeout=60)))
+        assert message is not None
+        if "stage" not in message[0]:
+            return message[0]

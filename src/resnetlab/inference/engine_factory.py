@@ -32,6 +32,10 @@ FORMAT_BACKENDS: dict[Format, tuple[Backend, ...]] = {
 """The runtimes that read each format."""
 
 
+class ChangedFileError(ConfigError):
+    """A file was replaced or removed while its engine was open, and its graph is needed again."""
+
+
 class EngineFactory(ABC):
     """A file with a network, from which engines are created."""
 
@@ -168,5 +172,10 @@ def _load_program_network(path: Path, card: ModelCard) -> ResNet:
 
 
 def _check_unchanged(path: Path, sha256: str) -> None:
-    if file_sha256(path) != sha256:
-        raise ConfigError(f"{path}: has changed since it was opened; open it again")
+    """Raise `ChangedFileError` unless a file is as it was opened."""
+    try:
+        unchanged = file_sha256(path) == sha256
+    except OSError:  # removed
+        unchanged = False
+    if not unchanged:
+        raise ChangedFileError(f"{path}: has changed since it was opened; open it again")

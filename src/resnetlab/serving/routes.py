@@ -71,7 +71,8 @@ PREDICT_ERRORS = error_responses(
     _429="The queue is full; see Retry-After.",
     _500="The model or the server failed.",
     _501="A package that explanations need is not installed.",
-    _503="Shutting down, restarting, or no result in time; see Retry-After.",
+    _503="Shutting down, restarting, or no result in time; see Retry-After. Or the model file has changed, which "
+    "explanations need.",
 )
 PREDICT_BODY = {
     "requestBody": {

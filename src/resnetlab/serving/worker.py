@@ -158,6 +158,8 @@ class Worker:
         self._write(b"".join(replies))
 
     def _explain(self, request: DecodedRequest, prediction: "Prediction", batch_size: int) -> None:
+        from resnetlab.inference.engine_factory import ChangedFileError
+
         start = time.perf_counter()
         self._begin_stage([request.header], "explain")
         try:
@@ -166,6 +168,9 @@ class Worker:
             overlay = render_overlay(self._predictor, prediction, encoded=request.data, view=request.pixels)
             png = BytesIO()
             overlay.save(png, "PNG", compress_level=PNG_COMPRESS_LEVEL)
+        except ChangedFileError:  # its message has a path of this machine
+            detail = "the model file has changed since the server started, so there are no heat maps; restart it"
+            self._write_error(request.header, 503, detail)
         except ConfigError as error:  # a package is not installed
             self._write_error(request.header, 501, str(error))
         except Exception as error:
