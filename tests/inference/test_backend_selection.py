@@ -126,7 +126,7 @@ def test_wrong_logits_of_nearly_equal_classes_are_detected():
     rows = np.random.default_rng(2).normal(0, 1e-3, (16, 1000)).astype(np.float32)
     other = np.random.default_rng(3).normal(0, 1e-3, (16, 1000)).astype(np.float32)
     assert find_difference(rows, rows + 1e-7, TOLERANCES["fp32"]) == ""
-    assert "standard deviations" in find_difference(rows, other, TOLERANCES["bf16"])
+    assert "its logits differ by" in find_difference(rows, other, TOLERANCES["bf16"])
 
 
 def test_equally_probable_classes_may_swap_ranks():
@@ -138,6 +138,31 @@ def test_equally_probable_classes_may_swap_ranks():
     assert find_difference(rows + 7, other, TOLERANCES["fp32"]) == ""  # a constant added to all logits does not matter
     rows[:, 0] += 1
     assert "less probable" in find_difference(rows, other, TOLERANCES["bf16"])
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_a_single_logit_has_no_class_to_be_compared_with(multi_label):
+    rows = np.array([[5], [-5]], np.float32)
+    assert find_difference(rows, -rows, TOLERANCES["fp32"], multi_label=multi_label)
+    assert find_difference(rows, rows * (1 + 1e-6), TOLERANCES["fp32"], multi_label=multi_label) == ""
+
+
+def test_several_labels_are_compared_by_their_sigmoids():
+    rows = np.random.default_rng(4).normal(0, 3, (8, 5)).astype(np.float32)
+    assert find_difference(rows, rows + 1, TOLERANCES["bf16"]) == ""
+    assert "its probabilities differ" in find_difference(rows, rows + 1, TOLERANCES["bf16"], multi_label=True)
+    scaled = rows - 1000  # every sigmoid is 0, so only the logits differ
+    assert "its logits differ" in find_difference(scaled, 2 * scaled, TOLERANCES["bf16"], multi_label=True)
+    assert find_difference(rows, rows + 1e-5, TOLERANCES["fp32"], multi_label=True) == ""
+
+
+def test_a_runtime_with_other_labels_is_left_out():
+    right, wrong = StubEngine(3), StubEngine(change=lambda logits: logits + 1)
+    engines = {"right": lambda: right, "wrong": lambda: wrong}
+    assert select_backend(engines, IMAGES)[1] is wrong
+    selection, engine = select_backend(engines, IMAGES, multi_label=True)
+    assert engine is right
+    assert "its probabilities differ" in selection.left_out["wrong"]
 
 
 def test_a_failing_engine_is_left_out_with_its_reason():

@@ -29,7 +29,8 @@ class Tolerance:
     probability: float
     """Largest difference of two probabilities. Also the largest gap between two classes that swap the first rank."""
     logit: float
-    """Root mean square of the logit differences over the standard deviation of all logits."""
+    """Root mean square of the logit differences over that of all logits, each image's mean removed for a softmax of
+    several classes."""
 
 
 TOLERANCES: dict[Precision, Tolerance] = {
@@ -133,6 +134,7 @@ def select_backend(
     *,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     callers: int = 1,
+    multi_label: bool = False,
 ) -> tuple[BackendSelection, Engine]:
     """Create the engines, exclude those that fail or disagree with the reference, and measure the others.
 
@@ -141,6 +143,7 @@ def select_backend(
         images: uint8 (batch, height, width, channels) for comparison and measurement.
         batch_sizes: Batch sizes to measure.
         callers: Threads that call at the same time during the measurement.
+        multi_label: As for `find_difference`.
 
     Returns:
         The selection, and the selected engine.
@@ -148,7 +151,7 @@ def select_backend(
     Raises:
         Exception: No candidate works; the exception is that of the first.
     """
-    engines, left_out = _agreeing_engines(candidates, images, max(batch_sizes))
+    engines, left_out = _agreeing_engines(candidates, images, max(batch_sizes), multi_label)
     if len(engines) == 1:
         ((name, engine),) = engines.items()
         return BackendSelection({str(size): name for size in batch_sizes}, {}, left_out), engine
@@ -167,7 +170,7 @@ def select_backend(
 
 
 def _agreeing_engines(
-    candidates: Mapping[str, Callable[[], Engine]], images: np.ndarray, batch_size: int
+    candidates: Mapping[str, Callable[[], Engine]], images: np.ndarray, batch_size: int, multi_label: bool
 ) -> tuple[dict[str, Engine], dict[str, str]]:
     """Return the engines that work and agree with the first, and the reason for each other one."""
     engines: dict[str, Engine] = {}
@@ -183,7 +186,7 @@ def _agreeing_engines(
             left_out[name] = str(error).strip().split("\n")[0][:200] or type(error).__name__
             continue
         reference = reference if engines else logits
-        if reason := find_difference(reference, logits, TOLERANCES[engine.precision]):
+        if reason := find_difference(reference, logits, TOLERANCES[engine.precision], multi_label=multi_label):
             left_out[name] = reason
         else:
             engines[name] = engine
@@ -199,8 +202,19 @@ def selected_engine(selection: BackendSelection, engines: Mapping[str, Engine]) 
     return small if small is large else BatchSizeEngine(small, large, round((int(sizes[0]) * int(sizes[-1])) ** 0.5))
 
 
-def find_difference(expected: np.ndarray, logits: np.ndarray, tolerance: Tolerance) -> str:
+def find_difference(
+    expected: np.ndarray, logits: np.ndarray, tolerance: Tolerance, *, multi_label: bool = False
+) -> str:
     """Compare logits, both (num_images, num_classes), and describe a difference beyond the tolerance.
+
+    A constant added to all logits of an image does not change a softmax, so it is no difference. It is one to sigmoids
+    and to a single logit.
+
+    Args:
+        expected: Logits of the reference.
+        logits: Logits to compare.
+        tolerance: The largest allowed differences.
+        multi_label: The probabilities are the sigmoids of the logits, not their softmax.
 
     Returns:
         The description; empty if the logits agree.
@@ -209,11 +223,12 @@ def find_difference(expected: np.ndarray, logits: np.ndarray, tolerance: Toleran
         return ""
     if expected.shape != logits.shape or not np.isfinite(logits).all():
         return "its logits are not finite numbers of the right shape"
-    expected, logits = (
-        rows.astype(np.float64) - rows.mean(1, keepdims=True, dtype=np.float64) for rows in (expected, logits)
-    )
-    logit_difference = float(np.sqrt(np.square(expected - logits).mean()) / (expected.std() or 1.0))
-    expected_probabilities, probabilities = _softmax(expected), _softmax(logits)
+    expected, logits = expected.astype(np.float64), logits.astype(np.float64)
+    if expected.shape[1] > 1 and not multi_label:
+        expected, logits = (rows - rows.mean(1, keepdims=True) for rows in (expected, logits))
+    logit_difference = _root_mean_square(expected - logits) / (_root_mean_square(expected) or 1.0)
+    to_probabilities = _sigmoid if multi_label else _softmax
+    expected_probabilities, probabilities = to_probabilities(expected), to_probabilities(logits)
     difference = float(np.abs(expected_probabilities - probabilities).max())
     rows = np.arange(len(probabilities))
     top1_gap = expected_probabilities.max(1) - expected_probabilities[rows, probabilities.argmax(1)]
@@ -222,7 +237,7 @@ def find_difference(expected: np.ndarray, logits: np.ndarray, tolerance: Toleran
     if difference > tolerance.probability:
         return f"its probabilities differ by up to {100 * difference:.2g} points"
     if logit_difference > tolerance.logit:
-        return f"its logits differ by {logit_difference:.2g} standard deviations"
+        return f"its logits differ by {100 * logit_difference:.2g} %"
     return ""
 
 
@@ -269,6 +284,14 @@ def time_engines(
                 times[name].append(call(name))
             rounds += 1
     return {name: 1000 * statistics.median(calls) / batch_size / callers for name, calls in times.items()}
+
+
+def _root_mean_square(values: np.ndarray) -> float:
+    return float(np.sqrt(np.square(values).mean()))
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(0.5 * logits))  # without overflow
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

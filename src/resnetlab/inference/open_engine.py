@@ -133,7 +133,12 @@ def _select_for_all(
 def _measure(
     factory: EngineFactory, engines: dict[str, CreateEngine], key: SelectionKey
 ) -> tuple[BackendSelection, Engine]:
-    selection, engine = select_backend(engines, probe_images(factory.card.preprocessing), callers=key["callers"])
+    selection, engine = select_backend(
+        engines,
+        probe_images(factory.card.preprocessing),
+        callers=key["callers"],
+        multi_label=factory.card.multi_label is not None,
+    )
     save_selection(factory.cache, key, selection)
     return selection, engine
 
