@@ -13,8 +13,9 @@ from resnetlab.inference.formats.exported_file import SUFFIXES
 from resnetlab.inference.formats.metadata import Agreement, ExportMetadata, encode_metadata, parse_metadata
 from resnetlab.inference.predictor import Prediction, Predictor, load
 from resnetlab.inference.rejection import check_reject_below
-from resnetlab.models.model_card import ModelCard, ModelFileError, TemperatureScaling, read_card
+from resnetlab.models.model_card import ModelCard, ModelFileError, MultiLabel, TemperatureScaling, read_card
 from resnetlab.models.model_file import load_model, save_model
+from resnetlab.models.zoo import build_model
 from resnetlab.serialization import to_json
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
@@ -113,6 +114,26 @@ def test_a_threshold_that_rejects_nothing_is_refused(predictor, tmp_path):
     with pytest.raises(ConfigError, match=message) as caught:
         load(model_file(tmp_path / "a.safetensors"), reject_below=0.15)
     assert not isinstance(caught.value, ModelFileError)  # the file is intact
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.999])
+def test_a_network_of_one_class_rejects_nothing(predictor, threshold):
+    model = build_model("resnet8", 1)
+    card = ModelCard(model.config, ("cat",), COLOUR)
+    with pytest.raises(ConfigError, match="only class is always 1; leave out reject-below"):
+        Predictor(model, card, reject_below=threshold)
+    assert Predictor(model, card)(PIXELS[0]).probability == 1
+
+
+@pytest.mark.parametrize("threshold", [0.15, 0.5, 80])
+@pytest.mark.parametrize("names", [("cat",), CLASSES])
+def test_several_labels_have_their_own_thresholds(tmp_path, threshold, names):
+    """A sigmoid has no least value: the best of six may be below a sixth."""
+    model = build_model("resnet8", len(names))
+    multi_label = MultiLabel(thresholds=(0.5,) * len(names), split="val", num_images=9)
+    save_model(tmp_path / "a.safetensors", model, ModelCard(model.config, names, COLOUR, multi_label=multi_label))
+    with pytest.raises(ConfigError, match="has a threshold for each label; leave out reject-below"):
+        load(tmp_path / "a.safetensors", reject_below=threshold)
 
 
 @pytest.mark.parametrize("kind", ["onnx", "openvino", "torch-export"])

@@ -81,9 +81,9 @@ class Predictor:
         if num_names != card.model.num_classes:
             raise ValueError(f"{card.model.name} has {card.model.num_classes} outputs and {num_names} class names")
         self.engine: Engine = TorchEngine(model, card.preprocessing) if isinstance(model, ResNet) else model
-        check_reject_below(reject_below, num_names)
         if reject_below is not None and card.multi_label is not None:
-            raise ConfigError(f"{card.model.name} has a threshold for each label; leave out reject_below")
+            raise ConfigError(f"{card.model.name} has a threshold for each label; leave out reject-below")
+        check_reject_below(reject_below, num_names)
         self.card = card
         self.max_pixels = max_pixels
         self.reject_below = reject_below
@@ -302,7 +302,6 @@ def load(
     """
     engine, card = open_engine(path, backend=backend, cores=cores, callers=callers, device=device, log=log)
     try:
-        check_reject_below(reject_below, len(card.classes))
         return Predictor(engine, card, reject_below=reject_below)
     except ConfigError:
         raise

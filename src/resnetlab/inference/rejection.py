@@ -17,11 +17,13 @@ def check_reject_below(threshold: float | None, num_classes: int | None = None) 
         num_classes: Classes of the network, if they are known already.
 
     Raises:
-        ConfigError: If it is not a number between 0 and 1, or so low that no image can be below it.
+        ConfigError: If it is not a number between 0 and 1, or so low that no image can be below it; or if the network
+            has one class, whose probability is always 1.
     """
     if threshold is None:
         return
     check(0 < threshold < 1, f"reject-below must be above 0 and below 1, not {threshold:g}; for example 0.8")
+    check(num_classes != 1, "the probability of a network's only class is always 1; leave out reject-below")
     if num_classes is not None:
         least = 1 / num_classes
         check(
