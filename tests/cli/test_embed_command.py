@@ -104,6 +104,28 @@ def test_neighbours_of_queries(capsys):
     assert capsys.readouterr().out == f"{NAMES[0]}: no other image\n"
 
 
+def test_a_query_is_not_its_own_neighbour(tmp_path, capsys):
+    (tmp_path / "link.png").symlink_to(Path(NAMES[1]).resolve())
+    queries = ["./photos/1.png", NAMES[1], str(tmp_path / "link.png"), "photos/../photos/0.png"]
+    assert run("photos", tmp_path, "--nearest", 9, "--json", "--query", *queries) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [record["path"] for record in records] == queries
+    for record in records[:3]:  # the link among the images is the same file
+        assert sorted(near["path"] for near in record["nearest"]) == [NAMES[0], *NAMES[2:]]
+        assert record["nearest"][0]["path"] == NAMES[4]
+    assert sorted(near["path"] for near in records[3]["nearest"]) == sorted([*NAMES[1:], queries[2]])
+
+
+def test_an_image_that_is_named_twice_is_not_its_own_neighbour(capsys):
+    assert run(NAMES[0], NAMES[0], NAMES[2], "--nearest", 2) == 0
+    similar = f"{cosines(NAMES)[0, 2]:.3f}"
+    assert capsys.readouterr().out == (
+        f"{NAMES[0]}: {NAMES[2]} {similar}\n" * 2 + f"{NAMES[2]}: {NAMES[0]} {similar}, {NAMES[0]} {similar}\n"
+    )
+    assert run(NAMES[0], "--nearest", 2, "--query", NAMES[0]) == 0
+    assert capsys.readouterr().out == f"{NAMES[0]}: no other image\n"
+
+
 def test_names_are_escaped(tmp_path, capsys):
     name = os.fsdecode(b"odd \xff\x1b[1m\n.png")
     Image.new("RGB", (40, 40), "red").save(tmp_path / name)

@@ -65,9 +65,9 @@ def test_nearest_equals_scikit_learn(monkeypatch, block, count):
 def test_excluded_rows_and_zeros(monkeypatch):
     monkeypatch.setattr(nearest, "BLOCK_ROWS", 2)
     features = np.array([[1, 0], [1, 0], [0, 1], [0, 0], [1, 1]], np.float32)
-    found, cosines = NearestSearch(features).search(features, 9, exclude=np.arange(5))
+    found, cosines = NearestSearch(features).search(features, 9, exclude=np.stack([np.arange(5)] * 2, 1))
     assert found.shape == (5, 4)
     assert all(row not in found[row] for row in range(5))
     assert found[0, :2].tolist() == [1, 4]
     assert cosines[3].tolist() == [0, 0, 0, 0]
-    assert NearestSearch(features[:1]).search(features[:1], 3, exclude=np.zeros(1, int))[0].shape == (1, 0)
+    assert NearestSearch(features[:1]).search(features[:1], 3, exclude=np.zeros((1, 2), int))[0].shape == (1, 0)

@@ -1,6 +1,8 @@
 """`resnetlab embed`: the features of images as a file, and the nearest images of each."""
 
-from collections.abc import Generator, Sequence
+import os
+from collections import defaultdict
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from resnetlab.inference.nearest import NearestSearch
     from resnetlab.inference.predictor import Predictor
 
+FileIdentity = tuple[int, int] | str
 QUERY_ROWS = 1024
 """Queries that are searched at a time."""
 
@@ -45,7 +48,7 @@ class Options:
     nearest: int | None = None
     """Print this many nearest images for each image, at least 1."""
     query: tuple[str, ...] = ()
-    """Images whose neighbours among the others are printed; every image if not given. It takes all words
+    """Images whose neighbours among the other files are printed; every image if not given. It takes all words
     after it: put the images before --query."""
     json: bool = False
     """Print JSON: with --nearest one object per query, with path and nearest; else one object on the file."""
@@ -178,25 +181,18 @@ def _print_neighbours(options: Options, predictor: "Predictor", spool: Path, nam
     from resnetlab.inference.nearest import NearestSearch
 
     features = np.load(spool, mmap_mode="r")
-    search = NearestSearch(features)
+    search, rows = NearestSearch(features), _rows_by_file(names)
     if not options.query:
         for start in range(0, len(names), QUERY_ROWS):
-            rows = np.arange(start, min(start + QUERY_ROWS, len(names)))
-            _print_nearest(
-                options,
-                search,
-                names,
-                queries=[names[row] for row in rows.tolist()],
-                features=features[rows],
-                rows=rows,
-            )
+            part = slice(start, start + QUERY_ROWS)
+            _print_nearest(options, search, names, rows, queries=names[part], features=features[part])
         return 0
     progress, left_out = PredictProgress(), LeftOut()
     with closing(_embed(options, options.query, predictor, left_out)) as results:
         for result in results:
             progress.update(result)
             if result.features is not None:
-                _print_nearest(options, search, names, queries=[result.name], features=result.features[None])
+                _print_nearest(options, search, names, rows, queries=[result.name], features=result.features[None])
     progress.end(left_out.lines())
     return progress.num_failed
 
@@ -205,22 +201,46 @@ def _print_nearest(
     options: Options,
     search: "NearestSearch",
     names: list[str],
+    rows: Mapping[FileIdentity, list[int]],
     *,
     queries: Sequence[str],
     features: "np.ndarray",
-    rows: "np.ndarray | None" = None,
 ) -> None:
-    """Print a line for each query; `rows` are the queries' own rows among the images, if they are images themselves."""
+    """Print a line for each query, without the `rows` of its own file among the images."""
+    import numpy as np
+
     assert options.nearest is not None
-    found, cosines = search.search(features, options.nearest, exclude=rows)
+    own = [(query, row) for query, name in enumerate(queries) for row in rows.get(_identity(name), ())]
+    found, cosines = search.search(features, options.nearest, exclude=np.array(own, np.int64).reshape(-1, 2))
     for query, neighbours, similarities in zip(queries, found.tolist(), cosines.tolist(), strict=True):
-        pairs = [(names[row], similarity) for row, similarity in zip(neighbours, similarities, strict=True)]
+        pairs = [
+            (names[row], similarity)
+            for row, similarity in zip(neighbours, similarities, strict=True)
+            if similarity != -np.inf
+        ]
         if options.json:
             near = [{"path": name, "similarity": similarity} for name, similarity in pairs]
             print_json({"path": query, "nearest": near})
         else:
             text = ", ".join(f"{escape_name(name)} {similarity:.3f}" for name, similarity in pairs)
             print(f"{escape_name(query)}: {text or 'no other image'}", flush=True)
+
+
+def _rows_by_file(names: Sequence[str]) -> Mapping[FileIdentity, list[int]]:
+    """Return the rows of each file; one that is named twice, or by a link, has several."""
+    rows = defaultdict(list)
+    for row, name in enumerate(names):
+        rows[_identity(name)].append(row)
+    return rows
+
+
+def _identity(name: str) -> FileIdentity:
+    """Return device and inode of a file, or the name itself if there is no such file (standard input)."""
+    try:
+        status = os.stat(name)  # noqa: PTH116  # a million names; a Path of each takes longer than the call
+    except OSError:
+        return name
+    return status.st_dev, status.st_ino
 
 
 def _print_summary(options: Options, out: Path, num_images: int, width: int) -> None:

@@ -24,32 +24,34 @@ class NearestSearch:
         Args:
             queries: float32 (num_queries, channels).
             count: At least 1; there may be fewer images.
-            exclude: A row for each query that is left out, such as its own: int64 (num_queries,).
+            exclude: Pairs of a query and a row that is left out of its neighbours, such as its own: int64
+                (num_pairs, 2).
 
         Returns:
             int64 and float32 (num_queries, count): rows and cosines, -1 to 1. If there are fewer images than `count`,
-            there are fewer columns. All features 0 have the cosine 0 with everything.
+            there are fewer columns. All features 0 have the cosine 0 with everything. Where a query leaves out more
+            rows than another, its last cosines are -inf: there is no further image.
         """
-        count = max(0, min(count, len(self._features) - (exclude is not None)))
+        exclude = np.zeros((0, 2), np.int64) if exclude is None else exclude
+        num_excluded = np.bincount(exclude[:, 0], minlength=len(queries)).min(initial=len(self._features))
+        count = min(count, len(self._features) - int(num_excluded))
         rows = np.zeros((len(queries), count), np.int64)
         cosines = np.zeros((len(queries), count), np.float32)
         for start in range(0, len(queries), BLOCK_ROWS):
             part = slice(start, start + BLOCK_ROWS)
-            excluded = None if exclude is None else exclude[part]
+            inside = (exclude[:, 0] >= start) & (exclude[:, 0] < start + BLOCK_ROWS)
+            excluded = exclude[inside] - np.array([start, 0])
             rows[part], cosines[part] = self._search_block(_unit(queries[part]), count, excluded)
         return rows, cosines
 
-    def _search_block(
-        self, queries: np.ndarray, count: int, exclude: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _search_block(self, queries: np.ndarray, count: int, exclude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         best_rows = np.zeros((len(queries), 0), np.int64)
         best = np.zeros((len(queries), 0), np.float32)
         for start in range(0, len(self._features), BLOCK_ROWS):
             block = _unit(np.asarray(self._features[start : start + BLOCK_ROWS]))
             cosines = queries @ block.T
-            if exclude is not None:
-                inside = np.flatnonzero((exclude >= start) & (exclude < start + len(block)))
-                cosines[inside, exclude[inside] - start] = -np.inf
+            inside = exclude[(exclude[:, 1] >= start) & (exclude[:, 1] < start + len(block))]
+            cosines[inside[:, 0], inside[:, 1] - start] = -np.inf
             rows = np.broadcast_to(np.arange(start, start + len(block)), cosines.shape)
             candidates, candidate_rows = np.hstack([best, cosines]), np.hstack([best_rows, rows])
             order = _largest(candidates, count)
