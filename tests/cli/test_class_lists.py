@@ -74,6 +74,11 @@ def test_numbers_that_number_nothing_are_part_of_the_name(tmp_path, text, names)
         ("a.csv", "a,b\nc,d\n", "2 of its columns are text and 0 numbers"),
         ("a.csv", "a,b\nc\n", "its lines have different numbers of columns"),
         ("a.csv", "", "it is empty"),
+        ("a.csv", 'name\n"cat\ndog\n', "unexpected end of data"),
+        ("a.yaml", 'names: ["cat, dog]\n', "a list in brackets must end on its line"),
+        ("a.yaml", "names: [cat, dog #1]\n", "a list in brackets must end on its line"),
+        ("a.yaml", 'names: ["cat" dog]\n', "a list in brackets must end on its line"),
+        ("a.yaml", '- "cat\n- dog\n', "text in quotes must end on its line"),
     ],
 )
 def test_other_files_are_refused_with_one_line(tmp_path, name, text, message):
@@ -83,6 +88,26 @@ def test_other_files_are_refused_with_one_line(tmp_path, name, text, message):
     assert str(caught.value).startswith(f"{tmp_path / name}: no list of class names (")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.yaml", 'names: ["traffic light, red", "dog #1", \'cat\'\'s "eye"\', car]  # four\n'),
+        ("a.yaml", "names: ['traffic light, red', \"dog #1\", 'cat''s \"eye\"', car,]\n"),
+        ("a.yaml", '- "traffic light, red"\n- \'dog #1\'  # one\n- "cat\'s \\"eye\\""\n- car\n'),
+        ("a.yaml", '"traffic light, red": 0\n"dog #1": 1\n\'cat\'\'s "eye"\': 2\ncar: 3\n'),
+        ("a.csv", 'id,name\n0,"traffic light, red"\n1, "dog #1"\n2,"cat\'s ""eye"""\r\n3,car\n'),
+    ],
+)
+def test_quotes_keep_commas_and_signs_in_a_name(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    assert read_class_list(tmp_path / name) == ("traffic light, red", "dog #1", 'cat\'s "eye"', "car")
+
+
+def test_a_line_break_in_quotes_stays_in_the_name(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b'name\n"cat\nsmall"\ndog\n')
+    assert read_class_list(tmp_path / "a.csv") == ("cat\nsmall", "dog")
 
 
 def test_unreadable_files_are_named(tmp_path):

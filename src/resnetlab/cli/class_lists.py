@@ -1,6 +1,7 @@
 """Class names from a file, as people have them: text (`cat`, `0 cat`, `0: cat`), JSON, YAML or CSV."""
 
 import csv
+import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,9 @@ NAME_KEYS = ("names", "classes", "class_names", "labels", "id2label", "categorie
 NUMBER_COLUMNS = ("id", "index", "idx", "number", "label", "class_id", "class_index", "class_idx", "label_id", "")
 NAME_COLUMNS = ("name", "class", "class_name", "classname", "label_name", "category", "label", "species")
 _NUMBERED = re.compile(r"(\d+)(?:\s*[:=,;\t]\s*|\s+)(\S.*)")
-_YAML_PAIR = re.compile(r"""(?:"([^"]*)"|'([^']*)'|([^:#\[\]{}]+?))\s*:(?:\s+(.*))?""")
+_QUOTED = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^']|'')*')"""
+_YAML_PAIR = re.compile(rf"""({_QUOTED}|[^:#\[\]{{}}"'][^:#\[\]{{}}]*?)\s*:(?:\s+(.*))?""")
+_YAML_ITEM = re.compile(rf"""\s*({_QUOTED}|[^\[\]{{}},"'#\s](?:[^\[\]{{}},\s]|\s(?!#))*?)\s*(?:,|(?=\]))""")
 MAX_BYTES = 1 << 24
 
 
@@ -40,7 +43,7 @@ def read_class_list(path: Path) -> tuple[str, ...]:
         if path.suffix.lower() in (".csv", ".tsv"):
             return _from_table(text, "\t" if path.suffix.lower() == ".tsv" else _delimiter(text))
         return _from_lines([line.strip() for line in text.splitlines() if line.strip()])
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, csv.Error) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise ConfigError(
             f"{path}: no list of class names ({reason}); give text with one name a line, a JSON or YAML list or "
@@ -99,7 +102,8 @@ def _from_objects(values: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 def _from_table(text: str, delimiter: str) -> tuple[str, ...]:
     """Return the names of a CSV, whose header may be missing."""
-    rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), delimiter=delimiter) if any(row)]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+    rows = [[cell.strip() for cell in row] for row in reader if any(row)]
     if not rows or len({len(row) for row in rows}) != 1:
         raise ValueError("its lines have different numbers of columns" if rows else "it is empty")
     header = [cell.lower() for cell in rows[0]]
@@ -146,10 +150,10 @@ def _parse_block(lines: Sequence[str]) -> Any:
         match = _YAML_PAIR.fullmatch(lines[at].strip())
         if match is None:
             raise ValueError(f"not understood: {lines[at].strip()[:40]!r}")
-        key = next(group for group in match.groups()[:3] if group is not None).strip()
+        key = str(_scalar(match[1]))
         inner = lines[at + 1 : end]
-        values[key] = _scalar(match[4]) if match[4] else _parse_block(inner) if inner else ""
-        if match[4] and inner:
+        values[key] = _scalar(match[2]) if match[2] else _parse_block(inner) if inner else ""
+        if match[2] and inner:
             raise ValueError(f"not understood: {inner[0].strip()[:40]!r}")
     return values
 
@@ -161,18 +165,29 @@ def _is_entry(line: str, indent: int) -> bool:
 def _scalar(text: str) -> Any:
     """Return a YAML value: text, quoted text, or a list in brackets."""
     text = text.strip()
-    quoted = re.fullmatch(r"""("(?:[^"\\]|\\.)*"|'(?:[^']|'')*')\s*(?:#.*)?""", text)
-    if quoted:
+    if text[:1] in ('"', "'"):
+        quoted = re.fullmatch(rf"({_QUOTED})\s*(?:#.*)?", text)
+        if quoted is None:
+            raise ValueError(f"text in quotes must end on its line, with nothing after it: {text[:40]!r}")
         value = quoted[1]
-        return json.loads(value) if value.startswith('"') else value[1:-1].replace("''", "'")
-    text = re.sub(r"\s+#.*$", "", text)
+        return json.loads(value, strict=False) if value.startswith('"') else value[1:-1].replace("''", "'")
     if text.startswith("["):
-        if not text.endswith("]"):
-            raise ValueError("a list in brackets must end on its line")
-        return [_scalar(item) for item in next(csv.reader([text[1:-1]], skipinitialspace=True, quotechar="'"), [])]
+        return _bracket_list(text)
+    text = re.sub(r"\s+#.*$", "", text)
     if text[:1] in ("{", "&", "*", "!", "|", ">"):
         raise ValueError(f"only simple YAML is read, not {text[:20]!r}")
     return text
+
+
+def _bracket_list(text: str) -> list[Any]:
+    """Return the items of a YAML list in brackets. A comma inside quotes belongs to its item."""
+    items, position = [], 1
+    while match := _YAML_ITEM.match(text, position):
+        items.append(_scalar(match[1]))
+        position = match.end()
+    if re.fullmatch(r"\s*\]\s*(?:#.*)?", text[position:]) is None:
+        raise ValueError(f"a list in brackets must end on its line, and not have {text[position:].strip()[:20]!r}")
+    return items
 
 
 def _delimiter(text: str) -> str:
