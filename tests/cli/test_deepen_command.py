@@ -141,6 +141,9 @@ def test_wrong_calls_are_refused(tmp_path):
     write_model(path, "resnet8")
     for words, message in [
         (("--to", 14, "--out", path), "model.safetensors exists already; choose another --out, or delete it"),
+        (("--to", 14, "--out", out.with_suffix(".PT2")), r"is another format; name it .*/deep[.]safetensors$"),
+        (("--to", 14, "--out", out.with_suffix(".onnx")), r"is another format; name it .*/deep[.]safetensors$"),
+        (("--to", 14, "--out", path / "new" / "x"), "model.safetensors is a file, not a folder; name a path in a fold"),
         (("--to", 14), "give the model file to write: --out FILE"),
         (("--out", out), "give the depth in one of two ways: --to 56, or --blocks 9 9 9"),
         (("--to", 14, "--blocks", 2, 2, 2, "--out", out), "give the depth in one of two ways"),

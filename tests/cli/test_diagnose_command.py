@@ -256,6 +256,9 @@ def test_errors_are_one_line_with_a_remedy(run, tmp_path, capsys):
             [run, "--color-profiles", "ignore", "--on-bad-image", "skip"],
             "--color-profiles, --on-bad-image require --data, since the layer statistics of this run are recorded; add",
         ),
+        ([file, "--out", tmp_path / "notes.txt"], "notes.txt is a file; name a folder"),
+        ([run, "--out", tmp_path / "notes.txt" / "x"], "notes.txt is a file, not a folder; name a path in a folder"),
+        ([file, "--shattering", "--out", tmp_path / "notes.txt"], "notes.txt is a file; name a folder"),
         ([run, "--shattering", "--layers"], "--layers is for layer statistics, which --shattering replaces"),
     ]:
         output = diagnose(capsys, *arguments, status=2)

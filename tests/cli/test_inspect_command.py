@@ -298,6 +298,7 @@ def test_wrong_calls_are_refused(checkpoint, tmp_path):
         ((*saving, *named, *MEAN_STD, "--image-size", 0), "--image-size must be a side in pixels, .* not 0"),
         ((*saving, *named, *MEAN_STD, "--image-size", 8, 8, 8), "--image-size must be a side in pixels, .* not 8 8 8"),
         (("--save", tmp_path / "a.onnx"), r"a model file is safetensors, and \.onnx .*; name it .*/a\.safetensors$"),
+        (("--save", path / "x", *named, *MEAN_STD), "net.pth is a file, not a folder; name a path in a folder"),
         ((*saving, "--classes", *"abcdefghia", *MEAN_STD), "--classes has 'a' for 2 of the classes"),
         ((*saving, "--classes", "e\u0301", "\u00e9", *"cdefghij", *MEAN_STD), "has '\u00e9' for 2 of the classes"),
         ((*saving, "--classes", " ", *"bcdefghij", *MEAN_STD), "has ' ' for 1 of the classes"),

@@ -96,6 +96,7 @@ def test_errors_are_one_line(files, tmp_path, capsys):
         ([files[0], "--repeats", "0"], "repeats must be at least 1, not 0"),
         ([files[0], "--data", "digits", "--images", "0"], "images must be at least 1, not 0"),
         ([files[0], "--out", str(tmp_path / "file"), "--data", "digits"], "is a file; name a folder"),
+        ([files[0], "--out", str(tmp_path / "file" / "new"), "--data", "digits"], "file is a file, not a folder"),
         ([files[0]], "does not name its training data; name images with --data"),
         ([str(tmp_path / "nothing")], "nothing"),
     ]:

@@ -16,6 +16,7 @@ from resnetlab.cli.data_check_output import (
     summarise,
 )
 from resnetlab.cli.data_options import Reading, ReadingOptions
+from resnetlab.cli.output_paths import check_output_folder
 from resnetlab.cli.terminal import print_json
 from resnetlab.cli.unused_options import given_options
 from resnetlab.config import ConfigError, DataConfig
@@ -110,6 +111,7 @@ def run(options: Options) -> int:
 def _pack(options: Options, config: DataConfig) -> int:
     if options.out is None:
         raise ConfigError("pack needs a folder for the shards; give it with --out")
+    check_output_folder("--out", options.out)
     from resnetlab.cli.data_pack_output import run_pack
 
     return run_pack(

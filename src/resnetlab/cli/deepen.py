@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from resnetlab.cli.data_options import READING_OPTIONS, Reading, ReadingOptions
+from resnetlab.cli.output_paths import check_model_output
 from resnetlab.cli.terminal import print_json
 from resnetlab.cli.unused_options import refuse_unused
 from resnetlab.config import ConfigError, DataConfig, ModelConfig
@@ -172,7 +173,7 @@ def _check_options(options: Options) -> tuple[int | tuple[int, ...], Path, DataC
     """Return the depth or blocks, the output file and the data; raise for mistakes found without PyTorch.
 
     Raises:
-        ConfigError: for a missing depth or output file, an existing output file, and unknown data.
+        ConfigError: for a missing depth or output file, an output that is no new model file, and unknown data.
     """
     from resnetlab.data.registry import detect_kind
 
@@ -181,8 +182,7 @@ def _check_options(options: Options) -> tuple[int | tuple[int, ...], Path, DataC
         raise ConfigError("give the depth in one of two ways: --to 56, or --blocks 9 9 9")
     if options.out is None:
         raise ConfigError("give the model file to write: --out FILE")
-    if options.out.exists():
-        raise ConfigError(f"{options.out} exists already; choose another --out, or delete it")
+    check_model_output("--out", options.out)
     if options.data is None:
         refuse_unused(options, READING_OPTIONS, "--data")
         return to, options.out, None

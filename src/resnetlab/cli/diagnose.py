@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from resnetlab.cli.data_options import READING_OPTIONS, Reading, ReadingOptions
+from resnetlab.cli.output_paths import check_output_folder
 from resnetlab.cli.terminal import print_json
 from resnetlab.cli.unused_options import refuse_unused
 from resnetlab.config import ConfigError, DataConfig, RunConfig
@@ -52,17 +53,18 @@ class Options:
 
 def run(options: Options) -> int:
     """Print and draw the layer statistics of one network, and print its issues."""
+    check_output_folder("--out", figures_folder(options))
     if options.shattering:
         if options.layers:
             raise ConfigError("--layers is for layer statistics, which --shattering replaces; leave one of them out")
         return shattering(options)
-    run, out = find_layer_stats(options)
+    run = find_layer_stats(options)
     from resnetlab.cli.console import open_console
     from resnetlab.cli.diagnose_output import print_layer_stats
     from resnetlab.study.figures.all_figures import draw_layer_stats
     from resnetlab.study.verdicts.run_checks import run_issues
 
-    files = draw_layer_stats(run, options.out or out)
+    files = draw_layer_stats(run, figures_folder(options))
     issues = run_issues(run)
     if options.json:
         print_run_json(run, issues, files, options.path)
@@ -103,9 +105,9 @@ def shattering(options: Options) -> int:
     path = options.path
     if path.is_dir() and not (path / MODEL).exists():
         raise ConfigError(f"{path / MODEL}: no such model file; --shattering needs the weights of a network")
-    out = path / DIAGNOSIS if path.is_dir() else _figures_of_file(path)
     batch = open_batch(path, options)
-    return run_shattering(batch.model, batch.images, out=options.out or out, path=options.path, as_json=options.json)
+    out = figures_folder(options)
+    return run_shattering(batch.model, batch.images, out=out, path=options.path, as_json=options.json)
 
 
 def print_run_json(run: "Run", issues: "Sequence[RunIssue]", files: Sequence[Path], path: Path) -> None:
@@ -120,8 +122,8 @@ def print_run_json(run: "Run", issues: "Sequence[RunIssue]", files: Sequence[Pat
     print_json(output)
 
 
-def find_layer_stats(options: Options) -> "tuple[Run, Path]":
-    """Return the run with its layer statistics, read or measured, and the default folder of its figures.
+def find_layer_stats(options: Options) -> "Run":
+    """Return the run with its layer statistics, read or measured.
 
     Raises:
         ConfigError: if the path has no layer statistics and nothing to measure; the message states what would work.
@@ -130,7 +132,7 @@ def find_layer_stats(options: Options) -> "tuple[Run, Path]":
 
     path = options.path
     if not path.is_dir():
-        return measure_model(path, options), _figures_of_file(path)
+        return measure_model(path, options)
     if not (path / "config.json").exists():
         if (path / RUNS).is_dir():
             raise ConfigError(f"{path} is a study; name one of its runs in {path / RUNS}, or use: resnetlab report")
@@ -139,7 +141,7 @@ def find_layer_stats(options: Options) -> "tuple[Run, Path]":
     if run.layer_stats and options.data is None:
         measuring = (*READING_OPTIONS, "batch_size")
         refuse_unused(options, measuring, "--data, since the layer statistics of this run are recorded")
-        return run, path / DIAGNOSIS
+        return run
     if run.layer_stats and not (path / MODEL).exists():
         raise ConfigError(f"{path}: no {MODEL} to measure on {options.data}; leave out --data to read the record")
     if not (path / MODEL).exists():
@@ -147,14 +149,18 @@ def find_layer_stats(options: Options) -> "tuple[Run, Path]":
         raise ConfigError(
             f"{path}: its record has no layer statistics{notes}, and there is no {MODEL} to measure; train it first"
         )
-    return measure_model(path / MODEL, options), path / DIAGNOSIS
+    return measure_model(path / MODEL, options)
 
 
-def _figures_of_file(path: Path) -> Path:
-    """Return the folder for figures of a model file, beside it; of published weights, in the current folder."""
+def figures_folder(options: Options) -> Path:
+    """Return --out, or a folder in a run directory, beside a model file, or for published weights, here."""
     from resnetlab.models.pretrained.resolve import output_base
 
-    base = output_base(path, path)
+    if options.out is not None:
+        return options.out
+    if options.path.is_dir():
+        return options.path / DIAGNOSIS
+    base = output_base(options.path, options.path)
     return base.with_name(f"{base.stem}-{DIAGNOSIS}")
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from resnetlab.cli.data_options import READING_OPTIONS, Reading, ReadingOptions
+from resnetlab.cli.output_paths import check_parent
 from resnetlab.cli.terminal import print_json
 from resnetlab.cli.unused_options import refuse_unused
 from resnetlab.config import ConfigError, DataConfig
@@ -164,6 +165,7 @@ def _output_file(options: Options, model: Path) -> tuple["Format", Path]:
             f"--out {options.out} is for {kind_of_suffix}, but --format is {options.format}, whose files end in "
             f"{suffixes[options.format]}; leave one of them out"
         )
+    check_parent("--out", options.out)
     return kind_of_suffix, options.out
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnetlab.cli.data_options import READING_OPTIONS
 from resnetlab.cli.inspect_options import Options
+from resnetlab.cli.output_paths import check_model_output
 from resnetlab.cli.terminal import print_json
 from resnetlab.cli.unused_options import given_options, refuse_unused
 from resnetlab.config import ConfigError, ModelConfig, block_properties
@@ -19,8 +20,6 @@ CHECK_OPTIONS = ("mean", "std", "image_size")
 """The options of the card that --data takes too, without --save."""
 BLOCK_BYTES = 64
 """Fewest bytes of a block in an exported file, so that a damaged card builds no network of millions of blocks."""
-OTHER_SUFFIXES = (".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".onnx", ".xml", ".pt2")
-"""Suffixes of other kinds of file; a model file must not have them, since some select the engine of a file."""
 
 
 def run(options: Options) -> int:
@@ -212,13 +211,8 @@ def _check_options(options: Options) -> None:
     given = [name for name in given_options(options.card) if options.data is None or name not in CHECK_OPTIONS]
     if options.save is None and given:
         raise ConfigError(f"--{given[0].replace('_', '-')} requires --save FILE, the model file to write")
-    if options.save is not None and options.save.exists():
-        raise ConfigError(f"{options.save} exists already; choose another --save, or delete it")
-    if options.save is not None and options.save.suffix.lower() in OTHER_SUFFIXES:
-        raise ConfigError(
-            f"{options.save}: a model file is safetensors, and {options.save.suffix} is another format; name it "
-            f"{options.save.with_suffix('.safetensors')}"
-        )
+    if options.save is not None:
+        check_model_output("--save", options.save)
     if options.card.mean is not None and options.card.pixel_mean is not None:
         raise ConfigError("give --mean (a value for each channel) or --pixel-mean (one for each pixel), not both")
 

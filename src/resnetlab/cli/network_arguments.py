@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from resnetlab.cli.output_paths import check_output_folder
 from resnetlab.config import ConfigError, DataConfig
 
 
@@ -26,8 +27,7 @@ def network_arguments(options: Any, command: str) -> tuple[list[Path], DataConfi
     files = [find_model_file(model) for model in options.models]
     base = output_base(options.models[0], files[0])
     out = options.out or base.with_name(f"{base.stem}-{command}")
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out} is a file; name a folder")
+    check_output_folder("--out", out)
     if options.data is None:
         return files, None, out
     data = DataConfig(options.data, **options.reading.changes())
