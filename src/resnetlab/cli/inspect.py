@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetlab.cli.data_options import READING_OPTIONS
-from resnetlab.cli.inspect_options import Options
+from resnetlab.cli.inspect_options import Options, check_tried_values
 from resnetlab.cli.output_paths import check_model_output
 from resnetlab.cli.terminal import print_json
 from resnetlab.cli.unused_options import given_options, refuse_unused
@@ -208,6 +208,8 @@ def _check_options(options: Options) -> None:
     """
     if options.data is None:
         refuse_unused(options, READING_OPTIONS, "--data")
+    else:
+        check_tried_values(options.card)
     given = [name for name in given_options(options.card) if options.data is None or name not in CHECK_OPTIONS]
     if options.save is None and given:
         raise ConfigError(f"--{given[0].replace('_', '-')} requires --save FILE, the model file to write")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from resnetlab.cli.class_lists import read_class_list
-from resnetlab.cli.inspect_options import CardOptions
+from resnetlab.cli.inspect_options import CardOptions, check_image_size
 from resnetlab.config import ConfigError, ModelConfig, Preprocessing
 from resnetlab.data.registry import KNOWN_DATASETS
 from resnetlab.models.importing.import_weights import ImportedModel
@@ -89,7 +89,7 @@ def make_preprocessing(options: CardOptions, config: ModelConfig) -> tuple[Prepr
         ConfigError: for values that do not fit the network or each other.
     """
     channels, imagenet = config.in_channels, config.stem != "cifar"
-    size = _check_size(((224 if imagenet else 32),) if options.image_size is None else options.image_size)
+    size = check_image_size(((224 if imagenet else 32),) if options.image_size is None else options.image_size)
     pixel_mean: tuple[float, ...] = ()
     if options.pixel_mean is None:
         assert options.mean is not None
@@ -176,18 +176,6 @@ def _to_full_scale(mean: np.ndarray, std: np.ndarray | None) -> tuple[np.ndarray
     note = f"values above 1 are for pixels from 0 to {MAX_PIXEL}: "
     note += "mean divided by 255, deviation 1" if std is None else "mean and deviation divided by 255"
     return mean / MAX_PIXEL, None if std is None else std / MAX_PIXEL, [note]
-
-
-def _check_size(given: Sequence[int]) -> tuple[int, int]:
-    """Return height and width from one side or from both.
-
-    Raises:
-        ConfigError: for another number of sides, and for sides below 1.
-    """
-    if len(given) not in (1, 2) or min(given) < 1:
-        sides = " ".join(map(str, given))
-        raise ConfigError(f"--image-size must be a side in pixels, or height and width, of 1 or more, not {sides}")
-    return given[0], given[-1]
 
 
 def _resize_like_source(

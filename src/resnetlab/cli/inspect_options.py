@@ -1,5 +1,6 @@
 """The options of `resnetlab inspect`, in the groups of its `--help`."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from resnetlab.cli.data_options import Reading, ReadingOptions
+from resnetlab.config import ConfigError
 
 if TYPE_CHECKING:
     from resnetlab.models.importing.assumptions import AssumptionOverrides
@@ -78,7 +80,8 @@ class Options:
     """The model file to write; an existing file is refused."""
     data: str | None = None
     """Images of the kind that the network was trained on, without labels: a folder, parquet files, shards, or the name
-    of a data set. Each assumption is tried on them; --save takes what they show clearly."""
+    of a data set. Each assumption is tried on them; --save takes what they show clearly. Images that cannot be read are
+    left out, unless --on-bad-image is fail."""
     reading: Reading = ReadingOptions()
     card: Annotated[CardOptions, tyro.conf.OmitArgPrefixes] = CardOptions()
     architecture: Annotated[ArchitectureOptions, tyro.conf.OmitArgPrefixes] = ArchitectureOptions()
@@ -86,3 +89,35 @@ class Options:
     """Key of the network to read, of several in one file: such as ema, or state_dict.teacher."""
     json: bool = False
     """Print one JSON object."""
+
+
+def check_image_size(given: Sequence[int]) -> tuple[int, int]:
+    """Return height and width from one side or from both.
+
+    Raises:
+        ConfigError: for another number of sides, and for sides below 1.
+    """
+    if len(given) not in (1, 2) or min(given) < 1:
+        sides = " ".join(map(str, given))
+        raise ConfigError(f"--image-size must be a side in pixels, or height and width, of 1 or more, not {sides}")
+    return given[0], given[-1]
+
+
+def check_tried_values(card: CardOptions) -> None:
+    """Raise for values of the card that the check on images cannot try.
+
+    Raises:
+        ConfigError: for a mean without a deviation or the reverse, and for another size than a square.
+    """
+    given = {"--mean": card.mean, "--std": card.std}
+    missing = [name for name, values in given.items() if values is None]
+    if len(missing) == 1 and card.pixel_mean is None:
+        other = "--std" if missing == ["--mean"] else "--mean"
+        raise ConfigError(f"{other} requires {missing[0]}; add it, or leave {other} out")
+    if card.image_size is None or card.pixel_mean is not None:
+        return
+    height, width = check_image_size(card.image_size)
+    if height != width:
+        raise ConfigError(
+            f"--image-size {height} {width}: --data tries square inputs; give one side, or leave --data out"
+        )
