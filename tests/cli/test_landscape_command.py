@@ -31,7 +31,7 @@ SMALL = ("--data", "digits", "--images", "32", "--points", "3", "--eigenvalues",
 def terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setattr("resnetlab.evaluation.landscapes.landscape_figures.DPI", 40)
+    monkeypatch.setattr("resnetlab.system.figure_files.PNG_DPI", 40)
 
 
 @pytest.fixture
@@ -190,7 +190,9 @@ def test_errors_are_one_line(files, tmp_path, capsys):
     for words, message in [
         ([], "name at least one model file or run directory"),
         ([files[0], "--points", "4"], "points must be an odd number of at least 3, not 4"),
-        ([files[0], "--extent", "0"], "extent must be above 0, not 0"),
+        ([files[0], "--extent", "0"], "extent must be a finite number above 0, not 0"),
+        ([files[0], "--extent", "inf"], "extent must be a finite number above 0, not inf"),
+        ([files[0], "--time", "inf"], "time must be a finite number above 0, not inf"),
         ([files[0], "--eigenvalues", "-1"], "eigenvalues must be at least 0, not -1"),
         ([*files, "--states", files[0]], "states are for a plane of one network"),
         ([files[0], "--states", files[0], "--points", "3"], "at least 3 states of the run, and there are 2"),

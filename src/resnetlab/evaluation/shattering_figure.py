@@ -8,6 +8,7 @@ import matplotlib as mpl
 from resnetlab.evaluation.shattering import Autocorrelation
 from resnetlab.figure_style import COLOURS, GREY, STYLE, add_caption, create_panels, set_panel_title
 from resnetlab.fonts import text_style
+from resnetlab.system.figure_files import write_figure
 
 NOISE_STYLES = {"white noise": ("#999999", ":"), "brown noise": ("#8c6d31", "--")}
 """Colour and line of each noise."""
@@ -34,6 +35,6 @@ def draw_shattering(curves: Sequence[Autocorrelation], title: str, folder: Path)
         axes.grid(axis="y", alpha=0.25, color=GREY)
         axes.legend(frameon=False, fontsize=8)
         add_caption(figure, ["gradients with respect to neighbouring inputs"], tall=True)
-        figure.savefig(folder / "shattering.png", dpi=160)
-        figure.savefig(folder / "shattering.svg", metadata={"Date": None})
+        write_figure(figure, folder / "shattering.png")
+        write_figure(figure, folder / "shattering.svg")
     return [folder / "shattering.png"]

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from resnetlab.evaluation.landscapes.landscape_models import LandscapeResult
 from resnetlab.figure_style import COLOURS, GREY, STYLE, add_caption, create_panels, set_panel_title
 from resnetlab.fonts import text_style
+from resnetlab.system.figure_files import write_figure
 
-DPI = 160
 COLOUR_MAP = "viridis"
 NUM_LEVELS = 24
 LARGEST_RATIO = 1e5
@@ -41,8 +41,8 @@ def draw_landscapes(results: Sequence[LandscapeResult], labels: Sequence[str], f
         if len(results[0].ys) > 1:
             figures |= {"contours": plot_contours(results, names), "surface": plot_surfaces(results, names)}
         for name, figure in figures.items():
-            figure.savefig(folder / f"{name}.png", dpi=DPI)
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+            write_figure(figure, folder / f"{name}.png")
+            write_figure(figure, folder / f"{name}.svg")
             files.append(folder / f"{name}.png")
     return files
 

@@ -1,6 +1,7 @@
 """Landscapes of model files: what is measured, its record, and the result."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,8 +48,9 @@ class LandscapeOptions:
 
     def __post_init__(self) -> None:
         for name in ("time_s", "extent"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name.removesuffix('_s')} must be above 0, not {getattr(self, name):g}")
+            if not 0 < getattr(self, name) < math.inf:
+                option, value = name.removesuffix("_s"), getattr(self, name)
+                raise ConfigError(f"{option} must be a finite number above 0, not {value:g}")
         if self.num_eigenvalues < 0:
             raise ConfigError(f"eigenvalues must be at least 0, not {self.num_eigenvalues}")
         if self.num_points is not None:

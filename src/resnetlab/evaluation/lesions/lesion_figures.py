@@ -23,9 +23,9 @@ from resnetlab.figure_style import (
     set_panel_title,
 )
 from resnetlab.fonts import text_style
+from resnetlab.system.figure_files import write_figure
 
 MARKERS = "osD^vX"
-DPI = 160
 
 
 def draw_lesions(results: Sequence[LesionResult], labels: Sequence[str], folder: Path) -> list[Path]:
@@ -46,8 +46,8 @@ def draw_lesions(results: Sequence[LesionResult], labels: Sequence[str], folder:
         figures = {"lesion": plot_errors(results, names), "paths": plot_paths(results, names)}
         for name, figure in figures.items():
             if figure is not None:
-                figure.savefig(folder / f"{name}.png", dpi=DPI)
-                figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+                write_figure(figure, folder / f"{name}.png")
+                write_figure(figure, folder / f"{name}.svg")
                 files.append(folder / f"{name}.png")
     return files
 

@@ -15,6 +15,7 @@ from resnetlab.study.figures.depth import plot_depth
 from resnetlab.study.figures.gradients import plot_gradients
 from resnetlab.study.figures.responses import plot_responses
 from resnetlab.study.results import Run
+from resnetlab.system.figure_files import write_figure
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,10 @@ def draw_figures(runs: Sequence[Run], folder: Path) -> list[FigureFile]:
 
 def save_figure(wide: Figure, tall: Figure, folder: Path, stem: str) -> tuple[Path, Path]:
     """Save both forms of a figure as SVG, and the wide one as PNG too; return the paths of the SVG."""
-    wide.savefig(folder / f"{stem}.png", dpi=160)
+    write_figure(wide, folder / f"{stem}.png")
     files = folder / f"{stem}.svg", folder / f"{stem}-tall.svg"
     for figure, path in zip((wide, tall), files, strict=True):
-        figure.savefig(path, metadata={"Date": None})  # the same records give the same bytes
+        write_figure(figure, path)
     return files
 
 
@@ -85,5 +86,5 @@ def draw_layer_stats(run: Run, folder: Path) -> list[Path]:
             figure = FIGURES[kind]([run], False)
             if figure is not None:
                 files.append(folder / f"{kind}.png")
-                figure.savefig(files[-1], dpi=160)
+                write_figure(figure, files[-1])
     return files
