@@ -68,6 +68,8 @@ def test_help_fits_80_columns(command, output):
         (("study", "--seeds", "0"), "seeds is the number of repetitions and must be at least 1, not 0"),
         (("study", "--data", "nothere"), "data 'nothere' is neither a known data set (digits, cifar10"),
         (("study", "--jobs", "0"), "jobs must be at least 1"),
+        (("study", "--executor", "ray", "--gpus-per-run", "inf"), "or a whole number of them, not inf"),
+        (("study", "--executor", "ray", "--gpus-per-run", "nan"), "or a whole number of them, not nan"),
         (("study", "--epochs", "0"), "epochs must be at least 1"),
         (("study", "--depth", "20"), "study has no option '--depth'; did you mean --depths?"),
         (("study", "all"), "study has no argument 'all'"),
@@ -77,6 +79,17 @@ def test_help_fits_80_columns(command, output):
         (("models", "resnet57"), "nearest are 56 and 62"),
         (("models", "--batch-size", "0"), "batch-size must be at least 1"),
         (("models", "resnet20", "--pixels", "3"), "pixels must be at least 8"),
+        (("models", "resnet20", "--pixels", "2049"), "pixels must be at most 2048, not 2049"),
+        (("models", "--pixels", "100000000"), "pixels must be at most 2048, not 100000000"),
+        (("plan", "--published", "--device", "foo"), "--device changes nothing that --published prints; leave it out"),
+        (
+            ("plan", "--published", "--model", "nosuch", "--split-folders", "all=.", "--json"),
+            "--model, --split-folders change nothing that --published prints; leave them out",
+        ),
+        (
+            ("plan", "--data", "digits", "--device", "here", "--devices", "1", "--cores", "4"),
+            "--cores is for the hosts",
+        ),
     ],
 )
 def test_an_invalid_call_prints_one_line_and_returns_2(words, message, tmp_path, monkeypatch, capsys):

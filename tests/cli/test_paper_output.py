@@ -44,7 +44,11 @@ def test_one_network_with_any_shortcut(capsys):
     ("words", "message"),
     [
         (["resnet33"], "no error of 'resnet33' is published; did you mean resnet34?"),
-        (["--pixels", "64"], "--batch-size and --pixels change nothing that --paper prints; leave them out"),
+        (["--pixels", "64"], "--pixels changes nothing that --paper prints; leave it out"),
+        (
+            ["--pixels", "64", "--batch-size", "8"],
+            "--batch-size, --pixels change nothing that --paper prints; leave them",
+        ),
     ],
 )
 def test_wrong_calls(capsys, words, message):

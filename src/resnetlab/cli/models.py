@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from resnetlab.cli.plan import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE
 from resnetlab.cli.terminal import print_json
+from resnetlab.cli.unused_options import refuse_without_effect
 from resnetlab.config import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ class Options:
     batch_size: int = 128
     """Images of a training step, for the activation memory."""
     pixels: int | None = None
-    """Side of the images in pixels; default 224 for ImageNet networks and 32 for CIFAR networks."""
+    """Side of the images in pixels, 8 to 2048; default 224 for ImageNet networks and 32 for CIFAR networks."""
     paper: bool = False
     """Print the errors that the paper and its reproductions published, of one network or of all."""
     json: bool = False
@@ -39,13 +41,13 @@ def run(options: Options) -> int:
     """
     if options.batch_size < 1:
         raise ConfigError(f"batch-size must be at least 1, not {options.batch_size}")
-    if options.pixels is not None and options.pixels < 8:
-        raise ConfigError(f"pixels must be at least 8, not {options.pixels}")
+    if options.pixels is not None and not MIN_IMAGE_SIZE <= options.pixels <= MAX_IMAGE_SIZE:
+        bound = f"least {MIN_IMAGE_SIZE}" if options.pixels < MIN_IMAGE_SIZE else f"most {MAX_IMAGE_SIZE}"
+        raise ConfigError(f"pixels must be at {bound}, not {options.pixels}")
     if options.paper:
         from resnetlab.cli.paper_output import print_paper
 
-        if (options.batch_size, options.pixels) != (Options.batch_size, Options.pixels):
-            raise ConfigError("--batch-size and --pixels change nothing that --paper prints; leave them out")
+        refuse_without_effect(options, ("name", "paper", "json"), "--paper")
         print_paper(options.name, json=options.json)
     elif options.name is None:
         print_catalogue(options)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from resnetlab.cli.data_options import SplitOptions, Splits
 from resnetlab.cli.plan_output import print_plan, print_published
 from resnetlab.cli.terminal import print_json
+from resnetlab.cli.unused_options import refuse_without_effect
 from resnetlab.config import ConfigError
 
 if TYPE_CHECKING:
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
 DECODE_MS = 1.7
 """Time of one core to decode an ImageNet photograph, cropped and resized to 224 pixels:
 docs/results/decode-speed.txt."""
-MAX_IMAGE_SIZE = 2048
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 8, 2048
 """Pixels; a network on larger images has too many activations to count here."""
 MINIMUM = {
     "devices": 1,
     "batch_size": 1,
     "epochs": 1,
     "steps": 1,
-    "image_size": 8,
+    "image_size": MIN_IMAGE_SIZE,
     "cores": 1,
     "price_per_hour": 0,
     "decode_ms": 0,
@@ -79,7 +80,7 @@ class Options:
     storage_mb_per_s: float | None = None
     """Bandwidth of the storage for all devices together, in 10^6 bytes per second. By default unlimited."""
     cores: int | None = None
-    """Processor cores of the host for each device. By default those of the maker's machine."""
+    """Processor cores of the host for each device; not with --device here. By default those of the maker's machine."""
     decode_ms: float = DECODE_MS
     """Milliseconds in which one core decodes, crops and resizes an image; not used for images that train stores in
     memory decoded."""
@@ -96,6 +97,7 @@ def run(options: Options) -> int:
         ConfigError: If a name is unknown or a value is invalid.
     """
     if options.published:
+        refuse_without_effect(options, ("published", "json"), "--published")
         return print_published(as_json=options.json)
     options, work, cluster = resolve_plan(options)
     from resnetlab.planning.plan import plan
@@ -136,6 +138,8 @@ def resolve_plan(options: Options) -> "tuple[Options, Workload, Cluster]":
             f"{options.devices} devices on this machine of {device.devices_per_node} cores; use fewer --devices"
         )
     if options.cores is not None:
+        if device.name == HERE:
+            raise ConfigError("--cores is for the hosts of other devices; with --device here give --devices, the cores")
         device = replace(device, cores=options.cores)
     work = build_workload(model, stats, recipe, image_size=image_size, half=False)
     cluster = Cluster(

@@ -1,5 +1,6 @@
 """`resnetlab study`: train networks of several depths and report what depth does to them."""
 
+import math
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -148,7 +149,7 @@ def check_executor(options: Options) -> None:
         raise ConfigError("--address and --gpus-per-run are for --executor ray")
     if options.executor == "ray" and jobs is not None:
         raise ConfigError("--jobs is for --executor local; a Ray cluster executes as many runs at once as fit")
-    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+    if not 0 <= gpus < math.inf or (gpus > 1 and gpus != int(gpus)):
         raise ConfigError(f"gpus-per-run is a part of one GPU, such as 0.5, or a whole number of them, not {gpus:g}")
 
 

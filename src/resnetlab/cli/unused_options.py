@@ -1,6 +1,6 @@
 """The options that are given, and those of them that have no effect without another one."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -17,6 +17,23 @@ def given_options(options: Any) -> dict[str, Any]:
         elif value != field.default:
             given[field.name] = value
     return given
+
+
+def refuse_without_effect(options: Any, used: Collection[str], option: str) -> None:
+    """Raise if options are given that change nothing in what another one prints.
+
+    Args:
+        options: The options of a command.
+        used: Fields that have an effect.
+        option: The other option, such as `--paper`.
+
+    Raises:
+        ConfigError: in one line, with all of them.
+    """
+    given = [f"--{name.replace('_', '-')}" for name in given_options(options) if name not in used]
+    if given:
+        verb, them = ("changes", "it") if len(given) == 1 else ("change", "them")
+        raise ConfigError(f"{', '.join(given)} {verb} nothing that {option} prints; leave {them} out")
 
 
 def refuse_unused(options: Any, names: Sequence[str], needed: str) -> None:

@@ -40,7 +40,5 @@ def test_named_splits_of_a_folder_select_its_images(photos):
 def test_an_image_that_cannot_be_read(photos, split_folders):
     data = DataConfig(str(photos), split_folders=split_folders)
     assert len(load_sample(data, 99, 3)) == (12 if split_folders is None else 6)
-    with pytest.raises(
-        ConfigError, match=r"bad0[.]png: cannot be decoded .*; skip such images with --on-bad"
-    ):
+    with pytest.raises(ConfigError, match=r"bad0[.]png: cannot be decoded .*; skip such images with --on-bad"):
         load_sample(data, 99, 3, skip_bad=False)
