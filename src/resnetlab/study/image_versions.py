@@ -32,7 +32,7 @@ def check_image_versions(runs: Iterable[Run], pending: Iterable[RunConfig], out:
         if others := [run for fingerprint, group in versions.items() if fingerprint != kept for run in group]:
             raise ConfigError(
                 f"{out} holds runs on other images of {others[0].data_label}, which changed since "
-                f"({_names(others)}); add --fresh to start over, or give another folder with --out"
+                f"({named_runs(others)}); add --fresh to start over, or give another folder with --out"
             )
 
 
@@ -51,7 +51,7 @@ def other_images(runs: Sequence[Run]) -> list[str]:
     return [
         f"{count_text(len(group), 'run')} read other images of {group[0].data_label} than the other runs, "
         f"because they changed in between, and {'is' if len(group) == 1 else 'are'} compared with none: "
-        f"{_names(group)}. To train all on the present images, add --fresh, or give another folder with --out."
+        f"{named_runs(group)}. To train all on the present images, add --fresh, or give another folder with --out."
         for group in _other_versions(runs)
     ]
 
@@ -111,6 +111,7 @@ def _fingerprint(config: RunConfig) -> str | None:
         return None
 
 
-def _names(runs: Sequence[Run]) -> str:
+def named_runs(runs: Sequence[Run]) -> str:
+    """Return the labels of runs in words, the first `MAX_NAMES` of them."""
     names = [run.label for run in runs]
     return ", ".join(names[:MAX_NAMES]) + (f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else "")

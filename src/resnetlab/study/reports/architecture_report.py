@@ -11,9 +11,10 @@ from resnetlab.config import ConfigError
 from resnetlab.serialization import replace_non_finite
 from resnetlab.study.architectures.architecture_effects import OUTCOMES, RULE, architecture_effects, missing_evidence
 from resnetlab.study.architectures.architecture_grid import ARCHITECTURE_SETTINGS, ArchitectureGrid
+from resnetlab.study.comparable_runs import comparable_runs
 from resnetlab.study.figures.all_figures import FigureFile
 from resnetlab.study.figures.architectures import draw_architectures
-from resnetlab.study.image_versions import first_of_each_version, other_images, with_same_images
+from resnetlab.study.image_versions import first_of_each_version
 from resnetlab.study.reports.chance_levels import chance_levels
 from resnetlab.study.reports.report import comparison_cells, machines, page_template, recipe_of, render_csv, versions
 from resnetlab.study.reports.report_table import table_rows
@@ -50,8 +51,9 @@ class ArchitectureReport:
 
     def __init__(self, out: Path, runs: Sequence[Run]) -> None:
         self.runs = runs
-        self.notes = [*other_images(runs), *run_notes(runs)]
-        self.compared = runs = with_same_images(runs)
+        comparable = comparable_runs(runs)
+        self.notes = [*comparable.notes, *run_notes(runs)]
+        self.compared = runs = comparable.runs
         self.rows = table_rows(runs)
         self.chance = chance_levels(runs)
         self.effects = architecture_effects(runs)

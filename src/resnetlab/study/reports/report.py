@@ -16,9 +16,10 @@ from resnetlab.config import ConfigError
 from resnetlab.literature.ablations import published_ablations
 from resnetlab.serialization import replace_non_finite
 from resnetlab.study.arms import CAPPED, MAX_UPDATE
+from resnetlab.study.comparable_runs import comparable_runs
 from resnetlab.study.figures.all_figures import FIGURES, FigureFile, draw_figures
 from resnetlab.study.identity_init import identity_init_results
-from resnetlab.study.image_versions import first_of_each_version, other_images, with_same_images
+from resnetlab.study.image_versions import first_of_each_version
 from resnetlab.study.reports.chance_levels import chance_levels
 from resnetlab.study.reports.published import comparison_columns, published_comparisons
 from resnetlab.study.reports.report_table import CONVERGENCE_PCT, table_rows
@@ -78,8 +79,9 @@ class StudyReport:
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = runs
-        self.notes = [*other_images(runs), *run_notes(runs)]
-        self.compared = runs = with_same_images(runs)
+        comparable = comparable_runs(runs)
+        self.notes = [*comparable.notes, *run_notes(runs)]
+        self.compared = runs = comparable.runs
         self.rows = table_rows(runs)
         self.chance = chance_levels(runs)
         self.verdicts = verdicts(runs)
