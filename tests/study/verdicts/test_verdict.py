@@ -100,6 +100,21 @@ def test_the_control_arm_decides_that_long_steps_are_the_cause():
     assert "So the long steps are the cause, not depth itself." in verdicts(runs + control)[0].sentence
 
 
+@pytest.mark.parametrize("with_long_steps", [0, 1, 2])
+def test_long_steps_are_not_the_cause_unless_every_deep_run_has_them(with_long_steps):
+    """Layers that stall without a long step, and a control arm that trains."""
+    long, control = with_control([1.2, 2.1, 1.4])
+    model = long[-1].config.model
+    stalled = tuple(layer_stats(model, step, grad_to_weight=[1e-9, 0.1, 0.1]) for step in (1, 100, 200, 300))
+    runs = [
+        dataclasses.replace(run, layer_stats=stalled) if run.depth == 56 and run.seed >= with_long_steps else run
+        for run in long
+    ]
+    first = verdicts(runs + control)[0]
+    assert (first.arm, first.kind, first.command) == ("plain", "not enough evidence", None)
+    assert "(plain-capped) it trains, but not in every deep run did a step overwrite a layer" in first.sentence
+
+
 def test_a_control_arm_of_other_depths_does_not_decide():
     runs, control = with_control([60.0, 62.0, 61.0])
     assert kinds(runs + [run for run in control if run.depth == 20])[0] == ("plain", "not enough evidence")

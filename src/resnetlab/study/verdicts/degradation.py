@@ -9,6 +9,7 @@ from resnetlab.study.run_metrics import train_error
 from resnetlab.study.statistics.paired_comparison import DepthPair, RunGroup, RunsBySeed, compare_errors
 from resnetlab.study.statistics.seed_stats import format_range
 from resnetlab.study.verdicts.depth_result import DepthResult, main_depth_result, unlearnt_shallower
+from resnetlab.study.verdicts.layer_steps import layer_steps
 from resnetlab.study.verdicts.run_checks import has_learnt
 from resnetlab.study.verdicts.sentences import gradients_text, network_name
 
@@ -55,12 +56,17 @@ def detect_long_steps(group: RunGroup) -> str | None:
     control = _control_result(group)
     if result is None or control is None or not result.is_worse or result.deep_is_sound is not False:
         return None
-    if not control_cures(group):
+    if not control_cures(group) or not _overwrites_layers(result):
         return None
     return (
         f"{result.text}: {gradients_text(_deep_runs(result))}. With the step of each layer limited it trains: "
         f"{control.text}. So the long steps are the cause, not depth itself."
     )
+
+
+def _overwrites_layers(result: DepthResult) -> bool:
+    """Return whether a step overwrites a layer in every deep run: layers may also stall without a long step."""
+    return all((steps := layer_steps(run)) is not None and steps.overwritten for run in _deep_runs(result))
 
 
 def limit_text(runs: RunsBySeed) -> str:

@@ -9,6 +9,7 @@ from resnetlab.study.arms import CAPPED, family_of
 from resnetlab.study.run_metrics import epoch_selection, train_error, unknown_steps_reason, unseen_error
 from resnetlab.study.statistics.paired_comparison import RunGroup, compare_errors
 from resnetlab.study.study_command import Additions, study_command, two_depths
+from resnetlab.study.verdicts.degradation import control_cures
 from resnetlab.study.verdicts.depth_result import (
     DepthResult,
     is_under_way,
@@ -100,7 +101,9 @@ def _nothing(_: RunGroup) -> None:
     return None
 
 
-def _control(group: RunGroup) -> Additions:
+def _control(group: RunGroup) -> Additions | None:
+    if control_cures(group):
+        return None
     if group.control is None and not group.arm.endswith(CAPPED):
         return Additions(arms=(group.arm, group.arm + CAPPED))
     return _seeds(group)
@@ -184,6 +187,11 @@ def _unsound_gradients(group: RunGroup, result: DepthResult) -> str | None:
     if group.control is None:
         arms = f"--arms {group.arm} {group.arm}{CAPPED}"
         return f"{text} Whether that is the cause is decided by a limit on the step of each layer: {arms}."
+    if control_cures(group):
+        return (
+            f"{text} With the step of each layer limited ({group.control.arm}) it trains, but not in every deep "
+            "run did a step overwrite a layer, so nothing shows that long steps are the cause."
+        )
     return f"{text} The control arm {group.control.arm} does not decide whether that is the cause; add seeds."
 
 

@@ -74,10 +74,10 @@ FAILING: tuple[VerdictRule, ...] = (
         "exploding",
         f"at the first step the gradient of the median layer is {EXPLODING_GRADIENT:g} times its weights or more, or "
         "not finite, in the deepest networks, which do not learn, and not in the shallowest; this holds in every seed, "
-        "and the 99 % interval of the difference is above zero; or the deepest networks end worse, a step overwrites "
-        f"some of their layers (learning rate x gradient, at the sampled steps, is {OVERWRITING_UPDATE:g} times the "
-        "weights or more), and the control arm, which limits the steps, trains them as well as the same shallower "
-        "ones. Not if the control arm degrades too",
+        "and the 99 % interval of the difference is above zero; or the deepest networks end worse, in every run a step "
+        "overwrites some of their layers (learning rate x gradient, at the sampled steps, is "
+        f"{OVERWRITING_UPDATE:g} times the weights or more), and the control arm, which limits the steps, trains them "
+        "as well as the same shallower ones. Not if the control arm degrades too",
         "the phenomenon: Glorot and Bengio 2010; the threshold: ours, below 10 in every network tried that learns",
     ),
     VerdictRule(
