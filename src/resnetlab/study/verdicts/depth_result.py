@@ -12,7 +12,7 @@ from resnetlab.study.statistics.paired_comparison import (
     compare_errors,
 )
 from resnetlab.study.verdicts.rules import DEGRADATION_POINTS, UNDER_TRAINED_PCT, UNDER_WAY_SHARE
-from resnetlab.study.verdicts.run_checks import has_learnt, has_sound_gradients, is_improving
+from resnetlab.study.verdicts.run_checks import has_diverged, has_learnt, has_sound_gradients, is_improving
 from resnetlab.study.verdicts.sentences import effect_text
 from resnetlab.study.verdicts.training_progress import loss_fall_before_drop
 
@@ -39,12 +39,19 @@ class DepthResult(NamedTuple):
     def is_worse(self) -> bool:
         """Whether the deep network clearly ends `DEGRADATION_POINTS` above the shallow one, which has learnt."""
         shallow = (self.pair.shallow[seed] for seed in self.effect.points)
-        return self.is_clear and self.effect.mean >= DEGRADATION_POINTS and all(map(has_learnt, shallow))
+        is_large = self.is_clear and self.effect.mean >= DEGRADATION_POINTS
+        return is_large and all(map(has_learnt, shallow)) and not self.has_diverged_run
 
     @property
     def is_as_good(self) -> bool:
         """Whether the interval rules out that the deep network ends `DEGRADATION_POINTS` above the shallow one."""
-        return self.effect.interval is not None and self.effect.interval[1] < DEGRADATION_POINTS
+        interval = self.effect.interval
+        return interval is not None and interval[1] < DEGRADATION_POINTS and not self.has_diverged_run
+
+    @property
+    def has_diverged_run(self) -> bool:
+        """Whether a run of the two networks ended in NaN, also one of a seed that the other network lacks."""
+        return any(has_diverged(run) for networks in self.pair for run in networks.values())
 
     @property
     def is_better(self) -> bool:

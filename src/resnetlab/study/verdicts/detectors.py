@@ -18,12 +18,13 @@ from resnetlab.study.run_metrics import (
     train_error,
     worst_gradient,
 )
-from resnetlab.study.statistics.paired_comparison import DepthPair, RunGroup, compare_pairs
+from resnetlab.study.statistics.paired_comparison import DepthPair, RunGroup, RunsBySeed, compare_pairs
 from resnetlab.study.verdicts.degradation import control_fails_too, detect_degradation, detect_long_steps
 from resnetlab.study.verdicts.layer_steps import layer_steps
 from resnetlab.study.verdicts.overfitting import detect_overfitting
 from resnetlab.study.verdicts.rules import EXPLODING_GRADIENT, MIN_SEEDS
 from resnetlab.study.verdicts.run_checks import (
+    has_diverged,
     has_exploding_gradients,
     has_learnt,
     has_sound_gradients,
@@ -38,7 +39,8 @@ from resnetlab.training.optimizers.lr_schedule import lower_lr
 
 def _vanishing(group: RunGroup) -> str | None:
     extremes = _only_deep_fails(group, has_vanishing_gradients)
-    if extremes is None:
+    size = group.train_sizes[-1]
+    if extremes is None or any(has_diverged(run) for run in group.runs if run.train_images == size):
         return None
     shallow, deep = extremes
     difference = compare_pairs(shallow, deep, _stalled_pct)
@@ -79,14 +81,7 @@ def _lr_too_high(group: RunGroup) -> str | None:
     size = group.train_sizes[-1]
     runs = group.by_seed(group.depths(size)[-1], size)
     deep = list(runs.values())
-    has_sound_start = all((worst := worst_gradient(run)) is not None and worst < EXPLODING_GRADIENT for run in deep)
-    if (
-        control_fails_too(group)
-        or len(deep) < MIN_SEEDS
-        or not has_sound_start
-        or any(map(has_learnt, deep))
-        or not all(map(is_rising, deep))
-    ):
+    if control_fails_too(group) or len(deep) < MIN_SEEDS or not _fails_by_rate(runs):
         return None
     lr = deep[0].config.recipe.lr
     seen = [
@@ -106,25 +101,38 @@ def _lr_too_high(group: RunGroup) -> str | None:
 
 
 def _unstable(group: RunGroup) -> str | None:
-    """Return a sentence if a run of several seeds ended in NaN: the worst result there is, whatever the others did."""
-    diverged = [run for run in group.runs if run.status == "diverged"]
-    is_explained = not any(map(epoch_selection, group.runs)) and (_exploding(group) or _lr_too_high(group))
-    if not diverged or is_explained:  # selected epochs give neither of the two verdicts
+    """Return a sentence on the networks of which a run ended in NaN: the worst result there is, whatever others did.
+
+    Networks whose failure the verdicts exploding or learning rate too high explain are left out.
+    """
+    networks = _unexplained_networks(group)
+    if not networks:
         return None
     counts = []
-    for size in group.train_sizes:
-        for depth in group.depths(size):
-            runs = group.by_seed(depth, size)
-            if len(runs) >= MIN_SEEDS and any(run.status == "diverged" for run in runs.values()):
-                done = [run for run in runs.values() if run.status == "done"]
-                others = f", the others end at {metric_range(train_error, done)} % training error" if done else ""
-                counts.append(f"{network_name(runs)}: {diverged_text(runs)}{others}")
-    if not counts:
-        return None
+    for runs in networks:
+        done = [run for run in runs.values() if run.status == "done"]
+        others = f", the others end at {metric_range(train_error, done)} % training error" if done else ""
+        counts.append(f"{network_name(runs)}: {diverged_text(runs)}{others}")
+    lr = next(iter(networks[0].values())).config.recipe.lr
     return (
-        f"{'; '.join(counts)}. A run that ends in NaN is the worst result, so nothing is said about depth; try lr "
-        f"{lower_lr(diverged[0].config.recipe.lr):g} or a warm-up."
+        f"{'; '.join(counts)}. A run that ends in NaN is the worst result, so nothing is said about depth from "
+        f"{'this network' if len(networks) == 1 else 'these networks'}; try lr {lower_lr(lr):g} or a warm-up."
     )
+
+
+def _unexplained_networks(group: RunGroup) -> list[RunsBySeed]:
+    """Return the networks of several seeds of which a run ended in NaN for a reason that no other verdict names."""
+    networks = [group.by_seed(depth, size) for size in group.train_sizes for depth in group.depths(size)]
+    networks = [runs for runs in networks if len(runs) >= MIN_SEEDS and any(map(has_diverged, runs.values()))]
+    if not networks or any(map(epoch_selection, group.runs)):  # selected epochs give neither of the two verdicts
+        return networks
+    explodes, rate_is_too_high = _exploding(group) is not None, _lr_too_high(group) is not None
+    return [
+        runs
+        for runs in networks
+        if not (explodes and all(has_exploding_gradients(run) for run in runs.values() if has_diverged(run)))
+        and not (rate_is_too_high and _fails_by_rate(runs))
+    ]
 
 
 def _under_trained(group: RunGroup) -> str | None:
@@ -153,7 +161,7 @@ DETECTORS: dict[str, Callable[[RunGroup], str | None]] = {
 
 
 def _only_deep_fails(group: RunGroup, fails: Callable[[Run], bool]) -> DepthPair | None:
-    """Return the extremes if, in every seed, the deep network fails and has not learnt, and the shallow one is sound.
+    """Return the extremes if, in every run, the deep network fails and has not learnt, and the shallow one is sound.
 
     Vanishing and exploding need this: a failure that all depths share is not an effect of depth.
     """
@@ -161,10 +169,18 @@ def _only_deep_fails(group: RunGroup, fails: Callable[[Run], bool]) -> DepthPair
     seeds = extremes.shallow.keys() & extremes.deep.keys() if extremes else set()
     if not extremes or len(seeds) < MIN_SEEDS:
         return None
+    deep_fails = all(fails(run) and not has_learnt(run) for run in extremes.deep.values())
+    shallow_is_sound = all(has_sound_gradients(run) and has_learnt(run) for run in extremes.shallow.values())
     shallow, deep = ({seed: runs[seed] for seed in seeds} for runs in extremes)
-    deep_fails = all(fails(run) and not has_learnt(run) for run in deep.values())
-    shallow_is_sound = all(has_sound_gradients(run) and has_learnt(run) for run in shallow.values())
     return DepthPair(shallow, deep) if deep_fails and shallow_is_sound else None
+
+
+def _fails_by_rate(runs: RunsBySeed) -> bool:
+    """Return whether no run of a network learns, all are rising, and no gradient explodes while the loss is finite."""
+    has_sound_start = all(
+        (worst := worst_gradient(run)) is not None and worst < EXPLODING_GRADIENT for run in runs.values()
+    )
+    return has_sound_start and not any(map(has_learnt, runs.values())) and all(map(is_rising, runs.values()))
 
 
 def _stalled_pct(run: Run) -> float | None:

@@ -7,7 +7,7 @@ from resnetlab.study.run_metrics import generalisation_gap, train_error, unseen_
 from resnetlab.study.statistics.paired_comparison import PairedComparison, RunGroup, RunsBySeed, compare_pairs
 from resnetlab.study.verdicts.depth_result import DepthResult, depth_result
 from resnetlab.study.verdicts.rules import OVERFITTING_POINTS, UNDER_TRAINED_PCT
-from resnetlab.study.verdicts.run_checks import has_fitted
+from resnetlab.study.verdicts.run_checks import has_diverged, has_fitted
 from resnetlab.study.verdicts.sentences import metric_range, network_name
 
 
@@ -22,6 +22,8 @@ def _with_fewer_images(group: RunGroup) -> str | None:
     A gap on fifty images varies over seeds, so the interval is that of the mean over depths.
     """
     compared = gaps_with_fewer_images(group)
+    if any(has_diverged(run) for few, many, _ in compared for runs in (few, many) for run in runs.values()):
+        return None
     if not compared or not _mean_over_depths([wider for _, _, wider in compared]).is_clear:
         return None
     sentences = []
@@ -65,7 +67,12 @@ def _mean_over_depths(compared: Sequence[PairedComparison]) -> PairedComparison:
 
 
 def _with_depth(group: RunGroup) -> str | None:
-    """Return a sentence if, for every number of training images, the deepest networks overfit more."""
+    """Return a sentence if, for every number of training images, the deepest networks overfit more.
+
+    A run of any depth that ended in NaN leaves it open: every depth counts.
+    """
+    if any(map(has_diverged, group.runs)):
+        return None
     sentences = []
     for size in group.train_sizes:
         result = depth_result(group, size)

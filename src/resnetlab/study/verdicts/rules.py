@@ -89,9 +89,10 @@ FAILING: tuple[VerdictRule, ...] = (
     ),
     VerdictRule(
         "unstable",
-        f"a run of a network with {MIN_SEEDS} seeds or more ends in NaN, and neither exploding gradients nor the "
-        "learning rate explains all of the arm's failures; a run that ends in NaN counts as the worst result, so that "
-        "no verdict on depth is given",
+        f"a run of a network with {MIN_SEEDS} seeds or more ends in NaN, and neither its exploding gradients at the "
+        "first step nor the learning rate, as one of the two verdicts above, explains it; a run that ends in NaN "
+        "counts as the worst result, so that no verdict on depth rests on its network, and degradation, vanishing and "
+        "overfitting with depth are not said of any depth trained on as many images",
         "a run that diverges in one seed of three is no evidence that the other two are sound",
     ),
     VerdictRule(

@@ -40,6 +40,11 @@ class RunIssue:
     sentence: str
 
 
+def has_diverged(run: Run) -> bool:
+    """Return whether a run ended in NaN."""
+    return run.status == "diverged"
+
+
 def has_learnt(run: Run) -> bool:
     """Return whether a run ended with a training error well below that of guessing."""
     error = train_error(run)
