@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from scipy.stats import t, ttest_1samp
 
-from resnetlab.study.architectures.architecture_effects import architecture_effects, missing_evidence
+from resnetlab.study.architectures.architecture_effects import OUTCOMES, architecture_effects, missing_evidence
 from resnetlab.study.architectures.architecture_grid import ARCHITECTURE_SETTINGS, ArchitectureGrid
 from resnetlab.study.grid import run_name
 from resnetlab.study.results import Run
@@ -100,6 +100,22 @@ def test_one_correction_for_all_architectures():
 )
 def test_outcomes(errors, expected):
     assert outcome(errors)["mlp", "train"] == expected
+
+
+def test_a_clear_rise_below_two_points_is_named():
+    """Too small for degradation, and no proof that depth does not hurt."""
+    rise = (1.3, 1.65, 1.5)
+    for errors, words in (
+        (four("mlp", rise, FITTED), "without"),
+        (four("mlp", FITTED, rise), "with"),
+        (four("mlp", rise, rise), "without and with"),
+    ):
+        found = architecture_effects(runs(errors))
+        assert found[0].outcome == "no degradation"
+        assert found[0].sentence.endswith(f" A rise of less than 2 points is clear {words} the addition.")
+    none = architecture_effects(runs(four("mlp", (0.3, 0.2, 0.9), FITTED)))
+    assert "A rise of less" not in none[0].sentence
+    assert OUTCOMES["no degradation"] == "a rise of 2 points or more with depth is ruled out without the addition"
 
 
 def test_a_run_that_ends_in_nan_counts_as_the_worst():

@@ -26,6 +26,24 @@ def test_the_networks_that_are_no_better_are_counted():
     assert level.as_json()["no_better"] == ("plain-56 (1 of 2 runs)",)
 
 
+def test_a_run_that_ended_in_nan_is_no_better():
+    diverged = synthetic_run("plain", 56, 1, None, status="diverged")
+    (level,) = chance_levels(
+        [run("plain", 0, better=True), diverged, synthetic_run("C", 56, 0, None, status="diverged")]
+    )
+    assert level.sentence.endswith("No better than chance: plain-56 (1 of 2 runs), C-56 (1 of 1 run).")
+    assert "known" not in level.as_json()
+
+
+def test_runs_that_did_not_finish_are_not_called_better():
+    better = run("plain", 0, better=True)
+    for status in ("failed", "unfinished"):
+        (level,) = chance_levels([better, synthetic_run("plain", 56, 1, None, status=status)])
+        assert level.sentence.endswith("Every finished run is better than chance.")
+    (level,) = chance_levels([better, synthetic_run("plain", 56, 1, 1.0)])
+    assert level.sentence.endswith("Every run that recorded it is better than chance.")
+
+
 def test_data_without_a_test_split_have_the_level_of_the_validation_split():
     (level,) = chance_levels([run("residual", 0, better=True, data="/photos/<b>", test=False)])
     assert level.sentence.startswith("Chance level on <b>: 89.26 % val error")

@@ -31,10 +31,11 @@ RULE = (
     f"t over seeds, two-sided) is below {100 * LEVEL:g} % after Holm's correction for all comparisons of one error, "
     "over all architectures; otherwise it is a tie. The interval is that of a single comparison, without the "
     "correction. Depth hurts if the training error of the plain networks clearly rises with it; the shallow ones must "
-    f"end at {UNDER_TRAINED_PCT:g} % or less. There is nothing to cure if the interval of the rise ends below "
-    f"{DEGRADATION_POINTS:g} points. The addition cures depth if it clearly lowers the error of the deep networks, and "
-    f"the interval of the rise with it ends below {DEGRADATION_POINTS:g} points; it cures depth in part if the error "
-    "clearly rises with it, too. Between the two it lowers the error, and whether it cures depth fully is open. It "
+    f"end at {UNDER_TRAINED_PCT:g} % or less. There is no degradation to cure if the interval of the rise ends below "
+    f"{DEGRADATION_POINTS:g} points; a smaller rise that is clear is named. The addition cures depth if it clearly "
+    "lowers the error of the deep networks, and the interval of the rise with it ends below "
+    f"{DEGRADATION_POINTS:g} points; it cures depth in part if it does not, and the error clearly rises with it, too. "
+    "Between the two it lowers the error, and whether it cures depth fully is open. It "
     "does not cure depth if it raises the error, or if its interval excludes half of the rise. A run that ended in NaN "
     f"counts as 100 %. {FIXED_SEEDS}"
 )
@@ -45,7 +46,7 @@ OUTCOMES = {
     "cures in part": "the addition cures depth in part",
     "lowers the error": "the addition lowers the error of the deep network; whether it cures depth fully is open",
     "does not cure": "the addition does not cure depth",
-    "no degradation": "there is nothing to cure, depth does not hurt the plain network",
+    "no degradation": f"a rise of {DEGRADATION_POINTS:g} points or more with depth is ruled out without the addition",
     "not enough evidence": "not enough evidence",
 }
 """Outcome to the words of a report."""
@@ -125,9 +126,18 @@ class ArchitectureEffect:
             f"{_words(self.addition)}."
         )
         if self.has_learnt or self.split != "train":
-            return text
+            return text + self._small_rises
         end = f"Shallow plain networks end at {self.shallow_pct:.1f} % training error"
         return f"{text} {end}: they have not learnt, so nothing follows about depth."
+
+    @property
+    def _small_rises(self) -> str:
+        """The rises with depth that are clear but too small for degradation, as a sentence; empty if there is none."""
+        rises = {"without": self.plain, "with": self.residual}
+        found = [word for word, rise in rises.items() if rise.better == rise.first and _excludes_rise(rise)]
+        if not found:
+            return ""
+        return f" A rise of less than {DEGRADATION_POINTS:g} points is clear {' and '.join(found)} the addition."
 
     def as_json(self) -> dict[str, Any]:
         """Return the entry of `results.json`; its keys are stable between versions."""

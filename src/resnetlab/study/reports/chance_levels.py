@@ -21,7 +21,10 @@ class ChanceOnData:
     answer: str | None
     """The class that is always answered; `None` if every class does as well."""
     no_better: tuple[str, ...]
-    """Networks with a run whose 95 % interval reaches the level, with how many of their finished runs do."""
+    """Networks with a run whose 95 % interval reaches the level or that ended in NaN, with how many of their ended
+    runs do."""
+    known: str = "run"
+    """The runs of which it is known: every `run`, every `finished run`, or every `run that recorded it`."""
 
     @property
     def sentence(self) -> str:
@@ -30,30 +33,37 @@ class ChanceOnData:
             f"Chance level on {self.data}: {self.error_pct:.2f} % {self.split} error by {constant_answer(self.answer)}."
         )
         if not self.no_better:
-            return f"{level} Every run is better than chance."
+            return f"{level} Every {self.known} is better than chance."
         return f"{level} No better than chance: {', '.join(self.no_better)}."
 
     def as_json(self) -> dict[str, Any]:
         """Return the entry of `results.json`."""
-        return {**asdict(self), "sentence": self.sentence}
+        entry = asdict(self)
+        del entry["known"]
+        return {**entry, "sentence": self.sentence}
 
 
 def chance_levels(runs: Sequence[Run]) -> list[ChanceOnData]:
-    """Return the chance level of each data set; none for records that were written before they had it."""
+    """Return the chance level of each data set; none for records that were written before they had it.
+
+    A run that ended in NaN is the worst result there is, no better than chance.
+    """
     by_data: dict[str, list[Run]] = {}
     for run in runs:
-        if run.status == "done" and run.result.get("chance"):
-            by_data.setdefault(run.data, []).append(run)
+        by_data.setdefault(run.data, []).append(run)
     return [level for data, group in by_data.items() if (level := _level(data, group)) is not None]
 
 
 def _level(data: str, runs: Sequence[Run]) -> ChanceOnData | None:
-    split = "test" if all(run.result["chance"].get("test") for run in runs) else "val"
-    entries = [(run.network, entry) for run in runs if (entry := run.result["chance"].get(split))]
+    known = [run for run in runs if run.status == "done" and run.result.get("chance")]
+    split = "test" if all(run.result["chance"].get("test") for run in known) else "val"
+    entries = [(run.network, entry) for run in known if (entry := run.result["chance"].get(split))]
     if not entries:
         return None
-    total = Counter(network for network, _ in entries)
-    failed = Counter(network for network, entry in entries if not entry["better_than_chance"])
+    ended = [(network, entry["better_than_chance"]) for network, entry in entries]
+    ended += [(run.network, False) for run in runs if run.status == "diverged"]
+    total = Counter(network for network, _ in ended)
+    failed = Counter(network for network, is_better in ended if not is_better)
     first = entries[0][1]
     return ChanceOnData(
         data=data,
@@ -64,4 +74,12 @@ def _level(data: str, runs: Sequence[Run]) -> ChanceOnData | None:
             f"{network} ({count} of {total[network]} run{'s' * (total[network] > 1)})"
             for network, count in failed.items()
         ),
+        known=_known(runs, len(ended)),
     )
+
+
+def _known(runs: Sequence[Run], num_known: int) -> str:
+    num_ended = sum(run.status in ("done", "diverged") for run in runs)
+    if num_known < num_ended:  # records that were written before they had it
+        return "run that recorded it"
+    return "run" if num_ended == len(runs) else "finished run"
