@@ -57,6 +57,12 @@ def load_extensions() -> None:
             ) from error
 
 
+def is_installed_extension(module: str) -> bool:
+    """Return whether a module belongs to an installed package with an entry point, so that commands find its names."""
+    entries = importlib.metadata.entry_points(group=GROUP)
+    return module.partition(".")[0] in {entry.module.partition(".")[0] for entry in entries}
+
+
 class Registry(Mapping[str, Any]):
     """A mapping from names to functions of one kind; a configuration checks its names here without loading torch."""
 

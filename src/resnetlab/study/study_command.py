@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from resnetlab.config import DataConfig, Recipe
-from resnetlab.study.arms import Family, arm_recipe, family_of, ordered_arms
-from resnetlab.study.grid import IMAGENET_DEPTHS, default_recipe
+from resnetlab.config import ConfigError, DataConfig, Norm, Recipe
+from resnetlab.extension import is_installed_extension
+from resnetlab.serialization import differences
+from resnetlab.study.arms import CAPPED, MAX_UPDATE, Family, arm_network, arm_norm, arm_recipe, family_of, ordered_arms
+from resnetlab.study.executors.own_code import registered_code
+from resnetlab.study.grid import IMAGENET_DEPTHS, Grid, StudyData, default_recipe
 from resnetlab.study.results import RUNS, Run
-from resnetlab.training.recipes import FITTED_FIELDS, RECIPES, change_recipe, for_network
+from resnetlab.training.recipes import BUILT_IN, FITTED_FIELDS, RECIPES, change_recipe, for_network
 
 DATA_OPTIONS = (
     "root",
@@ -42,15 +45,18 @@ class Additions:
     """The same study in a folder of its own, measured at the last epoch, whatever the validation error."""
 
 
-def study_command(runs: Sequence[Run], added: Additions) -> str:
+def study_command(runs: Sequence[Run], added: Additions) -> str | None:
     """Return the command that makes the runs of one data set with additions, quoted for a POSIX shell.
 
-    It reuses the runs that are in the study's folder. Options of the executor are left out: they do not change results.
+    `None` if no command makes them (`command_obstacle`). It reuses the runs that are in the study's folder. Options of
+    the executor are left out: they do not change results.
 
     Args:
         runs: Runs on one data set, from random weights, which share their recipe.
         added: The runs to add.
     """
+    if command_obstacle(runs, added) is not None:
+        return None
     first = runs[0]
     data, model = first.config.data, first.config.model
     words = ["resnetlab", "study", "--data", data.name]
@@ -61,19 +67,58 @@ def study_command(runs: Sequence[Run], added: Additions) -> str:
             words += ["--data-root" if name == "root" else _option(name), str(value)]
     sizes = sorted({run.train_images or 0 for run in runs}, key=lambda size: size or float("inf"))
     words += [] if sizes == [0] else ["--train-images", *map(str, sizes)]
-    arms = added.arms or tuple(ordered_arms(run.arm for run in runs))
-    depths = added.depths or tuple(sorted({run.depth for run in runs}))
-    seeds = added.num_seeds or max(run.seed for run in runs) + 1
+    arms, depths, seeds = _axes(runs, added)
     words += [] if family_of(model) == "cifar" else ["--family", family_of(model)]
     words += ["--arms", *arms, "--depths", *map(str, depths), "--seeds", str(seeds)]
     words += _recipe_words(first, added)
-    words += [] if model.norm == "batch" else ["--norm", model.norm]
+    words += [] if _norm(runs) == "batch" else ["--norm", _norm(runs)]
     words += [] if model.init_scale == 1 else ["--init-scale", f"{model.init_scale:g}"]
     if first.config.precision in ("tf32", "bf16"):
         words += ["--precision", first.config.precision]
     if "plain" in arms and len(depths) > 1:  # the default preset would add these runs
         words += ["--no-identity-init"]
     return shlex.join([*words, *_folder_words(first, added)])
+
+
+def command_obstacle(runs: Sequence[Run], added: Additions) -> str | None:
+    """Return why no command makes these runs with additions, in words; `None` if one does.
+
+    The command knows nothing of what a script has registered, and has no option for some settings of data and networks.
+    """
+    first = runs[0].config
+    recipe, (arms, depths, seeds) = first.recipe, _axes(runs, added)
+    used = {*(arm.removesuffix(CAPPED) for arm in arms), recipe.optimizer, recipe.schedule, *recipe.augmentations}
+    for own in registered_code():
+        if own.name in used and not is_installed_extension(own.code.__module__):
+            return f"the {own.kind} {own.name} is registered in a script, which adds the runs with resnetlab.study"
+    defaults = DataConfig()
+    for field in dataclasses.fields(DataConfig):
+        value = getattr(first.data, field.name)
+        if field.name not in (*DATA_OPTIONS, "name", "train_images") and value != getattr(defaults, field.name):
+            return f"{field.name}={value} is no option of the command; resnetlab.study adds the runs from Python"
+    recipe = dataclasses.replace(recipe, max_update=None) if recipe.max_update == MAX_UPDATE else recipe
+    family, norm, scale = family_of(first.model), _norm(runs), first.model.init_scale
+    try:
+        Grid((StudyData(first.data, recipe),), depths, arms, seeds, family=family, norm=norm, init_scale=scale)
+        made = arm_network(runs[0].arm, runs[0].depth, family=family, norm=norm, init_scale=scale)
+    except ConfigError as error:
+        return str(error)
+    same = {"name": "", "num_classes": 1, "in_channels": 3}
+    changed = differences(dataclasses.replace(made, **same), dataclasses.replace(first.model, **same))
+    return f"a study makes other networks ({'; '.join(changed)})" if changed else None
+
+
+def _axes(runs: Sequence[Run], added: Additions) -> tuple[tuple[str, ...], tuple[int, ...], int]:
+    """Return arms, depths and number of seeds of the runs with additions."""
+    arms = added.arms or tuple(ordered_arms(run.arm for run in runs))
+    depths = added.depths or tuple(sorted({run.depth for run in runs}))
+    return arms, depths, added.num_seeds or max(run.seed for run in runs) + 1
+
+
+def _norm(runs: Sequence[Run]) -> Norm:
+    """Return the normalisation of the runs, apart from those whose block needs one of its own."""
+    free = (run.config.model.norm for run in runs if arm_norm(run.arm, "batch") != arm_norm(run.arm, "none"))
+    return next(free, "batch")
 
 
 def two_depths(depths: Sequence[int], family: Family) -> tuple[int, int]:
@@ -95,7 +140,7 @@ def _recipe_words(run: Run, added: Additions) -> list[str]:
     own, default = run.config.recipe, default_recipe(run.config.data.name, family_of(run.config.model))
     if added.last_epoch:
         own = dataclasses.replace(own, keep="last", early_stop_epochs=None)
-    name = own.name if own.name in RECIPES else default
+    name = own.name if own.name in BUILT_IN else default
     base = arm_recipe(run.arm, for_network(RECIPES[name], run.config.model))
     changes = {
         field.name: getattr(own, field.name)

@@ -165,6 +165,10 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
+BUILT_IN = frozenset(RECIPES)
+"""Names of the recipes of this package; `register_recipe` adds others to `RECIPES`."""
+
+
 def register_recipe(recipe: Recipe) -> None:
     """Add a recipe under its own `name`, for `recipe(name)` and `--recipe NAME`.
 

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from resnetlab.study.arms import ordered_arms
+from resnetlab.study.arms import family_of, ordered_arms
+from resnetlab.study.grid import IMAGENET_DEPTHS
 from resnetlab.study.results import Run
 from resnetlab.study.statistics.arm_comparisons import MOST_SEEDS, SPLITS, ArmComparison, seeds_needed
 from resnetlab.study.statistics.paired_comparison import group_runs
 from resnetlab.study.statistics.rankings import uncompared_arms
-from resnetlab.study.study_command import Additions, study_command
+from resnetlab.study.study_command import Additions, command_obstacle, study_command
 
 
 @dataclass(frozen=True)
@@ -41,21 +42,45 @@ def comparison_evidence(runs: Sequence[Run], comparisons: Sequence[ArmComparison
     return found
 
 
-def _missing(runs: Sequence[Run], arms: Sequence[str], comparisons: Sequence[ArmComparison]) -> tuple[str, str] | None:
+def _missing(
+    runs: Sequence[Run], arms: Sequence[str], comparisons: Sequence[ArmComparison]
+) -> tuple[str, str | None] | None:
     """Return which comparisons lack, and the command that adds them; `None` if none does."""
     if not comparisons:
         text = f"arms {', '.join(arms)} have no depth and seed in common, so they are not compared"
-        return f"{text}; this makes every arm at every depth and seed:", study_command(runs, Additions())
+        return _every_arm(text, runs)
     if apart := uncompared_arms(runs, comparisons):
         setting, first, second = apart[0]
         text = f"{first} and {second} of {setting.title} have no seed in common, so the arms are not ranked"
-        return f"{text}; this makes every arm at every depth and seed:", study_command(runs, Additions())
+        return _every_arm(text, runs)
     if single := [comparison for comparison in comparisons if comparison.p_holm is None]:
         seeds = max(3, *(run.seed + 1 for run in runs))
         pair = f"{single[0].second} minus {single[0].first}"
-        text = f"one seed says nothing about the difference between arms ({pair}); three or more do:"
-        return text, study_command(runs, Additions(num_seeds=seeds))
+        text = f"one seed says nothing about the difference between arms ({pair}); three or more do"
+        return _with_command(text, runs, Additions(num_seeds=seeds))
     return None
+
+
+def _every_arm(text: str, runs: Sequence[Run]) -> tuple[str, str | None]:
+    """Return what makes every arm at every depth, or, if some arm cannot have some depth, at those that fit all."""
+    if study_command(runs, Additions()) is not None:
+        return _with_command(f"{text}; this makes every arm at every depth and seed", runs, Additions())
+    depths = sorted({run.depth for run in runs})
+    fits_all = 56 if family_of(runs[0].config.model) == "cifar" else IMAGENET_DEPTHS[-1]
+    fitting = [depth for depth in depths if study_command(runs, Additions(depths=(depth,)))] or [fits_all]
+    added = Additions(depths=tuple(fitting))
+    if study_command(runs, added) is None:
+        return _with_command(text, runs, Additions())
+    layers = " and ".join(map(str, fitting))
+    return _with_command(f"{text}; this makes every arm and seed at {layers} layers, which fit all arms", runs, added)
+
+
+def _with_command(text: str, runs: Sequence[Run], added: Additions) -> tuple[str, str | None]:
+    """Return a text that announces its command, or says why there is none."""
+    obstacle = command_obstacle(runs, added)
+    if obstacle is None:
+        return f"{text}:", study_command(runs, added)
+    return f"{text}. No command adds this: {obstacle}.", None
 
 
 def _tie_evidence(runs: Sequence[Run], ties: Sequence[ArmComparison], num: int) -> tuple[str, str | None]:
@@ -75,8 +100,5 @@ def _tie_evidence(runs: Sequence[Run], ties: Sequence[ArmComparison], num: int) 
     setting = comparison.setting
     pair = f"{comparison.first} and {comparison.second} ({abs(comparison.mean):.2f} points of {SPLITS[setting.split]}"
     added = Additions(arms=(comparison.first, comparison.second), depths=(setting.depth,), num_seeds=num_seeds)
-    return (
-        f"{text} If mean and deviation stay as they are, {num_seeds} seeds would separate {pair}, "
-        f"{setting.depth} layers):",
-        study_command(runs, added),
-    )
+    text += f" If mean and deviation stay as they are, {num_seeds} seeds would separate {pair}, {setting.depth} layers)"
+    return _with_command(text, runs, added)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from resnetlab.study.arms import CAPPED, family_of
 from resnetlab.study.run_metrics import epoch_selection, train_error, unknown_steps_reason, unseen_error
 from resnetlab.study.statistics.paired_comparison import RunGroup, compare_errors
-from resnetlab.study.study_command import Additions, study_command, two_depths
+from resnetlab.study.study_command import Additions, command_obstacle, study_command, two_depths
 from resnetlab.study.verdicts.degradation import control_cures
 from resnetlab.study.verdicts.depth_result import (
     DepthResult,
@@ -49,12 +49,16 @@ def missing_evidence(group: RunGroup, groups: Sequence[RunGroup] = ()) -> Missin
     reason, added = _reason(group)
     one_depth = group.extremes() is None
     if added is not None and one_depth:
+        size = group.train_sizes[-1]
         others = [other for other in groups if other.data == group.data and other.extremes() is None]
-        added = replace(added, arms=tuple(other.arm for other in others) or None)
+        same = tuple(other.arm for other in others if other.depths(other.train_sizes[-1]) == group.depths(size))
+        added = replace(added, arms=same or None)
     if added is not None and any(map(epoch_selection, group.runs)):
         added = replace(added, last_epoch=True)  # more runs of the same kind would decide nothing
+    obstacle = None if added is None else command_obstacle(group.runs, added)
     command = None if added is None else study_command(group.runs, added)
-    return MissingEvidence(reason + _issue_counts(group), command, one_depth)
+    hint = f" No command adds this: {obstacle}." if obstacle else ""
+    return MissingEvidence(reason + hint + _issue_counts(group), command, one_depth)
 
 
 def _reason(group: RunGroup) -> tuple[str, Additions | None]:
