@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from resnetlab.config import ModelConfig, Recipe
+from resnetlab.config import ModelConfig, Norm, Recipe
 from resnetlab.serialization import differences
 from resnetlab.study.arms import MAX_UPDATE, arm_norm
 from resnetlab.study.image_versions import named_runs, other_images, with_same_images
@@ -35,7 +35,7 @@ class Settings:
 
     recipe: Recipe
     """Without the limit of control arms."""
-    norm: str
+    norm: Norm
     network: ModelConfig
     """The network without what arms and depths change: its family and widths, for example."""
     image_size: int | None

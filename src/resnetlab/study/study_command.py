@@ -117,8 +117,10 @@ def _axes(runs: Sequence[Run], added: Additions) -> tuple[tuple[str, ...], tuple
 
 def _norm(runs: Sequence[Run]) -> Norm:
     """Return the normalisation of the runs, apart from those whose block needs one of its own."""
-    free = (run.config.model.norm for run in runs if arm_norm(run.arm, "batch") != arm_norm(run.arm, "none"))
-    return next(free, "batch")
+    free: list[Norm] = [
+        run.config.model.norm for run in runs if arm_norm(run.arm, "batch") != arm_norm(run.arm, "none")
+    ]
+    return free[0] if free else "batch"
 
 
 def two_depths(depths: Sequence[int], family: Family) -> tuple[int, int]:
