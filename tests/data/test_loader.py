@@ -328,3 +328,18 @@ def test_the_mean_of_each_pixel_is_subtracted_before_the_crop():
     params = augmentation_params(0, 0, 60)
     expected = random_flip(random_crop(resident_images(split)[labels] / 255 - mean, 3, params[:, :2]), params[:, 2])
     assert torch.equal(images, expected)
+
+
+@pytest.mark.parametrize("crop", ["resized", "scale"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_mean_of_each_pixel_has_the_size_of_the_crop(crop, channels):
+    images = torch.from_numpy(random_images(60, 16).transpose(0, 3, 1, 2).copy())[:, :channels]
+    split = Split(images, torch.arange(60))
+    rows, columns = torch.meshgrid(torch.linspace(0, 1, 16), torch.linspace(0, 1, 16), indexing="ij")
+    mean = torch.stack([rows, columns, rows * columns])[:channels]
+    preprocessing = Preprocessing(16, (0.5,) * channels, (1.0,) * channels, pixel_mean=tuple(mean.flatten().tolist()))
+    recipe = Recipe(batch_size=60, crop=crop)
+    boxes = crop_boxes(recipe, torch.full((60, 2), 16), augmentation_params(0, 0, 60), image_size=12)
+    found, labels = next(train_batches(split, preprocessing, recipe, seed=0, epoch=0, image_size=12))
+    expected = resize_boxes(images[labels], boxes, 12) - resize(mean[None], 12)
+    torch.testing.assert_close(found, expected)

@@ -62,6 +62,25 @@ def test_a_channel_without_variation_has_standard_deviation_1():
     assert result.std[1:] == (1.0, 1.0)
 
 
+@pytest.mark.parametrize("value", [7, 85, 128, 254])
+@pytest.mark.parametrize("count", [10, FLOAT_VALUES // (3 * 32 * 32) + 1])
+def test_a_channel_of_one_value_other_than_0_has_standard_deviation_1(value, count):
+    """Its mean may be rounded, so that the computed deviation is not exactly 0."""
+    split = random_split(count, 32)
+    assert isinstance(split.images, torch.Tensor)
+    split.images[:, 1] = value
+    result = channel_normalisation(split)
+    assert result.std[1] == 1.0
+    assert result.mean[1] == pytest.approx(value / 255, rel=1e-12)
+    assert 0.2 < result.std[0] < 0.4
+
+
+def test_an_encoded_channel_of_one_value_has_standard_deviation_1():
+    pixels = random_images(30)
+    pixels[..., 2] = 85
+    assert channel_normalisation(encoded_split(pixels)).std[2] == 1.0
+
+
 def test_pixel_normalisation_subtracts_the_mean_of_each_pixel():
     split = random_split(300, 4)
     result = pixel_normalisation(split, channel_normalisation(split))

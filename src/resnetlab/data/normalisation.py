@@ -40,11 +40,13 @@ def channel_normalisation(train: Split, crop_ratio: float = 1.0, workers: int = 
     elif train.images.numel() <= FLOAT_VALUES:
         size = train.images.shape[-1]
         scaled = train.images.double() / 255
-        mean, std = scaled.mean((0, 2, 3)), scaled.std((0, 2, 3))
+        mean = scaled.mean((0, 2, 3))
+        varies = scaled.amax((0, 2, 3)) > scaled.amin((0, 2, 3))
+        std = torch.where(varies, scaled.std((0, 2, 3)), 1.0)
     else:
         size = train.images.shape[-1]
         mean, std = _from_counts(_count_values(iter(train.images.split(CHUNK))))
-    return Preprocessing(size, tuple(mean.tolist()), tuple(s or 1.0 for s in std.tolist()), crop_ratio=crop_ratio)
+    return Preprocessing(size, tuple(mean.tolist()), tuple(std.tolist()), crop_ratio=crop_ratio)
 
 
 def pixel_normalisation(train: Split, preprocessing: Preprocessing) -> Preprocessing:
@@ -92,11 +94,14 @@ def _count_values(chunks: Iterator[Tensor]) -> Tensor:
 
 
 def _from_counts(counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of each channel, in units of full scale."""
+    """Return mean and standard deviation of each channel, in units of full scale; 1 for a channel of one value.
+
+    The mean of such a channel may be rounded, so that its computed deviation is not exactly 0.
+    """
     total = counts.sum(1)
     if int(total.min()) == 0:
         raise ConfigError("none of the training images can be decoded; list them with: resnetlab data check PATH")
     value = torch.arange(256, dtype=torch.float64) / 255
     mean = (counts * value).sum(1) / total
     variance = (counts * (value - mean[:, None]) ** 2).sum(1) / (total - 1).clamp(min=1)
-    return mean, variance.sqrt()
+    return mean, torch.where((counts > 0).sum(1) > 1, variance.sqrt(), 1.0)

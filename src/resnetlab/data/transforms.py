@@ -29,11 +29,12 @@ fb.resnet.torch)."""
 def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     """Normalise images (batch, channels, height, width) to float32 of about zero mean and unit standard deviation.
 
-    uint8 images have values 0 to 255, float images 0 to 1. With a mean for each pixel, images must have the size of
-    the preprocessing. The memory layout is preserved.
+    uint8 images have values 0 to 255, float images 0 to 1. A mean for each pixel is resized to the size of the images.
+    The memory layout is preserved.
     """
     channels_last = images.is_contiguous(memory_format=torch.channels_last)
-    mean, std = _statistics(preprocessing, images.device, images.shape[-1] if channels_last else 0)
+    height, width = images.shape[-2:] if preprocessing.pixel_mean else (1, 1)
+    mean, std = _statistics(preprocessing, images.device, (height, width), images.shape[-1] if channels_last else 0)
     result = images.float().div_(255) if images.dtype == torch.uint8 else images.clone()
     # A view with whole rows as the last dimension: an inner loop over 3 channels alone is slow.
     values = result.permute(0, 2, 3, 1).flatten(2) if channels_last else result
@@ -42,14 +43,18 @@ def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
 
 
 @lru_cache(maxsize=16)
-def _statistics(preprocessing: Preprocessing, device: torch.device, row_width: int) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation for broadcasting.
+def _statistics(
+    preprocessing: Preprocessing, device: torch.device, size: tuple[int, int], row_width: int
+) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation for broadcasting; `size` is that of the mean, (1, 1) for one per channel.
 
     The shape is (channels, height or 1, width or 1), or (height or 1, row_width x channels) if `row_width` is not 0.
     """
     channels = len(preprocessing.mean)
     mean = torch.tensor(preprocessing.pixel_mean or preprocessing.mean, device=device)
-    mean = mean.view(channels, *preprocessing.input_size) if preprocessing.pixel_mean else mean.view(channels, 1, 1)
+    mean = mean.view(channels, *(preprocessing.input_size if preprocessing.pixel_mean else (1, 1)))
+    if mean.shape[1:] != size:
+        mean = F.interpolate(mean[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
     std = torch.tensor(preprocessing.std, device=device).view(channels, 1, 1)
     if row_width == 0:
         return mean, std
