@@ -41,6 +41,7 @@ from resnetlab.training.run_files.compare_runs import run_differences
 from resnetlab.training.run_files.record import read_record
 from resnetlab.training.runtime_options import RuntimeOptions
 from resnetlab.training.signal_handling import InterruptedRunError, StopSignal
+from resnetlab.training.trainer import Trainer
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 RECIPE = Recipe(name="t", epochs=6, batch_size=16, lr=0.1, schedule="cosine", crop_padding=0, keep="best")
@@ -153,6 +154,15 @@ def test_printed_metrics(run, capsys):
     assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["loss"] is None
     print_line("a.png", load(run)(np.full((8, 8, 3), 250, np.uint8)), member.card.classes, console=console)
     assert "a.png" in capsys.readouterr().out
+
+
+def test_a_run_starts_from_a_shallower_network(run, data):
+    config = RunConfig(
+        model_config("resnet14"), DataConfig(str(data)), RECIPE, weights=str(run / "model.safetensors"), device="cpu"
+    )
+    start = Trainer(config).start
+    assert (start["head"], start["depth"]) == ("kept", 8)
+    assert start["train_error_pct"] == pytest.approx(read_record(run / "record.jsonl")[-1]["train_error_pct"], abs=1)
 
 
 def test_served_answers_have_the_labels():

@@ -15,7 +15,6 @@ from resnetlab.data.dataset import Dataset, Split
 from resnetlab.data.loader import sample_images
 from resnetlab.data.rng import make_generator
 from resnetlab.evaluation.class_matching import match_classes
-from resnetlab.evaluation.protocols import score_split
 from resnetlab.evaluation.self_check.quick_check import contradiction
 from resnetlab.models.deepen import deepen, max_difference, num_calibration_images
 from resnetlab.models.model_card import read_card
@@ -135,7 +134,7 @@ def init_from_file(config: RunConfig, model: ResNet, data: "RunData") -> dict[st
     body = {key: value for key, value in given.state_dict().items() if not key.startswith(HEAD)}
     model.load_state_dict({**model.state_dict(), **body, **head})
     if "depth" in start:
-        start["train_error_pct"] = score_split(model, train, preprocessing, workers=workers).error_pct
+        start["train_error_pct"] = data.score_split(model, train, preprocessing, workers=workers).error_pct
     return start
 
 

@@ -92,10 +92,14 @@ class RunData:
             return None
         return balanced_class_weights(self.class_counts).to(self.device)
 
+    @property
+    def score_split(self) -> Callable[..., SplitScore]:
+        """The function that evaluates a network on images with such labels: `score_split`, or for several labels."""
+        return score_multi_label_split if self.dataset.train.is_multi_label else score_split
+
     def score(self, model: ResNet, split: str) -> SplitScore:
         """Evaluate a network on a split, which the processes share."""
-        score = score_multi_label_split if self.dataset.train.is_multi_label else score_split
-        return score(
+        return self.score_split(
             model,
             self.splits[split],
             self.preprocessing,
