@@ -58,7 +58,8 @@ def run(options: Options) -> int:
                         stop_signal=stop_signal,
                     )
     except InterruptedRunError as stopped:
-        saved = f"saved in {out}, the same command continues" if (out / "checkpoint").exists() else "nothing was saved"
+        again = "without --fresh the same command" if runtime.fresh else "the same command"
+        saved = f"saved in {out}, {again} continues" if (out / "checkpoint").exists() else "nothing was saved"
         console.print(f"{stopped}; {saved}", soft_wrap=True, highlight=False)
         return stopped.status
     if first:

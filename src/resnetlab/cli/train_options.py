@@ -139,7 +139,7 @@ class RunDirectoryOptions:
     allow_config_change: bool = False
     """Continue a run although its configuration differs."""
     fresh: bool = False
-    """Delete the run in the run directory and start again."""
+    """Start again; the run in the run directory is deleted when the training starts."""
     checkpoint_s: Annotated[float, tyro.conf.arg(name="checkpoint-seconds")] = 300.0
     """Seconds between checkpoints, at least; checkpoints take at most 1 % of the time."""
     checkpoint_steps: int | None = None

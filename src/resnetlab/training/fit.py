@@ -29,10 +29,12 @@ from resnetlab.training.run_files.checkpoint_manager import CheckpointManager, U
 from resnetlab.training.run_files.record import Record
 from resnetlab.training.run_files.run_dir import (
     CHECKPOINT,
+    CONFIG,
     MODEL,
     RECORD,
     ResumePoint,
     open_run_dir,
+    remove_paths,
     remove_unstarted,
     write_config,
 )
@@ -98,7 +100,7 @@ def fit(
                 return run.train(config)
         except (ConfigError, InterruptedRunError, RemoteError):
             if own is not None:
-                remove_unstarted(own)
+                remove_unstarted(own, resume)
             raise
 
 
@@ -120,15 +122,14 @@ def _open(out: Path, config: RunConfig, options: RuntimeOptions, stack: contextl
 class _RunLog(Callback):
     """Writes the lines of the record while a run goes on.
 
-    A run that continues changes its files from `on_start` on, not before: loading may fail, and the old run stays.
+    The files of an earlier run change from `on_start` on, not before: loading may fail, and the earlier run stays.
     """
 
-    def __init__(self, record: Record, write_config: Callable[[], None]) -> None:
-        self._record, self._write_config = record, write_config
+    def __init__(self, record: Record, take_files: Callable[[], None]) -> None:
+        self._record, self._take_files = record, take_files
 
     def on_start(self, trainer: TrainerComponents) -> None:
-        self._record.release()
-        self._write_config()
+        self._take_files()
         if not trainer.is_resumed:
             self._record.write("run", **run_line(trainer))
 
@@ -178,7 +179,7 @@ class _Run:
     def _train(self, config: RunConfig, stack: contextlib.ExitStack) -> TrainResult:
         trainer = Trainer(
             config,
-            [_RunLog(self.record, lambda: self._write_config(config)), *self.callbacks],
+            [_RunLog(self.record, lambda: self._take_files(config)), *self.callbacks],
             options=self.options,
             checkpoint=self.resume.checkpoint,
             stop_signal=self.stop_signal,
@@ -200,9 +201,17 @@ class _Run:
             self._write_result(self.out, result, trainer.checkpoints)
         return result
 
-    def _write_config(self, config: RunConfig) -> None:
-        """Write a configuration that is not the run's own any more; after the record has lost its earlier end."""
-        if self.out is not None and self.resume.changed:
+    def _take_files(self, config: RunConfig) -> None:
+        """Change the files of an earlier run; a kill in between leaves a run that can be continued or replaced."""
+        if self.out is None:
+            return
+        replaced = self.resume.replaced
+        remove_paths(*(path for path in replaced if path.name == CHECKPOINT))  # it needs the record as it is
+        self.record.release()
+        remove_paths(*(path for path in replaced if path.name not in (CONFIG, RECORD)))
+        with contextlib.suppress(OSError):  # unless this run writes there
+            (self.out / "tensorboard").rmdir()
+        if self.resume.changed or replaced:
             write_config(self.out, config)
 
     def _checkpoints(self, trainer: Trainer, folder: Path) -> CheckpointManager:

@@ -29,7 +29,7 @@ class RuntimeOptions:
     resume: bool = False
     """Continue the run in the directory instead of refusing it."""
     fresh: bool = False
-    """Delete the run in the directory first."""
+    """Replace the run in the directory, which is deleted when the training starts."""
     allow_config_change: bool = False
     """Continue even if the configuration differs from the run's own."""
     checkpoint_s: float = 300.0

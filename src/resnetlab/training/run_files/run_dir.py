@@ -33,6 +33,8 @@ class ResumePoint:
     """That configuration, if there are differences."""
     earlier_result: dict[str, Any] = field(default_factory=dict)
     """The record's last `result` line under that configuration; empty if there is none."""
+    replaced: tuple[Path, ...] = ()
+    """Files and folders of an earlier run that a new one deletes when its training starts, the checkpoint first."""
 
     @property
     def record_bytes(self) -> int:
@@ -43,18 +45,19 @@ class ResumePoint:
 def open_run_dir(out: Path, config: RunConfig, *, resume: bool, fresh: bool, allow_config_change: bool) -> ResumePoint:
     """Read a locked run directory and return where the run continues; write the configuration of a new run.
 
-    `fresh` deletes the run in the directory, and no other files. The files of a run that continues stay as they are.
+    The files of a run that continues stay as they are, and those of a run that is replaced (`fresh`).
 
     Raises:
-        FileExistsError: if it holds a run and `resume` is off.
+        FileExistsError: if it holds a run and both `resume` and `fresh` are off.
         ConfigError: if its run has another configuration, or would diverge again; or if it is done, has another
-            configuration and no checkpoint.
+            configuration and no checkpoint; or if a run that is replaced holds the initial weights.
         CheckpointError, RecordError: if its checkpoint or record is damaged.
     """
     changed: tuple[str, ...] = ()
     checkpoint, before, result = None, None, {}
-    if fresh:
-        _remove(out, (CONFIG, RECORD, MODEL, OWN_WEIGHTS), (CHECKPOINT, "tensorboard", "states"))
+    if fresh and (replaced := _run_files(out)):
+        _check_weights_stay(out, config, replaced)
+        return ResumePoint(True, replaced=replaced)
     if (out / RECORD).exists() or (out / CHECKPOINT).exists():
         if not resume:
             raise FileExistsError(f"{out}: holds a run already; choose another folder or delete it")
@@ -92,11 +95,15 @@ def write_config(out: Path, config: RunConfig) -> None:
     write_atomic(out / CONFIG, json.dumps(to_json(config), indent=2) + "\n")
 
 
-def remove_unstarted(out: Path) -> None:
+def remove_unstarted(out: Path, resume: ResumePoint) -> None:
     """Delete the files of a run that never started, so that a mistake in the call leaves nothing behind."""
+    if resume.replaced:  # the earlier run stays; it may have had no record
+        if (out / RECORD).stat().st_size == 0:
+            (out / RECORD).unlink()
+        return
     started = (out / CHECKPOINT).exists() or any(line["kind"] == "run" for line in read_record(out / RECORD))
     if not started:
-        _remove(out, (CONFIG, RECORD), ("tensorboard",))
+        remove_paths(out / CONFIG, out / RECORD, out / "tensorboard")
 
 
 def read_result(out: Path) -> dict[str, Any]:
@@ -111,11 +118,31 @@ def read_result(out: Path) -> dict[str, Any]:
     return next((line for line in reversed(lines) if line["kind"] == "result"), {})
 
 
-def _remove(out: Path, files: tuple[str, ...], folders: tuple[str, ...]) -> None:
-    for name in files:
-        (out / name).unlink(missing_ok=True)
-    for name in folders:
-        shutil.rmtree(out / name, ignore_errors=True)
+def remove_paths(*paths: Path) -> None:
+    """Delete files and folders, those that exist."""
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _run_files(out: Path) -> tuple[Path, ...]:
+    """Return the files and folders of a run that exist, the checkpoint first; event files one by one."""
+    names = (CHECKPOINT, MODEL, OWN_WEIGHTS, "states", CONFIG, RECORD)
+    events = sorted((out / "tensorboard").iterdir()) if (out / "tensorboard").is_dir() else []
+    return (*(out / name for name in names if (out / name).exists()), *events)
+
+
+def _check_weights_stay(out: Path, config: RunConfig, replaced: tuple[Path, ...]) -> None:
+    if config.weights is None:
+        return
+    start = Path(config.weights).resolve()
+    if start == out.resolve() or any(start.is_relative_to(path.resolve()) for path in replaced):
+        raise ConfigError(
+            f"--fresh would delete the initial weights {config.weights} with the run in {out}; name another folder "
+            "with --out"
+        )
 
 
 def _refuse_another_run(out: Path, before: RunConfig, config: RunConfig) -> None:
