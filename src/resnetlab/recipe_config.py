@@ -1,7 +1,7 @@
 """The recipe of a training: a frozen, validated dataclass. `config.py` has the other parts of a run's configuration."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from resnetlab.extension import AUGMENTATIONS, OPTIMIZERS, SCHEDULES
@@ -140,6 +140,12 @@ class Recipe:
     augment_repeats: int = field(default=1, metadata=OMIT_DEFAULT)
     """Differently augmented copies of each image in a batch, at least 1 (Hoffer et al., 2020). An epoch stays as long,
     and has fewer different images."""
+
+    def with_warmup_steps(self, epoch_steps: int) -> "Recipe":
+        """Return the recipe with its warm-up in steps, for epochs of `epoch_steps` steps."""
+        if not self.warmup_epochs or self.warmup_steps:
+            return self
+        return replace(self, warmup_steps=round(self.warmup_epochs * epoch_steps))
 
     def __post_init__(self) -> None:
         SCHEDULES.check(self.schedule)

@@ -103,6 +103,23 @@ def test_a_schedule_that_goes_on_is_not_mentioned(finished, tmp_path):
     assert warnings[0].startswith("the test split had been measured already")
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "step"])
+def test_the_rate_that_a_warm_up_in_epochs_gives_is_not_mentioned(tmp_path, schedule):
+    changes = {"warmup_epochs": 1, "schedule": schedule}
+    config = dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, **changes))
+
+    class Stop(Callback):
+        def on_step(self, trainer, metrics):
+            if metrics.step == 4:
+                raise InterruptedRunError(2)
+
+    with pytest.raises(InterruptedRunError):
+        fit(config, tmp_path, callbacks=[Stop()])
+    fit(dataclasses.replace(config, recipe=dataclasses.replace(config.recipe, keep="best")), tmp_path, options=CHANGE)
+    warnings = [line["message"] for line in read_record(tmp_path / "record.jsonl") if line["kind"] == "warning"]
+    assert not any("learning rate goes" in warning or "learning rate of" in warning for warning in warnings), warnings
+
+
 def test_fewer_epochs(finished, tmp_path):
     warnings, epochs = continued(finished, tmp_path, epochs=1)
     assert warnings[0] == (

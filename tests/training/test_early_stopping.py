@@ -64,6 +64,26 @@ def test_a_run_stops_at_the_same_epoch_when_it_was_interrupted(tmp_path):
     assert run_differences(tmp_path / "whole", tmp_path / "cut") == []
 
 
+def test_more_epochs_for_a_run_that_stopped_train_nothing_and_it_says_so(tmp_path):
+    def go_on(**changes):
+        config = dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, **changes))
+        options = RuntimeOptions(resume=True, allow_config_change=True)
+        epochs = fit(config, tmp_path, options=options).result["epochs"]
+        return epochs, [line["message"] for line in read_record(tmp_path / "record.jsonl") if line["kind"] == "warning"]
+
+    done, _ = go_on()
+    again, warnings = go_on(epochs=30)
+    assert again == done < 20
+    assert warnings[1] == (
+        f"nothing is left to train: {done} epochs are done, and 1 epoch without a lower validation error end the run; "
+        "raise --early-stop-epochs to go on; the network stays as it is"
+    )
+    assert not any("learning rate" in warning for warning in warnings[1:])
+    longer, warnings = go_on(epochs=30, early_stop_epochs=2)
+    assert longer > done
+    assert not any("nothing is left" in warning for warning in warnings[-2:])
+
+
 def test_the_learning_rate_is_that_of_the_whole_length(tmp_path):
     whole = dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, epochs=3, early_stop_epochs=None))
     stopping = dataclasses.replace(whole, recipe=dataclasses.replace(whole.recipe, early_stop_epochs=1))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnetlab.config import RunConfig
 from resnetlab.system.count_text import count_text
+from resnetlab.training.early_stopping import epochs_without_lower_error
 from resnetlab.training.optimizers.lr_schedule import lr_at, num_lr_drops
 
 if TYPE_CHECKING:
@@ -36,29 +37,35 @@ def describe_changes(
     ]
 
 
+def _is_left(trainer: "Trainer") -> bool:
+    """Return whether any epoch is left to train."""
+    return trainer.state.epochs_done < trainer.data.num_epochs and not trainer.is_stopped_early
+
+
 def _position(trainer: "Trainer", before: RunConfig, saved: Mapping[str, Any]) -> list[str]:
-    lines = []
     now, then, step = trainer.steps_per_epoch, saved["epoch_steps"], saved["run"]["step"]
     done = trainer.state.epochs_done
     taken = step - (done - 1) * then  # in the last epoch that is done
     is_cut = done > 0 and taken < then
+    if not _is_left(trainer):
+        cut = f", the last after {taken:,} of its {count_text(then, 'step')}" if is_cut else ""
+        reason = f"and the new length is {trainer.data.num_epochs:,}"
+        if done < trainer.data.num_epochs:
+            waited = count_text(epochs_without_lower_error(trainer.state.val_errors), "epoch")
+            reason = f"and {waited} without a lower validation error end the run; raise --early-stop-epochs to go on"
+        epochs = f"{count_text(done, 'epoch')} {'is' if done == 1 else 'are'} done{cut}"
+        return [f"nothing is left to train: {epochs}, {reason}; the network stays as it is"]
     position = (
         f"after {count_text(step, 'step')} the run continues at the start of epoch {done + 1:,}, which is counted as "
         f"step {trainer.state.step:,}"
     )
     if now != then:
-        lines.append(f"an epoch has {count_text(now, 'step')} instead of {then:,}: {position}")
-    elif is_cut and trainer.state.step != step:
-        lines.append(f"epoch {done:,} ended after {taken:,} of its {count_text(then, 'step')} and is done: {position}")
-    elif before.recipe.batch_size != trainer.config.recipe.batch_size:
-        lines.append(f"a step has {trainer.config.recipe.batch_size:,} images instead of {before.recipe.batch_size:,}")
-    if done >= trainer.data.num_epochs:
-        cut = f", the last after {taken:,} of its {count_text(then, 'step')}" if is_cut else ""
-        lines.append(
-            f"nothing is left to train: {count_text(done, 'epoch')} {'is' if done == 1 else 'are'} done{cut}, and the "
-            f"new length is {trainer.data.num_epochs:,}; the network stays as it is"
-        )
-    return lines
+        return [f"an epoch has {count_text(now, 'step')} instead of {then:,}: {position}"]
+    if is_cut and trainer.state.step != step:
+        return [f"epoch {done:,} ended after {taken:,} of its {count_text(then, 'step')} and is done: {position}"]
+    if before.recipe.batch_size != trainer.config.recipe.batch_size:
+        return [f"a step has {trainer.config.recipe.batch_size:,} images instead of {before.recipe.batch_size:,}"]
+    return []
 
 
 def _kept(trainer: "Trainer", before: RunConfig) -> list[str]:
@@ -70,9 +77,10 @@ def _kept(trainer: "Trainer", before: RunConfig) -> list[str]:
 
 def _learning_rate(trainer: "Trainer", before: RunConfig, saved: Mapping[str, Any]) -> list[str]:
     """Describe the next learning rate if it is not the one that the earlier configuration had for this step."""
-    if trainer.state.epochs_done >= trainer.data.num_epochs:
+    if not _is_left(trainer):
         return []
-    recipe, run, step = before.recipe, saved["run"], saved["run"]["step"]
+    run, step = saved["run"], saved["run"]["step"]
+    recipe = before.recipe.with_warmup_steps(saved["epoch_steps"])  # as the trainer's
     total = recipe.steps or recipe.epochs * saved["epoch_steps"]
     drops = num_lr_drops(run["val_errors"], recipe.patience) if recipe.schedule == "plateau" else 0
 

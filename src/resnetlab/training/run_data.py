@@ -183,7 +183,4 @@ def _check_batch_size(config: RunConfig, options: RuntimeOptions) -> None:
 
 def _resolve(config: RunConfig, dataset: Dataset, epoch_steps: int) -> RunConfig:
     model = dataclasses.replace(config.model, in_channels=dataset.channels, num_classes=len(dataset.classes))
-    recipe = config.recipe
-    if recipe.warmup_epochs and not recipe.warmup_steps:
-        recipe = dataclasses.replace(recipe, warmup_steps=round(recipe.warmup_epochs * epoch_steps))
-    return dataclasses.replace(config, model=model, recipe=recipe)
+    return dataclasses.replace(config, model=model, recipe=config.recipe.with_warmup_steps(epoch_steps))
