@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from resnetlab.config import ConfigError, DataConfig, ModelConfig, Preprocessing, Recipe, RunConfig, read_config
@@ -53,6 +54,18 @@ def test_invalid_json_is_refused(kind, values, message):
         (lambda: Recipe(steps=0), "steps must be at least 1"),
         (lambda: Recipe(initial_lr=0.0), "initial_lr must be above 0"),
         (lambda: Recipe(initial_lr_until_pct=0), "initial_lr_until_pct must be above 0"),
+        (lambda: Recipe(initial_lr=float("inf")), "initial_lr must be above 0"),
+        (lambda: Recipe(epochs=2.5), "epochs must be a whole number of at least 1, not 2.5"),  # pyright: ignore
+        (lambda: Recipe(steps=100.0), "steps must be a whole number of at least 1, not 100.0"),  # pyright: ignore
+        (lambda: Recipe(batch_size=16.0), "batch_size must be a whole number of at least 2"),  # pyright: ignore
+        (lambda: Recipe(epochs=True), "epochs must be a whole number of at least 1, not True"),
+        (lambda: Recipe(steps="100"), "steps must be a whole number of at least 1, not '100'"),  # pyright: ignore
+        (lambda: Recipe(warmup_epochs=float("inf")), "warmup_epochs must be finite and at least 0, not inf"),
+        (lambda: Recipe(weight_decay=float("nan")), "weight_decay must be at least 0, not nan"),
+        (lambda: Recipe(train_sizes=((0, 24.5),)), "each with a whole side of 8 or more"),  # pyright: ignore
+        (lambda: RunConfig(grad_accum_steps=1.5), "grad_accum_steps must be a whole number"),  # pyright: ignore
+        (lambda: DataConfig(train_images=100.5), "train_images must be a whole number"),  # pyright: ignore
+        (lambda: ModelConfig(stage_blocks=(1.0, 1, 1, 1)), "stage_blocks must be whole numbers"),  # pyright: ignore
         (lambda: Recipe(patience=0), "patience must be at least 1"),
         (lambda: Recipe(scale_range=(480, 256)), "scale_range must be two rising sides"),
         (lambda: Recipe(jitter=2), "jitter must be from 0 to 1"),
@@ -75,6 +88,10 @@ def test_invalid_json_is_refused(kind, values, message):
 def test_values_out_of_range_are_refused(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+def test_whole_numbers_of_numpy_are_whole():
+    assert Recipe(epochs=np.int64(3), warmup_epochs=np.float32(0.5)).epochs == 3  # pyright: ignore
 
 
 def test_configurations_are_frozen():

@@ -23,7 +23,7 @@ CALLS = {
     "model must be ModelConfig, not 'resnet20'": lambda: resnetlab.RunConfig("resnet20"),
     "data must be DataConfig, not 'digits'": lambda: resnetlab.RunConfig(data="digits"),
     "recipe must be Recipe, not 'digits'": lambda: resnetlab.RunConfig(recipe="digits"),
-    "seed must be at least 0, not 1": lambda: resnetlab.RunConfig(seed="1"),
+    "seed must be a whole number of at least 0, not '1'": lambda: resnetlab.RunConfig(seed="1"),
     "config must be DataConfig, not 'digits'": lambda: resnetlab.open_data("digits"),
     "model must be str or ModelConfig, not 3": lambda: resnetlab.build_model(3),
     "name must be str, not 20": lambda: resnetlab.model_config(20),

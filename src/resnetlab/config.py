@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from itertools import pairwise
+from numbers import Integral
 from pathlib import Path
 from typing import Literal
 
@@ -142,7 +143,9 @@ class ModelConfig:
             "give one number for each stage in both",
         )
         for name in ("stage_blocks", "stage_channels"):
-            check(min(getattr(self, name)) >= 1, f"{name} must be at least 1 each, not {getattr(self, name)}")
+            values = getattr(self, name)
+            is_whole = all(isinstance(value, Integral) for value in values) and min(values) >= 1
+            check(is_whole, f"{name} must be whole numbers of at least 1 each, not {values}")
         at_least(1, self, "num_classes", "in_channels", "stem_channels", "groups", "width_per_group")
         self._check_widths()
         scale = self.init_scale

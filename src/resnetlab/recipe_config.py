@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Literal
 
 from resnetlab.extension import AUGMENTATIONS, OPTIMIZERS, SCHEDULES
@@ -167,8 +168,8 @@ class Recipe:
         limit = self.max_update
         check(limit is None or (math.isfinite(limit) and limit > 0), f"max_update must be above 0, not {limit}")
         check(0 < self.layer_decay <= 1, f"layer_decay must be above 0 and at most 1, not {self.layer_decay}")
-        check(self.initial_lr is None or self.initial_lr > 0, f"initial_lr must be above 0, not {self.initial_lr}")
-        until = self.initial_lr_until_pct
+        first, until = self.initial_lr, self.initial_lr_until_pct
+        check(first is None or (math.isfinite(first) and first > 0), f"initial_lr must be above 0, not {first}")
         check(0 < until <= 100, f"initial_lr_until_pct must be above 0 and at most 100, not {until}")
         check(
             len(self.scale_range) == 2 and 224 <= self.scale_range[0] <= self.scale_range[1],
@@ -177,9 +178,10 @@ class Recipe:
         check(0 <= self.label_smoothing < 1, f"label_smoothing must be from 0 to below 1, not {self.label_smoothing}")
         starts = [start for start, _ in self.train_sizes]
         rising = starts == sorted(set(starts)) and all(0 <= start < 1 for start in starts)
+        are_sides = all(isinstance(side, Integral) and side >= 8 for _, side in self.train_sizes)
         check(
-            not starts or (starts[0] == 0 and rising and all(side >= 8 for _, side in self.train_sizes)),
-            f"train_sizes must be rising fractions of the run from 0 on, each with a side of 8 or more, not "
+            not starts or (starts[0] == 0 and rising and are_sides),
+            f"train_sizes must be rising fractions of the run from 0 on, each with a whole side of 8 or more, not "
             f"{self.train_sizes}",
         )
         check(0 <= self.ema_decay < 1, f"ema_decay must be from 0 to below 1, not {self.ema_decay}")

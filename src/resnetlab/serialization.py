@@ -8,7 +8,7 @@ import reprlib
 import types
 import typing
 from collections.abc import Mapping
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
@@ -41,13 +41,20 @@ def one_of(name: str, value: object, kind: Any) -> None:
 
 
 def at_least(least: int, config: object, *names: str) -> None:
-    """Raise `ConfigError` if a field of a configuration is below `least`; `None` passes."""
+    """Raise `ConfigError` if a field of a dataclass is below `least` or infinite, or an `int` is no whole number.
+
+    `None` passes.
+    """
+    kinds = {item.name: item.type for item in dataclasses.fields(typing.cast("Any", config))}
     for name in names:
         value = getattr(config, name)
-        check(
-            value is None or (isinstance(value, Real) and float(value) >= least),
-            f"{name} must be at least {least}, not {value}",
-        )
+        is_whole = int in (kinds[name], *typing.get_args(kinds[name]))
+        is_number = isinstance(value, Integral if is_whole else Real) and not isinstance(value, bool)
+        if value is None or (is_number and least <= float(value) < math.inf):
+            continue
+        kind = "finite and " if value == math.inf else ""
+        kind = "a whole number of " if is_whole and not is_number else kind
+        raise ConfigError(f"{name} must be {kind}at least {least}, not {value!r}")
 
 
 def to_json(config: Any) -> dict[str, Any]:
