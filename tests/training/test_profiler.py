@@ -35,3 +35,22 @@ def test_steps_are_those_of_the_trainer(monkeypatch, micro_batches):
     assert len(averages) == len(rates) > 3
     assert min(rates) > 0
     assert len({key for key, _ in keys}) == 3
+
+
+@pytest.mark.parametrize("crop", ["pad", "resized", "scale"])
+def test_steps_have_images_of_the_reported_size(monkeypatch, crop):
+    config = RunConfig(
+        model_config("resnet8"), recipe=recipe("digits", steps=3, batch_size=16, crop=crop, train_sizes=((0, 12),))
+    )
+    sides = set()
+    train_step = Trainer.train_step
+
+    def seen(trainer, batches):
+        images, labels = next(batches)
+        sides.add(tuple(images.shape))
+        return train_step(trainer, iter([(images, labels)]))
+
+    monkeypatch.setattr(Trainer, "train_step", seen)
+    speeds = measure_stages(config, workers=0, time_s=0.02)
+    assert speeds.train_side == 12
+    assert sides == {(16, 1, 12, 12)}

@@ -18,7 +18,7 @@ from resnetlab.data.images.packed_sequences import PackedByteRanges
 from resnetlab.data.images.storage import drop_page_cache, read_image_bytes
 from resnetlab.data.loader import thread_pool
 from resnetlab.data.shards.remote import RemoteShard
-from resnetlab.data.transforms import crop_boxes
+from resnetlab.data.transforms import crop_boxes, resize_boxes
 from resnetlab.system.cache_folder import CACHE_GIB
 from resnetlab.training.execution.execution import kept_threads
 from resnetlab.training.runtime_options import RuntimeOptions
@@ -147,13 +147,22 @@ def measure_stages(
 
 def _measure_device(trainer: Trainer, split: Split, time_s: float) -> dict[str, float | None]:
     """Measure the stages that run one after another: augmentation, transfer to a GPU, and the step."""
-    data, recipe, device = trainer.data, trainer.data.config.recipe, trainer.data.device
+    data, recipe, device, side = (
+        trainer.data,
+        trainer.data.config.recipe,
+        trainer.data.device,
+        trainer.data.image_size(0),
+    )
     batch, labels = _sample_batch(split, trainer)
     params = recipe_params(recipe, seed=0, epoch=0, num_samples=len(batch)).to(batch.device)
     layout = trainer.execution.memory_format
 
     def augment() -> Tensor:
-        return augment_batch(batch, data.preprocessing, recipe, params=params, memory_format=layout)
+        images = batch
+        if isinstance(split.images, Tensor) and recipe.crop != "pad":  # encoded images are cropped while decoding
+            sizes = torch.tensor(batch.shape[2:], device=batch.device).expand(len(batch), -1)
+            images = resize_boxes(batch, crop_boxes(recipe, sizes, params, image_size=side), side)
+        return augment_batch(images, data.preprocessing, recipe, params=params, image_size=side, memory_format=layout)
 
     speeds: dict[str, float | None] = {"augmentation": _rate(lambda: len(augment()), time_s, device)}
     if device.type == "cuda" and isinstance(split.images, EncodedImages):
