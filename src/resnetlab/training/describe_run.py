@@ -1,6 +1,5 @@
 """The resolved configuration of a run, as the lines that `train` prints before the first step."""
 
-import math
 from typing import TYPE_CHECKING
 
 from resnetlab.config import Recipe
@@ -8,6 +7,7 @@ from resnetlab.evaluation.chance import are_unequal, chance_level, imbalance
 from resnetlab.system.count_text import count_text
 from resnetlab.training.init_weights import describe_init
 from resnetlab.training.multi_label import MEASURES
+from resnetlab.training.optimizers.lr_schedule import milestone_steps
 from resnetlab.training.reports import sharing
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def length_text(total_steps: int, steps_per_epoch: int, batch_size: int) -> str:
 
 def _schedule(recipe: Recipe, total_steps: int, steps_per_epoch: int) -> str:
     schedule = {
-        "step": "/10 at " + ", ".join(f"{math.ceil(m * total_steps):,}" for m in recipe.milestones),
+        "step": "/10 at " + ", ".join(f"{step:,}" for step in milestone_steps(recipe, total_steps)),
         "plateau": f"/10 after {recipe.patience} epochs without a lower validation error",
     }.get(recipe.schedule, recipe.schedule)
     if recipe.initial_lr is not None:

@@ -22,7 +22,7 @@ from resnetlab.training.describe_run import describe_run
 from resnetlab.training.distributed import broadcast_bn_statistics, wrap_ddp
 from resnetlab.training.early_stopping import is_stopped_early
 from resnetlab.training.execution.execution import Forward, make_forward
-from resnetlab.training.execution.resolve_execution import resolve_execution
+from resnetlab.training.execution.resolve_execution import resolve_execution, without_graph
 from resnetlab.training.grad_sync import GradSync
 from resnetlab.training.init_weights import init_from_file
 from resnetlab.training.layer_stats import LayerStats, LayerStatsHook, sampling_interval
@@ -105,7 +105,8 @@ class TrainerComponents:
         self.is_resumed = checkpoint is not None
         if checkpoint:
             self.load_state_dict({"state": checkpoint.state, "tensors": checkpoint.tensors})
-            self.warnings = list(filter(None, [bn_batch_warning(self, checkpoint.state)]))
+            changed = bn_batch_warning(self, checkpoint.state), without_graph(self.config, self.execution)
+            self.warnings = list(filter(None, changed))
         refuse_long_run(self)
 
     @property

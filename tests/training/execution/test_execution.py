@@ -201,6 +201,8 @@ def test_a_resumed_run_has_the_threads_of_its_start(tmp_path):
         ({"compile": True}, {"compile": "off"}, {"compile": False}),
         ({"compile": True, "layout": "contiguous"}, {"compile": "on", "layout": "contiguous"}, {}),
         ({"cuda_graph": True}, {"compile": "cuda-graph"}, {"cuda_graph": False}),  # there is none on a processor
+        ({"cuda_graph": True}, {}, {"cuda_graph": False}),
+        ({}, {"compile": "cuda-graph"}, {}),
     ],
 )
 def test_a_resumed_run_is_computed_as_the_configuration_says_now(monkeypatch, saved, changes, expected):
@@ -212,6 +214,8 @@ def test_a_resumed_run_is_computed_as_the_configuration_says_now(monkeypatch, sa
     with kept_threads():
         resumed = Trainer(dataclasses.replace(CONFIG, **changes), checkpoint=checkpoint)
     assert resumed.execution == dataclasses.replace(execution, **expected)
+    asks = changes.get("compile") == "cuda-graph"
+    assert any("continued without a CUDA graph: " in warning for warning in resumed.warnings) == asks
 
 
 WAYS = ({"cuda_graph": True}, {"compile": True}, {"compile": True, "cuda_graph": True})

@@ -5,7 +5,7 @@ import pytest
 
 from resnetlab.config import ConfigError, Recipe
 from resnetlab.models.zoo import model_config
-from resnetlab.training.optimizers.lr_schedule import lr_at, num_lr_drops
+from resnetlab.training.optimizers.lr_schedule import lr_at, milestone_steps, num_lr_drops
 from resnetlab.training.recipes import RECIPES, default_recipe, recipe
 
 
@@ -14,6 +14,15 @@ def test_step_divides_where_the_paper_does():
     paper = Recipe(lr=0.1, schedule="step", milestones=(0.5, 0.75))
     at = {step: lr_at(step, 64_000, paper) for step in (0, 31_999, 32_000, 47_999, 48_000, 63_999)}
     assert list(at.values()) == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+@pytest.mark.parametrize("total", [1, 3, 7, 29, 49, 100, 391, 700])
+def test_milestone_steps_are_those_at_which_the_rate_falls(total):
+    """Also where the product of a milestone and the steps is rounded up, as 0.55 * 100 is."""
+    for hundredth in range(1, 100):
+        way = Recipe(lr=1.0, schedule="step", milestones=(hundredth / 100,))
+        falls = [step for step in range(total) if lr_at(step, total, way) < 0.5]
+        assert milestone_steps(way, total) == [falls[0] if falls else total]
 
 
 def test_the_other_schedules():

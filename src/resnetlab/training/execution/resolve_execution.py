@@ -51,7 +51,7 @@ def resolve_execution(
     if checkpoint:
         saved = Execution(**checkpoint.state["execution"])
         execution = with_configured(saved, config)
-        if shares > 1 or data.device.type != "cuda":  # a graph replays the same kernels; others go without
+        if shares > 1 or data.device.type != "cuda":  # a graph replays the same kernels; others go without, and say so
             execution = dataclasses.replace(execution, cuda_graph=False)
         check_execution(execution, data.device)
         if execution.compile and not saved.compile:
@@ -71,3 +71,13 @@ def resolve_execution(
     model.to(memory_format=execution.memory_format)  # pyright: ignore[reportCallIssue]  # a stub lacks it
     execution.use_threads()
     return execution, forward
+
+
+def without_graph(config: RunConfig, execution: Execution) -> str | None:
+    """Return a warning for a run that continues without the CUDA graph that its configuration asks for."""
+    if config.compile != "cuda-graph" or execution.cuda_graph:
+        return None
+    return (
+        "continued without a CUDA graph: compile cuda-graph needs an NVIDIA GPU, and one process without "
+        "--grad-accum-steps"
+    )

@@ -51,7 +51,21 @@ def register_schedule(name: str, schedule: Schedule) -> None:
 
 
 def _step(at: ScheduleInput) -> float:
-    return at.recipe.lr * 0.1 ** sum(at.step / at.total_steps >= milestone for milestone in at.recipe.milestones)
+    return at.recipe.lr * 0.1 ** sum(_is_past(at.step, at.total_steps, milestone) for milestone in at.recipe.milestones)
+
+
+def _is_past(step: int, total_steps: int, milestone: float) -> bool:
+    return step / total_steps >= milestone
+
+
+def milestone_steps(recipe: Recipe, total_steps: int) -> list[int]:
+    """Return the steps, counted from 0, at which `step` divides the rate."""
+
+    def first_step(milestone: float) -> int:
+        about = math.ceil(milestone * total_steps)  # the product is rounded
+        return next(step for step in range(about - 1, about + 2) if _is_past(step, total_steps, milestone))
+
+    return [first_step(milestone) for milestone in recipe.milestones]
 
 
 SCHEDULES.define("constant", lambda at: at.recipe.lr)
