@@ -5,7 +5,9 @@ import math
 import pytest
 
 from resnetlab import RuntimeOptions
-from resnetlab.config import ConfigError
+from resnetlab.config import ConfigError, RunConfig
+from resnetlab.models.zoo import model_config
+from resnetlab.training.fit import fit
 
 
 @pytest.mark.parametrize(
@@ -25,3 +27,10 @@ from resnetlab.config import ConfigError
 def test_values_out_of_range_are_refused(values, message):
     with pytest.raises(ConfigError, match=message):
         RuntimeOptions(**values)
+
+
+@pytest.mark.parametrize("options", [{"track": "tensorboard"}, {"keep_states_epochs": 1}, {"checkpoint_steps": 5}])
+def test_an_option_that_writes_files_needs_a_run_directory(options):
+    (name,) = options
+    with pytest.raises(ConfigError, match=f"^{name} needs a run directory; name one with fit"):
+        fit(RunConfig(model_config("resnet8")), options=RuntimeOptions(**options))

@@ -37,3 +37,14 @@ def check_arguments(config: object, callbacks: object, options: object) -> None:
         check(known, f"callbacks must be a list of resnetlab.Callback; {callback!r} is none")
     if options is not None:
         check_type("options", options, RuntimeOptions, example="resnetlab.RuntimeOptions(workers=2)")
+
+
+def check_needs_no_folder(options: RuntimeOptions) -> None:
+    """Raise unless the options of a run without a run directory write no files.
+
+    Raises:
+        ConfigError: naming the option that does.
+    """
+    for name in ("track", "keep_states_epochs", "checkpoint_steps"):
+        is_unset = getattr(options, name) is None
+        check(is_unset, f"{name} needs a run directory; name one with fit(config, out), or leave it out")

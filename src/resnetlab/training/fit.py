@@ -16,7 +16,7 @@ from resnetlab.models.model_file import load_model, save_model
 from resnetlab.models.resnet import ResNet
 from resnetlab.system.dir_lock import lock_dir
 from resnetlab.system.process_group import ProcessGroup
-from resnetlab.training.arguments import check_arguments
+from resnetlab.training.arguments import check_arguments, check_needs_no_folder
 from resnetlab.training.callbacks import Callback
 from resnetlab.training.config_changes import CONTINUED, describe_changes
 from resnetlab.training.execution.execution import kept_threads
@@ -73,7 +73,8 @@ def fit(
             has its own module.
 
     Raises:
-        ConfigError: if data or machine do not allow the configuration, or it is not the one of the run in `out`.
+        ConfigError: if data or machine do not allow the configuration, or it is not the one of the run in `out`; or if
+            an option writes files and there is no `out`.
         DivergedError: if the loss is not finite in 10 consecutive steps; the record says so too.
         FileExistsError: if `out` holds a run and `options.resume` is off.
         InterruptedRunError: after a stop signal; the state is saved.
@@ -83,6 +84,8 @@ def fit(
     config, model = resolve_own(config, model)
     options, stop_signal = options or RuntimeOptions(), stop_signal or StopSignal()
     check_own_options(model, options)
+    if out is None:
+        check_needs_no_folder(options)
     group = options.process_group
     stop_signal.shared = group.size > 1
     with contextlib.ExitStack() as stack:
