@@ -56,6 +56,12 @@ def is_unsure(name: str) -> bool:
     return match is not None and match[1] in UNSURE
 
 
+def first_word_split(name: str) -> str | None:
+    """Return the split that a folder's name or its first word says, whatever follows: `test` for `test1`."""
+    words = _words(name)
+    return split_of(name) or (split_of(words[0]) if words else None)
+
+
 def splits_of_files(names: Sequence[str]) -> dict[str, str | None]:
     """Return the split that each parquet file's name says, or `None`.
 

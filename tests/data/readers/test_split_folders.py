@@ -90,6 +90,16 @@ def test_a_name_that_may_mean_the_test_split_is_reported(tmp_path, name):
             r"test \(Testing/\) has images of class a-b, but train \(Training/\) has none \(train calls it a_b",
         ),
         ({"train": 2, "test": 2}, r"holds 2 images directly.*if the folders of .* are classes, give .*all=\."),
+        (
+            {"train": 2, "test1": 2},
+            r"test1/, train/ may be splits or classes: .* if they are classes, else sort the im",
+        ),
+        ({"train1": 2, "test1": 2}, "test1/, train1/ may be splits or classes"),
+        ({"train": 2, "train_labels": 0, "val_new": 2}, "train/, val_new/ may be splits or classes"),
+        ({"train": 2, "test": 2, "sample_images": 2}, "test/, train/ may be splits or classes"),
+        ({"train": 2, "test": 2, "docs": 0}, "test/, train/ may be splits or classes"),
+        ({"train_images": 2, "test_images": 2, "extra": 2}, "test_images/, train_images/ may be splits or classes"),
+        ({"train": 2, "training": 2, "extra": 2}, "train/, training/ may be splits or classes"),
         ({**PAIR, "test": 2}, "test: holds 2 images directly.*to read train alone, give --split-folders train=train$"),
     ],
 )
@@ -102,9 +112,8 @@ def test_what_could_be_two_things_is_refused(tmp_path, layout, message):
 @pytest.mark.parametrize(
     ("layout", "classes"),
     [
-        ({"train": 2, "bus": 2, "car": 2}, ("bus", "car", "train")),
-        ({"test": 2, "control": 2}, ("control", "test")),
-        ({"valid": 2, "invalid": 2}, ("invalid", "valid")),
+        ({"train_station": 2, "train_wagon": 2, "tram": 2}, ("train_station", "train_wagon", "tram")),
+        ({"devices": 2, "trainer": 2, "testimony": 2}, ("devices", "testimony", "trainer")),
         ({"cat/images": 2, "dog/images": 2}, ("cat", "dog")),
         ({"g1/s1": 1, "g1/s2": 1, "g2/s3": 1, "g2/s4": 1}, ("g1", "g2")),
         ({"cat/in": 1, "cat/out": 1, "dog": 1}, ("cat", "dog")),
@@ -113,6 +122,16 @@ def test_what_could_be_two_things_is_refused(tmp_path, layout, message):
 def test_classes_stay_classes(tmp_path, layout, classes):
     listing = list_folder(write_tree(tmp_path, layout))
     assert (listing.classes, list(listing.splits), listing.warnings) == (classes, ["all"], ())
+
+
+@pytest.mark.parametrize(
+    ("names", "split"), [("bus car train", "train"), ("control test", "test"), ("invalid valid", "valid")]
+)
+def test_a_class_named_as_a_split_is_reported(tmp_path, names, split):
+    listing = list_folder(write_tree(tmp_path, dict.fromkeys(names.split(), 2)))
+    assert (listing.classes, list(listing.splits)) == (tuple(names.split()), ["all"])
+    assert listing.warnings == (f"{split}/ is read as a class; if it is a split, sort its images into class folders",)
+    assert list_folder(tmp_path, {"all": "."}).warnings == ()
 
 
 def test_folders_without_images_do_not_hide_unknown_splits(tmp_path):

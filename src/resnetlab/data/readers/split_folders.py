@@ -7,8 +7,15 @@ from pathlib import Path
 
 from resnetlab.config import ConfigError
 from resnetlab.data.clutter import clutter_reason, folder_reason, may_be_image
-from resnetlab.data.left_out import join_names
-from resnetlab.data.split_names import SPLIT_NAMES, is_unsure, refuse_shared, split_of, suggest_option
+from resnetlab.data.left_out import join_names, shorten
+from resnetlab.data.split_names import (
+    SPLIT_NAMES,
+    first_word_split,
+    is_unsure,
+    refuse_shared,
+    split_of,
+    suggest_option,
+)
 
 CLASSES_OPTION = "--split-folders all=."
 """The option that says that the folders of the root are classes."""
@@ -63,11 +70,13 @@ def find_split_folders(root: Path, folders: Sequence[Path], given: Mapping[str, 
     others = [path for path in folders if path not in named]
     if not named:
         _refuse_unknown_splits(root, folders)
+        _refuse_flat_splits(root, folders)
         return SplitFolders({"all": root})
     contents = {path: _content(path) for path in folders}
     # A class may be called "train", beside "bus" and "car". A folder is a split if it has subfolders.
     if others and not any(_has_folder(path) for path in named):
-        return SplitFolders({"all": root})
+        _refuse_flat_splits(root, folders)
+        return SplitFolders({"all": root}, warnings=tuple(map(_class_warning, named)))
     _refuse_mixed(root, named, others, contents)
     by_split: dict[str, Path] = {}
     for path in named:
@@ -161,6 +170,25 @@ def _refuse_unknown_splits(root: Path, folders: Sequence[Path]) -> None:
             f"{join_names(sorted(classes), 40)}; name the splits with {suggest_option(names[:3])}, or, if they are "
             f"classes, give {CLASSES_OPTION}"
         )
+
+
+def _refuse_flat_splits(root: Path, folders: Sequence[Path]) -> None:
+    """Raise if several folders of images are named as splits, or begin with the words of two: `train` and `test1`."""
+    said = {path: split for path in folders if (split := first_word_split(path.name)) is not None}
+    said = {path: split for path, split in said.items() if _content(path).has_image}
+    if len(set(said.values())) < 2 and sum(split_of(path.name) is not None for path in said) < 2:
+        return
+    names = [path.name for path in said]
+    raise ConfigError(
+        f"{root}: {join_names([f'{name}/' for name in names], 60)} may be splits or classes: they hold images and no "
+        f"class folders; give {CLASSES_OPTION} if they are classes, else sort the images of each into class folders or "
+        "give a table of labels"
+    )
+
+
+def _class_warning(folder: Path) -> str:
+    name = shorten(folder.name)
+    return f"{name}/ is read as a class; if it is a split, sort its images into class folders"
 
 
 def _refuse_alike(
