@@ -46,13 +46,18 @@ def split_of(name: str) -> str | None:
     Case, separators, words such as `set` or `images`, years and a leading number do not matter: `Training`, `test_set`,
     `val2017`, `01-train`.
     """
-    match = NAME.fullmatch(SEPARATORS.sub("", unicodedata.normalize("NFC", name).casefold()))
+    match = NAME.fullmatch(plain_name(name))
     return SPLIT_OF_WORD[match[1]] if match else None
+
+
+def plain_name(name: str) -> str:
+    """Return a name without case and separators, in Unicode form NFC."""
+    return SEPARATORS.sub("", unicodedata.normalize("NFC", name).casefold())
 
 
 def is_unsure(name: str) -> bool:
     """Return whether a name that `split_of` knows may also mean the test split: `eval`, `holdout`."""
-    match = NAME.fullmatch(SEPARATORS.sub("", unicodedata.normalize("NFC", name).casefold()))
+    match = NAME.fullmatch(plain_name(name))
     return match is not None and match[1] in UNSURE
 
 

@@ -62,7 +62,7 @@ def test_several_labels(images, name, lines, encoding):
 
 
 def test_splits_are_a_column_or_files(images):
-    rows = ("a.png,x;y,train", "b.png,y,Training", "c.png,x,valid", "d.png,x,test")
+    rows = ("a.png,x;y,train", "b.png,y,TRAIN", "c.png,x,valid", "d.png,x,test")
     column = list_label_table(write(images / "labels.csv", "file,labels,split", *(f"images/{row}" for row in rows)))
     (images / "labels.csv").unlink()
     labels = {"a": "x;y", "b": "y", "c": "x", "d": "x"}
@@ -121,6 +121,17 @@ def test_a_table_of_another_name_is_not_read_by_itself(tmp_path):
         (("file,labels", "images/a.png,x,y"), "row 2 has another number of columns than the header"),
         (("file,labels,split", "images/a.png,x,fold1"), "row 2: split fold1; each row is of train, val or test"),
         (("file,labels,split", "images/a.png,x,test"), "no row is of split train"),
+        *(
+            (("file,label,split", *(f"images/{name}.png,x,{split}" for name, split in rows)), message)
+            for rows, message in (
+                (
+                    (("a", "train"), ("b", "dev"), ("c", "eval")),
+                    "splits dev and eval are both val; give each split one",
+                ),
+                ((("a", "train"), ("b", "trainval"), ("c", "test")), "splits train and trainval are both train"),
+                ((("a", "train"), ("b", "test"), ("c", "Testing")), "splits test and Testing are both test"),
+            )
+        ),
         (("file,labels", "images/a.png,", "images/b.png,"), "there is no label; a classifier needs"),
         (
             ("file,labels,split", "images/a.png,x,train", "images/b.png,y,val"),
@@ -176,6 +187,15 @@ def test_a_table_of_an_unsure_split_is_named(images):
     write(images / "train.csv", "file,label", "images/a.png,x", "images/b.png,y")
     write(images / "holdout.csv", "file,label", "images/c.png,x", "images/d.png,y")
     assert "holdout.csv is read as val; if it is the test split, rename it" in list_label_table(images).warnings
+
+
+@pytest.mark.parametrize("split", ["eval", "Holdout"])
+def test_a_row_of_an_unsure_split_is_named(images, split):
+    rows = ["images/a.png,x,train", "images/b.png,y,train", f"images/c.png,x,{split}", f"images/d.png,y,{split}"]
+    listing = list_label_table(write(images / "t.csv", "file,label,split", *rows))
+    assert listing.warnings[1:] == (
+        f"split {split} is read as val; if it is the test split, write test in the column split",
+    )
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from resnetlab.data.listing import DatasetListing, SplitListing, check_classes
 from resnetlab.data.readers.folder import printable_name
 from resnetlab.data.readers.split_folders import class_tree_option
 from resnetlab.data.readers.table_columns import ALL, CLASS_COLUMN, SPLIT_COLUMN, find_columns, find_tables
-from resnetlab.data.split_names import SPLIT_NAMES, is_unsure, split_of
+from resnetlab.data.split_names import SPLIT_NAMES, is_unsure, plain_name, split_of
 
 SEPARATORS = ";|,"
 """Characters that may separate the labels of an image; a table uses one of them."""
@@ -182,6 +182,7 @@ def _rows_by_split(
                 if table_split not in (ALL, split):
                     raise ConfigError(f"{where} is of split {split}, and the table is called {table.path.name}")
             rows.setdefault(split, []).append((file, labels))
+    _refuse_merged_splits(tables)
     if rows.keys() - {ALL} and "train" not in rows:
         raise ConfigError(f"{next(iter(tables.values())).path}: no row is of split train; name the split of each row")
     return rows
@@ -223,6 +224,20 @@ def _split_of_row(cell: str, where: str) -> str:
     return split
 
 
+def _refuse_merged_splits(tables: Mapping[str, _Table]) -> None:
+    """Raise if two names in a column `split` mean one split: `dev` and `eval`; case and separators do not count."""
+    for table in tables.values():
+        first: dict[str | None, str] = {}
+        for cell in dict.fromkeys(table.splits):
+            split = split_of(cell)
+            other = first.setdefault(split, cell)
+            if plain_name(other) != plain_name(cell):
+                raise ConfigError(
+                    f"{table.path}: the splits {shorten(other)} and {shorten(cell)} are both {split}; give each split "
+                    "one name of train, val and test"
+                )
+
+
 def _split_listing(
     root: Path, rows: Sequence[tuple[str, tuple[str, ...]]], number: Mapping[str, int], *, multi_label: bool
 ) -> SplitListing:
@@ -245,6 +260,12 @@ def _choice_warnings(tables: Mapping[str, _Table], option: str | None) -> tuple[
     names = {split: shorten(table.path.name) for split, table in tables.items()}
     unsure = [name for split, name in names.items() if split == "val" and is_unsure(tables[split].path.stem)]
     warnings = [f"{name} is read as val; if it is the test split, rename it" for name in unsure]
+    cells = dict.fromkeys(cell for table in tables.values() for cell in table.splits if is_unsure(cell))
+    if cells and not unsure:
+        cell = shorten(next(iter(cells)))
+        warnings.append(
+            f"split {cell} is read as val; if it is the test split, write test in the column {SPLIT_COLUMN}"
+        )
     if option is not None:
         read = " and ".join(names.values())
         warnings.append(f"{read} {'is' if len(names) == 1 else 'are'} read, not the folders; for those give {option}")
