@@ -160,8 +160,8 @@ def _similar_class(untrained: Sequence[str], trained: Sequence[str]) -> str:
 
 
 def _class_key(name: str) -> str:
-    """Return a class name without case, separators and Unicode form, for comparisons."""
-    return re.sub(r"[-_\s]+", " ", unicodedata.normalize("NFC", name)).strip().casefold()
+    """Return a class name without case, separators and Unicode form, for comparisons; -1 is not 1."""
+    return re.sub(r"(?!^-\d)[-_\s]+", " ", unicodedata.normalize("NFC", name)).strip().casefold()
 
 
 def check_skipped(listing: DatasetListing, remaining: Mapping[str, Collection[int]]) -> None:

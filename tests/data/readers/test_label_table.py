@@ -126,7 +126,7 @@ def test_a_table_of_another_name_is_not_read_by_itself(tmp_path):
             for rows, message in (
                 (
                     (("a", "train"), ("b", "dev"), ("c", "eval")),
-                    "splits dev and eval are both val; give each split one",
+                    "splits dev and eval are both val; give each split one name",
                 ),
                 ((("a", "train"), ("b", "trainval"), ("c", "test")), "splits train and trainval are both train"),
                 ((("a", "train"), ("b", "test"), ("c", "Testing")), "splits test and Testing are both test"),
@@ -245,8 +245,17 @@ def test_tables_of_two_kinds_are_refused(images):
 
 
 def test_spaces_may_be_separators(images):
-    listing = list_label_table(write(images / "t.csv", "file,labels", "images/a.png,clear sky", "images/b.png,sea"))
+    listing = list_label_table(write(images / "t.csv", "file,labels", "images/a.png,clear sky", "images/b.png,"))
     assert listing.warnings[1:] == ("clear sky is read as one label; separate labels by ; if it is several",)
+
+
+def test_one_label_an_image_may_be_its_class(images):
+    path = write(images / "t.csv", "file,labels", "images/a.png,sky", "images/b.png,sea")
+    line = "each image has one label; call the column label, not labels, if it is its class"
+    assert line in list_label_table(path).warnings
+    for more in ("images/c.png,", "images/c.png,sky;sea"):
+        write(path, "file,labels", "images/a.png,sky", "images/b.png,sea", more)
+        assert line not in list_label_table(path).warnings
 
 
 def test_options_of_other_kinds_are_refused(images):

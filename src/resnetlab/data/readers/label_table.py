@@ -19,9 +19,17 @@ from resnetlab.data.images.packed_sequences import PackedPaths, PackedStrings
 from resnetlab.data.left_out import UNNAMED, LeftOutCounter, LeftOutGroup, shorten
 from resnetlab.data.listing import DatasetListing, SplitListing, check_classes
 from resnetlab.data.readers.folder import printable_name
+from resnetlab.data.readers.label_values import check_label_values, class_each_warning
 from resnetlab.data.readers.split_folders import class_tree_option
-from resnetlab.data.readers.table_columns import ALL, CLASS_COLUMN, SPLIT_COLUMN, find_columns, find_tables
-from resnetlab.data.split_names import SPLIT_NAMES, is_unsure, plain_name, split_of
+from resnetlab.data.readers.table_columns import (
+    ALL,
+    CLASS_COLUMN,
+    SPLIT_COLUMN,
+    find_columns,
+    find_tables,
+    refuse_merged_splits,
+)
+from resnetlab.data.split_names import SPLIT_NAMES, is_unsure, split_of
 
 SEPARATORS = ";|,"
 """Characters that may separate the labels of an image; a table uses one of them."""
@@ -93,7 +101,30 @@ def list_label_table(path: Path) -> DatasetListing:
         columns={"label": first.label_column},
         left_out=left_out,
     )
-    return replace(listing, warnings=listing.warnings + check_classes(listing))
+    return replace(listing, warnings=listing.warnings + _value_warnings(tables, rows, listing) + check_classes(listing))
+
+
+def _value_warnings(
+    tables: Mapping[str, _Table],
+    rows: Mapping[str, Sequence[tuple[str, tuple[str, ...]]]],
+    listing: DatasetListing,
+) -> tuple[str, ...]:
+    """Check the values of the labels, and return warnings about them."""
+    table = next(iter(tables.values()))
+    first: dict[str, dict[str, str]] = {split: {} for split in rows}
+    for split, part in rows.items():
+        path = tables.get(split, table).path
+        for file, label in ((file, label) for file, labels in part for label in labels):
+            first[split].setdefault(label, f"{path.name} row of {shorten(file)}")
+    rename = f"call the column of the classes {CLASS_COLUMN}"
+    warnings = check_label_values(first, column=table.label_column, remedy=rename)
+    if not table.is_multi_label:
+        num_images = sum(map(len, rows.values()))
+        return warnings + class_each_warning(num_images, len(listing.classes), table.label_column, rename)
+    if all(len(labels) == 1 for part in rows.values() for _, labels in part):
+        line = f"each image has one label; call the column {CLASS_COLUMN}, not {table.label_column}, if it is its class"
+        return (*warnings, line)
+    return warnings
 
 
 def _read_table(path: Path) -> _Table:
@@ -182,7 +213,8 @@ def _rows_by_split(
                 if table_split not in (ALL, split):
                     raise ConfigError(f"{where} is of split {split}, and the table is called {table.path.name}")
             rows.setdefault(split, []).append((file, labels))
-    _refuse_merged_splits(tables)
+    for table in tables.values():
+        refuse_merged_splits(table.path, table.splits)
     if rows.keys() - {ALL} and "train" not in rows:
         raise ConfigError(f"{next(iter(tables.values())).path}: no row is of split train; name the split of each row")
     return rows
@@ -222,20 +254,6 @@ def _split_of_row(cell: str, where: str) -> str:
     if split is None:
         raise ConfigError(f"{where}: split {shorten(cell) or 'is empty'}; each row is of train, val or test")
     return split
-
-
-def _refuse_merged_splits(tables: Mapping[str, _Table]) -> None:
-    """Raise if two names in a column `split` mean one split: `dev` and `eval`; case and separators do not count."""
-    for table in tables.values():
-        first: dict[str | None, str] = {}
-        for cell in dict.fromkeys(table.splits):
-            split = split_of(cell)
-            other = first.setdefault(split, cell)
-            if plain_name(other) != plain_name(cell):
-                raise ConfigError(
-                    f"{table.path}: the splits {shorten(other)} and {shorten(cell)} are both {split}; give each split "
-                    "one name of train, val and test"
-                )
 
 
 def _split_listing(

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetlab.config import ConfigError
+from resnetlab.data.left_out import shorten
 from resnetlab.data.listing import DatasetListing, SplitListing, check_classes
+from resnetlab.data.readers.label_values import MISSING, check_label_values, class_each_warning
 from resnetlab.data.readers.parquet_columns import Columns, find_columns
 from resnetlab.data.readers.parquet_files import ParquetFiles, find_split_files
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
-MIN_SUSPICIOUS = 10
-"""Number of images from which a class for each of them is reported."""
 LFS_POINTER = b"version https://git-lfs"
 """Start of the file that a clone without Git LFS has in place of a large one."""
 BATCH_ROWS = 1024
@@ -66,6 +66,7 @@ def list_parquet(
         ]
         if not rows[split]:
             raise ConfigError(f"{split_files[0]}: has no image; remove the file, or add images")
+    doubtful = _check_values(rows, columns[first])
     classes, class_of = _number_classes(columns[first].classes, rows)
     duplicates = [name for name, count in Counter(classes).items() if count > 1]
     if duplicates:
@@ -78,31 +79,64 @@ def list_parquet(
         )
         for split, split_rows in rows.items()
     }
-    return _make_listing(classes, splits, files, list(columns.values()))
+    return _make_listing(classes, splits, files, columns, doubtful)
+
+
+def _check_values(rows: Mapping[str, Sequence[_Row]], columns: Columns) -> tuple[str, ...]:
+    """Return warnings about labels that may be missing; names from metadata are no labels of rows."""
+    if columns.classes is not None:
+        return ()
+    first: dict[str, dict[str, str]] = {split: {} for split in rows}
+    for split, split_rows in rows.items():
+        for row in split_rows:
+            first[split].setdefault(str(row.label), row.name)
+    return check_label_values(first, column=columns.label, remedy="name another column with --label-column")
 
 
 def _make_listing(
-    classes: tuple[str, ...], splits: dict[str, SplitListing], files: ParquetFiles, columns: Sequence[Columns]
+    classes: tuple[str, ...],
+    splits: dict[str, SplitListing],
+    files: ParquetFiles,
+    columns: Mapping[Path, Columns],
+    doubtful: tuple[str, ...],
 ) -> DatasetListing:
     """Return the listing with what was read and left out; the classes are checked."""
     left_out = tuple(group.line for group in files.left_out if group.is_warning)
     listing = DatasetListing(
         classes,
         splits,
-        (*left_out, *files.warnings, *dict.fromkeys(line for found in columns for line in found.warnings)),
+        (
+            *left_out,
+            *files.warnings,
+            *dict.fromkeys(line for found in columns.values() for line in found.warnings),
+            *_column_warnings(columns),
+            *doubtful,
+        ),
         kind="parquet files",
         sources=files.sources,
         columns={
-            "image": ", ".join(dict.fromkeys(found.image for found in columns)),
-            "label": ", ".join(dict.fromkeys(found.label for found in columns)),
+            "image": ", ".join(dict.fromkeys(found.image for found in columns.values())),
+            "label": ", ".join(dict.fromkeys(found.label for found in columns.values())),
         },
         left_out=files.left_out,
     )
     num_images = sum(map(len, splits.values()))
-    if num_images == len(classes) >= MIN_SUSPICIOUS:
-        line = f"each of the {num_images:,} images has a class of its own; is {listing.columns['label']} the label?"
-        listing = replace(listing, warnings=(*listing.warnings, f"{line} (--label-column)"))
-    return replace(listing, warnings=listing.warnings + check_classes(listing))
+    each = class_each_warning(num_images, len(classes), listing.columns["label"], "--label-column")
+    return replace(listing, warnings=listing.warnings + each + check_classes(listing))
+
+
+def _column_warnings(columns: Mapping[Path, Columns]) -> tuple[str, ...]:
+    """Return a warning if the labels, or the images, of the files come from columns of different names."""
+    warnings = []
+    for option, named in (
+        ("--image-column", {found.image: file for file, found in columns.items()}),
+        ("--label-column", {found.label: file for file, found in columns.items()}),
+    ):
+        if len({name.casefold() for name in named}) > 1:
+            what = "images" if option == "--image-column" else "labels"
+            listed = ", ".join(f"{shorten(name)} of {shorten(file.name)}" for name, file in named.items())
+            warnings.append(f"the {what} come from different columns: {listed}; give all one name, or {option}")
+    return tuple(warnings)
 
 
 def _open(path: Path) -> "ParquetFile":
@@ -151,9 +185,11 @@ def _check_label(label: float | str | None, columns: Columns, name: str) -> int 
     """Return a label as a whole number or text."""
     if isinstance(label, bool):
         return str(label).lower()
-    if label is None or label in (-1, "") or label != label:  # NaN stands for a missing number
+    blank = isinstance(label, str) and not label.strip()
+    hidden = label == MISSING and columns.classes is not None
+    if label is None or blank or hidden or label != label:  # NaN stands for a missing number
         raise ConfigError(
-            f"{name}: the label is missing ({label if label != '' else 'empty'}); add it, remove the row, or leave the "
+            f"{name}: the label is missing ({'empty' if blank else label}); add it, remove the row, or leave the "
             "file out with --split-folders"
         )
     if isinstance(label, float):

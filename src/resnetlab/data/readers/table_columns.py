@@ -1,12 +1,12 @@
 """The columns that make a CSV or TSV file a table of labels, and the tables in a folder."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from resnetlab.config import ConfigError
 from resnetlab.data.left_out import join_names, shorten
-from resnetlab.data.split_names import SPLIT_NAMES, split_of
+from resnetlab.data.split_names import SPLIT_NAMES, plain_name, split_of
 
 SUFFIXES: Mapping[str, str] = {".csv": ",;\t", ".tsv": "\t"}
 """Suffixes of tables, with the characters that may separate their columns."""
@@ -72,3 +72,16 @@ def find_columns(header: str, path: Path) -> tuple[str, str, str] | None:
         if files and labels:
             return delimiter, files[0], labels[0]
     return None
+
+
+def refuse_merged_splits(path: Path, cells: Sequence[str]) -> None:
+    """Raise if two names in a column `split` mean one split: `dev` and `eval`; case and separators do not count."""
+    first: dict[str | None, str] = {}
+    for cell in dict.fromkeys(cells):
+        split = split_of(cell)
+        other = first.setdefault(split, cell)
+        if plain_name(other) != plain_name(cell):
+            raise ConfigError(
+                f"{path}: the splits {shorten(other)} and {shorten(cell)} are both {split}; give each split "
+                "one name: train, val or test"
+            )
