@@ -10,6 +10,7 @@ from PIL import Image
 
 from resnetlab.data.images.color_modes import is_negative
 from resnetlab.data.images.decode import decode
+from resnetlab.data.images.errors import BadImageError
 
 GREY = np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8)
 
@@ -49,6 +50,14 @@ def test_a_tiff_whose_zero_is_white_is_inverted(values, compression):
     data = encode_tiff(values, compression=compression)
     np.testing.assert_array_equal(decode(data)[:, :, 0], GREY)
     np.testing.assert_array_equal(decode(as_negative(data))[:, :, 0], 255 - GREY)
+
+
+@pytest.mark.parametrize("high", [300, 1000, 4095, 65_535, np.inf])
+def test_floats_of_unknown_full_scale_are_refused(high):
+    data = encode_tiff(np.array([[0, 0.5], [7, high]], np.float32))
+    for variant in (data, as_negative(data)):
+        with pytest.raises(BadImageError, match=r"grey floats up to .*, and 0 to 1 or .*; save it as 16-bit grey"):
+            decode(variant)
 
 
 def test_is_negative_excludes_images_that_pillow_inverts():

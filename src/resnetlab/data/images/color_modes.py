@@ -6,7 +6,10 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffI
 
 from resnetlab.config import ColorProfiles
 from resnetlab.data.images.color_profiles import mode_channels, profile_conversion
+from resnetlab.data.images.errors import BadImageError
 
+OVERSHOOT = 1.1
+"""Times full scale up to which floats are clipped: a bicubic or Lanczos resize overshoots by less than a tenth."""
 WHITE_IS_ZERO = 0
 """The photometric interpretation of a negative, in TIFF 6.0."""
 
@@ -75,8 +78,14 @@ def _scale_integers(image: Image.Image, negative: bool) -> np.ndarray:
 
 
 def _scale_floats(image: Image.Image, negative: bool) -> np.ndarray:
-    """Return float grey as uint8; full scale is 255 if any value is above 1, else 1."""
+    """Return float grey as uint8; full scale is 255 if any value is above 1, else 1.
+
+    Raises:
+        BadImageError: If a value is above 255 by more than a resize may overshoot: its full scale is unknown.
+    """
     values = np.nan_to_num(np.asarray(image), nan=0.0)
+    if (high := float(values.max())) > 255 * OVERSHOOT:
+        raise BadImageError(f"grey floats up to {high:.5g}, and 0 to 1 or 0 to 255 are read; save it as 16-bit grey")
     full_scale = 255 if values.max() > 1 else 1
     values = values.clip(0, full_scale)
     return np.rint((full_scale - values if negative else values) * (255 / full_scale)).astype(np.uint8)
