@@ -60,6 +60,11 @@ def test_a_valid_data_set(pets, capsys):
     assert "every image can be read" in output
 
 
+def test_copies_may_fall_into_drawn_splits(pets, capsys):
+    assert check(pets / "train") == 0
+    assert "exact copies within all: 1; the splits that training draws may share them\n" in capsys.readouterr().out
+
+
 def test_all_bad_files_are_listed_and_the_status_is_1(pets, capsys):
     for number in range(5):
         (pets / f"train/cat/bad{number}.jpg").write_bytes(b"\xff\xd8 no image")

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from helpers.images import encode, random_images, resident_images, write_parquet
+from helpers.images import encode, random_images, resident_images, write_parquet, write_tree
 from resnetlab.config import DataConfig
 from resnetlab.data.open_dataset import open_data
 from resnetlab.data.registry import CIFAR10
@@ -166,3 +166,21 @@ def test_cifar10():
     assert data.val.labels.bincount().tolist() == [500] * 10
     assert np.allclose(data.preprocessing.mean, (0.4914, 0.4822, 0.4465), atol=1e-3)
     assert np.allclose(data.preprocessing.std, (0.2470, 0.2435, 0.2616), atol=1e-3)
+
+
+def test_copies_that_fall_into_drawn_splits_are_reported(tmp_path):
+    tree = write_tree(tmp_path, {"train/a": 20, "train/b": 20})
+    assert not any("copies" in line for line in open_data(DataConfig(str(tree))).warnings)
+    for source in sorted(tree.rglob("*.png")):
+        source.with_name(f"copy{source.name}").write_bytes(source.read_bytes())
+    data = open_data(DataConfig(str(tree)))
+    shared = set(image_bytes(data.val)) & set(image_bytes(data.train))
+    count = sum(image in shared for image in image_bytes(data.val))
+    assert count
+    line = f"drawn splits have exact copies of training images ({count} of val)"
+    assert data.warnings[-1] == f"{line}; remove the copies, or make the splits yourself"
+    whole = open_data(DataConfig(str(tree / "train")))
+    assert any("of val, " in line and "of test)" in line for line in whole.warnings)
+    given = write_tree(tmp_path / "given", {f"{split}/{name}": 3 for split in ("train", "val") for name in "ab"})
+    (given / "val/a/copy.png").write_bytes((given / "train/a/000.png").read_bytes())
+    assert not any("copies" in line for line in open_data(DataConfig(str(given))).warnings)

@@ -116,9 +116,11 @@ def print_summary(
             print(f"{split}: colour profiles: {_counts(summary.color_profiles)}")
     if "all" in summaries:
         print("no splits: training holds out 10 % of each class for val and 10 % for test")
+    drawn = [split for split in ("all", "train") if split in summaries and "val" not in summaries]
     for split, summary in summaries.items():
         if summary.duplicates:
-            print(f"exact copies within {split}: {summary.duplicates:,}")
+            fate = "; the splits that training draws may share them" if split in drawn else ""
+            print(f"exact copies within {split}: {summary.duplicates:,}{fate}")
     if len(summaries) > 1:
         print(f"exact copies between splits (same bytes): {len(pairs) or 'none'}")
     for earlier, image in pairs[:MAX_PAIRS]:

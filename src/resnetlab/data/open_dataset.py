@@ -6,11 +6,13 @@ they come from a folder tree, from parquet files or from the authors' archive. F
 names do not matter either.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from resnetlab.config import DataConfig, Preprocessing
 from resnetlab.data.dataset import Dataset, Split
@@ -245,6 +247,7 @@ def _make_dataset(
             if rare:
                 described = describe_classes([classes[label] for label in rare])
                 warnings += (f"too few images to split: {name} has no image of {described}",)
+        warnings += _copies_warning(opened, orders, list(held_out))
     if config.train_images is not None:
         train_order = orders["train"]
         orders["train"] = train_order[stratified_subset(opened.labels[train_order], config.train_images, seed)]
@@ -262,4 +265,19 @@ def _make_dataset(
         skipped=skipped,
         warnings=warnings,
         reading=reading,
+    )
+
+
+def _copies_warning(opened: OpenImages, orders: Mapping[str, Tensor], drawn: Sequence[str]) -> tuple[str, ...]:
+    """Return a warning if drawn splits hold resident images whose pixels are those of a training image."""
+    if opened.digests is None:
+        return ()
+    digests = opened.digests
+    trained = {digests[row] for row in orders["train"].tolist()}
+    counts = {split: sum(digests[row] in trained for row in orders[split].tolist()) for split in drawn}
+    found = ", ".join(f"{count:,} of {split}" for split, count in counts.items() if count)
+    if not found:
+        return ()
+    return (
+        f"drawn splits have exact copies of training images ({found}); remove the copies, or make the splits yourself",
     )

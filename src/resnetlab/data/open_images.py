@@ -33,6 +33,8 @@ class OpenImages:
     crop_ratio: float
     shards: Tensor | None = None
     """The shard of each image, int64 of shape (num_images,), where shards are read one after the other."""
+    digests: Sequence[bytes | None] | None = None
+    """The hash of each image's pixels, if they are resident; `None` for a bad image."""
 
     def take(self, positions: Tensor) -> Split:
         """Return images as a split, in the order of `positions`, or in storage order if there are shards."""
@@ -80,8 +82,9 @@ def open_images(
     view = choose_view(sizes[readable], config, preprocessing)
     resident = stays_resident(sizes[readable], (view.height, view.width), config, keep_encoded=keep_encoded)
     keys: Sequence[Any]  # sort key of each image within its class; `None` for a bad image
+    digests = None
     if resident:
-        images, keys, undecodable = _decode_resident(
+        images, digests, undecodable = _decode_resident(
             names,
             storage,
             torch.nonzero(readable).flatten().numpy(),
@@ -91,6 +94,7 @@ def open_images(
             on_progress=on_progress,
         )
         bad = bad + undecodable
+        keys = digests
     else:
         images = EncodedImages(
             storage=storage,
@@ -112,6 +116,7 @@ def open_images(
         orders=canonical_orders(lengths, labels, keys),
         crop_ratio=view.crop_ratio,
         shards=None if resident else shard_numbers(listing),
+        digests=digests,
     )
     return opened, bad
 
