@@ -119,7 +119,7 @@ def print_summary(
     drawn = [split for split in ("all", "train") if split in summaries and "val" not in summaries]
     for split, summary in summaries.items():
         if summary.duplicates:
-            fate = "; the splits that training draws may share them" if split in drawn else ""
+            fate = "; training may draw them into different splits" if split in drawn else ""
             print(f"exact copies within {split}: {summary.duplicates:,}{fate}")
     if len(summaries) > 1:
         print(f"exact copies between splits (same bytes): {len(pairs) or 'none'}")
