@@ -65,6 +65,17 @@ def test_images_may_be_plain_bytes(tmp_path):
     assert listing.splits["all"].labels == (1, 0)
 
 
+def test_a_column_of_splits_is_named_because_it_is_not_read(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    content = {"label": [0, 1, 0], "image": IMAGES[:3], "Split": ["train", "train", "test"]}
+    pq.write_table(pa.table(content), tmp_path / "a.parquet")
+    listing = list_parquet(tmp_path)
+    assert set(listing.splits) == {"all"}
+    assert listing.warnings[0].startswith("a.parquet: column Split is not read; make one file of each split")
+
+
 def test_the_fine_label_of_cifar100_is_used(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq

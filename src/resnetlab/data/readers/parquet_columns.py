@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from resnetlab.config import ConfigError
 from resnetlab.data.images.sniff import detect_format
 from resnetlab.data.left_out import join_names, shorten
+from resnetlab.data.readers.table_columns import SPLIT_COLUMN
 
 if TYPE_CHECKING:
     from pyarrow import Schema
@@ -59,7 +60,12 @@ def find_columns(file: "ParquetFile", path: Path, *, image: str | None = None, l
     image, warnings = _image_column(file, path, kinds, features, image)
     label, more = _label_column(path, schema, {name: kind for name, kind in kinds.items() if name != image}, label)
     names = features.get(label, {}).get("names") if _is_class_label(features, kinds, label) else None
-    return Columns(image, kinds[image] == "struct", label, _class_names(names), warnings + more)
+    unread = tuple(
+        f"{path.name}: column {shorten(name)} is not read; make one file of each split, named after it"
+        for name in schema.names
+        if name.casefold() == SPLIT_COLUMN and name not in (image, label)
+    )
+    return Columns(image, kinds[image] == "struct", label, _class_names(names), warnings + more + unread)
 
 
 def _class_names(names: Sequence[Any] | None) -> tuple[str, ...] | None:

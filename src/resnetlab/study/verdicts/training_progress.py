@@ -3,7 +3,6 @@
 At the end of a run a schedule hides it: after two divisions by 10 no loss falls any more, however short the run was.
 """
 
-import dataclasses
 import statistics
 from collections.abc import Sequence
 
@@ -50,8 +49,8 @@ def _steps_at_high_lr(run: Run) -> range:
         return range(0)
     epoch_steps = run.epochs[0]["step"]
     planned = recipe.steps or recipe.epochs * epoch_steps  # the schedule's length; a run may have ended before
-    start = recipe.warmup_steps or round(recipe.warmup_epochs * epoch_steps)
-    recipe = dataclasses.replace(recipe, warmup_steps=start)
+    recipe = recipe.with_warmup_steps(epoch_steps)
+    start = recipe.warmup_steps
     lowered = next((s for s in range(start, taken) if lr_at(s, planned, recipe) < HIGH_LR * recipe.lr), taken)
     return range(start + 1, lowered + 1)
 
