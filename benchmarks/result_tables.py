@@ -5,16 +5,16 @@ Each function returns the rows of one table as Markdown. `results.py` writes the
 
 import re
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import depth_tables
 import table6_table
-from records import RECORDS, markdown, read, study_cells
+from records import RECORDS, markdown, read, study_cells, study_runs
 
 
 def readme() -> str:
-    """Return the table of results in README.md: digits, and published weights on CIFAR-10."""
-    splits, file = ("train", "val", "test"), "default-study.csv"
+    """Return the table of results in README.md: digits, CIFAR-10, and published weights on CIFAR-10."""
+    splits, files = ("train", "test"), ("default-study.csv", "cifar10-study.csv")
     labels = {
         ("plain", 20): "plain-20",
         ("plain", 56): "plain-56",
@@ -24,13 +24,21 @@ def readme() -> str:
     }
     published = dict(weights_rows())
     return markdown(
-        ("network", "train error", "validation error", "test error"),
-        *((label, *study_cells(file, *network, splits)) for network, label in labels.items()),
+        ("network", *(f"{data}, {split}" for data in ("digits", "CIFAR-10") for split in splits)),
         *(
-            (f"{name} on CIFAR-10, published weights", "", "", published[f"{name}, one crop"][0])
+            (label, *(cell for file in files for cell in _cells(file, network, splits)))
+            for network, label in labels.items()
+        ),
+        *(
+            (f"{name}, published weights", "", "", "", published[f"{name}, one crop"][0])
             for name in ("ResNet-20", "ResNet-56")
         ),
     )
+
+
+def _cells(file: str, network: tuple[str, int], splits: Sequence[str]) -> list[str]:
+    """Return mean and deviation of the errors of a network; empty cells if the study does not have it."""
+    return study_cells(file, *network, splits) if study_runs(file, *network) else [""] * len(splits)
 
 
 def digits() -> str:

@@ -94,8 +94,8 @@ def _healthy(group: RunGroup) -> str | None:
         return None
     deep = [main.pair.deep[seed] for seed in main.effect.points]
     return (
-        f"{main.text}; {DEGRADATION_POINTS:g} points or more are ruled out for every two depths, and gradients are "
-        f"sound in every run: {gradients_text(deep)}.{_better_text(main)}"
+        f"{main.text}; a rise of {DEGRADATION_POINTS:g} points or more is ruled out for every two depths, and "
+        f"gradients are sound in every run: {gradients_text(deep)}.{_better_text(main)}"
     )
 
 
