@@ -263,7 +263,12 @@ def test_a_missing_package_raises(net, monkeypatch, name, package):
     assert names(net.parent) == ["net.safetensors"]
 
 
-def test_an_unwritable_folder_fails(net, monkeypatch, capsys):
+def test_a_folder_below_a_file_is_refused(net, capsys):
     (net.parent / "file").write_text("")
-    assert main(["export", str(net), "--out", str(net.parent / "file" / "a.pt2")]) == 1
-    assert "file" in capsys.readouterr().err
+    assert main(["export", str(net), "--out", str(net.parent / "file" / "a.pt2")]) == 2
+    assert f"{net.parent / 'file'} is a file, not a folder" in capsys.readouterr().err
+
+
+def test_an_unwritable_folder_fails(net, capsys):
+    assert main(["export", str(net), "--out", "/proc/a.pt2"]) == 1
+    assert "/proc/" in capsys.readouterr().err
