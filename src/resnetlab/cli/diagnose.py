@@ -219,8 +219,6 @@ def open_batch(path: Path, options: Options) -> ModelBatch:
     changes = options.reading.changes()
     given = DataConfig(options.data, image_size=card.preprocessing.image_size, **changes) if options.data else None
     data = resolve_data_config(card, given, path, changes)
-    if options.reading.on_bad_image is not None:
-        data = replace(data, on_bad_image=options.reading.on_bad_image)
     dataset = open_data(data, preprocessing=card.preprocessing, one_class=True)
     check_one_class(multi_label=dataset.train.is_multi_label, name=dataset.name, use="diagnose of a model file")
     class_indices = match_classes(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from resnetlab.inference.predictor import Predictor
 
 FileIdentity = tuple[int, int] | str
+"""A file by its device and inode; without a file, its name."""
 QUERY_ROWS = 1024
 """Queries that are searched at a time."""
 

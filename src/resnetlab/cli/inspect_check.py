@@ -64,8 +64,8 @@ def check_file(path: Path, options: "Options", given: "AssumptionOverrides") -> 
     """Try the assumptions about a file of published weights on the images of `--data`.
 
     Raises:
-        ConfigError: if there are too few images, the network has no batch normalisation, or an image cannot be read and
-            `--on-bad-image` is `fail`.
+        ConfigError: if there are too few images, the network has no batch normalisation, or an image cannot be read,
+            unless `--on-bad-image` is `skip`.
     """
     from resnetlab.cli.inspect_conversion import make_preprocessing
     from resnetlab.evaluation.self_check.check_weights import NUM_IMAGES, check_network, default_size
@@ -78,8 +78,7 @@ def check_file(path: Path, options: "Options", given: "AssumptionOverrides") -> 
     if options.card.mean is not None and options.card.std is not None:
         preprocessing, _ = make_preprocessing(options.card, model.config)
     size = options.card.image_size[0] if options.card.image_size else default_size(model.config)
-    skip_bad = options.reading.on_bad_image != "fail"
-    images = load_sample(data_config(options), NUM_IMAGES, model.config.in_channels, skip_bad=skip_bad)
+    images = load_sample(data_config(options), NUM_IMAGES, model.config.in_channels)
     check = check_network(model.config, model.state_dict(), images, image_size=size, given=preprocessing)
     overrides, warnings = _merge(model.config, check.decided, given)
     found = check.decided.get("normalisation")

@@ -80,8 +80,7 @@ class Options:
     """The model file to write; an existing file is refused."""
     data: str | None = None
     """Images of the kind that the network was trained on, without labels: a folder, parquet files, shards, or the name
-    of a data set. Each assumption is tried on them; --save takes what they show clearly. Images that cannot be read are
-    left out, unless --on-bad-image is fail."""
+    of a data set. Each assumption is tried on them; --save takes what they show clearly."""
     reading: Reading = ReadingOptions()
     card: Annotated[CardOptions, tyro.conf.OmitArgPrefixes] = CardOptions()
     architecture: Annotated[ArchitectureOptions, tyro.conf.OmitArgPrefixes] = ArchitectureOptions()

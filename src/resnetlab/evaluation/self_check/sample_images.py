@@ -19,31 +19,30 @@ MAX_SIDE = 512
 """Shorter side in pixels to which larger images are reduced: enough for crops at 288, and it bounds the memory."""
 
 
-def load_sample(data: DataConfig, count: int, channels: int, *, skip_bad: bool = True) -> list[Tensor]:
+def load_sample(data: DataConfig, count: int, channels: int) -> list[Tensor]:
     """Return up to `count` images, uint8 of shape (channels, height, width); the draw is always the same.
 
     A folder may have any subfolders; of other data, and of a folder whose splits are named, it is the training split,
     or the first one.
 
     Args:
-        data: The images.
+        data: The images; `on_bad_image` says whether those that cannot be read are left out.
         count: Largest number of images.
         channels: Channels that the network reads.
-        skip_bad: Leave out images that cannot be read: a few do not change the statistics of the others.
 
     Raises:
         ConfigError: if the data cannot be opened or have other channels than the network, or for an image that cannot
-            be read, unless `skip_bad`.
+            be read, unless they are left out.
     """
     whole_folder = detect_kind(data) == "folder" and data.split_folders is None
     try:
-        images = (_from_folder if whole_folder else _from_dataset)(data, count, skip_bad=skip_bad)
+        images = (_from_folder if whole_folder else _from_dataset)(data, count)
     except BadImageError as error:
         raise ConfigError(str(error)) from error
     return [_with_channels(_reduce(image), channels, data.name) for image in images]
 
 
-def _from_folder(data: DataConfig, count: int, *, skip_bad: bool) -> list[Tensor]:
+def _from_folder(data: DataConfig, count: int) -> list[Tensor]:
     paths = [item for item in find_inputs([str(dataset_path(data.name))]) if item is not None and item.source]
     images = []
     for row in _draw(len(paths)).tolist():
@@ -52,7 +51,7 @@ def _from_folder(data: DataConfig, count: int, *, skip_bad: bool) -> list[Tensor
         try:
             pixels = decode(paths[row].read(), color_profiles=data.color_profiles or "apply")
         except BadImageError as error:
-            if skip_bad:
+            if data.on_bad_image == "skip":
                 continue
             raise BadImageError(
                 f"{paths[row].name}: cannot be decoded ({error}); skip such images with --on-bad-image skip"
@@ -61,7 +60,7 @@ def _from_folder(data: DataConfig, count: int, *, skip_bad: bool) -> list[Tensor
     return images
 
 
-def _from_dataset(data: DataConfig, count: int, *, skip_bad: bool) -> list[Tensor]:
+def _from_dataset(data: DataConfig, count: int) -> list[Tensor]:
     """Return a sample of the training split; only its own images are decoded, unless they are in an archive."""
     if detect_kind(data) not in LISTED_KINDS:
         images = open_data(data).train.images
@@ -75,7 +74,7 @@ def _from_dataset(data: DataConfig, count: int, *, skip_bad: bool) -> list[Tenso
         names=take_items(split.names, rows),
         sizes=torch.zeros(len(rows), 2, dtype=torch.int64),  # unknown: whole images are decoded
         view=EvalView(32, 32, color_profiles=data.color_profiles or "apply"),
-        skip_bad=skip_bad,
+        skip_bad=data.on_bad_image == "skip",
     )
     decoded = encoded.decode_full(torch.arange(len(rows)), MAX_SIDE)
     return [torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1) for pixels in decoded if pixels is not None]
