@@ -67,6 +67,14 @@ def test_small_network_with_a_projection(tmp_path):
     )
 
 
+def test_assumptions_without_an_option_are_named(tmp_path):
+    """A network with a stem of stride 2, which no tensor shows, would load and compute something else."""
+    save(tmp_path / "a.pth", "resnet8", 10, shortcut="project")
+    line = converted(tmp_path / "a.pth")[1][4]
+    assert line.startswith("assumed, and no option changes it: stride of projections: in the 1x1 convolution")
+    assert "stem: stride 1, no pool; map: halved by each later stage" in line
+
+
 def test_other_weights_in_the_file_are_named(tmp_path):
     states = [randomise(build_model("resnet8", 10, shortcut="project")).state_dict() for _ in range(2)]
     torch.save({"model": states[0], "model_ema": states[1], "epoch": 3}, tmp_path / "a.pth")
@@ -75,6 +83,7 @@ def test_other_weights_in_the_file_are_named(tmp_path):
         "the weights under model are taken, not model_ema; resnetlab inspect FILE --tensors NAME --save NEW takes "
         "others"
     )
+    assert any("classes of CIFAR-10;" in line for line in lines)  # not the name of the other weights
     save(tmp_path / "alone.pth", "resnet8", 10, shortcut="project")
     assert not any("are taken" in line for line in converted(tmp_path / "alone.pth")[1])
 

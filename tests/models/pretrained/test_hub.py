@@ -192,11 +192,21 @@ def test_the_stride_of_transformers(hub):
         hub.repositories[f"someone/{stride}"] = {
             "model.safetensors": save(net.state_dict()),
             "config.json": json.dumps(config).encode(),
+            "preprocessor_config.json": b'{"size": {"shortest_edge": 224}}',
         }
         assert load_model(f"hf://someone/{stride}")[1].model.bottleneck_stride == stride
     config = {"model_type": "resnet", "downsample_in_bottleneck": True, "layer_type": "basic"}
     basic = read_transformers_config(config, {}, "a")
     assert basic.bottleneck_stride is None
+
+
+def test_a_network_of_transformers_without_preprocessing_is_refused(hub, network):
+    hub.repositories["someone/pets"] = {
+        "model.safetensors": save(network.state_dict()),
+        "config.json": json.dumps({"model_type": "resnet"}).encode(),
+    }
+    with pytest.raises(ConfigError, match=r"has no preprocessor_config[.]json with size, mean and deviation"):
+        load_model(ADDRESS)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50d", "wide_resnet101_2", "resnext50_32x4d", "resnext50d_32x4d"])
@@ -258,6 +268,7 @@ def test_configurations_that_cannot_be_read(hub, network, config, message):
     hub.repositories["someone/pets"] = {
         "model.safetensors": save(network.state_dict()),
         "config.json": json.dumps(config).encode(),
+        "preprocessor_config.json": b"{}",
     }
     with pytest.raises(ConfigError, match=message):
         find_model_file(ADDRESS)

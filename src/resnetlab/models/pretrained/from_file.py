@@ -74,16 +74,18 @@ def assumed_conversion(path: Path, imported: "ImportedModel") -> tuple[Conversio
     lines = [f"{config.name}, {config.num_classes:,} outputs, keys as in {imported.key_format.name}"]
     others = imported.weights.other_state_dicts
     if others:
-        names = ", ".join(name[:40] for name in others[:3]) + (", …" if len(others) > 3 else "")
+        untaken = ", ".join(name[:40] for name in others[:3]) + (", …" if len(others) > 3 else "")
         lines.append(
-            f"the weights under {imported.weights.wrapper or 'no key'} are taken, not {names}; resnetlab inspect FILE "
-            "--tensors NAME --save NEW takes others"
+            f"the weights under {imported.weights.wrapper or 'no key'} are taken, not {untaken}; resnetlab inspect "
+            "FILE --tensors NAME --save NEW takes others"
         )
     lines += [f"assumed: {item.subject}: {item.value} ({item.reason})" for item in imported.assumptions if item.option]
     lines += [
         f"assumed: {preprocessing.image_size} pixels, mean {numbers[0]}, deviation {numbers[1]} ({source}), classes "
         f"{names}; resnetlab inspect FILE --save NEW takes other values"
     ]
+    fixed = [f"{item.subject}: {item.value}" for item in imported.assumptions if not item.option]
+    lines += [f"assumed, and no option changes it: {'; '.join(fixed)}"]
     lines += [f"unusual: {line}" for line in imported.warnings]
     ratio = bn_variance_ratio(imported.model.state_dict(), preprocessing.std)
     if ratio is not None and not 1 / CLEAR_RATIO < ratio < CLEAR_RATIO:

@@ -86,7 +86,13 @@ def fetch_from_hub(address: HubAddress) -> Path:
     if "pretrained_cfg" in config or "architecture" in config:
         conversion = read_timm_config(config, name)
     else:
-        conversion = read_transformers_config(config, _json(address, "preprocessor_config.json") or {}, name)
+        preprocessor = _json(address, "preprocessor_config.json")
+        if preprocessor is None:
+            raise ConfigError(
+                f"{address}: has no preprocessor_config.json with size, mean and deviation; download "
+                f"{weights.name} and convert it: resnetlab inspect FILE --save NEW"
+            )
+        conversion = read_transformers_config(config, preprocessor, name)
     commit = weights.parent.name  # the folder of a snapshot is called after its commit
     return convert(weights, conversion, f"{address} {commit}")
 
