@@ -17,10 +17,12 @@ pytest.importorskip("fastapi")
 from helpers.http_client import (
     PROBLEM_MEDIA_TYPE,
     parse_prediction,
+    paused,
     problem_detail,
     read_response,
     run_server,
     same_top,
+    wait_until,
 )
 from resnetlab import __version__
 from resnetlab.data.images.decode import BadImageError, TooLargeError
@@ -243,9 +245,11 @@ def test_concurrent_requests_are_batched(server, predictor):
     images = [encode_as("png") for _ in range(12)]
     before = server.metric('resnetlab_batch_images_bucket{le="1.0"}')
     connections = [socket.create_connection(("127.0.0.1", server.port), timeout=30) for _ in images]
-    for connection, data in zip(connections, images, strict=True):
-        head = f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
-        connection.sendall(head.encode() + data)
+    with paused(server.worker_pid()):  # so that all arrive before the first is computed, also on a busy machine
+        for connection, data in zip(connections, images, strict=True):
+            head = f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
+            connection.sendall(head.encode() + data)
+        wait_until(lambda: server.metric("resnetlab_worker_images") == len(images))
     for connection, data in zip(connections, images, strict=True):
         status, _, body = read_response(connection)
         connection.close()
