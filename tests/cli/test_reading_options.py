@@ -112,6 +112,13 @@ def test_splits_by_option(tmp_path, capsys, command):
         assert "read as: shards\nsplits: train 4, test 4\n" in capsys.readouterr().out
 
 
+def test_shards_below_a_file_are_refused_before_the_work(tmp_path, capsys):
+    write_tree(tmp_path / "set", {"a": 2, "b": 2})
+    (tmp_path / "file").write_text("")
+    assert main(["data", "pack", str(tmp_path / "set"), "--out", str(tmp_path / "file" / "packed")]) == 2
+    assert f"{tmp_path / 'file'} is a file, not a folder" in capsys.readouterr().err
+
+
 def test_a_data_set_says_how_it_was_read(tmp_path):
     write_tree(tmp_path, {"Training/a": 3, "Training/b": 3, "Testing/a": 1, "Testing/b": 1, ".hidden": 1})
     (tmp_path / "notes.txt").write_text("text")

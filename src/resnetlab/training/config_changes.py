@@ -37,17 +37,12 @@ def describe_changes(
     ]
 
 
-def _is_left(trainer: "Trainer") -> bool:
-    """Return whether any epoch is left to train."""
-    return trainer.state.epochs_done < trainer.data.num_epochs and not trainer.is_stopped_early
-
-
 def _position(trainer: "Trainer", before: RunConfig, saved: Mapping[str, Any]) -> list[str]:
     now, then, step = trainer.steps_per_epoch, saved["epoch_steps"], saved["run"]["step"]
     done = trainer.state.epochs_done
     taken = step - (done - 1) * then  # in the last epoch that is done
     is_cut = done > 0 and taken < then
-    if not _is_left(trainer):
+    if not trainer.has_epochs_left:
         cut = f", the last after {taken:,} of its {count_text(then, 'step')}" if is_cut else ""
         reason = f"and the new length is {trainer.data.num_epochs:,}"
         if done < trainer.data.num_epochs:
@@ -77,7 +72,7 @@ def _kept(trainer: "Trainer", before: RunConfig) -> list[str]:
 
 def _learning_rate(trainer: "Trainer", before: RunConfig, saved: Mapping[str, Any]) -> list[str]:
     """Describe the next learning rate if it is not the one that the earlier configuration had for this step."""
-    if not _is_left(trainer):
+    if not trainer.has_epochs_left:
         return []
     run, step = saved["run"], saved["run"]["step"]
     recipe = before.recipe.with_warmup_steps(saved["epoch_steps"])  # as the trainer's

@@ -57,7 +57,7 @@ class Trainer(TrainerComponents):
         with self.saving_when_interrupted():
             with self.stop_signal.deferred():  # from here on the record has a line, so a stopped run has a checkpoint
                 self.begin()
-                while self.state.epochs_done < self.data.num_epochs and not self.is_stopped_early:
+                while self.has_epochs_left:
                     self.train_epoch()
                     self.finish_epoch()
                 self.checkpoints.save()
@@ -66,6 +66,11 @@ class Trainer(TrainerComponents):
                 result = self.finish()
         self.call("on_end", result.result)
         return result
+
+    @property
+    def has_epochs_left(self) -> bool:
+        """Whether another epoch is to be trained."""
+        return self.state.epochs_done < self.data.num_epochs and not self.is_stopped_early
 
     def begin(self) -> None:
         """Call callbacks at the start, and pass on warnings of the set-up."""

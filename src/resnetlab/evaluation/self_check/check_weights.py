@@ -86,7 +86,8 @@ def check_weights(
 
     Raises:
         ModelFileError: if the file cannot be read.
-        ConfigError: if the network has no batch normalisation, or there are too few images.
+        ConfigError: if the network has no batch normalisation, there are too few images, or one cannot be read, unless
+            `data.on_bad_image` is `skip`.
     """
     from resnetlab.models.importing.import_weights import import_file_order
     from resnetlab.models.model_card import find_model_file, has_card

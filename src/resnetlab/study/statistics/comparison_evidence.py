@@ -77,10 +77,10 @@ def _every_arm(text: str, runs: Sequence[Run]) -> tuple[str, str | None]:
 
 def _with_command(text: str, runs: Sequence[Run], added: Additions) -> tuple[str, str | None]:
     """Return a text that announces its command, or says why there is none."""
-    obstacle = command_obstacle(runs, added)
-    if obstacle is None:
-        return f"{text}:", study_command(runs, added)
-    return f"{text}. No command adds this: {obstacle}.", None
+    command = study_command(runs, added)
+    if command is not None:
+        return f"{text}:", command
+    return f"{text}. No command adds this: {command_obstacle(runs, added)}.", None
 
 
 def _tie_evidence(runs: Sequence[Run], ties: Sequence[ArmComparison], num: int) -> tuple[str, str | None]:

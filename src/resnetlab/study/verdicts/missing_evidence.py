@@ -55,9 +55,10 @@ def missing_evidence(group: RunGroup, groups: Sequence[RunGroup] = ()) -> Missin
         added = replace(added, arms=same or None)
     if added is not None and any(map(epoch_selection, group.runs)):
         added = replace(added, last_epoch=True)  # more runs of the same kind would decide nothing
-    obstacle = None if added is None else command_obstacle(group.runs, added)
-    command = None if added is None else study_command(group.runs, added)
-    hint = f" No command adds this: {obstacle}." if obstacle else ""
+    command, hint = None, ""
+    if added is not None:
+        command = study_command(group.runs, added)
+        hint = "" if command else f" No command adds this: {command_obstacle(group.runs, added)}."
     return MissingEvidence(reason + hint + _issue_counts(group), command, one_depth)
 
 
