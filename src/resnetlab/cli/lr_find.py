@@ -202,11 +202,10 @@ def _print_start(trainer: "Trainer", console: "Console") -> None:
 
 def _write_figure(path: Path, curve: "LrCurve", config: RunConfig) -> None:
     from resnetlab.data.registry import dataset_title
-    from resnetlab.system.atomic_files import write_atomic
-    from resnetlab.training.lr_figure import draw_lr_curve
+    from resnetlab.training.lr_figure import write_lr_figure
 
     title = f"{config.model.name} on {escape_name(dataset_title(config.data))}"
-    write_atomic(path, draw_lr_curve(curve, title))
+    write_lr_figure(curve, title, path)
 
 
 class _SweepProgress:

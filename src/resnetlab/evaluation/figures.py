@@ -18,6 +18,7 @@ from PIL import Image
 from resnetlab.evaluation.metrics import Evaluation, confused_pairs
 from resnetlab.figure_style import COLOURS, GREY, MIN_RANGE_PCT, STYLE, add_caption, create_panels, set_panel_title
 from resnetlab.fonts import text_style
+from resnetlab.system.figure_files import figure_bytes
 
 MAX_CLASSES = {False: 30, True: 15}
 """Maximum number of classes in a wide and in a tall figure: more names would be unreadable."""
@@ -264,8 +265,6 @@ def _draw_counts(axes: Axes, counts: np.ndarray) -> None:
 
 
 def _to_svg(figure: Figure) -> bytes:
-    file = io.BytesIO()
     with warnings.catch_warnings():  # the browser draws the names with its own fonts
         warnings.filterwarnings("ignore", r"Glyph .* missing from font", UserWarning)
-        figure.savefig(file, format="svg", metadata={"Date": None})  # equal evaluations give equal bytes
-    return file.getvalue()
+        return figure_bytes(figure, "svg")

@@ -1,8 +1,8 @@
-"""Figures in files, written atomically."""
+"""Figures as PNG and SVG; files are written atomically."""
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from resnetlab.system.atomic_files import write_atomic
 
@@ -19,9 +19,14 @@ def write_figure(figure: "Figure", path: Path) -> None:
     Raises:
         OSError: If the folder cannot be written. An older file is then unchanged.
     """
+    write_atomic(path, figure_bytes(figure, "svg" if path.suffix == ".svg" else "png"))
+
+
+def figure_bytes(figure: "Figure", file_format: Literal["png", "svg"]) -> bytes:
+    """Return a figure as the bytes of a file; the same figure gives the same bytes."""
     content = io.BytesIO()
-    if path.suffix == ".svg":
+    if file_format == "svg":
         figure.savefig(content, format="svg", metadata={"Date": None})
     else:
         figure.savefig(content, format="png", dpi=PNG_DPI)
-    write_atomic(path, content.getvalue())
+    return content.getvalue()

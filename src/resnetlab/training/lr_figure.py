@@ -1,18 +1,20 @@
 """The figure of a learning-rate sweep."""
 
-import io
+from pathlib import Path
 
 import matplotlib as mpl
 
 from resnetlab.figure_style import COLOURS, GREY, STYLE, add_caption, create_panels, set_panel_title
+from resnetlab.system.figure_files import write_figure
 from resnetlab.training.lr_finder import LrCurve
 
-PNG_DPI = 150
-"""Resolution of the figure."""
 
+def write_lr_figure(curve: LrCurve, title: str, path: Path) -> None:
+    """Write the losses of a sweep against the learning rate, as PNG or SVG by the suffix.
 
-def draw_lr_curve(curve: LrCurve, title: str) -> bytes:
-    """Return the losses of a sweep against the learning rate, as PNG."""
+    Raises:
+        OSError: If the folder cannot be written. An older file is then unchanged.
+    """
     with mpl.rc_context(STYLE):
         figure, (axes, *_) = create_panels(1, tall=False)
         set_panel_title(axes, title)
@@ -28,6 +30,4 @@ def draw_lr_curve(curve: LrCurve, title: str) -> bytes:
         axes.set(xscale="log", xlabel="learning rate", ylabel="training loss, nats")
         axes.legend(frameon=False, fontsize=9)
         add_caption(figure, sentences, tall=False)
-        file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=PNG_DPI, metadata={"Software": None})
-        return file.getvalue()
+        write_figure(figure, path)
