@@ -11,7 +11,8 @@ from helpers.photographs import write_photographs
 from resnetlab.cli import plan, train_config, train_options
 from resnetlab.cli.main import main, parse
 from resnetlab.config import ConfigError, DataConfig
-from resnetlab.data.open_dataset import list_dataset, open_data
+from resnetlab.data.list_dataset import list_dataset
+from resnetlab.data.open_dataset import open_data
 from resnetlab.data.shards.pack import PackOptions, pack_dataset
 from resnetlab.models.zoo import model_config
 from resnetlab.planning import workload

@@ -8,7 +8,8 @@ from PIL import Image
 from helpers.images import write_parquet, write_tree
 from resnetlab.config import ConfigError, DataConfig, Preprocessing
 from resnetlab.data.eval_dataset import EvalDataset, open_eval_dataset
-from resnetlab.data.open_dataset import list_dataset, open_data
+from resnetlab.data.list_dataset import list_dataset
+from resnetlab.data.open_dataset import open_data
 
 
 def write_photos(root: Path, splits: tuple[str, ...] = ("",), number: int = 10) -> Path:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from resnetlab.config import DataConfig
-from resnetlab.data.open_dataset import list_dataset
+from resnetlab.data.list_dataset import list_dataset
 from resnetlab.models.model_file import load_model
 from resnetlab.training.run_files.record import read_record
 

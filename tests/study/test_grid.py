@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from resnetlab.cli.study import failure_lines
 from resnetlab.config import ConfigError, DataConfig
-from resnetlab.study.grid import Grid, StudyData, run_name
+from resnetlab.study.grid import Grid, StudyData, run_name, run_study
 from resnetlab.study.results import read_runs
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run_files.record import read_record
@@ -228,6 +229,32 @@ def test_killed_study_ends_its_workers_and_continues(tmp_path, without_figures):
     assert status == 0
     assert record_times(tmp_path)[first] == before
     assert [row["status"] for row in json.loads(output)["runs"]] == ["done"] * 6
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize(("files", "message"), [([], "has no image; expected"), (["a/1.png"], "only one class, a")])
+def test_data_that_cannot_be_trained_on_stop_a_study_before_its_runs(tmp_path, files, message, fresh):
+    """The error is raised once, not by each run, and `fresh` deletes nothing."""
+    data, report = tmp_path / "pets", tmp_path / "study" / "report.html"
+    data.mkdir()
+    for name in files:
+        (data / name).parent.mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(data / name)
+    report.parent.mkdir()
+    report.write_text("of an earlier study")
+    pets = Grid((StudyData(DataConfig(str(data)), recipe("digits")),), (8,), ("plain", "residual"), 1)
+    with pytest.raises(ConfigError, match=message):
+        list(run_study(pets, report.parent, num_workers=1, fresh=fresh))
+    assert report.read_text() == "of an earlier study"
+
+
+def test_an_error_of_several_runs_is_printed_once():
+    failed = {"pets-plain-8-seed0": "the disk is full", "pets-plain-8-seed1": "killed"}
+    failed["pets-residual-8-seed0"] = failed["pets-plain-8-seed0"]
+    assert failure_lines(failed) == [
+        "failed: 2 runs (pets-plain-8-seed0, pets-residual-8-seed0): the disk is full",
+        "failed: pets-plain-8-seed1: killed",
+    ]
 
 
 @pytest.mark.slow

@@ -131,7 +131,8 @@ def scan_dataset(config: DataConfig, workers: int | None, cache_gib: float) -> D
     Raises:
         ConfigError: As for `open_data`, except that images that cannot be read are listed in the report.
     """
-    from resnetlab.data.open_dataset import list_dataset, open_data
+    from resnetlab.data.list_dataset import list_dataset
+    from resnetlab.data.open_dataset import open_data
     from resnetlab.data.registry import LISTED_KINDS, detect_kind
 
     kind = detect_kind(config)

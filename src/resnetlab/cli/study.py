@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from resnetlab.study.grid import Executor, Grid, StudyGrid
     from resnetlab.study.presets import Preset
 
+NAMES_WIDTH = 90
+"""Maximum characters for the names of runs in a line about their error."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -120,8 +123,8 @@ def run(options: Options) -> int:
     failed |= failed_runs(grid, rows)
     if preset.may_diverge:
         failed = {name: error for name, error in failed.items() if rows.get(name, {}).get("status") != "diverged"}
-    for name, error in failed.items():
-        console.print(f"failed: {name}: {error}", style="red", soft_wrap=True, highlight=False)
+    for line in failure_lines(failed):
+        console.print(line, style="red", soft_wrap=True, highlight=False)
     return 1 if failed else 0
 
 
@@ -197,6 +200,19 @@ def _ray_executor(options: Options, console: "Console") -> "Executor":
                 yield event
 
     return execute
+
+
+def failure_lines(failed: Mapping[str, str]) -> list[str]:
+    """Return a line for each error, after the names of the runs that it ended."""
+    from resnetlab.data.left_out import join_names
+
+    runs: dict[str, list[str]] = {}
+    for name, error in failed.items():
+        runs.setdefault(error, []).append(name)
+    return [
+        f"failed: {names[0] if len(names) == 1 else f'{len(names)} runs ({join_names(names, NAMES_WIDTH)})'}: {error}"
+        for error, names in runs.items()
+    ]
 
 
 def failed_runs(grid: "StudyGrid", rows: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

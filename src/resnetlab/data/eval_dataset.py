@@ -12,8 +12,9 @@ from resnetlab.data.images.encoded import EncodedImages
 from resnetlab.data.images.eval_view import EvalView
 from resnetlab.data.images.packed_sequences import concatenate
 from resnetlab.data.images.scan import Progress
+from resnetlab.data.list_dataset import list_dataset
 from resnetlab.data.listing import DatasetListing
-from resnetlab.data.open_dataset import list_dataset, open_data, open_listing
+from resnetlab.data.open_dataset import open_data, open_listing
 from resnetlab.data.readers.cifar_mnist import read_archive
 from resnetlab.data.registry import LISTED_KINDS, dataset_title, detect_kind, is_same_data
 from resnetlab.data.residency import choose_color_profiles, choose_view

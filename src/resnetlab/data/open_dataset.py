@@ -17,18 +17,13 @@ from torch import Tensor
 from resnetlab.config import DataConfig, Preprocessing
 from resnetlab.data.dataset import Dataset, Split
 from resnetlab.data.images.scan import Progress
-from resnetlab.data.listing import DatasetListing, check_num_classes, check_skipped, describe_classes, describe_listing
+from resnetlab.data.list_dataset import list_dataset
+from resnetlab.data.listing import DatasetListing, check_skipped, describe_classes, describe_listing
 from resnetlab.data.normalisation import channel_normalisation
 from resnetlab.data.open_images import OpenImages, canonical_orders, image_digest, open_images
 from resnetlab.data.readers.cifar_mnist import read_archive
-from resnetlab.data.readers.folder import list_folder
-from resnetlab.data.readers.label_table import list_label_table
-from resnetlab.data.readers.parquet import list_parquet
-from resnetlab.data.registry import KIND_WORDS, dataset_path, dataset_title, detect_kind, is_url
+from resnetlab.data.registry import dataset_title, detect_kind
 from resnetlab.data.residency import choose_color_profiles, resize_known
-from resnetlab.data.shards.local import list_shards
-from resnetlab.data.shards.remote import list_remote
-from resnetlab.data.split_names import parse_split_folders
 from resnetlab.data.splits import classes_of, draw_splits, missing_splits, stratified_subset
 from resnetlab.serialization import check_type
 from resnetlab.system.cache_folder import CACHE_GIB
@@ -126,35 +121,6 @@ def open_listing(
         preprocessing=preprocessing,
     )
     return opened.take(torch.cat(list(opened.orders.values()))), tuple(bad)
-
-
-def list_dataset(config: DataConfig, cache_gib: float = CACHE_GIB, *, one_class: bool = False) -> DatasetListing:
-    """List the images of a folder tree, a table, parquet files or shards without decoding them.
-
-    Remote shards are cached, with at most `cache_gib` GiB. Data of a single class are accepted with `one_class` alone.
-
-    Raises:
-        ConfigError: As for `list_folder`, `list_label_table`, `list_parquet`, `list_shards` and `list_remote`, and for
-            a single class.
-        RemoteError: If a server does not respond.
-    """
-    listing = _read_listing(config, cache_gib)
-    if not one_class:
-        check_num_classes(listing)
-    return listing
-
-
-def _read_listing(config: DataConfig, cache_gib: float) -> DatasetListing:
-    path, kind = dataset_path(config.name), detect_kind(config)
-    if kind == "shards":
-        listing = list_remote(config, cache_gib) if is_url(config.name) else list_shards(path)
-        return replace(listing, kind=KIND_WORDS[kind])
-    split_folders = parse_split_folders(config.split_folders)
-    if kind == "folder":
-        return list_folder(path, split_folders)
-    if kind == "table":
-        return list_label_table(path)
-    return list_parquet(path, split_folders, image_column=config.image_column, label_column=config.label_column)
 
 
 def _ignore_progress(stage: str, done: int, total: int) -> None:

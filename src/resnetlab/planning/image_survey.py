@@ -10,8 +10,8 @@ from resnetlab.data.images.errors import BadImageError
 from resnetlab.data.images.eval_view import EvalView
 from resnetlab.data.images.scan import scan_headers
 from resnetlab.data.images.storage import ImageStorage, read_image_bytes
+from resnetlab.data.list_dataset import list_dataset
 from resnetlab.data.listing import DatasetListing
-from resnetlab.data.open_dataset import list_dataset
 from resnetlab.data.registry import KNOWN_DATASETS, LISTED_KINDS, detect_kind, is_url
 from resnetlab.data.splits import split_sizes
 from resnetlab.planning.workload import KNOWN_STATS, MAX_HEADERS

@@ -9,7 +9,7 @@ import torch
 from resnetlab.config import ConfigError, DataConfig, ModelConfig, Recipe
 from resnetlab.data.images.scan import scan_headers
 from resnetlab.data.images.storage import stored_size
-from resnetlab.data.open_dataset import list_dataset
+from resnetlab.data.list_dataset import list_dataset
 from resnetlab.data.registry import INDEX_FILE, dataset_path, detect_kind, is_url
 from resnetlab.data.residency import eval_geometry, stays_resident
 from resnetlab.data.shards.fetch import RemoteReader

@@ -183,13 +183,11 @@ def run_study(
 
     Raises:
         ConfigError: if `out` cannot be written, is in use, or holds runs with other settings or on other images
-            (without `fresh`).
+            (without `fresh`); if the data of runs to make cannot be trained on. With `fresh`, the study then remains.
         RecordError: if a record in `out` is damaged.
     """
     with lock_dir(out, "study"):
-        if fresh:
-            _delete_study(out)
-        existing = {run.directory.name: run for run in read_runs(out)}
+        existing = {} if fresh else {run.directory.name: run for run in read_runs(out)}
         _check_settings(existing.values(), grid, out)
         first = [RunTask(config, out / RUNS / run_name(config)) for config in grid.runs()]
         second = [_deepened_task(shallow, deep, out) for shallow, deep in grid.identity_init_pairs()]
@@ -198,7 +196,10 @@ def run_study(
         )
         ended = [run for run in existing.values() if _is_complete(run)]
         if not is_remote:
+            _check_data(task.config.data for task in pending)
             check_image_versions(ended, [task.config for task in (*pending, *deepened)], out)
+        if fresh:
+            _delete_study(out)
         for task in (*pending, *deepened):
             # The last worker of a killed study may still hold the lock of its run.
             if not (task.out / "checkpoint").exists() and not is_locked(task.out):
@@ -234,6 +235,18 @@ def run_name(config: RunConfig, deepened_from: int | None = None) -> str:
 def _deepened_task(shallow: RunConfig, deep: RunConfig, out: Path) -> RunTask:
     config = replace(deep, weights=str(out.resolve() / RUNS / run_name(shallow) / MODEL))
     return RunTask(config, out / RUNS / run_name(config, shallow.model.depth), shallow.model.depth)
+
+
+def _check_data(data: Iterable[DataConfig]) -> None:
+    """Raise before the runs start if their data cannot be trained on: each of them would fail.
+
+    Raises:
+        ConfigError: as for `check_dataset`.
+    """
+    from resnetlab.data.list_dataset import check_dataset  # a study that reuses all runs does not need it
+
+    for config in dict.fromkeys(data):
+        check_dataset(config)
 
 
 def _is_complete(run: Run | None) -> bool:

@@ -10,7 +10,8 @@ from PIL import Image
 
 from helpers.images import write_tree
 from resnetlab.config import ConfigError, DataConfig
-from resnetlab.data.open_dataset import list_dataset, open_data
+from resnetlab.data.list_dataset import list_dataset
+from resnetlab.data.open_dataset import open_data
 from resnetlab.data.readers.label_table import list_label_table
 from resnetlab.data.readers.table_columns import find_tables
 from resnetlab.data.registry import detect_kind

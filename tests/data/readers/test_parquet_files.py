@@ -143,7 +143,11 @@ def test_given_files(tmp_path, given, sources):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"train": "foo"}, "train=foo matches no parquet file; files: Lernen.parquet, x/Pruefen.parquet"),
+        (
+            {"train": "foo"},
+            r"train=foo matches no parquet file; name a folder, a file or a pattern such as train-\*; "
+            "files: Lernen.parquet, x/Pruefen.parquet",
+        ),
         ({"train": "*", "test": "x"}, "gives x/Pruefen.parquet to train and to test"),
     ],
 )

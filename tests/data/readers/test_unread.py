@@ -4,7 +4,7 @@ import pytest
 
 from helpers.images import write_tree
 from resnetlab.config import ConfigError, DataConfig
-from resnetlab.data.open_dataset import list_dataset
+from resnetlab.data.list_dataset import list_dataset
 from resnetlab.data.registry import detect_kind
 
 

@@ -22,7 +22,8 @@ from resnetlab.cli.main import main
 from resnetlab.config import ConfigError, DataConfig
 from resnetlab.data.images.decode import decode, read_header
 from resnetlab.data.images.scan import BadDataError
-from resnetlab.data.open_dataset import list_dataset, open_data
+from resnetlab.data.list_dataset import list_dataset
+from resnetlab.data.open_dataset import open_data
 from resnetlab.data.shards import pack as packing
 from resnetlab.data.shards.format import read_index
 from resnetlab.data.shards.pack import PackOptions, pack_dataset

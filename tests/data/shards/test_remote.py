@@ -21,8 +21,9 @@ from resnetlab.cli.main import main
 from resnetlab.config import ConfigError, DataConfig, RunConfig
 from resnetlab.data.eval_dataset import open_eval_dataset
 from resnetlab.data.images.encoded import EncodedImages
+from resnetlab.data.list_dataset import list_dataset
 from resnetlab.data.loader import eval_batches, train_batches
-from resnetlab.data.open_dataset import list_dataset, open_data
+from resnetlab.data.open_dataset import open_data
 from resnetlab.data.registry import dataset_title, detect_kind
 from resnetlab.data.sampler import SHUFFLE_WINDOW
 from resnetlab.data.shards import remote

@@ -14,8 +14,9 @@ from helpers.web_server import serve_folder
 from resnetlab.config import ConfigError, DataConfig
 from resnetlab.data.images import shard_checks
 from resnetlab.data.images.shard_checks import SHARD_CHECKS, DamagedShardError, ShardChecks
+from resnetlab.data.list_dataset import list_dataset
 from resnetlab.data.loader import eval_batches
-from resnetlab.data.open_dataset import list_dataset, open_data
+from resnetlab.data.open_dataset import open_data
 from resnetlab.data.shards.format import read_index
 from resnetlab.data.shards.pack import PackOptions, pack_dataset
 

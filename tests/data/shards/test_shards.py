@@ -14,7 +14,8 @@ from helpers.photographs import CLASSES, write_photographs
 from resnetlab.config import ConfigError, DataConfig, RunConfig
 from resnetlab.data.eval_dataset import open_eval_dataset
 from resnetlab.data.images.encoded import EncodedImages
-from resnetlab.data.open_dataset import list_dataset, open_data
+from resnetlab.data.list_dataset import list_dataset
+from resnetlab.data.open_dataset import open_data
 from resnetlab.data.registry import detect_kind
 from resnetlab.data.shards.format import pack_rows, read_arrays
 from resnetlab.data.shards.local import find_damaged, list_shards

@@ -190,8 +190,8 @@ def _chosen(root: Path, split_folders: Mapping[str, str]) -> ParquetFiles:
         ]
         if not splits[split]:
             raise ConfigError(
-                f"{root}: --split-folders {split}={name} matches no parquet file; files: "
-                f"{join_names(list(relative.values()), 90) or 'none'}"
+                f"{root}: --split-folders {split}={name} matches no parquet file; name a folder, a file or a "
+                f"pattern such as {split}-*; files: {join_names(list(relative.values()), 90) or 'none'}"
             )
         for path in splits[split]:
             if path in used:

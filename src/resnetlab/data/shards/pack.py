@@ -19,8 +19,8 @@ from resnetlab.data.images.decode import BadImageError
 from resnetlab.data.images.packed_sequences import PackedStrings, take_items
 from resnetlab.data.images.scan import BadDataError, Progress
 from resnetlab.data.images.storage import confirm_shards, read_image_bytes
+from resnetlab.data.list_dataset import list_dataset
 from resnetlab.data.listing import DatasetListing, SplitListing, check_skipped
-from resnetlab.data.open_dataset import list_dataset
 from resnetlab.data.registry import INDEX_FILE, LISTED_KINDS, PACK_PLAN_FILE, dataset_path, detect_kind, is_url
 from resnetlab.data.rng import make_generator
 from resnetlab.data.shards.format import ShardIndex

@@ -10,7 +10,8 @@ from resnetlab.data.images.decode import BadImageError, decode
 from resnetlab.data.images.encoded import EncodedImages
 from resnetlab.data.images.eval_view import EvalView
 from resnetlab.data.images.packed_sequences import take_items
-from resnetlab.data.open_dataset import list_dataset, open_data
+from resnetlab.data.list_dataset import list_dataset
+from resnetlab.data.open_dataset import open_data
 from resnetlab.data.registry import LISTED_KINDS, dataset_path, detect_kind
 from resnetlab.data.rng import make_generator
 from resnetlab.inference.inputs import find_inputs

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from resnetlab.config import ConfigError, RunConfig
-from resnetlab.data.open_dataset import list_dataset
+from resnetlab.data.list_dataset import list_dataset
 from resnetlab.data.registry import detect_kind
 from resnetlab.training.run_files.record import read_record
 from resnetlab.training.run_files.run_dir import RECORD
