@@ -1,11 +1,12 @@
-"""Tables of plain and residual networks, computed from the `results.csv` of studies.
+"""Tables of plain and residual networks, computed from the `results.csv` of studies and the record of the segmentation.
 
 Errors of each network on CIFAR-10, differences of two of them, and plain against residual on several data sets.
 """
 
+import re
 import statistics
 
-from records import markdown, study_cells, study_runs
+from records import markdown, read, spread, study_cells, study_runs
 from resnetlab.study.statistics.paired_comparison import PairedComparison
 
 CIFAR = "cifar10-study.csv"
@@ -18,6 +19,7 @@ DATA_SETS = (
     ("CIFAR-10", CIFAR, 56),
 )
 """Data set, record and depth of each row of `data_sets`."""
+SEGMENTATION = "segment-shapes-34.txt"
 COLUMNS = ("plain", "residual", "difference")
 """Columns of each split in `data_sets`."""
 
@@ -49,7 +51,11 @@ def cifar10_differences() -> str:
 
 
 def data_sets() -> str:
-    """Return plain against residual networks of equal depth on several data sets: errors, and residual minus plain."""
+    """Return plain against residual networks of equal depth on several data sets: errors, and residual minus plain.
+
+    The last row is a segmentation: its error is 100 % minus the mean IoU on new images, and its training images never
+    repeat.
+    """
     rows = [("data set, layers", "seeds", *(f"{arm}, {split}" for split in ("train", "test") for arm in COLUMNS))]
     for title, file, depth in DATA_SETS:
         cells = []
@@ -57,16 +63,31 @@ def data_sets() -> str:
             cells += [study_cells(file, arm, depth, [split])[0] for arm in ("plain", "residual")]
             cells.append(_difference(file, ("residual", depth), ("plain", depth), split))
         rows.append((f"{title}, {depth}", str(len(study_runs(file, "plain", depth))), *cells))
+    errors = {arm: _segmentation_errors(arm) for arm in ("plain", "residual")}
+    cells = [spread(list(errors[arm].values())) for arm in errors]
+    cells.append(_paired_difference(errors["residual"], errors["plain"]))
+    rows.append(("segmentation of shapes, 34", str(len(errors["plain"])), "", "", "", *cells))
     return markdown(*rows)
 
 
+def _segmentation_errors(arm: str) -> dict[int, float]:
+    """Return 100 % minus the mean IoU for each seed."""
+    lines = re.findall(rf"^{arm} +seed (\d+) +all stages +([\d.]+)", read(SEGMENTATION), re.MULTILINE)
+    return {int(seed): 100 - float(iou) for seed, iou in lines}
+
+
 def _difference(file: str, first: tuple[str, int], second: tuple[str, int], split: str) -> str:
-    """Return the mean difference of one error over the seeds that both networks have; empty if they share none."""
+    """Return the mean difference of one error of two networks of a study, given as arm and depth."""
     errors = [
-        {run["seed"]: float(run[f"{split}_error_pct"]) for run in study_runs(file, *network)}
+        {int(run["seed"]): float(run[f"{split}_error_pct"]) for run in study_runs(file, *network)}
         for network in (first, second)
     ]
-    points = {int(seed): errors[0][seed] - errors[1][seed] for seed in errors[0].keys() & errors[1].keys()}
+    return _paired_difference(*errors)
+
+
+def _paired_difference(first: dict[int, float], second: dict[int, float]) -> str:
+    """Return the mean difference of errors, by seed, over the seeds that both have; empty if they share none."""
+    points = {seed: first[seed] - second[seed] for seed in first.keys() & second.keys()}
     if not points:
         return ""
     compared = PairedComparison(points)
